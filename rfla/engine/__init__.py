@@ -1,0 +1,1 @@
+"""Who does what when: training, validation, prediction, and the files that they leave."""

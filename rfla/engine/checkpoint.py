@@ -1,0 +1,149 @@
+"""The state of a training run in one safetensors file, so that a killed run goes on as if nothing had happened.
+
+Tensors are named `model/<key>`, `ema/<key>`, `optimizer/<parameter>/<name>`, `random/<generator>`; everything else (the
+position in the run, the scaler, the best figure so far) is JSON in the file's metadata. No pickle is written or read.
+"""
+
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from rfla.errors import WeightsError
+from rfla.files import write_atomically
+
+FORMAT = "rfla training state 1"
+STATE_NAME = "last.state.safetensors"
+
+
+def save_state(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
+    """Write a state; the one before it stays as `<name>.previous` in case this one is damaged later.
+
+    Args:
+        path: The file.
+        tensors: Named tensors; they are copied to the CPU.
+        document: Anything JSON can hold.
+    """
+    flat = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    data = save(flat, metadata={"format": FORMAT, "state": json.dumps(document)})
+    previous = path.with_name(path.name + ".previous")
+    if path.exists():
+        previous.unlink(missing_ok=True)
+        previous.hardlink_to(path)  # a link, not a rename: there is no moment without a good file
+    write_atomically(path, data)
+
+
+def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a state written by `save_state`.
+
+    Raises:
+        WeightsError: The file is missing, truncated, damaged, or not a training state of this package.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: no training state here; resume= takes a run directory or its {STATE_NAME}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise WeightsError(f"{path}: not a training state of rfla (its format is {metadata.get('format')!r})")
+            document = json.loads(metadata["state"])
+            return {key: file.get_tensor(key) for key in file.keys()}, document  # noqa: SIM118  not a dict
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise WeightsError(f"{path}: damaged training state ({error})") from error
+
+
+def load_latest_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str | None]:
+    """Read a state, or the one before it if it is damaged.
+
+    Returns:
+        Tensors, document, and a warning for the person or None.
+    """
+    previous = path.with_name(path.name + ".previous")
+    try:
+        return *load_state(path), None
+    except WeightsError as error:
+        if not previous.is_file():
+            raise
+        tensors, document = load_state(previous)
+        return tensors, document, f"{error}; going on from the state before it"
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors under `prefix/`."""
+    return {f"{prefix}/{key}": tensor for key, tensor in tensors.items()}
+
+
+def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors that are under `prefix/`, by their own names."""
+    return {key[len(prefix) + 1 :]: tensor for key, tensor in tensors.items() if key.startswith(prefix + "/")}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return momentum buffers and the like as `<parameter number>/<name>`."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{number}/{name}": value if isinstance(value, Tensor) else torch.tensor(value)
+        for number, values in state.items()
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put the tensors of `optimizer_tensors` back; learning rates come from the schedule, not from the file."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        number, name = key.split("/", 1)
+        state.setdefault(int(number), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def random_tensors() -> dict[str, Tensor]:
+    """Return the states of torch's generators (CPU and GPUs) and of numpy's."""
+    states = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states |= {f"cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    keys = np.random.get_state(legacy=False)["state"]["key"]  # type: ignore[call-overload,index]
+    return states | {"numpy": torch.from_numpy(keys.astype(np.int64))}
+
+
+def random_document() -> dict[str, Any]:
+    """Return what of the random states is not a tensor: Python's generator, numpy's position."""
+    numpy_state: dict[str, Any] = np.random.get_state(legacy=False)  # type: ignore[assignment]
+    version, numbers, gauss = random.getstate()
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": [numpy_state["state"]["pos"], numpy_state["has_gauss"], numpy_state["gauss"]],
+    }
+
+
+def restore_random(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
+    """Set every generator to where it was."""
+    torch.set_rng_state(tensors["torch"])
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            if f"cuda{i}" in tensors:
+                torch.cuda.set_rng_state(tensors[f"cuda{i}"], i)
+    position, has_gauss, gauss = document["numpy"]
+    np.random.set_state(("MT19937", tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, gauss))
+    version, numbers, gauss = document["python"]
+    random.setstate((version, tuple(numbers), gauss))
+
+
+def restore_module(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Load tensors that must fit exactly.
+
+    Raises:
+        WeightsError: Names or shapes differ from the model's.
+    """
+    try:
+        module.load_state_dict(dict(tensors), strict=True)
+    except RuntimeError as error:
+        raise WeightsError(f"{path}: made by another model ({str(error).splitlines()[-1].strip()})") from error

@@ -1,0 +1,65 @@
+"""Which device computes, in which precision, with which random seeds."""
+
+import random
+
+import numpy as np
+import torch
+
+from rfla.errors import ConfigError
+
+
+def select_device(spec: str | int | None) -> torch.device:
+    """Return the device that a `device=` value names.
+
+    Args:
+        spec: None or "" for the first GPU if there is one, else the CPU; "cpu"; "mps"; "0" or "cuda:0".
+
+    Raises:
+        ConfigError: The device does not exist on this machine.
+    """
+    name = "" if spec is None else str(spec).strip().lower()
+    if name == "":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    if name == "mps":
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        raise ConfigError("device=mps: this machine has no Apple GPU; use device=cpu")
+    number = name.removeprefix("cuda").removeprefix(":") or "0"
+    if not number.isdigit():
+        raise ConfigError(f"device={spec}: unknown device; use cpu, mps, a GPU number such as 0, or a list such as 0,1")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(number) >= count:
+        found = f"{count} CUDA GPU(s) found, numbered from 0" if count else "no CUDA GPU found; use device=cpu"
+        raise ConfigError(f"device={spec}: {found}")
+    return torch.device(f"cuda:{number}")
+
+
+def device_label(device: torch.device) -> str:
+    """Return a name for people: `CPU, 2 threads` or `cuda:0, NVIDIA H100`."""
+    if device.type == "cuda":
+        return f"{device}, {torch.cuda.get_device_name(device)}"
+    return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
+
+
+def autocast_dtype(device: torch.device, amp: bool) -> torch.dtype | None:
+    """Return the half precision to train in: bfloat16 where the GPU has it, else float16; None for float32.
+
+    Mixed precision is for CUDA; on a CPU it is slower than float32, so `amp` has no effect there.
+    """
+    if not amp or device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def seed_everything(seed: int, deterministic: bool) -> None:
+    """Seed Python, numpy and torch; with `deterministic` also forbid the GPU's nondeterministic kernels."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    if deterministic:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+    elif torch.cuda.is_available():
+        torch.backends.cudnn.benchmark = True

@@ -1,0 +1,167 @@
+"""The network of a run: a new one from the zoo, or one from a weights file, fitted to the classes of the data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rfla.cfg import Config
+from rfla.cfg.model_schema import ModelConfig
+from rfla.errors import DataError, WeightsError
+from rfla.models.weights import load_weights
+from rfla.models.zoo import build_from_config
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """A network with what is needed to run it.
+
+    Attributes:
+        net: The network, on the CPU.
+        config: The settings that rebuild it.
+        names: Its classes, in the order of its outputs.
+        notes: Lines for the person: what was loaded, what starts anew.
+        imgsz: Long side in px that it was trained at, if known.
+    """
+
+    net: nn.Module
+    config: ModelConfig
+    names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    imgsz: int | None = None
+
+
+def model_sections(cfg: Config) -> ModelConfig:
+    """Return the model's part of a run's settings."""
+    return ModelConfig.model_validate({name: getattr(cfg, name) for name in ModelConfig.model_fields})
+
+
+def is_weights(model: str | None) -> bool:
+    """Whether `model=` names a weights file (as opposed to a zoo name or a model YAML)."""
+    return model is not None and model.endswith(".safetensors")
+
+
+def load_trained(path: str | Path, test_settings: dict[str, Any] | None = None) -> SourceModel:
+    """Rebuild a trained network from its weights file alone.
+
+    Args:
+        path: A .safetensors file of this package.
+        test_settings: Replacements in the `test` section, e.g. `{"score_thr": 0.25}`.
+
+    Raises:
+        WeightsError: The file is missing, damaged, not ours, or does not fit the model that it names.
+    """
+    state, metadata = load_weights(Path(path))
+    config = ModelConfig.model_validate(metadata["model"])
+    if test_settings:
+        config = config.model_copy(update={"test": config.test.model_copy(update=test_settings)})
+    names = tuple(metadata["names"])
+    net = build_from_config(config, num_classes=len(names))
+    mismatch = set(net.state_dict()) ^ set(state)
+    if mismatch:
+        raise WeightsError(f"{path}: its weights do not fit the {config.detector} it names (first: {min(mismatch)})")
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        raise WeightsError(f"{path}: {str(error).splitlines()[-1].strip()}") from error
+    return SourceModel(net.eval(), config, names, imgsz=metadata.get("imgsz"))
+
+
+def fine_tune(path: str | Path, config: ModelConfig, names: Sequence[str]) -> SourceModel:
+    """Start from a weights file whose classes may differ: keep what fits, map classes by name, begin the rest anew.
+
+    Args:
+        path: The weights file.
+        config: Settings of the new network.
+        names: Classes of the new data.
+    """
+    state, metadata = load_weights(Path(path))
+    old_names = list(metadata["names"])
+    net = build_from_config(config, num_classes=len(names))
+    target = net.state_dict()
+    kept, mapped, anew = [], [], []
+    for key, tensor in target.items():
+        source = state.get(key)
+        if source is None:
+            anew.append(key)
+        elif source.shape == tensor.shape and (old_names == list(names) or not _is_class_output(tensor, len(names))):
+            tensor.copy_(source)
+            kept.append(key)
+        elif _map_classes(tensor, source, old_names, names):
+            mapped.append(key)
+        else:
+            anew.append(key)
+    net.load_state_dict(target)
+    notes = [f"{path}: {len(kept)} of {len(target)} tensors kept"]
+    if mapped:
+        shared = [name for name in names if name in old_names]
+        notes.append(f"classes mapped by name in {', '.join(mapped)}: {', '.join(shared) or 'none in common'}")
+    if anew:
+        shown = ", ".join(anew[:6]) + (f" and {len(anew) - 6} more" if len(anew) > 6 else "")
+        notes.append(f"started anew: {shown}")
+    if not kept:
+        raise WeightsError(f"{path}: no weight fits model {config.detector} with {config.backbone.name}; nothing to fine-tune")
+    return SourceModel(net, config, tuple(names), tuple(notes))
+
+
+def _is_class_output(tensor: Tensor, num_classes: int) -> bool:
+    """Whether the first dimension of a weight or bias may be classes (its size says so)."""
+    return tensor.ndim >= 1 and tensor.shape[0] in (num_classes, num_classes + 1)
+
+
+def _map_classes(target: Tensor, source: Tensor, old_names: Sequence[str], names: Sequence[str]) -> bool:
+    """Copy the rows of classes that both have, by name, into `target`; tell whether the tensors hold classes at all.
+
+    Rows may come in blocks (anchors x classes, or 4 box numbers for each class), and a background row may end them.
+    """
+    if target.ndim < 1 or target.shape[1:] != source.shape[1:]:
+        return False
+    blocks = _class_blocks(target.shape[0], source.shape[0], len(names), len(old_names))
+    if blocks is None:
+        return False
+    outer, inner, background = blocks
+    new_rows = target.view(outer, len(names) + background, inner, *target.shape[1:])
+    old_rows = source.to(target.dtype).view(outer, len(old_names) + background, inner, *source.shape[1:])
+    for i, name in enumerate(names):
+        if name in old_names:
+            new_rows[:, i] = old_rows[:, list(old_names).index(name)]
+    if background:
+        new_rows[:, -1] = old_rows[:, -1]
+    return True
+
+
+def _class_blocks(new: int, old: int, new_classes: int, old_classes: int) -> tuple[int, int, int] | None:
+    """Return (outer, inner, background) such that rows = outer x (classes + background) x inner, or None."""
+    for background in (0, 1):
+        if new % (new_classes + background) or old % (old_classes + background):
+            continue
+        factor = new // (new_classes + background)
+        if factor != old // (old_classes + background):
+            continue
+        if background == 0 and factor == 4:
+            return (1, 4, 0)  # class-wise boxes: 4 numbers for each class
+        return (factor, 1, background)
+    return None
+
+
+def class_mapping(model_names: Sequence[str], data_names: Sequence[str]) -> list[int]:
+    """Return the data's class index for each class of the model, -1 for one that the data lacks.
+
+    Raises:
+        DataError: The two have no class in common.
+    """
+    lookup = {name: i for i, name in enumerate(data_names)}
+    mapping = [lookup.get(name, -1) for name in model_names]
+    if all(index < 0 for index in mapping):
+        raise DataError(
+            f"the model knows {', '.join(model_names[:6])}; the data holds {', '.join(data_names[:6])}: no class in common"
+        )
+    return mapping
+
+
+def apply_mapping(labels: Tensor, mapping: Sequence[int]) -> Tensor:
+    """Turn a model's class indices (N,) into the data's, -1 where the data lacks the class."""
+    return torch.tensor(mapping, dtype=torch.int64)[labels]

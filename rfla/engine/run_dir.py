@@ -1,0 +1,62 @@
+"""Directories of runs: `runs/train`, `runs/train2`, ...; each belongs to one process at a time."""
+
+import os
+from pathlib import Path
+from typing import IO
+
+from rfla.errors import ExistingRunError
+
+
+def create_run_dir(project: str | Path, name: str, exist_ok: bool = False) -> Path:
+    """Make and return the first free one of `project/name`, `project/name2`, ...
+
+    With `exist_ok` the directory `project/name` itself is used, new or not. Two processes that ask at the same moment
+    get different directories, because making one is atomic.
+
+    Raises:
+        ExistingRunError: The directory cannot be made or written.
+    """
+    base = Path(project) / name
+    try:
+        base.parent.mkdir(parents=True, exist_ok=True)
+        if exist_ok:
+            base.mkdir(exist_ok=True)
+            return base
+        number = 1
+        while True:
+            candidate = base if number == 1 else base.with_name(f"{base.name}{number}")
+            try:
+                candidate.mkdir()
+                return candidate
+            except FileExistsError:
+                number += 1
+    except OSError as error:
+        raise ExistingRunError(f"cannot make the run directory {base}: {error.strerror}; choose another project=") from error
+
+
+def lock_run_dir(run_dir: Path) -> IO[str]:
+    """Hold `run_dir` for this process until the returned file is closed.
+
+    Raises:
+        ExistingRunError: Another process trains into this directory, or it cannot be written.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: no advisory locks; numbered directories still keep runs apart
+        return open(os.devnull, "w")
+    try:
+        handle = open(run_dir / ".lock", "w")  # noqa: SIM115  the lock lives as long as the handle
+    except OSError as error:
+        raise ExistingRunError(f"cannot write to {run_dir}: {error.strerror}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        handle.close()
+        raise ExistingRunError(f"another process is training into {run_dir}; give a new name= or wait for it") from error
+    return handle
+
+
+def latest_weights(project: str | Path) -> Path | None:
+    """Return the best weights of the run under `project` that wrote weights last, or None."""
+    found = list(Path(project).glob("*/weights/best.safetensors")) or list(Path(project).glob("*/weights/last.safetensors"))
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)

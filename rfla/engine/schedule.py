@@ -1,0 +1,62 @@
+"""The learning rate of every iteration, as a factor of `lr0`."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Step or cosine decay by epoch, with a warm-up by iteration.
+
+    Attributes:
+        epochs: Length of the run.
+        iterations_per_epoch: Optimiser steps in an epoch.
+        steps: Epochs (counted from 0) at whose start the rate is multiplied by `gamma`.
+        gamma: Factor at each step.
+        cosine: Cosine from 1 to `final` in place of steps, updated every iteration.
+        final: The last factor of the cosine.
+        warmup_iterations: Length of the warm-up (the trainer caps it with `capped_warmup`).
+        warmup_ratio: Factor at iteration 0.
+        warmup: "linear" rises from `warmup_ratio` to 1; "constant" stays at `warmup_ratio` until the warm-up ends.
+    """
+
+    epochs: int
+    iterations_per_epoch: int
+    steps: Sequence[int] = (8, 11)
+    gamma: float = 0.1
+    cosine: bool = False
+    final: float = 0.01
+    warmup_iterations: int = 5000
+    warmup_ratio: float = 0.001
+    warmup: Literal["linear", "constant"] = "linear"
+
+    @property
+    def total_iterations(self) -> int:
+        """Optimiser steps in the whole run."""
+        return self.epochs * self.iterations_per_epoch
+
+    def factor(self, iteration: int) -> float:
+        """Return the factor of `lr0` at an iteration counted from 0."""
+        if self.cosine:
+            progress = min(iteration / max(self.total_iterations, 1), 1.0)
+            regular = self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
+        else:
+            epoch = iteration // max(self.iterations_per_epoch, 1)
+            regular = self.gamma ** sum(epoch >= step for step in self.steps)
+        if iteration >= self.warmup_iterations:
+            return regular
+        if self.warmup == "constant":
+            return regular * self.warmup_ratio
+        return regular * (1 - (1 - iteration / self.warmup_iterations) * (1 - self.warmup_ratio))
+
+
+def capped_warmup(warmup_iterations: int, total_iterations: int) -> int:
+    """Cap a warm-up at a tenth of the run: the authors' 5,000 iterations would be all of a small data set's training."""
+    return min(warmup_iterations, total_iterations // 10)
+
+
+def scaled_steps(steps: Sequence[int], recipe_epochs: int, epochs: int) -> tuple[int, ...]:
+    """Move the steps of a recipe to a run of another length, in proportion: (8, 11) of 12 is (16, 22) of 24."""
+    return tuple(round(step * epochs / recipe_epochs) for step in steps)

@@ -1,0 +1,1 @@
+"""What a person looks at: boxes on images, curves of a run."""

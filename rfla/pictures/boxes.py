@@ -1,0 +1,134 @@
+"""Boxes on images, drawn so that hundreds of 6-pixel objects stay visible.
+
+Small images are enlarged by a whole factor first (nearest neighbour: a pixel stays a pixel), lines are one pixel wide and
+run round the object, not over it, and names are left out where they would cover what they name.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Twelve colours (RGB) that stay apart on green, grey and blue ground.
+PALETTE = (
+    (255, 64, 64), (64, 220, 255), (255, 210, 0), (190, 120, 255), (80, 255, 120), (255, 140, 30),
+    (255, 110, 200), (90, 140, 255), (200, 255, 60), (0, 200, 170), (255, 190, 160), (230, 230, 230),
+)  # fmt: skip
+MIN_LONG_SIDE = 900  # px: pictures smaller than this are enlarged
+MAX_LABELS = 60
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def colour_of(label: int) -> tuple[int, int, int]:
+    """Return the RGB colour of a class."""
+    return PALETTE[label % len(PALETTE)]
+
+
+def zoom_factor(height: int, width: int) -> int:
+    """Return the whole factor by which a picture is enlarged."""
+    return max(1, min(6, round(MIN_LONG_SIDE / max(height, width, 1))))
+
+
+def enlarge(image: Array, factor: int) -> Array:
+    """Return a copy of an (H, W, 3) image with every pixel repeated `factor` times in both directions."""
+    return np.ascontiguousarray(image.repeat(factor, axis=0).repeat(factor, axis=1))
+
+
+def draw_boxes(
+    image: Array,
+    boxes: Array,
+    labels: Array,
+    names: Sequence[str],
+    scores: Array | None = None,
+    line_width: int | None = None,
+    show_labels: bool | None = None,
+) -> Array:
+    """Return an enlarged copy of `image` with boxes, and a legend of the classes in it.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        boxes: (N, 4) xyxy px.
+        labels: (N,) class indices.
+        names: Class names.
+        scores: (N,) scores, written beside the names.
+        line_width: In px of the result; 1 by default, 2 for boxes whose median side is over 32 px.
+        show_labels: Write the name at each box; by default only for few and not too small boxes.
+    """
+    factor = zoom_factor(*image.shape[:2])
+    canvas = enlarge(image, factor)
+    sides = np.sqrt(np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1)) if len(boxes) else np.zeros(0)
+    median = float(np.median(sides)) if len(sides) else 0.0
+    width = line_width or (2 if median > 32 else 1)
+    if show_labels is None:
+        show_labels = 0 < len(boxes) <= MAX_LABELS and median >= 16
+    # Weak detections first: where boxes touch, the strong one is on top.
+    order = np.argsort(scores, kind="stable") if scores is not None else np.arange(len(boxes))
+    for i in order:
+        colour = colour_of(int(labels[i]))
+        x1, y1, x2, y2 = (round(float(value) * factor) for value in boxes[i])
+        cv2.rectangle(canvas, (x1 - width, y1 - width), (x2, y2), colour, width)
+        if show_labels:
+            text = names[int(labels[i])] + (f" {scores[i]:.2f}" if scores is not None else "")
+            _write_text(canvas, text, (x1, y1 - 3), colour)
+    return _add_legend(canvas, labels, names)
+
+
+def _write_text(canvas: Array, text: str, origin: tuple[int, int], colour: tuple[int, int, int]) -> None:
+    """Write `text` with a dark outline, kept inside the canvas; `origin` is its lower left corner."""
+    (width, height), _ = cv2.getTextSize(text, FONT, 0.4, 1)
+    x = int(np.clip(origin[0], 0, max(0, canvas.shape[1] - width)))
+    y = int(np.clip(origin[1], height, canvas.shape[0] - 1))
+    cv2.putText(canvas, text, (x, y), FONT, 0.4, (0, 0, 0), 3, cv2.LINE_AA)
+    cv2.putText(canvas, text, (x, y), FONT, 0.4, colour, 1, cv2.LINE_AA)
+
+
+def _add_legend(canvas: Array, labels: Array, names: Sequence[str]) -> Array:
+    """Return the canvas with a strip below it: a square, the name and the count of each class present."""
+    height = 22
+    strip = np.full((height, canvas.shape[1], 3), 24, dtype=np.uint8)
+    counts = np.bincount(np.asarray(labels, dtype=np.int64), minlength=len(names)) if len(labels) else np.zeros(len(names))
+    x = 6
+    for label, count in enumerate(counts):
+        if not count:
+            continue
+        text = f"{names[label]} {int(count)}"
+        (width, _), _ = cv2.getTextSize(text, FONT, 0.42, 1)
+        if x + width + 20 > canvas.shape[1]:
+            cv2.putText(strip, "...", (x, 15), FONT, 0.42, (230, 230, 230), 1, cv2.LINE_AA)
+            break
+        cv2.rectangle(strip, (x, 6), (x + 9, 15), colour_of(label), -1)
+        cv2.putText(strip, text, (x + 14, 15), FONT, 0.42, (230, 230, 230), 1, cv2.LINE_AA)
+        x += width + 30
+    if x == 6:
+        cv2.putText(strip, "no boxes", (x, 15), FONT, 0.42, (160, 160, 160), 1, cv2.LINE_AA)
+    return np.concatenate([canvas, strip])
+
+
+def tile_pictures(pictures: Sequence[Array], columns: int = 2, gap: int = 6) -> Array:
+    """Return one picture with several in a grid, on a dark ground, each in its top left corner."""
+    height = max(picture.shape[0] for picture in pictures)
+    width = max(picture.shape[1] for picture in pictures)
+    rows = -(-len(pictures) // columns)
+    columns = min(columns, len(pictures))
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 12, dtype=np.uint8)
+    for i, picture in enumerate(pictures):
+        top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
+        sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return sheet
+
+
+def write_picture(path: Path, picture: Array) -> None:
+    """Write an RGB picture; the suffix of `path` chooses PNG or JPEG.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ok, data = cv2.imencode(path.suffix.lower() or ".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    if not ok:
+        raise OSError(f"cannot encode a picture as {path.suffix}")
+    path.write_bytes(data.tobytes())
