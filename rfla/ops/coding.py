@@ -1,0 +1,68 @@
+"""Boxes as offsets from priors, the regression targets of anchor heads and RoI heads.
+
+Shape legend: N boxes, K boxes predicted for each prior (1, or one a class). Boxes are xyxy in px of the network input.
+Source: Girshick et al., "Rich feature hierarchies" (2014), appendix C, with the normalisation of Fast R-CNN.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+MAX_LOG_RATIO = math.log(1000 / 16)
+"""Largest growth of a side in one decoding (62.5 times), so that exp() cannot overflow."""
+
+
+class DeltaCoder:
+    """Encode boxes as (dx, dy, log dw, log dh) from their priors, divided by fixed standard deviations."""
+
+    def __init__(self, stds: Sequence[float] = (1.0, 1.0, 1.0, 1.0)) -> None:
+        """Take the four deviations that bring the targets to about unit size, in the order dx, dy, dw, dh."""
+        self.stds = tuple(stds)
+
+    def encode(self, priors: Tensor, boxes: Tensor) -> Tensor:
+        """Return the offsets that lead from `priors` to `boxes`.
+
+        Args:
+            priors: (..., 4) xyxy, of positive width and height.
+            boxes: (..., 4) xyxy; of positive width and height, otherwise the logarithm is not finite.
+
+        Returns:
+            (..., 4) float32 offsets.
+        """
+        prior_centers, prior_sizes = _centers_and_sizes(priors.float())
+        centers, sizes = _centers_and_sizes(boxes.float())
+        offsets = (centers - prior_centers) / prior_sizes
+        deltas = torch.cat([offsets, torch.log(sizes / prior_sizes)], dim=-1)
+        return deltas / deltas.new_tensor(self.stds)
+
+    def decode(self, priors: Tensor, deltas: Tensor, image_sizes: Tensor | None = None) -> Tensor:
+        """Apply offsets to priors.
+
+        Args:
+            priors: (..., 4) xyxy.
+            deltas: (..., 4) or (..., K * 4) offsets, K boxes for each prior.
+            image_sizes: Clip boxes to these (height, width) in px: a tensor of shape (2,) for all, or one that
+                broadcasts against the leading dimensions of `priors`, such as (B, 1, 2). None does not clip.
+
+        Returns:
+            Boxes xyxy, float32, in the shape of `deltas`.
+        """
+        shape = deltas.shape
+        deltas = deltas.float().reshape(*shape[:-1], shape[-1] // 4, 4)  # (..., K, 4)
+        deltas = deltas * deltas.new_tensor(self.stds)
+        prior_centers, prior_sizes = (part.unsqueeze(-2) for part in _centers_and_sizes(priors.float()))  # (..., 1, 2)
+        centers = prior_centers + prior_sizes * deltas[..., :2]
+        sizes = prior_sizes * deltas[..., 2:].clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+        low, high = centers - sizes * 0.5, centers + sizes * 0.5
+        if image_sizes is not None:
+            limits = image_sizes.to(low).flip(-1).unsqueeze(-2)  # (..., 1, 2) width, height
+            low, high = (torch.minimum(corner.clamp(min=0), limits) for corner in (low, high))
+        return torch.cat([low, high], dim=-1).reshape(shape)
+
+
+def _centers_and_sizes(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Split (..., 4) xyxy boxes into (..., 2) centres and (..., 2) sides."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return (low + high) * 0.5, high - low
