@@ -4,9 +4,9 @@
 so that a model can be rebuilt from the file alone. Bounds keep a hostile file from asking for absurd sizes.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from rfla.cfg.base import Integers, Section
 
@@ -101,17 +101,33 @@ class LossConfig(Section):
     focal_gamma: float = Field(2.0, ge=0, le=10, description="focal loss: how fast easy examples fade")
 
 
-class RpnConfig(Section):
-    """Region proposals of the two-stage detectors."""
+class AnchorConfig(Section):
+    """Anchors of RetinaNet and of the region proposals, and the baseline's rule on them.
+
+    With `assigner=rfla` an anchor is the effective receptive field in each of the `ratios`, and the other keys rest.
+    """
 
     ratios: tuple[Positive, ...] = Field((0.5, 1.0, 2.0), description="anchor shapes, height / width")
-    scale: Positive = Field(8.0, description="baseline: anchor side as a multiple of the stride")
-    target_anchor_scale: float = Field(
-        1.0, gt=0, le=2, description="anchors that targets are encoded against; 0.9 repeats the authors' training"
-    )
+    scale: Positive = Field(8.0, description="baseline: side of the smallest anchor as a multiple of the stride")
+    octave_scales: int = Field(1, ge=1, le=8, description="baseline: anchor sizes for each doubling of the scale")
     pos_iou: Fraction = Field(0.7, description="baseline: IoU from which an anchor is positive")
     neg_iou: Fraction = Field(0.3, description="baseline: IoU below which an anchor is background")
     min_pos_iou: Fraction = Field(0.3, description="baseline: least IoU of the best anchor that a box may claim")
+
+    @field_validator("ratios")
+    @classmethod
+    def _bounded(cls, ratios: tuple[float, ...]) -> tuple[float, ...]:
+        if not 1 <= len(ratios) <= 16:
+            raise ValueError("takes 1 to 16 numbers, e.g. [0.5, 1, 2]")
+        return ratios
+
+
+class RpnConfig(Section):
+    """Region proposals of the two-stage detectors."""
+
+    target_anchor_scale: float = Field(
+        1.0, gt=0, le=2, description="anchors that targets are encoded against; 0.9 repeats the authors' training"
+    )
     samples: int = Field(256, ge=1, le=1_000_000_000, description="anchors sampled for the loss, each image")
     pos_fraction: Fraction = Field(0.5, description="share of positives among them, at most")
     box_loss: Literal["l1", "smooth_l1"] = Field("l1", description="loss of the encoded boxes")
@@ -122,18 +138,27 @@ class RpnConfig(Section):
 
 
 class RoiConfig(Section):
-    """Second stage of the two-stage detectors."""
+    """Second stage of the two-stage detectors; keys in brackets hold one value for each stage of a cascade."""
 
     pool_size: int = Field(7, ge=1, le=32, description="cells on a side that RoIAlign makes of a proposal")
     finest_scale: Positive = Field(56.0, description="proposals with sides below twice this (px) use the finest level")
     width: int = Field(1024, ge=8, le=8192, description="channels of the two shared layers")
     class_agnostic: bool = Field(False, description="one box for all classes")
     pos_iou: tuple[Fraction, ...] = Field((0.5,), description="IoU from which a proposal is positive, for each stage")
-    samples: int = Field(512, ge=1, le=1_000_000_000, description="proposals sampled for the loss, each image")
+    stage_weights: tuple[Positive, ...] = Field((1.0,), description="weight of the losses, for each stage")
+    stds: tuple[tuple[Positive, Positive, Positive, Positive], ...] = Field(
+        ((0.1, 0.1, 0.2, 0.2),), description="what the encoded boxes (dx, dy, dw, dh) are divided by, for each stage"
+    )
+    samples: int = Field(512, ge=1, le=1_000_000_000, description="proposals sampled for the loss in each image")
     pos_fraction: Fraction = Field(0.25, description="share of positives among them, at most")
     box_loss: Literal["l1", "smooth_l1"] = Field("l1", description="loss of the encoded boxes")
     beta: Positive = Field(1.0, description="smooth_l1: where it turns from square to linear")
-    stage_weights: tuple[Positive, ...] = Field((1.0,), description="weight of each stage's losses")
+
+    @model_validator(mode="after")
+    def _one_value_for_each_stage(self) -> Self:
+        if not 1 <= len(self.pos_iou) <= 8 or not len(self.pos_iou) == len(self.stage_weights) == len(self.stds):
+            raise ValueError("roi.pos_iou, roi.stage_weights and roi.stds need one value for each stage, 1 to 8 stages")
+        return self
 
 
 class TestConfig(Section):
@@ -168,6 +193,7 @@ class ModelConfig(Section):
     head: HeadConfig = Field(HeadConfig(), description="prediction head")
     assigner: AssignerConfig = Field(AssignerConfig(), description="label assignment")
     loss: LossConfig = Field(LossConfig(), description="losses of a dense head")
+    anchors: AnchorConfig = Field(AnchorConfig(), description="anchors of retinanet and of the region proposals")
     rpn: RpnConfig = Field(RpnConfig(), description="region proposals")
     roi: RoiConfig = Field(RoiConfig(), description="second stage")
     test: TestConfig = Field(TestConfig(), description="decoding and suppression")
