@@ -1,0 +1,224 @@
+"""What keys there are: their names, types in words, defaults, and the nearest key to a wrong one."""
+
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from rfla.errors import nearest
+
+# What people type from other tools. Only ever suggested: a key has one name.
+ALIASES: Mapping[str, str] = {
+    "anchor_scale": "rpn.scale",
+    "batch_size": "batch",
+    "bs": "batch",
+    "cfg_options": "cfg",
+    "checkpoint": "model",
+    "ckpt": "model",
+    "class_agnostic_nms": "single_cls",
+    "clip_grad_norm": "clip_grad",
+    "conf_thres": "conf",
+    "confidence": "conf",
+    "config": "cfg",
+    "dataset": "data",
+    "detections": "predictions",
+    "early_stopping": "patience",
+    "file": "source",
+    "flip": "aug.fliplr",
+    "folder": "source",
+    "fp16": "amp",
+    "gpu": "device",
+    "gpus": "device",
+    "grad_accum": "accumulate",
+    "grad_accum_steps": "accumulate",
+    "gradient_accumulation": "accumulate",
+    "half": "amp",
+    "hide_labels": "show_labels",
+    "image_size": "imgsz",
+    "images": "source",
+    "img": "imgsz",
+    "img_size": "imgsz",
+    "input": "source",
+    "iou_thres": "iou",
+    "iterations": "epochs",
+    "k": "assigner.topk",
+    "learning_rate": "lr0",
+    "line_thickness": "line_width",
+    "lr": "lr0",
+    "max_epochs": "epochs",
+    "maxdets": "max_det",
+    "metric": "protocol",
+    "milestones": "lr_steps",
+    "mixed_precision": "amp",
+    "multiscale": "multi_scale",
+    "nbs": "accumulate",
+    "nms": "iou",
+    "nms_iou": "iou",
+    "num_epochs": "epochs",
+    "num_workers": "workers",
+    "opt": "optimizer",
+    "out": "project",
+    "output": "project",
+    "output_dir": "project",
+    "path": "data",
+    "random_seed": "seed",
+    "save_dir": "project",
+    "score_threshold": "conf",
+    "size": "imgsz",
+    "threshold": "conf",
+    "val_split": "split",
+    "warmup_epochs": "warmup_iters",
+    "warmup_steps": "warmup_iters",
+    "wd": "weight_decay",
+    "weights": "model",
+    "work_dir": "project",
+    "yaml": "cfg",
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One setting.
+
+    Attributes:
+        name: dotted name, as typed.
+        annotation: its Python type.
+        kind: the same and its range in words, for messages and docs.
+        default: value when nobody says anything.
+        description: one sentence.
+    """
+
+    name: str
+    annotation: Any
+    kind: str
+    default: Any
+    description: str
+
+    @property
+    def section(self) -> str:
+        """Name of the section that the key is in; empty for the flat keys."""
+        return self.name.rpartition(".")[0]
+
+
+@cache
+def keys_of(schema: type[BaseModel]) -> dict[str, Key]:
+    """Return every leaf key of a schema by its dotted name, in the order in which they are written."""
+    return {key.name: key for key in _walk(schema, "")}
+
+
+@cache
+def sections_of(schema: type[BaseModel]) -> dict[str, str]:
+    """Return the description of each section of a schema by its name."""
+    return {
+        name: field.description or ""
+        for name, field in schema.model_fields.items()
+        if section_class(field.annotation) is not None
+    }
+
+
+def section_class(annotation: Any) -> type[BaseModel] | None:
+    """Return the section that an annotation (`X` or `X | None`) stands for, or None for a plain value."""
+    options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    return next((option for option in options if isinstance(option, type) and issubclass(option, BaseModel)), None)
+
+
+def _walk(schema: type[BaseModel], prefix: str) -> Iterator[Key]:
+    for name, field in schema.model_fields.items():
+        inner = section_class(field.annotation)
+        if inner is not None:
+            yield from _walk(inner, f"{prefix}{name}.")
+            continue
+        default = None if field.default is PydanticUndefined else field.default
+        yield Key(prefix + name, field.annotation, _kind(field), default, field.description or "")
+
+
+def _kind(field: FieldInfo) -> str:
+    words = type_words(field.annotation)
+    limits: dict[str, Any] = {}
+    for constraint in field.metadata:
+        limits.update(
+            {name: getattr(constraint, name) for name in ("ge", "gt", "le", "lt") if hasattr(constraint, name)}
+        )
+    span = _range_words(limits)
+    head, bar, rest = words.partition(" or ")
+    return f"{head} {span}{bar}{rest}" if span else words
+
+
+def _range_words(limits: Mapping[str, Any]) -> str:
+    low = f"from {limits['ge']:g}" if "ge" in limits else f"above {limits['gt']:g}" if "gt" in limits else ""
+    if "lt" in limits:
+        high = f"below {limits['lt']:g}"
+    elif "le" in limits and limits["le"] < 1e4:
+        high = f"to {limits['le']:g}"
+    else:
+        high = ""
+    if not high:
+        return low.replace("from", "of at least")
+    return f"{low} {high}".strip() if high.startswith("to") else f"{low} and {high}" if low else high
+
+
+def type_words(annotation: Any) -> str:
+    """Say a type in words: `whole number`, `true or false`, `one of sgd, adamw`, `list of text`."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return type_words(args[0])
+    if origin is Literal:
+        return f"one of {', '.join(str(option) for option in args)}"
+    if origin in (Union, types.UnionType):
+        return " or ".join(type_words(option) for option in sorted(args, key=lambda option: option is type(None)))
+    if origin is tuple:
+        if args[-1] is Ellipsis:
+            return f"list of {_plural(type_words(args[0]))}"
+        return f"list of {len(args)} {_plural(type_words(args[0]))}"
+    plain = {bool: "true/false", int: "whole number", float: "number", str: "text", type(None): "none"}
+    return plain.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _plural(words: str) -> str:
+    return words.replace("number", "numbers")
+
+
+def show(value: Any, limit: int = 60) -> str:
+    """Write a value as one would type it, in one line of at most `limit` characters."""
+    if value is None or isinstance(value, bool):
+        text = str(value).lower()
+    elif isinstance(value, float):
+        text = f"{value:g}"
+    elif isinstance(value, list | tuple):
+        text = f"[{','.join(show(part, limit) for part in value[:50])}]"
+    elif isinstance(value, str) and value.isprintable() and value:
+        text = value
+    else:
+        text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def suggestions(word: str, schema: type[BaseModel], count: int = 3) -> list[Key]:
+    """Return the keys that `word` may have meant: by another tool's name, by its last part, by spelling."""
+    keys = keys_of(schema)
+    plain = word.lower().replace("-", "_")
+    names: list[str] = []
+    alias = ALIASES.get(plain)
+    if alias in keys:
+        names.append(str(alias))
+    last = plain.rpartition(".")[2]
+    names += [name for name in keys if name.rpartition(".")[2] == last]
+    if not names:
+        names += nearest(plain, [*keys, *ALIASES], count)
+        names = [name if name in keys else ALIASES[name] for name in names]
+    if not names:
+        by_last = _by_last_part(keys)
+        names += [name for part in nearest(last, by_last, count) for name in by_last[part]]
+    return [keys[name] for name in dict.fromkeys(names) if name in keys][:count]
+
+
+def _by_last_part(names: Iterable[str]) -> dict[str, list[str]]:
+    grouped: dict[str, list[str]] = {}
+    for name in names:
+        grouped.setdefault(name.rpartition(".")[2], []).append(name)
+    return grouped

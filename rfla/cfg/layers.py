@@ -1,0 +1,139 @@
+"""Settings of one origin (the command line, a YAML file) in one flat form, and the check of all of them together."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from rfla.cfg.keys import Key, keys_of, section_class, show, suggestions
+from rfla.errors import ConfigError, did_you_mean
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value and where it came from: `""` for the command line, else `file:line`."""
+
+    value: Any
+    where: str = ""
+
+
+Layer = dict[str, Setting]
+
+
+def flatten(values: Mapping[Any, Any], schema: type[BaseModel], where: Callable[[str], str] = lambda key: "") -> Layer:
+    """Bring nested and dotted settings into one flat form.
+
+    A bare word on a section that has a `name` is that name: `assigner=rfla` is `assigner.name=rfla`.
+
+    Args:
+        values: settings, nested, dotted or both.
+        schema: the keys that exist.
+        where: gives the origin of a dotted key, for messages.
+
+    Raises:
+        ConfigError: an unknown key, or a plain value in the place of a section.
+    """
+    return dict(_flatten(values, schema, "", where))
+
+
+def _flatten(
+    values: Mapping[Any, Any], schema: type[BaseModel], prefix: str, where: Callable[[str], str]
+) -> Iterator[tuple[str, Setting]]:
+    keys = keys_of(schema)
+    for word, value in values.items():
+        name = f"{prefix}{word}"
+        origin = where(name)
+        if name in keys:
+            yield name, Setting(value, origin)
+            continue
+        section = _section_at(name, schema)
+        if section is None:
+            raise ConfigError(_at(origin) + unknown_key(name, schema))
+        if isinstance(value, Mapping):
+            yield from _flatten(value, schema, f"{name}.", where)
+        elif isinstance(value, str) and f"{name}.name" in keys:
+            yield f"{name}.name", Setting(value, origin)
+        elif value is not None:
+            first = next(key for key in keys.values() if key.name.startswith(f"{name}."))
+            example = f"{first.name}={show(first.default)}"
+            raise ConfigError(
+                f"{_at(origin)}{name}={show(value)}: {name} is a section; set its keys, for example {example}"
+            )
+
+
+def _section_at(name: str, schema: type[BaseModel]) -> type[BaseModel] | None:
+    found: type[BaseModel] | None = schema
+    for part in name.split("."):
+        field = found.model_fields.get(part) if found is not None else None
+        found = section_class(field.annotation) if field is not None else None
+    return found
+
+
+def unknown_key(name: str, schema: type[BaseModel]) -> str:
+    """Say that there is no such key, and which ones were perhaps meant, each with its default."""
+    near = suggestions(name, schema)
+    if not near:
+        return f"unknown key '{show(name)}'; all keys: rfla cfg"
+    options = " or ".join(f"{key.name} (default {show(key.default)})" for key in near)
+    return f"unknown key '{show(name)}'; did you mean {options}?"
+
+
+def validate(schema: type[Schema], layer: Layer) -> Schema:
+    """Build `schema` from flat settings.
+
+    Raises:
+        ConfigError: the first value that is of the wrong type or out of range, in one line.
+    """
+    nested: dict[str, Any] = {}
+    for name, setting in layer.items():
+        *sections, last = name.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = setting.value
+    try:
+        return schema.model_validate(nested)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, schema, layer)) from None
+    except RecursionError:
+        raise ConfigError("the settings are nested too deeply") from None
+
+
+def _explain(error: ValidationError, schema: type[BaseModel], layer: Layer) -> str:
+    """Put the first of pydantic's findings into one line: where, key=value, what is allowed, default."""
+    first = error.errors(include_url=False, include_context=True)[0]
+    parts = [str(part) for part in first["loc"]]
+    keys = keys_of(schema)
+    names = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
+    name = next((name for name in names if name in keys), names[0] if names else "")
+    key, setting = keys.get(name), layer.get(name)
+    shown = f"{name}={show(setting.value) if setting else show(first['input'])}"
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if key is not None and first["type"] != "value_error":
+        message = f"must be {_article(key.kind)}{_nearest_option(first, setting)}"
+    default = f" (default {show(key.default)})" if key is not None else ""
+    return f"{_at(setting.where if setting else '')}{shown}: {message}{default}"
+
+
+def _nearest_option(finding: Any, setting: Setting | None) -> str:
+    """For a value of a fixed list: the nearest of the list."""
+    if finding["type"] != "literal_error" or setting is None or not isinstance(setting.value, str):
+        return ""
+    options = str(finding["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
+    return did_you_mean(setting.value.lower(), options)
+
+
+def _article(kind: str) -> str:
+    return kind if kind.startswith(("one of", "true", "text")) else f"a {kind}"
+
+
+def _at(where: str) -> str:
+    return f"{where}: " if where else ""
+
+
+def example_of(key: Key) -> str:
+    """Return `key=value` as an example of how it is typed."""
+    return f"{key.name}={'...' if key.default in (None, '', ()) else show(key.default)}"

@@ -1,0 +1,221 @@
+"""From what the person typed to one checked `Config`: layers of settings, the later over the earlier.
+
+schema defaults < model YAML (or weights file) < recommended settings of the data YAML < `cfg=my.yaml` < command line
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rfla.cfg.keys import show
+from rfla.cfg.layers import Layer, Setting, flatten, validate
+from rfla.cfg.model_files import model_names, read_model_yaml
+from rfla.cfg.model_schema import ModelConfig
+from rfla.cfg.schema import Config, Mode
+from rfla.cfg.weights_header import read_metadata
+from rfla.cfg.yaml_file import read_yaml
+from rfla.errors import ConfigError, RflaError, WeightsError
+
+PREDICT_CONF = 0.25
+
+# What may change when a run is continued; everything else would make it another run.
+RESUME_KEYS = frozenset(
+    {"resume", "device", "workers", "time", "patience", "save_period", "save_minutes", "val", "plots", "verbose"}
+    | {"debug", "cache", "compile", "tensorboard", "project"}
+)
+
+
+def load_config(overrides: Mapping[str, Any], *, mode: Mode | None = None) -> Config:
+    """Put all layers together and check the result.
+
+    Args:
+        overrides: what the person gave, dotted or nested: `{"model": "fcos_p2", "assigner.topk": [3, 1]}`. `cfg` names
+            a YAML file of further settings.
+        mode: the verb that will run. It decides the score threshold and what may not be missing; None leaves
+            everything optional.
+
+    Returns:
+        The settings. `conf`, `iou` and `max_det` are resolved and equal to `test.score_thr`, `test.nms_iou` and
+        `test.max_det`; `given` names the keys of `overrides` and of the `cfg` file.
+
+    Raises:
+        ConfigError: an unknown key, a wrong value, an unreadable file, or a missing `model`, `data` or `source`.
+        WeightsError: `model` is a weights file that is not one of ours.
+    """
+    own = {key: value for key, value in overrides.items() if key != "cfg"}
+    given = _cfg_file(overrides.get("cfg")) | flatten(own, Config)
+    resume = _value(given, "resume")
+    if resume and mode == "train":
+        given = _resumed(given, resume)
+    recommended = _data_settings(_value(given, "data"))
+    assigner = _value(given, "assigner.name") or _value(recommended, "assigner.name")
+    layer = _model_layer(_value(given, "model"), assigner) | recommended | given
+    if mode in ("val", "predict") and "imgsz" not in given:
+        layer |= _trained_size(_value(given, "model"))
+    config = _with_test_section(validate(Config, layer), frozenset(given), mode)
+    if mode is not None and not config.resume:
+        _require(config, mode)
+    return config
+
+
+def with_settings(config: Config, changes: Mapping[str, Any]) -> Config:
+    """Return a copy with some keys changed (dotted), checked again; `given` stays what the person gave.
+
+    Raises:
+        ConfigError: an unknown key or a wrong value.
+    """
+    changed = flatten(changes, Config)
+    for flat, dotted in _TEST_KEYS.items():
+        if dotted in changed and flat not in changed:
+            changed[flat] = changed[dotted]
+    layer = flatten(config.model_dump(), Config) | changed
+    return _with_test_section(validate(Config, layer), config.given, None)
+
+
+def save_config(config: Config, path: Path | str) -> None:
+    """Write every setting as YAML that `cfg=` reads back (`args.yaml` of a run)."""
+    Path(path).write_text(config_yaml(config), encoding="utf-8")
+
+
+def config_yaml(config: Config) -> str:
+    """Return every setting as YAML, sections nested, lists in one line."""
+    return yaml.dump(
+        json.loads(config.model_dump_json()), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120
+    )
+
+
+def model_part(config: Config) -> ModelConfig:
+    """Return the model sections alone: what a weights file stores."""
+    return ModelConfig.model_validate(config.model_dump(include=set(ModelConfig.model_fields)))
+
+
+_TEST_KEYS = {"conf": "test.score_thr", "iou": "test.nms_iou", "max_det": "test.max_det"}
+
+
+def _with_test_section(config: Config, given: frozenset[str], mode: Mode | None) -> Config:
+    """Make the flat `conf`, `iou`, `max_det` and the `test` section say the same; the flat key wins where given."""
+    test = config.test
+    conf = config.conf
+    if conf is None:
+        conf = PREDICT_CONF if mode == "predict" and "test.score_thr" not in given else test.score_thr
+    flat = {
+        "conf": conf,
+        "iou": test.nms_iou if config.iou is None else config.iou,
+        "max_det": test.max_det if config.max_det is None else config.max_det,
+    }
+    resolved = test.model_copy(update={dotted.partition(".")[2]: flat[name] for name, dotted in _TEST_KEYS.items()})
+    copy = config.model_copy(update=flat | {"test": resolved})
+    copy._given = given
+    return copy
+
+
+def _value(layer: Layer, name: str) -> Any:
+    return layer[name].value if name in layer else None
+
+
+def _cfg_file(path: Any) -> Layer:
+    if path is None:
+        return {}
+    if not isinstance(path, str | Path) or not str(path):
+        raise ConfigError(
+            f"cfg={show(path)}: must be a YAML file of settings; 'rfla copy-cfg' writes one to start from"
+        )
+    file = read_yaml(path)
+    if "cfg" in file.values:
+        raise ConfigError(f"{file.where('cfg')}: a settings file cannot name another by cfg")
+    return flatten(file.values, Config, file.where)
+
+
+def _data_settings(data: Any) -> Layer:
+    """Recommended settings of a data YAML. A data set that is not found is reported when it is opened, not here."""
+    if not isinstance(data, str) or not data:
+        return {}
+    from rfla.data.spec import load_data_spec  # here, because rfla.data is built on this package
+
+    try:
+        spec = load_data_spec(data)
+    except RflaError:
+        return {}
+    return flatten(spec.settings, Config, lambda key: f"{spec.source} (settings)")
+
+
+def _model_layer(model: Any, assigner: Any) -> Layer:
+    if not isinstance(model, str) or not model:
+        return {}
+    suffix = Path(model).suffix.lower()
+    if suffix == ".safetensors":
+        sections = read_metadata(model).get("model")
+        if not isinstance(sections, dict):
+            raise WeightsError(f"{model}: its metadata does not describe a model")
+        return flatten(sections, ModelConfig, lambda key: f"{model} (metadata)")
+    if suffix in {".pt", ".pth", ".ckpt", ".bin"}:
+        raise ConfigError(
+            f"model={show(model)}: pickled weights are not run; bring them in by "
+            f"'rfla import weights={show(model)} model=... out=x.safetensors'"
+        )
+    settings = read_model_yaml(model, assigner if isinstance(assigner, str) else None)
+    return flatten(settings, Config, lambda key: f"{model} (model YAML)")
+
+
+def _trained_size(model: Any) -> Layer:
+    """Validate and predict at the size that the weights were trained at, unless the person says otherwise."""
+    if not isinstance(model, str) or not model.lower().endswith(".safetensors"):
+        return {}
+    size = read_metadata(model).get("imgsz")
+    return {"imgsz": Setting(size, f"{model} (metadata)")} if isinstance(size, int) else {}
+
+
+def _resumed(given: Layer, resume: Any) -> Layer:
+    """Settings of the run that is continued, under those few that may change."""
+    fixed = sorted(name for name in given if name not in RESUME_KEYS)
+    if fixed:
+        raise ConfigError(
+            f"resume continues a run with its own settings; {', '.join(fixed)} cannot change (only "
+            f"{', '.join(sorted(RESUME_KEYS - {'resume'}))}); or start anew with model=RUN/weights/last.safetensors"
+        )
+    run = find_run(resume, _value(given, "project") or Config.model_fields["project"].default)
+    file = read_yaml(run / "args.yaml")
+    layer = flatten(file.values, Config, file.where) | given
+    layer["project"], layer["name"] = Setting(str(run.parent)), Setting(run.name)
+    return layer | {"resume": Setting(str(run))}
+
+
+def find_run(resume: Any, project: str) -> Path:
+    """Return the directory of the run that `resume` means: a run, one of its weights files, or true for the latest.
+
+    Raises:
+        ConfigError: no such run, or one without a training state.
+    """
+    if resume is True:
+        states = list(Path(project).glob("*/weights/last.state.safetensors"))
+        if not states:
+            raise ConfigError(f"resume=true: no run with a training state in {project}; name one: resume=runs/train")
+        return max(states, key=lambda state: state.stat().st_mtime).parent.parent
+    if not isinstance(resume, str):
+        raise ConfigError(f"resume={show(resume)}: must be the directory of a run, or true for the latest of project")
+    path = Path(resume)
+    run = path.parent.parent if path.suffix == ".safetensors" else path
+    if not (run / "args.yaml").is_file():
+        raise ConfigError(f"resume={show(resume)}: no run there (a run has args.yaml and weights/)")
+    return run
+
+
+def _require(config: Config, mode: Mode) -> None:
+    """Refuse to guess what only the person can know."""
+    needs = {"train": ("model", "data"), "val": ("model", "data"), "predict": ("model", "source")}[mode]
+    advice = {
+        "model": f"a zoo name ({', '.join(model_names())}), a model YAML or a .safetensors file",
+        "data": "a data set (demo, aitod, ...), a data.yaml, or a directory with images/ and annotations/",
+        "source": "an image, a directory, a pattern like 'dir/*.png', or a .txt list of paths",
+    }
+    example = {
+        "train": "rfla train model=fcos_p2 data=demo",
+        "val": "rfla val model=runs/train/weights/best.safetensors data=demo",
+        "predict": "rfla predict model=runs/train/weights/best.safetensors source=images/",
+    }[mode]
+    for key in needs:
+        if getattr(config, key) is None and not (key == "model" and config.predictions is not None):
+            raise ConfigError(f"{key} is missing: {advice[key]}; for example: {example}")

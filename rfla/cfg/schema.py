@@ -1,0 +1,183 @@
+"""Everything that can be set: one typed, documented field for each key of the command line and of the YAML files.
+
+`rfla/cfg/default.yaml` and the table of `docs/configuration.md` are generated from this file (`python -m
+rfla.cfg.document`) and tested against it. The sections of the model are in `model_schema.py`, those of the augmentation
+in `aug_schema.py`. Sizes are in pixels of the network input; shares are between 0 and 1.
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator
+
+from rfla.cfg.aug_schema import AugConfig
+from rfla.cfg.base import Integers, Names, NamesOrNumbers
+from rfla.cfg.model_schema import ModelConfig
+
+Mode = Literal["train", "val", "predict"]
+
+# The first key of each group of flat settings, in the order of the class below: headings of docs and of `rfla help`.
+GROUPS = {
+    "model": "Model, data and run",
+    "epochs": "Training",
+    "optimizer": "Optimiser and schedule",
+    "split": "Validation",
+    "source": "Prediction",
+}
+
+
+def _device_text(value: Any) -> Any:
+    """Accept `0`, `[0, 1]`, `0,1`, `cuda:0`, `cpu`, nothing; keep one text form."""
+    if value is None or value == "":
+        return "auto"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, list | tuple) and all(isinstance(part, int | str) for part in value):
+        return ",".join(str(part) for part in value)
+    return value.replace(" ", "").strip(",").lower() if isinstance(value, str) else value
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _cache_place(value: Any) -> Any:
+    """`cache` as a bare word, or `cache=true`, means memory."""
+    if isinstance(value, bool):
+        return "ram" if value else "off"
+    return "off" if value is None else _lower(value)
+
+
+def _known_device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda|(cuda:)?\d{1,4}(,(cuda:)?\d{1,4})*", value):
+        raise ValueError("must be auto, cpu, mps, cuda, a GPU number, or several like 0,1")
+    return value
+
+
+Device = Annotated[str, BeforeValidator(_device_text), AfterValidator(_known_device)]
+
+
+class Config(ModelConfig):
+    """The settings of one run. Frozen; made by `rfla.cfg.load_config`; `given` names the keys that the person gave."""
+
+    # --- model, data and run
+    model: str | None = Field(None, description="Zoo name, model YAML, or a .safetensors file.")
+    data: str | None = Field(
+        None,
+        description="Data set: a name (demo, aitod, ...), a data.yaml, or a directory with images/ and annotations/.",
+    )
+    imgsz: int = Field(
+        800, ge=32, le=16384, description="Long side of the image in px, aspect kept, then padded to the stride."
+    )
+    batch: int = Field(2, ge=-1, le=65536, description="Images in a step over all devices; -1: as many as fit.")
+    device: Device = Field("auto", description="auto, cpu, mps, a GPU number, or several: device=0,1.")
+    workers: int = Field(4, ge=0, le=256, description="Processes that load images, for each device.")
+    project: str = Field("runs", min_length=1, description="Directory that holds the runs.")
+    name: str | None = Field(None, min_length=1, description="Directory of the run inside project; left out: the verb.")
+    exist_ok: bool = Field(False, description="Write into an existing run directory; else name2, name3, ... is made.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of weights, sample order and augmentation.")
+    deterministic: bool = Field(False, description="Only algorithms that repeat to the bit on a GPU (slower).")
+    amp: bool = Field(True, description="Mixed precision on a GPU: bfloat16 where supported, else float16.")
+    compile: bool = Field(False, description="Compile the network with torch.compile.")
+    fraction: float = Field(
+        1.0, gt=0, le=1e9, description="Share of the images that is used; above 1 it is a number of images."
+    )
+    cache: Annotated[Literal["off", "ram", "disk"], BeforeValidator(_cache_place)] = Field(
+        "off", description="Keep decoded images in memory (ram, or true) or as files (disk)."
+    )
+    single_cls: bool = Field(False, description="Treat all classes as one.")
+    plots: bool = Field(True, description="Write the pictures and curves of the run.")
+    verbose: bool = Field(True, description="Print the per-class table and the settings.")
+    debug: bool = Field(False, description="Show the full traceback of an error instead of one line.")
+
+    # --- training
+    epochs: int = Field(12, ge=1, le=100_000, description="Passes over the training images.")
+    time: float | None = Field(None, gt=0, description="End the training after this many hours, epochs or not.")
+    patience: int = Field(0, ge=0, description="Stop after so many epochs without a better AP; 0 never stops early.")
+    accumulate: int = Field(1, ge=1, le=4096, description="Batches whose gradients are added before an optimiser step.")
+    pretrained: bool = Field(True, description="Start the backbone from ImageNet weights.")
+    resume: bool | str = Field(False, description="Continue a run: its directory, or true for the latest of project.")
+    save_period: int = Field(-1, ge=-1, description="Also keep weights/epochN every so many epochs; -1 never.")
+    save_minutes: float = Field(
+        0.0, ge=0, description="Also write the training state every so many minutes; 0: at the end of epochs only."
+    )
+    freeze: Names = Field((), description="Parameters whose names start with one of these stay as they are.")
+    multi_scale: float = Field(0.0, ge=0, lt=1, description="Vary imgsz from batch to batch by up to this share.")
+    val: bool = Field(True, description="Validate after every epoch.")
+    tensorboard: bool = Field(False, description="Also log for TensorBoard (extra: rfla[log]).")
+
+    # --- optimiser and schedule
+    optimizer: Annotated[Literal["sgd", "adamw"], BeforeValidator(_lower)] = Field("sgd", description="Optimiser.")
+    lr0: float = Field(0.005, ge=0, le=10, description="Learning rate after warm-up.")
+    lr_batch: int = Field(
+        0,
+        ge=0,
+        description="Batch that lr0 was chosen for: the rate is lr0 * batch / lr_batch; 0: lr0 as it is.",
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD, beta1 of AdamW.")
+    weight_decay: float = Field(1e-4, ge=0, le=1, description="Weight decay.")
+    bias_lr_mult: float = Field(1.0, ge=0, le=100, description="Learning rate of biases as a multiple of lr0.")
+    bias_decay: float = Field(0.0, ge=0, le=100, description="Weight decay of biases as a multiple of weight_decay.")
+    backbone_lr_mult: float = Field(1.0, ge=0, le=100, description="Learning rate of the backbone as multiple of lr0.")
+    lr_steps: Integers = Field((8, 11), description="Epochs after which the rate is multiplied by lr_gamma.")
+    lr_gamma: float = Field(0.1, gt=0, le=1, description="Factor of each step.")
+    cos_lr: bool = Field(False, description="Cosine decay to lr0 * lrf instead of steps.")
+    lrf: float = Field(0.01, ge=0, le=1, description="Last learning rate of the cosine, as a share of lr0.")
+    warmup: Annotated[Literal["linear", "constant"], BeforeValidator(_lower)] = Field(
+        "linear", description="Rise in a line from warmup_ratio * lr0, or stay there, during the warm-up."
+    )
+    warmup_iters: int = Field(5000, ge=0, description="Steps of warm-up; never more than a tenth of the run.")
+    warmup_ratio: float = Field(1e-3, ge=0, le=1, description="Learning rate at the first step, as a share of lr0.")
+    clip_grad: float = Field(35.0, ge=0, description="Largest norm of the whole gradient; 0 does not clip.")
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="Decay of averaged weights, which are then validated and saved; 0: none."
+    )
+
+    # --- validation
+    split: str = Field("val", min_length=1, description="Split that is validated; joined ones (trainval) work too.")
+    conf: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Lowest score that is kept; left out: test.score_thr of the model, 0.25 for predict.",
+    )
+    iou: float | None = Field(None, gt=0, le=1, description="IoU above which NMS drops a box; left out: test.nms_iou.")
+    max_det: int | None = Field(None, ge=1, le=100_000, description="Most boxes in an image; left out: test.max_det.")
+    protocol: str | None = Field(None, description="Protocol of the figures; left out: the one in the data YAML.")
+    predictions: str | None = Field(None, description="COCO detections file to judge instead of running a model.")
+    save_json: bool = Field(False, description="Write the detections of val as predictions.json.")
+
+    # --- prediction
+    source: str | None = Field(None, description="Image, directory, glob pattern, or a text file of paths.")
+    save: bool = Field(True, description="Write the annotated pictures.")
+    save_txt: bool = Field(False, description="Write labels/*.txt in the YOLO form.")
+    save_conf: bool = Field(False, description="Add the score as the last column of the text labels.")
+    classes: NamesOrNumbers = Field((), description="Keep these classes only, by name or number.")
+    line_width: int | None = Field(None, ge=1, le=100, description="Width of the box lines in px; left out: by size.")
+    show_labels: bool | None = Field(
+        None, description="Write class names at the boxes; left out: not when most boxes are under 16 px."
+    )
+
+    # --- augmentation of the training images
+    aug: AugConfig = Field(default_factory=AugConfig, description="Augmentation of the training images.")
+
+    _given: frozenset[str] = PrivateAttr(default=frozenset())
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Dotted keys that the person gave, on the command line or in their own `cfg=` file."""
+        return self._given
+
+    @field_validator("batch")
+    @classmethod
+    def _batch_is_not_zero(cls, value: int) -> int:
+        if value == 0:
+            raise ValueError("must be at least 1, or -1 for the largest that fits")
+        return value
+
+    @field_validator("lr_steps")
+    @classmethod
+    def _steps_rise(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(step < 1 for step in value) or list(value) != sorted(set(value)):
+            raise ValueError("must be epochs that rise, for example [8,11]")
+        return value
