@@ -33,4 +33,3 @@ class AugConfig(Section):
     hsv_v: Probability = Field(0.3, description="largest change of brightness, as a share")
     blur: Probability = Field(0.0, description="probability of a slight blur (3 px)")
     noise: Probability = Field(0.0, description="probability of slight sensor noise")
-    mosaic: Probability = Field(0.0, description="probability of four images joined into one, at their own scale")

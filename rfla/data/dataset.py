@@ -1,0 +1,130 @@
+"""Rows of a `BoxIndex` -> samples at network input size.
+
+Shapes: an image is (H, W, 3) uint8 RGB; G boxes and I ignore regions of one image are (G, 4) and (I, 4) float32 xyxy
+in px of the resized image.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfla.data.cache import create_cache
+from rfla.data.images import Image, read_image, resize_long_side
+from rfla.data.index import BoxIndex
+from rfla.data.transforms import Augmentation
+from rfla.errors import DataError
+
+_TRIES = 20
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image at input size with its targets.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        boxes: (G, 4) float32 xyxy px of `image`.
+        labels: (G,) int64, 0-based.
+        ignore: (I, 4) float32 xyxy px: regions that are neither object nor background.
+        row: Row of the `BoxIndex`.
+        scale: `(sx, sy)`, px of `image` per px of the file, before augmentation.
+        skipped: Rows that could not be read, with the reason; `image` is then that of another row, or empty.
+    """
+
+    image: Image
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    ignore: NDArray[np.float32]
+    row: int
+    scale: tuple[float, float]
+    skipped: tuple[tuple[int, str], ...] = ()
+
+
+class DetectionDataset:
+    """Samples by `(epoch, row)`; each is a function of (seed, epoch, row) alone, in whatever process it is made.
+
+    An unreadable image is replaced by the next readable row while training (`transforms` given), and left out
+    otherwise. Either way the sample says so, and the loader names the file once.
+
+    Args:
+        index: Images and boxes.
+        imgsz: Long side of the input, px.
+        transforms: Augmentation while training; None resizes only.
+        seed: Of the augmentation.
+        cache: False, "ram" (decoded pixels in memory shared by forked workers) or "disk" (decoded files beside the
+            cache).
+    """
+
+    def __init__(
+        self,
+        index: BoxIndex,
+        imgsz: int = 800,
+        transforms: Augmentation | None = None,
+        seed: int = 0,
+        cache: bool | Literal["ram", "disk"] = False,
+    ) -> None:
+        self.index = index
+        self.imgsz = imgsz
+        self.transforms = transforms
+        self.seed = seed
+        self.cache = create_cache("ram" if cache is True else cache, index.image_hw) if cache else None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        epoch, row = key if isinstance(key, tuple) else (0, key)
+        skipped: list[tuple[int, str]] = []
+        for step in range(_TRIES if self.transforms is not None else 1):
+            candidate = (row + step) % len(self)
+            try:
+                image, boxes = self.read(candidate)
+            except DataError as error:
+                skipped.append((candidate, str(error)))
+                continue
+            return self._sample(epoch, candidate, image, boxes, tuple(skipped))
+        if self.transforms is not None and len(skipped) == _TRIES:
+            raise DataError(f"{_TRIES} images in a row cannot be read; the first: {skipped[0][1]}")
+        none = np.zeros((0, 4), np.float32)
+        empty = np.zeros((0, 0, 3), np.uint8)
+        return Sample(empty, none, np.zeros(0, np.int64), none, row, (1.0, 1.0), tuple(skipped))
+
+    def read(self, row: int) -> tuple[Image, NDArray[np.float32]]:
+        """The image of one row as stored, (H, W, 3), and its boxes (G, 4) in px of that image.
+
+        The annotations' frame is the one whose size they state: where only the pixels as stored, without the EXIF
+        orientation, have it, those are used; where neither has, the boxes are scaled.
+        """
+        boxes = self.index.boxes[self.index.rows_of(row)]
+        height, width = (int(side) for side in self.index.image_hw[row])
+        image = self.cache.get(row) if self.cache else None
+        if image is None:
+            path = Path(str(self.index.paths[row]))
+            image = read_image(path)
+            if image.shape[:2] != (height, width) and image.shape[:2] == (width, height):
+                plain = read_image(path, exif=False)
+                image = plain if plain.shape[:2] == (height, width) else image
+            if self.cache:
+                self.cache.put(row, image)
+        if image.shape[:2] != (height, width):
+            ratio = np.array([image.shape[1] / width, image.shape[0] / height], np.float32)
+            boxes = boxes * np.tile(ratio, 2)
+        return image, boxes
+
+    def _sample(
+        self, epoch: int, row: int, image: Image, boxes: NDArray[np.float32], skipped: tuple[tuple[int, str], ...]
+    ) -> Sample:
+        rows = self.index.rows_of(row)
+        labels = self.index.labels[rows]
+        apart = self.index.ignore[rows] | self.index.crowd[rows]
+        if self.transforms is None:
+            image, scale = resize_long_side(image, self.imgsz)
+            boxes = boxes * np.array([*scale, *scale], np.float32)
+        else:
+            rng = np.random.default_rng([self.seed, epoch, row])
+            image, boxes, kept, cut, scale = self.transforms(image, boxes, self.imgsz, rng)
+            labels, apart = labels[kept], apart[kept] | cut
+        return Sample(image, boxes[~apart], labels[~apart], boxes[apart], row, scale, skipped)

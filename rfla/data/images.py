@@ -1,0 +1,147 @@
+"""Image files -> RGB arrays, and the one resize of the package.
+
+Shapes: an image is (H, W, 3) uint8, RGB, with the EXIF orientation applied. Grey is repeated, alpha is dropped, CMYK is
+converted, 16 bit are divided by 256 (no stretch by content: two images of one sensor stay comparable).
+"""
+
+import io
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rfla.errors import DataError
+
+Image = NDArray[np.uint8]
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".jp2", ".gif", ".ppm", ".pgm"})
+
+_SWAPS_SIDES = frozenset({5, 6, 7, 8})  # EXIF orientations that exchange width and height
+_ORIENTATION = 0x0112
+
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+
+
+def is_image(path: Path) -> bool:
+    """Whether the name looks like an image; hidden files (`._x.png` of a Mac archive) do not."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def read_image(path: str | Path, *, exif: bool = True) -> Image:
+    """Read one image file as (H, W, 3) uint8 RGB.
+
+    Args:
+        path: Any name the file system takes, spaces and non-ASCII letters included.
+        exif: Apply the EXIF orientation, as viewers and annotation tools do.
+
+    Raises:
+        DataError: The file is missing, empty, truncated or not an image.
+    """
+    data = _read_bytes(path)
+    if _is_truncated_jpeg(data):
+        raise DataError(f"{path}: truncated JPEG (no end marker after {len(data):,} bytes)")
+    flags = cv2.IMREAD_COLOR if exif else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        image = None
+    if image is None:
+        return _read_with_pillow(path, data, exif)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Height and width in px after the EXIF orientation, from the header alone (no pixels are decoded).
+
+    Raises:
+        DataError: The file is missing or not an image.
+    """
+    from PIL import Image as PillowImage
+    from PIL import UnidentifiedImageError
+
+    try:
+        with PillowImage.open(path) as image:
+            width, height = image.size
+            # Only JPEG, TIFF and WebP store an orientation in practice; getexif() costs more than the header itself.
+            turned = (
+                image.format in {"JPEG", "MPO", "TIFF", "WEBP"} and image.getexif().get(_ORIENTATION) in _SWAPS_SIDES
+            )
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, PillowImage.DecompressionBombError) as error:
+        raise DataError(f"{path}: not a readable image ({_one_line(error)})") from None
+    return (width, height) if turned else (height, width)
+
+
+def resize_long_side(image: Image, imgsz: int) -> tuple[Image, tuple[float, float]]:
+    """Resize so that the long side is `imgsz` px with the aspect kept: mmcv's `Resize(keep_ratio=True)`, cv2 bilinear.
+
+    Args:
+        image: (H, W, 3) uint8.
+        imgsz: Long side of the result, px.
+
+    Returns:
+        The image and `(sx, sy)`, output px per input px. They differ a little because both sides are rounded.
+    """
+    height, width = image.shape[:2]
+    new_height, new_width = resized_shape(height, width, imgsz)
+    if (new_height, new_width) == (height, width):
+        return image, (1.0, 1.0)
+    resized = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(resized, np.uint8), (new_width / width, new_height / height)
+
+
+def resized_shape(height: int, width: int, imgsz: int) -> tuple[int, int]:
+    """Height and width that `resize_long_side` gives: the other side is rounded half up, never under 1 px."""
+    scale = imgsz / max(height, width)
+    return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
+
+
+def write_image(path: Path, image: Image, *, quality: int = 92) -> None:
+    """Write an RGB image beside `path` and rename it there, so that a kill leaves no half file."""
+    options = {".jpg": [cv2.IMWRITE_JPEG_QUALITY, quality], ".png": [cv2.IMWRITE_PNG_COMPRESSION, 3]}
+    done, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options.get(path.suffix, []))
+    if not done:
+        raise DataError(f"{path}: cannot encode an image of shape {image.shape} as {path.suffix}")
+    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    beside.write_bytes(data.tobytes())
+    beside.replace(path)
+
+
+def _read_bytes(path: str | Path) -> bytes:
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    if not data:
+        raise DataError(f"{path}: empty file")
+    return data
+
+
+def _is_truncated_jpeg(data: bytes) -> bool:
+    # OpenCV fills the missing part with grey and says nothing. An embedded thumbnail has an end marker of its own, but
+    # in the first half of the file.
+    return data.startswith(b"\xff\xd8\xff") and data.rfind(b"\xff\xd9") < len(data) // 2
+
+
+def _read_with_pillow(path: str | Path, data: bytes, exif: bool) -> Image:
+    # What OpenCV cannot decode: GIF, some TIFF compressions, odd colour spaces.
+    from PIL import Image as PillowImage
+    from PIL import ImageOps
+
+    try:
+        with PillowImage.open(io.BytesIO(data)) as image:
+            image.load()
+            upright = ImageOps.exif_transpose(image) if exif else image
+            return np.asarray(upright.convert("RGB"), np.uint8).copy()
+    except Exception as error:  # Pillow's decoders raise what they like on hostile bytes
+        raise DataError(f"{path}: not a readable image ({_one_line(error)})") from None
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,214 @@
+"""Samples -> batches: order, collation, workers.
+
+Shapes: B images of a batch, G boxes of one image. The order and each sample are functions of (seed, epoch, row): the
+same at any number of workers, and the ranks of a distributed run together see the same global batches.
+"""
+
+import logging
+import multiprocessing
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from rfla.data.dataset import DetectionDataset, Sample
+
+log = logging.getLogger("rfla.data")
+
+Key = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B samples, padded with zeros on the right and at the bottom.
+
+    Attributes:
+        images: (B, 3, H, W) uint8 RGB; H and W are multiples of the stride.
+        image_sizes: B pairs (h, w) before padding, px.
+        targets: B dicts of boxes (G, 4) float32 xyxy input px, labels (G,) int64, ignore (I, 4) float32.
+        indices: (B,) int64, rows of the `BoxIndex`.
+        scales: (B, 2) float32 (sx, sy), input px per px of the file.
+        skipped: Rows that could not be read, with the reason.
+    """
+
+    images: Tensor
+    image_sizes: list[tuple[int, int]]
+    targets: list[dict[str, Tensor]]
+    indices: Tensor
+    scales: Tensor
+    skipped: tuple[tuple[int, str], ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.image_sizes)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+        """The batch with images and targets on `device`; indices and scales stay on the CPU."""
+        move = {"device": device, "non_blocking": non_blocking}
+        targets = [{key: value.to(**move) for key, value in target.items()} for target in self.targets]
+        return replace(self, images=self.images.to(**move), targets=targets)
+
+    def pin_memory(self) -> "Batch":
+        """The batch in page-locked memory, for asynchronous copies."""
+        targets = [{key: value.pin_memory() for key, value in target.items()} for target in self.targets]
+        return replace(self, images=self.images.pin_memory(), targets=targets)
+
+
+class TrainSampler:
+    """Shuffled batches of `(epoch, row)`, each epoch another order; the last batch is filled up from the front.
+
+    Args:
+        length: Number of images.
+        batch: Images of a global batch, over all ranks.
+        seed: Of the order.
+        rank: This process.
+        world: Number of processes; must divide `batch`.
+    """
+
+    def __init__(self, length: int, batch: int, seed: int = 0, rank: int = 0, world: int = 1) -> None:
+        if batch % world:
+            raise ValueError(f"batch {batch} must be a multiple of the {world} ranks")
+        self.length, self.batch, self.seed, self.rank, self.world = length, batch, seed, rank, world
+        self.epoch = 0
+        self.skip_batches = 0
+
+    def set_epoch(self, epoch: int, skip_batches: int = 0) -> None:
+        """Choose the epoch, and how many of its first batches to leave out (a run resumed in the middle)."""
+        self.epoch, self.skip_batches = epoch, skip_batches
+
+    def __len__(self) -> int:
+        return max(-(-self.length // self.batch) - self.skip_batches, 0)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        total = -(-self.length // self.batch)
+        order = np.resize(order, total * self.batch)  # repeats from the front
+        share = self.batch // self.world
+        for number in range(self.skip_batches, total):
+            start = number * self.batch + self.rank * share
+            yield [(self.epoch, int(row)) for row in order[start : start + share]]
+
+
+class EvalSampler:
+    """All rows in order, in batches; rank `r` takes every `world`-th batch. Nothing is repeated."""
+
+    def __init__(self, length: int, batch: int, rank: int = 0, world: int = 1) -> None:
+        self.length, self.batch, self.rank, self.world = length, batch, rank, world
+
+    def __len__(self) -> int:
+        return len(range(self.rank * self.batch, self.length, self.world * self.batch))
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for start in range(self.rank * self.batch, self.length, self.world * self.batch):
+            yield [(0, row) for row in range(start, min(start + self.batch, self.length))]
+
+
+class Loader:
+    """Batches of a data set; names each unreadable image once, and remembers it.
+
+    Attributes:
+        skipped: Reason by row of every image that could not be read so far.
+    """
+
+    def __init__(
+        self, loader: "DataLoader[Batch]", sampler: TrainSampler | EvalSampler, paths: NDArray[np.str_]
+    ) -> None:
+        self.loader = loader
+        self.sampler = sampler
+        self.skipped: dict[int, str] = {}
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.loader:
+            for row, reason in batch.skipped:
+                if row not in self.skipped:
+                    self.skipped[row] = reason
+                    log.warning("image skipped (%d so far): %s", len(self.skipped), reason)
+            if len(batch):
+                yield batch
+
+
+def build_loader(
+    dataset: DetectionDataset,
+    batch: int,
+    workers: int = 2,
+    sampler: TrainSampler | EvalSampler | None = None,
+    stride: int = 32,
+    pin_memory: bool = False,
+) -> Loader:
+    """Batches of `dataset`.
+
+    Args:
+        dataset: Samples by `(epoch, row)`.
+        batch: Images of a batch on this rank; with a sampler, its own number counts.
+        workers: Processes; 0 loads in this one.
+        sampler: Order; None takes all rows once, in order.
+        stride: Height and width of a batch are multiples of this.
+        pin_memory: For copies to a GPU.
+    """
+    sampler = sampler or EvalSampler(len(dataset), batch)
+    fork = workers > 0 and "fork" in multiprocessing.get_all_start_methods()
+    loader: DataLoader[Any] = DataLoader(
+        dataset,  # type: ignore[arg-type]
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=Collate(stride),
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        worker_init_fn=_start_worker,
+        # Forked workers share the arrays of the index and a cache in memory; a spawned one would copy them.
+        multiprocessing_context="fork" if fork else None,
+    )
+    return Loader(loader, sampler, dataset.index.paths)
+
+
+class Collate:
+    """Stack samples into a `Batch`, padded to multiples of `stride`; samples without pixels only leave their reason."""
+
+    def __init__(self, stride: int = 32) -> None:
+        self.stride = stride
+
+    def __call__(self, samples: list[Sample]) -> Batch:
+        """Stack B samples."""
+        skipped = tuple(entry for sample in samples for entry in sample.skipped)
+        samples = [sample for sample in samples if sample.image.size]
+        sizes = [(sample.image.shape[0], sample.image.shape[1]) for sample in samples]
+        height = -(-max((h for h, _ in sizes), default=0) // self.stride) * self.stride
+        width = -(-max((w for _, w in sizes), default=0) // self.stride) * self.stride
+        images = torch.zeros(len(samples), 3, height, width, dtype=torch.uint8)
+        for image, sample, (h, w) in zip(images, samples, sizes, strict=True):
+            image[:, :h, :w] = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)
+        return Batch(
+            images=images,
+            image_sizes=sizes,
+            targets=[_target(sample) for sample in samples],
+            indices=torch.tensor([sample.row for sample in samples], dtype=torch.int64),
+            scales=torch.tensor([sample.scale for sample in samples], dtype=torch.float32).reshape(-1, 2),
+            skipped=skipped,
+        )
+
+
+def _target(sample: Sample) -> dict[str, Tensor]:
+    return {
+        "boxes": torch.from_numpy(np.ascontiguousarray(sample.boxes, np.float32)),
+        "labels": torch.from_numpy(np.ascontiguousarray(sample.labels, np.int64)),
+        "ignore": torch.from_numpy(np.ascontiguousarray(sample.ignore, np.float32)),
+    }
+
+
+def _start_worker(worker: int) -> None:
+    # One thread each: the workers are the parallelism. Samples seed themselves; these seeds only catch strays.
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    seed = torch.initial_seed() % 2**32
+    np.random.seed(seed)
+    random.seed(seed)
