@@ -81,7 +81,7 @@ class DiskCache:
     def get(self, row: int) -> Image | None:
         """The image of a row, or None."""
         try:
-            return np.load(self.folder / f"{row}.npy")
+            return np.asarray(np.load(self.folder / f"{row}.npy"), np.uint8)
         except (FileNotFoundError, ValueError):
             return None
 

@@ -49,7 +49,7 @@ def read_image(path: str | Path, *, exif: bool = True) -> Image:
         image = None
     if image is None:
         return _read_with_pillow(path, data, exif)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image), np.uint8)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

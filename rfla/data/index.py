@@ -195,10 +195,10 @@ def _assemble(spec: DataSpec, split: str, parts: Sequence[Rows]) -> BoxIndex:
         counts=counts,
         examples=examples,
     )
-    finite = np.isfinite(index.boxes).all(axis=1)
-    index = _drop(index, ~finite, "boxes that are not finite dropped")
+    endless = np.asarray(~np.isfinite(index.boxes).all(axis=1))
+    index = _drop(index, endless, "boxes that are not finite dropped")
     sides = index.boxes[:, 2:] - index.boxes[:, :2]
-    return _drop(index, (sides < 0).any(axis=1), "boxes of negative size dropped")
+    return _drop(index, np.asarray((sides < 0).any(axis=1)), "boxes of negative size dropped")
 
 
 def _drop_missing_images(spec: DataSpec, index: BoxIndex) -> BoxIndex:

@@ -50,9 +50,10 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """The batch with images and targets on `device`; indices and scales stay on the CPU."""
-        move = {"device": device, "non_blocking": non_blocking}
-        targets = [{key: value.to(**move) for key, value in target.items()} for target in self.targets]
-        return replace(self, images=self.images.to(**move), targets=targets)
+        targets = [
+            {key: value.to(device, non_blocking=non_blocking) for key, value in target.items()} for target in self.targets
+        ]
+        return replace(self, images=self.images.to(device, non_blocking=non_blocking), targets=targets)
 
     def pin_memory(self) -> "Batch":
         """The batch in page-locked memory, for asynchronous copies."""

@@ -34,7 +34,7 @@ class Rows:
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
     paths: list[str]
-    image_ids: list[int] | list[str]
+    image_ids: list[int | str]
     image_hw: list[tuple[int, int]]
     image_index: NDArray[np.int64]
     boxes: NDArray[np.float64]
@@ -61,7 +61,7 @@ class Rows:
             names=parts[0].names,
             category_ids=parts[0].category_ids,
             paths=[path for part in parts for path in part.paths],
-            image_ids=[identity for part in parts for identity in part.image_ids],  # type: ignore[misc]
+            image_ids=[identity for part in parts for identity in part.image_ids],
             image_hw=[size for part in parts for size in part.image_hw],
             image_index=np.concatenate([part.image_index + shift for part, shift in zip(parts, offsets, strict=True)]),
             boxes=np.concatenate([part.boxes for part in parts]),

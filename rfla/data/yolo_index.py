@@ -40,7 +40,7 @@ def read_yolo_rows(places: Sequence[Path], names: tuple[str, ...], *, root: Path
         names=names,
         category_ids=tuple(range(1, len(names) + 1)),
         paths=[str(path) for path in paths],
-        image_ids=list(range(1, len(paths) + 1)),
+        image_ids=[*range(1, len(paths) + 1)],
         image_hw=[size or (1, 1) for size in sizes],
         image_index=np.zeros(0, np.int64),
         boxes=np.zeros((0, 4)),
