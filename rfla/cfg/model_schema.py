@@ -60,9 +60,9 @@ class AssignerConfig(Section):
     name: Literal["rfla", "baseline", "atss"] = Field(
         "rfla", description="label assignment: rfla (the paper's), baseline (what it compares against), atss"
     )
-    distance: Literal["kld", "exp_kld", "kld_10", "wd", "nwd", "dotd", "gcd", "simd", "skl", "iou", "giou", "diou"] = (
-        Field("kld", description="score between a box and a receptive field")
-    )
+    distance: Literal[
+        "kld", "exp_kld", "kld_10", "wd", "nwd", "dotd", "gcd", "simd", "symmetric_kld", "iou", "giou", "diou"
+    ] = Field("kld", description="score between a box and a receptive field")
     topk: Integers = Field((3, 1), description="priors for each box in each stage of the hierarchy")
     decay: float = Field(0.9, gt=0, le=1, description="factor on the receptive fields from one stage to the next")
     fraction: float = Field(0.5, gt=0, le=4, description="share of the theoretical receptive field that is effective")
@@ -85,8 +85,8 @@ class AssignerConfig(Section):
     @field_validator("topk")
     @classmethod
     def _bounded(cls, topk: tuple[int, ...]) -> tuple[int, ...]:
-        if not 1 <= len(topk) <= 8 or not all(1 <= k <= 1000 for k in topk):
-            raise ValueError("takes 1 to 8 numbers from 1 to 1000, e.g. [3, 1]")
+        if len(topk) != 2 or not all(1 <= k <= 1000 for k in topk):
+            raise ValueError("two whole numbers from 1 to 1000 are needed, for the two stages, e.g. [3, 1]")
         return topk
 
 

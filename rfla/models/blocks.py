@@ -1,0 +1,46 @@
+"""Small parts that the heads share."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+GROUPS = 32
+
+
+class ConvBlock(nn.Module):
+    """3x3 convolution, group norm or none, ReLU; (B, in, H, W) to (B, out, H, W)."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: str = "none") -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm = nn.GroupNorm(math.gcd(GROUPS, out_channels), out_channels) if norm == "gn" else nn.Identity()
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Apply the three in turn."""
+        return self.relu(self.norm(self.conv(features)))
+
+
+class Scale(nn.Module):
+    """One learnable factor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Multiply."""
+        return features * self.scale
+
+
+def init_normal(conv: nn.Conv2d | nn.Linear, std: float = 0.01, bias: float = 0.0) -> None:
+    """Weights from N(0, std), a constant bias."""
+    nn.init.normal_(conv.weight, std=std)
+    if conv.bias is not None:
+        nn.init.constant_(conv.bias, bias)
+
+
+def bias_for_probability(probability: float) -> float:
+    """Logit at which a sigmoid starts with this probability (arXiv 1708.02002, section 4.1)."""
+    return -math.log((1 - probability) / probability)

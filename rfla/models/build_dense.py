@@ -1,0 +1,85 @@
+"""From a checked `ModelConfig` to the parts of a one-stage detector. The config object stops here."""
+
+from rfla.assign.hierarchical import HierarchicalAssigner
+from rfla.assign.receptive_field import resnet_receptive_fields
+from rfla.cfg.model_schema import ModelConfig
+from rfla.errors import ConfigError
+from rfla.models.backbones.resnet import ResNet
+from rfla.models.fcos import FCOS, Assigner
+from rfla.models.heads.fcos import FCOSHead
+from rfla.models.necks.fpn import FPN
+
+RFLA_CENTERNESS_FLOOR = 0.01  # of the authors' RFLA head; their baseline head has none
+
+
+def build_backbone(config: ModelConfig) -> ResNet:
+    """ResNet as configured, with random weights."""
+    section = config.backbone
+    return ResNet(section.name, section.style, section.frozen_stages, section.norm_eval, section.norm_trainable)
+
+
+def build_neck(config: ModelConfig, in_channels: list[int]) -> FPN:
+    """Feature pyramid as configured."""
+    section = config.neck
+    return FPN(
+        in_channels,
+        section.width,
+        section.start_level,
+        section.levels,
+        section.extra,
+        section.relu_before_extra,
+        gain_by_input=config.detector == "autoassign",
+    )
+
+
+def receptive_fields(config: ModelConfig) -> list[float]:
+    """Full side (px) of the theoretical receptive field of each pyramid level, finest first."""
+    network = config.backbone.name if config.assigner.fields == "backbone" else "resnet50"
+    first = config.neck.start_level
+    levels = range(first, first + config.neck.levels)
+    return [float(side) for side in resnet_receptive_fields(int(network.removeprefix("resnet")), levels)]
+
+
+def build_hierarchical(config: ModelConfig) -> HierarchicalAssigner:
+    """The paper's assigner."""
+    section = config.assigner
+    return HierarchicalAssigner(
+        distance=section.distance,
+        topk=section.topk,
+        decay=section.decay,
+        centers_inside=section.centers_inside,
+        ignore_above=section.ignore_above,
+        conflict=section.conflict,
+    )
+
+
+def build_point_assigner(config: ModelConfig) -> Assigner:
+    """Assigner of a detector that predicts from points."""
+    if config.assigner.name == "rfla":
+        return build_hierarchical(config)
+    raise ConfigError(f"assigner={config.assigner.name} is not there yet for {config.detector}")
+
+
+def build_fcos(config: ModelConfig, num_classes: int) -> FCOS:
+    """FCOS, on P3 to P7 or P2 to P6."""
+    backbone = build_backbone(config)
+    neck = build_neck(config, backbone.channels)
+    head = FCOSHead(neck.width, num_classes, neck.levels, config.head.width, config.head.depth, norm=config.head.norm)
+    loss, test = config.loss, config.test
+    return FCOS(
+        backbone,
+        neck,
+        head,
+        build_point_assigner(config),
+        num_classes=num_classes,
+        receptive_fields=receptive_fields(config),
+        fraction=config.assigner.fraction,
+        box_loss_kind=loss.box,
+        loss_weights=(loss.cls_weight, loss.box_weight, loss.centerness_weight),
+        focal=(loss.focal_alpha, loss.focal_gamma),
+        centerness_floor=0.0 if config.assigner.name == "baseline" else RFLA_CENTERNESS_FLOOR,
+        score_thr=test.score_thr,
+        nms_iou=test.nms_iou,
+        nms_pre=test.nms_pre,
+        max_det=test.max_det,
+    )

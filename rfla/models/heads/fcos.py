@@ -1,0 +1,56 @@
+"""Head of FCOS (arXiv 1904.01355): class scores, distances to the sides, centerness, at every point of all levels.
+
+Shapes: B images, C classes, (H, W) of a level.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rfla.models.blocks import ConvBlock, Scale, bias_for_probability, init_normal
+
+START_PROBABILITY = 0.01  # of every class at every point, before training
+
+
+class FCOSHead(nn.Module):
+    """Two towers of convolutions, shared by the levels; centerness sits on the regression tower.
+
+    Args:
+        in_channels: channels of the pyramid.
+        num_classes: without background.
+        levels: number of pyramid levels; each has its own factor on the distances.
+        width: channels of the towers.
+        depth: convolutions of each tower.
+        norm: `none` or `gn`.
+    """
+
+    def __init__(
+        self, in_channels: int, num_classes: int, levels: int, width: int = 256, depth: int = 4, norm: str = "none"
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        widths = [in_channels] + [width] * depth
+        self.cls_convs = nn.Sequential(*[ConvBlock(widths[i], width, norm) for i in range(depth)])
+        self.reg_convs = nn.Sequential(*[ConvBlock(widths[i], width, norm) for i in range(depth)])
+        self.conv_cls = nn.Conv2d(widths[-1], num_classes, 3, padding=1)
+        self.conv_reg = nn.Conv2d(widths[-1], 4, 3, padding=1)
+        self.conv_centerness = nn.Conv2d(widths[-1], 1, 3, padding=1)
+        self.scales = nn.ModuleList(Scale() for _ in range(levels))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                init_normal(module)
+        init_normal(self.conv_cls, bias=bias_for_probability(START_PROBABILITY))
+
+    def forward(self, features: list[Tensor]) -> dict[str, list[Tensor]]:
+        """Pyramid to lists per level.
+
+        Returns:
+            `cls` (B, C, H, W) logits, `reg` (B, 4, H, W) left, top, right, bottom in strides, never negative,
+            `centerness` (B, 1, H, W) logits.
+        """
+        raw: dict[str, list[Tensor]] = {"cls": [], "reg": [], "centerness": []}
+        for feature, scale in zip(features, self.scales, strict=True):
+            regression = self.reg_convs(feature)
+            raw["cls"].append(self.conv_cls(self.cls_convs(feature)))
+            raw["reg"].append(functional.relu(scale(self.conv_reg(regression)).float()))
+            raw["centerness"].append(self.conv_centerness(regression))
+        return raw

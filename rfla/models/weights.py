@@ -1,0 +1,179 @@
+"""Weights files: safetensors with JSON metadata that is enough to rebuild the model. No pickle is written or read.
+
+A file from a stranger is read with suspicion: the header's length is checked before anything is allocated, the metadata
+must be ours, and a model it asks for must be of a sane size (`rfla.models.zoo`).
+"""
+
+import json
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rfla.cfg.model_files import build_model_config
+from rfla.errors import WeightsError
+from rfla.models.detector import Detector
+from rfla.models.zoo import build_from_config
+
+FORMAT = 1
+KEY = "rfla"
+MAX_HEADER_BYTES = 32 * 1024 * 1024
+MAX_NAMES = 10_000
+
+
+def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write a weights file beside its place, then rename: a kill at any moment leaves the previous file.
+
+    Args:
+        path: a `.safetensors` file.
+        state_dict: tensors by name, on any device.
+        metadata: what JSON can hold; `format`, `version`, `model`, `names`, `imgsz`, `metrics`, `date`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {key: value.detach().to("cpu").contiguous().clone() for key, value in state_dict.items()}
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(tensors, beside, metadata={KEY: json.dumps(dict(metadata), default=_plain)})
+        with open(beside, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a weights file: (tensors on the CPU, metadata).
+
+    Raises:
+        WeightsError: missing, damaged, hostile, or not written by this package.
+    """
+    metadata = read_metadata(path)
+    try:
+        return load_file(path, device="cpu"), metadata
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
+        raise WeightsError(f"{path}: damaged weights file: {_one_line(error)}") from None
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """Read the metadata of a weights file without its tensors.
+
+    Raises:
+        WeightsError: as `load_weights`.
+    """
+    header = _read_header(Path(path))
+    text = header.get("__metadata__", {}).get(KEY) if isinstance(header.get("__metadata__", {}), dict) else None
+    if not isinstance(text, str):
+        raise WeightsError(
+            f"{path}: safetensors without the metadata of this package; official weights come in by "
+            "`rfla import weights=official.pth model=...`"
+        )
+    metadata = _parse_json(text, f"{path}: metadata")
+    if metadata.get("format") != FORMAT:
+        raise WeightsError(f"{path}: weights of format {str(metadata.get('format'))[:20]}; this version reads {FORMAT}")
+    names = metadata.get("names")
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise WeightsError(f"{path}: metadata without class names")
+    if len(names) > MAX_NAMES:
+        raise WeightsError(f"{path}: {len(names)} class names; at most {MAX_NAMES}")
+    return metadata
+
+
+def build_from_metadata(metadata: Mapping[str, Any]) -> Detector:
+    """Rebuild the model that a weights file describes, with random weights.
+
+    Raises:
+        WeightsError: there is no model in it.
+        ConfigError: the model in it is wrong or absurdly large.
+    """
+    model = metadata.get("model")
+    if not isinstance(model, Mapping):
+        raise WeightsError("the weights file does not say which model it holds")
+    return build_from_config(build_model_config(model, where="model in the weights file"), len(metadata["names"]))
+
+
+def load_model(path: str | Path) -> tuple[Detector, dict[str, Any]]:
+    """Rebuild a model from its weights file, weights and all.
+
+    Raises:
+        WeightsError: as `load_weights`, or the tensors do not fit the model.
+    """
+    state, metadata = load_weights(path)
+    net = build_from_metadata(metadata)
+    load_exactly(net, state, str(path))
+    return net, metadata
+
+
+def load_exactly(net: torch.nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Load a state dict that must fit in every key and shape.
+
+    Raises:
+        WeightsError: names what is missing, unexpected and misshaped.
+    """
+    problems = misfits(net, state)
+    if problems:
+        raise WeightsError(f"{where}: does not fit the model: {problems}")
+    net.load_state_dict(dict(state))
+
+
+def misfits(net: torch.nn.Module, state: Mapping[str, Tensor], shown: int = 4) -> str:
+    """What keeps a state dict from fitting: missing, unexpected and misshaped keys, in one line; empty if it fits."""
+    own = net.state_dict()
+    shared = own.keys() & state.keys()
+    groups = {
+        "missing": sorted(own.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - own.keys()),
+        "misshaped": [
+            f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
+            for key in sorted(shared)
+            if state[key].shape != own[key].shape
+        ],
+    }
+    return "; ".join(
+        f"{len(keys)} {word} ({', '.join(key[:120] for key in keys[:shown])}{', ...' if len(keys) > shown else ''})"
+        for word, keys in groups.items()
+        if keys
+    )
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    """The JSON header, after its length has been checked against the file and a limit."""
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file")
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        prefix = file.read(8)
+        if len(prefix) < 8:
+            raise WeightsError(f"{path}: not a safetensors file")
+        (length,) = struct.unpack("<Q", prefix)
+        if length > min(MAX_HEADER_BYTES, size - 8):
+            raise WeightsError(f"{path}: not a safetensors file, or cut short (header of {length} bytes)")
+        raw = file.read(length)
+    return _parse_json(raw, f"{path}: header")
+
+
+def _parse_json(raw: str | bytes, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise WeightsError(f"{where} is not JSON") from None
+    if not isinstance(value, dict):
+        raise WeightsError(f"{where} is not a JSON object")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """What json cannot write by itself: scalars of numpy and torch, paths."""
+    if hasattr(value, "item"):
+        return value.item()
+    return str(value)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

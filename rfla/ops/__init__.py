@@ -1,0 +1,1 @@
+"""Pure tensor mathematics: boxes, losses, suppression, normalisation."""

@@ -1,0 +1,69 @@
+"""Box geometry of point-based detectors.
+
+Shapes: B images, P points over all levels, G boxes of one image. Boxes are xyxy in px of the network input.
+"""
+
+import torch
+from torch import Tensor
+
+
+def distance_to_boxes(points: Tensor, distances: Tensor) -> Tensor:
+    """Boxes from points and their distances to the four sides.
+
+    Args:
+        points: (..., 2) x, y.
+        distances: (..., 4) left, top, right, bottom, in the unit of `points`.
+
+    Returns:
+        (..., 4) xyxy.
+    """
+    return torch.cat((points - distances[..., :2], points + distances[..., 2:]), dim=-1)
+
+
+def boxes_to_distance(points: Tensor, boxes: Tensor) -> Tensor:
+    """Distances (..., 4) from points (..., 2) to the left, top, right and bottom side of boxes (..., 4).
+
+    A distance is negative where the point lies outside that side.
+    """
+    return torch.cat((points - boxes[..., :2], boxes[..., 2:] - points), dim=-1)
+
+
+def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Boxes (..., 4) moved into an image of (height, width) px."""
+    height, width = image_size
+    limit = boxes.new_tensor((width, height, width, height))
+    return torch.minimum(boxes.clamp(min=0), limit)
+
+
+def pad_boxes(boxes_per_image: list[Tensor], labels_per_image: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Stack the boxes of a batch, so that one gather serves all images without looking at the counts on the host.
+
+    Args:
+        boxes_per_image: B tensors (G, 4).
+        labels_per_image: B tensors (G,) int64.
+
+    Returns:
+        (B, max(G, 1), 4) float32 and (B, max(G, 1)) int64; padding is zero.
+    """
+    longest = max([len(boxes) for boxes in boxes_per_image] + [1])
+    first = boxes_per_image[0]
+    boxes = first.new_zeros((len(boxes_per_image), longest, 4), dtype=torch.float32)
+    labels = torch.zeros((len(boxes_per_image), longest), dtype=torch.int64, device=first.device)
+    for image, (image_boxes, image_labels) in enumerate(zip(boxes_per_image, labels_per_image, strict=True)):
+        boxes[image, : len(image_boxes)] = image_boxes
+        labels[image, : len(image_labels)] = image_labels
+    return boxes, labels
+
+
+def flatten_levels(levels: list[Tensor], width: int) -> Tensor:
+    """Join the maps of all levels in the order of a prior grid: level, row, column, prior of the cell.
+
+    Args:
+        levels: (B, priors * width, H, W) each.
+        width: values of one prior.
+
+    Returns:
+        (B, P, width), P over all levels.
+    """
+    flat = [level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, width) for level in levels]
+    return torch.cat(flat, dim=1)

@@ -1,0 +1,93 @@
+"""Losses on boxes and logits, in float32, element by element: the caller weights and sums.
+
+None of them looks at its values on the host. torchvision's box losses index with a boolean mask, which makes a GPU wait
+for the host, and its epsilon differs from the authors', so the four IoU losses are written here.
+Shapes: N elements, boxes (N, 4) xyxy.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+BoxLoss = Literal["iou", "giou", "diou", "ciou"]
+
+
+def box_loss(pred: Tensor, target: Tensor, kind: BoxLoss = "diou", eps: float | None = None) -> Tensor:
+    """Loss of each predicted box against its target.
+
+    Args:
+        pred: (N, 4) xyxy, any unit.
+        target: (N, 4) xyxy, the same unit.
+        kind: `iou` is -ln(IoU); `giou` (arXiv 1902.09630), `diou` and `ciou` (arXiv 1911.08287) are 1 - score.
+        eps: keeps the divisions finite; left out, 1e-6 (1e-7 for giou, as the authors' code has it).
+
+    Returns:
+        (N,) float32.
+    """
+    pred, target = pred.float(), target.float()
+    eps = eps if eps is not None else (1e-7 if kind == "giou" else 1e-6)
+    size = (torch.minimum(pred[:, 2:], target[:, 2:]) - torch.maximum(pred[:, :2], target[:, :2])).clamp(min=0)
+    overlap = size[:, 0] * size[:, 1]
+    pred_size, target_size = pred[:, 2:] - pred[:, :2], target[:, 2:] - target[:, :2]
+    union = pred_size[:, 0] * pred_size[:, 1] + target_size[:, 0] * target_size[:, 1] - overlap
+    if kind == "iou":
+        return -(overlap / union.clamp(min=eps)).clamp(min=eps).log()
+    hull = (torch.maximum(pred[:, 2:], target[:, 2:]) - torch.minimum(pred[:, :2], target[:, :2])).clamp(min=0)
+    if kind == "giou":
+        union = union.clamp(min=eps)
+        hull_area = (hull[:, 0] * hull[:, 1]).clamp(min=eps)
+        return 1 - (overlap / union - (hull_area - union) / hull_area)
+    iou = overlap / (union + eps)
+    offset = (target[:, :2] + target[:, 2:]) - (pred[:, :2] + pred[:, 2:])
+    penalty = (offset.square().sum(1) / 4) / (hull.square().sum(1) + eps)
+    if kind == "ciou":
+        penalty = penalty + _aspect_penalty(pred_size, target_size, iou, eps)
+    return 1 - (iou - penalty)
+
+
+def _aspect_penalty(pred_size: Tensor, target_size: Tensor, iou: Tensor, eps: float) -> Tensor:
+    pred_angle = torch.atan(pred_size[:, 0] / (pred_size[:, 1] + eps))
+    target_angle = torch.atan(target_size[:, 0] / (target_size[:, 1] + eps))
+    aspect = 4 / math.pi**2 * (target_angle - pred_angle).square()
+    with torch.no_grad():
+        weight = (iou > 0.5).float() * aspect / (1 - iou + aspect + eps)
+    return weight * aspect
+
+
+def focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Focal loss of each logit (arXiv 1708.02002, equation 5).
+
+    torchvision's `sigmoid_focal_loss` computes the same from more intermediate tensors.
+
+    Args:
+        logits: any shape.
+        targets: the same shape, 0 or 1.
+        alpha: weight of positives; negatives weigh 1 - alpha.
+        gamma: exponent of the modulating factor.
+
+    Returns:
+        float32, the shape of `logits`.
+    """
+    logits, targets = logits.float(), targets.float()
+    sign = 1 - 2 * targets
+    wrong = torch.sigmoid(logits * sign)  # probability of the other answer, 1 - p_t
+    modulation = wrong.square() if gamma == 2 else wrong**gamma
+    balance = (1 - alpha) + targets * (2 * alpha - 1)
+    return functional.softplus(logits * sign) * modulation * balance
+
+
+def smooth_l1(pred: Tensor, target: Tensor, beta: float) -> Tensor:
+    """Square below `beta`, linear above; `beta` 0 is L1. Element by element, float32."""
+    return functional.smooth_l1_loss(pred.float(), target.float(), beta=beta, reduction="none")
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """Mean of a tensor over the processes of a distributed run; the tensor itself where there is one process."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return value
+    total = value.detach().clone()
+    torch.distributed.all_reduce(total)
+    return total / torch.distributed.get_world_size()
