@@ -1,0 +1,30 @@
+"""Who is positive: prior grids, distances, and the rules that give priors to boxes. Needs torch alone."""
+
+from rfla.assign.atss import ATSSAssigner
+from rfla.assign.distance import DISTANCES, Distance, receptive_field_distance
+from rfla.assign.hierarchical import HierarchicalAssigner
+from rfla.assign.max_iou import MaxIoUAssigner
+from rfla.assign.points import PointsAssigner
+from rfla.assign.priors import PriorGrid
+from rfla.assign.receptive_field import Layer, resnet_receptive_fields, theoretical_receptive_fields
+from rfla.assign.regions import BACKGROUND, IGNORED
+from rfla.assign.sampling import PseudoSampler, RandomSampler, Sample
+
+__all__ = [
+    "BACKGROUND",
+    "DISTANCES",
+    "IGNORED",
+    "ATSSAssigner",
+    "Distance",
+    "HierarchicalAssigner",
+    "Layer",
+    "MaxIoUAssigner",
+    "PointsAssigner",
+    "PriorGrid",
+    "PseudoSampler",
+    "RandomSampler",
+    "Sample",
+    "receptive_field_distance",
+    "resnet_receptive_fields",
+    "theoretical_receptive_fields",
+]

@@ -1,0 +1,293 @@
+"""How near a box is to a prior: the Receptive Field Distance (RFD) of RFLA and its drop-in rivals.
+
+Shapes: G boxes of one image, P priors. Boxes are xyxy in px. A box or a prior is the Gaussian N(centre, diag(w^2/4, h^2/4)).
+Every function scores "larger is nearer" and is written from the terms of the two axes, in the float32 order of operations of
+the authors' code, so that a full (G, P) matrix and a small window of it come out bit for bit the same.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rfla.errors import ConfigError, did_you_mean
+
+EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis (x or y) of boxes against priors; all fields broadcast against each other."""
+
+    gt_low: Tensor
+    gt_high: Tensor
+    prior_low: Tensor
+    prior_high: Tensor
+
+    @property
+    def offset(self) -> Tensor:
+        """Box centre minus prior centre, px."""
+        return (self.gt_low + self.gt_high) / 2 - (self.prior_low + self.prior_high) / 2
+
+    @property
+    def gt_side(self) -> Tensor:
+        """Side of the box plus 1e-6 px, so that a side of zero has a finite score."""
+        return self.gt_high - self.gt_low + EPS
+
+    @property
+    def prior_side(self) -> Tensor:
+        """Side of the prior plus 1e-6 px."""
+        return self.prior_high - self.prior_low + EPS
+
+
+Score = Callable[[Axis, Axis], Tensor]
+
+
+@dataclass(frozen=True)
+class Distance:
+    """One way to score boxes against priors.
+
+    Attributes:
+        name: What a configuration calls it.
+        score: x axis, y axis -> score; larger is nearer.
+        formula: For people, with w1, h1 of the box and w2, h2 of the prior.
+        value_range: Smallest and largest score.
+        reference: Where it comes from.
+        reach: `reach(score, side)`: the largest centre offset in px, along the axis on which the prior has this side, at which
+            any box can still reach this score. None where scores do not fall with the centre offset alone (plateaus).
+    """
+
+    name: str
+    score: Score
+    formula: str
+    value_range: tuple[float, float]
+    reference: str
+    reach: Callable[[float, float], float] | None = None
+
+
+def _kl(x: Axis, y: Axis) -> Tensor:
+    """KL divergence of the prior's Gaussian from the box's, RFLA eq. 6, in the authors' order of float operations."""
+    gt_w2, gt_h2 = x.gt_side**2, y.gt_side**2
+    prior_w2, prior_h2 = x.prior_side**2, y.prior_side**2
+    kl = prior_w2 / gt_w2 + prior_h2 / gt_h2
+    kl += 4 * x.offset**2 / gt_w2
+    kl += 4 * y.offset**2 / gt_h2
+    kl += torch.log(gt_w2 / prior_w2)
+    kl += torch.log(gt_h2 / prior_h2)
+    kl -= 2
+    return kl.div_(2)
+
+
+def _reverse_kl(x: Axis, y: Axis) -> Tensor:
+    swapped = [Axis(a.prior_low, a.prior_high, a.gt_low, a.gt_high) for a in (x, y)]
+    return _kl(swapped[0], swapped[1])
+
+
+def _squared_offset(x: Axis, y: Axis) -> Tensor:
+    return x.offset**2 + y.offset**2
+
+
+def _wasserstein(x: Axis, y: Axis) -> Tensor:
+    """Squared 2-Wasserstein distance between the Gaussians, px^2, plus 1e-6."""
+    squared = _squared_offset(x, y)
+    squared += EPS
+    sides = (x.gt_side - x.prior_side) ** 2 + (y.gt_side - y.prior_side) ** 2
+    return squared.add_(sides.div_(4))
+
+
+def _kld(x: Axis, y: Axis) -> Tensor:
+    return _kl(x, y).add_(1).reciprocal_()
+
+
+def _kld_10(x: Axis, y: Axis) -> Tensor:
+    return _kl(x, y).add_(10).reciprocal_()
+
+
+def _exp_kld(x: Axis, y: Axis) -> Tensor:
+    return _kl(x, y).neg_().div_(10).exp_()
+
+
+def _wd(x: Axis, y: Axis) -> Tensor:
+    return _wasserstein(x, y).add_(1).reciprocal_()
+
+
+def _symmetric_kld(x: Axis, y: Axis) -> Tensor:
+    return _kl(x, y).add_(_reverse_kl(x, y)).div_(2).add_(1).reciprocal_()
+
+
+def _gcd(x: Axis, y: Axis) -> Tensor:
+    terms = [_gcd_axis(axis) for axis in (x, y)]
+    return (terms[0] + terms[1]).div_(2).sqrt_().neg_().exp_()
+
+
+def _gcd_axis(axis: Axis) -> Tensor:
+    difference = axis.gt_side - axis.prior_side
+    spread = axis.offset**2 + difference**2 / 4
+    return spread / axis.gt_side**2 + spread / axis.prior_side**2
+
+
+def nwd(constant: float = 12.8) -> Distance:
+    """Normalised Wasserstein distance; `constant` (px) is the mean absolute object size of the data, 12.8 for AI-TOD."""
+    return Distance(
+        "nwd",
+        lambda x, y: _wasserstein(x, y).sqrt_().div_(constant).neg_().exp_(),
+        f"exp(-sqrt(dx^2 + dy^2 + ((w1-w2)^2 + (h1-h2)^2)/4) / {constant:g})",
+        (0.0, 1.0),
+        "Wang et al., arXiv 2110.13389; Xu et al., ISPRS 2022",
+        reach=lambda score, side: -math.log(score) * constant,
+    )
+
+
+def dotd(constant: float = 12.8) -> Distance:
+    """Dot distance: centres alone; `constant` (px) is the mean object size of the data, 12.8 for AI-TOD."""
+    return Distance(
+        "dotd",
+        lambda x, y: _squared_offset(x, y).sqrt_().div_(constant).neg_().exp_(),
+        f"exp(-sqrt(dx^2 + dy^2) / {constant:g})",
+        (0.0, 1.0),
+        "Xu et al., CVPR Workshops 2021",
+        reach=lambda score, side: -math.log(score) * constant,
+    )
+
+
+def simd(width_weight: float = 6.13, height_weight: float = 4.59) -> Distance:
+    """Similarity distance; the weights are means over the data, here those published for VisDrone."""
+
+    def score(x: Axis, y: Axis) -> Tensor:
+        x_sum, y_sum = (x.gt_side + x.prior_side) / width_weight, (y.gt_side + y.prior_side) / height_weight
+        location = ((x.offset / x_sum) ** 2 + (y.offset / y_sum) ** 2).sqrt_()
+        shape = (((x.gt_side - x.prior_side) / x_sum) ** 2 + ((y.gt_side - y.prior_side) / y_sum) ** 2).sqrt_()
+        return location.add_(shape).neg_().exp_()
+
+    def reach(value: float, side: float) -> float:
+        ratio = -math.log(value) / min(width_weight, height_weight)
+        return math.inf if ratio >= 1 else ratio * 2 * side / (1 - ratio)
+
+    formula = "exp(-(hypot(m dx/(w1+w2), n dy/(h1+h2)) + hypot(m (w1-w2)/(w1+w2), n (h1-h2)/(h1+h2))))"
+    formula += f", m = {width_weight:g}, n = {height_weight:g}"
+    return Distance("simd", score, formula, (0.0, 1.0), "Shi et al., IROS 2024", reach=reach)
+
+
+def _overlap(x: Axis, y: Axis) -> tuple[Tensor, Tensor]:
+    """Intersection and union areas, px^2; the union is at least 1e-6."""
+    width = torch.minimum(x.gt_high, x.prior_high).sub_(torch.maximum(x.gt_low, x.prior_low)).clamp_(min=0)
+    height = torch.minimum(y.gt_high, y.prior_high).sub_(torch.maximum(y.gt_low, y.prior_low)).clamp_(min=0)
+    gt_area = (x.gt_high - x.gt_low) * (y.gt_high - y.gt_low)
+    prior_area = (x.prior_high - x.prior_low) * (y.prior_high - y.prior_low)
+    overlap = width * height
+    union = gt_area + prior_area
+    return overlap, union.sub_(overlap).add_(EPS).clamp_(min=EPS)
+
+
+def _iou(x: Axis, y: Axis) -> Tensor:
+    overlap, union = _overlap(x, y)
+    return overlap.div_(union)
+
+
+def _hull(axis: Axis) -> Tensor:
+    """Side of the smallest interval that covers both."""
+    return torch.maximum(axis.gt_high, axis.prior_high).sub_(torch.minimum(axis.gt_low, axis.prior_low)).clamp_(min=0)
+
+
+def _giou(x: Axis, y: Axis) -> Tensor:
+    overlap, union = _overlap(x, y)
+    hull = (_hull(x) * _hull(y)).clamp_(min=EPS)
+    return overlap / union - (hull - union) / hull
+
+
+def _diou(x: Axis, y: Axis) -> Tensor:
+    diagonal = (_hull(x) ** 2 + _hull(y) ** 2).add_(EPS)
+    return _iou(x, y) - _squared_offset(x, y) / diagonal
+
+
+def _kl_reach(kl: float, side: float) -> float:
+    """The box width that tolerates most offset has w1^2 = w2^2 + 4 dx^2; its KL on that axis is ln(1 + 4 dx^2/w2^2) / 2."""
+    if kl < 0:
+        return 0.0
+    return side / 2 * math.sqrt(math.expm1(2 * kl)) if kl < 300 else math.inf
+
+
+_KL = "KL = (w2^2/w1^2 + h2^2/h1^2 + 4 dx^2/w1^2 + 4 dy^2/h1^2 + ln(w1^2/w2^2) + ln(h1^2/h2^2) - 2) / 2"
+_RFLA = "Xu et al., RFLA, ECCV 2022"
+
+DISTANCES: dict[str, Distance] = {
+    distance.name: distance
+    for distance in (
+        Distance("kld", _kld, f"1 / (1 + KL), {_KL}", (0.0, 1.0), _RFLA, lambda s, side: _kl_reach(1 / s - 1, side)),
+        Distance(
+            "exp_kld", _exp_kld, "exp(-KL / 10)", (0.0, 1.0), _RFLA, lambda s, side: _kl_reach(-10 * math.log(s), side)
+        ),
+        Distance("kld_10", _kld_10, "1 / (10 + KL)", (0.0, 0.1), _RFLA, lambda s, side: _kl_reach(1 / s - 10, side)),
+        Distance(
+            "wd",
+            _wd,
+            "1 / (1 + dx^2 + dy^2 + ((w1-w2)^2 + (h1-h2)^2)/4)",
+            (0.0, 1.0),
+            _RFLA,
+            lambda s, side: math.sqrt(max(1 / s - 1, 0.0)),
+        ),
+        nwd(),
+        dotd(),
+        Distance(
+            "gcd",
+            _gcd,
+            "exp(-sqrt(D)), D = ((dx^2 + (w1-w2)^2/4) (1/w1^2 + 1/w2^2) + (dy^2 + (h1-h2)^2/4) (1/h1^2 + 1/h2^2)) / 2",
+            (0.0, 1.0),
+            "Guan et al., arXiv 2510.27649",
+            lambda s, side: -math.log(s) * math.sqrt(2) * side,
+        ),
+        simd(),
+        Distance(
+            "symmetric_kld",
+            _symmetric_kld,
+            "1 / (1 + (KL(prior, box) + KL(box, prior)) / 2)",
+            (0.0, 1.0),
+            "closed form for diagonal Gaussians",
+            lambda s, side: math.sqrt(max(1 / s - 1, 0.0)) * side,
+        ),
+        Distance("iou", _iou, "intersection / union", (0.0, 1.0), "Everingham et al., IJCV 2010"),
+        Distance("giou", _giou, "IoU - (hull - union) / hull", (-1.0, 1.0), "Rezatofighi et al., CVPR 2019"),
+        Distance("diou", _diou, "IoU - (dx^2 + dy^2) / diagonal^2 of the hull", (-1.0, 1.0), "Zheng et al., AAAI 2020"),
+    )
+}
+
+
+def get_distance(distance: str | Distance) -> Distance:
+    """Look a distance up by name.
+
+    Raises:
+        ConfigError: No such name.
+    """
+    if isinstance(distance, Distance):
+        return distance
+    if distance not in DISTANCES:
+        raise ConfigError(
+            f"assigner.distance: no distance '{distance}'; one of {', '.join(DISTANCES)}{did_you_mean(distance, DISTANCES)}"
+        )
+    return DISTANCES[distance]
+
+
+def pairwise(distance: Distance, gt_boxes: Tensor, prior_boxes: Tensor) -> Tensor:
+    """Score (G, 4) boxes against (P, 4) priors of the same float type: (G, P)."""
+    gt, prior = gt_boxes[:, None], prior_boxes[None]  # (G, 1, 4), (1, P, 4)
+    x = Axis(gt[..., 0], gt[..., 2], prior[..., 0], prior[..., 2])
+    y = Axis(gt[..., 1], gt[..., 3], prior[..., 1], prior[..., 3])
+    return distance.score(x, y)
+
+
+@torch.no_grad()
+def receptive_field_distance(gt_boxes: Tensor, prior_boxes: Tensor, distance: str | Distance = "kld") -> Tensor:
+    """Score every box against every prior; larger is nearer.
+
+    Args:
+        gt_boxes: (G, 4) xyxy px. Half precision is computed in float32, float64 in float64.
+        prior_boxes: (P, 4) xyxy px, the effective receptive fields or any boxes.
+        distance: A name of `DISTANCES` or a `Distance`.
+
+    Returns:
+        (G, P) scores in float32, or in float64 where an input has it.
+    """
+    dtype = torch.promote_types(torch.promote_types(gt_boxes.dtype, prior_boxes.dtype), torch.float32)
+    return pairwise(get_distance(distance), gt_boxes.to(dtype).reshape(-1, 4), prior_boxes.to(dtype).reshape(-1, 4))

@@ -1,0 +1,111 @@
+"""MaxIoU assigner: the rule of Faster R-CNN, RetinaNet and the RoI heads, with low-quality matching.
+
+Shapes: B images, G boxes of one image, P priors (a grid or plain boxes such as RoIs), I ignore boxes. xyxy px.
+Semantics of MMDetection 2.x, computed a bounded number of boxes at a time.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rfla.assign.dense import chunks
+from rfla.assign.priors import PriorGrid
+from rfla.assign.regions import BACKGROUND, IGNORED, intersection_over_prior, one_by_one, prior_boxes, valid_priors
+
+MIN_AREA = 1e-6
+
+
+def overlaps(gt_boxes: Tensor, priors: Tensor) -> Tensor:
+    """(G, P) IoU; a union below 1e-6 px^2 counts as 1e-6."""
+    low = torch.maximum(gt_boxes[:, None, :2], priors[None, :, :2])
+    high = torch.minimum(gt_boxes[:, None, 2:], priors[None, :, 2:])
+    sides = (high - low).clamp_(min=0)  # (G, P, 2)
+    intersection = sides[..., 0] * sides[..., 1]
+    gt_area, area = ((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) for box in (gt_boxes, priors))
+    union = (gt_area[:, None] + area).sub_(intersection).clamp_(min=MIN_AREA)
+    return intersection.div_(union)
+
+
+class MaxIoUAssigner:
+    """Give each prior the box it overlaps most, if it overlaps it enough.
+
+    Args:
+        pos_iou_thr: IoU from which a prior is positive.
+        neg_iou_thr: IoU below which a prior is background; between the two it is ignored.
+        min_pos_iou: With `match_low_quality`, the priors of highest IoU of a box are positive from this IoU on.
+        match_low_quality: Whether a box takes its best priors even below `pos_iou_thr`; where two boxes do, the later one wins.
+        ignore_iof_thr: A prior of which more than this share lies in an ignore box is ignored, positive or not; None: never.
+    """
+
+    def __init__(
+        self,
+        pos_iou_thr: float = 0.5,
+        neg_iou_thr: float = 0.5,
+        min_pos_iou: float = 0.0,
+        match_low_quality: bool = True,
+        ignore_iof_thr: float | None = 0.5,
+    ) -> None:
+        self.pos_iou_thr = pos_iou_thr
+        self.neg_iou_thr = neg_iou_thr
+        self.min_pos_iou = min_pos_iou
+        self.match_low_quality = match_low_quality
+        self.ignore_iof_thr = ignore_iof_thr
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        priors: PriorGrid | Tensor,
+        gt_boxes: Tensor,
+        ignore_boxes: Tensor | None = None,
+        image_size: tuple[int, int] | None = None,
+        allowed_border: float | None = None,
+    ) -> Tensor:
+        """Assign the priors of one image; arguments as in `HierarchicalAssigner`, `priors` a grid or (P, 4).
+
+        Returns:
+            (P,) int64: index of the box, -1 background, -2 ignored.
+        """
+        boxes, gt_boxes = prior_boxes(priors), gt_boxes.to(torch.float32).reshape(-1, 4)
+        valid = valid_priors(priors, image_size, allowed_border)
+        usable = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device) if valid is None else valid
+        if len(gt_boxes) == 0:
+            matched = torch.full((len(boxes),), BACKGROUND, dtype=torch.int64, device=boxes.device)
+            return matched.masked_fill_(~usable, IGNORED)
+        if self.ignore_iof_thr is not None and ignore_boxes is not None and len(ignore_boxes):
+            share = intersection_over_prior(boxes, ignore_boxes.to(torch.float32).reshape(-1, 4)).amax(dim=0)
+            usable = usable & (share <= self.ignore_iof_thr)
+        return self._match(boxes, gt_boxes, usable)
+
+    def _match(self, boxes: Tensor, gt_boxes: Tensor, usable: Tensor) -> Tensor:
+        """(P,) int64; priors that are not usable come out ignored and are nobody's best."""
+        best = torch.full((len(boxes),), -1.0, device=boxes.device)
+        owner = torch.full((len(boxes),), BACKGROUND, dtype=torch.int64, device=boxes.device)
+        low_quality = torch.full_like(owner, BACKGROUND)
+        index = torch.arange(len(gt_boxes), device=boxes.device)
+        for part in chunks(len(gt_boxes), len(boxes) * 4 * 8):
+            scores = overlaps(gt_boxes[part], boxes).masked_fill_(~usable, -1.0)  # (g, P)
+            chunk_best, chunk_owner = scores.max(dim=0)
+            better = chunk_best > best  # of equal overlaps the first box keeps the prior
+            best = torch.where(better, chunk_best, best)
+            owner = torch.where(better, chunk_owner + part.start, owner)
+            if self.match_low_quality:
+                peak = scores.amax(dim=1, keepdim=True)  # (g, 1)
+                takes = (scores == peak) & (peak >= self.min_pos_iou) & usable
+                claimed = torch.where(takes, index[part, None], BACKGROUND).amax(dim=0)
+                low_quality = torch.maximum(low_quality, claimed)
+        matched = torch.full_like(owner, IGNORED)
+        matched.masked_fill_((best >= 0) & (best < self.neg_iou_thr), BACKGROUND)
+        matched = torch.where(best >= self.pos_iou_thr, owner, matched)
+        return torch.where(low_quality >= 0, low_quality, matched)
+
+    def batch(
+        self,
+        priors: PriorGrid | Sequence[Tensor],
+        gt_boxes: Sequence[Tensor],
+        ignore_boxes: Sequence[Tensor | None] | None = None,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
+        allowed_border: float | None = None,
+    ) -> Tensor:
+        """Assign the priors of several images: (B, P) int64; plain boxes come as one (P, 4) tensor for each image."""
+        return one_by_one(self, priors, gt_boxes, ignore_boxes, image_sizes, allowed_border)

@@ -1,0 +1,96 @@
+"""FCOS points: a point belongs to the smallest box around it whose size suits its level.
+
+Tian et al., FCOS, ICCV 2019, with the regress ranges and the centre sampling of MMDetection 2.x.
+Shapes: B images, L levels, G boxes of one image, P points. Boxes are xyxy in px of the network input.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rfla.assign.dense import chunks
+from rfla.assign.priors import PriorGrid
+from rfla.assign.regions import BACKGROUND, IGNORED, covered_by, one_by_one
+
+FCOS_RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, 1e8))
+LARGEST_AREA = 1e8
+"""px^2; a box from this area on has no points, as in the original."""
+
+
+class PointsAssigner:
+    """Give each point the smallest box that contains it.
+
+    Args:
+        regress_ranges: For each level, the smallest and the largest of the point's greatest distance to a side of its box, px.
+        center_sampling: Only points within `center_radius` strides of the box centre count, and within the box.
+        center_radius: In strides of the level.
+    """
+
+    def __init__(
+        self,
+        regress_ranges: Sequence[tuple[float, float]] = FCOS_RANGES,
+        center_sampling: bool = False,
+        center_radius: float = 1.5,
+    ) -> None:
+        self.regress_ranges = tuple(regress_ranges)
+        self.center_sampling = center_sampling
+        self.center_radius = center_radius
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        grid: PriorGrid,
+        gt_boxes: Tensor,
+        ignore_boxes: Tensor | None = None,
+        image_size: tuple[int, int] | None = None,
+        allowed_border: float | None = None,
+    ) -> Tensor:
+        """Assign the points of one image; arguments as in `HierarchicalAssigner`.
+
+        Returns:
+            (P,) int64: index of the box, -1 background, -2 ignored.
+        """
+        if len(self.regress_ranges) != len(grid.levels):
+            raise ValueError(f"{len(self.regress_ranges)} regress ranges for {len(grid.levels)} levels")
+        gt_boxes = gt_boxes.to(torch.float32).reshape(-1, 4)
+        points, level = grid.centers, grid.level_index
+        ranges = points.new_tensor(self.regress_ranges)[level]  # (P, 2)
+        radius = points.new_tensor([stride * self.center_radius for stride in grid.strides])[level]  # (P,)
+        smallest = torch.full((len(grid),), LARGEST_AREA, device=points.device)
+        matched = torch.full((len(grid),), BACKGROUND, dtype=torch.int64, device=points.device)
+        area = (gt_boxes[:, 2] - gt_boxes[:, 0]) * (gt_boxes[:, 3] - gt_boxes[:, 1])
+        for part in chunks(len(gt_boxes), len(grid) * 4 * 16):
+            candidate = self._candidates(points, gt_boxes[part], ranges, radius)  # (g, P)
+            areas = torch.where(candidate, area[part, None], LARGEST_AREA)
+            least, owner = areas.min(dim=0)
+            smaller = least < smallest  # of equal areas the first box keeps the point
+            smallest = torch.where(smaller, least, smallest)
+            matched = torch.where(smaller, owner + part.start, matched)
+        if ignore_boxes is not None and len(ignore_boxes):
+            matched = torch.where((matched == BACKGROUND) & covered_by(grid.boxes, ignore_boxes), IGNORED, matched)
+        if image_size is not None or allowed_border is not None:
+            matched = torch.where(grid.valid(image_size, allowed_border), matched, IGNORED)
+        return matched
+
+    def _candidates(self, points: Tensor, gt_boxes: Tensor, ranges: Tensor, radius: Tensor) -> Tensor:
+        """(G, P) bool: the point is inside the box (or its centre region) and the box suits the level."""
+        low, high = points[None] - gt_boxes[:, None, :2], gt_boxes[:, None, 2:] - points[None]  # (G, P, 2)
+        reach = torch.maximum(low, high).amax(dim=-1)
+        suits = (reach >= ranges[:, 0]) & (reach <= ranges[:, 1])
+        if self.center_sampling:
+            centre = ((gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2)[:, None]  # (G, 1, 2)
+            low = points - torch.maximum(centre - radius[:, None], gt_boxes[:, None, :2])
+            high = torch.minimum(centre + radius[:, None], gt_boxes[:, None, 2:]) - points
+        return (torch.minimum(low, high).amin(dim=-1) > 0) & suits
+
+    def batch(
+        self,
+        grid: PriorGrid,
+        gt_boxes: Sequence[Tensor],
+        ignore_boxes: Sequence[Tensor | None] | None = None,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
+        allowed_border: float | None = None,
+    ) -> Tensor:
+        """Assign the points of several images: (B, P) int64."""
+        return one_by_one(self, grid, gt_boxes, ignore_boxes, image_sizes, allowed_border)

@@ -1,0 +1,84 @@
+"""Theoretical receptive field (TRF) of every pyramid level, from the layers on the path to it.
+
+A layer of kernel k and dilation d that sits on cells which are j input pixels apart widens the field by (k - 1) * d * j px;
+a layer of stride s multiplies j by s. RFLA (ECCV 2022) takes `fraction` times the TRF as the side of the effective field.
+
+`resnet_receptive_fields` repeats the authors' counting: backbone only, and the extra levels P6, P7 as a subsampling
+followed by a 3 x 3 convolution. `full=True` adds what that counting leaves out; see `docs/method.md`.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+BASIC_DEPTHS = (18, 34)
+FIRST_LEVEL, LAST_BACKBONE_LEVEL = 2, 5
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer on the path: square kernel, stride and dilation, in cells of its input."""
+
+    kernel: int
+    stride: int = 1
+    dilation: int = 1
+    level: int | None = None
+    """The pyramid level whose field is complete after this layer."""
+
+
+def theoretical_receptive_fields(path: Iterable[Layer]) -> dict[int, int]:
+    """Side of the theoretical receptive field in px, for every level marked on the path.
+
+    Args:
+        path: Layers from the image to the deepest level; 1 x 1 layers of stride 1 may be left out.
+
+    Returns:
+        Level number -> side in px.
+    """
+    field, jump, fields = 1, 1, {}
+    for layer in path:
+        field += (layer.kernel - 1) * layer.dilation * jump
+        jump *= layer.stride
+        if layer.level is not None:
+            fields[layer.level] = field
+    return fields
+
+
+def resnet_path(depth: int, last_level: int = 7, style: str = "pytorch") -> Iterator[Layer]:
+    """Yield the widest path through a ResNet: the 3 x 3 layers of every residual block, then P6, P7 as the authors count.
+
+    Args:
+        depth: 18, 34, 50 or 101.
+        last_level: Deepest pyramid level wanted.
+        style: `"pytorch"`: the stride is on the 3 x 3 layer of a bottleneck; `"caffe"`: on the 1 x 1 before it.
+    """
+    if depth not in BLOCKS:
+        raise ValueError(f"depth must be one of {sorted(BLOCKS)}, not {depth}")
+    yield Layer(7, stride=2)
+    yield Layer(3, stride=2)
+    for stage, num_blocks in enumerate(BLOCKS[depth]):
+        kernels = (3, 3) if depth in BASIC_DEPTHS else (3,)
+        strided = Layer(3, stride=2 if stage else 1)
+        if style == "caffe" and depth not in BASIC_DEPTHS and stage:
+            yield Layer(1, stride=2)
+            strided = Layer(3)
+        layers = [strided] + [Layer(3)] * (num_blocks * len(kernels) - 1)
+        yield from layers[:-1]
+        yield Layer(layers[-1].kernel, layers[-1].stride, level=stage + FIRST_LEVEL)
+    for level in range(LAST_BACKBONE_LEVEL + 1, last_level + 1):
+        yield Layer(1, stride=2)
+        yield Layer(3, level=level)
+
+
+def resnet_receptive_fields(depth: int, levels: Sequence[int], style: str = "pytorch") -> list[int]:
+    """Sides in px of the receptive fields of pyramid `levels` (2 to 7 and beyond), by the authors' counting.
+
+    `resnet_receptive_fields(50, range(2, 8))` is `[35, 91, 267, 427, 555, 811]`.
+    """
+    if not levels:
+        return []
+    fields = theoretical_receptive_fields(resnet_path(depth, max(levels), style))
+    missing = [level for level in levels if level not in fields]
+    if missing:
+        raise ValueError(f"no pyramid level {missing[0]}: levels start at {FIRST_LEVEL}")
+    return [fields[level] for level in levels]

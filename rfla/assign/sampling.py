@@ -1,0 +1,66 @@
+"""Which of the assigned priors a loss sees: all of them, or a random share as in Faster R-CNN.
+
+Shapes: P priors of one image. The draw is made on the CPU from an explicit seed, so it is the same on every device.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rfla.assign.regions import BACKGROUND
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Indices into the priors of one image, ascending: `positive` (N,) and `negative` (M,) int64."""
+
+    positive: Tensor
+    negative: Tensor
+
+
+class PseudoSampler:
+    """Take every positive and every background prior."""
+
+    def __call__(self, matched: Tensor, generator: torch.Generator | int | None = None) -> Sample:
+        """Sample (P,) assignments; the generator is not used."""
+        return Sample((matched >= 0).nonzero().squeeze(1), (matched == BACKGROUND).nonzero().squeeze(1))
+
+
+class RandomSampler:
+    """Take `num` priors at random, at most a share `pos_fraction` of them positive; background fills the rest.
+
+    Args:
+        num: Priors of one image.
+        pos_fraction: Largest share of positives.
+        neg_pos_ub: Most background priors for each positive one (counting at least one); None: no bound.
+    """
+
+    def __init__(self, num: int, pos_fraction: float = 0.5, neg_pos_ub: float | None = None) -> None:
+        self.num = num
+        self.pos_fraction = pos_fraction
+        self.neg_pos_ub = neg_pos_ub
+
+    def __call__(self, matched: Tensor, generator: torch.Generator | int | None = None) -> Sample:
+        """Sample the (P,) assignments of one image.
+
+        Args:
+            matched: (P,) int64 as an assigner returns it.
+            generator: A CPU generator, or a seed for a new one; None draws from torch's global generator.
+        """
+        if isinstance(generator, int):
+            generator = torch.Generator().manual_seed(generator)
+        every = PseudoSampler()(matched)
+        positive = _draw(every.positive, int(self.num * self.pos_fraction), generator)
+        room = self.num - len(positive)
+        if self.neg_pos_ub is not None:
+            room = min(room, int(self.neg_pos_ub * max(1, len(positive))))
+        return Sample(positive, _draw(every.negative, room, generator))
+
+
+def _draw(candidates: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+    """`count` of the candidates without replacement, in ascending order."""
+    if len(candidates) <= count:
+        return candidates
+    order = torch.randperm(len(candidates), generator=generator)[:count].sort().values
+    return candidates[order.to(candidates.device)]
