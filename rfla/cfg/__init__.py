@@ -6,10 +6,10 @@ The names below are imported when they are first used, so that a module of this 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rfla.cfg.load import config_yaml, load_config, model_part, save_config, with_settings
+    from rfla.cfg.load import load_config, load_saved, model_part, with_settings
     from rfla.cfg.schema import Config
 
-__all__ = ["Config", "config_yaml", "load_config", "model_part", "save_config", "with_settings"]
+__all__ = ["Config", "load_config", "load_saved", "model_part", "with_settings"]
 
 
 def __getattr__(name: str) -> Any:

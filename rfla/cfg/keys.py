@@ -152,14 +152,14 @@ def _kind(field: FieldInfo) -> str:
 def _range_words(limits: Mapping[str, Any]) -> str:
     low = f"from {limits['ge']:g}" if "ge" in limits else f"above {limits['gt']:g}" if "gt" in limits else ""
     if "lt" in limits:
-        high = f"below {limits['lt']:g}"
+        high = f"to below {limits['lt']:g}"
     elif "le" in limits and limits["le"] < 1e4:
         high = f"to {limits['le']:g}"
     else:
         high = ""
     if not high:
         return low.replace("from", "of at least")
-    return f"{low} {high}".strip() if high.startswith("to") else f"{low} and {high}" if low else high
+    return f"{low} {high}" if low else high.removeprefix("to ")
 
 
 def type_words(annotation: Any) -> str:
@@ -172,15 +172,17 @@ def type_words(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(type_words(option) for option in sorted(args, key=lambda option: option is type(None)))
     if origin is tuple:
-        if args[-1] is Ellipsis:
-            return f"list of {_plural(type_words(args[0]))}"
-        return f"list of {len(args)} {_plural(type_words(args[0]))}"
+        count = "" if args[-1] is Ellipsis else f"{len(args)} "
+        return f"list of {count}{_plural(type_words(args[0]))}"
     plain = {bool: "true/false", int: "whole number", float: "number", str: "text", type(None): "none"}
     return plain.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 
 def _plural(words: str) -> str:
-    return words.replace("number", "numbers")
+    """`whole number` to `whole numbers`; what is plural already, or has none, stays."""
+    first, of, rest = words.partition(" of ")
+    first = {"list": "lists", "whole number": "whole numbers", "number": "numbers"}.get(first, first)
+    return first.replace("number or", "numbers or") + of + rest
 
 
 def show(value: Any, limit: int = 60) -> str:
@@ -222,3 +224,10 @@ def _by_last_part(names: Iterable[str]) -> dict[str, list[str]]:
     for name in names:
         grouped.setdefault(name.rpartition(".")[2], []).append(name)
     return grouped
+
+
+def example_of(key: Key) -> str:
+    """Return `key=value` as an example of how it is typed."""
+    if isinstance(key.default, bool):
+        return f"{key.name}=true"
+    return f"{key.name}={'...' if key.default in (None, '', ()) else show(key.default)}"

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from rfla.cfg.keys import Key, keys_of, section_class, show, suggestions
+from rfla.cfg.keys import keys_of, section_class, show, suggestions
 from rfla.errors import ConfigError, did_you_mean
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -132,8 +132,3 @@ def _article(kind: str) -> str:
 
 def _at(where: str) -> str:
     return f"{where}: " if where else ""
-
-
-def example_of(key: Key) -> str:
-    """Return `key=value` as an example of how it is typed."""
-    return f"{key.name}={'...' if key.default in (None, '', ()) else show(key.default)}"

@@ -3,29 +3,21 @@
 schema defaults < model YAML (or weights file) < recommended settings of the data YAML < `cfg=my.yaml` < command line
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from rfla.cfg.keys import show
 from rfla.cfg.layers import Layer, Setting, flatten, validate
 from rfla.cfg.model_files import model_names, read_model_yaml
 from rfla.cfg.model_schema import ModelConfig
+from rfla.cfg.resume import resumed_layer
 from rfla.cfg.schema import Config, Mode
 from rfla.cfg.weights_header import read_metadata
 from rfla.cfg.yaml_file import read_yaml
 from rfla.errors import ConfigError, RflaError, WeightsError
 
 PREDICT_CONF = 0.25
-
-# What may change when a run is continued; everything else would make it another run.
-RESUME_KEYS = frozenset(
-    {"resume", "device", "workers", "time", "patience", "save_period", "save_minutes", "val", "plots", "verbose"}
-    | {"debug", "cache", "compile", "tensorboard", "project"}
-)
 
 
 def load_config(overrides: Mapping[str, Any], *, mode: Mode | None = None) -> Config:
@@ -39,7 +31,8 @@ def load_config(overrides: Mapping[str, Any], *, mode: Mode | None = None) -> Co
 
     Returns:
         The settings. `conf`, `iou` and `max_det` are resolved and equal to `test.score_thr`, `test.nms_iou` and
-        `test.max_det`; `given` names the keys of `overrides` and of the `cfg` file.
+        `test.max_det`; `given` names the keys of `overrides` and of the `cfg` file. With `resume` in train mode the
+        settings are those of the run (`given` names all of them) and `resume` is its directory.
 
     Raises:
         ConfigError: an unknown key, a wrong value, an unreadable file, or a missing `model`, `data` or `source`.
@@ -47,18 +40,29 @@ def load_config(overrides: Mapping[str, Any], *, mode: Mode | None = None) -> Co
     """
     own = {key: value for key, value in overrides.items() if key != "cfg"}
     given = _cfg_file(overrides.get("cfg")) | flatten(own, Config)
-    resume = _value(given, "resume")
-    if resume and mode == "train":
-        given = _resumed(given, resume)
+    if mode == "train" and _value(given, "resume"):
+        layer = resumed_layer(given, _value(given, "resume"))
+        return _with_test_section(validate(Config, layer), frozenset(layer), None)
     recommended = _data_settings(_value(given, "data"))
     assigner = _value(given, "assigner.name") or _value(recommended, "assigner.name")
     layer = _model_layer(_value(given, "model"), assigner) | recommended | given
     if mode in ("val", "predict") and "imgsz" not in given:
         layer |= _trained_size(_value(given, "model"))
     config = _with_test_section(validate(Config, layer), frozenset(given), mode)
-    if mode is not None and not config.resume:
+    if mode is not None:
         _require(config, mode)
     return config
+
+
+def load_saved(path: Path | str) -> Config:
+    """Read the `args.yaml` of a run: complete, so no model YAML and no data YAML is looked at again.
+
+    Raises:
+        ConfigError: an unreadable file, an unknown key or a wrong value, with file and line.
+    """
+    file = read_yaml(path)
+    layer = flatten(file.values, Config, file.where)
+    return _with_test_section(validate(Config, layer), frozenset(layer), None)
 
 
 def with_settings(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -73,18 +77,6 @@ def with_settings(config: Config, changes: Mapping[str, Any]) -> Config:
             changed[flat] = changed[dotted]
     layer = flatten(config.model_dump(), Config) | changed
     return _with_test_section(validate(Config, layer), config.given, None)
-
-
-def save_config(config: Config, path: Path | str) -> None:
-    """Write every setting as YAML that `cfg=` reads back (`args.yaml` of a run)."""
-    Path(path).write_text(config_yaml(config), encoding="utf-8")
-
-
-def config_yaml(config: Config) -> str:
-    """Return every setting as YAML, sections nested, lists in one line."""
-    return yaml.dump(
-        json.loads(config.model_dump_json()), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120
-    )
 
 
 def model_part(config: Config) -> ModelConfig:
@@ -166,41 +158,6 @@ def _trained_size(model: Any) -> Layer:
         return {}
     size = read_metadata(model).get("imgsz")
     return {"imgsz": Setting(size, f"{model} (metadata)")} if isinstance(size, int) else {}
-
-
-def _resumed(given: Layer, resume: Any) -> Layer:
-    """Settings of the run that is continued, under those few that may change."""
-    fixed = sorted(name for name in given if name not in RESUME_KEYS)
-    if fixed:
-        raise ConfigError(
-            f"resume continues a run with its own settings; {', '.join(fixed)} cannot change (only "
-            f"{', '.join(sorted(RESUME_KEYS - {'resume'}))}); or start anew with model=RUN/weights/last.safetensors"
-        )
-    run = find_run(resume, _value(given, "project") or Config.model_fields["project"].default)
-    file = read_yaml(run / "args.yaml")
-    layer = flatten(file.values, Config, file.where) | given
-    layer["project"], layer["name"] = Setting(str(run.parent)), Setting(run.name)
-    return layer | {"resume": Setting(str(run))}
-
-
-def find_run(resume: Any, project: str) -> Path:
-    """Return the directory of the run that `resume` means: a run, one of its weights files, or true for the latest.
-
-    Raises:
-        ConfigError: no such run, or one without a training state.
-    """
-    if resume is True:
-        states = list(Path(project).glob("*/weights/last.state.safetensors"))
-        if not states:
-            raise ConfigError(f"resume=true: no run with a training state in {project}; name one: resume=runs/train")
-        return max(states, key=lambda state: state.stat().st_mtime).parent.parent
-    if not isinstance(resume, str):
-        raise ConfigError(f"resume={show(resume)}: must be the directory of a run, or true for the latest of project")
-    path = Path(resume)
-    run = path.parent.parent if path.suffix == ".safetensors" else path
-    if not (run / "args.yaml").is_file():
-        raise ConfigError(f"resume={show(resume)}: no run there (a run has args.yaml and weights/)")
-    return run
 
 
 def _require(config: Config, mode: Mode) -> None:

@@ -23,6 +23,7 @@ GROUPS = {
     "optimizer": "Optimiser and schedule",
     "split": "Validation",
     "source": "Prediction",
+    "detector": "Architecture (the model YAML sets it, and the sections of the model below)",
 }
 
 
@@ -34,7 +35,7 @@ def _device_text(value: Any) -> Any:
         return str(value)
     if isinstance(value, list | tuple) and all(isinstance(part, int | str) for part in value):
         return ",".join(str(part) for part in value)
-    return value.replace(" ", "").strip(",").lower() if isinstance(value, str) else value
+    return value.replace(" ", "").strip("[](),").lower() if isinstance(value, str) else value
 
 
 def _lower(value: Any) -> Any:
@@ -61,105 +62,105 @@ class Config(ModelConfig):
     """The settings of one run. Frozen; made by `rfla.cfg.load_config`; `given` names the keys that the person gave."""
 
     # --- model, data and run
-    model: str | None = Field(None, description="Zoo name, model YAML, or a .safetensors file.")
+    model: str | None = Field(None, description="zoo name, model YAML, or a .safetensors file")
     data: str | None = Field(
         None,
-        description="Data set: a name (demo, aitod, ...), a data.yaml, or a directory with images/ and annotations/.",
+        description="data set: a name (demo, aitod, ...), a data.yaml, or a directory with images/ and annotations/",
     )
     imgsz: int = Field(
-        800, ge=32, le=16384, description="Long side of the image in px, aspect kept, then padded to the stride."
+        800, ge=32, le=16384, description="long side of the image in px, aspect kept, then padded to the stride"
     )
-    batch: int = Field(2, ge=-1, le=65536, description="Images in a step over all devices; -1: as many as fit.")
-    device: Device = Field("auto", description="auto, cpu, mps, a GPU number, or several: device=0,1.")
-    workers: int = Field(4, ge=0, le=256, description="Processes that load images, for each device.")
-    project: str = Field("runs", min_length=1, description="Directory that holds the runs.")
-    name: str | None = Field(None, min_length=1, description="Directory of the run inside project; left out: the verb.")
-    exist_ok: bool = Field(False, description="Write into an existing run directory; else name2, name3, ... is made.")
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of weights, sample order and augmentation.")
-    deterministic: bool = Field(False, description="Only algorithms that repeat to the bit on a GPU (slower).")
-    amp: bool = Field(True, description="Mixed precision on a GPU: bfloat16 where supported, else float16.")
-    compile: bool = Field(False, description="Compile the network with torch.compile.")
+    batch: int = Field(2, ge=-1, le=65536, description="images in a step over all devices; -1: as many as fit")
+    device: Device = Field("auto", description="auto, cpu, mps, a GPU number, or several: device=0,1")
+    workers: int = Field(4, ge=0, le=256, description="processes that load images, for each device")
+    project: str = Field("runs", min_length=1, description="directory that holds the runs")
+    name: str | None = Field(None, min_length=1, description="directory of the run inside project; left out: the verb")
+    exist_ok: bool = Field(False, description="write into an existing run directory; else name2, name3, ... is made")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of weights, sample order and augmentation")
+    deterministic: bool = Field(False, description="only algorithms that repeat to the bit on a GPU (slower)")
+    amp: bool = Field(True, description="mixed precision on a GPU: bfloat16 where supported, else float16")
+    compile: bool = Field(False, description="compile the network with torch.compile")
     fraction: float = Field(
-        1.0, gt=0, le=1e9, description="Share of the images that is used; above 1 it is a number of images."
+        1.0, gt=0, le=1e9, description="share of the images that is used; above 1 it is a number of images"
     )
     cache: Annotated[Literal["off", "ram", "disk"], BeforeValidator(_cache_place)] = Field(
-        "off", description="Keep decoded images in memory (ram, or true) or as files (disk)."
+        "off", description="keep decoded images in memory (ram, or true) or as files (disk)"
     )
-    single_cls: bool = Field(False, description="Treat all classes as one.")
-    plots: bool = Field(True, description="Write the pictures and curves of the run.")
-    verbose: bool = Field(True, description="Print the per-class table and the settings.")
-    debug: bool = Field(False, description="Show the full traceback of an error instead of one line.")
+    single_cls: bool = Field(False, description="treat all classes as one")
+    plots: bool = Field(True, description="write the pictures and curves of the run")
+    verbose: bool = Field(True, description="print the per-class table and the settings")
+    debug: bool = Field(False, description="show the full traceback of an error instead of one line")
 
     # --- training
-    epochs: int = Field(12, ge=1, le=100_000, description="Passes over the training images.")
-    time: float | None = Field(None, gt=0, description="End the training after this many hours, epochs or not.")
-    patience: int = Field(0, ge=0, description="Stop after so many epochs without a better AP; 0 never stops early.")
-    accumulate: int = Field(1, ge=1, le=4096, description="Batches whose gradients are added before an optimiser step.")
-    pretrained: bool = Field(True, description="Start the backbone from ImageNet weights.")
-    resume: bool | str = Field(False, description="Continue a run: its directory, or true for the latest of project.")
-    save_period: int = Field(-1, ge=-1, description="Also keep weights/epochN every so many epochs; -1 never.")
+    epochs: int = Field(12, ge=1, le=100_000, description="passes over the training images")
+    time: float | None = Field(None, gt=0, description="end the training after this many hours, epochs or not")
+    patience: int = Field(0, ge=0, description="stop after so many epochs without a better AP; 0 never stops early")
+    accumulate: int = Field(1, ge=1, le=4096, description="batches whose gradients are added before an optimiser step")
+    pretrained: bool = Field(True, description="start the backbone from ImageNet weights")
+    resume: bool | str = Field(False, description="continue a run: its directory, or true for the latest of project")
+    save_period: int = Field(-1, ge=-1, description="also keep weights/epochN every so many epochs; -1 never")
     save_minutes: float = Field(
-        0.0, ge=0, description="Also write the training state every so many minutes; 0: at the end of epochs only."
+        0.0, ge=0, description="also write the training state every so many minutes; 0: at the end of epochs only"
     )
-    freeze: Names = Field((), description="Parameters whose names start with one of these stay as they are.")
-    multi_scale: float = Field(0.0, ge=0, lt=1, description="Vary imgsz from batch to batch by up to this share.")
-    val: bool = Field(True, description="Validate after every epoch.")
-    tensorboard: bool = Field(False, description="Also log for TensorBoard (extra: rfla[log]).")
+    freeze: Names = Field((), description="parameters whose names start with one of these stay as they are")
+    multi_scale: float = Field(0.0, ge=0, lt=1, description="vary imgsz from batch to batch by up to this share")
+    val: bool = Field(True, description="validate after every epoch")
+    tensorboard: bool = Field(False, description="also log for TensorBoard (extra: rfla[log])")
 
     # --- optimiser and schedule
-    optimizer: Annotated[Literal["sgd", "adamw"], BeforeValidator(_lower)] = Field("sgd", description="Optimiser.")
-    lr0: float = Field(0.005, ge=0, le=10, description="Learning rate after warm-up.")
+    optimizer: Annotated[Literal["sgd", "adamw"], BeforeValidator(_lower)] = Field("sgd", description="optimiser")
+    lr0: float = Field(0.005, ge=0, le=10, description="learning rate after warm-up")
     lr_batch: int = Field(
         0,
         ge=0,
-        description="Batch that lr0 was chosen for: the rate is lr0 * batch / lr_batch; 0: lr0 as it is.",
+        description="batch that lr0 was chosen for: the rate is lr0 * batch / lr_batch; 0: lr0 as it is",
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD, beta1 of AdamW.")
-    weight_decay: float = Field(1e-4, ge=0, le=1, description="Weight decay.")
-    bias_lr_mult: float = Field(1.0, ge=0, le=100, description="Learning rate of biases as a multiple of lr0.")
-    bias_decay: float = Field(0.0, ge=0, le=100, description="Weight decay of biases as a multiple of weight_decay.")
-    backbone_lr_mult: float = Field(1.0, ge=0, le=100, description="Learning rate of the backbone as multiple of lr0.")
-    lr_steps: Integers = Field((8, 11), description="Epochs after which the rate is multiplied by lr_gamma.")
-    lr_gamma: float = Field(0.1, gt=0, le=1, description="Factor of each step.")
-    cos_lr: bool = Field(False, description="Cosine decay to lr0 * lrf instead of steps.")
-    lrf: float = Field(0.01, ge=0, le=1, description="Last learning rate of the cosine, as a share of lr0.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD, beta1 of AdamW")
+    weight_decay: float = Field(1e-4, ge=0, le=1, description="weight decay")
+    bias_lr_mult: float = Field(1.0, ge=0, le=100, description="learning rate of biases as a multiple of lr0")
+    bias_decay: float = Field(0.0, ge=0, le=100, description="weight decay of biases as a multiple of weight_decay")
+    backbone_lr_mult: float = Field(1.0, ge=0, le=100, description="learning rate of the backbone as multiple of lr0")
+    lr_steps: Integers = Field((8, 11), description="epochs after which the rate is multiplied by lr_gamma")
+    lr_gamma: float = Field(0.1, gt=0, le=1, description="factor of each step")
+    cos_lr: bool = Field(False, description="cosine decay to lr0 * lrf instead of steps")
+    lrf: float = Field(0.01, ge=0, le=1, description="last learning rate of the cosine, as a share of lr0")
     warmup: Annotated[Literal["linear", "constant"], BeforeValidator(_lower)] = Field(
-        "linear", description="Rise in a line from warmup_ratio * lr0, or stay there, during the warm-up."
+        "linear", description="rise in a line from warmup_ratio * lr0, or stay there, during the warm-up"
     )
-    warmup_iters: int = Field(5000, ge=0, description="Steps of warm-up; never more than a tenth of the run.")
-    warmup_ratio: float = Field(1e-3, ge=0, le=1, description="Learning rate at the first step, as a share of lr0.")
-    clip_grad: float = Field(35.0, ge=0, description="Largest norm of the whole gradient; 0 does not clip.")
+    warmup_iters: int = Field(5000, ge=0, description="steps of warm-up; never more than a tenth of the run")
+    warmup_ratio: float = Field(1e-3, ge=0, le=1, description="learning rate at the first step, as a share of lr0")
+    clip_grad: float = Field(35.0, ge=0, description="largest norm of the whole gradient; 0 does not clip")
     ema: float = Field(
-        0.0, ge=0, lt=1, description="Decay of averaged weights, which are then validated and saved; 0: none."
+        0.0, ge=0, lt=1, description="decay of averaged weights, which are then validated and saved; 0: none"
     )
 
     # --- validation
-    split: str = Field("val", min_length=1, description="Split that is validated; joined ones (trainval) work too.")
+    split: str = Field("val", min_length=1, description="split that is validated; joined ones (trainval) work too")
     conf: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="Lowest score that is kept; left out: test.score_thr of the model, 0.25 for predict.",
+        description="lowest score that is kept; left out: test.score_thr of the model, 0.25 for predict",
     )
-    iou: float | None = Field(None, gt=0, le=1, description="IoU above which NMS drops a box; left out: test.nms_iou.")
-    max_det: int | None = Field(None, ge=1, le=100_000, description="Most boxes in an image; left out: test.max_det.")
-    protocol: str | None = Field(None, description="Protocol of the figures; left out: the one in the data YAML.")
-    predictions: str | None = Field(None, description="COCO detections file to judge instead of running a model.")
-    save_json: bool = Field(False, description="Write the detections of val as predictions.json.")
+    iou: float | None = Field(None, gt=0, le=1, description="IoU above which NMS drops a box; left out: test.nms_iou")
+    max_det: int | None = Field(None, ge=1, le=100_000, description="most boxes in an image; left out: test.max_det")
+    protocol: str | None = Field(None, description="protocol of the figures; left out: the one in the data YAML")
+    predictions: str | None = Field(None, description="COCO detections file to judge instead of running a model")
+    save_json: bool = Field(False, description="write the detections of val as predictions.json")
 
     # --- prediction
-    source: str | None = Field(None, description="Image, directory, glob pattern, or a text file of paths.")
-    save: bool = Field(True, description="Write the annotated pictures.")
-    save_txt: bool = Field(False, description="Write labels/*.txt in the YOLO form.")
-    save_conf: bool = Field(False, description="Add the score as the last column of the text labels.")
-    classes: NamesOrNumbers = Field((), description="Keep these classes only, by name or number.")
-    line_width: int | None = Field(None, ge=1, le=100, description="Width of the box lines in px; left out: by size.")
+    source: str | None = Field(None, description="image, directory, glob pattern, or a text file of paths")
+    save: bool = Field(True, description="write the annotated pictures")
+    save_txt: bool = Field(False, description="write labels/*.txt in the YOLO form")
+    save_conf: bool = Field(False, description="add the score as the last column of the text labels")
+    classes: NamesOrNumbers = Field((), description="keep these classes only, by name or number")
+    line_width: int | None = Field(None, ge=1, le=100, description="width of the box lines in px; left out: by size")
     show_labels: bool | None = Field(
-        None, description="Write class names at the boxes; left out: not when most boxes are under 16 px."
+        None, description="write class names at the boxes; left out: not when most boxes are under 16 px"
     )
 
     # --- augmentation of the training images
-    aug: AugConfig = Field(default_factory=AugConfig, description="Augmentation of the training images.")
+    aug: AugConfig = Field(default_factory=AugConfig, description="augmentation of the training images")
 
     _given: frozenset[str] = PrivateAttr(default=frozenset())
 

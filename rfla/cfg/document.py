@@ -1,0 +1,107 @@
+"""Settings as text: `args.yaml` of a run, and `default.yaml` and `docs/configuration.md` made from the schema.
+
+`python -m rfla.cfg.document` writes the two generated files anew; a test compares them with the schema.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rfla.cfg.keys import Key, keys_of, sections_of, show
+from rfla.cfg.schema import GROUPS, Config
+
+DEFAULT_YAML = Path(__file__).parent / "default.yaml"
+CONFIGURATION_MD = Path(__file__).parents[2] / "docs" / "configuration.md"
+
+
+def to_yaml(config: Config) -> str:
+    """Return every setting as YAML that `cfg=` and `load_saved` read back; lists stay in one line."""
+    values = json.loads(config.model_dump_json())
+    return yaml.dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+
+
+def groups() -> Iterator[tuple[str, str, list[Key]]]:
+    """Yield (section name, heading, keys): the flat keys by topic with an empty section name, then each section."""
+    keys = keys_of(Config)
+    flat: dict[str, list[Key]] = {}
+    title = ""
+    for key in keys.values():
+        if not key.section:
+            title = GROUPS.get(key.name, title)
+            flat.setdefault(title, []).append(key)
+    for title in GROUPS.values():
+        yield "", title, flat[title]
+    for name, description in sections_of(Config).items():
+        yield name, description, [key for key in keys.values() if key.section == name]
+
+
+def default_yaml() -> str:
+    """Return the text of `default.yaml`: every key with its default, kind and meaning."""
+    lines = [
+        "# Every setting of rfla with its default. Generated from rfla/cfg/schema.py: do not edit here.",
+        "# A model YAML and the recommended settings of a data YAML change some of them; 'rfla cfg model=... data=...'",
+        "# shows the outcome, and 'rfla copy-cfg' writes a file to start from.",
+    ]
+    for section, title, keys in groups():
+        lines += ["", f"# --- {title}"]
+        if section:
+            lines.append(f"{section}:")
+        indent = "  " if section else ""
+        lines += [_yaml_line(f"{indent}{key.name.rpartition('.')[2]}", key) for key in keys]
+    return "\n".join(lines) + "\n"
+
+
+def settings_template() -> str:
+    """Return a settings file in which every key is a comment with its default.
+
+    A file that sets every key would also undo what the model YAML sets, so each is to be uncommented by hand.
+    """
+    lines = [
+        "# Settings for rfla: take the '# ' off the lines that you want to change, and give this file as cfg=FILE.",
+        "# Lines that stay comments follow the model, then the data set, then the defaults that are written here.",
+    ]
+    for _, title, keys in groups():
+        lines += ["", f"# --- {title}"]
+        lines += [f"# {_yaml_line(key.name, key)}" for key in keys]
+    return "\n".join(lines) + "\n"
+
+
+def _yaml_line(name: str, key: Key) -> str:
+    return f"{f'{name}: {_yaml_value(key.default)}':<34}  # {key.description} ({key.kind})"
+
+
+def _yaml_value(value: Any) -> str:
+    plain = json.loads(json.dumps(value))  # tuples to lists
+    return str(yaml.dump(plain, default_flow_style=True, width=200)).removesuffix("...\n").strip()
+
+
+def configuration_markdown() -> str:
+    """Return the text of `docs/configuration.md`."""
+    lines = [
+        "# Configuration",
+        "",
+        "Every key, generated from `rfla/cfg/schema.py` by `python -m rfla.cfg.document`. How settings are given, and",
+        "which one wins, is in [cli.md](cli.md). The defaults are those of the schema; model YAMLs change some of them.",
+    ]
+    for section, title, keys in groups():
+        lines += ["", f"## {section}: {title}" if section else f"## {title}", ""]
+        lines += ["| key | default | kind | meaning |", "|---|---|---|---|"]
+        lines += [f"| `{key.name}` | `{show(key.default)}` | {key.kind} | {_cell(key.description)} |" for key in keys]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def main() -> None:
+    """Write the generated files."""
+    DEFAULT_YAML.write_text(default_yaml(), encoding="utf-8")
+    CONFIGURATION_MD.write_text(configuration_markdown(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
