@@ -1,0 +1,131 @@
+"""The rules of an evaluation: IoU thresholds, size ranges, how many detections count, what is ignored.
+
+Size ranges are given in px of sqrt(area), both ends included, and compared as areas in px².
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from rfla.errors import MetricError, did_you_mean
+
+LARGEST = 1e5
+"""Side in px that no object reaches; the open end of the last size range, as in COCO."""
+
+Ignoring = Literal["crowd", "regions", "iod"]
+
+COCO_IOUS = tuple(float(t) for t in np.linspace(0.5, 0.95, 10))
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How boxes are compared and which figures are told.
+
+    Args:
+        name: for tables and files.
+        ious: IoU thresholds whose mean is AP.
+        extra_ious: IoU thresholds that are matched and told one by one but are no part of AP.
+        sizes: name -> (low, high) px of sqrt(area); the range "all" comes first by itself.
+        max_dets: ascending; how many detections of one image and class count. AP uses the last.
+        ignoring: "crowd": crowd boxes only; "regions": crowd and ignore boxes, and detections with more than half
+            their area inside regions are dropped; "iod": every ignored box swallows what lies inside it.
+        smallest: px of sqrt(area) below which the range "all" ignores a box.
+        lrp: whether oLRP is computed.
+    """
+
+    name: str
+    ious: tuple[float, ...] = COCO_IOUS
+    extra_ious: tuple[float, ...] = (0.25,)
+    sizes: tuple[tuple[str, float, float], ...] = ()
+    max_dets: tuple[int, ...] = (100, 300, 1500)
+    ignoring: Ignoring = "crowd"
+    smallest: float = 0.0
+    lrp: bool = True
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """All IoU thresholds that are matched: `ious`, then those of `extra_ious` that are not among them."""
+        return self.ious + tuple(t for t in self.extra_ious if t not in self.ious)
+
+    @property
+    def size_names(self) -> tuple[str, ...]:
+        """The names of the ranges, "all" first."""
+        return ("all", *(name for name, _, _ in self.sizes))
+
+    @property
+    def area_ranges(self) -> tuple[tuple[float, float], ...]:
+        """(low, high) area in px² of "all" and of each range."""
+        whole = (self.smallest**2, LARGEST**2)
+        return (whole, *((float(low) ** 2, float(high) ** 2) for _, low, high in self.sizes))
+
+    def threshold_index(self, iou: float) -> int | None:
+        """Position of an IoU threshold, or None when this protocol does not match at it."""
+        hits = [i for i, t in enumerate(self.thresholds) if abs(t - iou) < 1e-9]
+        return hits[0] if hits else None
+
+
+AITOD_SIZES = (("vt", 0.0, 8.0), ("t", 8.0, 16.0), ("s", 16.0, 32.0), ("m", 32.0, LARGEST))
+COCO_SIZES = (("s", 0.0, 32.0), ("m", 32.0, 96.0), ("l", 96.0, LARGEST))
+TINYPERSON_SIZES = (
+    ("tiny", 1.0, 20.0),
+    ("tiny1", 1.0, 8.0),
+    ("tiny2", 8.0, 12.0),
+    ("tiny3", 12.0, 20.0),
+    ("small", 20.0, 32.0),
+    ("reasonable", 32.0, LARGEST),
+)
+
+PROTOCOLS: dict[str, Protocol] = {
+    "aitod": Protocol("aitod", sizes=AITOD_SIZES),
+    "coco": Protocol("coco", sizes=COCO_SIZES, max_dets=(1, 10, 100)),
+    "visdrone": Protocol("visdrone", sizes=AITOD_SIZES, max_dets=(1, 10, 100, 500), ignoring="regions"),
+    "tinyperson": Protocol(
+        "tinyperson",
+        ious=(0.25, 0.5, 0.75),
+        extra_ious=(),
+        sizes=TINYPERSON_SIZES,
+        max_dets=(200,),
+        ignoring="iod",
+        smallest=1.0,
+    ),
+}
+
+
+def find_protocol(
+    protocol: str | Protocol,
+    sizes: Mapping[str, Sequence[float]] | None = None,
+    max_dets: Sequence[int] | None = None,
+    lrp: bool | None = None,
+) -> Protocol:
+    """Return the protocol of that name, with own size ranges, detection limits, or without oLRP.
+
+    Raises:
+        MetricError: unknown name, or a range or limit that makes no sense.
+    """
+    if isinstance(protocol, str):
+        if protocol not in PROTOCOLS:
+            known = ", ".join(PROTOCOLS)
+            raise MetricError(f"unknown protocol '{protocol}': {known}{did_you_mean(protocol, PROTOCOLS)}")
+        protocol = PROTOCOLS[protocol]
+    if sizes is not None:
+        protocol = replace(protocol, sizes=tuple(_size_range(name, bounds) for name, bounds in sizes.items()))
+    if max_dets is not None:
+        limits = tuple(sorted(int(limit) for limit in max_dets))
+        if not limits or limits[0] < 1:
+            raise MetricError(f"max_dets {list(max_dets)}: at least one number, each 1 or more")
+        protocol = replace(protocol, max_dets=limits)
+    return protocol if lrp is None else replace(protocol, lrp=lrp)
+
+
+def _size_range(name: str, bounds: Sequence[float]) -> tuple[str, float, float]:
+    """Check one entry of `sizes:`, {name: [low, high]} in px of sqrt(area); high may be null or .inf."""
+    if name == "all" or not name.isidentifier():
+        raise MetricError(f"sizes: '{name}' cannot name a size range; use a word other than 'all'")
+    if not isinstance(bounds, Sequence) or isinstance(bounds, str) or len(bounds) != 2:
+        raise MetricError(f"sizes: {name}: {bounds!r} must be [low, high] in px of sqrt(area)")
+    low, high = bounds[0] or 0.0, LARGEST if bounds[1] is None else bounds[1]
+    if not all(isinstance(side, int | float) for side in (low, high)) or not 0 <= low < high:
+        raise MetricError(f"sizes: {name}: [{low}, {high}] must have 0 <= low < high, in px of sqrt(area)")
+    return name, float(low), min(float(high), LARGEST)
