@@ -18,8 +18,8 @@ CONFIGURATION_MD = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 
 def to_yaml(config: Config) -> str:
-    """Return every setting as YAML that `cfg=` and `load_saved` read back; lists stay in one line."""
-    values = json.loads(config.model_dump_json())
+    """Return every setting, and which were given, as YAML that `cfg=` and `load_saved` read back."""
+    values = {"given": sorted(config.given)} | json.loads(config.model_dump_json())
     return yaml.dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
 
 
@@ -84,7 +84,7 @@ def configuration_markdown() -> str:
         "# Configuration",
         "",
         "Every key, generated from `rfla/cfg/schema.py` by `python -m rfla.cfg.document`. How settings are given, and",
-        "which one wins, is in [cli.md](cli.md). The defaults are those of the schema; model YAMLs change some of them.",
+        "which one wins, is in [cli.md](cli.md). The defaults are those of the schema; a model YAML changes some.",
     ]
     for section, title, keys in groups():
         lines += ["", f"## {section}: {title}" if section else f"## {title}", ""]

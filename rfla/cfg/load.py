@@ -11,10 +11,9 @@ from rfla.cfg.keys import show
 from rfla.cfg.layers import Layer, Setting, flatten, validate
 from rfla.cfg.model_files import model_names, read_model_yaml
 from rfla.cfg.model_schema import ModelConfig
-from rfla.cfg.resume import resumed_layer
+from rfla.cfg.resume import resumed_layer, saved_layer
 from rfla.cfg.schema import Config, Mode
 from rfla.cfg.weights_header import read_metadata
-from rfla.cfg.yaml_file import read_yaml
 from rfla.errors import ConfigError, RflaError, WeightsError
 
 PREDICT_CONF = 0.25
@@ -32,23 +31,23 @@ def load_config(overrides: Mapping[str, Any], *, mode: Mode | None = None) -> Co
     Returns:
         The settings. `conf`, `iou` and `max_det` are resolved and equal to `test.score_thr`, `test.nms_iou` and
         `test.max_det`; `given` names the keys of `overrides` and of the `cfg` file. With `resume` in train mode the
-        settings are those of the run (`given` names all of them) and `resume` is its directory.
+        settings, and `given`, are those of the run under the few keys that may change; `resume` is its directory.
 
     Raises:
         ConfigError: an unknown key, a wrong value, an unreadable file, or a missing `model`, `data` or `source`.
         WeightsError: `model` is a weights file that is not one of ours.
     """
-    own = {key: value for key, value in overrides.items() if key != "cfg"}
-    given = _cfg_file(overrides.get("cfg")) | flatten(own, Config)
-    if mode == "train" and _value(given, "resume"):
-        layer = resumed_layer(given, _value(given, "resume"))
-        return _with_test_section(validate(Config, layer), frozenset(layer), None)
+    own = flatten({key: value for key, value in overrides.items() if key != "cfg"}, Config)
+    if mode == "train" and _value(own, "resume"):
+        return _resumed(own, overrides)
+    file, names = _cfg_file(overrides.get("cfg"))
+    given = file | own
     recommended = _data_settings(_value(given, "data"))
     assigner = _value(given, "assigner.name") or _value(recommended, "assigner.name")
     layer = _model_layer(_value(given, "model"), assigner) | recommended | given
     if mode in ("val", "predict") and "imgsz" not in given:
         layer |= _trained_size(_value(given, "model"))
-    config = _with_test_section(validate(Config, layer), frozenset(given), mode)
+    config = _with_test_section(validate(Config, layer), frozenset(names | own.keys()), mode)
     if mode is not None:
         _require(config, mode)
     return config
@@ -60,9 +59,15 @@ def load_saved(path: Path | str) -> Config:
     Raises:
         ConfigError: an unreadable file, an unknown key or a wrong value, with file and line.
     """
-    file = read_yaml(path)
-    layer = flatten(file.values, Config, file.where)
-    return _with_test_section(validate(Config, layer), frozenset(layer), None)
+    layer, names = saved_layer(path)
+    return _with_test_section(validate(Config, layer), names, None)
+
+
+def _resumed(own: Layer, overrides: Mapping[str, Any]) -> Config:
+    if overrides.get("cfg") is not None:
+        raise ConfigError("cfg and resume do not go together: a run that is continued has its own settings")
+    layer, names = resumed_layer(own, _value(own, "resume"))
+    return _with_test_section(validate(Config, layer), names, None)
 
 
 def with_settings(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -108,17 +113,12 @@ def _value(layer: Layer, name: str) -> Any:
     return layer[name].value if name in layer else None
 
 
-def _cfg_file(path: Any) -> Layer:
+def _cfg_file(path: Any) -> tuple[Layer, frozenset[str]]:
     if path is None:
-        return {}
+        return {}, frozenset()
     if not isinstance(path, str | Path) or not str(path):
-        raise ConfigError(
-            f"cfg={show(path)}: must be a YAML file of settings; 'rfla copy-cfg' writes one to start from"
-        )
-    file = read_yaml(path)
-    if "cfg" in file.values:
-        raise ConfigError(f"{file.where('cfg')}: a settings file cannot name another by cfg")
-    return flatten(file.values, Config, file.where)
+        raise ConfigError(f"cfg={show(path)}: must be a YAML file of settings; 'rfla copy-cfg' writes one")
+    return saved_layer(path)
 
 
 def _data_settings(data: Any) -> Layer:

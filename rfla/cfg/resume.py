@@ -1,4 +1,4 @@
-"""Going on with an interrupted run: its settings come from its own `args.yaml`, a few of them may change."""
+"""Files of settings, and going on with an interrupted run: its settings come from its own `args.yaml`."""
 
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,27 @@ FREE = frozenset(
 )
 
 
-def resumed_layer(given: Layer, resume: Any) -> Layer:
-    """Return the settings of the run that is continued, under those that the person gave.
+def saved_layer(path: Path | str) -> tuple[Layer, frozenset[str]]:
+    """Read a file of settings, and which of its keys count as given: all, or those that `args.yaml` lists as `given`.
+
+    Raises:
+        ConfigError: an unreadable file or an unknown key, with file and line.
+    """
+    file = read_yaml(path)
+    values = dict(file.values)
+    if "cfg" in values:
+        raise ConfigError(f"{file.where('cfg')}: a settings file cannot name another by cfg")
+    listed = values.pop("given", None)
+    layer = flatten(values, Config, file.where)
+    if listed is None:
+        return layer, frozenset(layer)
+    if not isinstance(listed, list) or not all(isinstance(name, str) and name in layer for name in listed):
+        raise ConfigError(f"{file.where('given')}: given must list keys of this file")
+    return layer, frozenset(listed)
+
+
+def resumed_layer(given: Layer, resume: Any) -> tuple[Layer, frozenset[str]]:
+    """Return the settings of the run that is continued, under those that the person gave now, and all given keys.
 
     `resume` becomes the directory of the run.
 
@@ -28,8 +47,7 @@ def resumed_layer(given: Layer, resume: Any) -> Layer:
     """
     project = given["project"].value if "project" in given else Config.model_fields["project"].default
     run = find_run(resume, str(project))
-    file = read_yaml(run / "args.yaml")
-    saved = flatten(file.values, Config, file.where)
+    saved, names = saved_layer(run / "args.yaml")
     for name, setting in given.items():
         if name not in FREE and not _same(setting.value, saved.get(name)):
             was = show(saved[name].value) if name in saved else "its default"
@@ -38,7 +56,7 @@ def resumed_layer(given: Layer, resume: Any) -> Layer:
                 f"change only {', '.join(sorted(FREE - {'resume'}))}, or train anew from {run}/weights/last.safetensors"
             )
     place = {"project": str(run.parent), "name": run.name, "resume": str(run)}
-    return saved | given | {name: Setting(value) for name, value in place.items()}
+    return saved | given | {name: Setting(value) for name, value in place.items()}, frozenset(names | given.keys())
 
 
 def _same(value: Any, saved: Setting | None) -> bool:
