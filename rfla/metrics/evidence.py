@@ -71,10 +71,10 @@ def gather(gt: GroundTruth, detections: Detections, protocol: Protocol, use_cate
     assert sides is not None  # filled by Detections
     side = Side(group, corner, sides[rows])
     thresholds = np.asarray(protocol.thresholds)
-    at = protocol.threshold_index(0.5) or 0
+    at, lowest = protocol.threshold_index(0.5) or 0, float(thresholds.min())
     found = [
         match(pairs, thresholds, truths.ignored, truths.swallows, group, at)
-        for pairs in find_pairs(side, truths.side, truths.swallows, float(thresholds.min()))
+        for pairs in find_pairs(side, truths.side, truths.swallows, lowest, inside=protocol.ignoring == "iod")
     ]
     matched = _join(found, len(thresholds), truths.ignored.shape[1])
     area = side.sides[:, 0] * side.sides[:, 1]
@@ -125,6 +125,8 @@ def merge(parts: Sequence[Evidence]) -> Evidence:
 def _sort_truths(gt: GroundTruth, protocol: Protocol, use_categories: bool) -> _Sorted:
     assert gt.crowd is not None and gt.ignore is not None and gt.area is not None and gt.sides is not None
     boxes = np.flatnonzero(gt.labels != REGION)
+    if protocol.ignoring == "regions":
+        boxes = boxes[~inside_regions(gt, gt.image_index, gt.boxes)[boxes]]
     image, label = gt.image_rank[gt.image_index[boxes]], gt.labels[boxes]
     group = image * len(gt.names) + (label if use_categories else gt.class_rank[label])
     order = np.argsort(group, kind="stable")
@@ -135,7 +137,7 @@ def _sort_truths(gt: GroundTruth, protocol: Protocol, use_categories: bool) -> _
     outside = [(area < low) | (area > high) for low, high in protocol.area_ranges]
     ignored = np.stack([flagged | out for out in outside], axis=1)
     side = Side(group, gt.boxes[rows, :2], gt.sides[rows])
-    return _Sorted(rows, side, ignored, flagged if protocol.ignoring == "iod" else crowd)
+    return _Sorted(rows, side, ignored, flagged if protocol.ignoring == "regions" else crowd)
 
 
 def _sort_detections(
@@ -150,7 +152,7 @@ def _sort_detections(
     image = gt.image_rank[detections.image_index]
     rows = np.argsort(image * count + gt.class_rank[detections.labels], kind="stable")
     if protocol.ignoring == "regions":
-        rows = rows[~inside_regions(gt, detections)[rows]]
+        rows = rows[~inside_regions(gt, detections.image_index, detections.boxes)[rows]]
     rows = rows[np.argsort(-detections.scores[rows], kind="stable")]
     group = image[rows] * count + detections.labels[rows] if use_categories else image[rows]
     # one integer holds group and place in the order of scores: sorting it is several times faster than a stable argsort

@@ -62,7 +62,20 @@ def match(
         at_pair = np.where(found, pair[:, at, :], start[rows, None])
         overlap[rows] = np.where(found, work.overlap[at_pair], 0.0)
         chosen_gt[rows] = np.where(found[:, 0], gt_rows[work.gt[at_pair[:, 0]]], -1)
+    if pairs.inside is not None:
+        _swallow(state, pairs, thresholds, ignored, start)
     return Matched(det, state, overlap, chosen_gt)
+
+
+def _swallow(
+    state: NDArray[np.uint8], pairs: Pairs, thresholds: FloatArray, ignored: BoolArray, start: IntArray
+) -> None:
+    """Ignore the unmatched that lie far enough inside any ignored box (TinyPerson's IoD rule)."""
+    assert pairs.inside is not None
+    inside = np.where(ignored[pairs.gt], pairs.inside[:, None], 0.0)  # (P, A)
+    deepest = np.maximum.reduceat(inside, start, axis=0)  # (C, A)
+    swallowed = (state == UNMATCHED) & (deepest[:, None, :] >= thresholds[:, None])
+    state[swallowed] = MATCHED_IGNORED
 
 
 class _Work(NamedTuple):

@@ -22,6 +22,7 @@ class Pairs(NamedTuple):
     det: IntArray  # (P,) row of the detection
     gt: IntArray  # (P,) row of the true box
     overlap: FloatArray  # (P,) IoU, or intersection over the detection where the box swallows
+    inside: FloatArray | None  # (P,) intersection over the detection, where it was asked for
 
 
 class Side(NamedTuple):
@@ -51,7 +52,7 @@ def overlap(dets: Side, gts: Side, swallows: BoolArray) -> FloatArray:
     return value
 
 
-def find_pairs(dets: Side, gts: Side, swallows: BoolArray, lowest: float) -> Iterator[Pairs]:
+def find_pairs(dets: Side, gts: Side, swallows: BoolArray, lowest: float, inside: bool = False) -> Iterator[Pairs]:
     """Yield all pairs of one group whose overlap is at least `lowest`, chunk by chunk, no group split over chunks.
 
     A box can reach IoU t with a detection of width w only if its left edge lies within w * (1 - t) / t to the left and
@@ -63,12 +64,13 @@ def find_pairs(dets: Side, gts: Side, swallows: BoolArray, lowest: float) -> Ite
         gts: (G,) sorted by group.
         swallows: (G,) overlap is intersection over the detection.
         lowest: smallest IoU threshold, above 0.
+        inside: also yield the pairs whose intersection over the detection is at least `lowest`.
     """
     if not len(dets.group) or not len(gts.group):
         return
-    plain = np.flatnonzero(~swallows)
+    everywhere = swallows | inside
+    plain, crowd = np.flatnonzero(~everywhere), np.flatnonzero(everywhere)
     start, count, rows = _windows(dets, gts.rows(plain), lowest)
-    crowd = np.flatnonzero(swallows)
     crowd_start = np.searchsorted(gts.group[crowd], dets.group, side="left")
     crowd_count = np.searchsorted(gts.group[crowd], dets.group, side="right") - crowd_start
     for first, last in _chunks(dets.group, count + crowd_count):
@@ -78,10 +80,11 @@ def find_pairs(dets: Side, gts: Side, swallows: BoolArray, lowest: float) -> Ite
         det = np.concatenate([near_det, far_det]) + first
         gt = np.concatenate([plain[rows[near]], crowd[far]])
         value = overlap(dets.rows(det), gts.rows(gt), swallows[gt])
-        reach = np.flatnonzero(value >= min(lowest, 1 - 1e-10))
+        share = overlap(dets.rows(det), gts.rows(gt), np.ones_like(gt, np.bool_)) if inside else None
+        reach = np.flatnonzero((value if share is None else np.maximum(value, share)) >= min(lowest, 1 - 1e-10))
         if len(reach):
             reach = reach[np.lexsort((gt[reach], det[reach]))]
-            yield Pairs(det[reach], gt[reach], value[reach])
+            yield Pairs(det[reach], gt[reach], value[reach], None if share is None else share[reach])
 
 
 def _windows(dets: Side, gts: Side, lowest: float) -> tuple[IntArray, IntArray, IntArray]:

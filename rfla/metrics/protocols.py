@@ -29,8 +29,12 @@ class Protocol:
         extra_ious: IoU thresholds that are matched and told one by one but are no part of AP.
         sizes: name -> (low, high) px of sqrt(area); the range "all" comes first by itself.
         max_dets: ascending; how many detections of one image and class count. AP uses the last.
-        ignoring: "crowd": crowd boxes only; "regions": crowd and ignore boxes, and detections with more than half
-            their area inside regions are dropped; "iod": every ignored box swallows what lies inside it.
+        ignoring: what is neither asked for nor punished.
+            "crowd": crowd boxes, matched by intersection over the detection (IoD), as COCO and AI-TOD;
+            "regions": crowd and ignore boxes, all by IoD; boxes and detections of which half or more lies inside
+            regions are dropped, as the VisDrone toolkit;
+            "iod": crowd and ignore boxes; a detection without a match is ignored where its IoD with any box ignored in
+            that size range reaches the threshold, as TinyPerson's evaluator.
         smallest: px of sqrt(area) below which the range "all" ignores a box.
         lrp: whether oLRP is computed.
     """

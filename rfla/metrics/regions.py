@@ -1,28 +1,28 @@
 """Regions of an image that are out of the game for every class (VisDrone's ignored regions).
 
-Shapes: D detections of all images, R regions and n detections of one image.
+Shapes: D boxes of all images (true or detected), R regions and n boxes of one image.
 """
 
 import numpy as np
 
-from rfla.metrics.arrays import REGION, BoolArray, Detections, FloatArray, GroundTruth
+from rfla.metrics.arrays import REGION, BoolArray, FloatArray, GroundTruth, IntArray
 
 MOST = 0.5
-"""A detection with more than this share of its area inside regions is dropped, as in the VisDrone toolkit."""
+"""A box with at least this share of its area inside regions is dropped, as in the VisDrone toolkit."""
 
 
-def inside_regions(gt: GroundTruth, detections: Detections) -> BoolArray:
-    """Return (D,) True for detections that lie for the most part inside regions of their image."""
-    dropped = np.zeros(len(detections), np.bool_)
+def inside_regions(gt: GroundTruth, image_index: IntArray, boxes: FloatArray) -> BoolArray:
+    """Return (D,) True for boxes (D, 4) xyxy px that lie for the most part inside regions of their image (D,)."""
+    dropped = np.zeros(len(boxes), np.bool_)
     regions = np.flatnonzero(gt.labels == REGION)
     if not len(regions):
         return dropped
-    order = np.argsort(detections.image_index, kind="stable")
-    images = detections.image_index[order]
+    order = np.argsort(image_index, kind="stable")
+    images = image_index[order]
     for image in np.unique(gt.image_index[regions]):
         rows = order[np.searchsorted(images, image, "left") : np.searchsorted(images, image, "right")]
         of_image = gt.boxes[regions[gt.image_index[regions] == image]]
-        dropped[rows] = covered_share(detections.boxes[rows], of_image) > MOST
+        dropped[rows] = covered_share(boxes[rows], of_image) >= MOST
     return dropped
 
 
