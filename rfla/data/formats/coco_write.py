@@ -1,0 +1,110 @@
+"""Write COCO detection JSON box by box: the annotations of a large data set are never held in memory."""
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from rfla.data.formats.coco import CARRIED
+from rfla.data.formats.record import NO_CLASS, Classes, ImageRecord
+
+
+def write(path: Path, records: Iterable[ImageRecord], classes: Classes) -> Counter[str]:
+    """Write one COCO file; it appears under its name when it is whole.
+
+    Ids of images and annotations are kept; records without get 1, 2, ... in order. `area` is kept where the record
+    states one that its box can hold, else width x height.
+
+    Returns:
+        What could not be held, counted (nothing: COCO holds all that records have).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.partial")
+    images: list[dict[str, Any]] = []
+    with beside.open("w", encoding="utf-8") as file:
+        file.write('{"annotations": [')
+        _write_annotations(file, records, classes, images)
+        categories = [{"id": number, "name": name} for number, name in zip(classes.ids, classes.names, strict=True)]
+        file.write(f'],\n"images": {_dump(images)},\n"categories": {_dump(categories)}}}\n')
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    return Counter()
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(", ", ": "), allow_nan=False)
+
+
+def _write_annotations(
+    file: IO[str], records: Iterable[ImageRecord], classes: Classes, images: list[dict[str, Any]]
+) -> None:
+    last_id, separator = 0, "\n"
+    late: list[dict[str, Any]] = []  # copies of a numbered region: their ids must not meet a kept one further on
+    for record in records:
+        image_id = len(images) + 1 if record.image_id is None else record.image_id
+        images.append(_image(record, image_id))
+        numbered = bool(len(record)) and int(record.ids[0]) >= 0
+        for annotation in annotations_of(record, classes):
+            annotation["image_id"] = image_id
+            if numbered and annotation["id"] < 0:
+                late.append(annotation)
+                continue
+            if not numbered:
+                annotation["id"] = last_id + 1
+            last_id = max(last_id, annotation["id"])
+            file.write(separator + _dump(annotation))
+            separator = ",\n"
+    for number, annotation in enumerate(late, last_id + 1):
+        file.write(separator + _dump(annotation | {"id": number}))
+        separator = ",\n"
+
+
+def _image(record: ImageRecord, image_id: int) -> dict[str, Any]:
+    entry = {"id": image_id, "file_name": record.file_name, "width": record.width, "height": record.height}
+    return entry if record.window is None else entry | {"window": list(record.window)}
+
+
+def annotations_of(record: ImageRecord, classes: Classes) -> Iterator[dict[str, Any]]:
+    """Return the annotation entries of one record; `id` -1 where it has none, `image_id` is left out."""
+    boxes = record.boxes.tolist()
+    for row, (x1, y1, x2, y2) in enumerate(boxes):
+        width, height = x2 - x1, y2 - y1
+        extra = {name: int(record.attributes[name][row]) for name in CARRIED if name in record.attributes}
+        label = int(record.labels[row])
+        entry: dict[str, Any] = {
+            "id": int(record.ids[row]),
+            "bbox": [_plain(value) for value in (x1, y1, width, height)],
+            "area": _area(record, row, width * height),
+            "iscrowd": int(record.crowd[row]),
+        }
+        if record.ignore[row]:
+            entry["ignore"] = 1
+        polygon = _polygon(record, row)
+        if polygon:
+            entry["segmentation"] = [polygon]
+        if label != NO_CLASS:
+            yield entry | {"category_id": classes.ids[label]} | ({"attributes": extra} if extra else {})
+            continue
+        for copy, number in enumerate(classes.ids):  # one for each class: see the head of formats/coco.py
+            first = {"id": entry["id"] if copy == 0 else -1, "category_id": number}
+            yield entry | first | {"iscrowd": 1, "ignore": 1, "attributes": extra | {"region": row}}
+
+
+def _plain(value: float) -> float | int:
+    return int(value) if value == int(value) else value
+
+
+def _area(record: ImageRecord, row: int, box_area: float) -> float | int:
+    stated = float(record.attributes["area"][row]) if "area" in record.attributes else math.nan
+    return _plain(stated if 0 < stated <= box_area * (1 + 1e-6) else box_area)
+
+
+def _polygon(record: ImageRecord, row: int) -> list[float | int]:
+    if "polygon" not in record.attributes:
+        return []
+    corners = record.attributes["polygon"][row].tolist()
+    return [_plain(value) for value in corners] if all(map(math.isfinite, corners)) else []

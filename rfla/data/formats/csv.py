@@ -1,0 +1,192 @@
+"""CSV and TSV: one row for each box, columns found by their names, commas, tabs or semicolons between them.
+
+Known heads: DeepForest's `image_path,xmin,ymin,xmax,ymax,label`, TensorFlow's `filename,width,height,class,xmin,...`,
+and `x,y,w,h` for a corner and sides. Without a head: keras-retinanet's `path,x1,y1,x2,y2,class`, empty fields for an
+image without objects. Without a class column everything is one class, `object`. Files of points hold no boxes and are
+refused.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from rfla.data.formats.images import first_directory, require_directory, split_of
+from rfla.data.formats.record import (
+    Classes,
+    ImageRecord,
+    Part,
+    is_number,
+    make_record,
+    parse_integer,
+    parse_numbers,
+    read_text,
+)
+from rfla.errors import DataError
+
+ALIASES = {
+    "image": (
+        "image_path",
+        "filename",
+        "file_name",
+        "image",
+        "img",
+        "path",
+        "image_id",
+        "imageid",
+        "img_path",
+        "id",
+        "file",
+    ),
+    "x1": ("xmin", "x1", "x_min", "left"),
+    "y1": ("ymin", "y1", "y_min", "top"),
+    "x2": ("xmax", "x2", "x_max", "right"),
+    "y2": ("ymax", "y2", "y_max", "bottom"),
+    "x": ("x", "bbox_x"),
+    "y": ("y", "bbox_y"),
+    "w": ("w", "box_width", "bbox_width", "bbox_w"),
+    "h": ("h", "box_height", "bbox_height", "bbox_h"),
+    "label": ("label", "class", "class_name", "category", "name", "classname"),
+    "width": ("width", "image_width", "img_width"),
+    "height": ("height", "image_height", "img_height"),
+}
+CORNERS, SIDES = ("x1", "y1", "x2", "y2"), ("x", "y", "w", "h")
+HEADLESS = {"image": 0, "x1": 1, "y1": 2, "x2": 3, "y2": 4, "label": 5}
+ONE_CLASS = "object"
+SUFFIXES = (".csv", ".tsv", ".txt")
+
+
+def find(source: Path) -> dict[str, Part]:
+    """Take one file, or the files of a directory, split by their names; images beside or below them.
+
+    Raises:
+        DataError: There is no file, or two for one split.
+    """
+    if source.is_file():
+        return {split_of(source.stem) or "train": Part((source,), _images(source.parent))}
+    folder = require_directory(source)
+    files = sorted(
+        path for path in [*folder.glob("*"), *folder.glob("annotations/*")] if path.suffix.lower() in SUFFIXES[:2]
+    )
+    if not files:
+        raise DataError(f"source={source}: no .csv or .tsv file, here or in annotations/")
+    parts: dict[str, Part] = {}
+    for file in files:
+        split = split_of(file.stem) or "train"
+        if split in parts:
+            raise DataError(
+                f"source={source}: {file.name} is a second file for '{split}'; give one as annotations=FILE"
+            )
+        parts[split] = Part((file,), _images(folder))
+    return parts
+
+
+def _images(folder: Path) -> tuple[Path, ...]:
+    inside = first_directory(folder / "images", folder.parent / "images")
+    return (folder,) if inside is None else (inside, folder)
+
+
+def classes(parts: Iterable[Part]) -> Classes:
+    """Return the class names of all files, sorted."""
+    seen = Classes(grows=True)
+    for part in parts:
+        for _ in read(part, seen):
+            pass
+    return Classes(sorted(seen.names) or [ONE_CLASS])
+
+
+def read(part: Part, classes: Classes) -> Iterator[ImageRecord]:
+    """Read the images of a split, in the order of their first rows.
+
+    Raises:
+        DataError: With file and line, for a row that is none.
+    """
+    for path in part.annotations:
+        yield from read_file(path, classes)
+
+
+def read_file(path: Path, classes: Classes) -> Iterator[ImageRecord]:
+    """Read one file.
+
+    Raises:
+        DataError: With file and line: columns that are missing, no finite number, an unknown class.
+    """
+    text = read_text(path)
+    first = text.split("\n", 1)[0]
+    delimiter = max(",\t;", key=first.count)
+    images: dict[str, _Rows] = {}
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    columns: dict[str, int] | None = None
+    count = 0
+    try:
+        for fields in reader:
+            where = f"{path}:{reader.line_num}"
+            if not any(field.strip() for field in fields):
+                continue
+            if columns is None:
+                columns, is_head = _columns(fields, where)
+                count = len(fields)
+                if is_head:
+                    continue
+            if len(fields) != count:
+                raise DataError(f"{where}: {len(fields)} columns, the first row has {count}")
+            _add(images, [field.strip() for field in fields], columns, classes, where, reader.line_num)
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: not valid CSV ({error})") from None
+    for name, rows in images.items():
+        yield make_record(name, str(path), rows.boxes, rows.labels, lines=rows.lines, size=rows.size)
+
+
+class _Rows:
+    """The rows of one image."""
+
+    def __init__(self) -> None:
+        self.boxes: list[list[float]] = []
+        self.labels: list[int] = []
+        self.lines: list[int] = []
+        self.size = (0, 0)
+
+
+def _columns(fields: Sequence[str], where: str) -> tuple[dict[str, int], bool]:
+    """Return the place of each column, and whether the row is a head."""
+    names = [field.strip().lower().lstrip("#").strip() for field in fields]
+    places = {
+        key: names.index(alias) for key, aliases in ALIASES.items() for alias in reversed(aliases) if alias in names
+    }
+    if not places and len(fields) == len(HEADLESS) and _is_box(fields[1:5]):
+        return HEADLESS, False
+    if all(key in places for key in ("x", "y")) and not {"w", "x2"} & places.keys():
+        raise DataError(f"{where}: this file holds points (x, y) and no boxes; give it w and h columns first")
+    corners = CORNERS if "x2" in places else SIDES
+    missing = [key for key in ("image", *corners) if key not in places]
+    if missing:
+        known = "image_path,xmin,ymin,xmax,ymax,label or image,x,y,w,h,label"
+        raise DataError(f"{where}: no column for {', '.join(missing)} among {','.join(names)[:120]}; expected {known}")
+    return places, True
+
+
+def _is_box(fields: Sequence[str]) -> bool:
+    """Tell whether four fields are numbers, or all empty (keras-retinanet's image without objects)."""
+    return not any(fields) or all(is_number(field) for field in fields)
+
+
+def _add(
+    images: dict[str, _Rows], fields: list[str], columns: dict[str, int], classes: Classes, where: str, line: int
+) -> None:
+    name = fields[columns["image"]]
+    if not name:
+        raise DataError(f"{where}: no image name")
+    rows = images.setdefault(name, _Rows())
+    if "width" in columns and "height" in columns:
+        sides = [parse_integer(fields[columns[side]], where, side) for side in ("width", "height")]
+        rows.size = (max(sides[0], 0), max(sides[1], 0))
+    corners = CORNERS if "x2" in columns else SIDES
+    values = [fields[columns[key]] for key in corners]
+    if not any(values):
+        return  # an image without objects
+    box = parse_numbers(values, where)
+    if corners == SIDES:
+        box = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
+    rows.boxes.append(box)
+    rows.labels.append(classes.label(fields[columns["label"]] if "label" in columns else ONE_CLASS, where))
+    rows.lines.append(line)

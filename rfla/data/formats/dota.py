@@ -1,0 +1,137 @@
+"""DOTA 1.0, 1.5, 2.0: one text file for each image, rows `x1 y1 x2 y2 x3 y3 x4 y4 class difficult` in px.
+
+Up to two head lines state `imagesource:` and `gsd:`. A polygon becomes the tight box round it and is kept beside it.
+Difficult objects (1, and 2 of the devkit's tiles) become ignored boxes. (CAPTAIN-WHU/DOTA_devkit.)
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from rfla.data.formats.images import find_folders
+from rfla.data.formats.record import (
+    NO_CLASS,
+    Classes,
+    ImageRecord,
+    Part,
+    as_text,
+    make_record,
+    parse_integer,
+    parse_numbers,
+    read_text,
+    tight_boxes,
+)
+from rfla.errors import DataError
+
+# Version 1.0 has the first 15, version 1.5 the first 16, version 2.0 all.
+NAMES = (
+    *("plane", "baseball-diamond", "bridge", "ground-track-field", "small-vehicle", "large-vehicle", "ship"),
+    *("tennis-court", "basketball-court", "storage-tank", "soccer-ball-field", "roundabout", "harbor"),
+    *("swimming-pool", "helicopter", "container-crane", "airport", "helipad"),
+)
+LABEL_FOLDERS = ("labelTxt-v2.0", "labelTxt-v1.5", "labelTxt-v1.0", "labelTxt", "annfiles", "annotations")
+HEAD = ("imagesource:", "gsd:", "acquisition dates:")
+
+
+def find(source: Path) -> dict[str, Part]:
+    """Find the splits: `train/{images,labelTxt}`, `labelTxt` + `images`, the newest label version where several are."""
+    return find_folders(source, LABEL_FOLDERS, ("images",), ".txt")
+
+
+def classes(parts: Iterable[Part]) -> Classes:
+    """Return the classes that the files name: DOTA's own table of the version that has them, else sorted by name."""
+    seen = Classes(grows=True)
+    for part in parts:
+        for _ in read(part, seen):
+            pass
+    for count in (15, 16, 18):
+        if set(seen.names) <= set(NAMES[:count]):
+            return Classes(NAMES[:count])
+    return Classes(sorted(seen.names))
+
+
+def read(part: Part, classes: Classes) -> Iterator[ImageRecord]:
+    """Read the files of a split, one image each; an empty file is an image without objects.
+
+    Raises:
+        DataError: With file and line, for a row that is none.
+    """
+    for path in part.annotations:
+        yield read_file(path, classes)
+
+
+def read_file(path: Path, classes: Classes) -> ImageRecord:
+    """Read one file; the image has its stem.
+
+    Raises:
+        DataError: With file and line: not 8 finite numbers, a class and a flag, or an unknown class.
+    """
+    polygons: list[list[float]] = []
+    labels: list[int] = []
+    difficult: list[int] = []
+    lines: list[int] = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        fields = line.split()
+        if not fields or line.lower().startswith(HEAD):
+            continue
+        where = f"{path}:{number}"
+        if len(fields) not in (9, 10):
+            raise DataError(
+                f"{where}: {len(fields)} columns, not the 10 of DOTA (x1 y1 x2 y2 x3 y3 x4 y4 class difficult)"
+            )
+        polygons.append(parse_numbers(fields[:8], where))
+        labels.append(classes.label(fields[8], where))
+        difficult.append(_flag(fields[9], where) if len(fields) == 10 else 0)
+        lines.append(number)
+    polygon = np.array(polygons, np.float64).reshape(-1, 8)
+    flags = np.array(difficult, np.int64)
+    return make_record(
+        path.stem,
+        str(path),
+        tight_boxes(polygon).tolist(),
+        labels,
+        ignore=flags > 0,
+        crowd=flags > 0,
+        lines=lines,
+        attributes={"polygon": polygon, "difficult": flags},
+    )
+
+
+def _flag(text: str, where: str) -> int:
+    value = parse_integer(text, where, "difficult")
+    if value not in (0, 1, 2):
+        raise DataError(f"{where}: difficult must be 0, 1 or 2, not {text[:40]}")
+    return value
+
+
+def write(folder: Path, records: Iterable[ImageRecord], classes: Classes) -> Counter[str]:
+    """Write `{stem}.txt` for each record: the polygon where there is one, else the corners of the box.
+
+    Spaces in class names become `-`: the format cannot hold them. Regions without a class and ids are not held.
+
+    Returns:
+        What could not be held, counted.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lost: Counter[str] = Counter()
+    for record in records:
+        kept = record.select(record.labels != NO_CLASS)
+        if len(kept) < len(record):
+            lost["ignored regions without a class (DOTA cannot hold them)"] += len(record) - len(kept)
+        text = "".join(_line(kept, row, classes) for row in range(len(kept)))
+        (folder / f"{Path(record.file_name).stem}.txt").write_text(text, encoding="utf-8")
+    return lost
+
+
+def _line(record: ImageRecord, row: int, classes: Classes) -> str:
+    x1, y1, x2, y2 = record.boxes[row].tolist()
+    corners = [x1, y1, x2, y1, x2, y2, x1, y2]
+    if "polygon" in record.attributes and np.isfinite(record.attributes["polygon"][row]).all():
+        corners = record.attributes["polygon"][row].tolist()
+    difficult = (
+        int(record.attributes["difficult"][row]) if "difficult" in record.attributes else int(record.ignore[row])
+    )
+    name = "-".join(classes.names[record.labels[row]].split())
+    return f"{' '.join(map(as_text, corners))} {name} {difficult}\n"

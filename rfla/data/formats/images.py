@@ -1,0 +1,148 @@
+"""Find image files and annotation files on disk: by name in several directories, by split in the usual layouts."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from rfla.data.formats.record import Part
+from rfla.data.images import is_image
+from rfla.errors import DataError
+
+SPLITS = ("train", "val", "trainval", "test")
+_SPLIT_NAMES = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
+
+
+class ImageFinder:
+    """Look image files up by the name that an annotation file uses.
+
+    Args:
+        directories: Where to look, in this order, sub-directories included.
+    """
+
+    def __init__(self, directories: Sequence[Path]) -> None:
+        self.directories = tuple(directories)
+        self._stems: dict[str, list[Path]] | None = None
+
+    def find(self, file_name: str) -> Path | None:
+        """Return the file of that name; else the one file with that stem and another image suffix; else None.
+
+        Raises:
+            DataError: Several files could be meant.
+        """
+        relative = clean_name(file_name)
+        for directory in self.directories:
+            for candidate in (directory / relative, directory / relative.name):
+                if candidate.is_file():
+                    return candidate
+        if self._stems is None:
+            self._stems = index_stems(self.directories)
+        matches = self._stems.get(relative.stem, []) or self._stems.get(relative.name, [])
+        same_name = [match for match in matches if match.name == relative.name]
+        matches = same_name or matches
+        if len(matches) > 1:
+            raise DataError(f"{file_name}: several images could be meant: {matches[0]} and {matches[1]}")
+        return matches[0] if matches else None
+
+
+def clean_name(file_name: str) -> PurePosixPath:
+    """Return an image name as a relative path that cannot leave its directory."""
+    parts = [part for part in PurePosixPath(file_name.replace("\\", "/")).parts if part not in {"/", "..", "."}]
+    return PurePosixPath(*parts) if parts else PurePosixPath("unnamed")
+
+
+def index_stems(directories: Sequence[Path]) -> dict[str, list[Path]]:
+    """Return all images below the directories by stem. Linked files are taken, linked directories are not entered."""
+    stems: dict[str, list[Path]] = {}
+    seen: set[Path] = set()
+    for directory in directories:
+        for folder, names, files in os.walk(directory):
+            names.sort()
+            for name in sorted(files):
+                path = Path(folder, name)
+                if is_image(path) and path not in seen:
+                    seen.add(path)
+                    stems.setdefault(path.stem, []).append(path)
+    return stems
+
+
+def list_images(directory: Path) -> list[Path]:
+    """Return the images below a directory, sorted by path."""
+    return sorted(path for paths in index_stems([directory]).values() for path in paths)
+
+
+def split_of(name: str) -> str | None:
+    """Return the split that a file or directory name states: `VisDrone2019-DET-test-dev` -> `test`."""
+    words = "".join(letter if letter.isalnum() else " " for letter in name.lower()).split()
+    for word in words:
+        split = _SPLIT_NAMES.get(word, word)
+        if split in SPLITS:
+            return split
+    return None
+
+
+def first_directory(*candidates: Path) -> Path | None:
+    """Return the first candidate that is a directory."""
+    return next((candidate for candidate in candidates if candidate.is_dir()), None)
+
+
+def require_directory(source: Path) -> Path:
+    """Return `source`.
+
+    Raises:
+        DataError: It is no directory.
+    """
+    if not source.is_dir():
+        raise DataError(f"source={source}: no such directory")
+    return source
+
+
+def find_folders(source: Path, labels: Sequence[str], images: Sequence[str], suffix: str) -> dict[str, Part]:
+    """Find the splits of a format with one annotation file for each image.
+
+    Layouts: `labels/{split}` + `images/{split}`; `{anything with a split name}/labels` + `.../images`; `labels` +
+    `images`; all files in one directory. Without a split name it is `train`.
+
+    Args:
+        source: Directory that was given.
+        labels: Names that the annotation directory may have.
+        images: Names that the image directory may have.
+        suffix: Suffix of annotation files, e.g. `.txt`.
+
+    Raises:
+        DataError: There are no such files.
+    """
+    parts: dict[str, Part] = {}
+    named = sorted(path for path in require_directory(source).iterdir() if path.is_dir() and split_of(path.name))
+    for folder in named:
+        _add(parts, split_of(folder.name) or "train", _folder_part(folder, labels, images, suffix), folder)
+    label_root = first_directory(*(source / name for name in labels))
+    if label_root is not None:
+        for folder in sorted(path for path in label_root.iterdir() if path.is_dir() and split_of(path.name)):
+            roots = [source / name / folder.name for name in images] + [source / name for name in images]
+            found = first_directory(*roots) or folder
+            part = Part(_files(folder, suffix), (found,))
+            _add(parts, split_of(folder.name) or "train", part if part.annotations else None, folder)
+    if not parts:
+        _add(parts, split_of(source.name) or "train", _folder_part(source, labels, images, suffix), source)
+    if not parts:
+        raise DataError(f"source={source}: no {suffix} files, here or in {' or '.join(f'{name}/' for name in labels)}")
+    return parts
+
+
+def _folder_part(folder: Path, labels: Sequence[str], images: Sequence[str], suffix: str) -> Part | None:
+    label_folder = first_directory(*(folder / name for name in labels)) or folder
+    image_folder = first_directory(*(folder / name for name in images)) or folder
+    files = _files(label_folder, suffix)
+    return Part(files, (image_folder,)) if files else None
+
+
+def _files(folder: Path, suffix: str) -> tuple[Path, ...]:
+    return tuple(sorted(path for path in folder.glob(f"*{suffix}") if path.is_file() and not path.name.startswith(".")))
+
+
+def _add(parts: dict[str, Part], split: str, part: Part | None, folder: Path) -> None:
+    if part is None:
+        return
+    if split in parts:
+        raise DataError(f"{folder}: a second directory for split '{split}'; convert one of them with split={split}")
+    parts[split] = part

@@ -1,0 +1,248 @@
+"""What every annotation format is read into and written from: one small record for each image.
+
+Shapes: n boxes of one image. Boxes are (n, 4) float64 xyxy in px of the image, x to the right, y down, as the file
+states them: nothing is rounded, clipped or dropped here, so that a file can be written back as it was.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfla.errors import DataError, did_you_mean
+
+NO_CLASS = -1  # label of a region in which objects of any class are not counted
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(slots=True)
+class ImageRecord:
+    """One image and its boxes.
+
+    Attributes:
+        file_name: Image file relative to the image directory, `/` between parts.
+        where: The annotation file, with `:line` or a record where that helps, for messages.
+        width: In px; 0 where the format does not state it.
+        height: In px; 0 where the format does not state it.
+        boxes: (n, 4) xyxy px.
+        labels: (n,) row of the class table, or `NO_CLASS`.
+        ignore: (n,) not to be learned and not to be counted as missed (ignored regions, difficult objects).
+        crowd: (n,) a region of many objects: detections inside it are compared by their overlap with the detection.
+        ids: (n,) annotation ids; all -1 where the format has none.
+        lines: (n,) line of each box in its file; 0 where that means nothing.
+        image_id: The file's own number of the image, or None.
+        attributes: What only some formats know, one row for each box: `area` (n,) float64, `polygon` (n, 8) float64,
+            and (n,) int64 `truncation`, `occlusion`, `difficult`, `category`.
+        window: x1, y1, x2, y2 of the file's picture that this record is about (TinyPerson's `corner`), or None.
+        dropped: Boxes that the reader left out, counted by reason.
+    """
+
+    file_name: str
+    where: str
+    width: int = 0
+    height: int = 0
+    boxes: Floats = field(default_factory=lambda: np.zeros((0, 4)))
+    labels: Integers = field(default_factory=lambda: np.zeros(0, np.int64))
+    ignore: Flags = field(default_factory=lambda: np.zeros(0, np.bool_))
+    crowd: Flags = field(default_factory=lambda: np.zeros(0, np.bool_))
+    ids: Integers = field(default_factory=lambda: np.zeros(0, np.int64))
+    lines: Integers = field(default_factory=lambda: np.zeros(0, np.int64))
+    image_id: int | None = None
+    attributes: dict[str, NDArray[Any]] = field(default_factory=dict)
+    window: tuple[int, int, int, int] | None = None
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def select(self, rows: NDArray[Any]) -> "ImageRecord":
+        """Return a copy with the boxes of `rows` (a mask or indices)."""
+        return ImageRecord(
+            file_name=self.file_name,
+            where=self.where,
+            width=self.width,
+            height=self.height,
+            boxes=self.boxes[rows],
+            labels=self.labels[rows],
+            ignore=self.ignore[rows],
+            crowd=self.crowd[rows],
+            ids=self.ids[rows],
+            lines=self.lines[rows],
+            image_id=self.image_id,
+            attributes={name: values[rows] for name, values in self.attributes.items()},
+            window=self.window,
+            dropped=self.dropped,
+        )
+
+    def place(self, row: int) -> str:
+        """Return where a box is written: `file:line`, or the file and the id of the box."""
+        if self.lines[row]:
+            return f"{self.where}:{self.lines[row]}"
+        return f"{self.where} (id {self.ids[row]})" if self.ids[row] >= 0 else self.where
+
+
+def make_record(
+    file_name: str,
+    where: str,
+    boxes: Iterable[Sequence[float]],
+    labels: Iterable[int],
+    *,
+    ignore: Iterable[bool] | None = None,
+    crowd: Iterable[bool] | None = None,
+    ids: Iterable[int] | None = None,
+    lines: Iterable[int] | None = None,
+    size: tuple[int, int] = (0, 0),
+    image_id: int | None = None,
+    attributes: dict[str, NDArray[Any]] | None = None,
+) -> ImageRecord:
+    """Build a record from lists; what is left out is filled in. `size` is (width, height) px."""
+    array = np.array(list(boxes), np.float64).reshape(-1, 4)
+    count = len(array)
+    return ImageRecord(
+        file_name=file_name,
+        where=where,
+        width=size[0],
+        height=size[1],
+        boxes=array,
+        labels=np.array(list(labels), np.int64),
+        ignore=np.zeros(count, np.bool_) if ignore is None else np.array(list(ignore), np.bool_),
+        crowd=np.zeros(count, np.bool_) if crowd is None else np.array(list(crowd), np.bool_),
+        ids=np.full(count, -1, np.int64) if ids is None else np.array(list(ids), np.int64),
+        lines=np.zeros(count, np.int64) if lines is None else np.array(list(lines), np.int64),
+        image_id=image_id,
+        attributes=attributes or {},
+    )
+
+
+class Classes:
+    """The class table: names in label order, and the number that each has in annotation files.
+
+    Args:
+        names: Names in label order.
+        ids: Their category ids; by default 1, 2, ...
+        grows: Take unknown names as new classes (used for a first pass over files that state no table).
+    """
+
+    def __init__(self, names: Sequence[str] = (), ids: Sequence[int] | None = None, *, grows: bool = False) -> None:
+        self.names = list(names)
+        self.ids = list(range(1, len(self.names) + 1)) if ids is None else list(ids)
+        self.grows = grows
+        self._by_name = {name: label for label, name in enumerate(self.names)}
+        self._by_id = {number: label for label, number in enumerate(self.ids)}
+
+    def label(self, name: str, where: str) -> int:
+        """Return the label of a class name.
+
+        Raises:
+            DataError: The table does not hold it.
+        """
+        label = self._by_name.get(name)
+        if label is not None:
+            return label
+        if not self.grows or not name:
+            known = ", ".join(self.names[:20]) + (", ..." if len(self.names) > 20 else "")
+            raise DataError(f"{where}: unknown class '{name}'; classes are {known}{did_you_mean(name, self.names)}")
+        self.names.append(name)
+        self.ids.append(len(self.names))
+        self._by_name[name] = self._by_id[len(self.names)] = len(self.names) - 1
+        return len(self.names) - 1
+
+    def label_of_id(self, number: int, where: str) -> int:
+        """Return the label of a category id.
+
+        Raises:
+            DataError: The table does not hold it.
+        """
+        label = self._by_id.get(number)
+        if label is None:
+            known = ", ".join(str(known) for known in self.ids[:20])
+            raise DataError(f"{where}: unknown category id {number}; ids are {known}")
+        return label
+
+
+@dataclass(frozen=True)
+class Part:
+    """The files of one split.
+
+    Attributes:
+        annotations: The annotation files.
+        images: Directories that its images are looked for in, the most likely first.
+        split: Set where one file holds several splits: the one that is meant.
+    """
+
+    annotations: tuple[Path, ...]
+    images: tuple[Path, ...]
+    split: str = ""
+
+
+def parse_numbers(fields: Sequence[str], where: str) -> list[float]:
+    """Read finite numbers.
+
+    Raises:
+        DataError: A field is not a number, or is NaN or infinite.
+    """
+    try:
+        values = [float(text) for text in fields]
+    except ValueError:
+        bad = next(text for text in fields if not is_number(text))
+        raise DataError(f"{where}: '{bad[:40]}' is not a number") from None
+    for text, value in zip(fields, values, strict=True):
+        if not math.isfinite(value):
+            raise DataError(f"{where}: '{text[:40]}' is not a finite number")
+    return values
+
+
+def parse_integer(text: str, where: str, name: str) -> int:
+    """Read a whole number (`3` and `3.0`).
+
+    Raises:
+        DataError: It is something else.
+    """
+    value = parse_numbers([text], where)[0]
+    if value != int(value) or abs(value) > 2**53:
+        raise DataError(f"{where}: {name} must be a whole number, not '{text[:40]}'")
+    return int(value)
+
+
+def is_number(text: str) -> bool:
+    """Tell whether a text is a number, NaN and infinity included."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def read_text(path: Path) -> str:
+    """Read a text file as UTF-8, with or without a byte order mark.
+
+    Raises:
+        DataError: It cannot be read, or is no UTF-8 text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def tight_boxes(polygons: Floats) -> Floats:
+    """Return the (n, 4) xyxy boxes round (n, 2k) polygons of k corners x, y."""
+    if not len(polygons):
+        return np.zeros((0, 4))
+    points = polygons.reshape(len(polygons), -1, 2)
+    return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
+
+
+def as_text(value: float) -> str:
+    """Write a coordinate so that reading gives the same float; whole numbers without a point."""
+    return str(int(value)) if value == int(value) and abs(value) < 2**53 else repr(float(value))

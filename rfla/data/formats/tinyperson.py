@@ -1,0 +1,79 @@
+"""TinyPerson: COCO JSON with flags, and with `corner` where an image entry is a tile of a picture.
+
+`ignore`, `uncertain` and `logo` (regions that are no single person) become ignored boxes. `corner` is x1, y1, x2, y2 of
+the tile in its picture, whatever the README's words say: the printed data and the authors' loader agree on that. The
+boxes of a tile are relative to its corner. Several entries share one `file_name`. (ucas-vg/TinyBenchmark.)
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rfla.data.formats import coco
+from rfla.data.formats.images import require_directory
+from rfla.data.formats.record import Classes, ImageRecord, Part
+from rfla.errors import DataError
+
+FLAGS = ("ignore", "uncertain", "logo")
+ERASED = "erase_with_uncertain_dataset"  # the training images with uncertain regions painted out
+# In the order of preference; the first that exists is taken. Training on tiles, testing on whole pictures.
+TRAIN = (
+    f"{ERASED}/annotations/corner/task/tiny_set_train_sw640_sh512_all.json",
+    "annotations/corner/task/tiny_set_train_sw640_sh512_all.json",
+    "annotations/task/tiny_set_train_all.json",
+    "annotations/tiny_set_train.json",
+)
+TEST = (
+    "mini_annotations/tiny_set_test_all.json",
+    "annotations/task/tiny_set_test_all.json",
+    "annotations/tiny_set_test.json",
+)
+
+
+def find(source: Path) -> dict[str, Part]:
+    """Find the splits of `tiny_set`, or take one JSON file."""
+    if source.is_file():
+        return {
+            split: Part(part.annotations, _images(source.parent, split)) for split, part in coco.find(source).items()
+        }
+    parts: dict[str, Part] = {}
+    for split, names in (("train", TRAIN), ("test", TEST)):
+        file = next((source / name for name in names if (require_directory(source) / name).is_file()), None)
+        if file is not None:
+            erased = ERASED in file.parts
+            parts[split] = Part((file,), _images(source / ERASED if erased else source, split))
+    return parts or coco.find(source)
+
+
+def _images(folder: Path, split: str) -> tuple[Path, ...]:
+    """Return the image directories of a split, at `folder` or above it, the nearest first."""
+    found: list[Path] = []
+    for root in (folder, *folder.parents[:3]):
+        found += [root / name for name in (split, "images") if (root / name).is_dir()]
+    return tuple(found) or (folder,)
+
+
+classes = coco.classes
+
+
+def read(part: Part, classes: Classes) -> Iterator[ImageRecord]:
+    """Read the images of a split; those with a `corner` have a `window`.
+
+    Raises:
+        DataError: An entry that is malformed.
+    """
+    for path in part.annotations:
+        content = coco.load(path)
+        records: Iterable[ImageRecord] = coco.records(content, path, classes, flags=FLAGS)
+        for row, (record, entry) in enumerate(zip(records, content["images"], strict=True)):
+            record.crowd |= record.ignore
+            if entry.get("corner") is not None:
+                record.window = _corner(entry["corner"], f"{path}: images[{row}]")
+            yield record
+
+
+def _corner(value: Any, where: str) -> tuple[int, int, int, int]:
+    x1, y1, x2, y2 = coco.four_numbers(value, where)
+    if min(x1, y1) < 0 or x2 <= x1 or y2 <= y1 or any(v != int(v) for v in (x1, y1, x2, y2)):
+        raise DataError(f"{where}: corner must be whole x1, y1, x2, y2 with x1 < x2 and y1 < y2, not {value}")
+    return int(x1), int(y1), int(x2), int(y2)

@@ -1,0 +1,221 @@
+"""Pascal VOC: one XML file for each image with `object/name` and `object/bndbox/{xmin,ymin,xmax,ymax}` in px.
+
+Coordinates are taken as the edges of the box, as LabelImg, Roboflow and DeepForest write them. (The VOC challenge
+itself counted pixels from 1; nothing in a file tells the two apart.) `difficult` objects become ignored boxes.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from xml.parsers import expat
+from xml.sax.saxutils import escape
+
+import numpy as np
+
+from rfla.data.formats.images import find_folders, require_directory
+from rfla.data.formats.record import (
+    NO_CLASS,
+    Classes,
+    ImageRecord,
+    Part,
+    as_text,
+    make_record,
+    parse_integer,
+    parse_numbers,
+    read_text,
+)
+from rfla.errors import DataError
+
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+FLAGS = {"difficult": "difficult", "truncated": "truncation", "occluded": "occlusion"}
+
+Texts = dict[str, tuple[str, int]]  # text and line of an element by its path, as "size/width"
+
+
+def find(source: Path) -> dict[str, Part]:
+    """Find the splits: the lists of `ImageSets/Main` with `Annotations` + `JPEGImages`; else as in `find_folders`."""
+    lists = sorted((require_directory(source) / "ImageSets" / "Main").glob("*.txt"))
+    lists = [path for path in lists if path.stem in ("train", "val", "trainval", "test")]
+    if not lists:
+        return find_folders(source, ("Annotations", "annotations"), ("JPEGImages", "images"), ".xml")
+    images = tuple(folder for folder in (source / "JPEGImages", source) if folder.is_dir())
+    return {path.stem: Part(_listed(path, source / "Annotations"), images) for path in lists}
+
+
+def _listed(path: Path, folder: Path) -> tuple[Path, ...]:
+    files = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        if line.strip():
+            files.append(folder / f"{line.strip()}.xml")
+            if not files[-1].is_file():
+                raise DataError(f"{path}:{number}: {files[-1]} does not exist")
+    return tuple(files)
+
+
+def classes(parts: Iterable[Part]) -> Classes:
+    """Return the class names of all files, sorted."""
+    seen = Classes(grows=True)
+    for part in parts:
+        for _ in read(part, seen):
+            pass
+    return Classes(sorted(seen.names))
+
+
+def read(part: Part, classes: Classes) -> Iterator[ImageRecord]:
+    """Read the files of a split, one image each.
+
+    Raises:
+        DataError: With file and line, for what is malformed.
+    """
+    for path in part.annotations:
+        yield read_file(path, classes)
+
+
+def read_file(path: Path, classes: Classes) -> ImageRecord:
+    """Read one file.
+
+    Raises:
+        DataError: With file and line: not XML, a box without four finite numbers, an unknown class.
+    """
+    head, objects = parse(path)
+    boxes, labels, lines = [], [], []
+    flags: dict[str, list[int]] = {name: [] for name in FLAGS.values()}
+    for texts, line in objects:
+        where = f"{path}:{line}"
+        boxes.append([_number(texts, f"bndbox/{corner}", path, line) for corner in CORNERS])
+        name, at = texts.get("name", ("", line))
+        labels.append(classes.label(name, f"{path}:{at}") if name else _missing("name", where))
+        lines.append(line)
+        for tag, column in FLAGS.items():
+            text, at = texts.get(tag, ("0", line))
+            flags[column].append(_flag(text, f"{path}:{at}", tag))
+    difficult = np.array(flags["difficult"], np.int64)
+    width, height = (_side(head, side, path) for side in ("size/width", "size/height"))
+    return make_record(
+        head.get("filename", (path.stem, 0))[0] or path.stem,
+        str(path),
+        boxes,
+        labels,
+        ignore=difficult > 0,
+        crowd=difficult > 0,
+        lines=lines,
+        size=(width, height),
+        attributes={column: np.array(values, np.int64) for column, values in flags.items()},
+    )
+
+
+def _flag(text: str, where: str, tag: str) -> int:
+    words = {"": 0, "false": 0, "no": 0, "unspecified": 0, "true": 1, "yes": 1}
+    value = words[text.lower()] if text.lower() in words else parse_integer(text, where, tag)
+    if not 0 <= value <= 100:
+        raise DataError(f"{where}: {tag} must be 0 or 1, not {text[:40]}")
+    return value
+
+
+def _number(texts: Texts, key: str, path: Path, line: int) -> float:
+    if key not in texts:
+        _missing(key, f"{path}:{line}")
+    text, at = texts[key]
+    return parse_numbers([text], f"{path}:{at}")[0]
+
+
+def _side(head: Texts, key: str, path: Path) -> int:
+    text, line = head.get(key, ("0", 0))
+    return min(max(parse_integer(text or "0", f"{path}:{line}", key), 0), 2**31)
+
+
+def _missing(key: str, where: str) -> int:
+    raise DataError(f"{where}: this object has no {key}")
+
+
+def parse(path: Path) -> tuple[Texts, list[tuple[Texts, int]]]:
+    """Read the texts of a file with their lines (ElementTree does not keep lines).
+
+    Returns:
+        The texts outside objects by path below the root, and for each object its texts and its line.
+
+    Raises:
+        DataError: With the line, where it stops being XML; an entity declaration; no `annotation` root.
+    """
+    reader = _Reader(path)
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+    parser.StartElementHandler = lambda tag, _: reader.start(tag, parser.CurrentLineNumber)
+    parser.EndElementHandler = lambda _: reader.end()
+    parser.CharacterDataHandler = reader.text
+    parser.EntityDeclHandler = reader.entity
+    try:
+        parser.Parse(path.read_bytes(), True)
+    except expat.ExpatError as error:
+        raise DataError(f"{path}:{error.lineno}: not valid XML ({expat.errors.messages[error.code]})") from None
+    except (OSError, ValueError, LookupError) as error:  # LookupError: an encoding that Python does not know
+        raise DataError(f"{path}: cannot be read ({error})") from None
+    return reader.head, reader.objects
+
+
+class _Reader:
+    """Handlers of the parser: gather texts by path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.head: Texts = {}
+        self.objects: list[tuple[Texts, int]] = []
+        self._stack: list[str] = []
+        self._pieces: list[str] = []
+        self._line = 0
+
+    def start(self, tag: str, line: int) -> None:
+        if not self._stack and tag != "annotation":
+            raise DataError(f"{self.path}:{line}: not a Pascal VOC file (its root is <{tag[:40]}>, not <annotation>)")
+        self._stack.append(tag)
+        self._pieces, self._line = [], line
+        if self._stack[1:] == ["object"]:
+            self.objects.append(({}, line))
+
+    def text(self, piece: str) -> None:
+        self._pieces.append(piece)
+
+    def end(self) -> None:
+        in_object = self._stack[1:2] == ["object"]
+        texts = self.objects[-1][0] if in_object else self.head
+        texts.setdefault("/".join(self._stack[2 if in_object else 1 :]), ("".join(self._pieces).strip(), self._line))
+        self._stack.pop()
+        self._pieces = []
+
+    def entity(self, *_: object) -> None:
+        raise DataError(f"{self.path}: declares an XML entity; refused")
+
+
+def write(folder: Path, records: Iterable[ImageRecord], classes: Classes) -> Counter[str]:
+    """Write `{stem}.xml` for each record. Regions without a class, and ids, are not held.
+
+    Returns:
+        What could not be held, counted.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lost: Counter[str] = Counter()
+    for record in records:
+        kept = record.select(record.labels != NO_CLASS)
+        if len(kept) < len(record):
+            lost["ignored regions without a class (VOC cannot hold them)"] += len(record) - len(kept)
+        (folder / f"{Path(record.file_name).stem}.xml").write_text(_document(kept, classes), encoding="utf-8")
+    return lost
+
+
+def _document(record: ImageRecord, classes: Classes) -> str:
+    objects = "".join(_object(record, row, classes) for row in range(len(record)))
+    size = f"<width>{record.width}</width><height>{record.height}</height><depth>3</depth>"
+    return (
+        f"<annotation>\n  <filename>{escape(record.file_name)}</filename>\n  <size>{size}</size>\n"
+        f"  <segmented>0</segmented>\n{objects}</annotation>\n"
+    )
+
+
+def _object(record: ImageRecord, row: int, classes: Classes) -> str:
+    values = {tag: int(record.attributes[c][row]) for tag, c in FLAGS.items() if c in record.attributes}
+    values["difficult"] = max(values.get("difficult", 0), int(record.ignore[row]))
+    name = escape(classes.names[record.labels[row]])
+    flags = "".join(f"<{tag}>{value}</{tag}>" for tag, value in values.items())
+    corners = zip(CORNERS, record.boxes[row].tolist(), strict=True)
+    box = "".join(f"<{tag}>{as_text(value)}</{tag}>" for tag, value in corners)
+    return f"  <object>\n    <name>{name}</name>{flags}\n    <bndbox>{box}</bndbox>\n  </object>\n"

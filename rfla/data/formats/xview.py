@@ -1,0 +1,161 @@
+"""xView: one GeoJSON of all scenes; a feature has `image_id`, `type_id` and `bounds_imcoords` "x1,y1,x2,y2" in px.
+
+Published oddities, handled and counted: types 75 and 82 mean nothing, scene 1395.tif is not there, `._*.tif` files of
+a Mac archive are no images. xView's own validation images have no public labels, so about one scene in ten, fixed by
+its name, is `val`.
+"""
+
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rfla.data.formats.coco import load_json, whole
+from rfla.data.formats.record import Classes, ImageRecord, Part, make_record, parse_numbers
+from rfla.errors import DataError
+
+TYPES = {
+    11: "Fixed-wing Aircraft", 12: "Small Aircraft", 13: "Cargo Plane", 15: "Helicopter", 17: "Passenger Vehicle",
+    18: "Small Car", 19: "Bus", 20: "Pickup Truck", 21: "Utility Truck", 23: "Truck", 24: "Cargo Truck",
+    25: "Truck w/Box", 26: "Truck Tractor", 27: "Trailer", 28: "Truck w/Flatbed", 29: "Truck w/Liquid",
+    32: "Crane Truck", 33: "Railway Vehicle", 34: "Passenger Car", 35: "Cargo Car", 36: "Flat Car", 37: "Tank car",
+    38: "Locomotive", 40: "Maritime Vessel", 41: "Motorboat", 42: "Sailboat", 44: "Tugboat", 45: "Barge",
+    47: "Fishing Vessel", 49: "Ferry", 50: "Yacht", 51: "Container Ship", 52: "Oil Tanker", 53: "Engineering Vehicle",
+    54: "Tower crane", 55: "Container Crane", 56: "Reach Stacker", 57: "Straddle Carrier", 59: "Mobile Crane",
+    60: "Dump Truck", 61: "Haul Truck", 62: "Scraper/Tractor", 63: "Front loader/Bulldozer", 64: "Excavator",
+    65: "Cement Mixer", 66: "Ground Grader", 71: "Hut/Tent", 72: "Shed", 73: "Building", 74: "Aircraft Hangar",
+    76: "Damaged Building", 77: "Facility", 79: "Construction Site", 83: "Vehicle Lot", 84: "Helipad",
+    86: "Storage Tank", 89: "Shipping container lot", 91: "Shipping Container", 93: "Pylon", 94: "Tower",
+}  # fmt: skip
+UNDEFINED = (75, 82)
+VAL_SHARE = 10  # one scene in ten
+
+
+class _Row(NamedTuple):
+    """One feature: its box (xyxy px), label, id and line."""
+
+    box: list[float]
+    label: int
+    number: int
+    line: int
+
+
+def find(source: Path) -> dict[str, Part]:
+    """Find `xView_train.geojson` and its scenes: two splits of one file, told apart by scene.
+
+    Raises:
+        DataError: There is no GeoJSON file.
+    """
+    files = [source] if source.is_file() else sorted([*source.glob("*.geojson"), *source.glob("*/*.geojson")])
+    if not files:
+        raise DataError(f"source={source}: no .geojson file")
+    root = files[0].parent
+    folders = [root / "train_images", root.parent / "train_images", root / "images", root]
+    images = tuple(folder for folder in folders if folder.is_dir())
+    return {split: Part((files[0],), images, split) for split in ("train", "val")}
+
+
+def classes(parts: Iterable[Part]) -> Classes:
+    """Return the 60 types; their category ids are xView's `type_id`."""
+    return Classes(list(TYPES.values()), list(TYPES))
+
+
+def split_of_scene(name: str) -> str:
+    """Return the split of a scene: fixed by its name, about one in ten is `val`."""
+    return "val" if zlib.crc32(name.encode()) % VAL_SHARE == 0 else "train"
+
+
+def read(part: Part, classes: Classes) -> Iterator[ImageRecord]:
+    """Read the scenes of a split, sorted by name. Features of undefined types are counted in `dropped`.
+
+    Raises:
+        DataError: With file and line, or the number of the feature: what is malformed.
+    """
+    path = part.annotations[0]
+    scenes: dict[str, list[_Row]] = {}
+    dropped: dict[str, int] = {}
+    for feature, where, line in _features(path):
+        name, row = _feature(feature, where, classes, line)
+        if part.split and split_of_scene(name) != part.split:
+            continue
+        rows = scenes.setdefault(name, [])
+        if row is None:
+            dropped[name] = dropped.get(name, 0) + 1
+        else:
+            rows.append(row)
+    keep_ids = _unique(scenes)
+    for name in sorted(scenes):
+        rows = scenes.pop(name)
+        record = make_record(
+            name,
+            str(path),
+            [row.box for row in rows],
+            [row.label for row in rows],
+            ids=[row.number for row in rows] if keep_ids else None,
+            lines=[row.line for row in rows],
+        )
+        if name in dropped:
+            record.dropped["undefined type (75 or 82)"] = dropped[name]
+        yield record
+
+
+def _unique(scenes: dict[str, list[_Row]]) -> bool:
+    seen: set[int] = set()
+    numbers = [row.number for rows in scenes.values() for row in rows]
+    seen.update(numbers)
+    return len(seen) == len(numbers) and min(numbers, default=0) >= 0
+
+
+def _features(path: Path) -> Iterator[tuple[dict[str, Any], str, int]]:
+    """Yield features: line by line where each has its own line, as in the published file of 1 GB; else all at once."""
+    if _has_lines(path):
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for number, line in enumerate(file, 1):
+                text = line.strip().rstrip(",")
+                if text.startswith("{") and '"Feature"' in text:
+                    yield _parse(text, f"{path}:{number}"), f"{path}:{number}", number
+        return
+    content = load_json(path)
+    features = content.get("features") if isinstance(content, dict) else None
+    if not isinstance(features, list):
+        raise DataError(f"{path}: not a GeoJSON file: no list 'features'")
+    for row, feature in enumerate(features):
+        yield feature, f"{path}: features[{row}]", 0
+
+
+def _has_lines(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            head = file.read(65536)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    complete = head.splitlines()[:-1]
+    lines = [line.strip().rstrip(",") for line in complete if '"Feature"' in line]
+    return bool(lines) and lines[0].startswith("{") and lines[0].endswith("}") and not lines[0].endswith("]}")
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DataError(f"{where}: not valid JSON ({error})") from None
+
+
+def _feature(feature: Any, where: str, classes: Classes, line: int) -> tuple[str, _Row | None]:
+    """Return the scene of a feature and its box; None for an undefined type."""
+    properties = feature.get("properties") if isinstance(feature, dict) else None
+    if not isinstance(properties, dict):
+        raise DataError(f"{where}: a feature has no properties")
+    name = properties.get("image_id")
+    if not isinstance(name, str) or not name:
+        raise DataError(f"{where}: image_id must be a text such as '5.tif', not {name!r:.60}")
+    kind = whole(properties, "type_id", where)
+    if kind in UNDEFINED:
+        return name, None
+    bounds = properties.get("bounds_imcoords")
+    fields = bounds.split(",") if isinstance(bounds, str) else []
+    if len(fields) != 4:
+        raise DataError(f"{where}: bounds_imcoords must be 'x1,y1,x2,y2', not {bounds!r:.60}")
+    number = whole(properties, "feature_id", where) if properties.get("feature_id") is not None else -1
+    return name, _Row(parse_numbers(fields, where), classes.label_of_id(kind, where), number, line)
