@@ -1,9 +1,8 @@
 """From a checked `ModelConfig` to the parts of a one-stage detector. The config object stops here."""
 
-from rfla.assign.hierarchical import HierarchicalAssigner
-from rfla.assign.receptive_field import resnet_receptive_fields
+from rfla.assign import ATSSAssigner, HierarchicalAssigner, PointsAssigner, resnet_receptive_fields
+from rfla.assign.points import FCOS_RANGES
 from rfla.cfg.model_schema import ModelConfig
-from rfla.errors import ConfigError
 from rfla.models.backbones.resnet import ResNet
 from rfla.models.fcos import FCOS, Assigner
 from rfla.models.heads.fcos import FCOSHead
@@ -33,11 +32,22 @@ def build_neck(config: ModelConfig, in_channels: list[int]) -> FPN:
 
 
 def receptive_fields(config: ModelConfig) -> list[float]:
-    """Full side (px) of the theoretical receptive field of each pyramid level, finest first."""
+    """Full side (px) of the theoretical receptive field of each pyramid level, finest first.
+
+    ATSS ranks square anchors in their place, 8 strides wide (arXiv 1912.02424, section 4).
+    """
+    if config.assigner.name == "atss":
+        first = config.neck.start_level
+        return [8.0 * 2 ** (first + level) for level in range(config.neck.levels)]
     network = config.backbone.name if config.assigner.fields == "backbone" else "resnet50"
     first = config.neck.start_level
     levels = range(first, first + config.neck.levels)
     return [float(side) for side in resnet_receptive_fields(int(network.removeprefix("resnet")), levels)]
+
+
+def prior_fraction(config: ModelConfig) -> float:
+    """Share of a receptive field that is effective; 1 for the anchors of ATSS."""
+    return 1.0 if config.assigner.name == "atss" else config.assigner.fraction
 
 
 def build_hierarchical(config: ModelConfig) -> HierarchicalAssigner:
@@ -57,7 +67,17 @@ def build_point_assigner(config: ModelConfig) -> Assigner:
     """Assigner of a detector that predicts from points."""
     if config.assigner.name == "rfla":
         return build_hierarchical(config)
-    raise ConfigError(f"assigner={config.assigner.name} is not there yet for {config.detector}")
+    if config.assigner.name == "atss":
+        return ATSSAssigner(topk=config.assigner.atss_topk)
+    radius = config.assigner.center_radius
+    return PointsAssigner(_regress_ranges(config.neck.levels), center_sampling=radius > 0, center_radius=radius)
+
+
+def _regress_ranges(levels: int) -> list[tuple[float, float]]:
+    """The ranges of FCOS for any number of levels; the last one has no upper end."""
+    ranges = [*FCOS_RANGES[: levels - 1]] + [(64.0 * 2**level, 64.0 * 2 ** (level + 1)) for level in range(4, levels)]
+    ranges = ranges[: levels - 1]
+    return [*ranges, (ranges[-1][1] if ranges else -1.0, FCOS_RANGES[-1][1])]
 
 
 def build_fcos(config: ModelConfig, num_classes: int) -> FCOS:
@@ -73,7 +93,7 @@ def build_fcos(config: ModelConfig, num_classes: int) -> FCOS:
         build_point_assigner(config),
         num_classes=num_classes,
         receptive_fields=receptive_fields(config),
-        fraction=config.assigner.fraction,
+        fraction=prior_fraction(config),
         box_loss_kind=loss.box,
         loss_weights=(loss.cls_weight, loss.box_weight, loss.centerness_weight),
         focal=(loss.focal_alpha, loss.focal_gamma),

@@ -1,0 +1,110 @@
+"""FCOS against the records of the authors' detectors: same weights, same pyramid, head, detections, losses, gradients.
+
+One accident of the official code is re-created from outside where a record contains it: the receptive fields of the
+second image of a batch are shrunk once more (`shrunken_fields`).
+"""
+
+import json
+
+import pytest
+import torch
+
+CASES = [
+    ("fcos_p2_rfla", "fcos_p2", "rfla"),
+    ("fcos_p3_rfla", "fcos", "rfla"),
+    ("fcos_p2_base", "fcos_p2", "baseline"),
+]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=[case[0] for case in CASES])
+def detector(request, official_net, parity):
+    record, name, assigner = request.param
+    manifest, tensors = parity(f"models/{record}")
+    return official_net(record, name, assigner), {case["id"]: case for case in manifest["cases"]}, tensors
+
+
+def close(actual, expected, rtol=1e-4):
+    """Within rtol of the largest value, which is what a difference of summation order scales with."""
+    torch.testing.assert_close(actual, expected, rtol=rtol, atol=rtol * float(expected.abs().max()))
+
+
+def test_pyramid_and_head(detector, recipe):
+    net, cases, tensors = detector
+    net.eval()
+    image = recipe.recipe_image()
+    with torch.no_grad():
+        levels, raw = net.pyramid(image), net.raw(image)
+    for level, summary in zip(levels, cases["eval"]["fpn"], strict=True):
+        assert list(level.shape) == summary["shape"]
+        close(recipe.samples(level), torch.tensor(summary["sample"]))
+        assert float(level.std(correction=0)) == pytest.approx(summary["std"], rel=1e-4)
+    close(levels[3], tensors["fpn3"])
+    close(levels[4], tensors["fpn4"])
+    for ours, theirs in {"cls": "cls", "reg": "reg", "centerness": "ctr"}.items():
+        close(torch.cat([level.flatten(2) for level in raw[ours]], dim=2), tensors[f"head_{theirs}"])
+
+
+def test_detections(detector, recipe):
+    net, cases, tensors = detector
+    net.eval()
+    net.score_thr = cases["eval"]["score_thr_used"]
+    (found,) = net(recipe.recipe_image())
+    expected = tensors["det_boxes_scores"]
+    torch.testing.assert_close(found["boxes"], expected[:, :4], rtol=0, atol=1e-2)
+    torch.testing.assert_close(found["scores"], expected[:, 4], rtol=0, atol=1e-4)
+    assert found["labels"].tolist() == tensors["det_labels"].tolist()
+
+
+def test_detections_of_a_padded_image(detector, recipe):
+    net, cases, tensors = detector
+    net.eval()
+    net.score_thr = cases["eval"]["score_thr_used"]
+    padded = cases["eval"]["det_padded_rescaled"]
+    (found,) = net(recipe.recipe_image(), image_sizes=[tuple(padded["img_shape"])])
+    expected = tensors["det_padded_rescaled_boxes_scores"]
+    torch.testing.assert_close(found["boxes"] / padded["scale_factor"], expected[:, :4], rtol=0, atol=1e-2)
+    torch.testing.assert_close(found["scores"], expected[:, 4], rtol=0, atol=1e-4)
+    assert found["labels"].tolist() == tensors["det_padded_rescaled_labels"].tolist()
+
+
+@pytest.mark.parametrize("case_id", ["train_b1", "train_b2", "train_b1_padded"])
+def test_losses_and_gradients(detector, recipe, truth, case_id, shrunken_fields):
+    net, cases, _ = detector
+    case = cases[case_id]
+    net.train()
+    net.zero_grad()
+    targets = truth(case)
+    image = recipe.recipe_image(len(targets))
+    with shrunken_fields(net):
+        losses = net(image, targets)
+    for name, value in losses.items():
+        assert value.item() == pytest.approx(case["losses_raw"][name], rel=1e-4), name
+    sum(losses.values()).backward()
+    norms = {name: float(p.grad.double().norm()) for name, p in net.named_parameters() if p.requires_grad}
+    total = sum(norm**2 for norm in norms.values()) ** 0.5
+    assert total == pytest.approx(case["total_grad_l2"], rel=1e-4)
+    if "grad_l2" in case:
+        from rfla.models.mmdet import our_key
+
+        expected = {our_key(key): value for key, value in case["grad_l2"].items()}
+        assert expected.keys() == norms.keys()
+        for name, value in expected.items():
+            assert norms[name] == pytest.approx(value, rel=1e-4, abs=1e-9 * total), name
+
+
+def test_keys_and_frozen_parameters(detector, parity_dir, request):
+    from rfla.models.mmdet import our_key
+
+    net, _, _ = detector
+    record = request.node.callspec.params["detector"][0]
+    entries = json.loads((parity_dir / "models" / record / "state_dict.json").read_text())["entries"]
+    expected = {our_key(entry[0]): (tuple(entry[1]), entry[3]) for entry in entries}
+    parameters = dict(net.named_parameters())
+    found = {
+        key: (
+            tuple(value.shape),
+            "buffer" if key not in parameters else "param" if parameters[key].requires_grad else "param_frozen",
+        )
+        for key, value in net.state_dict().items()
+    }
+    assert found == expected
