@@ -104,7 +104,9 @@ class Results:
             self.orig_img, self.boxes.xyxy, self.boxes.cls, self.names, self.boxes.conf, line_width, show_labels
         )
 
-    def save(self, path: str | Path | None = None, line_width: int | None = None, show_labels: bool | None = None) -> Path:
+    def save(
+        self, path: str | Path | None = None, line_width: int | None = None, show_labels: bool | None = None
+    ) -> Path:
         """Write the picture of `plot` and return its path; by default `<image name>_pred.png` in the current directory."""
         from rfla.pictures.boxes import write_picture
 
@@ -141,7 +143,9 @@ class Results:
         """Return `summary` as JSON text."""
         return json.dumps(self.summary())
 
-    def to_coco(self, image_id: int | str | None = None, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    def to_coco(
+        self, image_id: int | str | None = None, category_ids: Sequence[int] | None = None
+    ) -> list[dict[str, Any]]:
         """Return COCO detection rows (bbox is x, y, width, height in px).
 
         Args:

@@ -25,14 +25,20 @@ class World:
         return self.rank == 0
 
 
-def join_world(device_type: str) -> World:
-    """Join the processes that `torchrun` started; alone, return a world of one."""
+def join_world(device: torch.device) -> World:
+    """Join the processes that `torchrun` started; alone, return a world of one.
+
+    Args:
+        device: What the person chose; each process of a GPU run takes the GPU of its local rank.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return World()
     world = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
+    if device.type == "cuda":
+        torch.cuda.set_device(world.local_rank)
     if not dist.is_initialized():
-        backend = "nccl" if device_type == "cuda" else "gloo"
+        backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(minutes=10))
     return world
 

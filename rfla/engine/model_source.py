@@ -3,16 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rfla.cfg import Config
 from rfla.cfg.model_schema import ModelConfig
 from rfla.errors import DataError, WeightsError
-from rfla.models.weights import load_weights
-from rfla.models.zoo import build_from_config
+from rfla.models import build_from_config
+from rfla.models.weights import build_from_metadata, load_exactly, load_weights
 
 
 @dataclass(frozen=True)
@@ -34,40 +32,26 @@ class SourceModel:
     imgsz: int | None = None
 
 
-def model_sections(cfg: Config) -> ModelConfig:
-    """Return the model's part of a run's settings."""
-    return ModelConfig.model_validate({name: getattr(cfg, name) for name in ModelConfig.model_fields})
-
-
 def is_weights(model: str | None) -> bool:
     """Whether `model=` names a weights file (as opposed to a zoo name or a model YAML)."""
     return model is not None and model.endswith(".safetensors")
 
 
-def load_trained(path: str | Path, test_settings: dict[str, Any] | None = None) -> SourceModel:
+def load_trained(path: str | Path, config: ModelConfig | None = None) -> SourceModel:
     """Rebuild a trained network from its weights file alone.
 
     Args:
         path: A .safetensors file of this package.
-        test_settings: Replacements in the `test` section, e.g. `{"score_thr": 0.25}`.
+        config: Its settings with other values where a person gave them (`conf=0.3`); the file's own by default.
 
     Raises:
         WeightsError: The file is missing, damaged, not ours, or does not fit the model that it names.
     """
-    state, metadata = load_weights(Path(path))
-    config = ModelConfig.model_validate(metadata["model"])
-    if test_settings:
-        config = config.model_copy(update={"test": config.test.model_copy(update=test_settings)})
+    state, metadata = load_weights(path)
     names = tuple(metadata["names"])
-    net = build_from_config(config, num_classes=len(names))
-    mismatch = set(net.state_dict()) ^ set(state)
-    if mismatch:
-        raise WeightsError(f"{path}: its weights do not fit the {config.detector} it names (first: {min(mismatch)})")
-    try:
-        net.load_state_dict(state)
-    except RuntimeError as error:
-        raise WeightsError(f"{path}: {str(error).splitlines()[-1].strip()}") from error
-    return SourceModel(net.eval(), config, names, imgsz=metadata.get("imgsz"))
+    net = build_from_config(config, len(names)) if config is not None else build_from_metadata(metadata)
+    load_exactly(net, state, str(path))
+    return SourceModel(net.eval(), net.config, names, imgsz=metadata.get("imgsz"))
 
 
 def fine_tune(path: str | Path, config: ModelConfig, names: Sequence[str]) -> SourceModel:
@@ -103,7 +87,9 @@ def fine_tune(path: str | Path, config: ModelConfig, names: Sequence[str]) -> So
         shown = ", ".join(anew[:6]) + (f" and {len(anew) - 6} more" if len(anew) > 6 else "")
         notes.append(f"started anew: {shown}")
     if not kept:
-        raise WeightsError(f"{path}: no weight fits model {config.detector} with {config.backbone.name}; nothing to fine-tune")
+        raise WeightsError(
+            f"{path}: no weight fits model {config.detector} with {config.backbone.name}; nothing to fine-tune"
+        )
     return SourceModel(net, config, tuple(names), tuple(notes))
 
 

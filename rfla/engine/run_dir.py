@@ -1,10 +1,16 @@
 """Directories of runs: `runs/train`, `runs/train2`, ...; each belongs to one process at a time."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from rfla.cfg import Config
+from rfla.cfg.document import to_yaml
+from rfla.engine.distributed import World, gather
 from rfla.errors import ExistingRunError
+from rfla.files import write_atomically
 
 
 def create_run_dir(project: str | Path, name: str, exist_ok: bool = False) -> Path:
@@ -31,7 +37,9 @@ def create_run_dir(project: str | Path, name: str, exist_ok: bool = False) -> Pa
             except FileExistsError:
                 number += 1
     except OSError as error:
-        raise ExistingRunError(f"cannot make the run directory {base}: {error.strerror}; choose another project=") from error
+        raise ExistingRunError(
+            f"cannot make the run directory {base}: {error.strerror}; choose another project="
+        ) from error
 
 
 def lock_run_dir(run_dir: Path) -> IO[str]:
@@ -52,11 +60,39 @@ def lock_run_dir(run_dir: Path) -> IO[str]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         handle.close()
-        raise ExistingRunError(f"another process is training into {run_dir}; give a new name= or wait for it") from error
+        raise ExistingRunError(
+            f"another process is training into {run_dir}; give a new name= or wait for it"
+        ) from error
     return handle
+
+
+@contextmanager
+def claim_run_dir(cfg: Config, world: World, default_name: str) -> Iterator[Path]:
+    """Make the run's directory (or take up the resumed one), write `args.yaml`, and hold it while the block runs."""
+    run_dir, lock = None, None
+    if world.is_main:
+        run_dir = (
+            Path(str(cfg.resume)) if cfg.resume else create_run_dir(cfg.project, cfg.name or default_name, cfg.exist_ok)
+        )
+        lock = lock_run_dir(run_dir)
+        try:
+            (run_dir / "weights").mkdir(exist_ok=True)
+            write_atomically(run_dir / "args.yaml", to_yaml(cfg))
+        except OSError as error:
+            raise ExistingRunError(f"cannot write to {run_dir}: {error.strerror}") from error
+    run_dir = gather(world, run_dir)[0]
+    assert run_dir is not None
+    try:
+        yield run_dir
+    finally:
+        if lock is not None:
+            lock.close()
+            (run_dir / ".lock").unlink(missing_ok=True)
 
 
 def latest_weights(project: str | Path) -> Path | None:
     """Return the best weights of the run under `project` that wrote weights last, or None."""
-    found = list(Path(project).glob("*/weights/best.safetensors")) or list(Path(project).glob("*/weights/last.safetensors"))
+    found = list(Path(project).glob("*/weights/best.safetensors")) or list(
+        Path(project).glob("*/weights/last.safetensors")
+    )
     return max(found, key=lambda path: path.stat().st_mtime, default=None)

@@ -59,4 +59,5 @@ def capped_warmup(warmup_iterations: int, total_iterations: int) -> int:
 
 def scaled_steps(steps: Sequence[int], recipe_epochs: int, epochs: int) -> tuple[int, ...]:
     """Move the steps of a recipe to a run of another length, in proportion: (8, 11) of 12 is (16, 22) of 24."""
-    return tuple(round(step * epochs / recipe_epochs) for step in steps)
+    moved = (max(1, round(step * epochs / recipe_epochs)) for step in steps)
+    return tuple(sorted(set(moved)))

@@ -90,7 +90,9 @@ def _add_legend(canvas: Array, labels: Array, names: Sequence[str]) -> Array:
     """Return the canvas with a strip below it: a square, the name and the count of each class present."""
     height = 22
     strip = np.full((height, canvas.shape[1], 3), 24, dtype=np.uint8)
-    counts = np.bincount(np.asarray(labels, dtype=np.int64), minlength=len(names)) if len(labels) else np.zeros(len(names))
+    counts = (
+        np.bincount(np.asarray(labels, dtype=np.int64), minlength=len(names)) if len(labels) else np.zeros(len(names))
+    )
     x = 6
     for label, count in enumerate(counts):
         if not count:

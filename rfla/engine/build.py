@@ -1,0 +1,232 @@
+"""From settings to the parts of a training run: data, network, optimiser, schedule, run directory."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+import rfla
+from rfla.cfg import Config, model_part
+from rfla.cfg.model_schema import ModelConfig
+from rfla.data import (
+    BoxIndex,
+    DataSpec,
+    DetectionDataset,
+    EvalSampler,
+    Loader,
+    TrainSampler,
+    build_augmentation,
+    build_loader,
+    load_data_spec,
+    load_index,
+)
+from rfla.engine.device import seed_everything
+from rfla.engine.distributed import World
+from rfla.engine.model_source import SourceModel, fine_tune, is_weights
+from rfla.engine.optimizer import build_optimizer, parameter_groups
+from rfla.engine.schedule import Schedule, capped_warmup
+from rfla.errors import ConfigError, DataError
+from rfla.metrics import Detections
+from rfla.models import build_from_config, load_pretrained_backbone
+
+STRIDE = 32  # px: images are padded to a multiple of it
+
+
+@dataclass
+class RunParts:
+    """Everything that a `Trainer` drives."""
+
+    world: World
+    device: torch.device
+    spec: DataSpec
+    train_index: BoxIndex
+    val_index: BoxIndex
+    train_loader: Loader
+    val_loader: Loader
+    sampler: TrainSampler
+    net: nn.Module
+    wrapped: nn.Module
+    model_config: ModelConfig
+    names: tuple[str, ...]
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    notes: list[str] = field(default_factory=list)
+    last_detections: Detections | None = None
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches that this process sees in an epoch."""
+        return -(-self.sampler.length // self.sampler.batch)
+
+    @property
+    def trainable(self) -> list[nn.Parameter]:
+        """The parameters that learn."""
+        return [parameter for parameter in self.net.parameters() if parameter.requires_grad]
+
+
+def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
+    """Build data first (the cheapest thing to be wrong), then the network, then what moves it.
+
+    Raises:
+        RflaError: Anything that the person can mend.
+    """
+    if cfg.data is None:
+        raise ConfigError(
+            "data= is missing: name a data set (data=demo), a data.yaml or a directory; it is never guessed"
+        )
+    seed_everything(cfg.seed, cfg.deterministic)
+    spec = load_data_spec(cfg.data)
+    train_index = load_index(spec, "train", for_training=True, fraction=cfg.fraction, single_cls=cfg.single_cls)
+    val_index = load_index(spec, cfg.split, single_cls=cfg.single_cls) if cfg.val else train_index
+    if train_index.names != val_index.names:
+        raise DataError(f"data={cfg.data}: train and {cfg.split} name different classes")
+    train_loader, sampler = training_loader(cfg, train_index, world, device)
+    val_loader = evaluation_loader(cfg, val_index, world, device)
+    source = source_model(cfg, train_index.names)
+    net = source.net.to(device)
+    freeze(net, cfg.freeze)
+    if device.type == "cuda":
+        net = net.to(memory_format=torch.channels_last)
+    parts = RunParts(
+        world, device, spec, train_index, val_index, train_loader, val_loader, sampler,
+        net, wrap(net, cfg, world, device), source.config, source.names,
+        optimizer=optimizer_for(net, cfg, device),
+        schedule=schedule_for(cfg, sampler),
+        notes=list(source.notes),
+    )  # fmt: skip
+    if not parts.trainable:
+        raise ConfigError(f"freeze={','.join(cfg.freeze)}: nothing is left to train")
+    return parts
+
+
+def training_loader(cfg: Config, index: BoxIndex, world: World, device: torch.device) -> tuple[Loader, TrainSampler]:
+    """Return the loader of the training split and the sampler that orders it."""
+    if cfg.batch % world.size:
+        raise ConfigError(f"batch={cfg.batch}: not a multiple of the {world.size} devices")
+    if len(index) < world.size:
+        raise DataError(f"{index.name}: {len(index)} images are too few for {world.size} devices")
+    dataset = DetectionDataset(index, cfg.imgsz, build_augmentation(cfg.aug), seed=cfg.seed, cache=cache_place(cfg))
+    sampler = TrainSampler(len(dataset), cfg.batch, cfg.seed, rank=world.rank, world=world.size)
+    return build_loader(dataset, cfg.batch, worker_count(cfg), sampler, STRIDE, device.type == "cuda"), sampler
+
+
+def evaluation_loader(cfg: Config, index: BoxIndex, world: World, device: torch.device) -> Loader:
+    """Return the loader of a split in file order, without augmentation; each process gets its share of the batches."""
+    dataset = DetectionDataset(index, cfg.imgsz, cache=cache_place(cfg))
+    sampler = EvalSampler(len(dataset), max(1, cfg.batch), world.rank, world.size)
+    return build_loader(dataset, cfg.batch, worker_count(cfg), sampler, STRIDE, device.type == "cuda")
+
+
+def worker_count(cfg: Config) -> int:
+    """Return the number of loading processes: what was asked for, but not more than there are processors."""
+    return min(cfg.workers, os.cpu_count() or 1)
+
+
+def cache_place(cfg: Config) -> Literal["ram", "disk"] | bool:
+    """Return where decoded images are kept."""
+    return False if cfg.cache == "off" else cfg.cache
+
+
+def source_model(cfg: Config, names: Sequence[str]) -> SourceModel:
+    """Return a new network with an ImageNet backbone if one can be had, or one that starts from a weights file."""
+    config = model_part(cfg)
+    if is_weights(cfg.model):
+        return fine_tune(str(cfg.model), config, names)
+    if cfg.pretrained:
+        net = build_from_config(config, num_classes=len(names))
+        if load_pretrained_backbone(net):
+            return SourceModel(net, config, tuple(names))
+    config = learn_everything(config)
+    return SourceModel(build_from_config(config, len(names)), config, tuple(names))
+
+
+def learn_everything(config: ModelConfig) -> ModelConfig:
+    """Return the settings with nothing frozen and batch norm learning, for a backbone that starts at random."""
+    backbone = config.backbone.model_copy(update={"frozen_stages": -1, "norm_eval": False, "norm_trainable": True})
+    return config.model_copy(update={"backbone": backbone})
+
+
+def freeze(net: nn.Module, prefixes: Sequence[str]) -> None:
+    """Keep the parameters whose names start with one of `prefixes` as they are.
+
+    Raises:
+        ConfigError: A prefix that no parameter has.
+    """
+    for prefix in prefixes:
+        found = [parameter for name, parameter in net.named_parameters() if name.startswith(prefix)]
+        if not found:
+            tops = sorted({name.split(".")[0] for name, _ in net.named_parameters()})
+            raise ConfigError(f"freeze={prefix}: no parameter starts so; the model's parts are {', '.join(tops)}")
+        for parameter in found:
+            parameter.requires_grad_(False)
+
+
+def wrap(net: nn.Module, cfg: Config, world: World, device: torch.device) -> nn.Module:
+    """Return the network as the training step calls it: compiled, distributed, or as it is."""
+    wrapped: nn.Module = torch.compile(net) if cfg.compile else net  # type: ignore[assignment]
+    if world.size > 1:
+        ids = [device.index] if device.type == "cuda" else None
+        wrapped = nn.parallel.DistributedDataParallel(wrapped, device_ids=ids)
+    return wrapped
+
+
+def optimizer_for(net: nn.Module, cfg: Config, device: torch.device) -> torch.optim.Optimizer:
+    """Return the optimiser of the settings."""
+    lr = cfg.lr0 * (cfg.batch * cfg.accumulate / cfg.lr_batch if cfg.lr_batch else 1.0)
+    groups = parameter_groups(net, lr, cfg.weight_decay, cfg.bias_lr_mult, cfg.bias_decay, cfg.backbone_lr_mult)
+    return build_optimizer(cfg.optimizer, groups, lr, cfg.momentum, fused=device.type == "cuda")
+
+
+def schedule_for(cfg: Config, sampler: TrainSampler) -> Schedule:
+    """Return the learning-rate schedule."""
+    batches = -(-sampler.length // sampler.batch)
+    iterations_per_epoch = -(-batches // cfg.accumulate)
+    return Schedule(
+        epochs=cfg.epochs,
+        iterations_per_epoch=iterations_per_epoch,
+        steps=cfg.lr_steps,
+        gamma=cfg.lr_gamma,
+        cosine=cfg.cos_lr,
+        final=cfg.lrf,
+        warmup_iterations=capped_warmup(cfg.warmup_iters, cfg.epochs * iterations_per_epoch),
+        warmup_ratio=cfg.warmup_ratio,
+        warmup=cfg.warmup,
+    )
+
+
+def merge_detections(shards: Sequence[Detections]) -> Detections:
+    """Join the detections of several processes; images are split among them, so nothing overlaps."""
+    if len(shards) == 1:
+        return shards[0]
+    fields = ("image_index", "boxes", "scores", "labels")
+    image_index, boxes, scores, labels = (np.concatenate([getattr(shard, name) for shard in shards]) for name in fields)
+    return Detections(image_index, boxes, scores, labels)
+
+
+def weights_metadata(
+    config: ModelConfig, names: Sequence[str], imgsz: int, figures: Mapping[str, Any], run: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what a weights file says of itself; enough to rebuild the model.
+
+    Args:
+        config: The model's settings.
+        names: Class names in the order of the outputs.
+        imgsz: Long side in px that it was trained at.
+        figures: Validation figures, if there are any.
+        run: Data, epoch and the like, for people.
+    """
+    return {
+        "format": 1,
+        "version": rfla.__version__,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": config.model_dump(mode="json"),
+        "names": list(names),
+        "imgsz": imgsz,
+        "metrics": {name: value for name, value in figures.items() if isinstance(value, int | float)},
+        "run": dict(run),
+    }
