@@ -12,6 +12,7 @@ import yaml
 
 from rfla.cfg.keys import Key, keys_of, sections_of, show
 from rfla.cfg.schema import GROUPS, Config
+from rfla.errors import ConfigError
 
 DEFAULT_YAML = Path(__file__).parent / "default.yaml"
 CONFIGURATION_MD = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -67,6 +68,21 @@ def settings_template() -> str:
         lines += ["", f"# --- {title}"]
         lines += [f"# {_yaml_line(key.name, key)}" for key in keys]
     return "\n".join(lines) + "\n"
+
+
+def write_template(path: Path | str, overwrite: bool = False) -> None:
+    """Write `settings_template()` to a new file.
+
+    Raises:
+        ConfigError: the file exists already, or cannot be written.
+    """
+    try:
+        with open(path, "w" if overwrite else "x", encoding="utf-8") as file:
+            file.write(settings_template())
+    except FileExistsError:
+        raise ConfigError(f"{path} exists already; give another one (out=my.yaml), or overwrite=true") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
 
 
 def _yaml_line(name: str, key: Key) -> str:

@@ -76,7 +76,8 @@ def unknown_key(name: str, schema: type[BaseModel]) -> str:
     """Say that there is no such key, and which ones were perhaps meant, each with its default."""
     near = suggestions(name, schema)
     if not near:
-        return f"unknown key '{show(name)}'; all keys: rfla cfg"
+        names = list(keys_of(schema))
+        return f"unknown key '{show(name)}'; all keys: {', '.join(names) if len(names) < 30 else 'rfla cfg'}"
     options = " or ".join(f"{key.name} (default {show(key.default)})" for key in near)
     return f"unknown key '{show(name)}'; did you mean {options}?"
 

@@ -162,7 +162,7 @@ def _trained_size(model: Any) -> Layer:
 
 def _require(config: Config, mode: Mode) -> None:
     """Refuse to guess what only the person can know."""
-    needs = {"train": ("model", "data"), "val": ("model", "data"), "predict": ("model", "source")}[mode]
+    needs = {"train": ("model", "data"), "val": ("data", "model"), "predict": ("source", "model")}[mode]
     advice = {
         "model": f"a zoo name ({', '.join(model_names())}), a model YAML or a .safetensors file",
         "data": "a data set (demo, aitod, ...), a data.yaml, or a directory with images/ and annotations/",

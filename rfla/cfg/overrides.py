@@ -49,7 +49,7 @@ def parse_tokens(tokens: Sequence[str], schema: type[BaseModel]) -> dict[str, An
         if not name:
             raise ConfigError(f"a key is missing before '={show(text)}'")
         key = keys.get(name)
-        if key is None and name not in sections_of(schema) and name != "cfg":
+        if key is None and name not in sections_of(schema) and not (name == "cfg" and "model" in schema.model_fields):
             raise ConfigError(unknown_key(name, schema))
         if not text:
             raise ConfigError(f"{name} needs a value{f': {example_of(key)}' if key else ''}")

@@ -1,0 +1,135 @@
+"""What can be set of the verbs that do not run a model over a data set: each has a few keys of its own."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BeforeValidator, Field
+
+from rfla.cfg.base import Names, Section
+from rfla.cfg.layers import flatten, validate
+from rfla.cfg.model_schema import AssignerConfig
+from rfla.cfg.overrides import parse_tokens
+from rfla.errors import ConfigError
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+class CompareOptions(Section):
+    """Two runs, results or prediction files side by side."""
+
+    a: str | None = Field(None, description="first run directory, results.json or predictions.json")
+    b: str | None = Field(None, description="second one")
+    data: str | None = Field(None, description="data set that predictions are judged on; left out: the one of the runs")
+    split: str = Field("val", min_length=1, description="split of the data set")
+    samples: int = Field(1000, ge=10, le=100_000, description="bootstrap draws behind the intervals")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the bootstrap")
+    out: str | None = Field(None, description="also write the comparison into this JSON file")
+    debug: bool = Field(False, description="show the full traceback of an error instead of one line")
+
+
+class ImportOptions(Section):
+    """Official MMDetection weights to a weights file of rfla."""
+
+    weights: str | None = Field(None, description="official checkpoint (.pth), read without running its pickle")
+    model: str | None = Field(None, description="zoo name or model YAML that the checkpoint is for")
+    names: Names = Field((), description="class names, where the checkpoint does not name them")
+    out: str | None = Field(None, description="file to write (.safetensors)")
+    imgsz: int = Field(800, ge=32, le=16384, description="long side in px that the model was trained at")
+    overwrite: bool = Field(False, description="replace the file if it exists")
+    debug: bool = Field(False, description="show the full traceback of an error instead of one line")
+
+
+class InfoOptions(Section):
+    """Parameters, arithmetic, memory and time of a model."""
+
+    model: str | None = Field(None, description="zoo name, model YAML, or a .safetensors file")
+    imgsz: int = Field(800, ge=32, le=16384, description="side of the square input in px")
+    classes: int = Field(8, ge=1, le=100_000, description="number of classes of a model that is not trained")
+    device: str = Field("cpu", min_length=1, description="where memory and time are measured")
+    debug: bool = Field(False, description="show the full traceback of an error instead of one line")
+
+
+class CopyOptions(Section):
+    """A settings file to start from."""
+
+    out: str = Field("default_copy.yaml", min_length=1, description="file to write")
+    overwrite: bool = Field(False, description="replace the file if it exists")
+    debug: bool = Field(False, description="show the full traceback of an error instead of one line")
+
+
+class ConvertOptions(Section):
+    """Any of the field's annotation formats to COCO JSON or YOLO text, whole or in tiles."""
+
+    format: str | None = Field(
+        None, description="format of the source: coco, yolo, voc, visdrone, dota, tinyperson, ..."
+    )
+    source: str | None = Field(None, description="directory or file to read")
+    out: str | None = Field(None, description="directory to write")
+    to: Annotated[Literal["coco", "yolo"], BeforeValidator(_lower)] = Field("coco", description="format to write")
+    tile: int = Field(0, ge=0, le=16384, description="side of the tiles in px that large images are cut into; 0: whole")
+    overlap: int = Field(200, ge=0, le=16384, description="px that neighbouring tiles share")
+    annotations: str | None = Field(None, description="aitod-xview: directory of the AI-TOD annotation files")
+    xview: str | None = Field(None, description="aitod-xview: directory of the xView scenes")
+    wo_xview: str | None = Field(None, description="aitod-xview: directory of the images that are not from xView")
+    workers: int = Field(4, ge=1, le=256, description="processes")
+    debug: bool = Field(False, description="show the full traceback of an error instead of one line")
+
+
+class InspectOptions(Section):
+    """A look at a data set before training, and at who would be positive."""
+
+    data: str | None = Field(None, description="data set: a name, a data.yaml, or a directory")
+    split: str | None = Field(None, min_length=1, description="split to look at; left out: all")
+    model: str | None = Field(None, description="also report what this model's assigner does with the boxes")
+    imgsz: int = Field(800, ge=32, le=16384, description="long side in px at which the assigner is tried")
+    assigner: AssignerConfig = Field(AssignerConfig(), description="changes to the model's assigner, for the report")
+    fix: bool = Field(False, description="write a repaired copy to out")
+    project: str = Field("runs", min_length=1, description="directory that holds the runs")
+    name: str = Field("inspect", min_length=1, description="directory of the pictures inside project")
+    out: str | None = Field(None, description="directory of the repaired copy")
+    workers: int = Field(4, ge=1, le=256, description="processes that open images")
+    debug: bool = Field(False, description="show the full traceback of an error instead of one line")
+
+
+OPTIONS: dict[str, type[Section]] = {
+    "compare": CompareOptions,
+    "convert": ConvertOptions,
+    "import": ImportOptions,
+    "inspect": InspectOptions,
+    "info": InfoOptions,
+    "copy-cfg": CopyOptions,
+}
+Options = TypeVar("Options", bound=Section)
+
+
+def load_options(tokens: Sequence[str], schema: type[Options]) -> tuple[Options, dict[str, Any]]:
+    """Read the tokens of a verb with keys of its own.
+
+    Returns:
+        The checked options, and what was given, as dotted keys.
+
+    Raises:
+        ConfigError: an unknown key or a wrong value, in one line.
+    """
+    layer = flatten(parse_tokens(tokens, schema), schema)
+    return validate(schema, layer), {name: setting.value for name, setting in layer.items()}
+
+
+def required(options: Section, verb: str, **needs: str) -> None:
+    """Refuse to go on without the named keys, saying what each is and how the verb is typed.
+
+    Args:
+        options: what the person gave.
+        verb: for the message.
+        needs: each key that must be given, with an example value.
+
+    Raises:
+        ConfigError: names the first key that is missing.
+    """
+    example = " ".join(f"{key}={value}" for key, value in needs.items())
+    for key in needs:
+        if getattr(options, key) in (None, ""):
+            description = type(options).model_fields[key].description
+            raise ConfigError(f"{key} is missing: {description}; for example: rfla {verb} {example}")

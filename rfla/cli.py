@@ -1,0 +1,278 @@
+"""The `rfla` command: verbs and key=value tokens. Each verb checks what was typed and calls one function.
+
+Nothing heavy is imported before a verb needs it: `rfla help` and `rfla version` answer without torch.
+"""
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from rfla.cfg.help_text import VERBS, explain, overview
+from rfla.errors import ConfigError, RflaError, did_you_mean
+
+if TYPE_CHECKING:
+    from rfla.cfg import Config
+
+Tokens = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...")]
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+_AS_TYPED: Any = {
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
+    "add_help_option": False,
+}
+_SYNONYMS = {
+    "-h": "help",
+    "--help": "help",
+    "-v": "version",
+    "-V": "version",
+    "--version": "version",
+    "copy_cfg": "copy-cfg",
+}
+_INTERRUPTED, _BROKEN_PIPE = 130, 141  # what a shell reports for SIGINT and SIGPIPE
+
+
+@app.command(**_AS_TYPED)
+def train(tokens: Tokens = None) -> None:
+    """Train a detector."""
+    cfg = _config(tokens, "train")
+    from rfla.engine.trainer import train
+
+    train(cfg)
+
+
+@app.command(**_AS_TYPED)
+def val(tokens: Tokens = None) -> None:
+    """Measure a trained detector, or anybody's detections."""
+    cfg = _config(tokens, "val")
+    from rfla.engine.validator import validate
+
+    validate(cfg)
+
+
+@app.command(**_AS_TYPED)
+def predict(tokens: Tokens = None) -> None:
+    """Find objects in images."""
+    cfg = _config(tokens, "predict")
+    from rfla.engine.predictor import predict
+
+    predict(cfg)
+
+
+@app.command(**_AS_TYPED)
+def compare(tokens: Tokens = None) -> None:
+    """Put two runs or prediction files side by side."""
+    from rfla.cfg.verbs import CompareOptions, load_options, required
+
+    options, _ = load_options(tokens or [], CompareOptions)
+    required(options, "compare", a="runs/val", b="runs/val2")
+    from rfla.metrics.compare import compare
+
+    print(compare(options).table())
+
+
+@app.command(**_AS_TYPED)
+def convert(tokens: Tokens = None) -> None:
+    """Bring a data set into COCO or YOLO form, whole or in tiles."""
+    from rfla.cfg.verbs import ConvertOptions, load_options, required
+
+    options, _ = load_options(tokens or [], ConvertOptions)
+    required(options, "convert", format="visdrone", out="DIR")
+    from rfla.data.convert import run_convert
+
+    run_convert(options)
+
+
+@app.command("import", **_AS_TYPED)
+def import_weights(tokens: Tokens = None) -> None:
+    """Turn official MMDetection weights into a file of rfla."""
+    from rfla.cfg.verbs import ImportOptions, load_options, required
+
+    options, _ = load_options(tokens or [], ImportOptions)
+    required(options, "import", weights="official.pth", model="faster_rcnn", out="x.safetensors")
+    from rfla.models.mmdet import import_checkpoint
+
+    print(import_checkpoint(options.weights, options.model, options.out, names=options.names or None))
+
+
+@app.command(**_AS_TYPED)
+def inspect(tokens: Tokens = None) -> int:
+    """Check a data set before training on it."""
+    from rfla.cfg.verbs import InspectOptions, load_options, required
+
+    options, _ = load_options(tokens or [], InspectOptions)
+    required(options, "inspect", data="my.yaml")
+    from rfla.data.check import inspect
+
+    return 0 if inspect(options).safe else 1
+
+
+@app.command(**_AS_TYPED)
+def info(tokens: Tokens = None) -> None:
+    """Show the size and cost of a model."""
+    from rfla.cfg.verbs import InfoOptions, load_options, required
+
+    options, _ = load_options(tokens or [], InfoOptions)
+    required(options, "info", model="fcos_p2")
+    from rfla.models.cost import cost
+
+    print(cost(options.model, options.imgsz, options.classes).table())
+
+
+@app.command(**_AS_TYPED)
+def cfg(tokens: Tokens = None) -> None:
+    """Show the settings: all defaults, or what a run would use."""
+    from rfla.cfg.document import DEFAULT_YAML, to_yaml
+
+    if tokens:
+        from rfla.cfg import Config, load_config
+        from rfla.cfg.overrides import parse_tokens
+
+        print(to_yaml(load_config(parse_tokens(tokens, Config))), end="")
+    else:
+        print(DEFAULT_YAML.read_text(encoding="utf-8"), end="")
+
+
+@app.command("copy-cfg", **_AS_TYPED)
+def copy_cfg(tokens: Tokens = None) -> None:
+    """Write a settings file to start from."""
+    from rfla.cfg.document import write_template
+    from rfla.cfg.verbs import CopyOptions, load_options
+
+    options, _ = load_options(tokens or [], CopyOptions)
+    write_template(options.out, options.overwrite)
+    print(
+        f"wrote {options.out}: uncomment what you want to change, then: rfla train cfg={options.out} model=... data=..."
+    )
+
+
+@app.command(**_AS_TYPED)
+def checks(tokens: Tokens = None) -> int:
+    """Check the installation."""
+    _no_more(tokens, "checks")
+    from rfla.checks import run_checks
+
+    report = run_checks()
+    print(report.text())
+    return 0 if report.good else 1
+
+
+@app.command(**_AS_TYPED)
+def version(tokens: Tokens = None) -> None:
+    """Print the version."""
+    _no_more(tokens, "version")
+    from rfla import __version__
+
+    print(__version__)
+
+
+@app.command("help", **_AS_TYPED)
+def show_help(tokens: Tokens = None) -> None:
+    """Explain a verb or a key."""
+    print("\n\n".join(explain(topic) for topic in tokens) if tokens else overview())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code: 0, 1 for a failed check, 2 for what the person can mend."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _survive_any_terminal()
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+        return code
+    except RflaError as error:
+        return _fail(str(error), error.exit_code, arguments)
+    except (KeyboardInterrupt, typer.Abort):
+        print("stopped", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, for example `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{place}{error.strerror or error} (debug=true shows where)", RflaError.exit_code, arguments)
+    except Exception as error:
+        error.add_note("This is a defect of rfla, not of what you typed: please report it with the lines above.")
+        raise
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if arguments[:1] == ["detect"]:  # the task word of another tool's grammar; there is one task here
+        arguments = arguments[1:]
+    verb, *tokens = arguments or ["help"]
+    later = [token for token in tokens if token in VERBS]
+    if "=" in verb and later:  # key=value VERB key=value
+        tokens = [verb, *tokens]
+        verb = tokens.pop(tokens.index(later[0]))
+    verb = _SYNONYMS.get(verb, verb)
+    if verb not in VERBS:
+        hint = did_you_mean(verb.lower().lstrip("-"), VERBS)
+        if "=" in verb:
+            hint = "; the verb comes first: rfla train key=value ..."
+        raise ConfigError(f"no verb '{verb[:60]}'{hint or '; verbs: ' + ', '.join(VERBS)}")
+    if any(token in ("-h", "--help") for token in tokens):
+        verb, tokens = "help", [verb]
+    # "--" keeps typer from reading tokens that begin with a dash: the grammar is parsed by rfla.cfg.overrides
+    code = app(args=[verb, "--", *tokens], prog_name="rfla", standalone_mode=False)
+    return code if isinstance(code, int) else 0
+
+
+def _config(tokens: Sequence[str] | None, mode: Literal["train", "val", "predict"]) -> "Config":
+    """Read the tokens into settings; without `model`, val and predict take the latest run's weights and say so."""
+    from rfla.cfg import Config, load_config
+    from rfla.cfg.overrides import parse_tokens
+
+    settings = parse_tokens(tokens or [], Config)
+    if mode != "train":
+        probe = load_config(settings)
+        named = probe.model is not None or (mode == "val" and probe.predictions is not None)
+        subject = probe.data if mode == "val" else probe.source
+        if not named and subject is not None:
+            from rfla.engine.run_dir import latest_weights
+
+            latest = latest_weights(probe.project)
+            if latest is None:
+                raise ConfigError(
+                    f"model is missing, and {probe.project} has no run with weights; for example: {_train()}"
+                )
+            print(f"model={latest} (the latest run)")
+            settings["model"] = str(latest)
+    return load_config(settings, mode=mode)
+
+
+def _train() -> str:
+    return VERBS["train"][2][0]
+
+
+def _no_more(tokens: Sequence[str] | None, verb: str) -> None:
+    rest = [token for token in tokens or [] if not _DEBUG.search(token)]
+    if rest:
+        raise ConfigError(f"'rfla {verb}' takes no settings, but got '{rest[0][:60]}'")
+
+
+_DEBUG = re.compile(r"(^|\s)-{0,2}debug(\s*=\s*true)?,?(\s|$)", re.IGNORECASE)
+
+
+def _fail(message: str, code: int, arguments: Sequence[str]) -> int:
+    """Print one line for the person (with the traceback above it if asked for) and return the exit code."""
+    if _DEBUG.search(" ".join(arguments)):
+        traceback.print_exc()
+    line = " ".join(message.split())
+    line = "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in line)
+    print(f"\033[31merror:\033[0m {line}" if _in_colour() else f"error: {line}", file=sys.stderr)
+    return code
+
+
+def _in_colour() -> bool:
+    return sys.stderr.isatty() and "NO_COLOR" not in os.environ
+
+
+def _survive_any_terminal() -> None:
+    """Write what a terminal cannot show (a Latin-1 console, a broken file name) as an escape instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
