@@ -10,6 +10,7 @@ from rfla.cfg.model_files import model_config
 from rfla.cfg.model_schema import ModelConfig
 from rfla.errors import ConfigError
 from rfla.models.backbones.pretrained import fold_input_scale
+from rfla.models.build_anchor import build_detectors, build_retinanet, build_two_stage
 from rfla.models.build_dense import build_fcos
 from rfla.models.detector import Detector
 
@@ -17,6 +18,10 @@ log = logging.getLogger("rfla")
 
 DETECTORS: dict[str, Callable[[ModelConfig, int], Detector]] = {
     "fcos": build_fcos,
+    "retinanet": build_retinanet,
+    "faster_rcnn": build_two_stage,
+    "cascade_rcnn": build_two_stage,
+    "detectors": build_detectors,
 }
 MAX_CLASSES = 10_000
 MAX_PARAMETERS = 500_000_000

@@ -1,0 +1,133 @@
+"""Region proposal network (arXiv 1506.01497): where objects may be, for the second stage.
+
+`forward` pyramid to raw predictions, `assign` anchors to boxes, `loss`, `decode` to proposals.
+Shapes: B images, L levels, P anchors over all levels, A anchors of a cell, K proposals. Boxes are xyxy px.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.ops import nms
+
+from rfla.assign import RandomSampler
+from rfla.models.blocks import init_normal
+from rfla.models.detector import ImageSizes, Losses, Raw, Target
+from rfla.models.heads.anchor import Anchors, best_candidates, take
+from rfla.ops.boxes import flatten_levels
+from rfla.ops.coding import DeltaCoder
+from rfla.ops.losses import mean_over_ranks, smooth_l1
+
+
+class RPNHead(nn.Module):
+    """One 3x3 convolution shared by the levels, then objectness and box offsets of each anchor.
+
+    Args:
+        in_channels: channels of the pyramid.
+        anchors: the anchors and their assigner.
+        sampler: picks the anchors that the loss looks at.
+        width: channels of the shared convolution.
+        beta: see `smooth_l1`; 0 is L1.
+        target_anchor_scale: targets are encoded against anchors scaled by this. The authors' assigner shrinks the
+            caller's anchors in place, so that they trained with 0.9; right is 1, as decoding takes them as they are.
+        nms_pre: candidates of each level.
+        nms_iou: overlap above which a proposal suppresses another of its level.
+        max_proposals: proposals of an image.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        anchors: Anchors,
+        sampler: RandomSampler,
+        *,
+        width: int = 256,
+        beta: float = 0.0,
+        target_anchor_scale: float = 1.0,
+        nms_pre: int = 3000,
+        nms_iou: float = 0.7,
+        max_proposals: int = 3000,
+    ) -> None:
+        super().__init__()
+        self.anchors, self.sampler, self.coder = anchors, sampler, DeltaCoder()
+        self.rpn_conv = nn.Conv2d(in_channels, width, 3, padding=1)
+        self.rpn_cls = nn.Conv2d(width, anchors.per_cell, 1)
+        self.rpn_reg = nn.Conv2d(width, anchors.per_cell * 4, 1)
+        for conv in (self.rpn_conv, self.rpn_cls, self.rpn_reg):
+            init_normal(conv)
+        self.beta, self.target_anchor_scale = beta, target_anchor_scale
+        self.nms_pre, self.nms_iou, self.max_proposals = nms_pre, nms_iou, max_proposals
+
+    def forward(self, pyramid: Sequence[Tensor]) -> Raw:
+        """Pyramid to lists per level: `objectness` (B, A, H, W) logits, `reg` (B, A * 4, H, W) encoded offsets."""
+        raw: Raw = {"objectness": [], "reg": []}
+        for level in pyramid:
+            shared = functional.relu(self.rpn_conv(level))
+            raw["objectness"].append(self.rpn_cls(shared))
+            raw["reg"].append(self.rpn_reg(shared))
+        return raw
+
+    def assign(self, raw: Raw, targets: Sequence[Target], image_sizes: ImageSizes) -> Tensor:
+        """Which box each anchor learns: (B, P) int64, -1 background, -2 ignored."""
+        return self.anchors.assign(raw["objectness"], targets, image_sizes)
+
+    def loss(self, raw: Raw, matched: Tensor, targets: Sequence[Target], seeds: Sequence[int]) -> Losses:
+        """Compute `loss_rpn_cls` (binary cross entropy) and `loss_rpn_bbox`, in float32 whatever autocast says.
+
+        Args:
+            raw: from `forward`.
+            matched: (B, P) from `assign`.
+            targets: B truths.
+            seeds: what decides the random sample of each image.
+        """
+        samples = [self.sampler(*one) for one in zip(matched, seeds, strict=True)]
+        # An image without a positive (or a negative) counts as having one, as in the authors' code.
+        total = sum(max(len(sample.positive), 1) + max(len(sample.negative), 1) for sample in samples)
+        normalizer = mean_over_ranks(torch.tensor(float(total), device=matched.device))
+        starts = [image * matched.shape[1] for image in range(len(samples))]
+        positive = torch.cat([sample.positive + start for sample, start in zip(samples, starts, strict=True)])
+        negative = torch.cat([sample.negative + start for sample, start in zip(samples, starts, strict=True)])
+        with torch.autocast(matched.device.type, enabled=False):
+            logits = flatten_levels(raw["objectness"], 1).flatten()[torch.cat([positive, negative])].float()
+            truth = torch.zeros_like(logits)
+            truth[: len(positive)] = 1
+            loss_cls = functional.binary_cross_entropy_with_logits(logits, truth, reduction="sum")
+
+            anchors = self._target_anchors(raw)[positive % matched.shape[1]]
+            own = [
+                target["boxes"][row[sample.positive]]
+                for target, row, sample in zip(targets, matched, samples, strict=True)
+            ]
+            deltas = flatten_levels(raw["reg"], 4).flatten(0, 1)[positive]
+            loss_box = smooth_l1(deltas, self.coder.encode(anchors, torch.cat(own)), self.beta).sum()
+        return {"loss_rpn_cls": loss_cls / normalizer, "loss_rpn_bbox": loss_box / normalizer}
+
+    @torch.no_grad()
+    def decode(self, raw: Raw, image_sizes: ImageSizes) -> list[Tensor]:
+        """Proposals (K, 5) of each image: box and score, best first, clipped to the image."""
+        with torch.autocast(raw["reg"][0].device.type, enabled=False):
+            grid = self.anchors.grid(raw["objectness"])
+            scores = flatten_levels(raw["objectness"], 1)[..., 0].float().sigmoid()
+            levels = best_candidates(scores, grid.level_counts, self.nms_pre)
+            index = torch.cat(levels, dim=1)  # (B, K)
+            limits = torch.tensor(image_sizes, device=scores.device)[:, None]
+            deltas = take(flatten_levels(raw["reg"], 4), index)
+            boxes = self.coder.decode(grid.boxes[index], deltas, limits)  # (B, K, 4)
+            scores = scores.gather(1, index)
+            counts = [level.shape[1] for level in levels]
+            return [self._suppress(*one, counts) for one in zip(boxes, scores, strict=True)]
+
+    def _target_anchors(self, raw: Raw) -> Tensor:
+        """Anchors (P, 4) that targets are encoded against."""
+        grid = self.anchors.grid(raw["objectness"])
+        return grid.boxes if self.target_anchor_scale == 1 else grid.scaled(self.target_anchor_scale).boxes
+
+    def _suppress(self, boxes: Tensor, scores: Tensor, counts: list[int]) -> Tensor:
+        """Suppress within each level of one image, (K, 4) boxes and (K,) scores, and merge the levels by score."""
+        proposals = []
+        for level_boxes, level_scores in zip(boxes.split(counts), scores.split(counts), strict=True):
+            kept = nms(level_boxes, level_scores, self.nms_iou)
+            proposals.append(torch.cat([level_boxes, level_scores[:, None]], dim=1)[kept])
+        merged = torch.cat(proposals)
+        return merged[merged[:, 4].argsort(descending=True, stable=True)[: self.max_proposals]]
