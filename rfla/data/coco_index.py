@@ -14,6 +14,7 @@ from rfla.data.rows import Rows
 from rfla.errors import DataError, did_you_mean
 
 _NO_BOX = (float("nan"),) * 4
+REGION = -1  # label of a region without a class (category -1, or an unnamed 0), as in rfla.metrics; always ignored
 
 
 def read_coco_rows(path: Path, images: Path, names: tuple[str, ...]) -> Rows:
@@ -29,6 +30,7 @@ def read_coco_rows(path: Path, images: Path, names: tuple[str, ...]) -> Rows:
     """
     content = _load(path)
     ids, labels_of = _categories(path, content["categories"], names)
+    labels_of = {-1: REGION, 0: REGION} | labels_of
     entries = content["images"]
     image_ids = [_get(path, "image", entry, "id") for entry in entries]
     row_of = {identity: row for row, identity in enumerate(image_ids)}
@@ -41,6 +43,7 @@ def read_coco_rows(path: Path, images: Path, names: tuple[str, ...]) -> Rows:
     boxes = _boxes(annotations)
     label_ids = [_get(path, "annotation", entry, "category_id") for entry in annotations]
     crowd = np.array([bool(entry.get("iscrowd", 0)) for entry in annotations], bool)
+    labels = _labels(path, label_ids, labels_of)
     rows = Rows(
         source=path,
         names=names or tuple(str(entry["name"]) for entry in sorted(content["categories"], key=lambda c: c["id"])),
@@ -50,8 +53,8 @@ def read_coco_rows(path: Path, images: Path, names: tuple[str, ...]) -> Rows:
         image_hw=[],
         image_index=_image_rows(path, annotations, row_of),
         boxes=boxes,
-        labels=_labels(path, label_ids, labels_of),
-        ignore=np.array([bool(entry.get("ignore", 0)) for entry in annotations], bool),
+        labels=labels,
+        ignore=np.array([bool(entry.get("ignore", 0)) for entry in annotations], bool) | (labels == REGION),
         crowd=crowd,
         area=_areas(annotations, boxes),
     )

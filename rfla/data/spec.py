@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from rfla.data.obtain import missing_dataset_message
 from rfla.errors import DataError, did_you_mean
 
 INFO_KEYS = frozenset(
@@ -91,13 +92,7 @@ class DataSpec:
 
     def missing(self, what: Path) -> DataError:
         """The error for files that are not there: which, and how to obtain them when the YAML says so."""
-        text = f"data={self.name}: {what} does not exist"
-        obtain = str(self.info.get("obtain", "")).rstrip()
-        if not obtain:
-            return DataError(text + "; set `path:` in the data YAML or the directory RFLA_DATASETS")
-        command = str(self.info.get("command", "")).replace("{path}", str(self.root))
-        then = f"\nthen: {command}" if command else ""
-        return DataError(f"{text}. How to obtain it:\n{obtain}{then}")
+        return DataError(missing_dataset_message(self.name, self.root, what, self.info))
 
 
 def dataset_directories() -> list[Path]:

@@ -2,8 +2,8 @@
 
 What goes round unharmed: ids of images, annotations and categories, `iscrowd`, `ignore`, `area` where it is possible,
 quadrangles (in `segmentation`), and under `attributes` what only some formats know. Masks are not kept: this is
-detection. A region without a class (VisDrone's ignored regions) is written once for each class, `iscrowd` 1, because
-that is how every COCO evaluator leaves it out; `attributes.region` ties the copies together for reading.
+detection. A region without a class (VisDrone's ignored regions) has category -1, which `categories` does not name:
+`rfla.metrics` knows it, other evaluators pass over it.
 """
 
 import json
@@ -22,6 +22,7 @@ from rfla.errors import DataError
 
 CARRIED = ("truncation", "occlusion", "difficult", "category")  # whole numbers, under `attributes` of an annotation
 FLAGS = ("ignore",)
+REGION_ID = -1  # category id of a region without a class; 0 is read as one too where no category has it
 Entry = Mapping[str, Any]
 
 
@@ -174,7 +175,7 @@ def records(
             _annotation(annotations[index], f"{path}: annotations[{index}]", classes, flags, regions)
             for index in rows_of[ids[row]]
         ]
-        record = _image(entry, f"{path}: images[{row}]", path, _merge_regions(parsed), keep_ids)
+        record = _image(entry, f"{path}: images[{row}]", path, parsed, keep_ids)
         record.image_id = int(ids[row]) if keep_image_ids else None
         yield record
 
@@ -214,7 +215,7 @@ def _annotation(
     entry: Entry, where: str, classes: Classes, flags: Sequence[str], regions: frozenset[int]
 ) -> dict[str, Any]:
     number = whole(entry, "category_id", where)
-    region = number in regions
+    region = number in regions or (number in (REGION_ID, 0) and number not in classes.ids)
     attributes = entry.get("attributes")
     attributes = attributes if isinstance(attributes, dict) else {}
     x, y, w, h = four_numbers(entry.get("bbox"), where)
@@ -226,7 +227,6 @@ def _annotation(
         "id": entry.get("id"),
         "area": entry.get("area"),
         "polygon": _quadrangle(entry.get("segmentation")),
-        "region": attributes.get("region"),
         **{
             name: attributes[name]
             for name in CARRIED
@@ -253,20 +253,6 @@ def _quadrangle(value: Any) -> list[float] | None:
     if not all(isinstance(number, int | float) and abs(number) < 1e15 for number in value[0]):
         return None
     return [float(number) for number in value[0]]
-
-
-def _merge_regions(parsed: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Make one box without a class of the copies that `write` made of a region."""
-    seen: set[Any] = set()
-    merged = []
-    for box in parsed:
-        region = box["region"]
-        if region is None:
-            merged.append(box)
-        elif region not in seen:
-            seen.add(region)
-            merged.append(box | {"label": NO_CLASS, "ignore": True, "crowd": True})
-    return merged
 
 
 def _image(entry: Entry, where: str, path: Path, boxes: list[dict[str, Any]], keep_ids: bool) -> ImageRecord:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from rfla.data.formats.coco import CARRIED
+from rfla.data.formats.coco import CARRIED, REGION_ID
 from rfla.data.formats.record import NO_CLASS, Classes, ImageRecord
 
 
@@ -42,25 +42,16 @@ def _dump(value: Any) -> str:
 def _write_annotations(
     file: IO[str], records: Iterable[ImageRecord], classes: Classes, images: list[dict[str, Any]]
 ) -> None:
-    last_id, separator = 0, "\n"
-    late: list[dict[str, Any]] = []  # copies of a numbered region: their ids must not meet a kept one further on
+    next_id, separator = 1, "\n"
     for record in records:
         image_id = len(images) + 1 if record.image_id is None else record.image_id
         images.append(_image(record, image_id))
-        numbered = bool(len(record)) and int(record.ids[0]) >= 0
         for annotation in annotations_of(record, classes):
-            annotation["image_id"] = image_id
-            if numbered and annotation["id"] < 0:
-                late.append(annotation)
-                continue
-            if not numbered:
-                annotation["id"] = last_id + 1
-            last_id = max(last_id, annotation["id"])
-            file.write(separator + _dump(annotation))
+            if annotation["id"] < 0:
+                annotation["id"] = next_id
+            next_id = annotation["id"] + 1
+            file.write(separator + _dump(annotation | {"image_id": image_id}))
             separator = ",\n"
-    for number, annotation in enumerate(late, last_id + 1):
-        file.write(separator + _dump(annotation | {"id": number}))
-        separator = ",\n"
 
 
 def _image(record: ImageRecord, image_id: int) -> dict[str, Any]:
@@ -86,12 +77,9 @@ def annotations_of(record: ImageRecord, classes: Classes) -> Iterator[dict[str, 
         polygon = _polygon(record, row)
         if polygon:
             entry["segmentation"] = [polygon]
-        if label != NO_CLASS:
-            yield entry | {"category_id": classes.ids[label]} | ({"attributes": extra} if extra else {})
-            continue
-        for copy, number in enumerate(classes.ids):  # one for each class: see the head of formats/coco.py
-            first = {"id": entry["id"] if copy == 0 else -1, "category_id": number}
-            yield entry | first | {"iscrowd": 1, "ignore": 1, "attributes": extra | {"region": row}}
+        if extra:
+            entry["attributes"] = extra
+        yield entry | {"category_id": REGION_ID if label == NO_CLASS else classes.ids[label]}
 
 
 def _plain(value: float) -> float | int:
