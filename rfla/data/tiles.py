@@ -1,7 +1,7 @@
 """Cut large scenes and their boxes into tiles for training, without holding a GeoTIFF scene in memory.
 
-Windows are x1, y1, x2, y2 in px of the scene. The last tile of a row or column is shifted inwards, so that every tile has
-full size and none repeats another; a scene smaller than a tile is one tile of its own size. What a tile cuts off is
+Windows are x1, y1, x2, y2 in px of the scene. The last tile of a row or column is shifted inwards, so that every tile
+has full size and none repeats another; a scene smaller than a tile is one tile of its own size. What a tile cuts off is
 decided by the visible share of a box: at or above `keep_visible` the visible part is the box, below it the visible part
 becomes an ignored region, because its pixels are still there and are no background.
 """
@@ -207,9 +207,7 @@ def _whole(path: Path, without_rasterio: bool) -> WholeScene:
         return WholeScene(path)
     except DataError as error:
         if without_rasterio and "decompression bomb" in str(error).lower():
-            raise DataError(
-                f"{path}: too large to be decoded whole; pip install 'rfla[geo]' reads it by windows"
-            ) from None
+            raise DataError(f"{path}: too large to be decoded whole; 'rfla[geo]' reads it by windows") from None
         raise
 
 
