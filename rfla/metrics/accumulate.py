@@ -7,7 +7,7 @@ Shapes: K classes, T IoU thresholds, A size ranges, M detection limits, R = 101 
 in order of score, C_k candidates among them.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -29,8 +29,8 @@ class Curves:
 
     precision: FloatArray  # (T, R, K, A) at the highest detection limit
     recall: FloatArray  # (T, K, A, M)
-    lrp: FloatArray = field(default_factory=lambda: np.zeros(0))  # (K, A, M, 5): oLRP, Loc, FP, FN, threshold
-    boxes: FloatArray = field(default_factory=lambda: np.zeros(0))  # (K, A) number of true boxes that count
+    lrp: FloatArray  # (K, A, M, 5): oLRP, Loc, FP, FN, threshold
+    boxes: FloatArray  # (K, A) number of true boxes that count
 
 
 class _Class(NamedTuple):

@@ -59,8 +59,8 @@ class GroundTruth:
         ids = tuple(self.image_ids)
         names = tuple(self.names)
         _set(self, image_ids=ids, boxes=boxes, sides=sides, names=names)
-        _set(self, area=_sized(area, count, "area"), image_index=_sized(self.image_index, count, "image_index"))
-        _set(self, labels=_sized(self.labels, count, "labels"))
+        _set(self, area=_sized(area, count, "area"), image_index=_integers(self.image_index, count, "image_index"))
+        _set(self, labels=_integers(self.labels, count, "labels"))
         _set(self, ignore=_flags(self.ignore, count), crowd=_flags(self.crowd, count))
         _set(self, category_ids=tuple(self.category_ids) or tuple(range(1, len(names) + 1)))
         _check_range(self.image_index, 0, len(ids), "ground truth: image_index")
@@ -102,8 +102,8 @@ class Detections:
         count = len(boxes)
         scores = np.asarray(self.scores, np.float64).reshape(-1)
         _set(self, boxes=boxes, sides=sides, scores=_sized(scores, count, "scores"))
-        _set(self, image_index=_sized(self.image_index, count, "image_index"))
-        _set(self, labels=_sized(self.labels, count, "labels"))
+        _set(self, image_index=_integers(self.image_index, count, "image_index"))
+        _set(self, labels=_integers(self.labels, count, "labels"))
         bad = np.flatnonzero(np.isnan(scores))
         if len(bad):
             raise MetricError(f"detections: the score of {_which(bad)} is NaN; every detection needs a score")
@@ -155,7 +155,14 @@ def _sized(values: ArrayLike, count: int, what: str) -> NDArray[Any]:
     array = np.asarray(values)
     if len(array) != count:
         raise MetricError(f"{what}: {len(array)} values for {count} boxes")
-    return array if array.dtype.kind != "i" else array.astype(np.int64, copy=False)
+    return array
+
+
+def _integers(values: ArrayLike, count: int, what: str) -> IntArray:
+    array = _sized(values, count, what)
+    if array.size and array.dtype.kind not in "iu":
+        raise MetricError(f"{what}: {array.dtype} values; integers are needed")
+    return array.astype(np.int64, copy=False)
 
 
 def _flags(values: ArrayLike | None, count: int) -> BoolArray:

@@ -11,9 +11,10 @@ from typing import Any, Literal
 import numpy as np
 
 from rfla.errors import MetricError
-from rfla.metrics.accumulate import Curves
-from rfla.metrics.arrays import REGION, Detections, GroundTruth
+from rfla.metrics.accumulate import ABSENT, Curves
+from rfla.metrics.arrays import REGION, Detections, FloatArray, GroundTruth
 from rfla.metrics.coco_io import to_coco
+from rfla.metrics.olrp import LrpPoint
 from rfla.metrics.protocols import Protocol
 
 Engine = Literal["pycocotools", "faster-coco-eval"]
@@ -54,7 +55,20 @@ def run_reference(
     recall = np.asarray(evaluation.eval["recall"], np.float64)
     if use_categories:  # the engines sort by category id
         precision, recall = precision[:, :, gt.class_rank], recall[:, gt.class_rank]
-    return Curves(precision[..., -1], recall)
+    none = np.full((*recall.shape[1:], len(LrpPoint._fields)), ABSENT)
+    return Curves(precision[..., -1], recall, none, _count_boxes(gt, protocol, use_categories))
+
+
+def _count_boxes(gt: GroundTruth, protocol: Protocol, use_categories: bool) -> FloatArray:
+    """Return (K, A) the number of true boxes that count."""
+    assert gt.area is not None and gt.crowd is not None
+    labels = gt.labels if use_categories else np.zeros_like(gt.labels)
+    classes = len(gt.names) if use_categories else 1
+    counts = [
+        np.bincount(labels[(gt.area >= low) & (gt.area <= high) & ~gt.crowd & (gt.labels != REGION)], minlength=classes)
+        for low, high in protocol.area_ranges
+    ]
+    return np.stack(counts, axis=1).astype(np.float64)
 
 
 def gt_to_coco(gt: GroundTruth) -> dict[str, Any]:

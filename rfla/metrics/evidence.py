@@ -19,7 +19,7 @@ from rfla.metrics.arrays import REGION, BoolArray, Detections, FloatArray, Groun
 from rfla.metrics.matching import Matched, match
 from rfla.metrics.pairs import Side, find_pairs
 from rfla.metrics.protocols import Protocol
-from rfla.metrics.regions import inside_regions
+from rfla.metrics.regions import inside_regions, region_flags
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +126,8 @@ def _sort_truths(gt: GroundTruth, protocol: Protocol, use_categories: bool) -> _
     assert gt.crowd is not None and gt.ignore is not None and gt.area is not None and gt.sides is not None
     boxes = np.flatnonzero(gt.labels != REGION)
     if protocol.ignoring == "regions":
-        boxes = boxes[~inside_regions(gt, gt.image_index, gt.boxes)[boxes]]
+        dropped = region_flags(gt) | inside_regions(gt, gt.image_index, gt.boxes, gt.labels)
+        boxes = boxes[~dropped[boxes]]
     image, label = gt.image_rank[gt.image_index[boxes]], gt.labels[boxes]
     group = image * len(gt.names) + (label if use_categories else gt.class_rank[label])
     order = np.argsort(group, kind="stable")
@@ -152,7 +153,7 @@ def _sort_detections(
     image = gt.image_rank[detections.image_index]
     rows = np.argsort(image * count + gt.class_rank[detections.labels], kind="stable")
     if protocol.ignoring == "regions":
-        rows = rows[~inside_regions(gt, detections.image_index, detections.boxes)[rows]]
+        rows = rows[~inside_regions(gt, detections.image_index, detections.boxes, detections.labels)[rows]]
     rows = rows[np.argsort(-detections.scores[rows], kind="stable")]
     group = image[rows] * count + detections.labels[rows] if use_categories else image[rows]
     # one integer holds group and place in the order of scores: sorting it is several times faster than a stable argsort

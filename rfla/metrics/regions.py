@@ -11,18 +11,37 @@ MOST = 0.5
 """A box with at least this share of its area inside regions is dropped, as in the VisDrone toolkit."""
 
 
-def inside_regions(gt: GroundTruth, image_index: IntArray, boxes: FloatArray) -> BoolArray:
-    """Return (D,) True for boxes (D, 4) xyxy px that lie for the most part inside regions of their image (D,)."""
+def region_flags(gt: GroundTruth) -> BoolArray:
+    """Return (G,) True for regions: boxes of no class, and boxes both `crowd` and `ignore`.
+
+    The second form is how COCO files hold a region: once for each class that it is to be ignored for.
+    """
+    assert gt.crowd is not None and gt.ignore is not None
+    return np.asarray((gt.labels == REGION) | (gt.crowd & gt.ignore))
+
+
+def inside_regions(gt: GroundTruth, image_index: IntArray, boxes: FloatArray, labels: IntArray) -> BoolArray:
+    """Return (D,) True for boxes that lie for the most part inside regions of their image and class.
+
+    Args:
+        gt: holds the regions; one without class is of every class.
+        image_index: (D,) image of each box.
+        boxes: (D, 4) xyxy px.
+        labels: (D,).
+    """
     dropped = np.zeros(len(boxes), np.bool_)
-    regions = np.flatnonzero(gt.labels == REGION)
-    if not len(regions):
-        return dropped
-    order = np.argsort(image_index, kind="stable")
-    images = image_index[order]
-    for image in np.unique(gt.image_index[regions]):
-        rows = order[np.searchsorted(images, image, "left") : np.searchsorted(images, image, "right")]
-        of_image = gt.boxes[regions[gt.image_index[regions] == image]]
-        dropped[rows] = covered_share(boxes[rows], of_image) >= MOST
+    classes = len(gt.names)
+    flags = region_flags(gt)
+    general, of_class = np.flatnonzero(flags & (gt.labels == REGION)), np.flatnonzero(flags & (gt.labels != REGION))
+    rows = np.concatenate([np.repeat(general, classes), of_class])
+    label = np.concatenate([np.tile(np.arange(classes), len(general)), gt.labels[of_class]])
+    group_of_region = gt.image_index[rows] * classes + label
+    group = image_index * classes + labels
+    order = np.argsort(group, kind="stable")
+    ordered = group[order]
+    for one in np.unique(group_of_region):
+        inside = order[np.searchsorted(ordered, one, "left") : np.searchsorted(ordered, one, "right")]
+        dropped[inside] = covered_share(boxes[inside], gt.boxes[rows[group_of_region == one]]) >= MOST
     return dropped
 
 

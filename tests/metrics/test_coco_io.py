@@ -1,0 +1,136 @@
+"""Reading COCO files: what is accepted, and what is refused with one line that names it."""
+
+import gzip
+import json
+import math
+
+import numpy as np
+import pytest
+
+from rfla.errors import MetricError
+from rfla.metrics import Detections, GroundTruth, evaluate_boxes, read_detections, read_ground_truth
+from rfla.metrics.coco_io import to_coco
+
+
+def truths(**more):
+    base = {
+        "images": [{"id": 7, "file_name": "a.png"}, {"id": 3, "file_name": "b.png"}],
+        "categories": [{"id": 40, "name": "ship"}, {"id": 2, "name": "car"}],
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 2, "bbox": [0.1, 0, 10.2, 10], "area": 90, "iscrowd": 0},
+            {"id": 2, "image_id": 3, "category_id": 40, "bbox": [5, 5, 6, 6], "ignore": 1},
+        ],
+    }
+    return base | more
+
+
+def one(**more):
+    return [{"image_id": 7, "category_id": 2, "bbox": [0, 0, 10, 10], "score": 0.5} | more]
+
+
+def test_ground_truth_of_a_dict():
+    gt = read_ground_truth(truths())
+    assert (gt.image_ids, gt.names, gt.category_ids, gt.files) == ((7, 3), ("ship", "car"), (40, 2), ("a.png", "b.png"))
+    np.testing.assert_array_equal(gt.labels, [1, 0])
+    np.testing.assert_array_equal(gt.area, [90, 36])
+    np.testing.assert_array_equal(gt.ignore, [False, True])
+    np.testing.assert_array_equal(gt.sides[0], [10.2, 10])  # exactly as in the file
+    assert read_ground_truth(gt) is gt
+
+
+def test_files_plain_and_packed_and_back(tmp_path):
+    gt = read_ground_truth(truths())
+    dets = read_detections(one(), gt)
+    (tmp_path / "dt.json").write_text(json.dumps(to_coco(dets, gt)))
+    (tmp_path / "gt.json.gz").write_bytes(gzip.compress(json.dumps(truths()).encode()))
+    again = read_detections(tmp_path / "dt.json", read_ground_truth(str(tmp_path / "gt.json.gz")))
+    np.testing.assert_array_equal(again.boxes, dets.boxes)
+    assert to_coco(again, gt) == one(bbox=[0.0, 0.0, 10.0, 10.0])
+
+
+@pytest.mark.parametrize("ids", [(7, "7"), ("7", 7), ("a.png", "a.png")])
+def test_image_ids_as_strings(ids):
+    """Strings are accepted on either side; "7" and 7 are the same image."""
+    in_truth, in_detection = ids
+    gt = {"images": [{"id": in_truth}], "categories": [{"id": 2}], "annotations": []}
+    assert read_detections(one(image_id=in_detection), read_ground_truth(gt)).image_index.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [
+        (one(score=math.nan), r"score of detection 0 \(image 7\) is NaN"),
+        (one() + one(image_id=8), "detection 1: image_id 8 is not in the ground truth, which has 3, 7"),
+        (one(category_id=1), "detection 0: category_id 1 is not in the ground truth, which has 2, 40"),
+        (one(bbox=[0, 0, -1, 4]), "detection 0: bbox .* negative side"),
+        (one(bbox=[0, 0, math.inf, 4]), "detection 0: bbox .* not finite"),
+        (one(bbox=[0, 0, 4]), "detection 0: bbox .* is not"),
+        (one(score="high"), "detection 0: 'score' is 'high', not a number"),
+        ([{"image_id": 7, "category_id": 2, "bbox": [0, 0, 1, 1]}], "detection 0 has no 'score'"),
+        ([[1, 2, 3]], "detection 0 has no"),
+        ({"images": []}, "not COCO detections"),
+    ],
+)
+def test_wrong_detections_are_named_in_one_line(results, message):
+    with pytest.raises(MetricError, match=message) as error:
+        read_detections(results, read_ground_truth(truths()))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"annotations": []}, "not COCO ground truth"),
+        (truths(images=[{"id": 7}, {"id": 7}]), "an image id is given twice"),
+        (truths(images=[{"id": 7}]), "annotation 1: image_id 3 is not in"),
+        (truths(annotations=[{"image_id": 7, "category_id": 2}]), "annotation 0 has no 'bbox'"),
+        (truths(categories=[{"name": "ship"}]), "category 0 has no 'id'"),
+    ],
+)
+def test_wrong_ground_truth_is_named_in_one_line(data, message):
+    with pytest.raises(MetricError, match=message) as error:
+        read_ground_truth(data)
+    assert "\n" not in str(error.value)
+
+
+def test_wrong_files_are_named_in_one_line(tmp_path):
+    (tmp_path / "broken.json").write_text("[{]")
+    (tmp_path / "broken.json.gz").write_bytes(b"no gzip")
+    for name, message in (("none.json", "no such file"), ("broken.json", "not JSON"), ("broken.json.gz", "cannot be")):
+        with pytest.raises(MetricError, match=f"{name}: {message}"):
+            read_ground_truth(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Detections([0], [[0, 0, 1, 1]], [math.nan], [0]), "the score of number 0 is NaN"),
+        (lambda: Detections([0], [[0, 0, math.nan, 1]], [1], [0]), "the box of number 0 is not finite"),
+        (lambda: Detections([0], [[5, 0, 1, 1]], [1], [0]), "negative width"),
+        (lambda: Detections([0.5], [[0, 0, 1, 1]], [1], [0]), "integers are needed"),
+        (lambda: Detections([0, 1], [[0, 0, 1, 1]], [1], [0]), "image_index: 2 values for 1 boxes"),
+        (lambda: evaluate_boxes(arrays(), Detections([3], [[0, 0, 1, 1]], [1], [0])), "image_index 3 of number 0"),
+        (lambda: evaluate_boxes(arrays(), Detections([0], [[0, 0, 1, 1]], [1], [-1])), "label -1 of number 0"),
+        (lambda: arrays(names=()), "label 0"),
+        (lambda: GroundTruth((1,), [], [], [], category_ids=(1,)), "1 category ids for 0 names"),
+        (lambda: evaluate_boxes(GroundTruth((1,), [], [], []), Detections([], [], [], [])), "no class is named"),
+    ],
+)
+def test_wrong_arrays_are_named_in_one_line(make, message):
+    with pytest.raises(MetricError, match=message) as error:
+        make()
+    assert "\n" not in str(error.value)
+
+
+def arrays(**more):
+    return GroundTruth((1,), [0], [[0, 0, 1, 1]], [0], **({"names": ("a",)} | more))
+
+
+def test_no_detections_no_truth_and_no_images():
+    gt = read_ground_truth(truths())
+    nothing = Detections([], [], [], [])
+    missed = evaluate_boxes(gt, [])
+    assert (missed.ap, missed.ap_vt, missed.ar_1500, missed.olrp, missed.olrp_loc) == (0, 0, 0, 1, -1)
+    empty = read_ground_truth(truths(annotations=[]))
+    assert set(evaluate_boxes(empty, one()).figures.values()) == {-1.0}
+    assert set(evaluate_boxes(GroundTruth((), [], [], [], names=("a",)), nothing).figures.values()) == {-1.0}

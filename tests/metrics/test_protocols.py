@@ -1,0 +1,125 @@
+"""Size ranges, ignored boxes and regions of each protocol, by hand."""
+
+import numpy as np
+import pytest
+
+from rfla.errors import MetricError
+from rfla.metrics import PROTOCOLS, REGION, Detections, GroundTruth, evaluate_boxes, find_protocol
+from rfla.metrics.regions import covered_share
+
+
+def truth(boxes, labels=None, **more):
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    labels = np.zeros(len(boxes), np.int64) if labels is None else np.asarray(labels)
+    names = more.pop("names", ("a", "b"))
+    flags = {name: np.asarray(value, np.bool_) for name, value in more.items()}
+    return GroundTruth((1,), np.zeros(len(boxes), np.int64), boxes, labels, names=names, **flags)
+
+
+def found(boxes, scores, labels=None):
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    labels = np.zeros(len(boxes), np.int64) if labels is None else np.asarray(labels)
+    return Detections(np.zeros(len(boxes), np.int64), boxes, np.asarray(scores, np.float64), labels)
+
+
+TARGET = [0, 0, 10, 10]
+CORNER = [100, 100, 110, 110]  # a false positive, unless ignored
+BEFORE = {"ap50": pytest.approx(1.0)}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "figures"),
+    [
+        ("aitod", "ap ap25 ap50 ap75 ap_vt ap_t ap_s ap_m ar_100 ar_300 ar_1500 ar_vt ar_t ar_s ar_m"),
+        ("coco", "ap ap25 ap50 ap75 ap_s ap_m ap_l ar_1 ar_10 ar_100 ar_s ar_m ar_l"),
+        ("visdrone", "ap ap25 ap50 ap75 ap_vt ap_t ap_s ap_m ar_1 ar_10 ar_100 ar_500 ar_vt ar_t ar_s ar_m"),
+    ],
+)
+def test_figures_of_each_protocol(protocol, figures):
+    metrics = evaluate_boxes(truth([TARGET]), found([TARGET], [0.5]), protocol)
+    assert list(metrics.figures) == [*figures.split(), "olrp", "olrp_loc", "olrp_fp", "olrp_fn"]
+
+
+def test_ignored_box_by_protocol():
+    """A surer detection on an ignored box: AI-TOD counts the box (as its official evaluator does)."""
+    gt = truth([TARGET, CORNER], ignore=[False, True])
+    dets = found([CORNER, TARGET], [0.9, 0.8])
+    assert evaluate_boxes(gt, dets, "aitod").per_class[0]["boxes"] == 2
+    for protocol in ("visdrone", "tinyperson"):
+        metrics = evaluate_boxes(gt, dets, protocol)
+        assert metrics.per_class[0]["boxes"] == 1
+        assert metrics.ap50 == pytest.approx(1.0)
+
+
+def test_crowd_takes_any_number_and_counts_nothing():
+    """Three detections inside a crowd box of 40 px: IoU is tiny, their own area lies inside it."""
+    gt = truth([TARGET, [80, 80, 120, 120]], crowd=[False, True])
+    dets = found([CORNER, [90, 90, 100, 100], [81, 81, 91, 91], TARGET], [0.9, 0.8, 0.7, 0.6])
+    for protocol in PROTOCOLS:
+        assert evaluate_boxes(gt, dets, protocol).ap50 == pytest.approx(1.0), protocol
+
+
+def test_tinyperson_swallows_what_lies_inside_an_ignored_box_of_the_range():
+    """A detection inside an ignored giant is ignored by IoD; one inside a box that only its size ignores as well."""
+    gt = truth([TARGET, [80, 80, 160, 160]], ignore=[False, True])
+    dets = found([CORNER, TARGET], [0.9, 0.8])
+    assert evaluate_boxes(gt, dets, "tinyperson").ap50 == pytest.approx(1.0)
+    assert evaluate_boxes(gt, dets, "aitod").ap50 < 0.6
+    large = truth([TARGET, [80, 80, 160, 160]])
+    metrics = evaluate_boxes(large, dets, "tinyperson")
+    assert metrics.ap50_tiny == pytest.approx(1.0)
+    assert metrics.ap50 < 1.0
+
+
+@pytest.mark.parametrize("stored", ["one without class", "once a class"])
+def test_visdrone_drops_what_lies_in_a_region(stored):
+    """Boxes and detections of every class with half their area in a region are out; 40 percent is not enough."""
+    region, half, less = [100, 0, 200, 50], [100, 45, 110, 55], [120, 46, 130, 56]
+    if stored == "one without class":
+        gt = truth([TARGET, region, half], [0, REGION, 0])
+    else:
+        gt = truth(
+            [TARGET, region, region, half],
+            [0, 0, 1, 0],
+            crowd=[False, True, True, False],
+            ignore=[False, True, True, False],
+        )
+    dets = found([half, less, [150, 10, 160, 20], TARGET], [0.9, 0.8, 0.7, 0.6], [0, 1, 1, 0])
+    metrics = evaluate_boxes(gt, dets, "visdrone")
+    assert metrics.per_class[0]["boxes"] == 1
+    assert metrics.per_class[0]["ap50"] == pytest.approx(1.0)
+    only_less = evaluate_boxes(truth([TARGET, [300, 0, 310, 10], region], [0, 1, REGION]), dets, "visdrone")
+    # of class b, `less` stays as the only false positive: oLRP has no true positive to go by
+    assert only_less.per_class[1]["olrp"] == 1.0
+
+
+def test_covered_share_counts_overlapping_regions_once():
+    regions = np.array([[0, 0, 10, 10], [5, 0, 15, 10]], np.float64)
+    boxes = np.array([[0, 0, 20, 10], [0, 0, 10, 20], [15, 0, 20, 10], [3, 3, 3, 9]], np.float64)
+    np.testing.assert_allclose(covered_share(boxes, regions), [0.75, 0.5, 0, 0])
+
+
+def test_own_sizes_are_told_by_name():
+    gt = truth([[0, 0, 3, 3], [20, 20, 32, 32]])
+    metrics = evaluate_boxes(gt, found([[0, 0, 3, 3]], [0.5]), sizes={"needle": [0, 4], "rest": [4, None]})
+    assert metrics.ap_needle == pytest.approx(1.0)
+    assert metrics.ap_rest == 0.0
+    assert "ap_vt" not in metrics.figures
+
+
+@pytest.mark.parametrize(
+    ("protocol", "more", "message"),
+    [
+        ("aitodd", {}, "unknown protocol 'aitodd'.*did you mean 'aitod'"),
+        ("aitod", {"sizes": {"vt": [8, 8]}}, r"sizes: vt: \[8, 8\] must have 0 <= low < high"),
+        ("aitod", {"sizes": {"vt": [8]}}, r"sizes: vt: \[8\] must be \[low, high\]"),
+        ("aitod", {"sizes": {"vt": ["a", "b"]}}, "sizes: vt"),
+        ("aitod", {"sizes": {"all": [0, 8]}}, "sizes: 'all' cannot name"),
+        ("aitod", {"max_dets": []}, "max_dets"),
+        ("aitod", {"max_dets": [0, 10]}, "max_dets"),
+    ],
+)
+def test_senseless_rules_are_refused_in_one_line(protocol, more, message):
+    with pytest.raises(MetricError, match=message) as error:
+        find_protocol(protocol, **more)
+    assert "\n" not in str(error.value)
