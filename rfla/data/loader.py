@@ -7,7 +7,7 @@ same at any number of workers, and the ranks of a distributed run together see t
 import logging
 import multiprocessing
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -50,15 +50,15 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """The batch with images and targets on `device`; indices and scales stay on the CPU."""
-        targets = [
-            {key: value.to(device, non_blocking=non_blocking) for key, value in target.items()} for target in self.targets
-        ]
-        return replace(self, images=self.images.to(device, non_blocking=non_blocking), targets=targets)
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":
         """The batch in page-locked memory, for asynchronous copies."""
-        targets = [{key: value.pin_memory() for key, value in target.items()} for target in self.targets]
-        return replace(self, images=self.images.pin_memory(), targets=targets)
+        return self._mapped(Tensor.pin_memory)
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        targets = [{key: change(value) for key, value in target.items()} for target in self.targets]
+        return replace(self, images=change(self.images), targets=targets)
 
 
 class TrainSampler:
