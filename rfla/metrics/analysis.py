@@ -1,0 +1,221 @@
+"""Why the figures are what they are: curves by IoU and size, calibration, confusion, and kinds of errors.
+
+Shapes: K classes, B bins of score or size, S size ranges, R = 101 recall levels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from rfla.metrics.accumulate import ABSENT, RECALLS, accumulate
+from rfla.metrics.arrays import Detections, FloatArray, GroundTruth, IntArray
+from rfla.metrics.evidence import Evidence, gather
+from rfla.metrics.outcomes import BACKGROUND, CORRECT, IGNORED, KINDS, Outcomes, find_outcomes
+from rfla.metrics.protocols import Protocol
+from rfla.metrics.result import Metrics, mean_of, summarize
+
+CURVE_IOUS = (0.25, 0.5, 0.75, 0.9)
+OCTAVES = np.arange(1.0, 8.01, 0.25)  # middles of the sliding windows: 2 to 256 px, four an octave
+HALF_WINDOW = 0.25  # octaves on either side
+SCORE_BINS = 10
+MISSES = ("found", "badly placed", "taken for another class", "not seen")
+
+
+@dataclass(frozen=True)
+class SizeCurve:
+    """Recall and AP at IoU 0.5 against object size, in windows half an octave wide; windows without boxes left out."""
+
+    size: list[float]  # px of sqrt(area), middle of the window
+    boxes: list[int]
+    recall: list[float]  # mean over the boxes, not over classes
+    ap: list[float]  # mean over classes
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How often detections of a score are right at IoU 0.5."""
+
+    score: list[float]  # (B,) mean score of the bin, bins without detections left out
+    precision: list[float]
+    count: list[int]
+    error: float  # expected calibration error: mean distance of score and precision, weighted by count
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All that the report tells beside the figures. `thresholds` are the scores at which counts are made."""
+
+    names: list[str]
+    thresholds: list[float]  # (K,) the oLRP-optimal score of each class
+    precision_by_iou: dict[str, list[float]]  # (R,) mean over classes
+    precision_by_size: dict[str, list[float]]  # (R,) at IoU 0.5
+    by_size: SizeCurve
+    calibration: Calibration
+    confusion: list[list[int]]  # (K + 1, K + 1) rows truth, columns detected, last one background
+    sizes: list[str]
+    detection_kinds: dict[str, list[int]]  # kind -> (S,) detections above the thresholds, by their own size
+    box_fates: dict[str, list[int]]  # fate -> (S,) true boxes, by their size
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """An evaluation with everything needed to look into it."""
+
+    gt: GroundTruth
+    detections: Detections
+    metrics: Metrics
+    analysis: Analysis
+    outcomes: Outcomes
+
+
+def study(gt: GroundTruth, detections: Detections, protocol: Protocol) -> Study:
+    """Evaluate and analyse, class by class."""
+    protocol = replace(protocol, lrp=True)  # its thresholds are the operating point
+    evidence = gather(gt, detections, protocol)
+    metrics = summarize(accumulate(evidence), protocol, gt)
+    outcomes = find_outcomes(gt, detections, evidence)
+    return Study(gt, detections, metrics, _analyse(gt, detections, evidence, metrics, outcomes), outcomes)
+
+
+def _analyse(
+    gt: GroundTruth, detections: Detections, evidence: Evidence, metrics: Metrics, outcomes: Outcomes
+) -> Analysis:
+    protocol = evidence.protocol
+    thresholds = operating_points(metrics)
+    sure = detections.scores[outcomes.det_row] >= thresholds[detections.labels[outcomes.det_row]]
+    return Analysis(
+        names=list(gt.names),
+        thresholds=[float(t) for t in thresholds],
+        precision_by_iou=_precision_by_iou(metrics),
+        precision_by_size=_precision_by_size(metrics),
+        by_size=size_curve(gt, detections, protocol),
+        calibration=calibrate(detections.scores[outcomes.det_row], outcomes),
+        confusion=confusion(gt, detections, protocol, thresholds).tolist(),
+        sizes=list(protocol.size_names[1:]),
+        detection_kinds=_kinds_by_size(detections, outcomes, sure, protocol),
+        box_fates=_fates_by_size(gt, outcomes, thresholds, protocol),
+    )
+
+
+def operating_points(metrics: Metrics) -> FloatArray:
+    """Return (K,) the score at which each class makes the least error; above all scores where it finds nothing."""
+    points = np.array([row["threshold"] for row in metrics.per_class], np.float64)
+    return np.where(np.isnan(points) | (points == ABSENT), np.inf, points)
+
+
+def size_curve(gt: GroundTruth, detections: Detections, protocol: Protocol) -> SizeCurve:
+    """Evaluate in sliding windows of size at IoU 0.5, by the same rules as the protocol's own ranges."""
+    windows = tuple((f"w{i}", 2 ** (o - HALF_WINDOW), 2 ** (o + HALF_WINDOW)) for i, o in enumerate(OCTAVES))
+    rules = replace(protocol, ious=(0.5,), extra_ious=(), sizes=windows, max_dets=protocol.max_dets[-1:], lrp=False)
+    curves = accumulate(gather(gt, detections, rules))
+    boxes = curves.boxes[:, 1:].sum(axis=0)  # (windows,)
+    found = (np.maximum(curves.recall[0, :, 1:, 0], 0) * curves.boxes[:, 1:]).sum(axis=0)
+    kept = np.flatnonzero(boxes)
+    return SizeCurve(
+        size=[float(2 ** OCTAVES[i]) for i in kept],
+        boxes=[int(boxes[i]) for i in kept],
+        recall=[float(found[i] / boxes[i]) for i in kept],
+        ap=[mean_of(curves.precision[0, :, :, i + 1]) for i in kept],
+    )
+
+
+def calibrate(scores: FloatArray, outcomes: Outcomes) -> Calibration:
+    """Compare scores (D,) with the share of correct detections in bins of equal width; ignored ones are left out."""
+    counted = outcomes.kind != IGNORED
+    score, correct = scores[counted], outcomes.kind[counted] == CORRECT
+    bins = np.clip((score * SCORE_BINS).astype(np.int64), 0, SCORE_BINS - 1)
+    count = np.bincount(bins, minlength=SCORE_BINS)
+    kept = np.flatnonzero(count)
+    mean = np.bincount(bins, score, SCORE_BINS)[kept] / count[kept]
+    precision = np.bincount(bins, correct, SCORE_BINS)[kept] / count[kept]
+    error = float(np.abs(mean - precision) @ count[kept] / max(count.sum(), 1))
+    return Calibration(mean.tolist(), precision.tolist(), count[kept].tolist(), error)
+
+
+def confusion(gt: GroundTruth, detections: Detections, protocol: Protocol, thresholds: FloatArray) -> IntArray:
+    """Return (K + 1, K + 1) how often a box of one class was found as another, at IoU 0.5 and the class thresholds.
+
+    Matched without regard to class, by score. The last row holds detections of nothing, the last column missed boxes.
+    """
+    rows = np.flatnonzero(detections.scores >= thresholds[detections.labels])
+    sides = detections.sides
+    assert sides is not None
+    sure = Detections(
+        detections.image_index[rows],
+        detections.boxes[rows],
+        detections.scores[rows],
+        detections.labels[rows],
+        sides[rows],
+    )
+    rules = replace(protocol, ious=(0.5,), extra_ious=(), sizes=(), lrp=False)
+    evidence = gather(gt, sure, rules, use_categories=False)
+    outcomes = find_outcomes(gt, sure, evidence)
+    classes = len(gt.names)
+    table = np.zeros((classes + 1, classes + 1), np.int64)
+    correct = np.zeros(len(evidence.det_row), np.int64)
+    correct[evidence.candidate] = evidence.candidate_gt
+    hits = np.flatnonzero(outcomes.kind == CORRECT)
+    label = sure.labels[evidence.det_row]
+    np.add.at(table, (gt.labels[correct[hits]], label[hits]), 1)
+    np.add.at(table[classes], label[(outcomes.kind != CORRECT) & (outcomes.kind != IGNORED)], 1)
+    missed = outcomes.asked & np.isneginf(outcomes.found_at)
+    np.add.at(table[:, classes], gt.labels[outcomes.gt_row[missed]], 1)
+    return table
+
+
+def _precision_by_iou(metrics: Metrics) -> dict[str, list[float]]:
+    indices = {iou: metrics.protocol.threshold_index(iou) for iou in CURVE_IOUS}
+    precision = metrics.curves.precision
+    return {f"{iou:g}": _mean_curve(precision[t, :, :, 0]) for iou, t in indices.items() if t is not None}
+
+
+def _precision_by_size(metrics: Metrics) -> dict[str, list[float]]:
+    at = metrics.protocol.threshold_index(0.5) or 0
+    precision = metrics.curves.precision[at]  # (R, K, A)
+    return {name: _mean_curve(precision[:, :, a]) for a, name in enumerate(metrics.protocol.size_names)}
+
+
+def _mean_curve(precision: FloatArray) -> list[float]:
+    """Return (R,) the mean over the classes (R, K) that have boxes; empty where none has."""
+    present = precision[0] > ABSENT
+    return [float(p) for p in precision[:, present].mean(axis=1)] if present.any() else []
+
+
+def _size_rows(area: FloatArray, protocol: Protocol) -> Sequence[IntArray]:
+    """Return the rows of each size range; an area on an edge belongs to both, as in the figures."""
+    return [np.flatnonzero((area >= low) & (area <= high)) for low, high in protocol.area_ranges[1:]]
+
+
+def _kinds_by_size(
+    detections: Detections, outcomes: Outcomes, sure: np.ndarray[Any, np.dtype[np.bool_]], protocol: Protocol
+) -> dict[str, list[int]]:
+    assert detections.sides is not None
+    area = detections.sides[outcomes.det_row].prod(axis=1)
+    counts = [
+        np.bincount(outcomes.kind[rows][sure[rows]], minlength=BACKGROUND + 1) for rows in _size_rows(area, protocol)
+    ]
+    return {kind: [int(count[k]) for count in counts] for k, kind in enumerate(KINDS) if k != IGNORED}
+
+
+def _fates_by_size(
+    gt: GroundTruth, outcomes: Outcomes, thresholds: FloatArray, protocol: Protocol
+) -> dict[str, list[int]]:
+    assert gt.area is not None
+    rows = outcomes.gt_row
+    own = thresholds[gt.labels[rows]]
+    lowest = thresholds.min(initial=np.inf)  # a box may be mistaken for any class
+    fate = np.select([outcomes.found_at >= own, outcomes.near_at >= own, outcomes.mistaken_at >= lowest], [0, 1, 2], 3)
+    by_size = _size_rows(gt.area[rows], protocol)
+    counts = [np.bincount(fate[r][outcomes.asked[r]], minlength=len(MISSES)) for r in by_size]
+    return {name: [int(count[k]) for count in counts] for k, name in enumerate(MISSES)}
+
+
+def recall_axis() -> list[float]:
+    """Return (R,) the recall levels of the precision curves."""
+    return [float(level) for level in RECALLS]

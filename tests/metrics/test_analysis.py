@@ -1,0 +1,117 @@
+"""Outcomes, calibration, confusion and size curves on scenes small enough to count by hand."""
+
+import json
+
+import numpy as np
+import pytest
+
+from rfla.metrics import Detections, GroundTruth, find_protocol
+from rfla.metrics.analysis import calibrate, study
+from rfla.metrics.outcomes import KINDS
+
+FAR = [500, 500, 508, 508]
+
+
+def scene():
+    """Class 0 at x = 0, 100, 200; class 1 at x = 300; a crowd of class 0 at x = 400. All 10 px wide and high."""
+    boxes = [[x, 0, x + 10, 10] for x in (0, 100, 200, 300, 400)]
+    gt = GroundTruth(
+        image_ids=(1,),
+        image_index=np.zeros(5, np.int64),
+        boxes=np.array(boxes, np.float64),
+        labels=np.array([0, 0, 0, 1, 0]),
+        crowd=np.array([False, False, False, False, True]),
+        names=("car", "ship"),
+    )
+    detections = [
+        ([0, 0, 10, 10], 0.9, 0, "correct"),
+        ([0, 0, 10, 9], 0.8, 0, "duplicate"),
+        ([100, 0, 110, 3], 0.7, 0, "localisation"),  # IoU 0.3
+        ([300, 0, 310, 10], 0.6, 0, "class"),
+        ([402, 2, 408, 8], 0.5, 0, "ignored"),
+        (FAR, 0.4, 0, "background"),
+        ([300, 0, 310, 8], 0.3, 1, "correct"),
+    ]
+    box, score, label, kinds = zip(*detections, strict=True)
+    found = Detections(np.zeros(7, np.int64), np.array(box, np.float64), np.array(score), np.array(label))
+    return gt, found, kinds
+
+
+def test_kind_of_each_detection():
+    gt, found, kinds = scene()
+    outcomes = study(gt, found, find_protocol("aitod")).outcomes
+    told = {int(row): KINDS[kind] for row, kind in zip(outcomes.det_row, outcomes.kind, strict=True)}
+    assert tuple(told[row] for row in range(7)) == kinds
+
+
+def test_scores_that_decide_the_fate_of_each_box():
+    gt, found, _ = scene()
+    outcomes = study(gt, found, find_protocol("aitod")).outcomes
+    order = np.argsort(outcomes.gt_row)
+    nothing = -np.inf
+    np.testing.assert_array_equal(outcomes.asked[order], [True, True, True, True, False])
+    np.testing.assert_array_equal(outcomes.found_at[order][:4], [0.9, nothing, nothing, 0.3])
+    np.testing.assert_array_equal(outcomes.near_at[order][:4], [nothing, 0.7, nothing, nothing])
+    np.testing.assert_array_equal(outcomes.mistaken_at[order][:4], [nothing, nothing, nothing, 0.6])
+
+
+def test_counts_at_the_optimal_scores():
+    """oLRP is best at 0.9 for cars (one of three found, no error) and at 0.3 for ships (found)."""
+    gt, found, _ = scene()
+    analysis = study(gt, found, find_protocol("aitod")).analysis
+    assert analysis.thresholds == [0.9, 0.3]
+    tiny = analysis.sizes.index("t")  # all true boxes; the ship found at 8 px high as well
+    assert {kind: counts[tiny] for kind, counts in analysis.detection_kinds.items()} == {
+        "correct": 2,
+        "duplicate": 0,
+        "class": 0,
+        "localisation": 0,
+        "background": 0,
+    }
+    assert {fate: counts[tiny] for fate, counts in analysis.box_fates.items()} == {
+        "found": 2,
+        "badly placed": 0,
+        "taken for another class": 0,
+        "not seen": 2,
+    }
+    assert analysis.confusion == [[1, 0, 2], [0, 1, 0], [0, 0, 0]]
+
+
+def test_confusion_between_classes():
+    """A ship found as a car only; the car it was taken for counts in the ship's row."""
+    gt = GroundTruth((1,), [0, 0], [[0, 0, 10, 10], [50, 0, 60, 10]], [0, 1], names=("car", "ship"))
+    found = Detections([0, 0], [[0, 0, 10, 10], [50, 0, 60, 10]], [0.4, 0.9], [0, 0])
+    assert study(gt, found, find_protocol("aitod")).analysis.confusion == [[1, 0, 0], [1, 0, 0], [0, 0, 0]]
+
+
+def test_size_curve_sees_each_size_by_itself():
+    """Boxes of 4 and 16 px, the large ones found: recall 0 in windows round 4, 1 in windows round 16."""
+    gt = GroundTruth((1,), [0, 0], [[0, 0, 4, 4], [50, 0, 66, 16]], [0, 0], names=("car",))
+    found = Detections([0], [[50, 0, 66, 16]], [0.9], [0])
+    curve = study(gt, found, find_protocol("aitod")).analysis.by_size
+    told = dict(zip(curve.size, curve.recall, strict=True))
+    assert told[4.0] == 0.0
+    assert told[16.0] == 1.0
+    assert 8.0 not in told
+    assert curve.ap[curve.size.index(16.0)] == pytest.approx(1.0)
+
+
+def test_calibration_by_hand():
+    gt, found, _ = scene()
+    outcomes = study(gt, found, find_protocol("aitod")).outcomes
+    result = calibrate(found.scores[outcomes.det_row], outcomes)
+    np.testing.assert_allclose(result.score, [0.3, 0.4, 0.6, 0.7, 0.8, 0.9])  # 0.5 lies on the crowd
+    assert result.precision == [1.0, 0.0, 0.0, 0.0, 0.0, 1.0]
+    assert result.error == pytest.approx((0.7 + 0.4 + 0.6 + 0.7 + 0.8 + 0.1) / 6)
+
+
+@pytest.mark.parametrize("empty", ["detections", "truth", "both"])
+def test_nothing_to_analyse(empty):
+    gt, found, _ = scene()
+    if empty != "detections":
+        gt = GroundTruth((1,), [], [], [], names=gt.names)
+    if empty != "truth":
+        found = Detections([], [], [], [])
+    analysis = study(gt, found, find_protocol("aitod")).analysis
+    assert json.dumps(analysis.as_dict())
+    assert sum(map(sum, analysis.confusion)) == (4 if empty == "detections" else 0)
