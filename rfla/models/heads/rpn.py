@@ -94,7 +94,7 @@ class RPNHead(nn.Module):
             truth[: len(positive)] = 1
             loss_cls = functional.binary_cross_entropy_with_logits(logits, truth, reduction="sum")
 
-            anchors = self._target_anchors(raw)[positive % matched.shape[1]]
+            anchors = self.target_anchors(raw)[positive % matched.shape[1]]
             own = [
                 target["boxes"][row[sample.positive]]
                 for target, row, sample in zip(targets, matched, samples, strict=True)
@@ -118,7 +118,7 @@ class RPNHead(nn.Module):
             counts = [level.shape[1] for level in levels]
             return [self._suppress(*one, counts) for one in zip(boxes, scores, strict=True)]
 
-    def _target_anchors(self, raw: Raw) -> Tensor:
+    def target_anchors(self, raw: Raw) -> Tensor:
         """Anchors (P, 4) that targets are encoded against."""
         grid = self.anchors.grid(raw["objectness"])
         return grid.boxes if self.target_anchor_scale == 1 else grid.scaled(self.target_anchor_scale).boxes

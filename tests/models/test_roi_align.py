@@ -1,0 +1,44 @@
+import pytest
+import torch
+
+from rfla.models.roi_align import RoIAlignPyramid
+
+
+def test_levels_by_hand():
+    """sqrt(area) below 112 px is the finest level, then one more for each doubling; no area is the finest too."""
+    sides = torch.tensor([0.0, 4.0, 111.0, 112.0, 223.0, 224.0, 448.0, 5000.0])
+    boxes = torch.stack([torch.zeros(8), torch.zeros(8), sides, sides], dim=1)
+    assert RoIAlignPyramid([4, 8, 16, 32]).levels(boxes).tolist() == [0, 0, 0, 1, 1, 2, 3, 3]
+
+
+def test_a_constant_map_pools_to_its_constant():
+    pooler = RoIAlignPyramid([4, 8], size=2)
+    features = [torch.full((1, 1, 64, 64), 3.0), torch.full((1, 1, 32, 32), 7.0)]
+    rois = torch.tensor([[0.0, 10.0, 10.0, 150.0, 150.0], [0.0, 20.0, 20.0, 26.0, 30.0]])
+    assert pooler(features, rois).flatten(1).tolist() == [[7.0] * 4, [3.0] * 4]
+
+
+def test_no_rois():
+    features = [torch.zeros(1, 3, 8, 8, requires_grad=True) for _ in range(2)]
+    pooled = RoIAlignPyramid([4, 8])(features, torch.zeros(0, 5))
+    assert pooled.shape == (0, 3, 7, 7)
+    pooled.sum().backward()
+    assert all(level.grad is not None for level in features)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_pools_half_precision_features_in_float32(dtype):
+    features = [torch.rand(1, 2, 16, 16).to(dtype)]
+    rois = torch.tensor([[0.0, 3.0, 3.0, 40.0, 40.0]])
+    pooled = RoIAlignPyramid([4])(features, rois)
+    torch.testing.assert_close(pooled, RoIAlignPyramid([4])([features[0].float()], rois))
+
+
+def test_equals_the_official_extractor(parity):
+    manifest, tensors = parity("components")
+    case = next(case for case in manifest["cases"] if case["id"] == "SingleRoIExtractor")
+    pooler = RoIAlignPyramid([4, 8, 16, 32], size=7, finest_scale=case["finest_scale"])
+    rois = tensors["roi.rois"]
+    assert pooler.levels(rois[:, 1:]).tolist() == case["levels"]
+    pooled = pooler([tensors[f"roi.feat{level}"] for level in range(4)], rois)
+    torch.testing.assert_close(pooled, tensors["roi.out"], rtol=1e-5, atol=1e-5)
