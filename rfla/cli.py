@@ -216,6 +216,9 @@ def _dispatch(arguments: list[str]) -> int:
         raise ConfigError(f"no verb '{verb[:60]}'{hint or '; verbs: ' + ', '.join(VERBS)}")
     if any(token in ("-h", "--help") for token in tokens):
         verb, tokens = "help", [verb]
+    if verb in ("help", "version"):  # at once: typer's parser takes longer to load than these take to answer
+        (show_help if verb == "help" else version)(tokens)
+        return 0
     # "--" keeps typer from reading tokens that begin with a dash: the grammar is parsed by rfla.cfg.overrides
     code = app(args=[verb, "--", *tokens], prog_name="rfla", standalone_mode=False)
     return code if isinstance(code, int) else 0

@@ -15,6 +15,8 @@ import yaml
 from rfla.errors import ConfigError
 
 MAX_BYTES = 512 * 1024
+MAX_DEPTH = 20  # ours are 3 deep
+MAX_NODES = 20_000  # a data YAML with 1,000 classes has 2,000
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,24 @@ class _Refused(yaml.YAMLError):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses aliases and reads `1e-3` as a number, as YAML 1.2 does."""
+    """SafeLoader that refuses aliases and deep nesting, and reads `1e-3` as a number, as YAML 1.2 does."""
+
+    depth = nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
             raise _Refused(f"aliases (*{event.anchor}) are not read; write the value out", event.start_mark)
-        return super().compose_node(parent, index)
+        if self.depth >= MAX_DEPTH:
+            raise _Refused("nested too deeply", self.peek_event().start_mark)  # type: ignore[no-untyped-call]
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise _Refused(f"more than {MAX_NODES} entries", self.peek_event().start_mark)  # type: ignore[no-untyped-call]
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
 
 
 _EXPONENT = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
