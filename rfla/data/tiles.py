@@ -24,6 +24,7 @@ from rfla.errors import DataError
 Window = tuple[int, int, int, int]
 
 TIFF = frozenset({".tif", ".tiff"})
+_BOMB = "decompression bomb"  # what Pillow calls a picture of 179 Mpx and more
 BY_WINDOWS = 100_000_000  # px: scenes of any format from this size on are read by windows where rasterio is there
 
 
@@ -189,34 +190,41 @@ def open_scene(path: Path) -> Iterator[Scene]:
         DataError: It is no readable picture, or too large to be decoded whole and rasterio is not installed.
     """
     rasterio = _rasterio()
-    if rasterio is None or not (path.suffix.lower() in TIFF or _is_huge(path)):
-        yield _whole(path, rasterio is None)
+    if rasterio is None:
+        yield _whole(path)
+        return
+    whole = None if path.suffix.lower() in TIFF else _unless_huge(path)
+    if whole is not None:
+        yield whole
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "not georeferenced": nobody asked
         try:
             dataset = rasterio.open(path)
-        except Exception as error:
+        except Exception as error:  # rasterio wraps GDAL's many errors
             raise DataError(f"{path}: not a readable image ({str(error)[:120]})") from None
     with dataset:
         yield RasterScene(path, dataset)
 
 
-def _whole(path: Path, without_rasterio: bool) -> WholeScene:
+def _whole(path: Path) -> WholeScene:
     try:
         return WholeScene(path)
     except DataError as error:
-        if without_rasterio and "decompression bomb" in str(error).lower():
+        if _BOMB in str(error).lower():
             raise DataError(f"{path}: too large to be decoded whole; 'rfla[geo]' reads it by windows") from None
         raise
 
 
-def _is_huge(path: Path) -> bool:
+def _unless_huge(path: Path) -> WholeScene | None:
+    """Return the scene, or None where it is to be read by windows."""
     try:
-        height, width = image_size(path)
+        scene = WholeScene(path)
     except DataError as error:
-        return "decompression bomb" in str(error).lower()
-    return height * width >= BY_WINDOWS
+        if _BOMB in str(error).lower():
+            return None
+        raise
+    return scene if scene.width * scene.height < BY_WINDOWS else None
 
 
 def _rasterio() -> ModuleType | None:

@@ -1,0 +1,84 @@
+"""Where a conversion is written: beside its target first, images linked or copied, and renamed when it is whole."""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rfla.errors import DataError
+
+MARK = "convert.json"  # a directory that holds it was written by us, and may be replaced
+
+
+def check_target(out: Path, sources: Sequence[Path], exist_ok: bool) -> None:
+    """Refuse a target that holds something.
+
+    Raises:
+        DataError: `out` is a file, or is not empty and not ours to replace, or holds the source.
+    """
+    if out.exists() and not out.is_dir():
+        raise DataError(f"out={out}: is a file")
+    if out.is_dir() and any(out.iterdir()):
+        if not exist_ok:
+            raise DataError(
+                f"out={out}: is not empty; give another directory, or exist_ok=true to replace a conversion"
+            )
+        if not (out / MARK).is_file():
+            raise DataError(
+                f"out={out}: is not empty and was not written by rfla convert (no {MARK}); it is left alone"
+            )
+    for source in sources:
+        if source.resolve() == out.resolve() or out.resolve() in source.resolve().parents:
+            raise DataError(f"out={out}: holds the source {source}; give a directory outside it")
+
+
+@contextmanager
+def partial_directory(out: Path) -> Iterator[Path]:
+    """Give a new directory beside `out` that becomes `out` when the block ends well, and goes away when it does not.
+
+    What a killed run left there is removed first.
+
+    Raises:
+        DataError: Something else of that name is in the way.
+    """
+    beside = out.with_name(f"{out.name}.partial")
+    note = beside / ".rfla"
+    if beside.exists():
+        if not note.is_file():
+            raise DataError(f"{beside}: is in the way; remove it or give another out=")
+        shutil.rmtree(beside)
+    beside.mkdir(parents=True)
+    note.write_text("An unfinished conversion; safe to delete.\n", encoding="utf-8")
+    try:
+        yield beside
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    note.unlink()
+    _move_into_place(beside, out)
+
+
+def _move_into_place(beside: Path, out: Path) -> None:
+    """Rename the finished directory to `out`; an earlier conversion there makes room first and is removed last."""
+    old = out.with_name(f"{out.name}.old")
+    if out.is_dir() and any(out.iterdir()):
+        if old.exists():
+            raise DataError(f"{old}: is in the way; remove it")
+        out.rename(old)
+    elif out.is_dir():
+        out.rmdir()
+    beside.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def place_image(image: Path, target: Path) -> None:
+    """Put an image at `target`: a hard link where the file system allows, else a copy. Symbolic links are resolved."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        return
+    real = image.resolve()
+    try:
+        os.link(real, target)
+    except OSError:
+        shutil.copyfile(real, target)

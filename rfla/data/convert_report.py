@@ -1,0 +1,116 @@
+"""What a conversion did, counted: images, boxes by class and size, everything dropped or repaired with its reason."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rfla.data.formats.record import NO_CLASS, ImageRecord
+
+SIZES = (("vt", 0.0, 8.0), ("t", 8.0, 16.0), ("s", 16.0, 32.0), ("m", 32.0, float("inf")))  # px of sqrt(area)
+
+
+@dataclass
+class ConvertReport:
+    """The counts of one conversion.
+
+    Attributes:
+        out: The directory that was written.
+        target: Format that was written.
+        names: Class names in label order.
+        images: Images (or tiles) written, by split.
+        boxes: (C, 4) boxes to learn from, by class and size bin of `SIZES`.
+        ignored: (C + 1,) ignored boxes by class; the last are regions without a class.
+        dropped: Boxes or images left out, by reason.
+        repaired: Boxes or images changed, by reason.
+        examples: The first place of each reason.
+    """
+
+    out: Path
+    target: str
+    names: list[str]
+    images: Counter[str] = field(default_factory=Counter)
+    boxes: np.ndarray[Any, np.dtype[np.int64]] = field(init=False)
+    ignored: np.ndarray[Any, np.dtype[np.int64]] = field(init=False)
+    dropped: Counter[str] = field(default_factory=Counter)
+    repaired: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.boxes = np.zeros((len(self.names), len(SIZES)), np.int64)
+        self.ignored = np.zeros(len(self.names) + 1, np.int64)
+
+    def drop(self, reason: str, where: str, count: int = 1) -> None:
+        """Count what was left out, and remember the first place."""
+        self.dropped[reason] += count
+        self.examples.setdefault(reason, where)
+
+    def repair(self, reason: str, where: str, count: int = 1) -> None:
+        """Count what was changed, and remember the first place."""
+        self.repaired[reason] += count
+        self.examples.setdefault(reason, where)
+
+    def add(self, record: ImageRecord, split: str) -> None:
+        """Count a record as it is written."""
+        self.images[split] += 1
+        out = record.ignore | record.crowd | (record.labels == NO_CLASS)
+        np.add.at(self.ignored, record.labels[out], 1)  # NO_CLASS is -1: the last entry
+        boxes, labels = record.boxes[~out], record.labels[~out]
+        side = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
+        edges = [low for _, low, _ in SIZES[1:]]
+        np.add.at(self.boxes, (labels, np.searchsorted(edges, side, side="right")), 1)
+
+    @property
+    def num_boxes(self) -> int:
+        """Boxes to learn from."""
+        return int(self.boxes.sum())
+
+    def warnings(self) -> list[str]:
+        """Return what a person should look at before training."""
+        notes = []
+        if not self.num_boxes:
+            notes.append("no box to learn from: every one is ignored, crowd or dropped")
+        missing = self.dropped["images that are not there"]
+        if missing > sum(self.images.values()):
+            notes.append("most images were not found: is source= the right directory?")
+        return notes
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as plain data, for convert.json."""
+        bins = [name for name, _, _ in SIZES]
+        return {
+            "target": self.target,
+            "images": dict(self.images),
+            "boxes": {
+                n: dict(zip(bins, row.tolist(), strict=True)) for n, row in zip(self.names, self.boxes, strict=True)
+            },
+            "ignored": dict(zip([*self.names, "(no class)"], self.ignored.tolist(), strict=True)),
+            "dropped": dict(self.dropped),
+            "repaired": dict(self.repaired),
+            "first": self.examples,
+        }
+
+    def table(self) -> str:
+        """Return the summary as text."""
+        wide = max([len(name) for name in self.names] + [10])
+        head = "".join(f"{title:>10}" for title in ["boxes", *(name for name, _, _ in SIZES), "ignored"])
+        lines = [f"{'class':<{wide}}{head}"]
+        for label, name in enumerate(self.names):
+            lines.append(_row(name, wide, self.boxes[label], self.ignored[label]))
+        if self.ignored[-1]:
+            lines.append(_row("(no class)", wide, np.zeros(len(SIZES), np.int64), self.ignored[-1]))
+        lines.append(_row("all", wide, self.boxes.sum(axis=0), self.ignored.sum()))
+        images = ", ".join(f"{split} {count:,}" for split, count in self.images.items())
+        lines.append(f"images: {images or 'none'}    sizes: vt < 8 px, t < 16, s < 32, m from 32 (sides of squares)")
+        for verb, counts in (("dropped", self.dropped), ("repaired", self.repaired)):
+            for reason, count in counts.most_common():
+                first = f" (first: {self.examples[reason]})" if reason in self.examples else ""
+                lines.append(f"{verb} {count:,}: {reason}{first}")
+        lines += [f"warning: {note}" for note in self.warnings()]
+        return "\n".join([*lines, f"written to {self.out}"])
+
+
+def _row(name: str, wide: int, bins: np.ndarray[Any, np.dtype[np.int64]], ignored: Any) -> str:
+    return f"{name:<{wide}}{int(bins.sum()):>10,}" + "".join(f"{count:>10,}" for count in bins) + f"{int(ignored):>10,}"

@@ -1,0 +1,207 @@
+"""The steps between reading and writing a data set: find images, check sizes, clean boxes, cut tiles, place images."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rfla.data.convert_place import place_image
+from rfla.data.convert_report import ConvertReport
+from rfla.data.formats import Format
+from rfla.data.formats.images import ImageFinder, clean_name
+from rfla.data.formats.record import NO_CLASS, Classes, ImageRecord, Part
+from rfla.data.images import Image, write_image
+from rfla.data.tiles import Scene, Window, cut, keeps_empty, open_scene, plan_windows
+from rfla.errors import DataError
+
+
+BORDER = 0.01  # px over the border that is rounding (YOLO's six digits), clipped without a word
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one conversion was asked for (see `rfla.data.convert.convert`), its directory and its counts."""
+
+    to: str
+    tile: int
+    overlap: int
+    keep_visible: float
+    empty_tiles: float
+    workers: int
+    folder: Path
+    report: ConvertReport
+
+
+def convert_records(job: Job, kind: Format, part: Part, split: str, classes: Classes) -> Iterator[ImageRecord]:
+    """Yield the records of a split as they are to be written; their images are in place."""
+    finder = ImageFinder(part.images)
+    taken: dict[str, Path] = {}
+    with ThreadPoolExecutor(job.workers) as pool:
+        for record in kind.read(part, classes):
+            for reason, count in record.dropped.items():
+                job.report.drop(reason, record.where, count)
+            image = finder.find(record.file_name)
+            if image is None:
+                _leave_out(job, record, "images that are not there", f"{record.file_name} of {record.where}")
+                continue
+            record.file_name = _output_name(record, image, taken, job.to)
+            try:
+                with _opened(image) as scene:
+                    yield from _pieces(job, record, image, scene, split, pool)
+            except _UnreadableImage as error:
+                _leave_out(job, record, "images that cannot be read", str(error))
+
+
+def _leave_out(job: Job, record: ImageRecord, reason: str, where: str) -> None:
+    job.report.drop(reason, where)
+    if len(record):
+        job.report.drop(f"boxes of {reason}", record.place(0), len(record))
+
+
+@contextmanager
+def _opened(image: Path) -> Iterator[Scene]:
+    with ExitStack() as stack:
+        try:
+            scene = stack.enter_context(open_scene(image))
+        except DataError as error:
+            raise _UnreadableImage(str(error)) from None
+        yield scene
+
+
+class _UnreadableImage(Exception):
+    """An image that is left out, with its boxes; the message says which and why."""
+
+
+def _output_name(record: ImageRecord, image: Path, taken: dict[str, Path], to: str) -> str:
+    """Return the image's name below `images/{split}`.
+
+    Raises:
+        DataError: Two images would get one name, or one image two label files.
+    """
+    relative = clean_name(record.file_name)
+    parts = [part for part in relative.parent.parts if part.lower() != "images"]
+    name = "/".join([*parts, image.name])
+    first = taken.setdefault(name, image)
+    if first is not image and record.window is None and (to != "coco" or not first.samefile(image)):
+        raise DataError(f"{record.where}: {image} and {first} would both become images/{name}; rename one of them")
+    return name
+
+
+def _pieces(
+    job: Job, record: ImageRecord, image: Path, scene: Scene, split: str, pool: ThreadPoolExecutor
+) -> Iterator[ImageRecord]:
+    folder = job.folder / "images" / split
+    frame = record.window or (0, 0, scene.width, scene.height)  # what the record is about, in px of the picture
+    _check_size(job, record, frame, scene)
+    record = clean(record, job.report)
+    if not job.tile and record.window is None:
+        place_image(image, folder / record.file_name)
+        job.report.add(record, split)
+        yield record
+        return
+    windows = plan_windows(record.width, record.height, job.tile, job.overlap) if job.tile else [_whole(record)]
+    pending: list[Future[None]] = []
+    for window in windows:
+        piece = _piece(record, window, frame, job.keep_visible)
+        if job.tile and not _has_objects(piece) and not keeps_empty(piece.file_name, job.empty_tiles):
+            job.report.drop("tiles without objects (empty_tiles)", f"{image} at {piece.window}")
+            continue
+        pixels = _pixels(scene, piece.window or window)
+        (folder / piece.file_name).parent.mkdir(parents=True, exist_ok=True)
+        pending.append(pool.submit(write_image, folder / piece.file_name, pixels))
+        if len(pending) >= 2 * job.workers:  # a bound, so that no scene piles up in memory
+            pending.pop(0).result()
+        job.report.add(piece, split)
+        yield piece
+    for future in pending:
+        future.result()
+
+
+def _pixels(scene: Scene, window: Window) -> Image:
+    try:
+        return scene.read(window)
+    except DataError as error:
+        raise _UnreadableImage(str(error)) from None
+
+
+def _whole(record: ImageRecord) -> Window:
+    return (0, 0, record.width, record.height)
+
+
+def _piece(record: ImageRecord, window: Window, frame: Window, keep_visible: float) -> ImageRecord:
+    """Cut a window out of a record; `frame` is where the record lies in its picture, and names the piece."""
+    left, top = frame[0], frame[1]
+    piece = cut(record, window, keep_visible)
+    x1, y1, x2, y2 = window
+    piece.window = (x1 + left, y1 + top, x2 + left, y2 + top)
+    if record.window is not None and window == _whole(record):  # a tile of the source itself: nothing was cut
+        piece.ids, piece.image_id = record.ids, record.image_id
+    stem = clean_name(record.file_name)
+    piece.file_name = str(stem.with_name(f"{stem.stem}__{piece.window[0]}_{piece.window[1]}.png"))
+    return piece
+
+
+def _has_objects(record: ImageRecord) -> bool:
+    return bool((~record.ignore & (record.labels != NO_CLASS)).any())
+
+
+def _check_size(job: Job, record: ImageRecord, frame: Window, scene: Scene) -> None:
+    """Set the size that the boxes refer to; a stated size that is not the file's is corrected and counted."""
+    if frame[2] > scene.width or frame[3] > scene.height:
+        raise DataError(
+            f"{record.where}: tile {frame} of {record.file_name} is not inside its {scene.width} x {scene.height} px"
+        )
+    size = (frame[2] - frame[0], frame[3] - frame[1])
+    if record.width and record.height and size != (record.width, record.height):
+        stated = f"{record.file_name}: {record.width} x {record.height} stated, {size[0]} x {size[1]} in the file"
+        if size == (record.height, record.width) and size[0] != size[1]:
+            raise _UnreadableImage(f"{stated}: turned by EXIF after it was annotated?")
+        job.report.repair("image sizes that differ from the file's: the file's taken", stated)
+    record.width, record.height = size
+
+
+def clean(record: ImageRecord, report: ConvertReport) -> ImageRecord:
+    """Drop boxes that are none and clip the others to the image; every one is counted.
+
+    Args:
+        record: With its true size.
+        report: Where to count.
+    """
+    sides = record.boxes[:, 2:] - record.boxes[:, :2]
+    low, high = np.zeros(4), np.array([record.width, record.height] * 2, np.float64)
+    clipped = np.clip(record.boxes, low, high)
+    outside = ((clipped[:, 2:] - clipped[:, :2]) <= 0).any(axis=1)
+    keep = np.ones(len(record), np.bool_)
+    for reason, bad in (
+        ("boxes of negative size", (sides < 0).any(axis=1)),
+        ("boxes without width or height", (sides == 0).any(axis=1)),
+        ("boxes outside their image", outside),
+    ):
+        rows = np.flatnonzero(bad & keep)
+        if len(rows):
+            report.drop(reason, record.place(int(rows[0])), len(rows))
+            keep[rows] = False
+    over = np.flatnonzero(keep & (np.abs(clipped - record.boxes) > BORDER).any(axis=1))
+    if len(over):
+        report.repair("boxes over the border of their image: clipped", record.place(int(over[0])), len(over))
+        if "area" in record.attributes:
+            record.attributes["area"][over] = np.nan
+    record.boxes = np.where(keep[:, None], clipped, record.boxes)
+    _count_areas(record, keep, report)
+    return record if keep.all() else record.select(keep)
+
+
+def _count_areas(record: ImageRecord, keep: np.ndarray[Any, np.dtype[np.bool_]], report: ConvertReport) -> None:
+    if "area" not in record.attributes:
+        return
+    area = record.attributes["area"]
+    most = (record.boxes[:, 2:] - record.boxes[:, :2]).prod(axis=1) * (1 + 1e-6)
+    wrong = np.flatnonzero(keep & np.isfinite(area) & ((area <= 0) | (area > most)))
+    if len(wrong):
+        report.repair(
+            "stated areas that their box cannot hold: width x height taken", record.place(int(wrong[0])), len(wrong)
+        )
