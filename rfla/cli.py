@@ -76,15 +76,15 @@ def compare(tokens: Tokens = None) -> None:
 
 
 @app.command(**_AS_TYPED)
-def convert(tokens: Tokens = None) -> None:
+def convert(tokens: Tokens = None) -> int:
     """Bring a data set into COCO or YOLO form, whole or in tiles."""
-    from rfla.cfg.verbs import ConvertOptions, load_options, required
+    from rfla.cfg.verbs import ConvertOptions, as_texts, load_options, required
 
-    options, _ = load_options(tokens or [], ConvertOptions)
+    options, given = load_options(tokens or [], ConvertOptions)
     required(options, "convert", format="visdrone", out="DIR")
-    from rfla.data.convert import run_convert
+    from rfla.data.convert_options import run_convert
 
-    run_convert(options)
+    return run_convert(as_texts(given))
 
 
 @app.command("import", **_AS_TYPED)

@@ -1,19 +1,15 @@
 """What can be set of the verbs that do not run a model over a data set: each has a few keys of its own."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from rfla.cfg.base import Names, Section
 from rfla.cfg.layers import flatten, validate
 from rfla.cfg.model_schema import AssignerConfig
 from rfla.cfg.overrides import parse_tokens
 from rfla.errors import ConfigError
-
-
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
 
 
 class CompareOptions(Section):
@@ -67,13 +63,19 @@ class ConvertOptions(Section):
     )
     source: str | None = Field(None, description="directory or file to read")
     out: str | None = Field(None, description="directory to write")
-    to: Annotated[Literal["coco", "yolo"], BeforeValidator(_lower)] = Field("coco", description="format to write")
-    tile: int = Field(0, ge=0, le=16384, description="side of the tiles in px that large images are cut into; 0: whole")
-    overlap: int = Field(200, ge=0, le=16384, description="px that neighbouring tiles share")
-    annotations: str | None = Field(None, description="aitod-xview: directory of the AI-TOD annotation files")
+    to: str = Field("coco", description="form to write: coco or yolo; voc, visdrone, dota for other tools")
+    split: str | None = Field(None, description="convert this split alone, or the name of the source's only one")
+    names: Names = Field((), description="class names in label order, or a file of them, where the format states none")
+    annotations: str | None = Field(None, description="annotation file or directory, where it is not in source")
+    tile: int = Field(0, ge=0, le=65536, description="side of the tiles in px that large images are cut into; 0: whole")
+    overlap: int | None = Field(None, ge=0, le=65536, description="px that tiles share; left out: a quarter of tile")
+    keep_visible: float = Field(0.5, ge=0, le=1, description="share of a box in a tile from which it stays an object")
+    empty_tiles: float = Field(1.0, ge=0, le=1, description="share of the tiles without objects that is kept")
     xview: str | None = Field(None, description="aitod-xview: directory of the xView scenes")
     wo_xview: str | None = Field(None, description="aitod-xview: directory of the images that are not from xView")
-    workers: int = Field(4, ge=1, le=256, description="processes")
+    channel_order: str | None = Field(None, description="aitod-xview: rgb, or bgr as the official tool leaves it")
+    workers: int = Field(4, ge=1, le=256, description="threads or processes that write images")
+    exist_ok: bool = Field(False, description="replace out, if an earlier conversion wrote it")
     debug: bool = Field(False, description="show the full traceback of an error instead of one line")
 
 
@@ -115,6 +117,15 @@ def load_options(tokens: Sequence[str], schema: type[Options]) -> tuple[Options,
     """
     layer = flatten(parse_tokens(tokens, schema), schema)
     return validate(schema, layer), {name: setting.value for name, setting in layer.items()}
+
+
+def as_texts(given: Mapping[str, Any]) -> dict[str, str]:
+    """Return given settings as texts, lists joined by commas, without `debug`, which is for the command line alone."""
+    texts = {
+        name: ",".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in given.items()
+    }
+    texts.pop("debug", None)
+    return texts
 
 
 def required(options: Section, verb: str, **needs: str) -> None:
