@@ -1,10 +1,9 @@
 """From settings to the parts of a training run: data, network, optimiser, schedule, run directory."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,25 +15,20 @@ from rfla.cfg.model_schema import ModelConfig
 from rfla.data import (
     BoxIndex,
     DataSpec,
-    DetectionDataset,
-    EvalSampler,
     Loader,
     TrainSampler,
-    build_augmentation,
-    build_loader,
     load_data_spec,
     load_index,
 )
 from rfla.engine.device import seed_everything
 from rfla.engine.distributed import World
+from rfla.engine.loaders import evaluation_loader, training_loader
 from rfla.engine.model_source import SourceModel, fine_tune, is_weights
 from rfla.engine.optimizer import build_optimizer, parameter_groups
 from rfla.engine.schedule import Schedule, capped_warmup
 from rfla.errors import ConfigError, DataError
 from rfla.metrics import Detections
 from rfla.models import build_from_config, load_pretrained_backbone
-
-STRIDE = 32  # px: images are padded to a multiple of it
 
 
 @dataclass
@@ -102,34 +96,6 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
     if not parts.trainable:
         raise ConfigError(f"freeze={','.join(cfg.freeze)}: nothing is left to train")
     return parts
-
-
-def training_loader(cfg: Config, index: BoxIndex, world: World, device: torch.device) -> tuple[Loader, TrainSampler]:
-    """Return the loader of the training split and the sampler that orders it."""
-    if cfg.batch % world.size:
-        raise ConfigError(f"batch={cfg.batch}: not a multiple of the {world.size} devices")
-    if len(index) < world.size:
-        raise DataError(f"{index.name}: {len(index)} images are too few for {world.size} devices")
-    dataset = DetectionDataset(index, cfg.imgsz, build_augmentation(cfg.aug), seed=cfg.seed, cache=cache_place(cfg))
-    sampler = TrainSampler(len(dataset), cfg.batch, cfg.seed, rank=world.rank, world=world.size)
-    return build_loader(dataset, cfg.batch, worker_count(cfg), sampler, STRIDE, device.type == "cuda"), sampler
-
-
-def evaluation_loader(cfg: Config, index: BoxIndex, world: World, device: torch.device) -> Loader:
-    """Return the loader of a split in file order, without augmentation; each process gets its share of the batches."""
-    dataset = DetectionDataset(index, cfg.imgsz, cache=cache_place(cfg))
-    sampler = EvalSampler(len(dataset), max(1, cfg.batch), world.rank, world.size)
-    return build_loader(dataset, cfg.batch, worker_count(cfg), sampler, STRIDE, device.type == "cuda")
-
-
-def worker_count(cfg: Config) -> int:
-    """Return the number of loading processes: what was asked for, but not more than there are processors."""
-    return min(cfg.workers, os.cpu_count() or 1)
-
-
-def cache_place(cfg: Config) -> Literal["ram", "disk"] | bool:
-    """Return where decoded images are kept."""
-    return False if cfg.cache == "off" else cfg.cache
 
 
 def source_model(cfg: Config, names: Sequence[str]) -> SourceModel:

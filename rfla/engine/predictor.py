@@ -166,7 +166,9 @@ def predict(cfg: Config) -> Path:
         RflaError: Anything that the person can mend, in one line.
     """
     if cfg.model is None or cfg.source is None:
-        raise ConfigError("predict needs model= (a .safetensors file) and source= (an image, a directory, a pattern, a list)")
+        raise ConfigError(
+            "predict needs model= (a .safetensors file) and source= (an image, a directory, a pattern, a list)"
+        )
     console = make_console()
     device = select_device(cfg.device)
     model = load_trained(cfg.model, model_part(cfg))

@@ -9,18 +9,15 @@ import torch
 
 import rfla
 from rfla.data import Batch, BoxIndex
-from rfla.data.images import read_image
 from rfla.engine.device import device_label
-from rfla.metrics import Detections
-from rfla.pictures.boxes import draw_boxes, tile_pictures, write_picture
+from rfla.engine.val_files import write_pictures
+from rfla.pictures.boxes import draw_boxes, tile_pictures
 from rfla.pictures.curves import plot_labels, plot_results
 
 if TYPE_CHECKING:
     from rfla.engine.trainer import Trainer, TrainResult
 
-PICTURES = 3  # of each kind
-TILES = 4  # images in a picture
-MIN_SCORE = 0.3  # of the detections that are drawn
+TILES = 4  # images in a picture of a training batch
 
 
 def announce(trainer: Trainer) -> None:
@@ -59,50 +56,14 @@ def draw_batch(batch: Batch, names: tuple[str, ...]) -> np.ndarray:
     return tile_pictures(tiles)
 
 
-def write_validation_pictures(trainer: Trainer) -> None:
-    """Write `val_batch*_{labels,pred}.jpg`: the first validation images with their boxes, and with what was found."""
-    index, found = trainer.parts.val_index, trainer.parts.last_detections
-    if found is None:
-        return
-    for number in range(PICTURES):
-        rows = range(number * TILES, min((number + 1) * TILES, len(index)))
-        if not rows:
-            break
-        for kind, tiles in (("labels", label_tiles(index, rows)), ("pred", detection_tiles(index, rows, found))):
-            write_picture(trainer.run_dir / f"val_batch{number}_{kind}.jpg", tile_pictures(tiles))
-
-
-def label_tiles(index: BoxIndex, rows: range) -> list[np.ndarray]:
-    """Return the images of `rows` with their annotated boxes."""
-    tiles = []
-    for row in rows:
-        start, end = index.box_start[row], index.box_start[row + 1]
-        tiles.append(
-            draw_boxes(read_image(index.paths[row]), index.boxes[start:end], index.labels[start:end], index.names)
-        )
-    return tiles
-
-
-def detection_tiles(index: BoxIndex, rows: range, found: Detections) -> list[np.ndarray]:
-    """Return the images of `rows` with the detections of at least `MIN_SCORE`."""
-    tiles = []
-    for row in rows:
-        keep = (found.image_index == row) & (found.scores >= MIN_SCORE)
-        tiles.append(
-            draw_boxes(
-                read_image(index.paths[row]), found.boxes[keep], found.labels[keep], index.names, found.scores[keep]
-            )
-        )
-    return tiles
-
-
 def finish(trainer: Trainer, result: TrainResult) -> None:
     """Write the last pictures, and print where everything is and what to type next."""
     if trainer.cfg.plots:
         results = trainer.results
         columns = {name: results.column(name) for name in dict.fromkeys(key for row in results.rows for key in row)}
         plot_results(trainer.run_dir / "results.png", columns)
-        write_validation_pictures(trainer)
+        if trainer.parts.last_detections is not None:
+            write_pictures(trainer.run_dir, trainer.parts.val_index, trainer.parts.last_detections)
     if result.metrics is not None:
         if trainer.cfg.verbose:
             trainer.console.print(result.metrics.table())

@@ -69,7 +69,9 @@ def _from_path(source: str) -> list[SourceImage]:
         if path.suffix.lower() == ".txt":
             return _from_list(path)
         if not is_image(path):
-            raise DataError(f"source={source}: not an image; allowed are images, a directory, a glob pattern or a .txt list")
+            raise DataError(
+                f"source={source}: not an image; allowed are images, a directory, a glob pattern or a .txt list"
+            )
         return [SourceImage(str(path), Path(path.name))]
     if glob.has_magic(source):
         files = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if is_image(Path(name)))

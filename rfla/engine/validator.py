@@ -1,5 +1,7 @@
 """Validation: a network over a split, its detections in original pixels, and their figures.
 
+`detect` is the pass over the images, for the trainer and for `validate(cfg)`, which is what `rfla val` does.
+
 Shapes: B images of a batch, N detections of one image, D of all images. Boxes are xyxy px.
 """
 
@@ -11,10 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rfla.cfg import Config, model_part
 from rfla.cfg.model_schema import NormalizeConfig
-from rfla.data import Batch, BoxIndex
-from rfla.engine.model_source import apply_mapping
-from rfla.metrics import Detections, GroundTruth
+from rfla.data import Batch, BoxIndex, load_data_spec, load_index
+from rfla.engine.console import Progressor, make_console
+from rfla.engine.device import autocast_dtype, select_device
+from rfla.engine.distributed import World
+from rfla.engine.loaders import evaluation_loader
+from rfla.engine.model_source import apply_mapping, class_mapping, load_trained
+from rfla.engine.run_dir import claim_run_dir
+from rfla.engine.val_files import write_files
+from rfla.errors import ConfigError
+from rfla.metrics import Detections, GroundTruth, Metrics, evaluate_boxes
+from rfla.metrics.coco_io import read_detections
 from rfla.ops.normalize import normalize_images
 
 
@@ -153,3 +164,61 @@ def ground_truth(index: BoxIndex) -> GroundTruth:
         names=tuple(index.names),
         category_ids=tuple(index.category_ids),
     )
+
+
+def validate(cfg: Config) -> Metrics:
+    """Validate as `rfla val` does: figures on a split, written to a run directory.
+
+    Args:
+        cfg: Settings; `data` is needed, and `model` (a weights file) or `predictions` (a COCO detections file).
+
+    Returns:
+        The figures.
+
+    Raises:
+        RflaError: Anything that the person can mend, in one line.
+    """
+    if cfg.data is None:
+        raise ConfigError("data= is missing: name a data set, a data.yaml or a directory; it is never guessed")
+    console = make_console()
+    spec = load_data_spec(cfg.data)
+    index = load_index(spec, cfg.split, fraction=cfg.fraction, single_cls=cfg.single_cls)
+    truths = ground_truth(index)
+    console.print(f"{index.name}: {len(index)} images, {len(index.boxes)} boxes")
+    if cfg.predictions is not None:
+        found, speed = read_detections(cfg.predictions, truths), None
+    else:
+        found, speed = run_model(cfg, index, Progressor(console))
+    metrics = evaluate_boxes(truths, found, protocol=cfg.protocol or spec.protocol or "aitod", sizes=spec.sizes)
+    with claim_run_dir(cfg, World(), "val") as run_dir:
+        write_files(cfg, run_dir, index, truths, found, metrics, speed)
+    console.print(metrics.table())
+    if speed is not None:
+        console.print(", ".join(f"{stage} {value:.1f} ms" for stage, value in speed.per_image().items()) + " an image")
+    console.print(f"results in {run_dir}")
+    return metrics
+
+
+def run_model(cfg: Config, index: BoxIndex, progress: Progressor) -> tuple[Detections, Speed]:
+    """Run the weights file of `cfg.model` over a split; classes are matched by name.
+
+    Raises:
+        ConfigError: `model=` is missing or is not a weights file.
+        DataError: Model and data have no class in common.
+    """
+    if cfg.model is None or not cfg.model.endswith(".safetensors"):
+        raise ConfigError(f"model={cfg.model}: a trained weights file (.safetensors) is validated; train one first")
+    device = select_device(cfg.device)
+    model = load_trained(cfg.model, model_part(cfg))
+    mapping = None
+    if not cfg.single_cls and tuple(model.names) != tuple(index.names):
+        mapping = class_mapping(model.names, index.names)
+        absent = [name for name in index.names if name not in model.names]
+        progress.console.print(
+            f"[yellow]the model's classes differ from the data's and are matched by name"
+            f"{'; it never learnt ' + ', '.join(absent) if absent else ''}[/yellow]"
+        )
+    loader = evaluation_loader(cfg, index, World(), device)
+    normalize, dtype = model.config.normalize, autocast_dtype(device, cfg.amp)
+    with progress.over(len(index), "validate") as bar:
+        return detect(model.net.to(device), loader, index, normalize, device, dtype, mapping, bar.step)

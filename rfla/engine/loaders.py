@@ -1,0 +1,49 @@
+"""The loaders of a run: shuffled and augmented for training, in file order for validation."""
+
+import os
+from typing import Literal
+
+import torch
+
+from rfla.cfg import Config
+from rfla.data import (
+    BoxIndex,
+    DetectionDataset,
+    EvalSampler,
+    Loader,
+    TrainSampler,
+    build_augmentation,
+    build_loader,
+)
+from rfla.engine.distributed import World
+from rfla.errors import ConfigError, DataError
+
+STRIDE = 32  # px: images are padded to a multiple of it
+
+
+def training_loader(cfg: Config, index: BoxIndex, world: World, device: torch.device) -> tuple[Loader, TrainSampler]:
+    """Return the loader of the training split and the sampler that orders it."""
+    if cfg.batch % world.size:
+        raise ConfigError(f"batch={cfg.batch}: not a multiple of the {world.size} devices")
+    if len(index) < world.size:
+        raise DataError(f"{index.name}: {len(index)} images are too few for {world.size} devices")
+    dataset = DetectionDataset(index, cfg.imgsz, build_augmentation(cfg.aug), seed=cfg.seed, cache=cache_place(cfg))
+    sampler = TrainSampler(len(dataset), cfg.batch, cfg.seed, rank=world.rank, world=world.size)
+    return build_loader(dataset, cfg.batch, worker_count(cfg), sampler, STRIDE, device.type == "cuda"), sampler
+
+
+def evaluation_loader(cfg: Config, index: BoxIndex, world: World, device: torch.device) -> Loader:
+    """Return the loader of a split in file order, without augmentation; each process gets its share of the batches."""
+    dataset = DetectionDataset(index, cfg.imgsz, cache=cache_place(cfg))
+    sampler = EvalSampler(len(dataset), max(1, cfg.batch), world.rank, world.size)
+    return build_loader(dataset, cfg.batch, worker_count(cfg), sampler, STRIDE, device.type == "cuda")
+
+
+def worker_count(cfg: Config) -> int:
+    """Return the number of loading processes: what was asked for, but not more than there are processors."""
+    return min(cfg.workers, os.cpu_count() or 1)
+
+
+def cache_place(cfg: Config) -> Literal["ram", "disk"] | bool:
+    """Return where decoded images are kept."""
+    return False if cfg.cache == "off" else cfg.cache

@@ -1,0 +1,77 @@
+"""What a validation leaves: `results.json`, pictures, and the detections if they are asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rfla.cfg import Config
+from rfla.data import BoxIndex
+from rfla.data.images import read_image
+from rfla.errors import DataError
+from rfla.files import write_atomically
+from rfla.metrics import Detections, GroundTruth, Metrics
+from rfla.pictures.boxes import draw_boxes, tile_pictures, write_picture
+
+if TYPE_CHECKING:
+    from rfla.engine.validator import Speed
+
+Image = np.ndarray[Any, np.dtype[Any]]
+PICTURES = 3  # of each kind
+TILES = 4  # images in a picture
+MIN_SCORE = 0.3  # of the detections that are drawn
+
+
+def write_files(
+    cfg: Config,
+    run_dir: Path,
+    index: BoxIndex,
+    truths: GroundTruth,
+    found: Detections,
+    metrics: Metrics,
+    speed: Speed | None,
+) -> None:
+    """Write everything that `rfla val` leaves in its run directory."""
+    document = metrics.as_dict() | {"model": cfg.model, "data": cfg.data, "split": cfg.split}
+    if speed is not None:
+        document["speed_ms_per_image"] = speed.per_image()
+    write_atomically(run_dir / "results.json", json.dumps(document, indent=1))
+    if cfg.save_json:
+        write_atomically(run_dir / "predictions.json", json.dumps(coco_rows(found, truths)))
+    if cfg.plots:
+        write_pictures(run_dir, index, found)
+
+
+def coco_rows(found: Detections, truths: GroundTruth) -> list[dict[str, Any]]:
+    """Return detections as COCO rows, with the data set's own image and category ids."""
+    boxes = np.concatenate([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]], axis=1)
+    image_ids = np.asarray(truths.image_ids)[found.image_index].tolist()
+    categories = np.asarray(truths.category_ids)[found.labels].tolist()
+    return [
+        {"image_id": image, "category_id": category, "bbox": box, "score": score}
+        for image, category, box, score in zip(
+            image_ids, categories, boxes.tolist(), found.scores.tolist(), strict=True
+        )
+    ]
+
+
+def write_pictures(run_dir: Path, index: BoxIndex, found: Detections) -> None:
+    """Write `val_batch*_{labels,pred}.jpg`: the first images with their boxes, and with what was found in them."""
+    for number in range(PICTURES):
+        rows = range(number * TILES, min((number + 1) * TILES, len(index)))
+        labelled, predicted = [], []
+        for row in rows:
+            try:
+                image = read_image(str(index.paths[row]))
+            except DataError:  # named when it was loaded
+                continue
+            own = index.rows_of(row)
+            labelled.append(draw_boxes(image, index.boxes[own], index.labels[own], index.names))
+            keep = (found.image_index == row) & (found.scores >= MIN_SCORE)
+            predicted.append(draw_boxes(image, found.boxes[keep], found.labels[keep], index.names, found.scores[keep]))
+        for kind, tiles in (("labels", labelled), ("pred", predicted)):
+            if tiles:
+                write_picture(run_dir / f"val_batch{number}_{kind}.jpg", tile_pictures(tiles))
