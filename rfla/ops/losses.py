@@ -29,13 +29,13 @@ def box_loss(pred: Tensor, target: Tensor, kind: BoxLoss = "diou", eps: float | 
     """
     pred, target = pred.float(), target.float()
     eps = eps if eps is not None else (1e-7 if kind == "giou" else 1e-6)
-    size = (torch.minimum(pred[:, 2:], target[:, 2:]) - torch.maximum(pred[:, :2], target[:, :2])).clamp(min=0)
+    size = _not_negative(torch.minimum(pred[:, 2:], target[:, 2:]) - torch.maximum(pred[:, :2], target[:, :2]))
     overlap = size[:, 0] * size[:, 1]
     pred_size, target_size = pred[:, 2:] - pred[:, :2], target[:, 2:] - target[:, :2]
     union = pred_size[:, 0] * pred_size[:, 1] + target_size[:, 0] * target_size[:, 1] - overlap
     if kind == "iou":
         return -(overlap / union.clamp(min=eps)).clamp(min=eps).log()
-    hull = (torch.maximum(pred[:, 2:], target[:, 2:]) - torch.minimum(pred[:, :2], target[:, :2])).clamp(min=0)
+    hull = _not_negative(torch.maximum(pred[:, 2:], target[:, 2:]) - torch.minimum(pred[:, :2], target[:, :2]))
     if kind == "giou":
         union = union.clamp(min=eps)
         hull_area = (hull[:, 0] * hull[:, 1]).clamp(min=eps)
@@ -46,6 +46,14 @@ def box_loss(pred: Tensor, target: Tensor, kind: BoxLoss = "diou", eps: float | 
     if kind == "ciou":
         penalty = penalty + _aspect_penalty(pred_size, target_size, iou, eps)
     return 1 - (iou - penalty)
+
+
+def _not_negative(side: Tensor) -> Tensor:
+    """Clamp to 0, with the gradient passing at 0 itself: a predicted box of zero width has to be able to grow.
+
+    `clamp` passed it in torch 2.1 and stops it in torch 2.14.
+    """
+    return torch.where(side >= 0, side, 0.0)
 
 
 def _aspect_penalty(pred_size: Tensor, target_size: Tensor, iou: Tensor, eps: float) -> Tensor:

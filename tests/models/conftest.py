@@ -23,7 +23,7 @@ def recipe() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def official_net(parity_dir: Path, recipe: ModuleType) -> Callable[..., torch.nn.Module]:
-    """`official_net("fcos_p2_rfla", "fcos_p2", "rfla", {"test.score_thr": 0.9})`: a detector with the recorded weights."""
+    """`official_net("fcos_p2_rfla", "fcos_p2", "rfla")`: a detector with the recorded weights."""
     from rfla.models import build_detector, load_mmdet
 
     def build(record: str, name: str, assigner: str, settings: dict[str, Any] | None = None) -> torch.nn.Module:
@@ -52,8 +52,8 @@ def truth() -> Callable[[dict[str, Any]], list[dict[str, torch.Tensor]]]:
 def shrunken_fields() -> Callable[[torch.nn.Module], Any]:
     """Context in which a point detector's assigner gives image i of a batch fields shrunk by 0.9**i.
 
-    That is an accident of the official code: it shrinks the caller's fields in place, and the images of a batch share them;
-    an image without boxes does not shrink them.
+    That is an accident of the official code: it shrinks the caller's fields in place, and the images of a batch share
+    them; an image without boxes does not shrink them.
     """
     from contextlib import contextmanager
 

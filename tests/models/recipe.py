@@ -17,31 +17,31 @@ def fan_in(shape: tuple[int, ...]) -> int:
 def _values(key: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> np.ndarray:
     random = np.random.RandomState(zlib.crc32(key.encode()))
     count = int(np.prod(shape)) if shape else 1
-
-    def normal() -> np.ndarray:
-        return random.standard_normal(count)
-
     if key.endswith("running_var"):
         return 0.5 + random.random_sample(count)
-    if key.endswith("running_mean"):
-        return 0.1 * normal()
-    if key.endswith("center_prior.mean"):
-        return 0.1 * normal()
     if key.endswith("center_prior.sigma"):
         return 1 + 0.1 * random.random_sample(count)
+    mean, std = _mean_and_std(key, shape, shapes)
+    return mean + std * random.standard_normal(count)
+
+
+def _mean_and_std(key: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> tuple[float, float]:
+    """Of the normal values of an entry: the first rule that matches wins."""
+    if key.endswith(("running_mean", "center_prior.mean")):
+        return 0.0, 0.1
     if key.endswith(("weight_gamma", "weight_beta")):
-        root = np.sqrt(fan_in(shapes[key.rsplit("weight_", 1)[0] + "weight"]))
-        return (1 + 0.1 * normal()) / root if key.endswith("gamma") else 0.01 * normal() / root
+        root = fan_in(shapes[key.rsplit("weight_", 1)[0] + "weight"]) ** 0.5
+        return (1 / root, 0.1 / root) if key.endswith("gamma") else (0.0, 0.01 / root)
     if key.endswith("weight_diff"):
-        return 0.1 * normal() / np.sqrt(fan_in(shape))
+        return 0.0, 0.1 / fan_in(shape) ** 0.5
     if len(shape) == 0:
-        return 1 + 0.1 * normal()
+        return 1.0, 0.1
     if key.endswith("conv_reg.bias"):
-        return 1 + 0.2 * normal()
+        return 1.0, 0.2
     if len(shape) == 1:
-        return 0.05 * normal() if key.endswith("bias") else 1 + 0.1 * normal()
+        return (0.0, 0.05) if key.endswith("bias") else (1.0, 0.1)
     weak = ".offset_s." in key or ".offset_l." in key or key.split(".")[-2] in WEAK
-    return (0.2 if weak else 1.0) * normal() / np.sqrt(fan_in(shape))
+    return 0.0, (0.2 if weak else 1.0) / fan_in(shape) ** 0.5
 
 
 def recipe_state(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
