@@ -54,7 +54,7 @@ class ATSSAssigner:
             best.scatter_reduce_(0, prior.reshape(-1), torch.where(positive, key, -1).reshape(-1), "amax")
         matched = torch.where(best >= 0, last - (best & 0xFFFFFFFF), BACKGROUND)
         if ignore_boxes is not None and len(ignore_boxes):
-            matched = torch.where((matched == BACKGROUND) & covered_by(grid.boxes, ignore_boxes), IGNORED, matched)
+            matched = torch.where((matched == BACKGROUND) & covered_by(grid, ignore_boxes), IGNORED, matched)
         return matched if valid is None else torch.where(valid, matched, IGNORED)
 
     def _candidates(self, grid: PriorGrid, gt_boxes: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,13 +1,13 @@
 """The dense path of the assigner: every box against every prior, a bounded number of boxes at a time.
 
-It serves distances whose best priors need not lie near the box centre (IoU and its kin), grids so small or fields so wide
-that a window would cover them anyway, plain boxes without a grid, and boxes whose scores form a plateau.
+It serves distances whose best priors need not lie near the box centre (IoU and its kin), windows that would cover most of the
+grid anyway, plain boxes without a grid, and the rare box that a window cannot decide.
 
 Shapes: G boxes, P priors, k of one stage. The whole (G, P) matrix never exists.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,18 +16,35 @@ from rfla.assign.distance import Distance, pairwise
 
 PLATEAU = 16
 """More priors than this tied at the k-th best score, in one level and shape, are a plateau."""
-BUDGET = 32 * 2**20
+BUDGET = 48 * 2**20
 """Bytes that the matrices of one chunk may take together."""
-MATRICES = 8
-"""Matrices of a chunk alive at once, counted generously."""
+MATRICES = 12
+"""4-byte matrices of a chunk alive at once."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Claims:
-    """Pairs that one stage selects: `box` (M,) claims `prior` (M,); both int64."""
+    """Candidates that matter to one stage, all (M,).
+
+    Attributes:
+        box: Index of the box.
+        prior: Index of the prior in the image of the box.
+        claimed: The box takes the prior.
+        band: The prior reaches `ignore_above` for some box of the image.
+    """
 
     box: Tensor
     prior: Tensor
+    claimed: Tensor
+    band: Tensor
+
+    def shifted(self, start: int) -> "Claims":
+        """The same for boxes counted from `start`."""
+        return replace(self, box=self.box + start) if start else self
+
+    def of(self, boxes: Tensor) -> "Claims":
+        """The same with each `box` looked up in a list of boxes."""
+        return replace(self, box=boxes[self.box])
 
 
 def chunks(total: int, row_bytes: int, budget: int = BUDGET) -> Iterator[slice]:
@@ -37,16 +54,17 @@ def chunks(total: int, row_bytes: int, budget: int = BUDGET) -> Iterator[slice]:
         yield slice(start, min(start + size, total))
 
 
-def claim_rows(scores: Tensor, squared_offset: Tensor, groups: Tensor, k: int) -> Tensor:
+def claim_rows(scores: Tensor, gt_boxes: Tensor, priors: Tensor, groups: Tensor, k: int) -> Tensor:
     """Which priors each box claims.
 
-    All priors that reach the k-th best score, as in the authors' code; but where more than 16 of one group (level and shape)
-    tie at that score, k in all: the better ones, then of the tied ones the nearest, then those of lowest index.
+    All priors that reach the k-th best score, as in the authors' code; but where more than 16 of one group tie at that score,
+    k in all: the better ones, then of the tied ones the nearest, then those of lowest index.
 
     Args:
         scores: (G, P); -inf where a prior is not valid.
-        squared_offset: (G, P) squared distance of the centres in px^2, orders the tied ones.
-        groups: (P,) int64 number of the level and shape.
+        gt_boxes: (G, 4) the boxes.
+        priors: (P, 4) the priors.
+        groups: (P,) int64 number of the level and shape of a prior.
         k: Priors wanted for each box.
 
     Returns:
@@ -57,25 +75,23 @@ def claim_rows(scores: Tensor, squared_offset: Tensor, groups: Tensor, k: int) -
     valid = scores > -torch.inf
     claimed = (scores >= kth) & valid
     tied = (scores == kth) & valid
-    num_groups = int(groups.max()) + 1
-    counts = torch.zeros(len(scores), num_groups, dtype=torch.int32, device=scores.device)
-    counts.scatter_add_(1, groups.expand_as(scores), tied.to(torch.int32))
-    flat = (counts > PLATEAU).any(dim=1).nonzero().squeeze(1)  # boxes on a plateau
-    if len(flat):
-        better = claimed[flat] & ~tied[flat]
-        order = squared_offset[flat].masked_fill(~tied[flat], torch.inf).sort(dim=1, stable=True).indices
-        rank = torch.empty_like(order).scatter_(
-            1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
-        )
-        claimed[flat] = better | (tied[flat] & (rank < k - better.sum(dim=1, keepdim=True)))
+    flat = (tied.sum(dim=1) > PLATEAU).nonzero().squeeze(1)  # boxes that may be on a plateau
+    for box in flat.tolist():
+        ties = tied[box].nonzero().squeeze(1)
+        if torch.bincount(groups[ties]).max() <= PLATEAU:
+            continue
+        better = claimed[box] & ~tied[box]
+        order = squared_offsets(gt_boxes[box, None], priors[ties])[0].sort(stable=True).indices
+        better[ties[order[: k - int(better.sum())]]] = True
+        claimed[box] = better
     return claimed
 
 
 def squared_offsets(gt_boxes: Tensor, priors: Tensor) -> Tensor:
     """(G, P) squared distance between centres, px^2."""
     gt_centers, centers = (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2, (priors[:, :2] + priors[:, 2:]) / 2
-    difference = gt_centers[:, None] - centers[None]
-    return difference[..., 0] ** 2 + difference[..., 1] ** 2
+    x, y = (gt_centers[:, None, axis] - centers[None, :, axis] for axis in (0, 1))
+    return x.square_().add_(y.square_())
 
 
 def dense_claims(
@@ -86,8 +102,8 @@ def dense_claims(
     valid: Tensor | None,
     k: int,
     ignore_above: float | None,
-) -> tuple[Claims, Tensor]:
-    """One stage for the boxes of one image.
+) -> Iterator[Claims]:
+    """One stage for the boxes of one image, chunk by chunk.
 
     Args:
         distance: How to score.
@@ -98,20 +114,17 @@ def dense_claims(
         k: Priors for each box.
         ignore_above: Score from which a prior is too near a box to be background, or None.
 
-    Returns:
-        The claims and the (P,) bool band of priors that reach `ignore_above` for some box.
+    Yields:
+        Claims, with `box` counted among these boxes.
     """
-    band = torch.zeros(len(priors), dtype=torch.bool, device=priors.device)
-    boxes, claimed = [], []
     for part in chunks(len(gt_boxes), len(priors) * 4 * MATRICES):
         scores = pairwise(distance, gt_boxes[part], priors)
         if valid is not None:
             scores.masked_fill_(~valid, -torch.inf)
+        box, prior = claim_rows(scores, gt_boxes[part], priors, groups, k).nonzero(as_tuple=True)
+        claimed = torch.ones_like(box, dtype=torch.bool)
         if ignore_above is not None:
-            band |= (scores >= ignore_above).any(dim=0)
-        rows = claim_rows(scores, squared_offsets(gt_boxes[part], priors), groups, k)
-        box, prior = rows.nonzero(as_tuple=True)
-        boxes.append(box + part.start)
-        claimed.append(prior)
-    empty = torch.empty(0, dtype=torch.int64, device=priors.device)
-    return Claims(torch.cat([empty, *boxes]), torch.cat([empty, *claimed])), band
+            band = (scores >= ignore_above).any(dim=0).nonzero().squeeze(1)
+            box = torch.cat((box, torch.zeros_like(band)))
+            prior, claimed = torch.cat((prior, band)), torch.cat((claimed, torch.zeros_like(band, dtype=torch.bool)))
+        yield Claims(box + part.start, prior, claimed, ~claimed)

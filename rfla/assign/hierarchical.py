@@ -1,20 +1,31 @@
-"""Hierarchical label assigner (HLA) of RFLA: each box takes its k nearest priors, twice, the second time of shrunken fields.
+"""Hierarchical label assigner (HLA) of RFLA: each box takes its k nearest priors, then k more of fields that have shrunk.
 
-Shapes: B images, G boxes of one image, P priors. Boxes are xyxy in px of the network input.
+Shapes: B images, G boxes of one image, N boxes of all images, P priors of an image, M claims. Boxes are xyxy in px of the
+network input. Everything is float32 and nothing is recorded for gradients.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from rfla.assign.dense import dense_claims
+from rfla.assign.claims import list_claims, scatter_claims
+from rfla.assign.dense import Claims, chunks, dense_claims
 from rfla.assign.distance import Distance, get_distance
-from rfla.assign.priors import PriorGrid
-from rfla.assign.regions import BACKGROUND, IGNORED, covered_by
+from rfla.assign.explain import AssignmentReport, report
+from rfla.assign.images import Images, pack
+from rfla.assign.priors import PriorGrid, scale_ends
+from rfla.assign.regions import BACKGROUND, IGNORED, covered_by, prior_boxes
+from rfla.assign.windows import score_windows, window_cells, window_radius
 from rfla.errors import ConfigError, did_you_mean
 
 CONFLICTS = ("last", "smallest")
+CACHE_BUDGET = 2 * 2**20
+"""Bytes of one score tensor on the CPU: small enough to stay in its cache."""
+DEVICE_BUDGET = 40 * 2**20
+"""Bytes of one score tensor elsewhere: large enough for few launches."""
+WORTHWHILE = 0.5
+"""A window pays as long as its cells are less than this share of all priors."""
 
 
 class HierarchicalAssigner:
@@ -28,7 +39,7 @@ class HierarchicalAssigner:
         ignore_above: A prior that no box takes, but that scores this much for some box in the second stage, is ignored;
             None: never.
         conflict: Who gets a prior that several boxes claim in one stage: `"last"`, the box of highest index, as in the
-            authors' code, or `"smallest"`, the box of least area, as in the paper's text.
+            authors' code, or `"smallest"`, the box of least area (of equal ones the last), as in the paper's text.
     """
 
     def __init__(
@@ -41,11 +52,12 @@ class HierarchicalAssigner:
         conflict: str = "last",
     ) -> None:
         if conflict not in CONFLICTS:
-            raise ConfigError(
-                f"assigner.conflict: '{conflict}' is not one of {', '.join(CONFLICTS)}{did_you_mean(conflict, CONFLICTS)}"
-            )
+            hint = did_you_mean(conflict, CONFLICTS)
+            raise ConfigError(f"assigner.conflict: '{conflict}' is not one of {', '.join(CONFLICTS)}{hint}")
         if len(topk) != 2 or min(topk) < 1:
-            raise ConfigError(f"assigner.topk: two whole numbers from 1, for the two stages, not {list(topk)}")
+            raise ConfigError(f"assigner.topk: two whole numbers from 1, one for each stage, not {list(topk)}")
+        if decay <= 0:
+            raise ConfigError(f"assigner.decay: a number above 0, not {decay}")
         self.distance = get_distance(distance)
         self.topk = (int(topk[0]), int(topk[1]))
         self.decay = float(decay)
@@ -53,10 +65,9 @@ class HierarchicalAssigner:
         self.ignore_above = ignore_above
         self.conflict = conflict
 
-    @torch.no_grad()
     def __call__(
         self,
-        grid: PriorGrid,
+        priors: PriorGrid | Tensor,
         gt_boxes: Tensor,
         ignore_boxes: Tensor | None = None,
         image_size: tuple[int, int] | None = None,
@@ -65,63 +76,141 @@ class HierarchicalAssigner:
         """Assign the priors of one image.
 
         Args:
-            grid: The priors; moved to the device of `gt_boxes` by the caller.
+            priors: A grid on the device of the boxes; plain (P, 4) boxes work too, by the slower dense path.
             gt_boxes: (G, 4) xyxy px.
             ignore_boxes: (I, 4) xyxy px: background of which at least half lies in one of them is ignored.
             image_size: (height, width) of the image before padding; priors beyond it are ignored.
-            allowed_border: Ignore priors that cross the image border by more than this, px.
+            allowed_border: Priors that cross the image border by more than this many px are ignored; None: none is.
 
         Returns:
             (P,) int64: index of the box, -1 background, -2 ignored.
         """
-        gt_boxes = gt_boxes.to(torch.float32).reshape(-1, 4)
-        shrunk = grid.scaled(self.decay)
-        groups = grid.level_index * grid.num_shapes + torch.arange(len(grid), device=grid.device) % grid.num_shapes
-        valid = None if image_size is None and allowed_border is None else grid.valid(image_size, allowed_border)
-        matched = torch.full((len(grid),), BACKGROUND, dtype=torch.int64, device=grid.device)
-        if len(gt_boxes):
-            first, _ = dense_claims(self.distance, gt_boxes, grid.boxes, groups, valid, self.topk[0], None)
-            second, band = dense_claims(
-                self.distance, gt_boxes, shrunk.boxes, groups, valid, self.topk[1], self.ignore_above
-            )
-            rank = self._ranks(gt_boxes)
-            order = rank.argsort()
-            matched[band] = IGNORED
-            for claims in (second, first):
-                winner = torch.full_like(matched, -1)
-                winner.scatter_reduce_(0, claims.prior, rank[claims.box], "amax")
-                matched = torch.where(winner >= 0, order[winner.clamp(min=0)], matched)
-            if self.centers_inside:
-                box, centre = gt_boxes[matched.clamp(min=0)], grid.centers
-                inside = ((centre > box[:, :2]) & (centre < box[:, 2:])).all(dim=1)
-                matched = torch.where((matched >= 0) & ~inside, BACKGROUND, matched)
-        if ignore_boxes is not None and len(ignore_boxes):
-            matched = torch.where((matched == BACKGROUND) & covered_by(grid.boxes, ignore_boxes), IGNORED, matched)
-        return matched if valid is None else torch.where(valid, matched, IGNORED)
+        grids = priors if isinstance(priors, PriorGrid) else [priors]
+        sizes = None if image_size is None else [image_size]
+        return self.batch(grids, [gt_boxes], [ignore_boxes], sizes, allowed_border)[0]
 
-    def _ranks(self, gt_boxes: Tensor) -> Tensor:
-        """(G,) int64: the box of higher rank wins a conflict."""
-        index = torch.arange(len(gt_boxes), device=gt_boxes.device)
-        if self.conflict == "last":
-            return index
-        area = (gt_boxes[:, 2] - gt_boxes[:, 0]) * (gt_boxes[:, 3] - gt_boxes[:, 1])
-        order = area.sort(descending=True, stable=True).indices
-        return torch.empty_like(index).scatter_(0, order, index)
-
+    @torch.no_grad()
     def batch(
         self,
-        grid: PriorGrid,
+        priors: PriorGrid | Sequence[Tensor],
         gt_boxes: Sequence[Tensor],
         ignore_boxes: Sequence[Tensor | None] | None = None,
         image_sizes: Sequence[tuple[int, int]] | None = None,
         allowed_border: float | None = None,
     ) -> Tensor:
-        """Assign the priors of several images at once; arguments as for one image, one entry each.
+        """Assign the priors of several images in one pass; arguments as for one image, with one entry for each.
 
         Returns:
             (B, P) int64.
         """
-        ignore = ignore_boxes or [None] * len(gt_boxes)
-        sizes = image_sizes or [None] * len(gt_boxes)
-        rows = [self(grid, *one, allowed_border) for one in zip(gt_boxes, ignore, sizes, strict=True)]
-        return torch.stack(rows)
+        images = pack(priors, gt_boxes, image_sizes, allowed_border)
+        matched = self._match(images)
+        if self.centers_inside and len(images.boxes):
+            matched = _drop_outside(matched, images)
+        if ignore_boxes is None and not images.restricted:
+            return matched
+        for index, row in enumerate(matched):
+            regions = None if ignore_boxes is None else ignore_boxes[index]
+            if regions is not None and len(regions):
+                row.masked_fill_((row == BACKGROUND) & covered_by(images.of_image(index), regions), IGNORED)
+            valid = images.valid(index)
+            if valid is not None:
+                row.masked_fill_(~valid, IGNORED)
+        return matched
+
+    @torch.no_grad()
+    def explain(
+        self,
+        grid: PriorGrid,
+        gt_boxes: Tensor,
+        ignore_boxes: Tensor | None = None,
+        image_size: tuple[int, int] | None = None,
+        allowed_border: float | None = None,
+    ) -> AssignmentReport:
+        """Say how the boxes of one image fare; `AssignmentReport.merge` joins the reports of a data set."""
+        matched = self(grid, gt_boxes, ignore_boxes, image_size, allowed_border)
+        images = pack(grid, [gt_boxes], None if image_size is None else [image_size], allowed_border)
+        stages = [list(self._stage(images, stage)) for stage in (0, 1)] if len(images.boxes) else []
+        return report(grid, images.boxes, matched, stages)
+
+    def _match(self, images: Images) -> Tensor:
+        """(B, P) int64 before regions and validity.
+
+        One integer for each prior orders everything that can happen to it: 0 background, 1 ignored, then the second stage by
+        rank of the box, then the first stage by rank. The largest wins, so the order of the writes does not matter.
+        """
+        total, num_priors, device = len(images.boxes), images.num_priors, images.boxes.device
+        codes = torch.zeros(len(images.counts) * num_priors, dtype=torch.int64, device=device)
+        if total == 0:
+            return codes.view(-1, num_priors).fill_(BACKGROUND)
+        order = self._order(images.boxes)
+        rank = torch.empty_like(order).scatter_(0, order, torch.arange(total, device=device))
+        for stage, base in ((0, 2 + total), (1, 2)):
+            for claims in self._stage(images, stage):
+                code = torch.where(claims.claimed, rank[claims.box] + base, claims.band.to(torch.int64))
+                codes.scatter_reduce_(0, images.image[claims.box] * num_priors + claims.prior, code, "amax")
+        free, boxes = torch.arange(BACKGROUND, IGNORED - 1, -1, device=device), images.local[order]
+        return torch.cat((free, boxes, boxes)).index_select(0, codes).view(-1, num_priors)
+
+    def _order(self, boxes: Tensor) -> Tensor:
+        """(N,) int64: the boxes from the first to yield in a conflict to the last."""
+        if self.conflict == "last":
+            return torch.arange(len(boxes), device=boxes.device)
+        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        return area.sort(descending=True, stable=True).indices
+
+    def _stage(self, images: Images, stage: int) -> Iterator[Claims]:
+        """The claims of one stage by the cheapest exact way."""
+        k, above, grid = self.topk[stage], self.ignore_above if stage else None, images.priors
+        if isinstance(grid, PriorGrid):
+            radius = window_radius(grid, self.distance, k, above)
+            if window_cells(grid, radius) < WORTHWHILE * len(grid):
+                return self._windowed(images, grid, stage, int(radius))
+        return self._dense(images, stage, torch.arange(len(images.boxes), device=images.boxes.device), above)
+
+    def _windowed(self, images: Images, grid: PriorGrid, stage: int, radius: int) -> Iterator[Claims]:
+        k, above = self.topk[stage], self.ignore_above if stage else None
+        on_cpu, limits = images.boxes.device.type == "cpu", images.limits(grid)
+        fields = grid.scaled(self.decay) if stage else grid
+        row_bytes = int(window_cells(grid, radius)) * 4
+        for part in chunks(len(images.boxes), row_bytes, CACHE_BUDGET if on_cpu else DEVICE_BUDGET):
+            windows = score_windows(fields, self.distance, images.boxes[part], radius, limits.take(images.image[part]))
+            if not on_cpu:
+                yield scatter_claims(windows, k, above).shifted(part.start)
+                continue
+            claims, unsure = list_claims(windows, k, above)
+            yield claims.shifted(part.start)
+            if len(unsure):
+                yield from self._dense(images, stage, unsure + part.start, None)
+
+    def _dense(self, images: Images, stage: int, chosen: Tensor, above: float | None) -> Iterator[Claims]:
+        """The claims of the `chosen` (U,) boxes from whole rows of scores."""
+        for index in range(len(images.counts)):
+            mine = chosen[images.image[chosen] == index]
+            priors = images.of_image(index)
+            fields = _shrunk(priors, self.decay) if stage else prior_boxes(priors)
+            groups = priors.shape_group if isinstance(priors, PriorGrid) else torch.zeros_like(fields[:, 0]).long()
+            boxes, k = images.boxes[mine], self.topk[stage]
+            for claims in dense_claims(self.distance, boxes, fields, groups, images.valid(index), k, above):
+                yield claims.of(mine)
+
+
+def _shrunk(priors: PriorGrid | Tensor, decay: float) -> Tensor:
+    """(P, 4) fields of the second stage."""
+    if isinstance(priors, PriorGrid):
+        return priors.scaled(decay).boxes
+    return torch.cat(tuple(scale_ends(torch.stack((priors[:, :2], priors[:, 2:])), decay)), dim=1)
+
+
+def _drop_outside(matched: Tensor, images: Images) -> Tensor:
+    """Turn (B, P) positives whose centre is not strictly inside their box into background."""
+    kept = []
+    for index, boxes in enumerate(images.boxes.split(images.counts)):
+        priors, row = images.of_image(index), matched[index]
+        centre = priors.centers if isinstance(priors, PriorGrid) else (priors[:, :2] + priors[:, 2:]) / 2
+        if len(boxes):
+            box = boxes[row.clamp(min=0)]  # (P, 4)
+            outside = ((centre <= box[:, :2]) | (centre >= box[:, 2:])).any(dim=1)
+            row = row.masked_fill((row >= 0) & outside, BACKGROUND)
+        kept.append(row)
+    return torch.stack(kept)

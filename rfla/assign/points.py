@@ -51,8 +51,8 @@ class PointsAssigner:
         Returns:
             (P,) int64: index of the box, -1 background, -2 ignored.
         """
-        if len(self.regress_ranges) != len(grid.levels):
-            raise ValueError(f"{len(self.regress_ranges)} regress ranges for {len(grid.levels)} levels")
+        if len(self.regress_ranges) != len(grid.strides):
+            raise ValueError(f"{len(self.regress_ranges)} regress ranges for {len(grid.strides)} levels")
         gt_boxes = gt_boxes.to(torch.float32).reshape(-1, 4)
         points, level = grid.centers, grid.level_index
         ranges = points.new_tensor(self.regress_ranges)[level]  # (P, 2)
@@ -68,7 +68,7 @@ class PointsAssigner:
             smallest = torch.where(smaller, least, smallest)
             matched = torch.where(smaller, owner + part.start, matched)
         if ignore_boxes is not None and len(ignore_boxes):
-            matched = torch.where((matched == BACKGROUND) & covered_by(grid.boxes, ignore_boxes), IGNORED, matched)
+            matched = torch.where((matched == BACKGROUND) & covered_by(grid, ignore_boxes), IGNORED, matched)
         if image_size is not None or allowed_border is not None:
             matched = torch.where(grid.valid(image_size, allowed_border), matched, IGNORED)
         return matched

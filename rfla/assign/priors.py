@@ -1,11 +1,11 @@
 """The prior grid: one effective receptive field for every point of every pyramid level (and every shape of it).
 
 Shapes: L levels, S shapes (ratios) at a point, P priors of all levels. Priors run level by level, rows, columns, ratios.
-Boxes are xyxy in px of the network input. The grid keeps the rows and the columns of each level apart: x1 and x2 depend on the
-column and the shape alone, y1 and y2 on the row and the shape, which is what the windowed assigner needs.
+Boxes are xyxy in px of the network input. The grid stores rows and columns apart, since x1 and x2 of a prior depend on its
+column and shape alone, y1 and y2 on its row and shape; that is what the windowed assigner reads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -13,27 +13,44 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+ROWS, COLUMNS = 0, 1
+
 
 @dataclass(frozen=True, eq=False)
-class Level:
-    """One pyramid level: `columns` (W, S, 2) holds x1, x2, `rows` (H, S, 2) holds y1, y2, both float32 px."""
+class AxisLayout:
+    """Where the cells of one axis are in `PriorGrid.table` and what they add to the index of a prior; all (L, 1, 1).
 
-    stride: int
-    shift: int
-    rows: Tensor
-    columns: Tensor
+    Prior index = rows.base + row * rows.step + columns.base + column * columns.step + shape.
+    """
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in cells."""
-        return self.rows.shape[0], self.columns.shape[0]
+    start: Tensor
+    count: Tensor
+    base: Tensor
+    step: Tensor
+    stride: Tensor
+    shift: Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class PriorGrid:
-    """Priors of one network input size; build it with `points` or `anchors`."""
+    """Priors of one network input size; build it with `points` or `anchors`.
 
-    levels: tuple[Level, ...]
+    Attributes:
+        feature_sizes: (height, width) of each level in cells.
+        strides: Px between neighbouring cells of each level.
+        shifts: Centre of cell 0 of each level in px.
+        num_shapes: S, priors at each point.
+        longest_sides: Longest side of the priors of each level in px, on the host.
+        table: (2, T) float32 px: low and high ends of the priors along an axis. First the rows (cell, shape) of each level, then
+            the columns (cell, shape) of each level.
+    """
+
+    feature_sizes: tuple[tuple[int, int], ...]
+    strides: tuple[int, ...]
+    shifts: tuple[int, ...]
+    num_shapes: int
+    longest_sides: tuple[float, ...]
+    table: Tensor
 
     @classmethod
     def points(
@@ -48,23 +65,20 @@ class PriorGrid:
 
         Args:
             feature_sizes: (height, width) of each level in cells.
-            strides: px between neighbouring cells of each level.
+            strides: Px between neighbouring cells of each level.
             receptive_fields: Full side of the theoretical field of each level in px.
             fraction: Share of the theoretical field that is effective.
             offset: `"half"` puts the centres at `x * s + s // 2` (FCOS), `"corner"` at `x * s` (AutoAssign).
         """
         if offset not in ("half", "corner"):
             raise ValueError(f"offset must be 'half' or 'corner', not {offset!r}")
-        levels = []
-        for size, stride, field in _zip_levels(feature_sizes, strides, receptive_fields):
-            shift = stride // 2 if offset == "half" else 0
-            half = field * fraction / 2
-            axes = []
-            for count in size:
-                centres = torch.arange(count, dtype=torch.float32) * stride + shift
-                axes.append(torch.stack((centres - half, centres + half), dim=-1)[:, None])  # (count, 1, 2)
-            levels.append(Level(stride, shift, axes[0], axes[1]))
-        return cls(tuple(levels))
+        shifts = [int(stride) // 2 if offset == "half" else 0 for stride in strides]
+
+        def ends(centres: Tensor, level: int, axis: int) -> Tensor:
+            half = receptive_fields[level] * fraction / 2
+            return torch.stack((centres - half, centres + half))[..., None]  # (2, cells, 1)
+
+        return cls._build(feature_sizes, strides, receptive_fields, shifts, ends)
 
     @classmethod
     def anchors(
@@ -78,45 +92,56 @@ class PriorGrid:
     ) -> "PriorGrid":
         """Fields of several aspect ratios at each point, centred on `x * s`, as RFLA's RPN and RetinaNet have it.
 
-        With `fraction=1` and `receptive_fields` = strides times a scale these are the ordinary anchors of the baselines.
+        With the strides as `receptive_fields`, `fraction=1` and `scales=[8]` these are the ordinary anchors of the baselines.
 
         Args:
             feature_sizes: (height, width) of each level in cells.
-            strides: px between neighbouring cells of each level.
+            strides: Px between neighbouring cells of each level.
             receptive_fields: Full side of the theoretical field of each level in px.
             fraction: Share of the theoretical field that is effective.
-            ratios: height / width; every field keeps its area.
-            scales: Factors on the side; ratios run slower than scales.
+            ratios: Height / width; every field keeps its area.
+            scales: Factors on the side. Shapes run through all scales of the first ratio, then of the next.
         """
         root = torch.tensor(ratios, dtype=torch.float32).sqrt()
+        stretches = (root, 1 / root)  # of rows and columns
         factors = torch.tensor(scales, dtype=torch.float32)
-        levels = []
-        for size, stride, field in _zip_levels(feature_sizes, strides, receptive_fields):
-            side = field * fraction
-            axes = []
-            for count, stretch in zip(
-                size, (root, 1 / root), strict=True
-            ):  # rows by sqrt(ratio), columns by its inverse
-                half = 0.5 * ((side * stretch)[:, None] * factors).reshape(-1)  # (S,)
-                base = torch.stack((-half, half), dim=-1)  # (S, 2)
-                axes.append(base + (torch.arange(count, dtype=torch.float32) * stride)[:, None, None])
-            levels.append(Level(stride, 0, axes[0], axes[1]))
-        return cls(tuple(levels))
 
-    @property
-    def feature_sizes(self) -> tuple[tuple[int, int], ...]:
-        """(height, width) of each level in cells."""
-        return tuple(level.size for level in self.levels)
+        def ends(centres: Tensor, level: int, axis: int) -> Tensor:
+            side = receptive_fields[level] * fraction
+            half = 0.5 * ((side * stretches[axis])[:, None] * factors).reshape(-1)  # (S,)
+            return torch.stack((-half, half))[:, None] + centres[:, None]  # (2, cells, S)
 
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """Px between neighbouring cells of each level."""
-        return tuple(level.stride for level in self.levels)
+        return cls._build(feature_sizes, strides, receptive_fields, [0] * len(strides), ends)
 
-    @property
-    def num_shapes(self) -> int:
-        """Priors at each point."""
-        return self.levels[0].rows.shape[1]
+    @classmethod
+    def _build(
+        cls,
+        feature_sizes: Sequence[tuple[int, int]],
+        strides: Sequence[int],
+        receptive_fields: Sequence[float],
+        shifts: Sequence[int],
+        ends: Callable[[Tensor, int, int], Tensor],
+    ) -> "PriorGrid":
+        """Lay the table out; `ends(centres, level, axis)` gives the (2, cells, S) ends of the priors of one level."""
+        if not len(feature_sizes) == len(strides) == len(receptive_fields) > 0:
+            raise ValueError(
+                "feature_sizes, strides and receptive_fields must name the same levels, got "
+                f"{len(feature_sizes)}, {len(strides)} and {len(receptive_fields)}"
+            )
+        parts, sides = [], [0.0] * len(strides)
+        for axis in (ROWS, COLUMNS):
+            for level, stride in enumerate(strides):
+                centres = torch.arange(feature_sizes[level][axis], dtype=torch.float32) * int(stride) + shifts[level]
+                parts.append(ends(centres, level, axis))
+                sides[level] = max(sides[level], float((parts[-1][1] - parts[-1][0]).max()))
+        return cls(
+            feature_sizes=tuple((int(height), int(width)) for height, width in feature_sizes),
+            strides=tuple(int(stride) for stride in strides),
+            shifts=tuple(shifts),
+            num_shapes=parts[0].shape[2],
+            longest_sides=tuple(sides),
+            table=torch.cat([part.flatten(1) for part in parts], dim=1),
+        )
 
     @property
     def level_counts(self) -> tuple[int, ...]:
@@ -135,25 +160,50 @@ class PriorGrid:
     @property
     def device(self) -> torch.device:
         """Where the tensors are."""
-        return self.levels[0].rows.device
+        return self.table.device
+
+    @cached_property
+    def layouts(self) -> tuple[AxisLayout, AxisLayout]:
+        """Layouts of the rows and of the columns."""
+        shapes, starts, built = self.num_shapes, 0, []
+        for axis in (ROWS, COLUMNS):
+            fields: list[list[int]] = []
+            for level, size in enumerate(self.feature_sizes):
+                base = self.level_starts[level] if axis == ROWS else 0
+                step = size[COLUMNS] * shapes if axis == ROWS else shapes
+                fields.append([starts, size[axis], base, step, self.strides[level], self.shifts[level]])
+                starts += size[axis] * shapes
+            values = torch.tensor(fields).t()[:, :, None, None].to(self.device, non_blocking=True)  # (6, L, 1, 1)
+            built.append(AxisLayout(*values))
+        return built[ROWS], built[COLUMNS]
+
+    def ends(self, level: int) -> tuple[Tensor, Tensor]:
+        """Ends of the priors of one level: rows (2, H, S) hold y1 and y2, columns (2, W, S) hold x1 and x2."""
+        starts = [0, sum(height for height, _ in self.feature_sizes) * self.num_shapes]
+        parts = []
+        for axis in (ROWS, COLUMNS):
+            start = starts[axis] + sum(size[axis] for size in self.feature_sizes[:level]) * self.num_shapes
+            cells = self.feature_sizes[level][axis]
+            parts.append(self.table[:, start : start + cells * self.num_shapes].unflatten(1, (cells, self.num_shapes)))
+        return parts[ROWS], parts[COLUMNS]
 
     @cached_property
     def boxes(self) -> Tensor:
         """(P, 4) float32 xyxy px."""
         parts = []
-        for level in self.levels:
-            height, width = level.size
-            x = level.columns[None].expand(height, -1, -1, -1)  # (H, W, S, 2)
-            y = level.rows[:, None].expand(-1, width, -1, -1)
-            parts.append(torch.stack((x[..., 0], y[..., 0], x[..., 1], y[..., 1]), dim=-1).reshape(-1, 4))
+        for level, (height, width) in enumerate(self.feature_sizes):
+            rows, columns = self.ends(level)
+            x = columns[:, None].expand(-1, height, -1, -1)  # (2, H, W, S)
+            y = rows[:, :, None].expand(-1, -1, width, -1)
+            parts.append(torch.stack((x[0], y[0], x[1], y[1]), dim=-1).reshape(-1, 4))
         return torch.cat(parts)
 
     @cached_property
     def centers(self) -> Tensor:
         """(P, 2) float32 x, y in px: where the points are, free of the rounding of the corners."""
         parts = []
-        for level in self.levels:
-            y, x = (torch.arange(count, device=self.device) * level.stride + level.shift for count in level.size)
+        for size, stride, shift in zip(self.feature_sizes, self.strides, self.shifts, strict=True):
+            y, x = (torch.arange(count, device=self.device) * stride + shift for count in size)
             cells = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[:, :, None]  # (H, W, 1, 2)
             parts.append(cells.expand(-1, -1, self.num_shapes, -1).reshape(-1, 2).to(torch.float32))
         return torch.cat(parts)
@@ -161,26 +211,33 @@ class PriorGrid:
     @cached_property
     def level_index(self) -> Tensor:
         """(P,) int64: the level of each prior, counted from 0."""
-        counts = torch.tensor(self.level_counts, device=self.device)
-        levels = torch.arange(len(self.levels), device=self.device)
-        return levels.repeat_interleave(counts, output_size=len(self))
+        return torch.cat(
+            [torch.full((count,), level, device=self.device) for level, count in enumerate(self.level_counts)]
+        )
+
+    @cached_property
+    def shape_group(self) -> Tensor:
+        """(P,) int64: one number for each level and shape, `level * S + shape`."""
+        return self.level_index * self.num_shapes + torch.arange(len(self), device=self.device) % self.num_shapes
 
     def scaled(self, factor: float) -> "PriorGrid":
         """The same grid with every field `factor` times as wide and as high about its centre."""
-        levels = tuple(
-            replace(level, rows=_scale(level.rows, factor), columns=_scale(level.columns, factor))
-            for level in self.levels
-        )
-        return PriorGrid(levels)
+        sides = tuple(side * factor for side in self.longest_sides)
+        grid = replace(self, table=scale_ends(self.table, factor), longest_sides=sides)
+        for shared in (
+            "layouts",
+            "centers",
+            "level_index",
+            "shape_group",
+        ):  # the same for every scale: compute them once
+            if shared in self.__dict__:
+                grid.__dict__[shared] = self.__dict__[shared]
+        return grid
 
     def to(self, device: torch.device | str) -> "PriorGrid":
         """The same grid on another device."""
-        if torch.device(device) == self.device:
-            return self
-        levels = tuple(
-            replace(level, rows=level.rows.to(device), columns=level.columns.to(device)) for level in self.levels
-        )
-        return PriorGrid(levels)
+        table = self.table.to(device, non_blocking=True)
+        return self if table is self.table else replace(self, table=table)
 
     def valid(self, image_size: tuple[int, int] | None, allowed_border: float | None = None) -> Tensor:
         """(P,) bool: which priors an image of this size (height, width) has.
@@ -188,47 +245,24 @@ class PriorGrid:
         A cell counts when it lies within the image rounded up to whole cells. With `allowed_border`, a field must also stay
         within the image widened by that many px on each side.
         """
+        if image_size is None:
+            if allowed_border is not None:
+                raise ValueError("allowed_border needs image_size")
+            return torch.ones(len(self), dtype=torch.bool, device=self.device)
         parts = []
-        for level in self.levels:
-            rows, columns = level_validity(level, image_size, allowed_border)  # (H, S), (W, S)
-            parts.append((rows[:, None] & columns[None]).reshape(-1))
+        for level, stride in enumerate(self.strides):
+            flags = []
+            for axis, extent in zip(self.ends(level), image_size, strict=True):
+                inside = torch.arange(axis.shape[1], device=self.device)[:, None] * stride < extent  # (cells, 1)
+                if allowed_border is not None:
+                    inside = inside & (axis[0] >= -allowed_border) & (axis[1] < extent + allowed_border)
+                flags.append(inside.expand(axis.shape[1:]))
+            parts.append((flags[ROWS][:, None] & flags[COLUMNS][None]).reshape(-1))
         return torch.cat(parts)
 
 
-def level_validity(
-    level: Level, image_size: tuple[int, int] | None, allowed_border: float | None
-) -> tuple[Tensor, Tensor]:
-    """Rows (H, S) and columns (W, S) of one level that an image has; see `PriorGrid.valid`."""
-    if image_size is None:
-        if allowed_border is not None:
-            raise ValueError("allowed_border needs image_size")
-        return tuple(torch.ones_like(axis[..., 0], dtype=torch.bool) for axis in (level.rows, level.columns))  # type: ignore[return-value]
-    flags = []
-    for axis, extent in zip((level.rows, level.columns), image_size, strict=True):
-        cells = torch.arange(axis.shape[0], device=axis.device)[:, None]
-        valid = (cells < -(-extent // level.stride)).expand(-1, axis.shape[1])
-        if allowed_border is not None:
-            valid = valid & (axis[..., 0] >= -allowed_border) & (axis[..., 1] < extent + allowed_border)
-        flags.append(valid)
-    return flags[0], flags[1]
-
-
-def _scale(axis: Tensor, factor: float) -> Tensor:
-    """Scale intervals (..., 2) about their centres, in the float order of the authors' rescaling."""
-    low, high = axis.unbind(-1)
+def scale_ends(ends: Tensor, factor: float) -> Tensor:
+    """Scale intervals (2, ...) about their centres, in the float order of the authors' rescaling."""
+    low, high = ends
     centre, half = (high + low) / 2, (high - low) * factor / 2
-    return torch.stack((centre - half, centre + half), dim=-1)
-
-
-def _zip_levels(
-    feature_sizes: Sequence[tuple[int, int]], strides: Sequence[int], receptive_fields: Sequence[float]
-) -> list[tuple[tuple[int, int], int, float]]:
-    if not len(feature_sizes) == len(strides) == len(receptive_fields) > 0:
-        raise ValueError(
-            "feature_sizes, strides and receptive_fields must name the same levels, got "
-            f"{len(feature_sizes)}, {len(strides)} and {len(receptive_fields)}"
-        )
-    return [
-        ((int(size[0]), int(size[1])), int(stride), field)
-        for size, stride, field in zip(feature_sizes, strides, receptive_fields, strict=True)
-    ]
+    return torch.stack((centre - half, centre + half))

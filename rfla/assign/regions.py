@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from rfla.assign.dense import chunks
 from rfla.assign.priors import PriorGrid
 
 BACKGROUND = -1
@@ -16,23 +17,46 @@ IGNORE_OVERLAP = 0.5
 """Share of a prior inside one ignore box from which a background prior is ignored."""
 
 
+MIN_AREA = 1e-6
+"""px^2; a smaller prior counts as this large."""
+
+
 def intersection_over_prior(priors: Tensor, boxes: Tensor) -> Tensor:
     """(I, P) share of each prior that lies in each box."""
     low = torch.maximum(boxes[:, None, :2], priors[None, :, :2])
     high = torch.minimum(boxes[:, None, 2:], priors[None, :, 2:])
     sides = (high - low).clamp_(min=0)
     area = (priors[:, 2] - priors[:, 0]) * (priors[:, 3] - priors[:, 1])
-    return sides[..., 0] * sides[..., 1] / area.clamp(min=1e-6)
+    return sides[..., 0] * sides[..., 1] / area.clamp(min=MIN_AREA)
 
 
-def covered_by(priors: Tensor, ignore_boxes: Tensor, threshold: float = IGNORE_OVERLAP) -> Tensor:
+def covered_by(priors: PriorGrid | Tensor, ignore_boxes: Tensor, threshold: float = IGNORE_OVERLAP) -> Tensor:
     """(P,) bool: at least `threshold` of the prior lies in one ignore box."""
-    covered = torch.zeros(len(priors), dtype=torch.bool, device=priors.device)
-    boxes = ignore_boxes.to(priors.dtype).reshape(-1, 4)
-    step = max(1, 2**21 // max(1, len(priors)))
-    for start in range(0, len(boxes), step):
-        covered |= (intersection_over_prior(priors, boxes[start : start + step]) >= threshold).any(dim=0)
-    return covered
+    boxes = ignore_boxes.to(torch.float32).reshape(-1, 4)
+    rows = [torch.zeros(len(priors), dtype=torch.bool, device=boxes.device)]
+    for part in chunks(len(boxes), len(priors) * 4 * 8):
+        shares = (
+            _grid_shares(priors, boxes[part])
+            if isinstance(priors, PriorGrid)
+            else intersection_over_prior(priors, boxes[part])
+        )
+        rows.append((shares >= threshold).any(dim=0))
+    return torch.stack(rows).any(dim=0)
+
+
+def _grid_shares(grid: PriorGrid, boxes: Tensor) -> Tensor:
+    """(I, P) as `intersection_over_prior`, from overlaps along rows and columns."""
+    parts = []
+    for level in range(len(grid.strides)):
+        overlaps, sides = [], []
+        for axis, ends in zip((1, 0), grid.ends(level), strict=True):  # rows meet y, columns meet x
+            low = torch.maximum(boxes[:, axis, None, None], ends[0])  # (I, cells, S)
+            high = torch.minimum(boxes[:, axis + 2, None, None], ends[1])
+            overlaps.append((high - low).clamp_(min=0))
+            sides.append(ends[1] - ends[0])
+        area = (sides[1][None] * sides[0][:, None]).clamp_(min=MIN_AREA)  # (H, W, S)
+        parts.append((overlaps[1][:, None] * overlaps[0][:, :, None]).div_(area).flatten(1))
+    return torch.cat(parts, dim=1)
 
 
 def prior_boxes(priors: PriorGrid | Tensor) -> Tensor:

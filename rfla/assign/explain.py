@@ -1,0 +1,151 @@
+"""How an assignment came out: positives per box and per size, boxes left without, conflicts, levels.
+
+Shapes: G boxes, P priors.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rfla.assign.dense import Claims
+from rfla.assign.priors import PriorGrid
+from rfla.assign.regions import BACKGROUND, IGNORED
+
+SIZE_BINS = (
+    ("below 2", 0.0, 2.0),
+    ("very tiny 2-8", 2.0, 8.0),
+    ("tiny 8-16", 8.0, 16.0),
+    ("small 16-32", 16.0, 32.0),
+    ("medium 32-64", 32.0, 64.0),
+    ("64 and above", 64.0, float("inf")),
+)
+"""Name, smallest and largest root of the box area in px: the bins of AI-TOD."""
+
+
+@dataclass(frozen=True)
+class SizeBin:
+    """The boxes of one size range."""
+
+    name: str
+    boxes: int
+    positives: int
+    without: int
+
+    @property
+    def mean(self) -> float:
+        """Positives of a box on average; 0 without boxes."""
+        return self.positives / self.boxes if self.boxes else 0.0
+
+
+@dataclass(frozen=True)
+class AssignmentReport:
+    """What one or several images look like to an assigner.
+
+    Attributes:
+        images: Number of images.
+        positives: Positives of each box, image after image.
+        sizes: Root of the area of each box in px.
+        conflicts: Priors that several boxes of an image claimed in the same stage.
+        level_strides: Stride of each level.
+        level_positives: Positives on each level.
+        background: Background priors.
+        ignored: Ignored priors.
+    """
+
+    images: int
+    positives: tuple[int, ...]
+    sizes: tuple[float, ...]
+    conflicts: int
+    level_strides: tuple[int, ...]
+    level_positives: tuple[int, ...]
+    background: int
+    ignored: int
+
+    @property
+    def without_positive(self) -> tuple[int, ...]:
+        """Indices of the boxes that no prior was given to."""
+        return tuple(index for index, count in enumerate(self.positives) if count == 0)
+
+    @property
+    def histogram(self) -> dict[int, int]:
+        """Number of positives -> number of boxes that have so many."""
+        return {count: self.positives.count(count) for count in sorted(set(self.positives))}
+
+    @property
+    def size_bins(self) -> tuple[SizeBin, ...]:
+        """The boxes by size."""
+        bins = []
+        for name, low, high in SIZE_BINS:
+            counts = [n for n, size in zip(self.positives, self.sizes, strict=True) if low <= size < high]
+            bins.append(SizeBin(name, len(counts), sum(counts), counts.count(0)))
+        return tuple(bins)
+
+    @classmethod
+    def merge(cls, reports: Iterable["AssignmentReport"]) -> "AssignmentReport":
+        """The report of a data set, from those of its images on grids of the same levels."""
+        parts = list(reports)
+        if not parts:
+            raise ValueError("no reports to merge")
+        levels = zip(*(part.level_positives for part in parts), strict=True)
+        return cls(
+            images=sum(part.images for part in parts),
+            positives=tuple(count for part in parts for count in part.positives),
+            sizes=tuple(size for part in parts for size in part.sizes),
+            conflicts=sum(part.conflicts for part in parts),
+            level_strides=parts[0].level_strides,
+            level_positives=tuple(sum(level) for level in levels),
+            background=sum(part.background for part in parts),
+            ignored=sum(part.ignored for part in parts),
+        )
+
+    def text(self) -> str:
+        """A table for a terminal."""
+        boxes, total = len(self.positives), sum(self.positives)
+        mean = total / boxes if boxes else 0.0
+        lines = [
+            f"{self.images} images, {boxes} boxes, {total} positive priors ({mean:.2f} per box), "
+            f"{self.ignored} ignored, {self.background} background",
+            f"{len(self.without_positive)} boxes without a positive, {self.conflicts} priors claimed by several boxes",
+            f"{'box size, px':<16}{'boxes':>8}{'positives':>11}{'per box':>9}{'without':>9}",
+        ]
+        lines += [
+            f"{one.name:<16}{one.boxes:>8}{one.positives:>11}{one.mean:>9.2f}{one.without:>9}" for one in self.size_bins
+        ]
+        levels = zip(self.level_strides, self.level_positives, strict=True)
+        lines.append("positives by stride: " + ", ".join(f"{stride}: {count}" for stride, count in levels))
+        lines.append("boxes by positives: " + ", ".join(f"{n}: {count}" for n, count in self.histogram.items()))
+        return "\n".join(lines)
+
+    __str__ = text
+
+
+def report(grid: PriorGrid, gt_boxes: Tensor, matched: Tensor, stages: Sequence[Sequence[Claims]]) -> AssignmentReport:
+    """Summarise one image.
+
+    Args:
+        grid: Its priors.
+        gt_boxes: (G, 4).
+        matched: (P,) what the assigner returned.
+        stages: The claims of each stage.
+    """
+    conflicts = 0
+    for stage in stages:
+        claimants = torch.zeros(len(grid), dtype=torch.int64, device=grid.device)
+        for claims in stage:
+            claimants += torch.bincount(claims.prior[claims.claimed], minlength=len(grid))
+        conflicts += int((claimants > 1).sum())
+    positive = matched[matched >= 0]
+    sides = (gt_boxes[:, 2:] - gt_boxes[:, :2]).clamp(min=0)
+    levels = torch.bincount(grid.level_index[matched >= 0], minlength=len(grid.strides))
+    return AssignmentReport(
+        images=1,
+        positives=tuple(torch.bincount(positive, minlength=len(gt_boxes)).tolist()),
+        sizes=tuple(sides.prod(dim=1).sqrt().tolist()),
+        conflicts=conflicts,
+        level_strides=grid.strides,
+        level_positives=tuple(levels.tolist()),
+        background=int((matched == BACKGROUND).sum()),
+        ignored=int((matched == IGNORED).sum()),
+    )

@@ -1,0 +1,92 @@
+"""The images of one call of an assigner, with all their boxes in one flat list.
+
+Shapes: B images, N boxes of all images, P priors of an image. Boxes are xyxy in px of the network input.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from rfla.assign.priors import PriorGrid
+from rfla.assign.regions import prior_boxes, valid_priors
+from rfla.assign.windows import Limits
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """What to assign; build it with `pack`.
+
+    Attributes:
+        priors: A grid, or one (P, 4) tensor of plain boxes for each image.
+        boxes: (N, 4) float32.
+        image: (N,) int64 index of the image of each box.
+        counts: Boxes of each image.
+        sizes: (height, width) of each image, or None.
+        allowed_border: Px, or None.
+    """
+
+    priors: PriorGrid | Sequence[Tensor]
+    boxes: Tensor
+    image: Tensor
+    counts: tuple[int, ...]
+    sizes: Sequence[tuple[int, int]] | None
+    allowed_border: float | None
+
+    @property
+    def num_priors(self) -> int:
+        """P."""
+        return len(self.priors) if isinstance(self.priors, PriorGrid) else len(self.priors[0])
+
+    def of_image(self, index: int) -> PriorGrid | Tensor:
+        """The priors of one image."""
+        return self.priors if isinstance(self.priors, PriorGrid) else self.priors[index]
+
+    @cached_property
+    def local(self) -> Tensor:
+        """(N,) int64 index of each box within its image."""
+        starts = torch.tensor((0, *self.counts[:-1])).cumsum(0).to(self.boxes.device, non_blocking=True)
+        return torch.arange(len(self.boxes), device=self.boxes.device) - starts[self.image]
+
+    @cached_property
+    def restricted(self) -> bool:
+        """Whether some prior of some image may be invalid."""
+        if self.sizes is None or self.allowed_border is not None or not isinstance(self.priors, PriorGrid):
+            return self.sizes is not None
+        return any(
+            height <= (rows - 1) * stride or width <= (columns - 1) * stride
+            for height, width in self.sizes
+            for (rows, columns), stride in zip(self.priors.feature_sizes, self.priors.strides, strict=True)
+        )
+
+    def valid(self, index: int) -> Tensor | None:
+        """(P,) bool of one image, or None where all priors are valid."""
+        if not self.restricted or self.sizes is None:
+            return None
+        return valid_priors(self.of_image(index), self.sizes[index], self.allowed_border)
+
+    def limits(self, grid: PriorGrid) -> Limits:
+        """Valid cells of each image. Validity is a matter of the fields at full size, whatever the stage."""
+        if not self.restricted or self.sizes is None:
+            return Limits.of_grid(grid)
+        sizes = torch.tensor(self.sizes, dtype=torch.float32).to(self.boxes.device, non_blocking=True)
+        return Limits.of_images(grid, sizes, self.allowed_border)
+
+
+def pack(
+    priors: PriorGrid | Sequence[Tensor],
+    gt_boxes: Sequence[Tensor],
+    sizes: Sequence[tuple[int, int]] | None,
+    allowed_border: float | None,
+) -> Images:
+    """Join the boxes of all images."""
+    if allowed_border is not None and sizes is None:
+        raise ValueError("allowed_border needs the image size")
+    counts = tuple(len(boxes) for boxes in gt_boxes)
+    boxes = torch.cat([boxes.reshape(-1, 4) for boxes in gt_boxes]).to(torch.float32)
+    image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(boxes.device, non_blocking=True)
+    if not isinstance(priors, PriorGrid):
+        priors = [prior_boxes(one) for one in priors]
+    return Images(priors, boxes, image, counts, sizes, allowed_border)
