@@ -2,6 +2,7 @@
 
 import gc
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,18 +33,17 @@ def read_coco_rows(path: Path, images: Path, names: tuple[str, ...]) -> Rows:
     ids, labels_of = _categories(path, content["categories"], names)
     labels_of = {-1: REGION, 0: REGION} | labels_of
     entries = content["images"]
-    image_ids = [_get(path, "image", entry, "id") for entry in entries]
+    image_ids = _ids(path, "image", entries, "id")
     row_of = {identity: row for row, identity in enumerate(image_ids)}
     if len(row_of) < len(image_ids):
         twice = next(identity for row, identity in enumerate(image_ids) if row_of[identity] != row)
         raise DataError(f"{path}: image id {twice!r} is used twice")
     folder = str(images)
-    paths = [f"{folder}/{_get(path, 'image', entry, 'file_name')}" for entry in entries]
+    paths = [f"{folder}/{_get(path, 'image', entry, 'file_name')!s}" for entry in entries]
     annotations = content["annotations"]
     boxes = _boxes(annotations)
-    label_ids = [_get(path, "annotation", entry, "category_id") for entry in annotations]
     crowd = np.array([bool(entry.get("iscrowd", 0)) for entry in annotations], bool)
-    labels = _labels(path, label_ids, labels_of)
+    labels = _labels(path, _ids(path, "annotation", annotations, "category_id"), labels_of)
     rows = Rows(
         source=path,
         names=names or tuple(str(entry["name"]) for entry in sorted(content["categories"], key=lambda c: c["id"])),
@@ -59,6 +59,10 @@ def read_coco_rows(path: Path, images: Path, names: tuple[str, ...]) -> Rows:
         area=_areas(annotations, boxes),
     )
     rows.image_hw = _sizes(rows, entries)
+    if (labels == REGION).any():
+        first = annotations[int(np.argmax(labels == REGION))]
+        what = "boxes of category 0 or -1, which is no class, read as ignored regions"
+        rows.note(what, f"annotation {first.get('id')!r}", int((labels == REGION).sum()))
     return rows
 
 
@@ -86,14 +90,31 @@ def _get(path: Path, what: str, entry: Mapping[str, Any], key: str) -> Any:
     try:
         return entry[key]
     except KeyError:
-        raise DataError(f"{path}: {what} {entry.get('id', entry)!r} has no '{key}'") from None
+        raise DataError(f"{path}: {what} {_short(entry.get('id', entry))} has no '{key}'") from None
+
+
+def _ids(path: Path, what: str, entries: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
+    ids = [_get(path, what, entry, key) for entry in entries]
+    for entry, identity in zip(entries, ids, strict=True):
+        if not isinstance(identity, int | str):
+            raise DataError(f"{path}: {what} {_short(entry.get('id'))} has {key} {_short(identity)}, no number or text")
+    return ids
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _categories(
     path: Path, categories: Sequence[Mapping[str, Any]], names: tuple[str, ...]
 ) -> tuple[tuple[int, ...], dict[int, int]]:
     """Category id of each label, and the label of each category id."""
-    by_id = {_get(path, "category", entry, "id"): str(_get(path, "category", entry, "name")) for entry in categories}
+    ids = _ids(path, "category", categories, "id")
+    names_of = [str(_get(path, "category", entry, "name")) for entry in categories]
+    by_id = dict(zip(ids, names_of, strict=True))
+    if not all(type(identity) is int for identity in ids):
+        raise DataError(f"{path}: category ids must be whole numbers, not {_short(ids)}")
     if not by_id:
         raise DataError(f"{path}: no categories")
     if not names:
@@ -107,16 +128,16 @@ def _categories(
         labels[identity] = label_of_name[name]
     free = max(by_id) + 1
     id_of_label = {label: identity for identity, label in labels.items()}
-    ids = []
+    ordered = []
     for label in range(len(names)):
         if label not in id_of_label:  # a class of the YAML that this file does not list
             id_of_label[label], free = free, free + 1
-        ids.append(id_of_label[label])
-    return tuple(ids), labels
+        ordered.append(id_of_label[label])
+    return tuple(ordered), labels
 
 
 def _image_rows(path: Path, annotations: Sequence[Mapping[str, Any]], row_of: Mapping[Any, int]) -> NDArray[np.int64]:
-    rows = [row_of.get(_get(path, "annotation", entry, "image_id"), -1) for entry in annotations]
+    rows = [row_of.get(identity, -1) for identity in _ids(path, "annotation", annotations, "image_id")]
     if -1 in rows:
         entry = annotations[rows.index(-1)]
         raise DataError(
@@ -129,8 +150,9 @@ def _labels(path: Path, category_ids: Sequence[Any], labels_of: Mapping[int, int
     try:
         return np.array([labels_of[identity] for identity in category_ids], np.int64)
     except (KeyError, TypeError):
-        row, wrong = next((i, c) for i, c in enumerate(category_ids) if not isinstance(c, int) or c not in labels_of)
-        raise DataError(f"{path}: annotations[{row}] has category_id {wrong!r}; ids are {sorted(labels_of)}") from None
+        row, wrong = next((row, identity) for row, identity in enumerate(category_ids) if identity not in labels_of)
+        known = sorted(identity for identity, label in labels_of.items() if label != REGION)
+        raise DataError(f"{path}: annotations[{row}] has category_id {_short(wrong)}; ids are {known}") from None
 
 
 def _boxes(annotations: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
@@ -140,31 +162,35 @@ def _boxes(annotations: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
         boxes = np.array(raw, np.float64).reshape(-1, 4)
         if len(boxes) != len(raw):
             raise ValueError
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         boxes = np.array([_four_numbers(box) for box in raw], np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return boxes
 
 
 def _four_numbers(box: Any) -> tuple[float, ...]:
-    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, int | float) for value in box):
+    if not isinstance(box, list) or len(box) != 4:
         return _NO_BOX
-    return tuple(box)
+    return tuple(value if isinstance(value, float) or _is_length(value) else math.nan for value in box)
 
 
 def _areas(annotations: Sequence[Mapping[str, Any]], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     sides = boxes[:, 2:] - boxes[:, :2]
     stated = [entry.get("area") for entry in annotations]
-    usable = np.array([isinstance(value, int | float) for value in stated], bool)
+    usable = np.array([_is_length(value) for value in stated], bool)
     values = np.array([value if good else 0.0 for value, good in zip(stated, usable, strict=True)], np.float64)
-    return np.where(usable & np.isfinite(values), values, sides[:, 0] * sides[:, 1])
+    return np.where(usable, values, sides[:, 0] * sides[:, 1])
+
+
+def _is_length(value: Any) -> bool:
+    return isinstance(value, int | float) and -1e15 < value < 1e15
 
 
 def _sizes(rows: Rows, entries: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
     sizes = []
     for path, entry in zip(rows.paths, entries, strict=True):
-        height, width = entry.get("height"), entry.get("width")
-        if isinstance(height, int | float) and isinstance(width, int | float) and height > 0 and width > 0:
+        height, width = entry.get("height", 0), entry.get("width", 0)
+        if _is_length(height) and _is_length(width) and min(height, width) >= 1:
             sizes.append((int(height), int(width)))
             continue
         rows.note("images without width and height in the file, read from the image", path)

@@ -135,7 +135,7 @@ def load_index(
     if for_training:
         index = _training_rules(index)
     if single_cls:
-        index = replace(index, names=("object",), category_ids=(1,), labels=np.zeros_like(index.labels))
+        index = replace(index, names=("object",), category_ids=(1,), labels=np.minimum(index.labels, 0))
     if index.counts:
         log.warning(index.summary())
     return index

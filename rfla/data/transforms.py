@@ -114,10 +114,15 @@ class Augmentation:
     def _compose(self, rot90: float) -> Any:
         import albumentations as A
 
-        hue, saturation, value = self.hsv_h * 180, self.hsv_s * 255, self.hsv_v * 255
         steps: list[Any] = [A.HorizontalFlip(p=self.fliplr), A.VerticalFlip(p=self.flipud), A.RandomRotate90(p=rot90)]
-        if max(hue, saturation, value) > 0:
-            steps.append(A.HueSaturationValue(hue, saturation, value, p=1.0))
+        if max(self.hsv_h, self.hsv_s, self.hsv_v) > 0:
+            # Factors, not offsets: an offset of the size that suits daylight would blacken a fluorescence image.
+            saturation, brightness = (
+                (max(0.0, 1 - self.hsv_s), 1 + self.hsv_s),
+                (max(0.0, 1 - self.hsv_v), 1 + self.hsv_v),
+            )
+            hue = (-min(self.hsv_h, 0.5), min(self.hsv_h, 0.5))
+            steps.append(A.ColorJitter(brightness, (1.0, 1.0), saturation, hue, p=1.0))
         if self.blur:
             steps.append(A.Blur(blur_limit=(3, 3), p=self.blur))
         if self.noise:

@@ -1,0 +1,105 @@
+"""Data sets by name, path and directory; the Ultralytics and the COCO form; what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from rfla.data.spec import known_datasets, load_data_spec
+from rfla.errors import DataError
+
+
+def write(tmp_path: Path, text: str, name: str = "mine.yaml") -> Path:
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+def test_every_built_in_yaml_is_read():
+    assert "demo" in known_datasets()
+    for name in known_datasets():
+        spec = load_data_spec(name)
+        assert spec.name == name and spec.names and "train" in spec.splits
+
+
+def test_ultralytics_form(tmp_path: Path):
+    (tmp_path / "images/train").mkdir(parents=True)
+    path = write(
+        tmp_path,
+        "path: .\ntrain: images/train\nval: [images/train, more.txt]\nnames:\n  0: a\n  1: b\nroboflow: {x: 1}\n",
+    )
+    spec = load_data_spec(path)
+    assert spec.names == ("a", "b") and set(spec.splits) == {"train", "val"}
+    assert spec.splits["train"].images == (tmp_path / "images/train",) and spec.splits["train"].annotations is None
+    assert len(spec.splits["val"].images) == 2
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "train: {images: pictures, annotations: a/train.json}",
+        "train: a/train.json\nimages: pictures",
+        "train: pictures\ntrain_json: a/train.json",
+    ],
+)
+def test_three_ways_to_name_a_coco_file(tmp_path: Path, entry: str):
+    spec = load_data_spec(write(tmp_path, entry + "\nnames: [a]\n"))
+    assert spec.splits["train"].annotations == tmp_path / "a/train.json"
+    assert spec.splits["train"].images == (tmp_path / "pictures",)
+
+
+def test_a_directory_with_images_and_annotations(coco):
+    root = coco([[(1, 2, 3, 4, 3)]])
+    coco([[(1, 2, 3, 4, 3)]], split="val")
+    assert set(load_data_spec(root).splits) == {"train", "val"}
+
+
+def test_joined_splits(coco):
+    root = coco([[]])
+    coco([[]], split="val")
+    spec = load_data_spec(root)
+    assert spec.parts("trainval") == ("train", "val") == spec.parts("train+val")
+    with pytest.raises(DataError, match=r"no split 'vall'.*did you mean 'val'"):
+        spec.parts("vall")
+
+
+def test_roots_are_searched_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "second/things").mkdir(parents=True)
+    monkeypatch.setenv("RFLA_DATASETS", f"{tmp_path / 'first'}:{tmp_path / 'second'}")
+    (tmp_path / "yamls").mkdir()
+    path = write(tmp_path / "yamls", "path: things\ntrain: images\nnames: [a]\n")
+    assert load_data_spec(path).root == tmp_path / "second/things"
+
+
+def test_a_data_set_in_the_search_path_by_bare_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write(tmp_path, "train: images\nnames: [a]\n", "harbour.yaml")
+    monkeypatch.setenv("RFLA_DATASETS", str(tmp_path))
+    assert load_data_spec("harbour").name == "harbour"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1, 2]", "not a data YAML"),
+        ("train: x\n  bad: {y", "not valid YAML"),
+        ("names: [a]", "no split"),
+        ("train: x\nnames: [a, a]", "named twice"),
+        ("train: x\nnames: {0: a, 2: b}", "numbered 0 to 1"),
+        ("train: x\nnames: [a]\nnc: 2", "nc is 2 but 1 names"),
+        ("train: 3\nnames: [a]", None),  # not a place: no split is left
+        ("train: x\nnmaes: [a]", "unknown key 'nmaes'.*did you mean 'names'"),
+        ("train: {images: x}\nnames: [a]", "no split"),
+    ],
+)
+def test_what_is_no_data_set(tmp_path: Path, text: str, message: str | None):
+    with pytest.raises(DataError, match=message):
+        load_data_spec(write(tmp_path, text))
+
+
+def test_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(DataError, match="did you mean 'demo'"):
+        load_data_spec("dmo")
+
+
+def test_an_empty_directory(tmp_path: Path):
+    with pytest.raises(DataError, match=r"neither data\.yaml nor images/"):
+        load_data_spec(tmp_path)
