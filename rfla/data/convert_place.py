@@ -81,4 +81,6 @@ def place_image(image: Path, target: Path) -> None:
     try:
         os.link(real, target)
     except OSError:
-        shutil.copyfile(real, target)
+        beside = target.with_name(f"{target.name}.tmp")
+        shutil.copyfile(real, beside)
+        beside.replace(target)

@@ -18,7 +18,6 @@ from rfla.data.images import Image, write_image
 from rfla.data.tiles import Scene, Window, cut, keeps_empty, open_scene, plan_windows
 from rfla.errors import DataError
 
-
 BORDER = 0.01  # px over the border that is rounding (YOLO's six digits), clipped without a word
 
 

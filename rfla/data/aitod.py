@@ -1,0 +1,272 @@
+"""Build the complete images of AI-TOD and AI-TOD-v2 from xView's scenes and the part that is not from xView.
+
+Nothing but the image names of the annotation files is needed: `N__x_y.png` is the 800 x 800 px window of scene `N.tif`
+at x, y, zero padded past the border; every other name is an image of the published part without xView. So the quirks of
+the authors' cutting (a last tile that almost repeats its neighbour, scenes smaller than a tile) come out by themselves.
+(jwwangchn/AI-TOD, aitodtoolkit; nothing of it is used.)
+
+Channel order: the authors' tool reads scenes as RGB and writes them with a function that expects BGR, so that red and
+blue are exchanged in their files, and in what everybody trained on. `channel_order="official"` repeats that, for
+published numbers and official weights; `"rgb"` writes true colours. The part without xView is taken as it is.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rfla.data.aitod_names import FROM_XVIEW, SIDE, Wanted, find_annotations, images_of, shared_scenes, wanted_images
+from rfla.data.aitod_report import AitodReport
+from rfla.data.convert_place import place_image
+from rfla.data.formats.coco import load_json
+from rfla.data.formats.images import index_stems
+from rfla.data.images import Image, image_size, write_image
+from rfla.data.tiles import Scene, open_scene
+from rfla.errors import ConfigError, DataError
+from rfla.files import write_atomically
+
+ORDERS = ("official", "rgb")
+STATE = "build.json"
+CHECKSUMS = "checksums.sha256"
+
+
+def build_aitod(
+    annotations: str | Path,
+    xview: str | Path | None = None,
+    wo_xview: str | Path | None = None,
+    out: str | Path = "aitod",
+    channel_order: str = "official",
+    workers: int = 4,
+    progress: bool = False,
+) -> AitodReport:
+    """Build the images, verify them, and write `data.yaml` when all are there.
+
+    A stopped build goes on where it was: a file is there under its name only when it is whole.
+
+    Args:
+        annotations: Directory (or one file) of `aitod_*.json` and `aitodv2_*.json`.
+        xview: Directory of the xView scenes, `N.tif`.
+        wo_xview: Directory of the published images that are not from xView.
+        out: Directory to write: `images/trainval`, `images/test`, `annotations/aitod_{split}.json`, `checksums.sha256`.
+        channel_order: `official` or `rgb`; see the head of this file.
+        workers: Threads; each holds one scene, or one window of it where rasterio is installed.
+        progress: Show a progress bar on a terminal.
+
+    Returns:
+        What was built and what is missing; `complete` says whether `out` can be trained on.
+
+    Raises:
+        DataError: No annotation files, two for one split, an `out` that is something else.
+        ConfigError: An unknown channel order.
+    """
+    if channel_order not in ORDERS:
+        raise ConfigError(f"channel_order={channel_order}: must be {' or '.join(ORDERS)}")
+    target = Path(out).expanduser().absolute()
+    files = find_annotations(Path(annotations).expanduser())
+    scenes, others = _index("xview", xview), _index("wo_xview", wo_xview)
+    images = images_of(files)
+    wanted = wanted_images(images)
+    _claim(target, channel_order)
+    report = AitodReport(target, channel_order, len(wanted))
+    report.count_splits(files, {key: len(names) for key, names in images.items()}, shared_scenes(wanted))
+    tasks = _group(wanted, scenes, others, report)
+    _run(tasks, target, channel_order, workers, report, progress)
+    _finish(target, files, report, channel_order)
+    return report
+
+
+def _index(key: str, folder: str | Path | None) -> dict[str, list[Path]]:
+    if folder is None:
+        return {}
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        raise DataError(f"{key}={path}: no such directory")
+    return index_stems([path])
+
+
+def _claim(out: Path, channel_order: str) -> None:
+    """Make `out`, or go on with a build of the same channel order in it.
+
+    Raises:
+        DataError: It holds something else.
+    """
+    state = out / STATE
+    if state.is_file():
+        before = load_json(state).get("channel_order")
+        if before != channel_order:
+            raise DataError(f"out={out}: was begun with channel_order={before}; give another directory or that order")
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"out={out}: is not empty and no build of AI-TOD was begun there")
+    for folder in ("trainval", "test"):
+        (out / "images" / folder).mkdir(parents=True, exist_ok=True)
+        for left in (out / "images" / folder).glob("*.tmp"):  # of a killed run
+            left.unlink()
+    (out / "data.yaml").unlink(missing_ok=True)
+    _write_state(out, channel_order, "building")
+
+
+def _write_state(out: Path, channel_order: str, state: str) -> None:
+    write_atomically(out / STATE, json.dumps({"data": "AI-TOD", "channel_order": channel_order, "state": state}) + "\n")
+
+
+def _group(
+    wanted: Iterable[Wanted], scenes: Mapping[str, list[Path]], others: Mapping[str, list[Path]], report: AitodReport
+) -> list[tuple[Path, list[Wanted]]]:
+    """Return pairs of a source file and the images made of it; what has no source is noted as missing."""
+    groups: dict[Path, list[Wanted]] = {}
+    for image in wanted:
+        match = FROM_XVIEW.fullmatch(image.name)
+        scene = (
+            next((p for p in scenes.get(match[1], []) if p.suffix.lower() in (".tif", ".tiff")), None)
+            if match
+            else None
+        )
+        ready = [path for path in others.get(Path(image.name).stem, []) if path.name == image.name]
+        if scene is not None:
+            groups.setdefault(scene, []).append(image)
+        elif ready:
+            near = [path for path in ready if image.folder in path.parts]
+            groups.setdefault((near or ready)[0], []).append(image)
+        elif not (report.out / image.relative).is_file():  # built by an earlier run, its source since moved
+            report.miss(image.name, match[1] if match else None)
+        else:
+            groups.setdefault(report.out / image.relative, []).append(image)
+    return sorted(groups.items())
+
+
+def _run(
+    tasks: list[tuple[Path, list[Wanted]]],
+    out: Path,
+    channel_order: str,
+    workers: int,
+    report: AitodReport,
+    progress: bool,
+) -> None:
+    with (
+        _bar(sum(len(images) for _, images in tasks), progress) as advance,
+        ThreadPoolExecutor(max(workers, 1)) as pool,
+    ):
+        futures = {pool.submit(_build, source, images, out, channel_order): source for source, images in tasks}
+        try:
+            for future in as_completed(futures):
+                for image, checksum, made, problem in future.result():
+                    advance()
+                    if problem:
+                        report.problems.append(f"{image.name}: {problem}")
+                    else:
+                        report.checksums[image.relative] = checksum
+                        report.made += made
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+@contextmanager
+def _bar(total: int, show: bool) -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not (show and console.is_terminal)) as bar:
+        task = bar.add_task("AI-TOD", total=total)
+        yield lambda: bar.advance(task)
+
+
+_Result = tuple[Wanted, str, bool, str]  # image, checksum of its file, whether it was made now, what is wrong
+
+
+def _build(source: Path, images: list[Wanted], out: Path, channel_order: str) -> list[_Result]:
+    """Make the images of one source file that are not there yet, and verify all of them."""
+    results: list[_Result] = []
+    todo = [image for image in images if not (out / image.relative).is_file()]
+    try:
+        if todo and FROM_XVIEW.fullmatch(todo[0].name) and source.suffix.lower() in (".tif", ".tiff"):
+            with open_scene(source) as scene:
+                for image in todo:
+                    pixels = cut_tile(scene, *_corner(image.name))
+                    write_image(out / image.relative, pixels if channel_order == "rgb" else swap_red_and_blue(pixels))
+        else:
+            for image in todo:
+                place_image(source, out / image.relative)
+    except (DataError, OSError) as error:
+        missing = {image for image in todo if not (out / image.relative).is_file()}
+        results = [(image, "", False, str(error)) for image in images if image in missing]
+        images = [image for image in images if image not in missing]
+    new = set(todo)
+    return results + [(image, *_verify(out / image.relative, image, image in new)) for image in images]
+
+
+def _verify(path: Path, image: Wanted, made: bool) -> tuple[str, bool, str]:
+    """Return the checksum of a finished file, whether it was made now, and what is wrong with it."""
+    try:
+        height, width = image_size(path)
+    except DataError as error:
+        path.unlink(missing_ok=True)  # so that the next run makes it anew
+        return "", made, str(error)
+    if (width, height) != (image.width, image.height):
+        return "", made, f"{width} x {height} px, annotated as {image.width} x {image.height}"
+    return hashlib.sha256(path.read_bytes()).hexdigest(), made, ""
+
+
+def _corner(name: str) -> tuple[int, int]:
+    match = FROM_XVIEW.fullmatch(name)
+    assert match is not None
+    return int(match[2]), int(match[3])
+
+
+def cut_tile(scene: Scene, x: int, y: int) -> Image:
+    """Return the (800, 800, 3) uint8 RGB window of a scene at x, y px; black past the border.
+
+    Raises:
+        DataError: The window lies outside the scene.
+    """
+    right, below = min(x + SIDE, scene.width), min(y + SIDE, scene.height)
+    if x >= right or y >= below:
+        raise DataError(f"window at {x}, {y} lies outside its scene of {scene.width} x {scene.height} px")
+    tile = np.zeros((SIDE, SIDE, 3), np.uint8)
+    tile[: below - y, : right - x] = scene.read((x, y, right, below))
+    return tile
+
+
+def swap_red_and_blue(image: Image) -> Image:
+    """Return an (H, W, 3) image with the first and last channel exchanged."""
+    return np.ascontiguousarray(image[:, :, ::-1])
+
+
+def _finish(out: Path, files: Mapping[str, Path], report: AitodReport, channel_order: str) -> None:
+    """Copy the annotations, list checksums and, where nothing is missing, write `data.yaml`."""
+    (out / "annotations").mkdir(exist_ok=True)
+    for key, path in files.items():
+        write_atomically(out / "annotations" / f"{key}.json", path.read_bytes())
+    write_atomically(out / CHECKSUMS, "".join(f"{sha}  {name}\n" for name, sha in sorted(report.checksums.items())))
+    missing = out / "missing.txt"
+    if not report.complete:
+        write_atomically(missing, "".join(f"{line}\n" for line in report.missing_lines()))
+        return
+    missing.unlink(missing_ok=True)
+    first = True
+    for version in ("aitod", "aitodv2"):
+        splits = [key.removeprefix(f"{version}_") for key in files if key.startswith(f"{version}_")]
+        if splits:
+            write_atomically(out / ("data.yaml" if first else "data_v2.yaml"), _yaml(version, splits, channel_order))
+            first = False
+    _write_state(out, channel_order, "complete")
+
+
+def _yaml(version: str, splits: Iterable[str], channel_order: str) -> str:
+    """Return a data YAML for the splits that there are; the rest is that of the package."""
+    import yaml
+
+    from rfla.data.spec import load_data_spec
+
+    known = yaml.safe_load(load_data_spec(version).source.read_text(encoding="utf-8"))
+    content: dict[str, Any] = {"format": "coco"}
+    content |= {split: known[split] for split in sorted(splits, key=list(known).index)}
+    content |= {key: known[key] for key in ("names", "protocol", "sizes", "settings", "licence")}
+    head = f"# Written by `rfla convert format=aitod-xview`, channel_order={channel_order}. Checksums: {CHECKSUMS}.\n"
+    return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
