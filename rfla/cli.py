@@ -221,6 +221,8 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     # "--" keeps typer from reading tokens that begin with a dash: the grammar is parsed by rfla.cfg.overrides
     code = app(args=[verb, "--", *tokens], prog_name="rfla", standalone_mode=False)
+    if code == _INTERRUPTED:  # typer turns Ctrl-C into its exit code
+        raise KeyboardInterrupt
     return code if isinstance(code, int) else 0
 
 

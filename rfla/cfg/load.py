@@ -42,6 +42,7 @@ def load_config(overrides: Mapping[str, Any], *, mode: Mode | None = None) -> Co
         return _resumed(own, overrides)
     file, names = _cfg_file(overrides.get("cfg"))
     given = file | own
+    validate(Config, given)  # what was typed is told at once, before the data set's package is loaded
     recommended = _data_settings(_value(given, "data"))
     assigner = _value(given, "assigner.name") or _value(recommended, "assigner.name")
     layer = _model_layer(_value(given, "model"), assigner) | recommended | given

@@ -1,0 +1,309 @@
+"""The command line as a person meets it: verbs, help, one-line errors, exit codes, and what is not imported."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import rfla
+from rfla import __version__
+from rfla.cfg import load_config, model_part
+from rfla.cfg.help_text import VERBS
+from rfla.cli import main
+from rfla.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RFLA_DATASETS", raising=False)
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of one command line."""
+    code = main(list(words))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def weights_file(path: Path) -> None:
+    """The smallest safetensors file with metadata of ours: a header and no tensor."""
+    part = model_part(load_config({"model": "fcos_p2"})).model_dump()
+    header = json.dumps({"__metadata__": {"rfla": json.dumps({"model": part, "imgsz": 320})}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+
+
+class TestHelp:
+    @pytest.mark.parametrize("words", [(), ("help",), ("--help",), ("-h",), ("detect", "help"), ("detect",)])
+    def test_overview_names_every_verb(self, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
+        code, out, err = run(capsys, *words)
+        assert (code, err) == (0, "")
+        assert all(f"  {verb} " in out for verb in VERBS)
+
+    @pytest.mark.parametrize("verb", VERBS)
+    def test_every_verb_explains_itself_with_an_example(self, capsys: pytest.CaptureFixture[str], verb: str) -> None:
+        code, out, _ = run(capsys, "help", verb)
+        assert code == 0
+        assert f"\n  rfla {verb}" in out
+        if verb not in ("help", "version"):  # these two are asked with words, not settings
+            assert run(capsys, verb, "--help") == (0, out, "")
+
+    def test_keys_and_sections(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(capsys, "help", "lr0")[1].splitlines()[1:] == ["  kind     number from 0 to 10", "  default  0.005"]
+        assert "assigner.topk" in run(capsys, "help", "assigner")[1]
+        code, _, err = run(capsys, "help", "learning_rate")
+        assert (code, err) == (2, "error: no verb and no key 'learning_rate'; did you mean 'lr0'?\n")
+
+    @pytest.mark.parametrize("verb", ["train", "val", "predict", "compare", "convert", "import", "inspect", "info"])
+    def test_examples_are_read_by_the_grammar(self, verb: str) -> None:
+        """Every example of the help names keys that exist."""
+        import shlex
+
+        from rfla.cfg import Config
+        from rfla.cfg.overrides import parse_tokens
+        from rfla.cfg.verbs import OPTIONS
+
+        for example in VERBS[verb][2]:
+            words = shlex.split(example.partition("     (")[0])
+            assert words[:2] == ["rfla", verb]
+            assert parse_tokens(words[2:], OPTIONS.get(verb, Config))
+
+    @pytest.mark.parametrize("words", [("version",), ("--version",), ("-v",)])
+    def test_version(self, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
+        assert run(capsys, *words) == (0, f"{__version__}\n", "")
+
+
+def shell(*words: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run python with this checkout's package, in a process of its own."""
+    env = os.environ | {"PYTHONPATH": str(Path(rfla.__file__).parents[1])} | environment
+    return subprocess.run([sys.executable, *words], capture_output=True, env=env)
+
+
+@pytest.mark.parametrize(
+    ("command", "kept_out"),
+    [
+        ("main(['help']); main(['version'])", "'pydantic', 'yaml'"),
+        ("main(['help', 'train']); main(['cfg']); main(['cfg', 'model=fcos_p2']); main(['train', 'lr=3'])", "'tests'"),
+    ],
+)
+def test_nothing_heavy_is_imported(command: str, kept_out: str) -> None:
+    """Help, version, settings and errors answer at once because torch and the like stay out."""
+    code = (
+        f"import sys; from rfla.cli import main; {command}\n"
+        "heavy = {'torch', 'torchvision', 'albumentations', 'matplotlib', 'numpy', 'cv2', 'rich'}\n"
+        f"found = (heavy | {{{kept_out}}}) & set(sys.modules)\n"
+        "sys.exit(f'imported {found}' if found else 0)"
+    )
+    done = shell("-c", code)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+ERRORS = [
+    # verbs
+    (("trian",), "no verb 'trian'; did you mean 'train'?"),
+    (("predcit", "source=x"), "did you mean 'predict'?"),
+    (("xyz",), "verbs: train, val, predict"),
+    (("epochs=3",), "the verb comes first: rfla train key=value ..."),
+    # keys and values
+    (("train", "lr=3"), "unknown key 'lr'; did you mean lr0 (default 0.005)?"),
+    (("train", "weights=x.pt"), "unknown key 'weights'; did you mean model"),
+    (("train", "model=fcos_p2", "data=demo", "lr0=-1"), "lr0=-1: must be a number from 0 to 10 (default 0.005)"),
+    (("train", "epochs"), "epochs needs a value: epochs=12"),
+    (("train", "lr_steps=[1,"), "the bracket is not closed"),
+    (("train", "cfg=nothing.yaml"), "nothing.yaml: no such file"),
+    # nothing is guessed
+    (("train",), "model is missing: a zoo name (autoassign, cascade_rcnn,"),
+    (("train", "model=fcos_p2"), "data is missing: a data set (demo, aitod, ...)"),
+    (("val",), "data is missing"),
+    (("val", "data=demo"), "model is missing, and runs has no run with weights; for example: rfla train"),
+    (("predict",), "source is missing"),
+    (("predict", "source=x.png"), "model is missing, and runs has no run with weights"),
+    (("train", "resume"), "resume=true: no run with a training state in runs"),
+    # models and data that are not there
+    (("train", "model=fcos_p3", "data=demo"), "no model 'fcos_p3'; did you mean 'fcos_p2'?"),
+    (("val", "model=nothing.safetensors", "data=demo"), "nothing.safetensors: no such file"),
+    (("val", "model=official.pth", "data=demo"), "rfla import weights=official.pth"),
+    (("train", "model=fcos_p2", "data=nothing.yaml", "device=cpu"), "nothing.yaml"),
+    # the other verbs
+    (("compare", "a=1"), "b is missing"),
+    (("compare", "c=1"), "unknown key 'c'"),
+    (("convert",), "format is missing"),
+    (("convert", "format=visdrne", "source=x", "out=y"), "did you mean 'visdrone'?"),
+    (("convert", "format=visdrone", "source=nothing", "out=y"), "nothing"),
+    (("import", "weights=x.pth"), "model is missing"),
+    (("inspect",), "data is missing"),
+    (("info",), "model is missing"),
+    (("info", "model=fcos_p3"), "did you mean 'fcos_p2'?"),
+    (("cfg", "model=fcos_p2", "oops"), "unexpected 'oops'"),
+    (("copy-cfg", "out=no/such/dir.yaml"), "no/such/dir.yaml: cannot be written"),
+    (("version", "please"), "'rfla version' takes no settings, but got 'please'"),
+    (("checks", "x=1"), "takes no settings"),
+    (("help", "nonsense"), "no verb and no key 'nonsense'"),
+]
+
+
+@pytest.mark.parametrize(("words", "part"), ERRORS, ids=[" ".join(words) for words, _ in ERRORS])
+def test_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str], words: tuple[str, ...], part: str) -> None:
+    code, _, err = run(capsys, *words)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert part in err
+    assert list(Path.cwd().iterdir()) == []  # an error leaves nothing behind
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    for word in ("debug=true", "debug", "--debug", "debug=True,"):
+        code, _, err = run(capsys, "train", "lr0=x", word)
+        assert code == 2
+        assert "Traceback" in err and "ConfigError" in err
+    assert "Traceback" not in run(capsys, "train", "lr0=x", "debug=false")[2]
+
+
+def test_control_characters_are_shown_not_sent(capsys: pytest.CaptureFixture[str]) -> None:
+    _, _, err = run(capsys, "train", "model=\x1b[31mred\nline", "data=demo")
+    assert "\x1b" not in err
+    assert err.count("\n") == 1
+
+
+class TestSettings:
+    def test_cfg_prints_all_defaults(self, capsys: pytest.CaptureFixture[str]) -> None:
+        code, out, _ = run(capsys, "cfg")
+        assert code == 0
+        assert "\nlr0: 0.005 " in out and "\nassigner:\n" in out
+
+    def test_cfg_shows_what_a_run_would_use(self, capsys: pytest.CaptureFixture[str]) -> None:
+        _, out, _ = run(capsys, "cfg", "model=fcos_p2", "--lr0", "0.25", "assigner.topk", "=", "[2,", "1]")
+        Path("x.yaml").write_text(out)
+        cfg = load_config({"cfg": "x.yaml"})
+        assert (cfg.lr0, cfg.assigner.topk, cfg.neck.start_level) == (0.25, (2, 1), 2)
+
+    def test_verb_in_the_middle(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(capsys, "lr0=0.25", "cfg", "model=fcos")[1] == run(capsys, "cfg", "lr0=0.25", "model=fcos")[1]
+
+    def test_copy_cfg_never_overwrites_by_itself(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(capsys, "copy-cfg")[0] == 0
+        path = Path("default_copy.yaml")
+        assert all(line.startswith("#") or not line for line in path.read_text().splitlines())
+        assert load_config({"cfg": str(path)}).given == set()
+        path.write_text("mine")
+        code, _, err = run(capsys, "copy-cfg")
+        assert code == 2 and "default_copy.yaml exists already" in err
+        assert path.read_text() == "mine"
+        assert run(capsys, "copy-cfg", "overwrite")[0] == 0
+        assert path.read_text() != "mine"
+
+    def test_a_line_of_the_copy_taken_out_of_its_comment(self, capsys: pytest.CaptureFixture[str]) -> None:
+        run(capsys, "copy-cfg", "out=my.yaml")
+        text = Path("my.yaml").read_text().replace("# assigner.decay: 0.9", "assigner.decay: 0.8")
+        Path("my.yaml").write_text(text)
+        cfg = load_config({"cfg": "my.yaml", "model": "fcos_p2"})
+        assert cfg.assigner.decay == 0.8
+        assert cfg.given == {"model", "assigner.decay"}
+
+
+class TestCheckedVerbs:
+    def test_checks_run_the_operators(self, capsys: pytest.CaptureFixture[str]) -> None:
+        code, out, _ = run(capsys, "checks")
+        assert code == 0, out
+        assert "torchvision ops" in out and "nms, roi_align and deform_conv2d run" in out
+
+    def test_a_broken_operator_is_advice_and_exit_code_1(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import torchvision
+
+        def missing(*_: object) -> None:
+            raise RuntimeError("operator torchvision::nms does not exist\nmore")
+
+        monkeypatch.setattr(torchvision.ops, "nms", missing)
+        code, out, _ = run(capsys, "checks")
+        assert code == 1
+        assert "FAIL  torchvision ops" in out and "install both from the same index" in out
+
+
+class TestLatestRun:
+    def test_val_and_predict_take_the_latest_weights_and_say_so(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[str | None] = []
+        import rfla.engine.predictor
+        import rfla.engine.validator
+
+        monkeypatch.setattr(rfla.engine.validator, "validate", lambda cfg: seen.append(cfg.model))
+        monkeypatch.setattr(rfla.engine.predictor, "predict", lambda cfg: seen.append(cfg.model))
+        for age, name in ((100, "train"), (0, "train2"), (50, "train3")):
+            path = Path("runs") / name / "weights" / "best.safetensors"
+            path.parent.mkdir(parents=True)
+            weights_file(path)
+            os.utime(path, (time.time() - age,) * 2)
+        latest = "runs/train2/weights/best.safetensors"
+        code, out, _ = run(capsys, "val", "data=demo")
+        assert (code, out) == (0, f"model={latest} (the latest run)\n")
+        assert run(capsys, "predict", "source=x")[0] == 0
+        assert run(capsys, "val", "data=demo", "model=runs/train/weights/best.safetensors")[1] == ""
+        assert run(capsys, "val", "data=demo", "predictions=dets.json")[1] == ""
+        assert seen == [latest, latest, "runs/train/weights/best.safetensors", None]
+
+
+class TestEndings:
+    def test_interrupt_is_one_line_and_130(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted() -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("rfla.checks.run_checks", interrupted)
+        code, _, err = run(capsys, "checks")
+        assert (code, err.strip()) == (130, "stopped")
+
+    def test_an_operating_system_error_is_one_line(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full() -> None:
+            raise OSError(28, "No space left on device", "runs/train/x")
+
+        monkeypatch.setattr("rfla.checks.run_checks", full)
+        code, _, err = run(capsys, "checks")
+        assert (code, err) == (2, "error: runs/train/x: No space left on device (debug=true shows where)\n")
+
+    def test_a_defect_keeps_its_traceback(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken() -> None:
+            raise ZeroDivisionError("oops")
+
+        monkeypatch.setattr("rfla.checks.run_checks", broken)
+        with pytest.raises(ZeroDivisionError) as caught:
+            main(["checks"])
+        assert "defect of rfla" in caught.value.__notes__[0]
+
+    def test_errors_of_every_family_are_lines(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def bad() -> None:
+            raise DataError("two\nlines")
+
+        monkeypatch.setattr("rfla.checks.run_checks", bad)
+        assert run(capsys, "checks")[2] == "error: two lines\n"
+
+    @pytest.mark.skipif(os.name != "posix", reason="pipes and signals of POSIX")
+    def test_a_closed_pipe_is_quiet(self) -> None:
+        code = f"{sys.executable} -m rfla cfg | head -n 1; exit ${{PIPESTATUS[0]}}"
+        env = os.environ | {"PYTHONPATH": str(Path(rfla.__file__).parents[1])}
+        done = subprocess.run(["/bin/bash", "-c", code], capture_output=True, text=True, env=env)
+        assert done.stderr == ""
+        assert done.stdout.count("\n") == 1
+        assert done.returncode in (0, 141)  # 0 where the pipe took all before head closed it
+
+    def test_module_and_exit_code(self) -> None:
+        done = shell("-m", "rfla", "trian")
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert done.stderr.decode().splitlines() == ["error: no verb 'trian'; did you mean 'train'?"]
+
+    def test_a_terminal_that_knows_no_unicode(self) -> None:
+        done = shell("-m", "rfla", "train", "name=ü", "lr0=ü", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+        assert done.returncode == 2
+        assert b"lr0=\\xfc" in done.stderr
