@@ -39,8 +39,8 @@ class ATSSAssigner:
         """Assign the priors of one image; arguments as in `HierarchicalAssigner`.
 
         Returns:
-            (P,) int64: index of the box, -1 background, -2 ignored. Of two boxes that claim a prior the one of higher IoU
-            gets it, of equal ones the first.
+            (P,) int64: index of the box, -1 background, -2 ignored. Of two boxes that claim a prior the one of higher
+            IoU gets it, of equal ones the first.
         """
         gt_boxes = gt_boxes.to(torch.float32).reshape(-1, 4)
         valid = None if image_size is None and allowed_border is None else grid.valid(image_size, allowed_border)
@@ -69,9 +69,9 @@ class ATSSAssigner:
             parts.append(nearest + start)
         prior = torch.cat(parts, dim=1)
         overlap, usable = iou.gather(1, prior), distance.gather(1, prior) < torch.inf
-        count = usable.sum(dim=1, keepdim=True)
-        mean = (overlap * usable).sum(dim=1, keepdim=True) / count.clamp(min=1)
-        variance = ((overlap - mean) ** 2 * usable).sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
+        number = usable.sum(dim=1, keepdim=True)
+        mean = (overlap * usable).sum(dim=1, keepdim=True) / number.clamp(min=1)
+        variance = ((overlap - mean) ** 2 * usable).sum(dim=1, keepdim=True) / (number - 1).clamp(min=1)
         centre = grid.centers[prior]  # (G, K, 2)
         inside = torch.minimum(centre - gt_boxes[:, None, :2], gt_boxes[:, None, 2:] - centre).amin(dim=-1) > MIN_INSIDE
         return prior, overlap, (overlap >= mean + variance.sqrt()) & inside & usable

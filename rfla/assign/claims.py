@@ -16,8 +16,8 @@ def list_claims(windows: Windows, k: int, ignore_above: float | None) -> tuple[C
     """List the candidates that a box claims or that reach `ignore_above`. Reads sizes from the device: for the CPU.
 
     Returns:
-        The candidates, and the (U,) indices of boxes that this window cannot decide: a near tie at an open edge, or more than
-        16 tied at the k-th score in one level and shape. They claim nothing here.
+        The candidates, and the (U,) indices of boxes that this window cannot decide: a near tie at an open edge, or
+        more than 16 tied at the k-th score in one level and shape. They claim nothing here.
     """
     num_boxes = len(windows.gt_boxes)
     candidates = windows.scores.flatten(0, 3)  # (C, N)
@@ -55,8 +55,9 @@ def _take(index: Tensor, place: Tensor, group: Tensor, box: Tensor) -> Tensor:
 def scatter_claims(windows: Windows, k: int, ignore_above: float | None) -> Claims:
     """All C x N candidates with flags, without reading a size from the device: for the GPU.
 
-    A box that `list_claims` could not decide keeps the k nearest of its window here. That is the rule for more than 16 tied;
-    it differs only for a box thinner than a hundredth of a pixel whose tied priors reach beyond the window and are 16 or fewer.
+    A box with more than 16 tied, or with ties at an open edge of its window, keeps the k nearest here. That differs from
+    `list_claims` only where 16 or fewer are tied and some of them lie beyond the window: a box thinner than about a
+    hundredth of a pixel, or so unlike every field that its scores round to the same value.
     """
     num_boxes = len(windows.gt_boxes)
     candidates = windows.scores.flatten(0, 3)  # (C, N)

@@ -1,7 +1,7 @@
 """The dense path of the assigner: every box against every prior, a bounded number of boxes at a time.
 
-It serves distances whose best priors need not lie near the box centre (IoU and its kin), windows that would cover most of the
-grid anyway, plain boxes without a grid, and the rare box that a window cannot decide.
+It serves distances whose best priors need not lie near the box centre (IoU and its kin), windows that would cover most
+of the grid anyway, plain boxes without a grid, and the rare box that a window cannot decide.
 
 Shapes: G boxes, P priors, k of one stage. The whole (G, P) matrix never exists.
 """
@@ -57,8 +57,8 @@ def chunks(total: int, row_bytes: int, budget: int = BUDGET) -> Iterator[slice]:
 def claim_rows(scores: Tensor, gt_boxes: Tensor, priors: Tensor, groups: Tensor, k: int) -> Tensor:
     """Which priors each box claims.
 
-    All priors that reach the k-th best score, as in the authors' code; but where more than 16 of one group tie at that score,
-    k in all: the better ones, then of the tied ones the nearest, then those of lowest index.
+    All priors that reach the k-th best score, as in the authors' code; but where more than 16 of one group tie at that
+    score, k in all: the better ones, then of the tied ones the nearest, then those of lowest index.
 
     Args:
         scores: (G, P); -inf where a prior is not valid.

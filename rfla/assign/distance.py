@@ -1,8 +1,8 @@
 """How near a box is to a prior: the Receptive Field Distance (RFD) of RFLA and its drop-in rivals.
 
-Shapes: G boxes of one image, P priors. Boxes are xyxy in px. A box or a prior is the Gaussian N(centre, diag(w^2/4, h^2/4)).
-Every function scores "larger is nearer" and is written from the terms of the two axes, in the float32 order of operations of
-the authors' code, so that a full (G, P) matrix and a small window of it come out bit for bit the same.
+Shapes: G boxes of one image, P priors. Boxes are xyxy in px; each stands for the Gaussian N(centre, diag(w^2/4, h^2/4)).
+Every function scores "larger is nearer" and is written from the terms of the two axes, in the float32 order of operations
+of the authors' code, so that a full (G, P) matrix and a small window of it come out bit for bit the same.
 """
 
 import math
@@ -55,8 +55,8 @@ class Distance:
         formula: For people, with w1, h1 of the box and w2, h2 of the prior.
         value_range: Smallest and largest score.
         reference: Where it comes from.
-        reach: `reach(score, side)`: the largest centre offset in px, along the axis on which the prior has this side, at which
-            any box can still reach this score. None where scores do not fall with the centre offset alone (plateaus).
+        reach: `reach(score, side)`: the largest centre offset in px, along the axis on which the prior has this side, at
+            which any box can still reach this score. None where scores do not fall with the centre offset alone.
     """
 
     name: str
@@ -129,7 +129,7 @@ def _gcd_axis(axis: Axis) -> Tensor:
 
 
 def nwd(constant: float = 12.8) -> Distance:
-    """Normalised Wasserstein distance; `constant` (px) is the mean absolute object size of the data, 12.8 for AI-TOD."""
+    """Normalised Wasserstein distance; `constant` (px) is the mean object size of the data, 12.8 for AI-TOD."""
     return Distance(
         "nwd",
         lambda x, y: _wasserstein(x, y).sqrt_().div_(constant).neg_().exp_(),
@@ -203,7 +203,7 @@ def _diou(x: Axis, y: Axis) -> Tensor:
 
 
 def _kl_reach(kl: float, side: float) -> float:
-    """The box width that tolerates most offset has w1^2 = w2^2 + 4 dx^2; its KL on that axis is ln(1 + 4 dx^2/w2^2) / 2."""
+    """The width that tolerates most offset is w1^2 = w2^2 + 4 dx^2; its KL on that axis is ln(1 + 4 dx^2/w2^2) / 2."""
     if kl < 0:
         return 0.0
     return side / 2 * math.sqrt(math.expm1(2 * kl)) if kl < 300 else math.inf
@@ -263,9 +263,8 @@ def get_distance(distance: str | Distance) -> Distance:
     if isinstance(distance, Distance):
         return distance
     if distance not in DISTANCES:
-        raise ConfigError(
-            f"assigner.distance: no distance '{distance}'; one of {', '.join(DISTANCES)}{did_you_mean(distance, DISTANCES)}"
-        )
+        hint = did_you_mean(distance, DISTANCES)
+        raise ConfigError(f"assigner.distance: no distance '{distance}'; one of {', '.join(DISTANCES)}{hint}")
     return DISTANCES[distance]
 
 

@@ -1,7 +1,7 @@
-"""Hierarchical label assigner (HLA) of RFLA: each box takes its k nearest priors, then k more of fields that have shrunk.
+"""Hierarchical label assigner (HLA) of RFLA: each box takes its nearest priors, then more of fields that have shrunk.
 
-Shapes: B images, G boxes of one image, N boxes of all images, P priors of an image, M claims. Boxes are xyxy in px of the
-network input. Everything is float32 and nothing is recorded for gradients.
+Shapes: B images, G boxes of one image, N boxes of all images, P priors of an image, M claims. Boxes are xyxy in px of
+the network input. Everything is float32 and nothing is recorded for gradients.
 """
 
 from collections.abc import Iterator, Sequence
@@ -136,8 +136,8 @@ class HierarchicalAssigner:
     def _match(self, images: Images) -> Tensor:
         """(B, P) int64 before regions and validity.
 
-        One integer for each prior orders everything that can happen to it: 0 background, 1 ignored, then the second stage by
-        rank of the box, then the first stage by rank. The largest wins, so the order of the writes does not matter.
+        One integer for each prior orders everything that can happen to it: 0 background, 1 ignored, then the second stage
+        by rank of the box, then the first stage by rank. The largest wins, so the order of the writes does not matter.
         """
         total, num_priors, device = len(images.boxes), images.num_priors, images.boxes.device
         codes = torch.zeros(len(images.counts) * num_priors, dtype=torch.int64, device=device)
@@ -205,7 +205,7 @@ def _shrunk(priors: PriorGrid | Tensor, decay: float) -> Tensor:
 def _drop_outside(matched: Tensor, images: Images) -> Tensor:
     """Turn (B, P) positives whose centre is not strictly inside their box into background."""
     kept = []
-    for index, boxes in enumerate(images.boxes.split(images.counts)):
+    for index, boxes in enumerate(torch.split(images.boxes, list(images.counts))):
         priors, row = images.of_image(index), matched[index]
         centre = priors.centers if isinstance(priors, PriorGrid) else (priors[:, :2] + priors[:, 2:]) / 2
         if len(boxes):

@@ -22,7 +22,7 @@ class PointsAssigner:
     """Give each point the smallest box that contains it.
 
     Args:
-        regress_ranges: For each level, the smallest and the largest of the point's greatest distance to a side of its box, px.
+        regress_ranges: For each level, bounds in px on the greatest distance of a point to the sides of its box.
         center_sampling: Only points within `center_radius` strides of the box centre count, and within the box.
         center_radius: In strides of the level.
     """

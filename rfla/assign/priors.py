@@ -1,8 +1,8 @@
 """The prior grid: one effective receptive field for every point of every pyramid level (and every shape of it).
 
-Shapes: L levels, S shapes (ratios) at a point, P priors of all levels. Priors run level by level, rows, columns, ratios.
-Boxes are xyxy in px of the network input. The grid stores rows and columns apart, since x1 and x2 of a prior depend on its
-column and shape alone, y1 and y2 on its row and shape; that is what the windowed assigner reads.
+Shapes: L levels, S shapes (ratios) at a point, P priors of all levels, level by level, rows, columns, ratios. Boxes are
+xyxy in px of the network input. The grid stores rows and columns apart, since x1 and x2 of a prior depend on its column
+and shape alone, y1 and y2 on its row and shape; that is what the windowed assigner reads.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,8 +41,8 @@ class PriorGrid:
         shifts: Centre of cell 0 of each level in px.
         num_shapes: S, priors at each point.
         longest_sides: Longest side of the priors of each level in px, on the host.
-        table: (2, T) float32 px: low and high ends of the priors along an axis. First the rows (cell, shape) of each level, then
-            the columns (cell, shape) of each level.
+        table: (2, T) float32 px: low and high ends of the priors along an axis. First the rows (cell, shape) of each
+            level, then the columns (cell, shape) of each level.
     """
 
     feature_sizes: tuple[tuple[int, int], ...]
@@ -92,7 +92,7 @@ class PriorGrid:
     ) -> "PriorGrid":
         """Fields of several aspect ratios at each point, centred on `x * s`, as RFLA's RPN and RetinaNet have it.
 
-        With the strides as `receptive_fields`, `fraction=1` and `scales=[8]` these are the ordinary anchors of the baselines.
+        With the strides as `receptive_fields`, `fraction=1` and `scales=[8]` these are the anchors of the baselines.
 
         Args:
             feature_sizes: (height, width) of each level in cells.
@@ -184,7 +184,8 @@ class PriorGrid:
         for axis in (ROWS, COLUMNS):
             start = starts[axis] + sum(size[axis] for size in self.feature_sizes[:level]) * self.num_shapes
             cells = self.feature_sizes[level][axis]
-            parts.append(self.table[:, start : start + cells * self.num_shapes].unflatten(1, (cells, self.num_shapes)))
+            part = self.table[:, start : start + cells * self.num_shapes]
+            parts.append(part.reshape(2, cells, self.num_shapes))
         return parts[ROWS], parts[COLUMNS]
 
     @cached_property
@@ -242,8 +243,8 @@ class PriorGrid:
     def valid(self, image_size: tuple[int, int] | None, allowed_border: float | None = None) -> Tensor:
         """(P,) bool: which priors an image of this size (height, width) has.
 
-        A cell counts when it lies within the image rounded up to whole cells. With `allowed_border`, a field must also stay
-        within the image widened by that many px on each side.
+        A cell counts when it lies within the image rounded up to whole cells. With `allowed_border`, a field must also
+        stay within the image widened by that many px on each side.
         """
         if image_size is None:
             if allowed_border is not None:

@@ -1,7 +1,7 @@
 """Theoretical receptive field (TRF) of every pyramid level, from the layers on the path to it.
 
-A layer of kernel k and dilation d that sits on cells which are j input pixels apart widens the field by (k - 1) * d * j px;
-a layer of stride s multiplies j by s. RFLA (ECCV 2022) takes `fraction` times the TRF as the side of the effective field.
+A layer of kernel k and dilation d on cells that are j input pixels apart widens the field by (k - 1) * d * j px, and a
+layer of stride s multiplies j by s. RFLA (ECCV 2022) takes `fraction` times the TRF as the side of the effective field.
 
 `resnet_receptive_fields` repeats the authors' counting: backbone only, and the extra levels P6, P7 as a subsampling
 followed by a 3 x 3 convolution. `full=True` adds what that counting leaves out; see `docs/method.md`.
@@ -45,7 +45,7 @@ def theoretical_receptive_fields(path: Iterable[Layer]) -> dict[int, int]:
 
 
 def resnet_path(depth: int, last_level: int = 7, style: str = "pytorch") -> Iterator[Layer]:
-    """Yield the widest path through a ResNet: the 3 x 3 layers of every residual block, then P6, P7 as the authors count.
+    """Yield the widest path through a ResNet: the 3 x 3 layers of all blocks, then P6, P7 as the authors count.
 
     Args:
         depth: 18, 34, 50 or 101.

@@ -81,14 +81,8 @@ def valid_priors(
     return ((priors[:, :2] >= -allowed_border) & (priors[:, 2:] < limit)).all(dim=1)
 
 
-OneImage = Callable[
-    [PriorGrid | Tensor, Tensor, Tensor | None, tuple[int, int] | None, float | None],
-    Tensor,
-]
-
-
 def one_by_one(
-    assign: OneImage,
+    assign: Callable[..., Tensor],
     priors: PriorGrid | Sequence[Tensor],
     gt_boxes: Sequence[Tensor],
     ignore_boxes: Sequence[Tensor | None] | None,

@@ -72,9 +72,7 @@ SCORES = {
     "dotd": lambda g, p: torch.exp(-torch.sqrt(terms(g, p)[0] ** 2 + terms(g, p)[1] ** 2) / 12.8),
     "gcd": lambda g, p: gcd(*terms(g, p)),
     "simd": lambda g, p: simd(*terms(g, p)),
-    "symmetric_kld": lambda g, p: (
-        1 / (1 + (kl(*terms(g, p)) + kl(*terms(p, g)).T.negative().negative().contiguous()) / 2)
-    ),
+    "symmetric_kld": lambda g, p: 1 / (1 + (kl(*terms(g, p)) + kl(*terms(p, g)).T) / 2),
     "iou": lambda g, p: overlaps(g, p)[0] / overlaps(g, p)[1],
     "giou": giou,
     "diou": diou,
