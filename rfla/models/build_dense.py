@@ -3,10 +3,12 @@
 from rfla.assign import ATSSAssigner, HierarchicalAssigner, PointsAssigner, resnet_receptive_fields
 from rfla.assign.points import FCOS_RANGES
 from rfla.cfg.model_schema import ModelConfig
+from rfla.models.autoassign import AutoAssign, CenterPrior
 from rfla.models.backbones.resnet import ResNet
-from rfla.models.fcos import FCOS, Assigner
+from rfla.models.fcos import FCOS
 from rfla.models.heads.fcos import FCOSHead
 from rfla.models.necks.fpn import FPN
+from rfla.models.points import Assigner
 
 RFLA_CENTERNESS_FLOOR = 0.01  # of the authors' RFLA head; their baseline head has none
 
@@ -98,6 +100,39 @@ def build_fcos(config: ModelConfig, num_classes: int) -> FCOS:
         loss_weights=(loss.cls_weight, loss.box_weight, loss.centerness_weight),
         focal=(loss.focal_alpha, loss.focal_gamma),
         centerness_floor=0.0 if config.assigner.name == "baseline" else RFLA_CENTERNESS_FLOOR,
+        score_thr=test.score_thr,
+        nms_iou=test.nms_iou,
+        nms_pre=test.nms_pre,
+        max_det=test.max_det,
+    )
+
+
+def build_autoassign(config: ModelConfig, num_classes: int) -> AutoAssign:
+    """AutoAssign, on P3 to P7; `assigner=baseline` lets each box choose among all points inside it."""
+    backbone = build_backbone(config)
+    neck = build_neck(config, backbone.channels)
+    head = FCOSHead(
+        neck.width,
+        num_classes,
+        neck.levels,
+        config.head.width,
+        config.head.depth,
+        norm=config.head.norm,
+        start_probability=0.02,
+        start_distance=4.0,
+    )
+    head.center_prior = CenterPrior(num_classes)
+    test = config.test
+    return AutoAssign(
+        backbone,
+        neck,
+        head,
+        None if config.assigner.name == "baseline" else build_point_assigner(config),
+        num_classes=num_classes,
+        receptive_fields=receptive_fields(config),
+        fraction=prior_fraction(config),
+        box_loss_kind=config.loss.box,
+        box_weight=config.loss.box_weight,
         score_thr=test.score_thr,
         nms_iou=test.nms_iou,
         nms_pre=test.nms_pre,

@@ -1,57 +1,41 @@
 """FCOS: a fully convolutional one-stage detector (arXiv 1904.01355), with RFLA or its own rule as label assignment.
 
-`forward` pixels to losses or detections, `assign` points to boxes, `loss`, `decode`.
+`forward` pixels to losses or detections and `decode` are in `PointDetector`; `assign` and `loss` are here.
 
 Shapes: B images, P points over all levels, G boxes of one image, C classes. Boxes are xyxy in px of the network input;
-distances (left, top, right, bottom) are in strides inside the head and the loss, in px outside.
+distances (left, top, right, bottom) are in strides.
 """
-
-from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rfla.assign.priors import PriorGrid
-from rfla.models.detector import Detections, Detector, ImageSizes, Losses, Raw, Target, feature_sizes, sizes_or_full
-from rfla.ops.boxes import boxes_to_distance, clip_boxes, distance_to_boxes, flatten_levels, pad_boxes
+from rfla.models.detector import Losses, Raw, Target
+from rfla.models.points import IGNORED, Assigner, PointDetector
+from rfla.ops.boxes import boxes_to_distance, distance_to_boxes, flatten_levels, pad_boxes
 from rfla.ops.losses import BoxLoss, box_loss, focal_loss, mean_over_ranks
-from rfla.ops.nms import select_detections
-
-IGNORED = -2
-GRIDS_KEPT = 8
 
 
-class Assigner(Protocol):
-    """What a dense detector asks of its assigner."""
-
-    def batch(
-        self, grid: PriorGrid, gt_boxes: Sequence[Tensor], ignore_boxes: Sequence[Tensor | None] | None = None
-    ) -> Tensor:
-        """(B, P) int64: index of the box, -1 background, -2 ignored."""
-
-
-class FCOS(Detector):
+class FCOS(PointDetector):
     """FCOS on any pyramid.
 
     Args:
-        backbone: pixels to stages.
-        neck: stages to levels; has `strides`.
-        head: `FCOSHead`.
-        assigner: matches points to boxes.
-        receptive_fields: full side of the theoretical receptive field of each level, px.
-        fraction: share of it that is effective.
+        backbone: see `PointDetector`, as for the other arguments that are not described here.
+        neck: see there.
+        head: see there.
+        assigner: see there.
+        num_classes: see there.
+        receptive_fields: see there.
+        fraction: see there.
         box_loss_kind: `diou`, `giou`, `iou` or `ciou`.
         loss_weights: of classification, box and centerness.
         focal: alpha and gamma.
         centerness_floor: least distance to a side in the centerness target, in strides. RFLA has positive points
             outside their box, whose centerness would be undefined; the authors floor it at 0.01.
-        score_thr: see `select_detections`.
-        nms_iou: see `select_detections`.
-        nms_pre: candidates of each level.
-        max_det: detections of each image.
+        score_thr: see there.
+        nms_iou: see there.
+        nms_pre: see there.
+        max_det: see there.
     """
 
     def __init__(
@@ -73,44 +57,26 @@ class FCOS(Detector):
         nms_pre: int = 3000,
         max_det: int = 3000,
     ) -> None:
-        super().__init__(backbone, neck, num_classes)
-        self.head, self.assigner = head, assigner
-        self.strides: list[int] = neck.strides
-        self.receptive_fields, self.fraction = receptive_fields, fraction
+        super().__init__(
+            backbone,
+            neck,
+            head,
+            assigner,
+            num_classes=num_classes,
+            receptive_fields=receptive_fields,
+            fraction=fraction,
+            offset="half",
+            score_thr=score_thr,
+            nms_iou=nms_iou,
+            nms_pre=nms_pre,
+            max_det=max_det,
+        )
         self.box_loss_kind, self.loss_weights, self.focal = box_loss_kind, loss_weights, focal
         self.centerness_floor = centerness_floor
-        self.score_thr, self.nms_iou, self.nms_pre, self.max_det = score_thr, nms_iou, nms_pre, max_det
-        self._grids: OrderedDict[tuple[object, ...], tuple[PriorGrid, Tensor, Tensor]] = OrderedDict()
 
-    def forward(
-        self, images: Tensor, targets: list[Target] | None = None, image_sizes: ImageSizes | None = None
-    ) -> Losses | list[Detections]:
-        """Losses in training mode, detections in evaluation mode.
-
-        Args:
-            images: (B, 3, H, W) normalised.
-            targets: B truths; needed in training mode.
-            image_sizes: (height, width) of each image before padding; boxes are clipped to it.
-        """
-        raw = self.head(self.pyramid(images))
-        if not self.training:
-            return self.decode(raw, sizes_or_full(images, image_sizes))
-        if targets is None:
-            raise ValueError("training needs targets")
-        return self.loss(raw, targets)
-
-    def raw(self, images: Tensor) -> Raw:
-        """Predictions before decoding, lists per level: `cls`, `centerness` logits, `reg` distances in px."""
-        raw = self.head(self.pyramid(images))
-        raw["reg"] = [level * stride for level, stride in zip(raw["reg"], self.strides, strict=True)]
-        return raw
-
-    @torch.no_grad()
     def assign(self, raw: Raw, targets: list[Target]) -> Tensor:
         """Which box each point learns: (B, P) int64, -1 background, -2 inside an ignore region."""
-        grid, _, _ = self._points(raw)
-        boxes = [target["boxes"] for target in targets]
-        return self.assigner.batch(grid, boxes, [target.get("ignore") for target in targets])
+        return self.match(raw, targets)
 
     def loss(self, raw: Raw, targets: list[Target]) -> Losses:
         """`loss_cls` (focal), `loss_bbox` and `loss_centerness`, in float32 whatever autocast says.
@@ -146,51 +112,6 @@ class FCOS(Detector):
             "loss_bbox": loss_box * box_weight,
             "loss_centerness": loss_center / positives * center_weight,
         }
-
-    @torch.no_grad()
-    def decode(self, raw: Raw, image_sizes: ImageSizes) -> list[Detections]:
-        """Raw predictions (distances in strides, as the head gives them) to the detections of each image."""
-        with torch.autocast(raw["cls"][0].device.type, enabled=False):
-            _, points, strides = self._points(raw)
-            scores = flatten_levels(raw["cls"], self.num_classes).float().sigmoid()
-            centerness = flatten_levels(raw["centerness"], 1)[..., 0].float().sigmoid()
-            boxes = distance_to_boxes(points, flatten_levels(raw["reg"], 4).float() * strides[:, None])
-            counts = [height * width for height, width in feature_sizes(raw["cls"])]
-            return [
-                self._decode_image(boxes[image], scores[image], centerness[image], counts, size)
-                for image, size in enumerate(image_sizes)
-            ]
-
-    def _decode_image(
-        self, boxes: Tensor, scores: Tensor, centerness: Tensor, counts: list[int], size: tuple[int, int]
-    ) -> Detections:
-        best = scores.amax(dim=1) * centerness
-        kept = []
-        for level, (count, level_best) in enumerate(zip(counts, best.split(counts), strict=True)):
-            first = sum(counts[:level])
-            if count > self.nms_pre:
-                kept.append(level_best.topk(self.nms_pre).indices + first)
-            else:
-                kept.append(torch.arange(first, first + count, device=best.device))
-        rows = torch.cat(kept)
-        detections = select_detections(
-            clip_boxes(boxes[rows], size), scores[rows], centerness[rows], self.score_thr, self.nms_iou, self.max_det
-        )
-        return Detections(**detections)
-
-    def _points(self, raw: Raw) -> tuple[PriorGrid, Tensor, Tensor]:
-        """Grid, points (P, 2) px and stride (P,) of each point, kept for the last few feature sizes."""
-        sizes, device = feature_sizes(raw["cls"]), raw["cls"][0].device
-        if (sizes, device) not in self._grids:
-            grid = PriorGrid.points(
-                sizes, self.strides, self.receptive_fields, fraction=self.fraction, offset="half"
-            ).to(device)
-            points = (grid.boxes[:, :2] + grid.boxes[:, 2:]) / 2
-            strides = torch.cat([torch.full((h * w,), float(s)) for (h, w), s in zip(sizes, self.strides, strict=True)])
-            self._grids[sizes, device] = grid, points.round(), strides.to(device)
-            if len(self._grids) > GRIDS_KEPT:
-                self._grids.popitem(last=False)
-        return self._grids[sizes, device]
 
     def _targets(self, raw: Raw, matched: Tensor, targets: list[Target]) -> tuple[Tensor, Tensor]:
         """Label (B, P) and distances to the sides of the matched box (B, P, 4), in strides; any if unmatched."""

@@ -11,13 +11,14 @@ from rfla.cfg.model_schema import ModelConfig
 from rfla.errors import ConfigError
 from rfla.models.backbones.pretrained import fold_input_scale
 from rfla.models.build_anchor import build_detectors, build_retinanet, build_two_stage
-from rfla.models.build_dense import build_fcos
+from rfla.models.build_dense import build_autoassign, build_fcos
 from rfla.models.detector import Detector
 
 log = logging.getLogger("rfla")
 
 DETECTORS: dict[str, Callable[[ModelConfig, int], Detector]] = {
     "fcos": build_fcos,
+    "autoassign": build_autoassign,
     "retinanet": build_retinanet,
     "faster_rcnn": build_two_stage,
     "cascade_rcnn": build_two_stage,

@@ -8,8 +8,6 @@ from torch.nn import functional
 
 from rfla.models.blocks import ConvBlock, Scale, bias_for_probability, init_normal
 
-START_PROBABILITY = 0.01  # of every class at every point, before training
-
 
 class FCOSHead(nn.Module):
     """Two towers of convolutions, shared by the levels; centerness sits on the regression tower.
@@ -21,10 +19,20 @@ class FCOSHead(nn.Module):
         width: channels of the towers.
         depth: convolutions of each tower.
         norm: `none` or `gn`.
+        start_probability: of every class at every point, before training.
+        start_distance: to every side, in strides, before training.
     """
 
     def __init__(
-        self, in_channels: int, num_classes: int, levels: int, width: int = 256, depth: int = 4, norm: str = "none"
+        self,
+        in_channels: int,
+        num_classes: int,
+        levels: int,
+        width: int = 256,
+        depth: int = 4,
+        norm: str = "none",
+        start_probability: float = 0.01,
+        start_distance: float = 0.0,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -38,7 +46,8 @@ class FCOSHead(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 init_normal(module)
-        init_normal(self.conv_cls, bias=bias_for_probability(START_PROBABILITY))
+        init_normal(self.conv_cls, bias=bias_for_probability(start_probability))
+        init_normal(self.conv_reg, bias=start_distance)
 
     def forward(self, features: list[Tensor]) -> dict[str, list[Tensor]]:
         """Pyramid to lists per level.
