@@ -1,0 +1,216 @@
+"""Order, samples and batches are functions of (seed, epoch, row): at any number of workers and ranks."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PillowImage
+
+from rfla.data import (
+    Augmentation,
+    Batch,
+    DetectionDataset,
+    EvalSampler,
+    TrainSampler,
+    build_loader,
+    load_data_spec,
+    load_index,
+)
+from rfla.data.cache import DiskCache, MemoryCache
+from rfla.errors import DataError
+
+
+@pytest.fixture
+def dataset(coco) -> DetectionDataset:
+    boxes = [[(5 + n, 6, 8, 9, 3), (30, 20, 6, 6, 7), (40, 5, 9, 9, 7, {"ignore": 1})][: n % 4] for n in range(11)]
+    return DetectionDataset(
+        load_index(load_data_spec(coco(boxes)), "train", for_training=True), 96, Augmentation(), seed=3
+    )
+
+
+def batches(
+    dataset: DetectionDataset, workers: int, epoch: int = 1, rank: int = 0, world: int = 1, skip: int = 0
+) -> list[Batch]:
+    sampler = TrainSampler(len(dataset), 4, seed=3, rank=rank, world=world)
+    sampler.set_epoch(epoch, skip_batches=skip)
+    return list(build_loader(dataset, 4, workers, sampler))
+
+
+def assert_same(first: Batch, second: Batch) -> None:
+    assert torch.equal(first.images, second.images) and torch.equal(first.indices, second.indices)
+    assert torch.equal(first.scales, second.scales) and first.image_sizes == second.image_sizes
+    for one, two in zip(first.targets, second.targets, strict=True):
+        assert all(torch.equal(one[key], two[key]) for key in ("boxes", "labels", "ignore"))
+
+
+def test_what_a_batch_holds(dataset: DetectionDataset):
+    batch = batches(dataset, 0)[0]
+    assert batch.images.shape == (4, 3, *batch.images.shape[2:]) and batch.images.dtype == torch.uint8
+    assert all(side % 32 == 0 for side in batch.images.shape[2:])
+    for image, (h, w), target in zip(batch.images, batch.image_sizes, batch.targets, strict=True):
+        assert max(h, w) == 96 and not image[:, h:].any() and not image[:, :, w:].any()
+        assert target["boxes"].dtype == torch.float32 and target["boxes"].shape == (len(target["labels"]), 4)
+        assert target["labels"].dtype == torch.int64 and target["ignore"].shape[1:] == (4,)
+    assert batch.indices.shape == (4,) and batch.scales.shape == (4, 2) and len(batch.to("cpu")) == 4
+
+
+def test_the_same_batches_at_any_number_of_workers(dataset: DetectionDataset):
+    reference = batches(dataset, 0)
+    for workers in (1, 2):
+        for one, two in zip(reference, batches(dataset, workers), strict=True):
+            assert_same(one, two)
+
+
+def test_two_ranks_see_the_same_global_batches(dataset: DetectionDataset):
+    whole = batches(dataset, 0)
+    halves = [batches(dataset, 0, rank=rank, world=2) for rank in (0, 1)]
+    for batch, left, right in zip(whole, *halves, strict=True):
+        assert torch.equal(batch.indices, torch.cat([left.indices, right.indices]))
+        assert [t["boxes"].tolist() for t in batch.targets] == [
+            t["boxes"].tolist() for t in left.targets + right.targets
+        ]
+
+
+def test_a_run_resumed_in_the_middle_of_an_epoch(dataset: DetectionDataset):
+    for one, two in zip(batches(dataset, 0)[2:], batches(dataset, 0, skip=2), strict=True):
+        assert_same(one, two)
+
+
+def test_epochs_differ_and_every_image_comes_once(dataset: DetectionDataset):
+    rows = [torch.cat([batch.indices for batch in batches(dataset, 0, epoch)]) for epoch in (0, 1)]
+    assert len(rows[0]) == 12 and sorted(set(rows[0].tolist())) == list(range(11)) == sorted(set(rows[1].tolist()))
+    assert rows[0].tolist() != rows[1].tolist()
+    assert not torch.equal(batches(dataset, 0, 0)[0].images, batches(dataset, 0, 1)[0].images)
+
+
+def test_fewer_images_than_a_batch():
+    sampler = TrainSampler(3, 8, seed=0)
+    (keys,) = list(sampler)
+    assert len(keys) == 8 and {row for _, row in keys} == {0, 1, 2} and len(sampler) == 1
+    with pytest.raises(ValueError, match="multiple of the 3 ranks"):
+        TrainSampler(10, 8, world=3)
+
+
+@pytest.mark.parametrize(("length", "world"), [(10, 1), (10, 2), (3, 2), (0, 1), (9, 4)])
+def test_evaluation_takes_every_row_once(length: int, world: int):
+    seen = [row for rank in range(world) for keys in EvalSampler(length, 2, rank, world) for _, row in keys]
+    assert sorted(seen) == list(range(length))
+    assert all(
+        len(EvalSampler(length, 2, rank, world)) == len(list(EvalSampler(length, 2, rank, world)))
+        for rank in range(world)
+    )
+
+
+def test_evaluation_boxes_are_scaled_with_the_image(dataset: DetectionDataset):
+    plain = DetectionDataset(dataset.index, 96)
+    sample = plain[3]
+    assert sample.image.shape == (64, 96, 3) and sample.scale == (1.6, 1.6)
+    np.testing.assert_allclose(sample.boxes[0], np.array([8, 6, 16, 15]) * 1.6, rtol=1e-6)
+    assert sample.labels.tolist() == [0, 1] and sample.ignore.shape == (1, 4)
+
+
+def test_unreadable_images_are_skipped_and_named_once(dataset: DetectionDataset, caplog: pytest.LogCaptureFixture):
+    for row in (2, 5):
+        Path(str(dataset.index.paths[row])).write_bytes(b"no image")
+    with caplog.at_level(logging.WARNING, "rfla.data"):
+        loader = build_loader(dataset, 4, 2, TrainSampler(11, 4, 3))
+        rows = [row for _ in range(2) for batch in loader for row in batch.indices.tolist()]
+    assert len(rows) == 24 and not {2, 5} & set(rows) and set(loader.skipped) == {2, 5}
+    assert len(caplog.records) == 2 and "train_2.png: not a readable image" in caplog.text
+
+    for number in (0, 1, 2, 3):
+        Path(str(dataset.index.paths[number])).write_bytes(b"")
+    loader = build_loader(DetectionDataset(dataset.index, 96), 4, 0)
+    assert [batch.indices.tolist() for batch in loader] == [[4, 6, 7], [8, 9, 10]] and len(loader.skipped) == 5
+
+
+def test_a_set_without_any_readable_image_ends_with_one_line(coco):
+    root = coco([[(1, 2, 3, 4, 3)]] * 2)
+    for path in (root / "images").iterdir():
+        path.write_bytes(b"")
+    dataset = DetectionDataset(load_index(load_data_spec(root), "train"), 64, Augmentation())
+    with pytest.raises(DataError, match=r"cannot be read; the first: .*empty file"):
+        dataset[0, 0]
+
+
+def test_annotations_of_another_size_than_the_image(coco):
+    root = coco([[(10, 10, 20, 10, 3)]])
+    PillowImage.new("RGB", (120, 80)).save(root / "images/train_0.png")  # stated: 60 x 40
+    image, boxes = DetectionDataset(load_index(load_data_spec(root), "train"), 60).read(0)
+    assert image.shape == (80, 120, 3) and boxes.tolist() == [[20, 20, 60, 40]]
+
+
+def test_boxes_drawn_before_the_exif_orientation(coco):
+    root = coco([[(10, 10, 20, 10, 3)]])
+    exif = PillowImage.Exif()
+    exif[0x0112] = 6
+    PillowImage.new("RGB", (60, 40)).save(root / "images/train_0.jpg", exif=exif)
+    path = root / "annotations/train.json"
+    content = json.loads(path.read_text().replace("train_0.png", "train_0.jpg"))
+    path.write_text(json.dumps(content))
+    index = load_index(load_data_spec(root), "train")
+    assert DetectionDataset(index, 60).read(0)[0].shape == (40, 60, 3)  # as stated: the pixels as stored
+    content["images"][0].update(width=40, height=60)
+    path.write_text(json.dumps(content))
+    assert DetectionDataset(load_index(load_data_spec(root), "train"), 60).read(0)[0].shape == (60, 40, 3)
+
+
+@pytest.mark.parametrize("kind", ["ram", "disk"])
+def test_a_cache_gives_the_same_batches(
+    dataset: DetectionDataset, kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cached = DetectionDataset(dataset.index, 96, Augmentation(), seed=3, cache=kind)
+    first = batches(cached, 2)
+    for path in map(str, dataset.index.paths):
+        Path(path).unlink()  # from now on everything comes from the cache that the workers filled
+    for one, two in zip(first, batches(cached, 0), strict=True):
+        assert_same(one, two)
+
+
+def test_a_cache_that_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    huge = np.full((1000, 2), 2_000_000, np.int32)
+    for kind in (MemoryCache, DiskCache):
+        with pytest.raises(DataError, match=r"GB are free; use cache="):
+            kind(huge)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_the_official_dataset_trains_on(parity, parity_dir: Path, tmp_path: Path, number: int):
+    """Records of AITODDataset: the boxes its parse keeps (it does not clip, and leaves out empty images)."""
+    import gzip
+
+    manifest, _ = parity("dataset")
+    case = manifest["cases"][number]
+    content = json.loads(gzip.decompress((parity_dir / case["gt_file"]).read_bytes()))
+    first, category = content["images"][0]["id"], content["categories"][0]["id"]
+    for entry in case["appended_annotations"]:
+        x, y, w, h = entry["bbox"]
+        area = w * h if entry["area"] is None else entry["area"]
+        extra = {"id": 10**6 + len(content["annotations"]), "image_id": first, "category_id": category, "iscrowd": 0}
+        content["annotations"].append(extra | {"bbox": [x, y, w, h], "area": area})
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "images").mkdir()
+    for entry in content["images"]:
+        (tmp_path / "images" / entry["file_name"]).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / entry["file_name"]).touch()
+    (tmp_path / "annotations/train.json").write_text(json.dumps(content))
+    names = [next(c["name"] for c in content["categories"] if c["id"] == i) for i in case["cat_ids_in_label_order"]]
+    (tmp_path / "data.yaml").write_text(
+        json.dumps({"train": "annotations/train.json", "images": "images", "names": names})
+    )
+    index = load_index(load_data_spec(tmp_path), "train", for_training=True)
+    row_of = {int(identity): row for row, identity in enumerate(index.image_ids)}
+    for record in case["per_image"]:
+        rows = index.rows_of(row_of[record["img_id"]])
+        apart = index.ignore[rows] | index.crowd[rows]
+        assert int((~apart).sum()) == record["n"] and int(apart.sum()) == record["n_ignore"]
+        if (
+            record["img_id"] != first
+        ):  # there boxes of a class of their own were appended; ours clips those over the border
+            assert int(index.labels[rows][~apart].sum()) == record["label_sum"]
+            assert float(index.boxes[rows].sum()) == pytest.approx(record["box_sum"], rel=1e-5)
