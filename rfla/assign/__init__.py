@@ -2,11 +2,17 @@
 
 from rfla.assign.atss import ATSSAssigner
 from rfla.assign.distance import DISTANCES, Distance, receptive_field_distance
+from rfla.assign.explain import AssignmentReport
 from rfla.assign.hierarchical import HierarchicalAssigner
 from rfla.assign.max_iou import MaxIoUAssigner
 from rfla.assign.points import PointsAssigner
 from rfla.assign.priors import PriorGrid
-from rfla.assign.receptive_field import Layer, resnet_receptive_fields, theoretical_receptive_fields
+from rfla.assign.receptive_field import (
+    Layer,
+    full_receptive_fields,
+    resnet_receptive_fields,
+    theoretical_receptive_fields,
+)
 from rfla.assign.regions import BACKGROUND, IGNORED
 from rfla.assign.sampling import PseudoSampler, RandomSampler, Sample
 
@@ -15,6 +21,7 @@ __all__ = [
     "DISTANCES",
     "IGNORED",
     "ATSSAssigner",
+    "AssignmentReport",
     "Distance",
     "HierarchicalAssigner",
     "Layer",
@@ -24,6 +31,7 @@ __all__ = [
     "PseudoSampler",
     "RandomSampler",
     "Sample",
+    "full_receptive_fields",
     "receptive_field_distance",
     "resnet_receptive_fields",
     "theoretical_receptive_fields",

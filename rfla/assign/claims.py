@@ -55,9 +55,9 @@ def _take(index: Tensor, place: Tensor, group: Tensor, box: Tensor) -> Tensor:
 def scatter_claims(windows: Windows, k: int, ignore_above: float | None) -> Claims:
     """All C x N candidates with flags, without reading a size from the device: for the GPU.
 
-    A box with more than 16 tied, or with ties at an open edge of its window, keeps the k nearest here. That differs from
-    `list_claims` only where 16 or fewer are tied and some of them lie beyond the window: a box thinner than about a
-    hundredth of a pixel, or so unlike every field that its scores round to the same value.
+    A box with more than 16 tied, or with ties at an open edge of its window, keeps the k nearest here. That differs
+    from `list_claims` only where 16 or fewer are tied and some of them lie beyond the window: for a box thinner than
+    about a hundredth of a pixel, or so unlike every field that its scores round to the same value.
     """
     num_boxes = len(windows.gt_boxes)
     candidates = windows.scores.flatten(0, 3)  # (C, N)

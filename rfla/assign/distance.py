@@ -1,8 +1,8 @@
 """How near a box is to a prior: the Receptive Field Distance (RFD) of RFLA and its drop-in rivals.
 
-Shapes: G boxes of one image, P priors. Boxes are xyxy in px; each stands for the Gaussian N(centre, diag(w^2/4, h^2/4)).
-Every function scores "larger is nearer" and is written from the terms of the two axes, in the float32 order of operations
-of the authors' code, so that a full (G, P) matrix and a small window of it come out bit for bit the same.
+Shapes: G boxes of one image, P priors. Boxes are xyxy in px; each is a Gaussian N(centre, diag(w^2/4, h^2/4)).
+Every function scores "larger is nearer" and is written from the terms of the two axes, in the float32 order of
+operations of the authors' code, so that a full (G, P) matrix and a small window of it come out bit for bit the same.
 """
 
 import math
@@ -55,8 +55,8 @@ class Distance:
         formula: For people, with w1, h1 of the box and w2, h2 of the prior.
         value_range: Smallest and largest score.
         reference: Where it comes from.
-        reach: `reach(score, side)`: the largest centre offset in px, along the axis on which the prior has this side, at
-            which any box can still reach this score. None where scores do not fall with the centre offset alone.
+        reach: `reach(score, side)`: the largest centre offset in px, along the axis on which the prior has this side,
+            at which any box can still reach this score. None where scores do not fall with the centre offset alone.
     """
 
     name: str

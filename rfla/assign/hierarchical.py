@@ -136,8 +136,9 @@ class HierarchicalAssigner:
     def _match(self, images: Images) -> Tensor:
         """(B, P) int64 before regions and validity.
 
-        One integer for each prior orders everything that can happen to it: 0 background, 1 ignored, then the second stage
-        by rank of the box, then the first stage by rank. The largest wins, so the order of the writes does not matter.
+        One integer for each prior orders everything that can happen to it: 0 background, 1 ignored, then the second
+        stage by rank of the box, then the first stage by rank. The largest wins, so the order of the writes does not
+        matter.
         """
         total, num_priors, device = len(images.boxes), images.num_priors, images.boxes.device
         codes = torch.zeros(len(images.counts) * num_priors, dtype=torch.int64, device=device)

@@ -3,8 +3,8 @@
 A layer of kernel k and dilation d on cells that are j input pixels apart widens the field by (k - 1) * d * j px, and a
 layer of stride s multiplies j by s. RFLA (ECCV 2022) takes `fraction` times the TRF as the side of the effective field.
 
-`resnet_receptive_fields` repeats the authors' counting: backbone only, and the extra levels P6, P7 as a subsampling
-followed by a 3 x 3 convolution. `full=True` adds what that counting leaves out; see `docs/method.md`.
+`resnet_receptive_fields` repeats the authors' counting: the backbone alone, and the extra levels P6, P7 as subsampling
+followed by a 3 x 3 convolution. `full_receptive_fields` counts the whole network; `docs/method.md` has both.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -82,3 +82,31 @@ def resnet_receptive_fields(depth: int, levels: Sequence[int], style: str = "pyt
     if missing:
         raise ValueError(f"no pyramid level {missing[0]}: levels start at {FIRST_LEVEL}")
     return [fields[level] for level in levels]
+
+
+def full_receptive_fields(depth: int, levels: Sequence[int], head_depth: int = 4, style: str = "pytorch") -> list[int]:
+    """Largest sides in px over all paths to the predictions, with what the authors' counting leaves out.
+
+    That is: the top-down path of the pyramid (nearest up-sampling), its 3 x 3 output layer, P6 and P7 as 3 x 3 layers
+    of stride 2 on P5, and the 3 x 3 layers of the head with its predicting one.
+
+    Args:
+        depth: 18, 34, 50 or 101.
+        levels: Pyramid levels, from 2.
+        head_depth: 3 x 3 layers of the head before the predicting layer.
+        style: As in `resnet_path`.
+    """
+    backbone = theoretical_receptive_fields(resnet_path(depth, LAST_BACKBONE_LEVEL, style))
+
+    def pyramid(level: int, window: int) -> int:
+        """Side of what `window` neighbouring cells of the pyramid output see."""
+        if level > LAST_BACKBONE_LEVEL:
+            return pyramid(level - 1, 2 * window + 1)  # a 3 x 3 layer of stride 2
+        span = window + 2  # the 3 x 3 output layer
+        sources = range(
+            level, LAST_BACKBONE_LEVEL + 1
+        )  # `span` cells lie in at most this many cells of a coarser source
+        cells = {source: -(-(span - 1) // 2 ** (source - level)) + 1 for source in sources}
+        return max(backbone[source] + (cells[source] - 1) * 2**source for source in sources)
+
+    return [pyramid(level, 2 * (head_depth + 1) + 1) for level in levels]

@@ -1,9 +1,10 @@
 """The windowed path of the assigner: a box meets only the cells round its centre, on every level and for every shape.
 
 Where a score falls with a dx^2 + b dy^2, the k best cells of a level lie within k/2 cells of the nearest one, and the
-cells that reach a given score lie within a distance that follows from the side of the priors alone (`Distance.reach`). So
-the size of the window is known before any box is seen. `docs/method.md` has the argument and its one gap, rounding, and
-how the gap is closed: a box with a score as good as its k-th (to 1e-4) at an open edge of its window is not decided here.
+cells that reach a given score lie within a distance that follows from the side of the priors alone (`Distance.reach`).
+So the size of the window is known before any box is seen. `docs/method.md` has the argument, its one gap, rounding, and
+how the gap is closed: a box with a score as good as its k-th (to 1e-4) at an open edge of its window is not decided
+here.
 
 Shapes: N boxes of all images, L levels, S shapes at a point, w window side, C = w w L S candidates of a box. The box is
 the last dimension: every operation then runs over long contiguous rows. px, xyxy.

@@ -119,8 +119,8 @@ def assign(
 ) -> Tensor:
     """(P,) int64: index of the box, -1 background, -2 ignored.
 
-    `masked_in_first_stage` (P,) bool repeats what the official code does with ignore regions: those priors score -1 in the first
-    stage and are free again in the second.
+    `masked_in_first_stage` (P,) bool repeats what the official code does with ignore regions: those priors score -1 in
+    the first stage and are free again in the second.
     """
     num_priors = len(priors)
     matched = torch.full((num_priors,), -1)
