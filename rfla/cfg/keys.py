@@ -14,13 +14,12 @@ from rfla.errors import nearest
 
 # What people type from other tools. Only ever suggested: a key has one name.
 ALIASES: Mapping[str, str] = {
-    "anchor_scale": "rpn.scale",
+    "anchor_scale": "anchors.scale",
     "batch_size": "batch",
     "bs": "batch",
     "cfg_options": "cfg",
     "checkpoint": "model",
     "ckpt": "model",
-    "class_agnostic_nms": "single_cls",
     "clip_grad_norm": "clip_grad",
     "conf_thres": "conf",
     "confidence": "conf",

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from rfla.cfg.keys import keys_of, section_class, show, suggestions
+from rfla.cfg.keys import ALIASES, keys_of, section_class, show, suggestions
 from rfla.errors import ConfigError, did_you_mean
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -74,6 +74,8 @@ def _section_at(name: str, schema: type[BaseModel]) -> type[BaseModel] | None:
 
 def unknown_key(name: str, schema: type[BaseModel]) -> str:
     """Say that there is no such key, and which ones were perhaps meant, each with its default."""
+    if ALIASES.get(name.lower()) == "cfg" and "model" in schema.model_fields:
+        return f"unknown key '{show(name)}'; did you mean cfg=FILE, a YAML file of settings?"
     near = suggestions(name, schema)
     if not near:
         names = list(keys_of(schema))

@@ -74,6 +74,7 @@ def test_reads(line: str, expected: dict[str, Any]) -> None:
         ("learning_rate=1", ["'learning_rate'", "lr0 (default 0.005)"]),
         ("--batch-size 4", ["'batch_size'", "batch (default 2)"]),
         ("weights=x.pt", ["'weights'", "model"]),
+        ("config=x.yaml", ["'config'", "cfg=FILE"]),
         ("confidence=.3", ["conf (default none)"]),
         ("gpu=0", ["device (default auto)"]),
         ("topk=3", ["assigner.topk (default [3,1])"]),
