@@ -124,7 +124,7 @@ ERRORS = [
     (("predict", "source=x.png"), "model is missing, and runs has no run with weights"),
     (("train", "resume"), "resume=true: no run with a training state in runs"),
     # models and data that are not there
-    (("train", "model=fcos_p3", "data=demo"), "no model 'fcos_p3'; did you mean 'fcos_p2'?"),
+    (("train", "model=fcos_p3", "data=demo"), "no model 'fcos_p3'; a model is one of"),
     (("val", "model=nothing.safetensors", "data=demo"), "nothing.safetensors: no such file"),
     (("val", "model=official.pth", "data=demo"), "rfla import weights=official.pth"),
     (("train", "model=fcos_p2", "data=nothing.yaml", "device=cpu"), "nothing.yaml"),

@@ -184,14 +184,14 @@ def _plural(words: str) -> str:
     return first.replace("number or", "numbers or") + of + rest
 
 
-def show(value: Any, limit: int = 60) -> str:
-    """Write a value as one would type it, in one line of at most `limit` characters."""
+def show(value: Any, limit: int = 60, depth: int = 3) -> str:
+    """Write a value as one would type it, in one line of at most `limit` characters and some levels of brackets."""
     if value is None or isinstance(value, bool):
         text = str(value).lower()
     elif isinstance(value, float):
         text = f"{value:g}"
     elif isinstance(value, list | tuple):
-        text = f"[{','.join(show(part, limit) for part in value[:50])}]"
+        text = f"[{','.join(show(part, limit, depth - 1) for part in value[:50])}]" if depth else "[...]"
     elif isinstance(value, str) and value.isprintable() and value:
         text = value
     else:

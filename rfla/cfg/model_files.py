@@ -8,15 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from rfla.cfg.base import Section
 from rfla.cfg.model_schema import ModelConfig
+from rfla.cfg.yaml_file import read_yaml
 from rfla.errors import ConfigError, did_you_mean
 
 MODELS = Path(__file__).parent / "models"
-MAX_YAML_BYTES = 64 * 1024
 Settings = dict[str, Any]
 
 
@@ -37,8 +36,8 @@ def model_path(name: str) -> Path:
     if path.suffix in {".yaml", ".yml"} and path.is_file():
         return path
     raise ConfigError(
-        f"no model '{name}'{did_you_mean(name, model_names())}; a model is one of {', '.join(model_names())}, "
-        "a .yaml file or a .safetensors file"
+        f"no model '{name}'; a model is one of {', '.join(model_names())}, a .yaml file or a .safetensors file"
+        f"{did_you_mean(name, model_names())}"
     )
 
 
@@ -50,16 +49,11 @@ def read_model_yaml(name: str, assigner: str | None = None) -> Settings:
         assigner: `rfla`, `baseline` or `atss`; left out, the one that the file names.
 
     Raises:
-        ConfigError: no such file, too large, or not a mapping.
+        ConfigError: no such file, or one that `read_yaml` refuses.
     """
     path = model_path(name)
-    if path.stat().st_size > MAX_YAML_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_YAML_BYTES // 1024} KiB, which no model YAML is")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())[:200]}") from None
-    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
+    raw = read_yaml(path).values
+    if not all(isinstance(key, str) for key in raw):
         raise ConfigError(f"{path}: holds no `key: value` lines")
     return _for_assigner(raw, assigner, path)
 

@@ -18,10 +18,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from rfla.cfg.yaml_file import read_yaml
 from rfla.data.obtain import missing_dataset_message
-from rfla.errors import DataError, did_you_mean
+from rfla.errors import ConfigError, DataError, did_you_mean
 
 INFO_KEYS = frozenset(
     {"description", "licence", "license", "homepage", "citation", "obtain", "command", "expects", "max_det", "download"}
@@ -154,10 +153,7 @@ def _from_directory(root: Path) -> DataSpec:
 
 
 def _from_yaml(path: Path) -> DataSpec:
-    content = _read_yaml(path)
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: not a data YAML (a mapping with train, val and names is expected)")
-    content = {str(key): value for key, value in content.items()}
+    content = {str(key): value for key, value in _read_yaml(path).items()}
     generator = content.get("generator")
     root = _root(path, content.get("path"), generated=generator is not None)
     splits = {name: _split(path, root, name, value, content) for name, value in _split_entries(path, content).items()}
@@ -180,17 +176,11 @@ def _from_yaml(path: Path) -> DataSpec:
     )
 
 
-def _read_yaml(path: Path) -> Any:
+def _read_yaml(path: Path) -> dict[Any, Any]:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise DataError(f"{where}: not valid YAML ({getattr(error, 'problem', None) or 'cannot be parsed'})") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+        return read_yaml(path).values
+    except ConfigError as error:
+        raise DataError(str(error)) from None
 
 
 def _root(path: Path, given: Any, *, generated: bool) -> Path:

@@ -79,7 +79,7 @@ def test_a_data_set_in_the_search_path_by_bare_name(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[1, 2]", "not a data YAML"),
+        ("[1, 2]", "must hold 'key: value' lines"),
         ("train: x\n  bad: {y", "not valid YAML"),
         ("names: [a]", "no split"),
         ("train: x\nnames: [a, a]", "named twice"),
