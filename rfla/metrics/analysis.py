@@ -48,7 +48,7 @@ class Analysis:
     """All that the report tells beside the figures. `thresholds` are the scores at which counts are made."""
 
     names: list[str]
-    thresholds: list[float]  # (K,) the oLRP-optimal score of each class
+    thresholds: list[float | None]  # (K,) the oLRP-optimal score of each class, None where it finds nothing
     precision_by_iou: dict[str, list[float]]  # (R,) mean over classes
     precision_by_size: dict[str, list[float]]  # (R,) at IoU 0.5
     by_size: SizeCurve
@@ -91,7 +91,7 @@ def _analyse(
     sure = detections.scores[outcomes.det_row] >= thresholds[detections.labels[outcomes.det_row]]
     return Analysis(
         names=list(gt.names),
-        thresholds=[float(t) for t in thresholds],
+        thresholds=[float(t) if np.isfinite(t) else None for t in thresholds],
         precision_by_iou=_precision_by_iou(metrics),
         precision_by_size=_precision_by_size(metrics),
         by_size=size_curve(gt, detections, protocol),

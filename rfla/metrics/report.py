@@ -1,0 +1,228 @@
+"""`report.html`: one page without network that shows figures, curves, and the worst and best images with every box.
+
+Pictures are stored once, at full resolution, since the objects are 6 px; the page unpacks them as they come into view.
+"""
+
+import base64
+import datetime
+import html
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import rfla
+from rfla.files import write_atomically
+from rfla.metrics.analysis import Study
+from rfla.metrics.arrays import IntArray
+from rfla.metrics.figures import draw_figures, size_label
+from rfla.metrics.outcomes import CORRECT, IGNORED, KINDS
+
+ReadPicture = Callable[[int], NDArray[np.uint8] | None]
+"""Position of an image in `GroundTruth.image_ids` -> (H, W, 3) uint8 RGB, or None where there is no picture."""
+
+PAGE = Path(__file__).parent / "page"
+WORST_SHARE = 2 / 3
+LOWEST_SCORE = 0.05
+"""Detections less sure than this are left out of the page, for its size."""
+
+
+def write_report(
+    directory: str | Path,
+    study: Study,
+    read_picture: ReadPicture | None = None,
+    *,
+    title: str = "Evaluation",
+    speed: Mapping[str, float] | None = None,
+    images: int = 60,
+    megabytes: float = 80.0,
+) -> Path:
+    """Write `report.html`, `results.json` and the figures as PNG into a directory.
+
+    Args:
+        directory: made if it is not there.
+        study: of `rfla.metrics.analysis.study`.
+        read_picture: gives the pixels of an image; None: boxes on plain ground.
+        title: of the page.
+        speed: milliseconds an image by stage.
+        images: how many images the gallery shows, two thirds of them the worst, the others the best.
+        megabytes: pictures beyond this size are left out of the page.
+
+    Returns:
+        The path of `report.html`.
+    """
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = draw_figures(study.analysis, study.metrics.protocol)
+    for name, png in figures.items():
+        write_atomically(folder / f"{name}.png", png)
+    write_atomically(folder / "results.json", json.dumps(results(study, speed), indent=1, allow_nan=False))
+    chosen = choose_images(study, images)
+    rows, pictures = _gallery(study, chosen, read_picture, megabytes * 1e6)
+    page = Template((PAGE / "page.html").read_text("utf-8")).substitute(
+        title=html.escape(title),
+        style=(PAGE / "page.css").read_text("utf-8"),
+        script=(PAGE / "page.js").read_text("utf-8"),
+        plots="".join(_plot(name, png) for name, png in figures.items()),
+        data=_json_in_html(_page_data(study, rows, speed)),
+        pictures="\n".join(pictures),
+    )
+    write_atomically(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def results(study: Study, speed: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """Return what `results.json` holds: every figure, each class, and the whole analysis."""
+    return {
+        "version": rfla.__version__,
+        "images": len(study.gt.image_ids),
+        "boxes": len(study.gt.labels),
+        "detections": len(study.detections),
+        "metrics": study.metrics.as_dict(),
+        "analysis": study.analysis.as_dict(),
+        "speed_ms": dict(speed or {}),
+    }
+
+
+def choose_images(study: Study, count: int) -> IntArray:
+    """Return the positions of the worst images (most misses and false positives), then of the best (highest F1)."""
+    missed, wrong, found = image_counts(study)
+    total = len(missed)
+    if total <= count:
+        return np.arange(total)
+    worst = np.lexsort((np.arange(total), -(missed + wrong)))[: round(count * WORST_SHARE)]
+    f1 = 2 * found / np.maximum(2 * found + missed + wrong, 1)
+    best = np.lexsort((-found, -f1))
+    return np.concatenate([worst, best[~np.isin(best, worst)][: count - len(worst)]])
+
+
+def image_counts(study: Study) -> tuple[IntArray, IntArray, IntArray]:
+    """Return (N,) missed boxes, false positives and found boxes of each image at the optimal scores."""
+    outcomes, count = study.outcomes, len(study.gt.image_ids)
+    optimal = np.array([np.inf if t is None else t for t in study.analysis.thresholds])
+    gt_image, gt_label = study.gt.image_index[outcomes.gt_row], study.gt.labels[outcomes.gt_row]
+    found = outcomes.asked & (outcomes.found_at >= optimal[gt_label])
+    missed = outcomes.asked & ~found
+    image, label = study.detections.image_index[outcomes.det_row], study.detections.labels[outcomes.det_row]
+    wrong = (outcomes.kind != CORRECT) & (outcomes.kind != IGNORED)
+    wrong &= study.detections.scores[outcomes.det_row] >= optimal[label]
+    counts = [np.bincount(rows, minlength=count) for rows in (gt_image[missed], image[wrong], gt_image[found])]
+    return counts[0], counts[1], counts[2]
+
+
+def _gallery(
+    study: Study, chosen: IntArray, read_picture: ReadPicture | None, budget: float
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the data of each image and the packed pictures as script elements that the browser does not parse."""
+    det_rows, gt_rows = _by_image(study)
+    rows, pictures, used = [], [], 0
+    for image in chosen.tolist():
+        pixels = read_picture(image) if read_picture is not None and used < budget else None
+        row = _image_row(study, image, det_rows[image], gt_rows[image])
+        if pixels is not None:
+            packed = _jpeg(pixels)
+            used += len(packed)
+            row |= {"h": pixels.shape[0], "w": pixels.shape[1], "p": f"p{image}"}
+            pictures.append(f'<script type="text/plain" id="p{image}">{packed}</script>')
+        rows.append(row)
+    return rows, pictures
+
+
+def _by_image(study: Study) -> tuple[list[IntArray], list[IntArray]]:
+    """Return for each image the positions in the outcomes of its detections and true boxes."""
+    outcomes, count = study.outcomes, len(study.gt.image_ids)
+    split = []
+    for image in (study.detections.image_index[outcomes.det_row], study.gt.image_index[outcomes.gt_row]):
+        order = np.argsort(image, kind="stable")
+        split.append(np.split(order, np.searchsorted(image[order], np.arange(1, count))))
+    return split[0], split[1]
+
+
+def _image_row(study: Study, image: int, dets: IntArray, gts: IntArray) -> dict[str, Any]:
+    """Return one image for the page; see the head of page.js for the columns."""
+    outcomes, detections, gt = study.outcomes, study.detections, study.gt
+    assert gt.area is not None and detections.sides is not None
+    dets = dets[detections.scores[outcomes.det_row[dets]] >= LOWEST_SCORE]
+    rows, gt_rows = outcomes.det_row[dets], outcomes.gt_row[gts]
+    det_columns = [
+        *detections.boxes[rows].round(1).T.tolist(),
+        detections.scores[rows].round(4).tolist(),
+        detections.labels[rows].tolist(),
+        outcomes.kind[dets].tolist(),
+        np.sqrt(detections.sides[rows].prod(axis=1)).round(2).tolist(),
+    ]
+    scores = (outcomes.found_at[gts], outcomes.near_at[gts], outcomes.mistaken_at[gts])
+    gt_columns = [
+        *gt.boxes[gt_rows].round(1).T.tolist(),
+        gt.labels[gt_rows].tolist(),
+        np.sqrt(gt.area[gt_rows]).round(2).tolist(),
+        *(np.maximum(score, -1).round(4).tolist() for score in scores),
+        outcomes.asked[gts].astype(int).tolist(),
+    ]
+    far = np.concatenate([gt.boxes[gt_rows], detections.boxes[rows]]).max(axis=0, initial=1.0)
+    name = gt.files[image] if gt.files and gt.files[image] else str(gt.image_ids[image])
+    sides = {"w": float(np.ceil(far[2])), "h": float(np.ceil(far[3])), "p": None}
+    return {"name": name, **sides, "d": _rows(det_columns), "g": _rows(gt_columns)}
+
+
+def _rows(columns: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _jpeg(pixels: NDArray[np.uint8]) -> str:
+    """Return a picture as base64 JPEG, colours at full resolution so that tiny objects keep theirs."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "jpeg", quality=88, subsampling=0)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _plot(name: str, png: bytes) -> str:
+    kind = ' class="tall"' if name == "confusion" else ""
+    return f'<img{kind} alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode("ascii")}">'
+
+
+def _page_data(study: Study, rows: list[dict[str, Any]], speed: Mapping[str, float] | None) -> dict[str, Any]:
+    metrics, protocol, total = study.metrics, study.metrics.protocol, len(study.gt.image_ids)
+    told = metrics.as_dict()
+    families: list[list[tuple[str, float]]] = [[], [], [], []]
+    for name, value in metrics.figures.items():
+        sized = any(name.endswith(f"_{size}") for size in protocol.size_names)
+        family = 3 if name.startswith("olrp") else 2 if name.startswith("ar_") else 1 if sized else 0
+        families[family].append((name, value))
+    when = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    shown = f"all {total} images" if len(rows) == total else f"{len(rows)} of {total} images: the worst and the best"
+    bare = sum(row["p"] is None for row in rows)
+    without = f"; {bare} of them without their picture" if bare else ""
+    return {
+        "about": f"{protocol.name} protocol, {total:,} images, {len(study.gt.labels):,} boxes, "
+        f"{len(study.detections):,} detections; rfla {rfla.__version__}, {when}",
+        "families": families,
+        "classes": [_class_row(row) for row in told["per_class"]],
+        "speed": [{"stage": stage, "ms per image": round(ms, 3)} for stage, ms in (speed or {}).items()],
+        "shown": f"{shown}{without}. Found, missed and wrong are told at IoU 0.5. "
+        f"Detections with a score under {LOWEST_SCORE} are left out.",
+        "names": list(study.gt.names),
+        "kinds": list(KINDS),
+        "thresholds": study.analysis.thresholds,
+        "sizes": [(size_label(protocol, name), low, high) for name, low, high in protocol.sizes],
+        "images": rows,
+    }
+
+
+def _class_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one line of the class table."""
+    renamed = {"name": "class", "threshold": "best_score"}
+    return {renamed.get(key, key): value for key, value in row.items() if key != "category_id"}
+
+
+def _json_in_html(data: Any) -> str:
+    """Return JSON that cannot end its script element, whatever the file names hold."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
