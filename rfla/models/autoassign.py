@@ -194,7 +194,7 @@ class AutoAssign(PointDetector):
         highest = quality.new_full((len(truth.boxes),), -torch.inf).scatter_reduce(0, pairs.box, quality, "amax")
         low, high = lowest[pairs.box], highest[pairs.box]
         quality = (quality - low + EPS) / (high - low + EPS)
-        weight = torch.ones(shape, device=quality.device).flatten()
+        weight = quality.new_ones(shape).flatten()
         cell = (pairs.image * shape[1] + pairs.point) * shape[2] + truth.labels[pairs.box]
         # of two boxes of a class at one point the later one counts
         last = torch.full_like(weight, -1, dtype=torch.int64)

@@ -60,9 +60,7 @@ def _aspect_penalty(pred_size: Tensor, target_size: Tensor, iou: Tensor, eps: fl
     pred_angle = torch.atan(pred_size[:, 0] / (pred_size[:, 1] + eps))
     target_angle = torch.atan(target_size[:, 0] / (target_size[:, 1] + eps))
     aspect = 4 / math.pi**2 * (target_angle - pred_angle).square()
-    with torch.no_grad():
-        weight = (iou > 0.5).float() * aspect / (1 - iou + aspect + eps)
-    return weight * aspect
+    return aspect.square() / (1 - iou + aspect + eps)
 
 
 def focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:

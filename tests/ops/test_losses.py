@@ -1,0 +1,97 @@
+"""Losses: hand-worked values, the authors' recorded values and gradients, degenerate boxes."""
+
+import math
+
+import pytest
+import torch
+
+from rfla.ops.losses import box_loss, focal_loss, smooth_l1
+
+NAMES = {"iou": "IoULoss", "giou": "GIoULoss", "diou": "DIoULoss", "ciou": "CIoULoss"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        # boxes (0,0,2,2) and (1,0,3,2): overlap 2, union 6, hull 3 x 2, centres 1 apart
+        ("iou", math.log(3)),
+        ("giou", 1 - 1 / 3),  # the hull is the union
+        ("diou", 1 - 1 / 3 + 1 / 13),
+        ("ciou", 1 - 1 / 3 + 1 / 13),  # equal shapes: no aspect penalty
+    ],
+)
+def test_two_boxes_by_hand(kind, expected):
+    loss = box_loss(torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 0, 3, 2]]), kind)
+    assert loss.item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", list(NAMES))
+def test_recorded_box_losses(parity, kind):
+    _, tensors = parity("components")
+    expected = tensors[f"iou.{NAMES[kind]}.none"]
+    pred = tensors["iou.pred"].clone().requires_grad_()
+    loss = box_loss(pred, tensors["iou.target"], kind)
+    assert loss.isfinite().all()
+    known = expected.isfinite()  # the official CIoU divides 0 by 0 where boxes coincide; ours is 0 there
+    torch.testing.assert_close(loss[known], expected[known], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", list(NAMES))
+def test_degenerate_boxes_stay_finite(kind):
+    pred = torch.tensor([[3.0, 3, 3, 3], [0, 0, 0, 5], [1, 1, 2, 2], [0, 0, 1e5, 1e5]], requires_grad=True)
+    target = torch.tensor([[3.0, 3, 3, 3], [0, 0, 4, 5], [1, 1, 2, 2], [5e4, 5e4, 5e4 + 2, 5e4 + 2]])
+    loss = box_loss(pred, target, kind)
+    loss.sum().backward()
+    assert loss.isfinite().all()
+    assert pred.grad.isfinite().all()
+
+
+def test_a_box_of_zero_width_can_grow():
+    pred = torch.tensor([[1.0, 0, 1, 2]], requires_grad=True)
+    box_loss(pred, torch.tensor([[0.0, 0, 2, 2]]), "diou").backward()
+    assert pred.grad[0, 2] < -0.1
+
+
+@pytest.mark.parametrize("kind", list(NAMES))
+def test_no_boxes(kind):
+    assert box_loss(torch.zeros(0, 4), torch.zeros(0, 4), kind).shape == (0,)
+
+
+def test_focal_by_hand():
+    """-alpha_t (1 - p_t)^gamma ln p_t: p = 1/2 gives 0.25 * 0.25 * ln 2 for a positive, 0.75 * 0.25 * ln 2 if not."""
+    loss = focal_loss(torch.zeros(2), torch.tensor([1.0, 0.0]))
+    torch.testing.assert_close(loss, torch.tensor([0.0625, 0.1875]) * math.log(2))
+
+
+def test_recorded_focal(parity):
+    manifest, tensors = parity("components")
+    case = next(case for case in manifest["cases"] if case["id"] == "FocalLoss")
+    logits, labels = tensors["cls.logits"], tensors["cls.labels"].long()
+    logits = logits[:, :8]
+    one_hot = labels[:, None] == torch.arange(8)
+    losses = focal_loss(logits, one_hot)
+    assert losses.sum().item() / 11 == pytest.approx(case["no_weight_avg_factor_11"], rel=1e-5)
+    weighed = (losses * tensors["cls.weight"][:, None]).sum().item() / 11
+    assert weighed == pytest.approx(case["weight_avg_factor_11"], rel=1e-5)
+
+
+def test_focal_equals_torchvision():
+    from torchvision.ops import sigmoid_focal_loss
+
+    logits = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)) * 8
+    targets = (torch.arange(200).reshape(50, 4) % 7 == 0).float()
+    torch.testing.assert_close(focal_loss(logits, targets), sigmoid_focal_loss(logits, targets), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        focal_loss(logits, targets, 0.4, 1.5), sigmoid_focal_loss(logits, targets, 0.4, 1.5), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_half_precision_comes_out_in_float32():
+    assert focal_loss(torch.full((3,), -70.0, dtype=torch.float16), torch.ones(3)).isfinite().all()
+    assert box_loss(torch.ones(1, 4).half(), torch.ones(1, 4).half()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("beta", "expected"), [(1.0, [0.125, 1.5]), (0.0, [0.5, 2.0])])
+def test_smooth_l1(beta, expected):
+    """0.5 x^2 / beta below beta, x - beta / 2 above."""
+    torch.testing.assert_close(smooth_l1(torch.tensor([0.5, 2.0]), torch.zeros(2), beta), torch.tensor(expected))

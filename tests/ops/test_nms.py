@@ -1,0 +1,73 @@
+"""Suppression by class: by hand, against the records, at coordinates where a class offset would flip decisions."""
+
+import pytest
+import torch
+
+from rfla.ops.nms import class_nms, select_detections
+
+
+def test_by_hand():
+    boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 3], [0, 0, 4, 4], [9, 9, 12, 12]])
+    scores = torch.tensor([0.5, 0.9, 0.7, 0.1])
+    labels = torch.tensor([0, 0, 1, 0])
+    # of class 0 the second beats the first (IoU 0.75); the third is of another class
+    assert class_nms(boxes, scores, labels, 0.5, 10).tolist() == [1, 2, 3]
+    assert class_nms(boxes, scores, labels, 0.8, 10).tolist() == [1, 2, 0, 3]
+    assert class_nms(boxes, scores, labels, 0.5, 2).tolist() == [1, 2]
+
+
+def test_nothing_in_nothing_out():
+    none = torch.zeros(0, dtype=torch.int64)
+    assert class_nms(torch.zeros(0, 4), torch.zeros(0), none, 0.5, 10).shape == (0,)
+    found = select_detections(torch.zeros(5, 4), torch.zeros(5, 3), torch.ones(5), 0.05, 0.5, 10)
+    assert found["boxes"].shape == (0, 4)
+
+
+def test_equal_scores_keep_their_order():
+    boxes = torch.arange(6.0)[:, None] * 10 + torch.tensor([0.0, 0, 2, 2])
+    assert class_nms(boxes, torch.full((6,), 0.5), torch.tensor([2, 0, 1, 2, 0, 1]), 0.5, 10).tolist() == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
+
+
+def test_two_pixel_boxes_of_the_last_of_many_classes():
+    """IoU 0.4998 at threshold 0.5: both stay, at (7000, 7000) and in class 17 too."""
+    side = 2.0
+    shift = side * (1 - 0.4998) / (1 + 0.4998)
+    boxes = 7000 + torch.tensor([[0.0, 0, side, side], [shift, 0, side + shift, side]])
+    kept = class_nms(boxes, torch.tensor([0.9, 0.8]), torch.tensor([17, 17]), 0.5, 10)
+    assert len(kept) == 2
+
+
+def test_the_threshold_sees_the_class_score_alone():
+    found = select_detections(
+        torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[0.5, 0.04]]), torch.tensor([0.01]), 0.05, 0.5, 10
+    )
+    assert found["labels"].tolist() == [0]
+    assert found["scores"].item() == pytest.approx(0.005)
+
+
+@pytest.mark.parametrize(
+    ("name", "factors", "limit"), [("plain", False, 3000), ("factors", True, 3000), ("max20", False, 20)]
+)
+def test_recorded_multiclass_nms(parity, name, factors, limit):
+    manifest, tensors = parity("components")
+    case = next(case for case in manifest["cases"] if case["id"] == f"multiclass_nms_{name}")
+    scores = tensors["mcnms.scores"][:, :-1]
+    found = select_detections(
+        tensors["nms.boxes"],
+        scores,
+        tensors["mcnms.factors"] if factors else None,
+        case["score_thr"],
+        case["iou_threshold"],
+        limit,
+    )
+    expected = tensors[f"mcnms.{name}.dets"]
+    assert found["labels"].tolist() == tensors[f"mcnms.{name}.labels"].tolist()
+    torch.testing.assert_close(found["boxes"], expected[:, :4])
+    torch.testing.assert_close(found["scores"], expected[:, 4])
