@@ -78,7 +78,9 @@ class Config(ModelConfig):
     exist_ok: bool = Field(False, description="write into an existing run directory; else name2, name3, ... is made")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of weights, sample order and augmentation")
     deterministic: bool = Field(False, description="only algorithms that repeat to the bit on a GPU (slower)")
-    amp: bool = Field(True, description="mixed precision on a GPU: bfloat16 where supported, else float16")
+    amp: Annotated[bool | Literal["bf16", "fp16"], BeforeValidator(_lower)] = Field(
+        True, description="mixed precision on a GPU, bf16 where it has it; amp=bf16 also on a CPU that has it"
+    )
     compile: bool = Field(False, description="compile the network with torch.compile")
     fraction: float = Field(
         1.0, gt=0, le=1e9, description="share of the images that is used; above 1 it is a number of images"

@@ -20,7 +20,7 @@ from rfla.data import (
     load_data_spec,
     load_index,
 )
-from rfla.engine.device import seed_everything
+from rfla.engine.device import autocast_dtype, seed_everything
 from rfla.engine.distributed import World
 from rfla.engine.loaders import evaluation_loader, training_loader
 from rfla.engine.model_source import SourceModel, fine_tune, is_weights
@@ -84,7 +84,7 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
     source = source_model(cfg, train_index.names)
     net = source.net.to(device)
     freeze(net, cfg.freeze)
-    if device.type == "cuda":
+    if autocast_dtype(device, cfg.amp) is not None:  # half-precision convolutions are fastest with channels last
         net = net.to(memory_format=torch.channels_last)
     parts = RunParts(
         world, device, spec, train_index, val_index, train_loader, val_loader, sampler,

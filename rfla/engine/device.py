@@ -43,14 +43,24 @@ def device_label(device: torch.device) -> str:
     return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
 
 
-def autocast_dtype(device: torch.device, amp: bool) -> torch.dtype | None:
-    """Return the half precision to train in: bfloat16 where the GPU has it, else float16; None for float32.
+def autocast_dtype(device: torch.device, amp: bool | str) -> torch.dtype | None:
+    """Return the half precision to compute in, or None for float32.
 
-    Mixed precision is for CUDA; on a CPU it is slower than float32, so `amp` has no effect there.
+    `amp=true` is for GPUs: bfloat16 where the GPU has it, else float16. On a CPU it stays float32, where results repeat
+    to the bit between machines; `amp=bf16` uses bfloat16 there too if the processor has instructions for it.
     """
-    if not amp or device.type != "cuda":
+    if amp is False:
         return None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if amp == "bf16" or (amp is True and native) else torch.float16
+    return torch.bfloat16 if amp == "bf16" and device.type == "cpu" and cpu_has_bfloat16() else None
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware (AVX-512 BF16 or AMX); emulated, it would be slower."""
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # not in every torch that we support
+    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
 
 
 def seed_everything(seed: int, deterministic: bool) -> None:
