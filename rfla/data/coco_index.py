@@ -11,20 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfla.data.images import image_size
-from rfla.data.rows import Rows
+from rfla.data.rows import REFUSED, Rows
 from rfla.errors import DataError, did_you_mean
 
 _NO_BOX = (float("nan"),) * 4
 REGION = -1  # label of a region without a class (category -1, or an unnamed 0), as in rfla.metrics; always ignored
 
 
-def read_coco_rows(path: Path, images: Path, names: tuple[str, ...]) -> Rows:
+def read_coco_rows(path: Path, images: Path, names: tuple[str, ...], *, strict: bool = True) -> Rows:
     """Read a COCO JSON file.
 
     Args:
         path: The file.
         images: Directory that `file_name` is relative to.
         names: Class names in label order; empty means the file's own categories, ascending by id.
+        strict: Refuse an annotation of an unknown image or category; otherwise leave it out and count it.
 
     Raises:
         DataError: Not JSON, a key is missing, an unknown category, repeated image ids.
@@ -41,6 +42,10 @@ def read_coco_rows(path: Path, images: Path, names: tuple[str, ...]) -> Rows:
     folder = str(images)
     paths = [f"{folder}/{_get(path, 'image', entry, 'file_name')!s}" for entry in entries]
     annotations = content["annotations"]
+    refused: list[Any] = []
+    if not strict:
+        refused = [entry for entry in annotations if not _is_sound(entry, row_of, labels_of)]
+        annotations = [entry for entry in annotations if _is_sound(entry, row_of, labels_of)]
     boxes = _boxes(annotations)
     crowd = np.array([bool(entry.get("iscrowd", 0)) for entry in annotations], bool)
     labels = _labels(path, _ids(path, "annotation", annotations, "category_id"), labels_of)
@@ -58,6 +63,8 @@ def read_coco_rows(path: Path, images: Path, names: tuple[str, ...]) -> Rows:
         crowd=crowd,
         area=_areas(annotations, boxes),
     )
+    if refused:
+        rows.note(REFUSED, f"{path}: annotation {_short(refused[0].get('id'))}", len(refused))
     rows.image_hw = _sizes(rows, entries)
     if (labels == REGION).any():
         first = annotations[int(np.argmax(labels == REGION))]
@@ -99,6 +106,11 @@ def _ids(path: Path, what: str, entries: Sequence[Mapping[str, Any]], key: str) 
         if not isinstance(identity, int | str):
             raise DataError(f"{path}: {what} {_short(entry.get('id'))} has {key} {_short(identity)}, no number or text")
     return ids
+
+
+def _is_sound(entry: Mapping[str, Any], row_of: Mapping[Any, int], labels_of: Mapping[int, int]) -> bool:
+    image, category = entry.get("image_id"), entry.get("category_id")
+    return isinstance(image, int | str) and isinstance(category, int) and image in row_of and category in labels_of
 
 
 def _short(value: Any) -> str:

@@ -106,6 +106,7 @@ def load_index(
     for_training: bool = False,
     fraction: float = 1.0,
     single_cls: bool = False,
+    strict: bool = True,
 ) -> BoxIndex:
     """Read one split, or joined ones, into flat arrays.
 
@@ -119,6 +120,7 @@ def load_index(
         for_training: Apply the training rules.
         fraction: Share of the images up to 1, or how many of them above 1; always the same ones, spread over the list.
         single_cls: Give every box label 0, class "object".
+        strict: Refuse malformed rows and unknown classes; otherwise leave them out and count them.
 
     Raises:
         DataError: Missing files, malformed rows (with file and line), unknown classes, no image at all.
@@ -127,7 +129,7 @@ def load_index(
         from rfla.data.demo import ensure_demo
 
         ensure_demo(spec.root)
-    parts = [_load_part(spec, part) for part in spec.parts(split)]
+    parts = [_load_part(spec, part, strict) for part in spec.parts(split)]
     index = _assemble(spec, split, parts)
     index = _drop_missing_images(spec, index)
     if fraction != 1.0:
@@ -136,12 +138,12 @@ def load_index(
         index = _training_rules(index)
     if single_cls:
         index = replace(index, names=("object",), category_ids=(1,), labels=np.minimum(index.labels, 0))
-    if index.counts:
+    if index.counts and strict:
         log.warning(index.summary())
     return index
 
 
-def _load_part(spec: DataSpec, part: str) -> Rows:
+def _load_part(spec: DataSpec, part: str, strict: bool) -> Rows:
     from rfla.data.coco_index import read_coco_rows
     from rfla.data.yolo_index import read_yolo_rows
 
@@ -151,8 +153,8 @@ def _load_part(spec: DataSpec, part: str) -> Rows:
         if not path.exists():
             raise spec.missing(path)
     if source.annotations is not None:
-        return read_coco_rows(source.annotations, source.images[0], spec.names)
-    return read_yolo_rows(source.images, spec.names, root=spec.root, source=spec.source)
+        return read_coco_rows(source.annotations, source.images[0], spec.names, strict=strict)
+    return read_yolo_rows(source.images, spec.names, root=spec.root, source=spec.source, strict=strict)
 
 
 def _assemble(spec: DataSpec, split: str, parts: Sequence[Rows]) -> BoxIndex:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+REFUSED = "rows that training refuses left out"  # the entry of `Rows.counts` for what a tolerant reader skipped
+
 
 @dataclass
 class Rows:

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from rfla.data.images import image_size, is_image
-from rfla.data.rows import Rows
+from rfla.data.rows import REFUSED, Rows
 from rfla.errors import DataError
 
 _SLACK = 0.01  # Ultralytics accepts coordinates up to 1.01
 
 
-def read_yolo_rows(places: Sequence[Path], names: tuple[str, ...], *, root: Path, source: Path) -> Rows:
+def read_yolo_rows(
+    places: Sequence[Path], names: tuple[str, ...], *, root: Path, source: Path, strict: bool = True
+) -> Rows:
     """Read the images of directories and `.txt` lists with their YOLO labels.
 
     An image without a label file, or with an empty one, is an image without objects. Rows of polygons (`cls x y x y
@@ -25,6 +27,7 @@ def read_yolo_rows(places: Sequence[Path], names: tuple[str, ...], *, root: Path
         names: Class names; labels are indices into them.
         root: Directory that list entries without `./` are relative to.
         source: The data YAML, for messages.
+        strict: Refuse a malformed row; otherwise leave it out and count it.
 
     Raises:
         DataError: With file and line: not 5 numbers, a class that is not in `names`, pixels instead of shares.
@@ -49,7 +52,7 @@ def read_yolo_rows(places: Sequence[Path], names: tuple[str, ...], *, root: Path
         crowd=np.zeros(0, bool),
         area=np.zeros(0),
     )
-    _fill_boxes(rows, paths, sizes, len(names))
+    _fill_boxes(rows, paths, sizes, strict)
     return rows
 
 
@@ -63,13 +66,13 @@ def label_path(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _fill_boxes(rows: Rows, paths: Sequence[Path], sizes: Sequence[tuple[int, int] | None], num_classes: int) -> None:
+def _fill_boxes(rows: Rows, paths: Sequence[Path], sizes: Sequence[tuple[int, int] | None], strict: bool) -> None:
     image_index: list[int] = []
     values: list[tuple[float, ...]] = []
     for row, (path, size) in enumerate(zip(paths, sizes, strict=True)):
         if size is None:
             rows.note("images that cannot be opened", str(path))
-        found = _read_labels(label_path(path), num_classes, rows)
+        found = _read_labels(label_path(path), rows, strict)
         image_index += [row] * len(found)
         values += found
     table = np.array(values, np.float64).reshape(-1, 5)
@@ -83,24 +86,33 @@ def _fill_boxes(rows: Rows, paths: Sequence[Path], sizes: Sequence[tuple[int, in
     rows.crowd = np.zeros(len(table), bool)
 
 
-def _read_labels(path: Path, num_classes: int, rows: Rows) -> list[tuple[float, ...]]:
+def _read_labels(path: Path, rows: Rows, strict: bool) -> list[tuple[float, ...]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from None
-    lines = (line.split() for line in text.splitlines())
-    return [_parse_row(path, number, fields, num_classes, rows) for number, fields in enumerate(lines, 1) if fields]
+    found = []
+    for number, fields in enumerate((line.split() for line in text.splitlines()), 1):
+        if not fields:
+            continue
+        try:
+            found.append(_parse_row(path, number, fields, rows))
+        except DataError as error:
+            if strict:
+                raise
+            rows.note(REFUSED, str(error))
+    return found
 
 
-def _parse_row(path: Path, number: int, fields: list[str], num_classes: int, rows: Rows) -> tuple[float, ...]:
+def _parse_row(path: Path, number: int, fields: list[str], rows: Rows) -> tuple[float, ...]:
     where = f"{path}:{number}"
     try:
         values = [float(field) for field in fields]
     except ValueError:
         raise DataError(f"{where}: '{' '.join(fields)[:60]}' is not a row of numbers `cls xc yc w h`") from None
-    label = values[0]
+    label, num_classes = values[0], len(rows.names)
     if not label.is_integer() or not 0 <= label < num_classes:
         raise DataError(f"{where}: class {fields[0]} is not one of 0 to {num_classes - 1}, the classes in names")
     if len(values) >= 7 and len(values) % 2 == 1:
