@@ -1,9 +1,11 @@
 """How good detections are: exact COCO-style figures at any size ranges, oLRP, analyses, and a report to look at."""
 
+from rfla.metrics.analysis import Study, study
 from rfla.metrics.arrays import REGION, Detections, GroundTruth
 from rfla.metrics.coco_io import read_detections, read_ground_truth
 from rfla.metrics.evaluate import evaluate_boxes
 from rfla.metrics.protocols import PROTOCOLS, Protocol, find_protocol
+from rfla.metrics.report import write_report
 from rfla.metrics.result import Metrics
 
 __all__ = [
@@ -13,8 +15,11 @@ __all__ = [
     "GroundTruth",
     "Metrics",
     "Protocol",
+    "Study",
     "evaluate_boxes",
     "find_protocol",
     "read_detections",
     "read_ground_truth",
+    "study",
+    "write_report",
 ]

@@ -72,6 +72,7 @@ class Study:
     metrics: Metrics
     analysis: Analysis
     outcomes: Outcomes
+    evidence: Evidence
 
 
 def study(gt: GroundTruth, detections: Detections, protocol: Protocol) -> Study:
@@ -80,7 +81,7 @@ def study(gt: GroundTruth, detections: Detections, protocol: Protocol) -> Study:
     evidence = gather(gt, detections, protocol)
     metrics = summarize(accumulate(evidence), protocol, gt)
     outcomes = find_outcomes(gt, detections, evidence)
-    return Study(gt, detections, metrics, _analyse(gt, detections, evidence, metrics, outcomes), outcomes)
+    return Study(gt, detections, metrics, _analyse(gt, detections, evidence, metrics, outcomes), outcomes, evidence)
 
 
 def _analyse(

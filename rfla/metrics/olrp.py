@@ -47,12 +47,13 @@ def optimal_lrp(
         tau: IoU from which a detection is a true positive.
         first: (1 if a false positive else 0, score) of the very first detection; None where it is a true positive.
     """
-    if not len(found):
+    if not len(found) or found[-1] <= 0:
         return NOTHING_FOUND
     false, missed = total - found, boxes - found
     weight = np.diff(found, prepend=0.0)
     error = found - np.cumsum(overlap * weight)  # sum of 1 - IoU
     lrp = (error / (1 - tau) + false + missed) / (found + false + missed)
+    lrp[found <= 0] = np.inf  # true positives of images that were not drawn
     best = int(np.argmin(lrp))
     if first is not None and lrp[best] >= 1.0:
         return NOTHING_FOUND._replace(fp=1.0 if first[0] else np.nan, threshold=first[1])

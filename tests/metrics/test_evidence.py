@@ -1,5 +1,8 @@
 """Evidence gathered in parts and merged gives the figures of one run, exactly."""
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
 import numpy as np
 import pytest
 
@@ -36,6 +39,15 @@ def test_merged_parts_are_exactly_one_run():
     merged, whole = accumulate(merge(parts)), accumulate(gather(gt, dets, PROTOCOL))
     for name in ("precision", "recall", "lrp", "boxes"):
         np.testing.assert_array_equal(getattr(merged, name), getattr(whole, name))
+
+
+def test_parts_gathered_in_other_processes():
+    gt, dets = scene()
+    parts = [part_of(gt, dets, images) for images in ([4, 0, 1], [2, 3, 5])]
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        gathered = list(pool.map(gather, *zip(*parts, strict=True), [PROTOCOL] * 2))
+    merged, whole = accumulate(merge(gathered)), accumulate(gather(gt, dets, PROTOCOL))
+    np.testing.assert_array_equal(merged.precision, whole.precision)
 
 
 def test_order_of_input_between_images_does_not_matter():
