@@ -263,11 +263,15 @@ _DEBUG = re.compile(r"(^|\s)-{0,2}debug(\s*=\s*true)?,?(\s|$)", re.IGNORECASE)
 
 
 def _fail(message: str, code: int, arguments: Sequence[str]) -> int:
-    """Print one line for the person (with the traceback above it if asked for) and return the exit code."""
+    """Print what is wrong (with the traceback above it if asked for) and return the exit code.
+
+    It is one line, but for advice that comes in steps, such as how to obtain a data set.
+    """
     if _DEBUG.search(" ".join(arguments)):
         traceback.print_exc()
-    line = " ".join(message.split())
-    line = "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in line)
+    line = "".join(
+        letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in message.rstrip()
+    )
     print(f"\033[31merror:\033[0m {line}" if _in_colour() else f"error: {line}", file=sys.stderr)
     return code
 

@@ -123,7 +123,7 @@ class Results:
     def verbose(self) -> str:
         """Return what was found in words: `3 ships, 1 person`."""
         counts = np.bincount(self.boxes.cls, minlength=len(self.names)) if len(self) else []
-        found = [f"{count} {self.names[i]}{'s' * (count > 1)}" for i, count in enumerate(counts) if count]
+        found = [f"{count} {self.names[i]}{'s' if count > 1 else ''}" for i, count in enumerate(counts) if count]
         return ", ".join(found) or "nothing"
 
     def summary(self) -> list[dict[str, Any]]:

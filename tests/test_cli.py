@@ -280,14 +280,14 @@ class TestEndings:
             main(["checks"])
         assert "defect of rfla" in caught.value.__notes__[0]
 
-    def test_errors_of_every_family_are_lines(
+    def test_advice_in_steps_keeps_its_lines(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def bad() -> None:
-            raise DataError("two\nlines")
+            raise DataError("advice\n  in steps\n")
 
         monkeypatch.setattr("rfla.checks.run_checks", bad)
-        assert run(capsys, "checks")[2] == "error: two lines\n"
+        assert run(capsys, "checks")[2] == "error: advice\n  in steps\n"
 
     @pytest.mark.skipif(os.name != "posix", reason="pipes and signals of POSIX")
     def test_a_closed_pipe_is_quiet(self) -> None:

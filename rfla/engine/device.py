@@ -12,13 +12,13 @@ def select_device(spec: str | int | None) -> torch.device:
     """Return the device that a `device=` value names.
 
     Args:
-        spec: None or "" for the first GPU if there is one, else the CPU; "cpu"; "mps"; "0" or "cuda:0".
+        spec: None or "auto" for the first GPU if there is one, else the CPU; "cpu"; "mps"; "0" or "cuda:0".
 
     Raises:
         ConfigError: The device does not exist on this machine.
     """
     name = "" if spec is None else str(spec).strip().lower()
-    if name == "":
+    if name in ("", "auto"):
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     if name == "cpu":
         return torch.device("cpu")
