@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rfla.models.detector import Losses, Raw, Target
+from rfla.models.necks.fpn import FPN
 from rfla.models.points import Assigner, PointDetector
 from rfla.ops.boxes import distance_to_boxes, flatten_levels
 from rfla.ops.iou import best_iou
@@ -60,7 +61,7 @@ class AutoAssign(PointDetector):
     Args:
         backbone: see `PointDetector`, as for the other arguments that are not described here.
         neck: see there.
-        head: see there; carries a `center_prior`.
+        head: see there.
         assigner: chooses the points of each box; None is the original rule, all points inside.
         num_classes: see there.
         receptive_fields: see there.
@@ -77,7 +78,7 @@ class AutoAssign(PointDetector):
     def __init__(
         self,
         backbone: nn.Module,
-        neck: nn.Module,
+        neck: FPN,
         head: nn.Module,
         assigner: Assigner | None,
         *,
@@ -106,6 +107,7 @@ class AutoAssign(PointDetector):
             nms_pre=nms_pre,
             max_det=max_det,
         )
+        self.center_prior = CenterPrior(num_classes)
         self.box_loss_kind, self.box_weight, self.loss_weights = box_loss_kind, box_weight, loss_weights
 
     @torch.no_grad()
@@ -157,7 +159,8 @@ class AutoAssign(PointDetector):
         boxes = truth.boxes[pairs.box]
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         offsets = (points[pairs.point] - centres) / strides[pairs.point, None]
-        return self.head.center_prior(offsets, truth.labels[pairs.box])
+        weights: Tensor = self.center_prior(offsets, truth.labels[pairs.box])
+        return weights
 
     def _pred_boxes(self, raw: Raw, pairs: Pairs) -> Tensor:
         """(K, 4) predicted box of the point of each pair, px."""
@@ -217,7 +220,7 @@ class AutoAssign(PointDetector):
         found: list[Pairs] = []
         first = 0
         for image, target in enumerate(targets):
-            for boxes in target["boxes"].float().reshape(-1, 4).split(at_a_time):
+            for boxes in torch.split(target["boxes"].float().reshape(-1, 4), at_a_time):
                 inside = ((points > boxes[:, None, :2]) & (points < boxes[:, None, 2:])).all(dim=-1)  # (G, P)
                 box, point = torch.nonzero(inside, as_tuple=True)
                 found.append(Pairs(torch.full_like(box, image), point, box + first))

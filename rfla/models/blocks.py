@@ -19,7 +19,8 @@ class ConvBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Apply the three in turn."""
-        return self.relu(self.norm(self.conv(features)))
+        out: Tensor = self.relu(self.norm(self.conv(features)))
+        return out
 
 
 class Scale(nn.Module):

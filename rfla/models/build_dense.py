@@ -3,7 +3,7 @@
 from rfla.assign import ATSSAssigner, HierarchicalAssigner, PointsAssigner, resnet_receptive_fields
 from rfla.assign.points import FCOS_RANGES
 from rfla.cfg.model_schema import ModelConfig
-from rfla.models.autoassign import AutoAssign, CenterPrior
+from rfla.models.autoassign import AutoAssign
 from rfla.models.backbones.resnet import ResNet
 from rfla.models.fcos import FCOS
 from rfla.models.heads.fcos import FCOSHead
@@ -121,7 +121,6 @@ def build_autoassign(config: ModelConfig, num_classes: int) -> AutoAssign:
         start_probability=0.02,
         start_distance=4.0,
     )
-    head.center_prior = CenterPrior(num_classes)
     test = config.test
     return AutoAssign(
         backbone,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rfla.models.detector import Losses, Raw, Target
+from rfla.models.necks.fpn import FPN
 from rfla.models.points import IGNORED, Assigner, PointDetector
 from rfla.ops.boxes import boxes_to_distance, distance_to_boxes, flatten_levels, pad_boxes
 from rfla.ops.losses import BoxLoss, box_loss, focal_loss, mean_over_ranks
@@ -41,7 +42,7 @@ class FCOS(PointDetector):
     def __init__(
         self,
         backbone: nn.Module,
-        neck: nn.Module,
+        neck: FPN,
         head: nn.Module,
         assigner: Assigner,
         *,

@@ -13,6 +13,7 @@ from rfla.models.weights import misfits
 
 # Official pattern and our replacement, applied in turn.
 RENAMED = (
+    (r"^bbox_head\.center_prior\.", "center_prior."),
     (r"^bbox_head\.", "head."),  # one-stage head
     (r"^roi_head\.bbox_head\.(?=[a-z])", "roi_head.bbox_head.0."),  # of one stage; a cascade numbers them
     (r"^(neck\.(?:lateral_convs|fpn_convs)\.\d+)\.conv\.", r"\1."),  # the pyramid's convolutions come without a wrapper

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rfla.assign import PriorGrid
 from rfla.models.detector import Detections, Detector, ImageSizes, Losses, Raw, Target, feature_sizes, sizes_or_full
+from rfla.models.necks.fpn import FPN
 from rfla.ops.boxes import clip_boxes, distance_to_boxes, flatten_levels
 from rfla.ops.nms import select_detections
 
@@ -36,7 +37,7 @@ class PointDetector(Detector):
         backbone: pixels to stages.
         neck: stages to levels; has `strides`.
         head: `FCOSHead`.
-        assigner: matches points to boxes.
+        assigner: matches points to boxes; None where the detector has its own rule.
         num_classes: without background.
         receptive_fields: full side of the theoretical receptive field of each level, px.
         fraction: share of it that is effective.
@@ -50,9 +51,9 @@ class PointDetector(Detector):
     def __init__(
         self,
         backbone: nn.Module,
-        neck: nn.Module,
+        neck: FPN,
         head: nn.Module,
-        assigner: Assigner,
+        assigner: Assigner | None,
         *,
         num_classes: int,
         receptive_fields: list[float],
@@ -65,7 +66,7 @@ class PointDetector(Detector):
     ) -> None:
         super().__init__(backbone, neck, num_classes)
         self.head, self.assigner = head, assigner
-        self.strides: list[int] = neck.strides
+        self.strides = neck.strides
         self.receptive_fields, self.fraction, self.offset = receptive_fields, fraction, offset
         self.score_thr, self.nms_iou, self.nms_pre, self.max_det = score_thr, nms_iou, nms_pre, max_det
         self._grids: OrderedDict[tuple[object, ...], tuple[PriorGrid, Tensor, Tensor]] = OrderedDict()
@@ -80,7 +81,7 @@ class PointDetector(Detector):
             targets: B truths; needed in training mode.
             image_sizes: (height, width) of each image before padding; boxes are clipped to it.
         """
-        raw = self.head(self.pyramid(images))
+        raw: Raw = self.head(self.pyramid(images))
         if not self.training:
             return self.decode(raw, sizes_or_full(images, image_sizes))
         if targets is None:
@@ -89,7 +90,7 @@ class PointDetector(Detector):
 
     def raw(self, images: Tensor) -> Raw:
         """Predictions before decoding, lists per level: `cls`, `centerness` logits, `reg` distances in px."""
-        raw = self.head(self.pyramid(images))
+        raw: Raw = self.head(self.pyramid(images))
         raw["reg"] = [level * stride for level, stride in zip(raw["reg"], self.strides, strict=True)]
         return raw
 
@@ -100,6 +101,8 @@ class PointDetector(Detector):
     @torch.no_grad()
     def match(self, raw: Raw, targets: list[Target]) -> Tensor:
         """What the assigner says: (B, P) int64, -1 background, -2 inside an ignore region."""
+        if self.assigner is None:
+            raise ValueError("this detector has no assigner")
         grid, _, _ = self._points(raw)
         boxes = [target["boxes"] for target in targets]
         return self.assigner.batch(grid, boxes, [target.get("ignore") for target in targets])
@@ -123,17 +126,16 @@ class PointDetector(Detector):
     ) -> Detections:
         best = scores.amax(dim=1) * centerness
         kept = []
-        for level, (count, level_best) in enumerate(zip(counts, best.split(counts), strict=True)):
+        for level, (count, level_best) in enumerate(zip(counts, torch.split(best, counts), strict=True)):
             first = sum(counts[:level])
             if count > self.nms_pre:
                 kept.append(level_best.topk(self.nms_pre).indices + first)
             else:
                 kept.append(torch.arange(first, first + count, device=best.device))
         rows = torch.cat(kept)
-        detections = select_detections(
+        return select_detections(
             clip_boxes(boxes[rows], size), scores[rows], centerness[rows], self.score_thr, self.nms_iou, self.max_det
         )
-        return Detections(**detections)
 
     def _points(self, raw: Raw) -> tuple[PriorGrid, Tensor, Tensor]:
         """Grid, points (P, 2) px and stride (P,) of each point, kept for the last few feature sizes."""

@@ -24,10 +24,10 @@ def best_iou(boxes: Tensor, image: Tensor, truth: Tensor, counts: list[int]) -> 
         (K,) float32; 0 where an image has none.
     """
     best = boxes.new_zeros(len(boxes))
-    for index, own in enumerate(truth.split(counts)):
+    for index, own in enumerate(torch.split(truth, counts)):
         rows = torch.nonzero(image == index).squeeze(1)
         if not len(own) or not len(rows):
             continue
-        for part in rows.split(max(1, PAIRS_AT_A_TIME // len(own))):
+        for part in torch.split(rows, max(1, PAIRS_AT_A_TIME // len(own))):
             best[part] = box_iou(boxes[part], own).nan_to_num(0.0).amax(dim=1)
     return best

@@ -3,9 +3,19 @@
 Shapes: N candidates, C classes. Boxes are xyxy px.
 """
 
+from typing import TypedDict
+
 import torch
 from torch import Tensor
 from torchvision.ops import nms
+
+
+class Detections(TypedDict):
+    """Detections of one image: `boxes` (N, 4), `scores` (N,) best first, `labels` (N,) int64 from 0."""
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
 
 
 def class_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, limit: int) -> Tensor:
@@ -43,7 +53,7 @@ def select_detections(
     score_thr: float,
     iou_threshold: float,
     limit: int,
-) -> dict[str, Tensor]:
+) -> Detections:
     """Threshold, suppress and sort the candidates of one image.
 
     The threshold sees the class scores alone; the factors (centerness) weigh in afterwards, as in the authors' code.
@@ -57,7 +67,7 @@ def select_detections(
         limit: detections kept.
 
     Returns:
-        `boxes` (K, 4), `scores` (K,), `labels` (K,) int64, best score first.
+        The detections that are left, best score first.
     """
     rows, labels = torch.nonzero(class_scores > score_thr, as_tuple=True)
     scores = class_scores[rows, labels]

@@ -16,8 +16,8 @@ def make_case(case, inputs):
     name = case["id"]
     net = build_detector("autoassign", 8, "rfla" if case["head"].startswith("RFLA") else "baseline", SMALL).train()
     with torch.no_grad():
-        net.head.center_prior.mean.copy_(torch.tensor(case["center_prior_mean"]))
-        net.head.center_prior.sigma.copy_(torch.tensor(case["center_prior_sigma"]))
+        net.center_prior.mean.copy_(torch.tensor(case["center_prior_mean"]))
+        net.center_prior.sigma.copy_(torch.tensor(case["center_prior_sigma"]))
     sizes = case["featmap_sizes"]
     counts = [height * width for height, width in sizes]
     leaves = {part: inputs[f"{name}.pred_{part}"].clone().requires_grad_() for part in ("cls", "reg", "obj")}
@@ -44,7 +44,7 @@ def check(case, inputs):
         total = leaf.grad.double().abs().sum().item()
         assert total == pytest.approx(case["grad_abs_sum"][name], rel=1e-4, abs=1e-6), (case["id"], name)
     gradient = torch.tensor(case["grad_center_prior_mean"])
-    torch.testing.assert_close(net.head.center_prior.mean.grad, gradient, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(net.center_prior.mean.grad, gradient, rtol=1e-4, atol=1e-6)
 
 
 def test_the_original_rule(parity):

@@ -16,7 +16,7 @@ CASES = [
     pytest.param(("autoassign_rfla", "autoassign", "rfla"), id="autoassign_rfla", marks=pytest.mark.slow),
     pytest.param(("autoassign_base", "autoassign", "baseline"), id="autoassign_base", marks=pytest.mark.slow),
 ]
-# Where the official float32 run itself is off: a ReLU beside zero fell on the other side. Ours in float64, which ours in
+# Where the official float32 run itself is off: a ReLU near zero fell on the other side. Ours in float64, which ours in
 # float32 meets to 3e-8 (the record differs from it by 1.7e-4).
 FLOAT64 = {("autoassign_base", "train_b1", "neck.fpn_convs.3.weight"): 1.6785842}
 INTEGER_MASK = "autoassign_rfla"  # its training records hold an accident; test_autoassign.py has the repaired numbers

@@ -10,11 +10,12 @@ from torchvision.models import get_model, get_model_weights, resnet
 from torchvision.models.resnet import Bottleneck
 
 from rfla.models.backbones.pretrained import imagenet_state
+from rfla.models.detector import Backbone
 
 STEM_STAGE = 0
 
 
-class ResNet(nn.Module):
+class ResNet(Backbone):
     """ResNet without its classifier. Parameter names are torchvision's, which are the authors' too.
 
     Args:

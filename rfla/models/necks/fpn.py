@@ -72,7 +72,8 @@ class FPN(nn.Module):
         source = last_stage if first and self.extra == "on_input" else outputs[-1]
         if self.relu_before_extra and not first:
             source = functional.relu(source)
-        return self.fpn_convs[len(outputs)](source)
+        level: Tensor = self.fpn_convs[len(outputs)](source)
+        return level
 
 
 def _init(conv: nn.Conv2d, gain_by_input: bool) -> None:
