@@ -71,7 +71,7 @@ class MaxIoUAssigner:
         boxes, gt_boxes = prior_boxes(priors), gt_boxes.to(torch.float32).reshape(-1, 4)
         valid = valid_priors(priors, image_size, allowed_border)
         usable = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device) if valid is None else valid
-        if len(gt_boxes) == 0:
+        if len(gt_boxes) == 0 or len(boxes) == 0:
             matched = torch.full((len(boxes),), BACKGROUND, dtype=torch.int64, device=boxes.device)
             return matched.masked_fill_(~usable, IGNORED)
         if self.ignore_iof_thr is not None and ignore_boxes is not None and len(ignore_boxes):

@@ -106,7 +106,7 @@ def full_receptive_fields(depth: int, levels: Sequence[int], head_depth: int = 4
         sources = range(
             level, LAST_BACKBONE_LEVEL + 1
         )  # `span` cells lie in at most this many cells of a coarser source
-        cells = {source: -(-(span - 1) // 2 ** (source - level)) + 1 for source in sources}
-        return max(backbone[source] + (cells[source] - 1) * 2**source for source in sources)
+        cells = {source: -(-(span - 1) // (1 << (source - level))) + 1 for source in sources}
+        return max(backbone[source] + (cells[source] - 1) * (1 << source) for source in sources)
 
     return [pyramid(level, 2 * (head_depth + 1) + 1) for level in levels]
