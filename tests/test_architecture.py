@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cfg": set(),
     "ops": set(),
     "assign": set(),
-    "data": {"cfg"},
+    "data": {"cfg", "pictures"},
     "models": {"cfg", "ops", "assign"},
     "metrics": {"cfg"},
     "pictures": set(),

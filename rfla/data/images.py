@@ -144,4 +144,6 @@ def _read_with_pillow(path: str | Path, data: bytes, exif: bool) -> Image:
 
 def _one_line(error: BaseException) -> str:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if text.startswith("cannot identify image file"):  # Pillow adds the address of its buffer
+        return "no known format"
     return text if len(text) <= 120 else text[:117] + "..."

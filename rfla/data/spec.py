@@ -145,7 +145,8 @@ def _find(data: str) -> Path:
 
 def _from_directory(root: Path) -> DataSpec:
     images, annotations = root / "images", root / "annotations"
-    files = sorted(annotations.glob("*.json")) if annotations.is_dir() else []
+    order = {"train": 0, "val": 1, "test": 2}
+    files = sorted(annotations.glob("*.json"), key=lambda file: (order.get(file.stem, 3), file.stem))
     if not images.is_dir() or not files:
         raise DataError(f"{root}: neither data.yaml nor images/ with annotations/{{split}}.json is in this directory")
     splits = {file.stem: SplitSource((_first_dir(images / file.stem, images),), file) for file in files}

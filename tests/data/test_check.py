@@ -1,0 +1,185 @@
+"""`rfla inspect`: every planted fault is found and judged; the repaired copy is clean, the source untouched."""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from rfla.data import load_data_spec
+from rfla.data.check import inspect, inspect_data
+from rfla.data.check_images import alike, look_at, parent_of
+from rfla.data.check_report import DataReport
+from rfla.data.images import read_image
+from rfla.data.index import load_index
+from rfla.errors import DataError
+
+
+@dataclass
+class Options:
+    data: str | None
+    split: str | None = None
+    fix: bool = False
+    project: str = ""
+    name: str = "inspect"
+    out: str | None = None
+    workers: int = 2
+
+
+def findings(report: DataReport, split: str) -> dict[str, tuple[str, int]]:
+    return {finding.what: (finding.severity, finding.count) for finding in report.findings.get(split, [])}
+
+
+def found(report: DataReport, split: str, start: str) -> tuple[str, int]:
+    (match,) = [value for what, value in findings(report, split).items() if what.startswith(start)]
+    return match
+
+
+@pytest.fixture
+def faulty(coco) -> Path:
+    """Train with one of each fault, and a val split that shares an image."""
+    root = coco(
+        [
+            [
+                (5, 5, 10, 10, 3),
+                (5, 5, 10, 10, 3),
+                (5, 5, 0, 4, 3),
+                (9, 9, 0.5, 4, 7),
+                (55, 5, 10, 10, 7),
+                (90, 5, 4, 4, 7),
+            ],
+            [(5, 5, 10, 10, 3)],
+            [(5, 5, 10, 10, 3)],
+            [],
+            [(5, 5, 10, 10, 99)],
+        ]
+    )
+    coco([[(5, 5, 10, 10, 3)]], split="val", first=50)
+    (root / "images/train_1.png").write_bytes(b"no image")
+    (root / "images/train_2.png").write_bytes((root / "images/val_0.png").read_bytes())
+    cv2.imwrite(str(root / "images/train_3.png"), np.zeros((50, 70, 3), np.uint8))  # stated 40 x 60
+    return root
+
+
+def test_every_fault_is_found(faulty: Path):
+    report = inspect_data(load_data_spec(faulty))
+    expected = {
+        "images that cannot be read": ("error", 1),
+        "images of another size than stated": ("error", 1),
+        "rows that training refuses": ("error", 1),
+        "boxes of zero width": ("warning", 1),
+        "boxes under 1 px": ("warning", 1),
+        "boxes outside their image": ("warning", 1),
+        "boxes over the border": ("warning", 1),
+        "repeated boxes": ("warning", 1),
+        "images without boxes": ("note", 2),
+    }
+    for what, value in expected.items():
+        assert found(report, "train", what) == value, what
+    assert found(report, "", "images of val are in train too") == ("error", 1)
+    assert found(report, "val", "classes without a box") == ("warning", 1)
+    assert not report.safe and report.exit_code == 1
+    text = report.text()
+    assert "NOT safe to train on" in text and "train_1.png: not a readable image" in text and "boxes by size" in text
+
+
+def test_a_sound_set_is_safe(coco):
+    root = coco([[(5, 5, 10, 10, 3)], [(5, 5, 10, 10, 7)]])
+    coco([[(5, 5, 10, 10, 3), (20, 20, 5, 5, 7)]], split="val", first=50)
+    report = inspect_data(load_data_spec(root))
+    assert report.findings == {} and report.safe and report.exit_code == 0
+    assert "safe to train on" in report.text()
+
+
+def test_bad_yolo_rows_are_all_counted(yolo):
+    path = yolo(["0 .5 .5 .1 .1\n9 .5 .5 .1 .1\n0 .5\n", "0 50 50 5 5\n"])
+    report = inspect_data(load_data_spec(path), split="train")
+    assert found(report, "train", "rows that training refuses") == ("error", 3)
+    assert "0.txt:2: class 9" in report.text()
+
+
+def test_a_split_that_cannot_be_read_does_not_hide_the_others(coco):
+    root = coco([[(5, 5, 10, 10, 3)]])
+    coco([[]], split="val")
+    (root / "annotations/val.json").write_text("{")
+    report = inspect_data(load_data_spec(root))
+    assert list(report.splits) == ["train"] and found(report, "val", "split that cannot be read") == ("error", 1)
+
+
+def test_pictures_and_the_verb(coco, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    root = coco([[(5, 5, 10, 10, 3)], [(5, 5, 10, 10, 7)]])
+    options = Options(str(root), project=str(tmp_path / "runs"))
+    first, second = inspect(options), inspect(options)
+    assert [path.parent.name for path in (first.pictures[0], second.pictures[0])] == ["inspect", "inspect2"]
+    assert {path.name for path in first.pictures} == {"mosaic_train.jpg", "labels_train.png"}
+    assert all(read_image(path).std() > 5 for path in first.pictures)
+    assert "verdict: safe" in capsys.readouterr().out
+    with pytest.raises(DataError, match="say where with out=DIR"):
+        inspect(replace(options, fix=True))
+
+
+def test_the_repaired_copy_is_clean_and_the_source_untouched(faulty: Path, tmp_path: Path):
+    def state() -> dict[str, str]:
+        return {str(path): hashlib.sha1(path.read_bytes()).hexdigest() for path in faulty.rglob("*") if path.is_file()}
+
+    before = state()
+    out = tmp_path / "copy"
+    report = inspect(Options(str(faulty), fix=True, out=str(out), project=str(tmp_path / "runs")))
+    assert state() == before and report.repaired == out
+    again = inspect_data(load_data_spec(out))
+    assert again.safe and found(again, "train", "boxes under 1 px") == ("warning", 1)
+    assert len(findings(again, "train")) == 2 and found(again, "train", "images without boxes") == ("note", 2)
+    index = load_index(load_data_spec(out), "train")
+    assert index.image_ids.tolist() == [1, 4, 5] and index.boxes.tolist() == [
+        [5, 5, 15, 15],
+        [9, 9, 9.5, 13],
+        [55, 5, 60, 15],
+    ]
+    assert json.loads((out / "repairs.json").read_text())["unreadable images left out"] == 1
+    with pytest.raises(DataError, match="is not empty"):
+        inspect(Options(str(faulty), fix=True, out=str(out), project=str(tmp_path / "runs")))
+
+
+def test_nearly_identical_images_between_splits(coco):
+    root = coco([[(5, 5, 10, 10, 3)]] * 2, size=(200, 300))
+    coco([[(5, 5, 10, 10, 3)]] * 2, split="val", size=(200, 300), first=50)
+    rng = np.random.default_rng(0)
+    smooth = cv2.resize(rng.integers(0, 255, (9, 9, 3), np.uint8), (300, 200), interpolation=cv2.INTER_CUBIC)
+    cv2.imwrite(str(root / "images/train_0.png"), smooth)
+    noisy = np.clip(smooth.astype(int) + rng.normal(2, 3, smooth.shape), 0, 255).astype(np.uint8)
+    cv2.imwrite(str(root / "images/val_1.png"), noisy)
+    spec = load_data_spec(root)
+    looks = [look_at(load_index(spec, split), 1) for split in ("train", "val")]
+    assert alike(*looks) == [(0, 1)]
+    assert found(inspect_data(spec), "", "pairs of nearly identical images") == ("warning", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "parent"),
+    [
+        ("1234__600_1200.png", "1234"),  # AI-TOD from xView
+        ("P0706__1.0__0___1800.png", "P0706"),  # DOTA
+        ("P0706__1__-20___1800.png", "P0706"),
+        ("algiers_0_512.jpg", "algiers"),
+        ("0000002_00005_d_0000014.jpg", None),  # VisDrone: frames, not tiles
+        ("DJI_0005-0019.jpg", None),
+        ("a__b.png", None),
+        ("plain.png", None),
+    ],
+)
+def test_parents_by_tile_name(name: str, parent: str | None):
+    assert parent_of(f"/x/{name}") == parent
+
+
+def test_shared_parents_are_said(coco):
+    root = coco([[(5, 5, 10, 10, 3), (5, 25, 10, 10, 7)]])
+    coco([[(5, 5, 10, 10, 3), (5, 25, 10, 10, 7)]], split="test", first=50)
+    for split, name in (("train", "12__0_0.png"), ("test", "12__600_0.png")):
+        (root / f"images/{split}_0.png").rename(root / "images" / name)
+        path = root / f"annotations/{split}.json"
+        path.write_text(path.read_text().replace(f"{split}_0.png", name))
+    report = inspect_data(load_data_spec(root))
+    assert found(report, "", "scenes, by the names of their tiles") == ("warning", 1) and report.safe
