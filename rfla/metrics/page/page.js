@@ -149,15 +149,19 @@ function strokeAll(context, boxes, scale, left, top, least) {
   if (shows("miss")) strokeBoxes(context, boxes.miss, COLOURS.miss, scale, left, top, least, false);
 }
 
+const THUMBNAIL = 300; // px wide
+const thumbnailHeight = (image) => Math.round(THUMBNAIL / Math.min(Math.max(image.w / image.h, 0.75), 2));
+
 async function drawThumbnail(image) {
-  const side = 300, canvas = image.canvas, context = canvas.getContext("2d");
-  const scale = side / Math.max(image.w, image.h);
+  const canvas = image.canvas, context = canvas.getContext("2d");
+  const scale = Math.min(THUMBNAIL / image.w, thumbnailHeight(image) / image.h);
   const width = Math.max(Math.round(image.w * scale), 1), height = Math.max(Math.round(image.h * scale), 1);
-  const left = (side - width) / 2, top = (side - height) / 2;
+  const left = (THUMBNAIL - width) / 2, top = (thumbnailHeight(image) - height) / 2;
   image.stale = false;
   image.thumbnail ??= makeThumbnail(image, width, height);
   const thumbnail = await image.thumbnail;
-  canvas.width = canvas.height = side;
+  canvas.width = THUMBNAIL;
+  canvas.height = thumbnailHeight(image);
   if (thumbnail) context.drawImage(thumbnail, left, top);
   context.lineWidth = 1.5;
   strokeAll(context, image.result.boxes, scale, left, top, 2);
@@ -181,6 +185,7 @@ function makeCards() {
     image.card.type = "button";
     image.card.image = image;
     image.canvas = element("canvas");
+    image.canvas.style.aspectRatio = `${THUMBNAIL} / ${thumbnailHeight(image)}`;
     image.caption = element("div", image.name);
     image.caption.title = image.name;
     image.counts = { tp: element("span", "", "tp"), miss: element("span", "", "miss"), fp: element("span", "", "fp") };
