@@ -1,0 +1,27 @@
+"""Fail if the demo's training, the newest run under runs/, is worse than the floor that the README states."""
+
+import csv
+import re
+from pathlib import Path
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+
+
+def main() -> None:
+    """Compare the best AP50 of the newest run with the floor."""
+    results = max(Path("runs").glob("*/results.csv"), key=lambda path: path.stat().st_mtime)
+    stated = re.search(r"AP50 of at least (0\.\d+)", README.read_text())
+    if stated is None:
+        raise SystemExit("README.md states no floor ('AP50 of at least 0.xx') for the demo")
+    floor = float(stated.group(1))
+    with results.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    best = max(rows, key=lambda row: float(row["metrics/ap"]))
+    ap50 = float(best["metrics/ap50"])
+    print(f"demo: AP50 {ap50:.3f}, AP {float(best['metrics/ap']):.3f} in epoch {best['epoch']}; the README's floor is {floor}")
+    if ap50 < floor:
+        raise SystemExit(f"the demo's AP50 {ap50:.3f} is below the README's floor of {floor}")
+
+
+if __name__ == "__main__":
+    main()
