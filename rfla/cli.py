@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from rfla.cfg.help_text import VERBS, explain, overview
-from rfla.errors import ConfigError, RflaError, did_you_mean
+from rfla.errors import ConfigError, DataError, RflaError, did_you_mean
 
 if TYPE_CHECKING:
     from rfla.cfg import Config
@@ -184,8 +184,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _dispatch(arguments)
         sys.stdout.flush()
         return code
+    except DataError as error:  # may be advice in steps: how to obtain a data set
+        return _fail(str(error).rstrip(), error.exit_code, arguments)
     except RflaError as error:
-        return _fail(str(error), error.exit_code, arguments)
+        return _fail(" ".join(str(error).split()), error.exit_code, arguments)
     except (KeyboardInterrupt, typer.Abort):
         print("stopped", file=sys.stderr)
         return _INTERRUPTED
@@ -263,10 +265,7 @@ _DEBUG = re.compile(r"(^|\s)-{0,2}debug(\s*=\s*true)?,?(\s|$)", re.IGNORECASE)
 
 
 def _fail(message: str, code: int, arguments: Sequence[str]) -> int:
-    """Print what is wrong (with the traceback above it if asked for) and return the exit code.
-
-    It is one line, but for advice that comes in steps, such as how to obtain a data set.
-    """
+    """Print what is wrong (with the traceback above it if asked for) and return the exit code."""
     if _DEBUG.search(" ".join(arguments)):
         traceback.print_exc()
     line = "".join(
