@@ -17,6 +17,9 @@ def check_target(out: Path, sources: Sequence[Path], exist_ok: bool) -> None:
     Raises:
         DataError: `out` is a file, or is not empty and not ours to replace, or holds the source.
     """
+    for source in sources:
+        if source.resolve() == out.resolve() or out.resolve() in source.resolve().parents:
+            raise DataError(f"out={out}: holds the source {source}; give a directory outside it")
     if out.exists() and not out.is_dir():
         raise DataError(f"out={out}: is a file")
     if out.is_dir() and any(out.iterdir()):
@@ -28,9 +31,6 @@ def check_target(out: Path, sources: Sequence[Path], exist_ok: bool) -> None:
             raise DataError(
                 f"out={out}: is not empty and was not written by rfla convert (no {MARK}); it is left alone"
             )
-    for source in sources:
-        if source.resolve() == out.resolve() or out.resolve() in source.resolve().parents:
-            raise DataError(f"out={out}: holds the source {source}; give a directory outside it")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from rfla.data.aitod_names import find_annotations
 from rfla.data.images import read_image, write_image
 from rfla.errors import ConfigError, DataError
 
-# (name, x, y): a usual tile, the near-duplicate last column of a 1007 px scene (600, then 207), a scene smaller than a tile.
+# A usual tile, the near-duplicate last column of a 1007 px scene (600, then 207), a scene smaller than a tile.
 TRAIN = ["5__0_0.png", "5__600_0.png", "12__0_0.png", "P0706__1.0__0___0.png"]
 VAL = ["5__207_0.png"]
 TEST = ["5__0_200.png", "0000002_00005_d_0000014__0_0.png"]

@@ -161,7 +161,9 @@ def _columns(fields: Sequence[str], where: str) -> tuple[dict[str, int], bool]:
     missing = [key for key in ("image", *corners) if key not in places]
     if missing:
         known = "image_path,xmin,ymin,xmax,ymax,label or image,x,y,w,h,label"
-        raise DataError(f"{where}: no column for {', '.join(missing)} among {','.join(names)[:120]}; expected {known}")
+        raise DataError(
+            f"{where}: no column for {', '.join(missing)} among {','.join(names)[:120]!r}; expected {known}"
+        )
     return places, True
 
 

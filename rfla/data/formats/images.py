@@ -30,10 +30,10 @@ class ImageFinder:
             DataError: Several files could be meant.
         """
         relative = clean_name(file_name)
-        for directory in self.directories:
-            for candidate in (directory / relative, directory / relative.name):
-                if candidate.is_file():
-                    return candidate
+        for name in (relative, relative.name):
+            for directory in self.directories:
+                if (directory / name).is_file():
+                    return directory / name
         if self._stems is None:
             self._stems = index_stems(self.directories)
         matches = self._stems.get(relative.stem, []) or self._stems.get(relative.name, [])

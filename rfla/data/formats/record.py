@@ -149,7 +149,9 @@ class Classes:
             return label
         if not self.grows or not name:
             known = ", ".join(self.names[:20]) + (", ..." if len(self.names) > 20 else "")
-            raise DataError(f"{where}: unknown class '{name}'; classes are {known}{did_you_mean(name, self.names)}")
+            raise DataError(
+                f"{where}: unknown class {name[:80]!r}; classes are {known}{did_you_mean(name, self.names)}"
+            )
         self.names.append(name)
         self.ids.append(len(self.names))
         self._by_name[name] = self._by_id[len(self.names)] = len(self.names) - 1
@@ -193,10 +195,10 @@ def parse_numbers(fields: Sequence[str], where: str) -> list[float]:
         values = [float(text) for text in fields]
     except ValueError:
         bad = next(text for text in fields if not is_number(text))
-        raise DataError(f"{where}: '{bad[:40]}' is not a number") from None
+        raise DataError(f"{where}: {bad[:40]!r} is not a number") from None
     for text, value in zip(fields, values, strict=True):
         if not math.isfinite(value):
-            raise DataError(f"{where}: '{text[:40]}' is not a finite number")
+            raise DataError(f"{where}: {text[:40]!r} is not a finite number")
     return values
 
 
@@ -208,7 +210,7 @@ def parse_integer(text: str, where: str, name: str) -> int:
     """
     value = parse_numbers([text], where)[0]
     if value != int(value) or abs(value) > 2**53:
-        raise DataError(f"{where}: {name} must be a whole number, not '{text[:40]}'")
+        raise DataError(f"{where}: {name} must be a whole number, not {text[:40]!r}")
     return int(value)
 
 

@@ -15,6 +15,7 @@ from rfla.data.formats.record import (
     Classes,
     ImageRecord,
     Part,
+    as_text,
     make_record,
     parse_integer,
     parse_numbers,
@@ -58,6 +59,8 @@ def _folders(source: Path) -> dict[str, Part]:
     lists = sorted(path for path in source.glob("*.txt") if split_of(path.stem))
     if lists and not (source / "images").is_dir():
         return {split_of(path.stem) or "train": Part((), (path,)) for path in lists}
+    if not list_images(images):
+        raise DataError(f"source={source}: no data.yaml and no image, here or in images/")
     return {"train": Part((), (images,))}
 
 
@@ -183,7 +186,7 @@ def _box(values: list[float], size: tuple[int, int]) -> list[float]:
 def write(folder: Path, records: Iterable[ImageRecord], classes: Classes) -> Counter[str]:
     """Write a label file for each record, below `folder` as its image is below the image directory.
 
-    Coordinates are written to the last bit. Ignored and crowd boxes are left out: YOLO would make them objects.
+    Coordinates are written to the last digit. Ignored and crowd boxes are left out: YOLO would make them objects.
 
     Returns:
         What could not be held, counted.
@@ -203,4 +206,4 @@ def _line(record: ImageRecord, row: int) -> str:
     x1, y1, x2, y2 = record.boxes[row].tolist()
     width, height = record.width, record.height
     shares = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
-    return " ".join([str(record.labels[row]), *(f"{share:.12g}" for share in shares)]) + "\n"
+    return " ".join([str(record.labels[row]), *map(as_text, shares)]) + "\n"

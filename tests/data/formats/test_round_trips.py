@@ -1,0 +1,289 @@
+"""Written and read again, records are the same wherever the format can hold them."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rfla.data.formats import FORMATS, coco, coco_write, dota, visdrone, voc, yolo
+from rfla.data.formats.record import NO_CLASS, Classes, Part, make_record
+
+NAMES = ("car", "air plane", "ü")
+CLASSES = Classes(NAMES, (3, 7, 9))
+WIDTH, HEIGHT = 640, 480
+
+number = st.floats(0, 400, allow_nan=False).map(lambda value: round(value, 3))
+box = st.tuples(number, number, number, number).map(lambda b: (b[0], b[1], b[0] + b[2] + 0.5, b[1] + b[3] + 0.5))
+flag = st.integers(0, 1)
+
+
+@st.composite
+def records(draw, region=True):
+    """Up to six boxes with labels and flags; ids are unique."""
+    boxes = draw(st.lists(box, max_size=6))
+    count = len(boxes)
+    labels = draw(st.lists(st.integers(NO_CLASS if region else 0, 2), min_size=count, max_size=count))
+    flags = [draw(st.lists(flag, min_size=count, max_size=count)) for _ in range(4)]
+    ignore = [bool(f) or label == NO_CLASS for f, label in zip(flags[0], labels, strict=True)]
+    columns = {name: np.array(flags[1 + i], np.int64) for i, name in enumerate(("truncation", "occlusion"))}
+    return make_record(
+        "späte Bilder/a b.png",
+        "test",
+        boxes,
+        labels,
+        ignore=ignore,
+        crowd=ignore,
+        ids=draw(st.lists(st.integers(0, 10**12), min_size=count, max_size=count, unique=True)),
+        size=(WIDTH, HEIGHT),
+        image_id=draw(st.integers(0, 10**12)),
+        attributes=columns | {"difficult": np.array(ignore, np.int64)},
+    )
+
+
+def same(left, right, columns=(), ids=False):
+    assert left.boxes.shape == right.boxes.shape
+    assert np.allclose(left.boxes, right.boxes, rtol=0, atol=1e-9)
+    for name in ("labels", "ignore", "crowd", *(["ids"] if ids else [])):
+        assert getattr(left, name).tolist() == getattr(right, name).tolist(), name
+    for name in columns:
+        got = right.attributes.get(name, np.zeros(len(left), np.int64))
+        assert left.attributes[name].tolist() == got.tolist(), name
+
+
+quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@given(record=records())
+@quick
+def test_coco_keeps_everything(tmp_path, record):
+    path = tmp_path / "train.json"
+    assert not coco_write.write(path, [record], CLASSES)
+    classes = coco.classes([Part((path,), ())])
+    (back,) = coco.read(Part((path,), ()), classes)
+    assert classes.names == list(NAMES) and classes.ids == [3, 7, 9]
+    same(record, back, ("truncation", "occlusion", "difficult"), ids=True)
+    assert back.image_id == record.image_id and back.file_name == record.file_name
+    assert (back.width, back.height) == (WIDTH, HEIGHT)
+    again = tmp_path / "again.json"
+    coco_write.write(again, [back], classes)
+    assert again.read_bytes() == path.read_bytes()  # a second round changes no byte
+
+
+@given(record=records(region=False))
+@quick
+def test_voc_keeps_all_but_ids(tmp_path, record):
+    assert not voc.write(tmp_path, [record], CLASSES)
+    back = voc.read_file(tmp_path / "a b.xml", Classes(NAMES))
+    same(record, back, ("truncation", "occlusion", "difficult"))
+    assert back.file_name == record.file_name
+
+
+@given(record=records(region=False))
+@quick
+def test_dota_keeps_boxes_and_difficult(tmp_path, record):
+    assert not dota.write(tmp_path, [record], CLASSES)
+    same(record, dota.read_file(tmp_path / "a b.txt", Classes(["car", "air-plane", "ü"])), ("difficult",))
+
+
+@given(record=records(region=False))
+@quick
+def test_yolo_keeps_what_is_an_object(tmp_path, record):
+    lost = yolo.write(tmp_path, [record], CLASSES)
+    assert lost.total() == record.ignore.sum()
+    kept = record.select(~record.ignore)
+    same(kept, yolo.read_file(tmp_path / "späte Bilder" / "a b.txt", "a", (WIDTH, HEIGHT), Classes(NAMES)))
+
+
+@given(
+    rows=st.lists(st.tuples(*[st.integers(0, 999)] * 4, flag, st.integers(0, 11), flag, st.integers(0, 2)), max_size=8)
+)
+@quick
+def test_visdrone_text_comes_back_to_the_letter(tmp_path, rows):
+    """Regions and "others" always have score 0, as in the published files; so they are written."""
+    lines = [(*row[:4], row[4] if 1 <= row[5] <= 10 else 0, *row[5:]) for row in rows]
+    text = "".join(",".join(map(str, line)) + "\n" for line in lines)
+    (tmp_path / "a.txt").write_text(text)
+    classes = visdrone.classes([])
+    record = visdrone.read_file(tmp_path / "a.txt", classes)
+    visdrone.write(tmp_path / "out", [record], classes)
+    assert (tmp_path / "out" / "a.txt").read_text() == text
+    coco_write.write(tmp_path / "train.json", [record], classes)  # and by way of COCO
+    (back,) = coco.read(Part((tmp_path / "train.json",), ()), classes)
+    visdrone.write(tmp_path / "coco", [back], classes)
+    assert (tmp_path / "coco" / "a.txt").read_text() == text
+
+
+def test_dota_polygons_survive_coco(tmp_path):
+    text = "10 5 20 0 30 20 12 25 ship 1\n1.5 1 2 1 2 2 1.5 2 plane 0\n1 1 2 1 2 2 1 2 plane 2\n"
+    (tmp_path / "P1.txt").write_text(text)
+    classes = Classes(dota.NAMES)
+    coco_write.write(tmp_path / "train.json", [dota.read_file(tmp_path / "P1.txt", classes)], classes)
+    (back,) = coco.read(Part((tmp_path / "train.json",), ()), classes)
+    dota.write(tmp_path / "out", [back], classes)
+    assert (tmp_path / "out" / "P1.txt").read_text() == text
+
+
+def test_formats_that_cannot_hold_regions_say_so(tmp_path):
+    record = make_record(
+        "a.png", "x", [(0, 0, 5, 5), (1, 1, 2, 2)], [NO_CLASS, 0], ignore=[True, False], crowd=[True, False]
+    )
+    record.width = record.height = 10
+    for write in (voc.write, dota.write, yolo.write):
+        assert write(tmp_path, [record], CLASSES).total() == 1
+
+
+def test_records_without_ids_are_numbered_and_areas_are_kept_where_they_can_be(tmp_path):
+    first = make_record(
+        "a.png", "x", [(0, 0, 4, 5), (0, 0, 2, 2)], [0, 1], attributes={"area": np.array([11.0, 400.0])}
+    )
+    second = make_record("b.png", "x", [(0, 0, 3, 3)], [1])
+    coco_write.write(tmp_path / "a.json", [first, second], CLASSES)
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert [image["id"] for image in content["images"]] == [1, 2]
+    assert [(a["id"], a["image_id"], a["area"]) for a in content["annotations"]] == [(1, 1, 11), (2, 1, 4), (3, 2, 9)]
+    assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("name", ["visdrone", "dota", "voc", "csv", "coco", "soda", "tinyperson", "xview"])
+@given(data=st.one_of(st.binary(max_size=300), st.text(max_size=200).map(str.encode)))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_are_read_or_refused(tmp_path, name, data):
+    refuses_or_reads(tmp_path, name, data)
+
+
+TOKENS = {
+    "visdrone": [
+        "1",
+        "0",
+        "-5",
+        ",",
+        "\n",
+        "1e400",
+        "nan",
+        "12",
+        ",,",
+        " ",
+        "0.5",
+        "1,2,3,4,1,4,0,0",
+        "٣",
+        "\x00",
+        "1_0",
+    ],
+    "dota": ["1 2 3 4 5 6 7 8 ship 0", "\n", "gsd:", "nan", " ", "x", "-1", "1e999", "2", "1_0", "\u2003"],
+    "csv": [
+        "image,xmin,ymin,xmax,ymax,label\n",
+        "a,1,2,3,4,b\n",
+        '"',
+        ",",
+        "\n",
+        "\r",
+        "nan",
+        ";",
+        "\t",
+        "x,y\n",
+        "\x00",
+        "1",
+    ],
+    "voc": [
+        "<annotation>",
+        "</annotation>",
+        "<object>",
+        "</object>",
+        "<bndbox><xmin>1</xmin>",
+        "</bndbox>",
+        "<name>",
+        "&lt;",
+        "x",
+    ],
+    "coco": [
+        *(
+            '{"images":',
+            '"annotations":',
+            '"categories":',
+            "[",
+            "]",
+            "{",
+            "}",
+            ",",
+            '"id":1',
+            '"bbox":[1,2,3,4]',
+            "null",
+        ),
+        *("1e999", "NaN", '"image_id":1', '"category_id":1', '"name":"a"', '"file_name":"b"', "true", '"x"'),
+    ],
+    "xview": [
+        '{"features":[',
+        '{"type":"Feature","properties":{',
+        '"image_id":"5.tif",',
+        '"type_id":17',
+        "}}",
+        "]}",
+        "\n",
+        ",",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", sorted(TOKENS))
+@given(data=st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_nearly_right_files_are_read_or_refused(tmp_path, name, data):
+    text = "".join(data.draw(st.lists(st.sampled_from(TOKENS[name]), max_size=14)))
+    refuses_or_reads(tmp_path, name, text.encode())
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+ENTRY_KEYS = (
+    "id",
+    "image_id",
+    "category_id",
+    "bbox",
+    "area",
+    "iscrowd",
+    "ignore",
+    "segmentation",
+    "attributes",
+    "corner",
+)
+
+
+@pytest.mark.parametrize("name", ["coco", "tinyperson", "soda"])
+@given(data=st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_coco_with_one_strange_value(tmp_path, name, data):
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 20, "height": 10}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}],
+        "categories": [{"id": 1, "name": "car"}],
+    }
+    where = data.draw(st.sampled_from(sorted(content)))
+    key = data.draw(st.sampled_from([*content[where][0], *ENTRY_KEYS]))
+    content[where][0][key] = data.draw(JSON)
+    refuses_or_reads(tmp_path, name, json.dumps(content).encode())
+
+
+SUFFIX = {"voc": ".xml", "csv": ".csv", "coco": ".json", "soda": ".json", "tinyperson": ".json", "xview": ".geojson"}
+
+
+def refuses_or_reads(tmp_path, name, data):
+    """No exception but DataError, whose message is one line with the file in it; boxes are finite."""
+    path = tmp_path / f"train{SUFFIX.get(name, '.txt')}"
+    path.write_bytes(data)
+    kind = FORMATS[name]
+    try:
+        parts = kind.find(path if name in ("coco", "csv", "soda", "tinyperson", "xview") else tmp_path)
+        classes = kind.classes(list(parts.values()))
+        for part in parts.values():
+            for record in kind.read(part, classes):
+                assert np.isfinite(record.boxes).all() and record.labels.max(initial=-1) < len(classes.names)
+                assert (
+                    len({len(record), len(record.labels), len(record.ignore), len(record.ids), len(record.lines)}) == 1
+                )
+    except coco.DataError as error:
+        assert "\n" not in str(error) and str(path) in str(error)

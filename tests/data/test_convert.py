@@ -1,0 +1,329 @@
+"""Whole conversions: what is written, what is counted, what is refused, and that nothing half done looks done."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rfla.data import load_data_spec, load_index
+from rfla.data.convert import convert
+from rfla.data.convert_options import run_convert
+from rfla.data.images import read_image, write_image
+from rfla.data.obtain import missing_dataset_message
+from rfla.errors import ConfigError, DataError
+
+
+def picture(path, width=60, height=40, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, np.random.default_rng(seed).integers(1, 255, (height, width, 3), np.uint8))
+
+
+@pytest.fixture
+def visdrone(tmp_path):
+    """Two splits; a region, an object, "others", a box over the border, one of no size; a name with a space and ü."""
+    root = tmp_path / "VisDrone"
+    lines = "0,0,10,10,0,0,0,0\n20,5,6,4,1,4,0,1\n30,5,6,4,0,11,0,0\n55,30,20,20,1,1,0,0\n5,5,0,4,1,1,0,0\n"
+    for split, stem in (("train", "a ü"), ("train", "b"), ("val", "c")):
+        folder = root / f"VisDrone2019-DET-{split}"
+        picture(folder / "images" / f"{stem}.jpg")
+        (folder / "annotations").mkdir(exist_ok=True)
+        (folder / "annotations" / f"{stem}.txt").write_text(lines if stem != "b" else "")
+    return root
+
+
+def test_visdrone_to_coco_trains_at_once(visdrone, tmp_path):
+    out = tmp_path / "sets" / "visdrone"
+    report = convert("visdrone", visdrone, out)
+    assert report.images == {"train": 2, "val": 1}
+    assert report.num_boxes == 4 and report.ignored.sum() == 4 and report.ignored[-1] == 4
+    assert report.dropped == {"boxes without width or height": 2}
+    assert report.repaired == {"boxes over the border of their image: clipped": 2}
+    where = str(visdrone / "VisDrone2019-DET-train" / "annotations" / "a ü.txt")
+    assert report.examples["boxes without width or height"] == f"{where}:5"
+    spec = load_data_spec(out)
+    assert spec.protocol == "visdrone" and spec.names[3] == "car"
+    index = load_index(spec, "train")
+    assert len(index) == 2 and index.boxes[0].tolist() == [0, 0, 10, 10]
+    assert index.labels.tolist() == [-1, 3, -1, 0] and index.ignore.tolist() == [True, False, True, False]
+    assert index.boxes[3].tolist() == [55, 30, 60, 40]
+    assert json.loads((out / "convert.json").read_text())["images"] == {"train": 2, "val": 1}
+    assert sorted(path.name for path in out.iterdir()) == ["annotations", "convert.json", "data.yaml", "images"]
+    assert "car" in report.table() and "dropped 2: boxes without width or height" in report.table()
+
+
+def test_yolo_target_says_what_it_cannot_hold(visdrone, tmp_path):
+    report = convert("visdrone", visdrone, tmp_path / "out", to="yolo")
+    assert report.dropped["ignored boxes (YOLO cannot hold them; to=coco can)"] == 4
+    index = load_index(load_data_spec(tmp_path / "out"), "train")
+    assert sorted(index.labels.tolist()) == [0, 3]
+    assert (tmp_path / "out" / "labels" / "train" / "b.txt").read_text() == ""
+
+
+@pytest.mark.parametrize("target", ["voc", "visdrone", "dota"])
+def test_other_targets_are_read_back_by_their_format(visdrone, tmp_path, target):
+    convert("visdrone", visdrone, tmp_path / "out", to=target)
+    assert not (tmp_path / "out" / "data.yaml").exists()
+    back = convert(target, tmp_path / "out", tmp_path / "back")
+    assert back.images == {"train": 2, "val": 1} and back.num_boxes == 4
+
+
+def test_split_and_annotations_apart_from_images(visdrone, tmp_path):
+    folder = visdrone / "VisDrone2019-DET-train"
+    report = convert("visdrone", folder / "images", tmp_path / "a", annotations=folder / "annotations", split="minival")
+    assert report.images == {"minival": 2}
+    assert convert("visdrone", visdrone, tmp_path / "b", split="val").images == {"val": 1}
+    with pytest.raises(DataError, match="no split 'vall'; found train, val; did you mean 'val'"):
+        convert("visdrone", visdrone, tmp_path / "c", split="vall")
+
+
+def test_missing_and_unreadable_images_are_dropped_and_named(visdrone, tmp_path):
+    images = visdrone / "VisDrone2019-DET-train" / "images"
+    (images / "a ü.jpg").unlink()
+    report = convert("visdrone", visdrone, tmp_path / "a")
+    assert report.dropped["images that are not there"] == 1
+    assert report.dropped["boxes of images that are not there"] == 5
+    assert "a ü" in report.examples["images that are not there"]
+    (images / "b.jpg").write_bytes(b"rubbish")
+    report = convert("visdrone", visdrone, tmp_path / "b")
+    assert report.dropped["images that cannot be read"] == 1 and report.images == {"val": 1}
+    (visdrone / "VisDrone2019-DET-val" / "images" / "c.jpg").unlink()
+    with pytest.raises(DataError, match="none of the annotated images was found; looked in"):
+        convert("visdrone", visdrone, tmp_path / "c")
+    assert not list(tmp_path.glob("c*"))
+
+
+def test_existing_output_is_left_alone(visdrone, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("x")
+    for ok in (False, True):
+        with pytest.raises(DataError, match="is not empty"):
+            convert("visdrone", visdrone, out, exist_ok=ok)
+    assert (out / "thesis.tex").read_text() == "x"
+    with pytest.raises(DataError, match="holds the source"):
+        convert("visdrone", visdrone, visdrone.parent, exist_ok=True)
+    convert("visdrone", visdrone, tmp_path / "mine", split="val")
+    with pytest.raises(DataError, match="exist_ok=true"):
+        convert("visdrone", visdrone, tmp_path / "mine")
+    assert convert("visdrone", visdrone, tmp_path / "mine", exist_ok=True).images == {"train": 2, "val": 1}
+    assert not list(tmp_path.glob("mine.*"))
+
+
+def test_nothing_looks_done_after_an_error_or_a_kill(visdrone, tmp_path):
+    bad = visdrone / "VisDrone2019-DET-val" / "annotations" / "c.txt"
+    good = bad.read_text()
+    bad.write_text(good + "oops\n")
+    with pytest.raises(DataError, match=r"c\.txt:6: 1 columns"):
+        convert("visdrone", visdrone, tmp_path / "out")
+    assert not list(tmp_path.glob("out*"))
+    left = tmp_path / "out.partial"  # as a kill leaves it
+    left.mkdir()
+    (left / ".rfla").write_text("")
+    (left / "data.yaml").write_text("train: nothing")
+    bad.write_text(good)
+    convert("visdrone", visdrone, tmp_path / "out")
+    assert not left.exists() and load_data_spec(tmp_path / "out").names
+
+
+def test_linked_images_are_resolved_and_sources_stay_untouched(visdrone, tmp_path):
+    folder = visdrone / "VisDrone2019-DET-val"
+    real = tmp_path / "elsewhere" / "x.jpg"
+    real.parent.mkdir()
+    (folder / "images" / "c.jpg").rename(real)
+    os.symlink(real, folder / "images" / "c.jpg")
+    convert("visdrone", visdrone, tmp_path / "out", split="val")
+    placed = tmp_path / "out" / "images" / "val" / "c.jpg"
+    assert placed.is_file() and not placed.is_symlink() and placed.read_bytes() == real.read_bytes()
+    assert (folder / "images" / "c.jpg").is_symlink()
+
+
+def test_a_hostile_name_cannot_leave_the_directory(tmp_path):
+    picture(tmp_path / "src" / "images" / "x.png")
+    image = {"id": 1, "file_name": "../../images/x.png", "width": 60, "height": 40}
+    content = {"images": [image], "annotations": [], "categories": [{"id": 1, "name": "car"}]}
+    (tmp_path / "src" / "train.json").write_text(json.dumps(content))
+    convert("coco", tmp_path / "src", tmp_path / "out")
+    assert (tmp_path / "out" / "images" / "train" / "x.png").is_file()
+
+
+def coco_source(root, boxes, size=(60, 40), stated=None, image_id=41):
+    picture(root / "images" / "scene.png", *size)
+    width, height = stated or size
+    image = {"id": image_id, "file_name": "scene.png", "width": width, "height": height}
+    annotations = [
+        {"id": 7 + n, "image_id": image_id, "category_id": 5, "bbox": list(box), "area": box[2] * box[3], "iscrowd": 0}
+        for n, box in enumerate(boxes)
+    ]
+    content = {"images": [image], "annotations": annotations, "categories": [{"id": 5, "name": "car"}]}
+    (root / "annotations").mkdir()
+    (root / "annotations" / "train.json").write_text(json.dumps(content))
+    return root
+
+
+def test_coco_ids_are_kept(tmp_path):
+    convert("coco", coco_source(tmp_path / "src", [(1, 2, 3, 4), (5, 6, 7, 8)]), tmp_path / "out")
+    content = json.loads((tmp_path / "out" / "annotations" / "train.json").read_text())
+    assert [image["id"] for image in content["images"]] == [41]
+    assert [(a["id"], a["image_id"], a["category_id"]) for a in content["annotations"]] == [(7, 41, 5), (8, 41, 5)]
+
+
+def test_stated_sizes_are_checked(tmp_path):
+    report = convert("coco", coco_source(tmp_path / "a", [(1, 2, 3, 4)], stated=(61, 40)), tmp_path / "outa")
+    assert report.repaired["image sizes that differ from the file's: the file's taken"] == 1
+    with pytest.raises(DataError, match="none of the annotated images"):
+        convert("coco", coco_source(tmp_path / "b", [(1, 2, 3, 4)], stated=(40, 60)), tmp_path / "outb")
+
+
+def test_tiles_show_the_same_pixels_and_boxes(tmp_path):
+    source = coco_source(tmp_path / "src", [(10, 12, 8, 6), (75, 45, 10, 10)], size=(180, 110))
+    report = convert("coco", source, tmp_path / "out", tile=100, overlap=20, keep_visible=0.6, empty_tiles=0)
+    scene = read_image(source / "images" / "scene.png")
+    index = load_index(load_data_spec(tmp_path / "out"), "train")
+    assert report.images["train"] == len(index) == 2 and report.dropped["tiles without objects (empty_tiles)"] == 2
+    assert report.num_boxes == 4  # both boxes are whole in both tiles of the left column
+    content = json.loads((tmp_path / "out" / "annotations" / "train.json").read_text())
+    for row, image in enumerate(content["images"]):
+        x1, y1, x2, y2 = image["window"]
+        tile = read_image(index.paths[row])
+        assert image["file_name"] == f"scene__{x1}_{y1}.png" and tile.shape == (100, 100, 3)
+        assert np.array_equal(tile, scene[y1:y2, x1:x2])
+        boxes = index.boxes[index.rows_of(row)] + np.array([x1, y1, x1, y1])
+        assert boxes.tolist() == [[10, 12, 18, 18], [75, 45, 85, 55]]
+    assert len({a["id"] for a in content["annotations"]}) == len(content["annotations"])
+    all_tiles = convert("coco", source, tmp_path / "all", tile=100, overlap=20)
+    assert all_tiles.images["train"] == 4 and all_tiles.num_boxes == 6  # half of the second box in the right column
+
+
+def test_tinyperson_corners_become_tiles_of_their_picture(tmp_path):
+    picture(tmp_path / "src" / "images" / "p.png", 100, 50)
+    images = [
+        {"id": n, "file_name": "labeled_images/p.png", "width": 60, "height": 50, "corner": [x, 0, x + 60, 50]}
+        for n, x in enumerate((0, 40))
+    ]
+    box = {"id": 9, "image_id": 1, "category_id": 1, "bbox": [10, 5, 4, 8], "ignore": False, "uncertain": True}
+    content = {"images": images, "annotations": [box, box | {"id": 3, "uncertain": False}]}
+    content["categories"] = [{"id": 1, "name": "person"}]
+    (tmp_path / "src" / "train.json").write_text(json.dumps(content))
+    convert("tinyperson", tmp_path / "src", tmp_path / "out")
+    index = load_index(load_data_spec(tmp_path / "out"), "train")
+    parent = read_image(tmp_path / "src" / "images" / "p.png")
+    assert [os.path.basename(path) for path in index.paths] == ["p__0_0.png", "p__40_0.png"]
+    assert np.array_equal(read_image(index.paths[1]), parent[:, 40:])
+    assert index.boxes.tolist() == [[10, 5, 14, 13]] * 2 and index.ignore.tolist() == [True, False]
+    kept = json.loads((tmp_path / "out" / "annotations" / "train.json").read_text())
+    assert [a["id"] for a in kept["annotations"]] == [9, 3] and [i["id"] for i in kept["images"]] == [0, 1]
+
+
+def test_one_name_for_two_images_is_refused(tmp_path):
+    for number, folder in enumerate(("images", "Images")):
+        picture(tmp_path / "src" / folder / "a.png", seed=number)
+    rows = "image,xmin,ymin,xmax,ymax\nimages/a.png,1,1,5,5\nImages/a.png,1,1,5,5\n"
+    (tmp_path / "src" / "train.csv").write_text(rows)
+    with pytest.raises(DataError, match=r"would both become images/a\.png"):
+        convert("csv", tmp_path / "src", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "needs format="),
+        ({"format": "visdrone"}, "needs source="),
+        ({"format": "visdron", "source": ".", "out": "x"}, "did you mean 'visdrone'"),
+        ({"format": "coco", "sorce": "."}, "unknown key 'sorce' of convert; did you mean 'source'"),
+        ({"format": "coco", "source": ".", "out": "x", "tile": "big"}, "tile=big: must be a whole number"),
+        ({"format": "coco", "source": ".", "out": "x", "tile": "5"}, "tile=5: must be 0"),
+        ({"format": "coco", "source": ".", "out": "x", "tile": "100", "overlap": "100"}, "less than tile=100"),
+        ({"format": "coco", "source": ".", "out": "x", "overlap": "10"}, "less than tile=0"),
+        (
+            {"format": "coco", "source": ".", "out": "x", "keep_visible": "2"},
+            "keep_visible=2.0: must be between 0 and 1",
+        ),
+        ({"format": "coco", "source": ".", "out": "x", "empty_tiles": "nan"}, "must be between 0 and 1"),
+        ({"format": "coco", "source": ".", "out": "x", "exist_ok": "maybe"}, "must be true or false"),
+        ({"format": "coco", "source": ".", "out": "x", "to": "coc"}, "did you mean 'coco'"),
+        ({"format": "coco", "source": ".", "out": "x", "names": "a,b"}, "states its classes itself"),
+        ({"format": "voc", "source": ".", "out": "x", "names": "a,a"}, "a name is given twice"),
+        ({"format": "coco", "source": ".", "out": "x", "xview": "y"}, "does not go with format=coco"),
+        ({"format": "aitod-xview", "out": "x"}, "needs annotations="),
+        (
+            {"format": "aitod-xview", "out": "x", "annotations": ".", "tile": "800"},
+            "does not go with format=aitod-xview",
+        ),
+        ({"format": "coco", "source": "", "out": "x"}, "source= is empty"),
+    ],
+)
+def test_options_that_make_no_sense(options, message):
+    with pytest.raises(ConfigError, match=message):
+        run_convert(options)
+
+
+def test_run_convert_prints_the_summary(visdrone, tmp_path, capsys):
+    options = {
+        "format": "visdrone",
+        "source": str(visdrone),
+        "out": str(tmp_path / "out"),
+        "tile": "32",
+        "overlap": "8",
+    }
+    assert run_convert(options | {"workers": "2", "empty_tiles": "0.5"}) == 0
+    printed = capsys.readouterr().out
+    assert "pedestrian" in printed and f"written to {tmp_path / 'out'}" in printed
+
+
+def test_names_from_the_command_line_or_a_file(tmp_path):
+    picture(tmp_path / "src" / "a.png")
+    (tmp_path / "src" / "a.txt").write_text("1 0.5 0.5 0.1 0.1\n")
+    (tmp_path / "names").write_text("air plane\nship\n")
+    for names, out in (("[car, 'bus']", "a"), (str(tmp_path / "names"), "b")):
+        assert (
+            run_convert({"format": "yolo", "source": str(tmp_path / "src"), "out": str(tmp_path / out), "names": names})
+            == 0
+        )
+    assert load_data_spec(tmp_path / "a").names == ("car", "bus")
+    assert load_data_spec(tmp_path / "b").names == ("air plane", "ship")
+
+
+@pytest.mark.parametrize("name", ["aitod", "aitodv2", "visdrone", "dota2", "tinyperson", "sodad", "xview"])
+def test_every_public_data_set_says_how_to_obtain_it(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("RFLA_DATASETS", str(tmp_path / "my sets"))
+    spec = load_data_spec(name)
+    with pytest.raises(DataError) as error:
+        load_index(spec, "train")
+    text = str(error.value)
+    assert "https://" in text and "Licence: " in text and "RFLA_DATASETS" in text
+    assert f"out='{tmp_path / 'my sets' / spec.root.name}'" in text
+    command = next(line for line in text.splitlines() if line.strip().startswith("rfla convert"))
+    keys = [word.split("=")[0] for word in command.replace(f"'{spec.root}'", "X").split()[2:]]
+    assert set(keys) <= {"format", "source", "out", "tile", "overlap", "annotations", "xview", "wo_xview"}
+
+
+def test_missing_data_without_advice():
+    text = missing_dataset_message("mine", Path("root"), Path("x"), {})
+    assert text == "data=mine: x does not exist; set `path:` in the data YAML or the directory RFLA_DATASETS"
+
+
+@pytest.mark.slow
+def test_100_000_visdrone_boxes_take_seconds(tmp_path):
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "src"
+    picture(folder / "images" / "0.jpg", 1360, 765)
+    (folder / "annotations").mkdir()
+    for number in range(400):
+        if number:
+            os.link(folder / "images" / "0.jpg", folder / "images" / f"{number}.jpg")
+        corners = rng.integers(0, 700, (250, 2))
+        sides, classes = rng.integers(2, 40, (250, 2)), rng.integers(0, 12, 250)
+        rows = [
+            f"{x},{y},{w},{h},{int(0 < c < 11)},{c},0,1"
+            for (x, y), (w, h), c in zip(corners, sides, classes, strict=True)
+        ]
+        (folder / "annotations" / f"{number}.txt").write_text("\n".join(rows))
+    began = time.process_time()
+    report = convert("visdrone", folder, tmp_path / "out")
+    seconds = time.process_time() - began
+    assert report.num_boxes + report.ignored.sum() == 100_000
+    print(f"100,000 boxes of 400 images converted in {seconds:.1f} s of processor time")
+    assert seconds < 20
