@@ -56,7 +56,7 @@ class GroundTruth:
         boxes, sides = _boxes_and_sides(self.boxes, self.sides, "ground truth")
         count = len(boxes)
         area = sides[:, 0] * sides[:, 1] if self.area is None else np.asarray(self.area, np.float64)
-        ids = tuple(self.image_ids)
+        ids = tuple(i.item() if isinstance(i, np.generic) else i for i in self.image_ids)  # plain, for JSON
         names = tuple(self.names)
         _set(self, image_ids=ids, boxes=boxes, sides=sides, names=names)
         _set(self, area=_sized(area, count, "area"), image_index=_integers(self.image_index, count, "image_index"))

@@ -37,7 +37,9 @@ def read_ground_truth(source: GroundTruthSource) -> GroundTruth:
     if len(set(image_ids)) < len(image_ids):
         raise MetricError(f"{where}: an image id is given twice")
     named = [c for c in data["categories"] if not _is_region(c)]
-    category_ids = tuple(int(_field(c, "id", where, "category", n)) for n, c in enumerate(named))
+    category_ids = tuple(_field(c, "id", where, "category", n) for n, c in enumerate(named))
+    if not all(isinstance(c, int) for c in category_ids) or len(set(category_ids)) < len(category_ids):
+        raise MetricError(f"{where}: category ids must be integers, each given once; they are {list(category_ids)}")
     labels = dict.fromkeys((c["id"] for c in data["categories"] if _is_region(c)), REGION)
     labels |= {REGION: REGION, 0: REGION} | {c: label for label, c in enumerate(category_ids)}
     annotations = data.get("annotations", [])

@@ -85,6 +85,8 @@ def test_wrong_detections_are_named_in_one_line(results, message):
         (truths(images=[{"id": 7}]), "annotation 1: image_id 3 is not in"),
         (truths(annotations=[{"image_id": 7, "category_id": 2}]), "annotation 0 has no 'bbox'"),
         (truths(categories=[{"name": "ship"}]), "category 0 has no 'id'"),
+        (truths(categories=[{"id": "ship"}]), "category ids must be integers, each given once; they are .'ship'"),
+        (truths(categories=[{"id": 2}, {"id": 2}]), "each given once"),
     ],
 )
 def test_wrong_ground_truth_is_named_in_one_line(data, message):

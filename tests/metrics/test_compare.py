@@ -42,12 +42,12 @@ def test_same_detections_do_not_differ():
 def test_a_clear_gain_is_told_and_noise_is_not():
     gt, rng = scene()
     poor, good = some_of(gt, rng, 0.4), some_of(gt, rng, 0.9)
-    gain = compare(gt, poor, good, PROTOCOL, draws=60).figures[0]
+    gain = compare(gt, poor, good, PROTOCOL, draws=40).figures[0]
     assert gain.name == "ap"
     assert gain.clear
     assert 0 < gain.low < gain.delta < gain.high
     other = some_of(gt, rng, 0.4)
-    assert not compare(gt, poor, other, PROTOCOL, draws=60).figures[0].clear
+    assert not compare(gt, poor, other, PROTOCOL, draws=40).figures[0].clear
 
 
 def test_images_that_changed_are_named():
