@@ -1,15 +1,25 @@
-"""Official weights: the key names of MMDetection 2.x, mapped to ours.
+"""Official weights: MMDetection 2.x key names mapped to ours, and its `.pth` files read without running a pickle.
 
 Our modules carry the official names but for the few differences in `RENAMED`, so that the map is this short table.
 """
 
+import datetime
+import pickle
 import re
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
-from rfla.errors import WeightsError
-from rfla.models.weights import misfits
+import rfla
+from rfla.cfg.model_files import model_names, read_model_yaml
+from rfla.errors import ConfigError, WeightsError
+from rfla.models.weights import FORMAT, misfits, save_weights
+from rfla.models.zoo import build_detector
 
 # Official pattern and our replacement, applied in turn.
 RENAMED = (
@@ -20,6 +30,22 @@ RENAMED = (
     (r"^(head\.(?:cls_convs|reg_convs)\.\d+)\.gn\.", r"\1.norm."),
 )
 COUNTER = "num_batches_tracked"  # old checkpoints have none, and nothing depends on it
+MAX_CHECKPOINT_BYTES = 8 * 1024**3
+
+# What a checkpoint's meta holds beside plain values: best scores as numpy scalars. Nothing else may be built.
+ALLOWED_TYPES = [
+    np.dtype,
+    np._core.multiarray.scalar,  # type: ignore[attr-defined]
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
+    *[type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")],
+]
+
+# The layer whose outputs tell the number of classes: (pattern, outputs that are not classes, outputs for each class).
+CLASS_LAYERS = (
+    (r"^bbox_head\.conv_cls\.weight$", 0, 1),
+    (r"^bbox_head\.retina_cls\.weight$", 0, 3),
+    (r"^roi_head\.bbox_head\.(?:0\.)?fc_cls\.weight$", 1, 1),
+)
 
 
 def our_key(official: str) -> str:
@@ -39,11 +65,162 @@ def load_mmdet(net: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     Raises:
         WeightsError: names what is missing, unexpected and misshaped, in our names.
     """
-    state = {our_key(key): value for key, value in state_dict.items()}
-    for key, value in net.state_dict().items():
-        if key.endswith(COUNTER):
-            state.setdefault(key, value)
+    state = _ours(net, state_dict)
     problems = misfits(net, state)
     if problems:
         raise WeightsError(f"the official weights do not fit this model: {problems}")
     net.load_state_dict(state)
+
+
+def import_checkpoint(
+    weights: str | Path, model: str, out: str | Path, names: Sequence[str] | None = None, assigner: str | None = None
+) -> str:
+    """Turn an MMDetection 2.x checkpoint into a weights file of this package.
+
+    Args:
+        weights: the `.pth` file; no code in it is run.
+        model: zoo name or model YAML that it belongs to.
+        out: the `.safetensors` file to write.
+        names: class names in the order of the outputs; left out, those in the checkpoint.
+        assigner: `rfla` or `baseline`; left out, what the configuration inside the checkpoint says.
+
+    Returns:
+        A line that says what was written.
+
+    Raises:
+        WeightsError: unreadable, hostile, or not the weights of this model (with a guess which model they are of).
+        ConfigError: no such model, or `out` is not a `.safetensors` file.
+    """
+    if Path(out).suffix != ".safetensors":
+        raise ConfigError(f"out={out}: a .safetensors file is needed")
+    checkpoint = read_checkpoint(weights)
+    state, meta = _state_and_meta(checkpoint, weights)
+    text = meta.get("config")
+    settings = _settings_in(text) if isinstance(text, str) else {}
+    if assigner is None and isinstance(text, str):
+        assigner = "rfla" if "HieAssigner" in text else "baseline"
+    classes = _class_names(state, meta, names, weights)
+    net = build_detector(model, len(classes), assigner, settings)
+    problems = misfits(net, _ours(net, state))
+    if problems:
+        raise WeightsError(f"{weights}: not the weights of model={model}{_guess(state, len(classes))}: {problems}")
+    load_mmdet(net, state)
+    save_weights(
+        out,
+        net.state_dict(),
+        {
+            "format": FORMAT,
+            "version": rfla.__version__,
+            "model": net.config.model_dump(mode="json"),
+            "names": list(classes),
+            "imgsz": read_model_yaml(model, assigner).get("imgsz", 800),
+            "metrics": {},
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "source": Path(weights).name,
+        },
+    )
+    return f"wrote {out}: {model}, {len(state)} tensors, {len(classes)} classes ({', '.join(classes)})"
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Open a `.pth` file with torch's restricted unpickler: tensors and plain values, nothing that runs.
+
+    Raises:
+        WeightsError: missing, too large, compressed (a bomb), damaged, or it holds what is not allowed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such checkpoint")
+    if path.stat().st_size > MAX_CHECKPOINT_BYTES:
+        raise WeightsError(f"{path}: larger than {MAX_CHECKPOINT_BYTES >> 30} GiB")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise WeightsError(f"{path}: a compressed archive; torch writes checkpoints uncompressed")
+    try:
+        with torch.serialization.safe_globals(ALLOWED_TYPES):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(f"{path}: refused, nothing in it was run: {_reason(error)}") from None
+    except (RuntimeError, ValueError, EOFError, KeyError, OSError, TypeError, AttributeError, IndexError) as error:
+        raise WeightsError(f"{path}: not a readable checkpoint: {_reason(error)}") from None
+    if not isinstance(checkpoint, dict):
+        raise WeightsError(f"{path}: no state dict in it")
+    return checkpoint
+
+
+def _state_and_meta(checkpoint: dict[str, Any], where: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    state = checkpoint.get("state_dict", checkpoint)
+    meta = checkpoint.get("meta", {})
+    if not isinstance(state, dict) or not state:
+        raise WeightsError(f"{where}: no state dict in it")
+    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
+        raise WeightsError(f"{where}: its state dict holds more than tensors by name")
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    return state, meta if isinstance(meta, dict) else {}
+
+
+def _ours(net: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict in our names, with the counters that old checkpoints lack."""
+    state = {our_key(key): value for key, value in state_dict.items()}
+    for key, value in net.state_dict().items():
+        if key.endswith(COUNTER):
+            state.setdefault(key, value)
+    return state
+
+
+def _settings_in(config: str) -> dict[str, Any]:
+    """What the configuration text of a checkpoint says about inference: normalisation and the stride place.
+
+    The text is searched, never evaluated.
+    """
+    settings: dict[str, Any] = {}
+    numbers, gap = r"\[([\d., \n]{1,200})\]", r",\s{0,50}"
+    found = re.search(rf"mean={numbers}{gap}std={numbers}{gap}to_rgb=(True|False)", config)
+    if found:
+        mean, std = ([float(part) for part in text.split(",") if part.strip()] for text in found.groups()[:2])
+        if len(mean) == len(std) == 3:
+            settings["normalize.mean"], settings["normalize.std"] = mean, std
+            settings["normalize.channels"] = "rgb" if found[3] == "True" else "bgr"
+    style = re.search(r"style='(pytorch|caffe)'", config)
+    if style:
+        settings["backbone.style"] = style[1]
+    return settings
+
+
+def _num_classes(state: Mapping[str, Tensor], where: str | Path) -> int:
+    for pattern, others, for_each in CLASS_LAYERS:
+        for key, value in state.items():
+            if re.search(pattern, key) and value.dim() > 0:
+                return max(1, (value.shape[0] - others) // for_each)
+    raise WeightsError(f"{where}: no classification layer of a known detector in it")
+
+
+def _class_names(
+    state: Mapping[str, Tensor], meta: Mapping[str, Any], names: Sequence[str] | None, where: str | Path
+) -> list[str]:
+    """The given names or those in the checkpoint, as many as the weights have classes."""
+    count = _num_classes(state, where)
+    classes = list(names) if names else meta.get("CLASSES")
+    if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
+        raise WeightsError(f"{where}: {count} classes without names; give them: names=a,b,...")
+    if len(classes) != count:
+        raise WeightsError(f"{where}: {len(classes)} names for {count} classes")
+    return list(classes)
+
+
+def _guess(state: Mapping[str, Tensor], num_classes: int) -> str:
+    """Which model of the zoo the weights fit, if any."""
+    for name in model_names():
+        with torch.device("meta"):
+            net = build_detector(name, num_classes)
+            if not misfits(net, _ours(net, state)):
+                return f" (they fit model={name})"
+    return ""
+
+
+def _reason(error: Exception) -> str:
+    """The telling part of torch's long message, in one line."""
+    text = " ".join(str(error).split())
+    found = re.search(r"Unsupported (?:global|class|operand)[^.]*\.[\w.]*|Unsupported \w+ [\w.]+", text)
+    return (found[0] if found else text)[:200]

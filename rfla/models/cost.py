@@ -1,0 +1,161 @@
+"""What a model costs: parameters, floating-point operations, memory.
+
+Counted with torch's fake tensors, whose shapes flow and whose numbers are never computed: a few seconds for any model
+and size. On a GPU the peak memory of one training step is measured as well.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from rfla.models.detector import Detector, Raw, Target
+from rfla.models.weights import build_from_metadata, read_metadata
+from rfla.models.zoo import build_detector
+
+MIB = 1024**2
+STEP_BOXES = 60  # true boxes of the measured training step
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of one square image.
+
+    Attributes:
+        model: name or file.
+        imgsz: side of the input, px.
+        parameters: all of them.
+        trainable: those that learn with the model's own settings.
+        gflops: 1e9 floating-point operations of a forward pass in evaluation mode, with as many proposals as the model
+            keeps; a multiply-add counts as two. Suppression and RoIAlign are left out.
+        weights_mib: parameters and buffers in float32.
+        activations_mib: what a training forward of the convolutions keeps for the backward pass, float32.
+        step_peak_mib: peak of one training step on a GPU; None on a CPU.
+    """
+
+    model: str
+    imgsz: int
+    parameters: int
+    trainable: int
+    gflops: float
+    weights_mib: float
+    activations_mib: float
+    step_peak_mib: float | None = None
+
+    def table(self) -> str:
+        """The numbers, one a line."""
+        rows = [
+            ("model", self.model),
+            ("input", f"{self.imgsz} x {self.imgsz} px, one image"),
+            ("parameters", f"{self.parameters / 1e6:.2f} M, of which {self.trainable / 1e6:.2f} M learn"),
+            ("forward pass", f"{self.gflops:.1f} GFLOPs (a multiply-add is two)"),
+            ("weights", f"{self.weights_mib:.0f} MiB (float32)"),
+            ("activations", f"{self.activations_mib:.0f} MiB kept for the backward pass (float32)"),
+        ]
+        if self.step_peak_mib is not None:
+            rows.append(("training step", f"{self.step_peak_mib:.0f} MiB peak on this GPU"))
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def cost(model: str, imgsz: int = 800, num_classes: int = 8, device: str = "cpu") -> Cost:
+    """Count what a model costs for one image of imgsz x imgsz px.
+
+    Args:
+        model: zoo name, model YAML or weights file.
+        imgsz: rounded up to a multiple of 32.
+        num_classes: of a model that is not trained; a weights file knows its own.
+        device: with `cuda` the peak memory of a training step is measured.
+    """
+    size = -(-imgsz // 32) * 32
+    net = _build(model, num_classes)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        image = torch.empty(1, 3, size, size)
+        gflops = _forward_flops(net, image) / 1e9
+        activations = _activation_bytes(net, image) / MIB
+    parameters = list(net.parameters())
+    stored = [*parameters, *net.buffers()]
+    return Cost(
+        model=model,
+        imgsz=size,
+        parameters=sum(parameter.numel() for parameter in parameters),
+        trainable=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        gflops=gflops,
+        weights_mib=sum(tensor.numel() * tensor.element_size() for tensor in stored) / MIB,
+        activations_mib=activations,
+        step_peak_mib=_step_peak(model, num_classes, size, device) if device.startswith("cuda") else None,
+    )
+
+
+def _build(model: str, num_classes: int) -> Detector:
+    if model.endswith(".safetensors"):
+        return build_from_metadata(read_metadata(model))
+    return build_detector(model, num_classes)
+
+
+def _raw(net: Detector, image: Tensor) -> Raw:
+    """Predictions of the convolutions; every detector has `raw`."""
+    predict: Callable[[Tensor], Raw] = cast(Any, net).raw
+    return predict(image)
+
+
+def _forward_flops(net: Detector, image: Tensor) -> int:
+    net.eval()
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: _deform_flops})
+    with torch.no_grad(), counter:
+        _raw(net, image)
+        roi_head = getattr(net, "roi_head", None)
+        for box_head in roi_head.bbox_head if roi_head is not None else ():
+            features = next(layer for layer in box_head.modules() if isinstance(layer, nn.Linear)).in_features
+            side = net.config.roi.pool_size
+            box_head(image.new_empty(net.config.rpn.max_proposals, features // side**2, side, side))
+    return int(counter.get_total_flops())
+
+
+def _deform_flops(
+    input_shape: torch.Size, weight_shape: torch.Size, *_: object, out_shape: torch.Size, **__: object
+) -> int:
+    """Those of the plain convolution of the same shape; the interpolation of the samples is left out."""
+    out_channels, in_channels, height, width = weight_shape
+    return 2 * out_shape.numel() * in_channels * height * width if out_channels else 0
+
+
+@contextmanager
+def _counting(kept: dict[int, int]) -> Iterator[None]:
+    """Note the storage of every tensor that autograd keeps, once each."""
+
+    def pack(tensor: Tensor) -> Tensor:
+        if isinstance(tensor, FakeTensor) and not isinstance(tensor, nn.Parameter):
+            storage = tensor.untyped_storage()
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield
+
+
+def _activation_bytes(net: Detector, image: Tensor) -> int:
+    net.train()
+    kept: dict[int, int] = {}
+    with _counting(kept):
+        raw = _raw(net, image)
+    kept_bytes = sum(kept.values())
+    del raw  # until here its graph kept every storage alive, so that no two share a number
+    return kept_bytes
+
+
+def _step_peak(model: str, num_classes: int, size: int, device: str) -> float:
+    """Peak memory (MiB) of one forward and backward pass of one image in float32 on a GPU."""
+    net = _build(model, num_classes).to(device).train()
+    centers = torch.rand(STEP_BOXES, 2, generator=torch.Generator().manual_seed(0)) * (size - 32) + 16
+    boxes = torch.cat((centers - 8, centers + 8), dim=1).to(device)
+    target: Target = {"boxes": boxes, "labels": torch.zeros(STEP_BOXES, dtype=torch.int64, device=device)}
+    torch.cuda.reset_peak_memory_stats(device)
+    losses = net(torch.rand(1, 3, size, size, device=device), [target])
+    torch.autograd.backward(sum(losses.values()))
+    return torch.cuda.max_memory_allocated(device) / MIB
