@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from rfla.metrics import Detections, GroundTruth, Metrics, evaluate_boxes, find_protocol
+from rfla.metrics import Detections, GroundTruth, Metrics, evaluate_boxes, find_protocol, study
 from rfla.metrics.accumulate import Curves
 from rfla.metrics.coco import Engine, gt_to_coco, run_reference
 from rfla.metrics.coco_io import to_coco
@@ -94,14 +94,19 @@ def from_files(gt: GroundTruth, truths: dict, results: list, protocol: Any) -> N
 def aitod_size() -> None:
     """AI-TOD's test set in size: from memory, ours alone."""
     gt, found = make_scenes(14_018, 25, 285)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{len(gt.image_ids)} images, {len(gt.labels)} boxes, {len(found)} detections")
-    _, plain = timed(lambda: evaluate_boxes(gt, found, lrp=False))
-    _, full = timed(lambda: evaluate_boxes(gt, found))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(
-        f"  {plain:.1f} s, with oLRP {full:.1f} s; peak memory {peak:.2f} GB ({before:.2f} GB of it making the input)"
-    )
+    print(f"{len(gt.image_ids)} images, {len(gt.labels)} boxes, {len(found)} detections; input made: {peak():.2f} GB")
+    for name, work in (
+        ("figures without oLRP", lambda: evaluate_boxes(gt, found, lrp=False)),
+        ("figures", lambda: evaluate_boxes(gt, found)),
+        ("figures and analyses", lambda: study(gt, found, find_protocol("aitod"))),
+    ):
+        _, seconds = timed(work)
+        print(f"  {name:22} {seconds:6.1f} s   peak memory so far {peak():.2f} GB")
+
+
+def peak() -> float:
+    """Return the largest memory of this process up to now, in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def main() -> None:

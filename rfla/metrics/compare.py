@@ -100,7 +100,7 @@ class Comparison:
 
     def _images(self) -> Table:
         better, worse = (sum(sign * change.gain > 0 for change in self.changed) for sign in (1, -1))
-        title = f"{better} images better in b, {worse} worse; those that changed most"
+        title = f"Images: {better} better in b, {worse} worse"
         table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
         table.add_column("image", overflow="fold")
         for name in ("missed a", "missed b", "wrong a", "wrong b"):

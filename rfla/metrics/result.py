@@ -18,6 +18,8 @@ from rfla.metrics.arrays import FloatArray, GroundTruth
 from rfla.metrics.olrp import LrpPoint
 from rfla.metrics.protocols import Protocol
 
+FIGURES_IN_A_ROW = 4
+
 
 @dataclass(frozen=True, eq=False)
 class Metrics:
@@ -45,6 +47,7 @@ class Metrics:
 
     def _figure_table(self) -> Table:
         table = Table(title=f"{self.protocol.name} protocol", title_justify="left", show_header=False, box=None)
+        table.padding = (0, 1, 0, 0)
         sizes = self.protocol.size_names[1:]
         families = {
             "AP": [name for name in self.figures if name in ("ap", "ap25", "ap50", "ap75")],
@@ -53,18 +56,23 @@ class Metrics:
             "AR by size": [f"ar_{size}" for size in sizes],
             "oLRP, lower is better": [name for name in self.figures if name.startswith("olrp")],
         }
+        for column in range(1 + FIGURES_IN_A_ROW):
+            table.add_column(no_wrap=True, min_width=21 if column == 0 else None)
         for title, names in families.items():
-            table.add_row(title, *(f"[dim]{_short(name)}[/dim] {_shown(self.figures[name])}" for name in names))
+            cells = [f"[dim]{_short(name)}[/dim] {_shown(self.figures[name])}" for name in names]
+            for start in range(0, len(cells), FIGURES_IN_A_ROW):
+                table.add_row("" if start else title, *cells[start : start + FIGURES_IN_A_ROW])
         return table
 
     def _class_table(self) -> Table:
         sizes = [f"ap_{size}" for size in self.protocol.size_names[1:]]
         rows = self.per_class[0] if self.per_class else {}
         columns = [name for name in ("boxes", "ap", "ap50", *sizes, "ar", "olrp", "threshold") if name in rows]
-        table = Table(title="by class", title_justify="left", box=None, padding=(0, 1, 0, 0))
-        table.add_column("class", overflow="fold")
+        table = Table(title="by class; AP in the size ranges", title_justify="left", box=None, padding=(0, 1, 0, 0))
+        table.add_column("class", overflow="fold", min_width=6)
         for name in columns:
-            table.add_column({"threshold": "score"}.get(name, name), justify="right", no_wrap=True)
+            title = {"threshold": "score"}.get(name, _short(name))
+            table.add_column(title, justify="right", overflow="fold", min_width=5)
         for row in self.per_class:
             table.add_row(row["name"], *(_shown(row[name]) for name in columns))
         return table

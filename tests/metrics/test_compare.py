@@ -71,7 +71,7 @@ def test_tables_and_json_of_a_comparison():
     console.print(result.table())
     text = console.export_text()
     assert "old" in text
-    assert "images better in b" in text
+    assert "better in b" in text
 
 
 @pytest.mark.parametrize("empty", ["a", "both"])
