@@ -35,13 +35,17 @@ def inside_regions(gt: GroundTruth, image_index: IntArray, boxes: FloatArray, la
     general, of_class = np.flatnonzero(flags & (gt.labels == REGION)), np.flatnonzero(flags & (gt.labels != REGION))
     rows = np.concatenate([np.repeat(general, classes), of_class])
     label = np.concatenate([np.tile(np.arange(classes), len(general)), gt.labels[of_class]])
-    group_of_region = gt.image_index[rows] * classes + label
+    region_group = gt.image_index[rows] * classes + label
+    regions = np.argsort(region_group, kind="stable")
     group = image_index * classes + labels
     order = np.argsort(group, kind="stable")
     ordered = group[order]
-    for one in np.unique(group_of_region):
-        inside = order[np.searchsorted(ordered, one, "left") : np.searchsorted(ordered, one, "right")]
-        dropped[inside] = covered_share(boxes[inside], gt.boxes[rows[group_of_region == one]]) >= MOST
+    for one in np.split(regions, np.flatnonzero(np.diff(region_group[regions])) + 1):
+        if not len(one):
+            continue
+        key = region_group[one[0]]
+        inside = order[np.searchsorted(ordered, key, "left") : np.searchsorted(ordered, key, "right")]
+        dropped[inside] = covered_share(boxes[inside], gt.boxes[rows[one]]) >= MOST
     return dropped
 
 
