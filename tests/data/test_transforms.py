@@ -54,7 +54,7 @@ def edges(profile: np.ndarray, level: float) -> tuple[float, float]:
     return low, (high if last + 1 < len(profile) else float(len(profile)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(cases())
 def test_surviving_boxes_frame_their_objects_and_none_vanishes(case):
     size, boxes, augmentation, imgsz, seed = case
@@ -84,7 +84,7 @@ def test_surviving_boxes_frame_their_objects_and_none_vanishes(case):
     assert outside.max(initial=0) < 128
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(cases())
 def test_same_seed_same_sample(case):
     size, boxes, augmentation, imgsz, seed = case
