@@ -7,6 +7,7 @@ same at any number of workers, and the ranks of a distributed run together see t
 import logging
 import multiprocessing
 import random
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -207,6 +208,7 @@ def _target(sample: Sample) -> dict[str, Tensor]:
 
 
 def _start_worker(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to answer; it ends the workers itself
     # One thread each: the workers are the parallelism. Samples seed themselves; these seeds only catch strays.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
