@@ -94,7 +94,8 @@ CASES = [
     (
         "xview",
         "a.geojson",
-        '{"features": [\n{"type": "Feature", "properties": {"image_id": "5", "type_id": 17, "bounds_imcoords": "1"}}\n]}',
+        '{"features": [\n{"type": "Feature", "properties": {"image_id": "5", "type_id": 17, "bounds_imcoords": "1"}}'
+        "\n]}",
         (),
         r"a\.geojson:2: bounds_imcoords must be 'x1,y1,x2,y2'",
     ),
