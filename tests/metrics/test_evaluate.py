@@ -1,5 +1,6 @@
 """The evaluation against the authors' evaluator, pycocotools, and hand-worked numbers."""
 
+import gzip
 import json
 
 import numpy as np
@@ -94,3 +95,31 @@ def test_figures_are_attributes_and_unknown_ones_are_named():
     with pytest.raises(AttributeError, match=r"ap_lt.*did you mean 'ap_t'"):
         _ = metrics.ap_lt
     assert json.loads(json.dumps(metrics.as_dict()))["ap"] == metrics.ap
+
+
+def with_appended(folder, case):
+    """The ground truth of a `dataset` record: boxes added to the first image, class after class, and one more image."""
+    gt = json.loads(gzip.decompress((folder / case["gt_file"]).read_bytes()))
+    categories = [category["id"] for category in gt["categories"]]
+    extra = [a | {"image_id": gt["images"][0]["id"]} for a in case["appended_annotations"]]
+    extra.append({"image_id": 9999, "bbox": [1, 1, 5, 5], "area": None})
+    for number, annotation in enumerate(extra):
+        category = categories[0] if annotation["image_id"] == 9999 else categories[number % len(categories)]
+        gt["annotations"].append(annotation | {"id": 10**6 + number, "category_id": category})
+    gt["images"].append({"id": 9999})
+    return gt
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_end_to_end_as_the_official_data_set(parity_dir, parity, name):
+    """The authors' whole `AITODDataset.evaluate`, which tells three decimals."""
+    case = next(case for case in parity("dataset")[0]["cases"] if case["id"] == name)
+    results = parity_dir / case["gt_file"].replace("_gt", "_dt")
+    figures = evaluate_boxes(with_appended(parity_dir, case), results).figures
+    official = {"mAP": "ap", "mAP_50": "ap50", "mAP_75": "ap75"} | {
+        f"mAP_{size}": f"ap_{size}" for size in ("vt", "t", "s", "m")
+    }
+    official |= {"oLRP": "olrp", "oLRP_Localisation": "olrp_loc", "oLRP_false_positive": "olrp_fp"}
+    official["oLRP_false_negative"] = "olrp_fn"
+    for theirs, ours in official.items():
+        assert round(figures[ours], 3) == case["evaluate_with_lrp"][f"bbox_{theirs}"], theirs
