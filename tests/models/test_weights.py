@@ -1,0 +1,131 @@
+"""Weights files: there and back, atomic, and hostile ones refused in one line."""
+
+import json
+import struct
+
+import pytest
+import torch
+
+from rfla.errors import ConfigError, RflaError, WeightsError
+from rfla.models import build_detector
+from rfla.models.weights import build_from_metadata, load_model, load_weights, read_metadata, save_weights
+
+SMALL = {"backbone": "resnet18", "neck.width": 8, "head.width": 8, "head.depth": 1}
+
+
+def metadata_of(net, names):
+    return {"format": 1, "version": "0", "model": net.config.model_dump(mode="json"), "names": names}
+
+
+@pytest.fixture(scope="module")
+def net():
+    return build_detector("fcos_p2", 2, settings=SMALL)
+
+
+@pytest.fixture
+def saved(net, tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_weights(path, net.state_dict(), metadata_of(net, ["ship", "car"]))
+    return path
+
+
+def test_there_and_back(net, saved):
+    again, metadata = load_model(saved)
+    assert metadata["names"] == ["ship", "car"]
+    assert again.config == net.config
+    for key, value in net.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key
+
+
+def test_a_failed_write_leaves_the_old_file(net, saved, monkeypatch):
+    before = saved.read_bytes()
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        save_weights(saved, net.state_dict(), metadata_of(net, ["a", "b"]))
+    assert saved.read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == ["x.safetensors"]
+
+
+def with_header(path, header, payload=b"", length=None):
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(raw) if length is None else length) + raw + payload)
+    return path
+
+
+def ours(**changes):
+    text = {"format": 1, "names": ["a"], "model": {"detector": "fcos"}} | changes
+    return {"__metadata__": {"rfla": json.dumps(text)}}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.write_bytes(b""), "not a safetensors file"),
+        (lambda path: path.write_bytes(b"\x80\x04\x95" * 40), "not a safetensors file"),
+        (lambda path: with_header(path, b"{}", length=2**62), "header of"),  # asks for exabytes
+        (lambda path: with_header(path, b"{" * 2000), "not JSON"),
+        (lambda path: with_header(path, b"[" * 100_000), "not JSON"),  # nested too deep for a parser
+        (lambda path: with_header(path, b"[1]"), "not a JSON object"),
+        (lambda path: with_header(path, {"__metadata__": {"format": "pt"}}), "rfla import"),  # somebody else's file
+        (lambda path: with_header(path, {"__metadata__": 3}), "without the metadata"),
+        (lambda path: with_header(path, {"__metadata__": {"rfla": "{"}}), "not JSON"),
+        (lambda path: with_header(path, ours(format=9)), "format 9"),
+        (lambda path: with_header(path, ours(names=[])), "class names"),
+        (lambda path: with_header(path, ours(names=["x"] * 20_000)), "20000 class names"),
+        (
+            lambda path: with_header(path, ours() | {"w": {"dtype": "F32", "shape": [9], "data_offsets": [0, 36]}}),
+            "damaged",
+        ),
+    ],
+)
+def test_hostile_files(tmp_path, make, message):
+    path = tmp_path / "hostile.safetensors"
+    make(path)
+    with pytest.raises(WeightsError, match=message) as caught:
+        load_weights(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(WeightsError, match="no such weights file"):
+        read_metadata(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"detector": "fcos", "neck": {"width": 10**9}}, "neck.width"),
+        ({"detector": "os.system"}, "detector"),
+        ({"detector": "fcos", "head": {"width": 2048, "depth": 8}, "neck": {"width": 2048}}, "parameters: at most"),
+        ({"detector": "fcos", "hed": {}}, "did you mean 'head'"),
+        ({"detector": "fcos", "backbone": {"name": "/etc/passwd"}}, "backbone.name"),
+        ({"detector": "fcos", "loss": float("nan")}, "loss"),
+    ],
+)
+def test_a_model_that_asks_for_the_absurd(model, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        build_from_metadata({"model": model, "names": ["a"]})
+    assert "\n" not in str(caught.value)
+
+
+def test_shapes_that_do_not_fit(net, tmp_path):
+    state = dict(net.state_dict())
+    state["head.conv_cls.bias"] = torch.zeros(5)
+    del state["head.conv_reg.bias"]
+    state["extra"] = torch.zeros(1)
+    save_weights(tmp_path / "x.safetensors", state, metadata_of(net, ["ship", "car"]))
+    with pytest.raises(
+        WeightsError, match=r"1 missing.*conv_reg.bias.*1 unexpected.*extra.*1 misshaped.*conv_cls.bias"
+    ) as caught:
+        load_model(tmp_path / "x.safetensors")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "3", "x" * 100_000, "[" * 5000, "detector: fcos\nneck: {width: 1e30}"])
+def test_hostile_model_yaml(tmp_path, text):
+    path = tmp_path / "m.yaml"
+    path.write_text(text)
+    with pytest.raises(RflaError) as caught:
+        build_detector(str(path))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
