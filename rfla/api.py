@@ -72,8 +72,8 @@ class RFLA:
         """Detect objects.
 
         Args:
-            source: An image file, a directory, a glob pattern, a .txt list, an (H, W, 3) uint8 RGB array, a PIL image, or
-                a list of those.
+            source: An image file, a directory, a glob pattern, a .txt list, an (H, W, 3) uint8 RGB array, a PIL image,
+                or a list of those.
             stream: Return an iterator that holds one batch in memory instead of a list.
             **settings: The keys of the command line: `conf=0.3`, `imgsz=800`, `classes=["ship"]`, ...
 

@@ -107,7 +107,7 @@ class Results:
     def save(
         self, path: str | Path | None = None, line_width: int | None = None, show_labels: bool | None = None
     ) -> Path:
-        """Write the picture of `plot` and return its path; by default `<image name>_pred.png` in the current directory."""
+        """Write the picture of `plot` and return its path; by default `<image name>_pred.png` where you are."""
         from rfla.pictures.boxes import write_picture
 
         target = Path(path) if path is not None else Path(f"{Path(self.path).stem}_pred.png")
@@ -165,7 +165,7 @@ class Results:
         ]
 
     def save_txt(self, path: str | Path, save_conf: bool = False) -> None:
-        """Write YOLO rows: class, centre x, centre y, width, height as shares of the image, and the score if asked for."""
+        """Write YOLO rows: class, centre, width and height as shares of the image, and the score if asked for."""
         rows = []
         for box, score, label in zip(self.boxes.xywhn, self.boxes.conf, self.boxes.cls, strict=True):
             numbers = [*box, score] if save_conf else list(box)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -20,9 +19,10 @@ from rfla.data import (
     load_data_spec,
     load_index,
 )
-from rfla.engine.device import autocast_dtype, seed_everything
-from rfla.engine.distributed import World
+from rfla.engine.device import autocast_dtype, seed_everything, use_fast_float32
+from rfla.engine.distributed import World, main_first
 from rfla.engine.loaders import evaluation_loader, training_loader
+from rfla.engine.memory import settle_batch
 from rfla.engine.model_source import SourceModel, fine_tune, is_weights
 from rfla.engine.optimizer import build_optimizer, parameter_groups
 from rfla.engine.schedule import Schedule, capped_warmup
@@ -33,8 +33,9 @@ from rfla.models import build_from_config, load_pretrained_backbone
 
 @dataclass
 class RunParts:
-    """Everything that a `Trainer` drives."""
+    """Everything that a `Trainer` drives; `cfg` are the settings with everything settled."""
 
+    cfg: Config
     world: World
     device: torch.device
     spec: DataSpec
@@ -51,6 +52,7 @@ class RunParts:
     schedule: Schedule
     notes: list[str] = field(default_factory=list)
     last_detections: Detections | None = None
+    best_detections: Detections | None = None
 
     @property
     def batches_per_epoch(self) -> int:
@@ -74,24 +76,30 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
             "data= is missing: name a data set (data=demo), a data.yaml or a directory; it is never guessed"
         )
     seed_everything(cfg.seed, cfg.deterministic)
-    spec = load_data_spec(cfg.data)
-    train_index = load_index(spec, "train", for_training=True, fraction=cfg.fraction, single_cls=cfg.single_cls)
-    val_index = load_index(spec, cfg.split, single_cls=cfg.single_cls) if cfg.val else train_index
+    use_fast_float32(cfg.amp is not False)
+    with main_first(world):  # it may have to make the data set
+        spec = load_data_spec(cfg.data)
+        train_index = load_index(spec, "train", for_training=True, fraction=cfg.fraction, single_cls=cfg.single_cls)
+        val_index = load_index(spec, cfg.split, single_cls=cfg.single_cls) if cfg.val else train_index
     if train_index.names != val_index.names:
         raise DataError(f"data={cfg.data}: train and {cfg.split} name different classes")
-    train_loader, sampler = training_loader(cfg, train_index, world, device)
-    val_loader = evaluation_loader(cfg, val_index, world, device)
-    source = source_model(cfg, train_index.names)
+    with main_first(world):  # it may have to fetch the backbone's weights
+        source = source_model(cfg, train_index.names)
     net = source.net.to(device)
     freeze(net, cfg.freeze)
     if autocast_dtype(device, cfg.amp) is not None:  # half-precision convolutions are fastest with channels last
         net = net.to(memory_format=torch.channels_last)
+    cfg, notes = settle_batch(cfg, net, device, world.size)
+    train_loader, sampler = training_loader(cfg, train_index, world, device)
+    val_loader = evaluation_loader(cfg, val_index, world, device)
+    if cfg.compile:
+        compile_parts(net)
     parts = RunParts(
-        world, device, spec, train_index, val_index, train_loader, val_loader, sampler,
-        net, wrap(net, cfg, world, device), source.config, source.names,
+        cfg, world, device, spec, train_index, val_index, train_loader, val_loader, sampler,
+        net, distribute(net, world, device), source.config, source.names,
         optimizer=optimizer_for(net, cfg, device),
         schedule=schedule_for(cfg, sampler),
-        notes=list(source.notes),
+        notes=[*source.notes, *notes],
     )  # fmt: skip
     if not parts.trainable:
         raise ConfigError(f"freeze={','.join(cfg.freeze)}: nothing is left to train")
@@ -132,13 +140,30 @@ def freeze(net: nn.Module, prefixes: Sequence[str]) -> None:
             parameter.requires_grad_(False)
 
 
-def wrap(net: nn.Module, cfg: Config, world: World, device: torch.device) -> nn.Module:
-    """Return the network as the training step calls it: compiled, distributed, or as it is."""
-    wrapped: nn.Module = torch.compile(net) if cfg.compile else net  # type: ignore[assignment]
-    if world.size > 1:
-        ids = [device.index] if device.type == "cuda" else None
-        wrapped = nn.parallel.DistributedDataParallel(wrapped, device_ids=ids)
-    return wrapped
+def training_mode(net: nn.Module, frozen: Sequence[str]) -> None:
+    """Put the network into training mode, but for the batch statistics of the parts that are frozen by name."""
+    net.train()
+    for name, module in net.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and name.startswith(tuple(frozen)):
+            module.eval()
+
+
+def compile_parts(net: nn.Module) -> None:
+    """Compile the convolutional parts in place; names of weights stay, assignment and losses run as they are.
+
+    Those have shapes that follow the boxes: compiling them would mean compiling again and again.
+    """
+    for name in ("backbone", "neck", "head", "rpn_head"):
+        part = getattr(net, name, None)
+        if isinstance(part, nn.Module):
+            part.compile()
+
+
+def distribute(net: nn.Module, world: World, device: torch.device) -> nn.Module:
+    """Return the network as the training step calls it: itself, or averaging its gradients over the processes."""
+    if world.size == 1:
+        return net
+    return nn.parallel.DistributedDataParallel(net, device_ids=[device.index] if device.type == "cuda" else None)
 
 
 def optimizer_for(net: nn.Module, cfg: Config, device: torch.device) -> torch.optim.Optimizer:
@@ -163,15 +188,6 @@ def schedule_for(cfg: Config, sampler: TrainSampler) -> Schedule:
         warmup_ratio=cfg.warmup_ratio,
         warmup=cfg.warmup,
     )
-
-
-def merge_detections(shards: Sequence[Detections]) -> Detections:
-    """Join the detections of several processes; images are split among them, so nothing overlaps."""
-    if len(shards) == 1:
-        return shards[0]
-    fields = ("image_index", "boxes", "scores", "labels")
-    image_index, boxes, scores, labels = (np.concatenate([getattr(shard, name) for shard in shards]) for name in fields)
-    return Detections(image_index, boxes, scores, labels)
 
 
 def weights_metadata(

@@ -6,7 +6,9 @@ position in the run, the scaler, the best figure so far) is JSON in the file's m
 
 import json
 import random
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,10 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str,
     previous = path.with_name(path.name + ".previous")
     if path.exists():
         previous.unlink(missing_ok=True)
-        previous.hardlink_to(path)  # a link, not a rename: there is no moment without a good file
+        try:
+            previous.hardlink_to(path)  # a link, not a rename: there is no moment without a good file
+        except OSError:  # a file system without links
+            shutil.copyfile(path, previous)
     write_atomically(path, data)
 
 
@@ -52,27 +57,44 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise WeightsError(f"{path}: not a training state of rfla (its format is {metadata.get('format')!r})")
+                found = str(metadata.get("format"))[:40]
+                raise WeightsError(f"{path}: not a training state of rfla (its format is {found!r})")
             document = json.loads(metadata["state"])
             return {key: file.get_tensor(key) for key in file.keys()}, document  # noqa: SIM118  not a dict
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path}: damaged training state ({error})") from error
+    except (SafetensorError, OSError, ValueError, KeyError, RecursionError, MemoryError) as error:
+        raise WeightsError(f"{path}: damaged training state ({' '.join(str(error).split())[:200]})") from error
 
 
 def load_latest_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str | None]:
-    """Read a state, or the one before it if it is damaged.
+    """Read a state, or the one before it if it is damaged; the damaged one is put aside as `<name>.damaged`.
 
     Returns:
         Tensors, document, and a warning for the person or None.
     """
     previous = path.with_name(path.name + ".previous")
     try:
-        return *load_state(path), None
+        tensors, document = load_state(path)
+        return tensors, document, None
     except WeightsError as error:
         if not previous.is_file():
             raise
         tensors, document = load_state(previous)
+        with suppress(OSError):  # else the next save would link it over the good one
+            path.replace(path.with_name(path.name + ".damaged"))
         return tensors, document, f"{error}; going on from the state before it"
+
+
+@contextmanager
+def complete(path: Path) -> Iterator[None]:
+    """Read parts of a state in this block; a part that is missing or of another kind is told in one line.
+
+    Raises:
+        WeightsError: The state lacks something.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        raise WeightsError(f"{path}: incomplete or foreign training state ({type(error).__name__}: {error})") from error
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -96,13 +118,21 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put the tensors of `optimizer_tensors` back; learning rates come from the schedule, not from the file."""
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Put the tensors of `optimizer_tensors` back; learning rates come from the schedule, not from the file.
+
+    Raises:
+        WeightsError: The tensors are not those of this optimiser and model.
+    """
+    groups = optimizer.state_dict()["param_groups"]
+    shapes = [parameter.shape for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        number, name = key.split("/", 1)
+        number, _, name = key.partition("/")
+        if not number.isdigit() or int(number) >= len(shapes) or (tensor.ndim and tensor.shape != shapes[int(number)]):
+            raise WeightsError(f"{path}: made by another optimiser or model (optimizer/{key})")
         state.setdefault(int(number), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def random_tensors() -> dict[str, Tensor]:

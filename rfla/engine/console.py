@@ -14,9 +14,9 @@ from rfla.files import write_atomically
 FIGURES = ("ap", "ap50", "ap75", "ap_vt", "ap_t", "ap_s", "ap_m")
 
 
-def make_console() -> Console:
+def make_console(quiet: bool = False) -> Console:
     """Return the console of a run; a log file or a pipe gets whole lines without colours."""
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, soft_wrap=True, quiet=quiet)
 
 
 class Progressor:

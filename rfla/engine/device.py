@@ -1,32 +1,42 @@
 """Which device computes, in which precision, with which random seeds."""
 
+import os
 import random
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from rfla.errors import ConfigError
 
 
 def select_device(spec: str | int | None) -> torch.device:
-    """Return the device that a `device=` value names.
+    """Return the device that a `device=` value names for this process.
 
     Args:
-        spec: None or "auto" for the first GPU if there is one, else the CPU; "cpu"; "mps"; "0" or "cuda:0".
+        spec: None or "auto" for the first GPU if there is one, else the CPU; "cpu"; "mps"; "0" or "cuda:0". A process
+            of `torchrun` takes the GPU of its number on this machine, or that place in a list such as "0,1".
 
     Raises:
         ConfigError: The device does not exist on this machine.
     """
     name = "" if spec is None else str(spec).strip().lower()
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if name in ("", "auto"):
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+        name = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
+    listed = name.split(",")
+    if len(listed) > 1:
+        if local_rank >= len(listed):
+            raise ConfigError(f"device={spec}: process {local_rank} of this machine has no GPU in the list")
+        name = listed[local_rank]
     if name == "cpu":
         return torch.device("cpu")
     if name == "mps":
         if torch.backends.mps.is_available():
             return torch.device("mps")
         raise ConfigError("device=mps: this machine has no Apple GPU; use device=cpu")
-    number = name.removeprefix("cuda").removeprefix(":") or "0"
+    number = name.removeprefix("cuda").removeprefix(":") or str(local_rank)
     if not number.isdigit():
         raise ConfigError(f"device={spec}: unknown device; use cpu, mps, a GPU number such as 0, or a list such as 0,1")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -63,13 +73,45 @@ def cpu_has_bfloat16() -> bool:
     return any(getattr(torch.cpu, probe, bool)() for probe in probes)
 
 
+@torch.no_grad()
+def precision_holds(net: nn.Module, device: torch.device, dtype: torch.dtype, side: int = 128) -> bool:
+    """Whether a network's raw outputs in half precision are those in float32, but for rounding.
+
+    The norm of the difference may be a tenth of the norm of the outputs; a broken driver or kernel is far beyond that.
+
+    Args:
+        net: Has `raw(images)`; left in the mode it was in.
+        device: Where to compute.
+        dtype: The half precision.
+        side: Of the noise image that is run, in px.
+    """
+    images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
+    was_training = net.training
+    net.eval()
+    reference = _outputs(net, images)
+    with torch.autocast(device.type, dtype):
+        half = _outputs(net, images)
+    net.train(was_training)
+    return bool(torch.isfinite(half).all() and (half - reference).norm() <= 0.1 * reference.norm())
+
+
+def _outputs(net: Any, images: torch.Tensor) -> torch.Tensor:
+    """Return all raw outputs as one float32 vector."""
+    return torch.cat([level.float().flatten() for levels in net.raw(images).values() for level in levels])
+
+
 def seed_everything(seed: int, deterministic: bool) -> None:
     """Seed Python, numpy and torch; with `deterministic` also forbid the GPU's nondeterministic kernels."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before the first product of matrices
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.benchmark = False
-    elif torch.cuda.is_available():
-        torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark = not deterministic
+
+
+def use_fast_float32(allowed: bool) -> None:
+    """Let a GPU round the inputs of float32 products to TF32, or (`amp=false`) compute them in full."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed

@@ -10,8 +10,8 @@ from torch import nn
 class EMA:
     """A copy of a network that follows it slowly.
 
-    The average's memory grows from nothing to `decay` over about `ramp` updates, so that a short run is not held back by
-    its random start.
+    The average's memory grows from nothing to `decay` over about `ramp` updates, so that a short run is not held back
+    by its random start.
     """
 
     def __init__(self, net: nn.Module, decay: float, ramp: float = 500.0):

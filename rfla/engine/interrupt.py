@@ -6,6 +6,10 @@ from types import FrameType
 from typing import Any
 
 
+class Stopped(KeyboardInterrupt):
+    """The run ends here because somebody asked; raised between two optimiser steps, where the state is whole."""
+
+
 class Interrupt:
     """Remembers that somebody asked the run to stop.
 
@@ -31,7 +35,7 @@ class Interrupt:
         self._before = {}
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.asked and number == signal.SIGINT:
             self.ignore()
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt  # in the middle of a step: nothing is saved then, the files before stay
         self.asked = True

@@ -1,12 +1,14 @@
 """The loaders of a run: shuffled and augmented for training, in file order for validation."""
 
 import os
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
 
 from rfla.cfg import Config
 from rfla.data import (
+    Batch,
     BoxIndex,
     DetectionDataset,
     EvalSampler,
@@ -37,6 +39,19 @@ def evaluation_loader(cfg: Config, index: BoxIndex, world: World, device: torch.
     dataset = DetectionDataset(index, cfg.imgsz, cache=cache_place(cfg))
     sampler = EvalSampler(len(dataset), max(1, cfg.batch), world.rank, world.size)
     return build_loader(dataset, cfg.batch, worker_count(cfg), sampler, STRIDE, device.type == "cuda")
+
+
+def batches_of(loader: Loader) -> Iterator[Batch]:
+    """Yield the batches of a loader; what a loading process found wrong is told in its own words alone.
+
+    Raises:
+        DataError: The images cannot be read (any more).
+    """
+    try:
+        yield from loader
+    except DataError as error:  # torch puts the process's traceback before the last line
+        last = str(error).strip().splitlines()[-1]
+        raise DataError(last.removeprefix("rfla.errors.DataError: ")) from None
 
 
 def worker_count(cfg: Config) -> int:

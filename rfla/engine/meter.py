@@ -1,7 +1,6 @@
 """Running sums of an epoch, kept on the device so that a step never waits for the GPU."""
 
 import time
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -11,10 +10,14 @@ from torch import Tensor
 
 @dataclass
 class BatchRecord:
-    """What is needed to name a batch later, should its loss turn out not to be finite."""
+    """What is needed to name a batch later, should its loss or gradient turn out not to be finite."""
 
     indices: Tensor
-    losses: dict[str, Tensor]
+    parts: dict[str, Tensor]
+
+    def not_finite(self) -> list[str]:
+        """Return the names of the parts that are not finite (this waits for the device)."""
+        return [name for name, part in self.parts.items() if not bool(torch.isfinite(part))]
 
 
 @dataclass
@@ -22,10 +25,14 @@ class Meter:
     """Sums of the loss parts and other figures over the batches of one epoch.
 
     Attributes:
-        sums: Sum of each loss part, and of `loss` (the total), `grad_norm`, `positives`, `boxes`; 0-d tensors.
-        batches: Batches that were summed; those with a non-finite loss are in `skipped` alone.
+        sums: Sum of each loss part, and of `loss` (the total), `grad_norm`, `positives`, `boxes`; 0-d tensors. A batch
+            with a loss that is not finite adds 0.
+        batches: Batches that were summed.
+        updates: Optimiser steps.
+        skipped: Batches with a loss or gradient that was not finite.
         images: Images seen.
         wait: Seconds that the loop waited for data.
+        recent: The batches since the last look at the device.
     """
 
     sums: dict[str, Tensor] = field(default_factory=dict)
@@ -36,7 +43,7 @@ class Meter:
     wait: float = 0.0
     started: float = field(default_factory=time.perf_counter)
     elapsed_before: float = 0.0
-    recent: deque[BatchRecord] = field(default_factory=lambda: deque(maxlen=64))
+    recent: list[BatchRecord] = field(default_factory=list)
 
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Add a batch's figures; a figure that is not finite adds nothing."""

@@ -143,7 +143,8 @@ def class_mapping(model_names: Sequence[str], data_names: Sequence[str]) -> list
     mapping = [lookup.get(name, -1) for name in model_names]
     if all(index < 0 for index in mapping):
         raise DataError(
-            f"the model knows {', '.join(model_names[:6])}; the data holds {', '.join(data_names[:6])}: no class in common"
+            f"no class in common: the model knows {', '.join(model_names[:6])}; "
+            f"the data holds {', '.join(data_names[:6])}"
         )
     return mapping
 

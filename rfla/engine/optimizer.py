@@ -15,10 +15,11 @@ def parameter_groups(
     bias_lr_mult: float = 1.0,
     bias_decay: float = 0.0,
     backbone_lr_mult: float = 1.0,
+    norm_decay: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """Split the trainable parameters into weights and biases, of the backbone and of the rest.
+    """Split the trainable parameters into weights, biases and those of norm layers, of the backbone and of the rest.
 
-    The biases of norm layers count as weights, as in the authors' optimiser (mmcv's `paramwise_cfg`).
+    The biases of norm layers count as theirs, not as biases, as in the authors' optimiser (mmcv's `paramwise_cfg`).
 
     Args:
         net: The network; parameters that do not require a gradient are left out.
@@ -27,21 +28,23 @@ def parameter_groups(
         bias_lr_mult: Factor on `lr` for biases.
         bias_decay: Factor on `weight_decay` for biases.
         backbone_lr_mult: Factor on the rates of everything under `backbone.`.
+        norm_decay: Factor on `weight_decay` for the weights and biases of norm layers.
 
     Returns:
         Groups for a torch optimiser; `base_lr` is the rate that the schedule multiplies.
     """
-    members: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    members: dict[tuple[bool, str], list[nn.Parameter]] = {}
     for prefix, module in net.named_modules():
+        in_norm = isinstance(module, NORM_LAYERS)
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
-                is_bias = name == "bias" and not isinstance(module, NORM_LAYERS)
-                members.setdefault((prefix.startswith("backbone"), is_bias), []).append(parameter)
+                kind = "norm" if in_norm else "bias" if name == "bias" else "weight"
+                members.setdefault((prefix.split(".")[0] == "backbone", kind), []).append(parameter)
+    decays = {"weight": weight_decay, "bias": weight_decay * bias_decay, "norm": weight_decay * norm_decay}
     groups: list[dict[str, Any]] = []
-    for (in_backbone, is_bias), parameters in members.items():
-        rate = lr * (bias_lr_mult if is_bias else 1.0) * (backbone_lr_mult if in_backbone else 1.0)
-        decay = weight_decay * (bias_decay if is_bias else 1.0)
-        groups.append({"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay})
+    for (in_backbone, kind), parameters in members.items():
+        rate = lr * (bias_lr_mult if kind == "bias" else 1.0) * (backbone_lr_mult if in_backbone else 1.0)
+        groups.append({"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decays[kind]})
     return groups
 
 

@@ -18,7 +18,7 @@ from rfla.cfg import Config, model_part
 from rfla.data.images import resize_long_side
 from rfla.engine.console import Progressor, make_console
 from rfla.engine.device import autocast_dtype, select_device
-from rfla.engine.distributed import World
+from rfla.engine.distributed import World, agreed, gather, join_world, leave_world
 from rfla.engine.model_source import SourceModel, load_trained
 from rfla.engine.run_dir import claim_run_dir
 from rfla.engine.sources import SourceImage, find_images, output_names
@@ -169,33 +169,48 @@ def predict(cfg: Config) -> Path:
         raise ConfigError(
             "predict needs model= (a .safetensors file) and source= (an image, a directory, a pattern, a list)"
         )
-    console = make_console()
     device = select_device(cfg.device)
-    model = load_trained(cfg.model, model_part(cfg))
-    images = find_images(cfg.source)
-    predictor = Predictor(model, cfg.imgsz, device, cfg.amp, class_indices(cfg.classes, model.names))
+    world = join_world(device)
+    try:
+        return _predict(cfg, world, device)
+    finally:
+        leave_world(world)
+
+
+def _predict(cfg: Config, world: World, device: torch.device) -> Path:
+    console = make_console(quiet=not world.is_main)
+    with agreed(world):
+        model = load_trained(str(cfg.model), model_part(cfg))
+        images = find_images(str(cfg.source))
+        predictor = Predictor(model, cfg.imgsz, device, cfg.amp, class_indices(cfg.classes, model.names))
+    share = images[world.rank :: world.size]
+    places = {image.name: (i, name) for i, (image, name) in enumerate(zip(images, output_names(images), strict=True))}
     skipped: list[str] = []
-    rows: list[dict[str, Any]] = []
+    rows: dict[int, list[dict[str, Any]]] = {}
     stages: dict[str, float] = {}
-    with claim_run_dir(cfg, World(), "predict") as run_dir, Progressor(console).over(len(images), "predict") as bar:
-        names = dict(zip((image.name for image in images), output_names(images), strict=True))
-        for results in predictor.stream(images, max(1, cfg.batch), skipped):
-            name = names[results.path]
+    with claim_run_dir(cfg, world, "predict") as run_dir, Progressor(console).over(len(share), "predict") as bar:
+        for results in predictor.stream(share, max(1, cfg.batch), skipped):
+            place, name = places[results.path]
             write_outputs(results, run_dir, name, cfg)
-            rows += results.to_coco(str(name))
+            rows[place] = results.to_coco(str(name))
             stages = {stage: stages.get(stage, 0.0) + value for stage, value in results.speed.items()}
             bar.step()
             if cfg.verbose:
                 console.print(f"{results.path}: {results.verbose()}")
-        write_atomically(run_dir / "predictions.json", json.dumps(rows))
-        (run_dir / "weights").rmdir()
+        everyone = gather(world, (rows, skipped))
+        rows = {place: found for shard, _ in everyone for place, found in shard.items()}
+        skipped = [reason for _, reasons in everyone for reason in reasons]
+        if world.is_main:
+            flat = [row for place in sorted(rows) for row in rows[place]]
+            write_atomically(run_dir / "predictions.json", json.dumps(flat))
     for reason in skipped:
-        console.print(f"[yellow]skipped: {reason}[/yellow]")
+        console.print(f"skipped: {reason}", style="yellow", markup=False)
     done = len(images) - len(skipped)
     if not done:
         raise DataError(f"source={cfg.source}: none of {len(images)} images could be read")
-    speed = ", ".join(f"{stage} {value / done:.1f} ms" for stage, value in stages.items())
-    console.print(f"{done} images, {len(rows)} detections with a score of at least {cfg.conf:g}; {speed} an image")
+    speed = ", ".join(f"{stage} {value * world.size / done:.1f} ms" for stage, value in stages.items())
+    count = sum(len(found) for found in rows.values())
+    console.print(f"{done} images, {count} detections with a score of at least {cfg.conf:g}; {speed} an image")
     console.print(f"results in {run_dir}")
     return run_dir
 

@@ -8,7 +8,7 @@ from typing import IO
 
 from rfla.cfg import Config
 from rfla.cfg.document import to_yaml
-from rfla.engine.distributed import World, gather
+from rfla.engine.distributed import World, agreed, gather
 from rfla.errors import ExistingRunError
 from rfla.files import write_atomically
 
@@ -52,42 +52,58 @@ def lock_run_dir(run_dir: Path) -> IO[str]:
         import fcntl
     except ImportError:  # Windows: no advisory locks; numbered directories still keep runs apart
         return open(os.devnull, "w")
-    try:
-        handle = open(run_dir / ".lock", "w")  # noqa: SIM115  the lock lives as long as the handle
-    except OSError as error:
-        raise ExistingRunError(f"cannot write to {run_dir}: {error.strerror}") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        handle.close()
-        raise ExistingRunError(
-            f"another process is training into {run_dir}; give a new name= or wait for it"
-        ) from error
-    return handle
+    path = run_dir / ".lock"
+    while True:
+        try:
+            handle = open(path, "w")  # noqa: SIM115  the lock lives as long as the handle
+        except OSError as error:
+            raise ExistingRunError(f"cannot write to {run_dir}: {error.strerror}") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            handle.close()
+            raise ExistingRunError(
+                f"another process is training into {run_dir}; give a new name= or wait for it"
+            ) from error
+        except OSError:  # a file system without locks
+            return handle
+        if path.exists() and os.path.samestat(os.fstat(handle.fileno()), path.stat()):
+            return handle
+        handle.close()  # its owner removed the file between our two calls: ask again
 
 
 @contextmanager
 def claim_run_dir(cfg: Config, world: World, default_name: str) -> Iterator[Path]:
     """Make the run's directory (or take up the resumed one), write `args.yaml`, and hold it while the block runs."""
     run_dir, lock = None, None
-    if world.is_main:
-        run_dir = (
-            Path(str(cfg.resume)) if cfg.resume else create_run_dir(cfg.project, cfg.name or default_name, cfg.exist_ok)
-        )
-        lock = lock_run_dir(run_dir)
-        try:
-            (run_dir / "weights").mkdir(exist_ok=True)
-            write_atomically(run_dir / "args.yaml", to_yaml(cfg))
-        except OSError as error:
-            raise ExistingRunError(f"cannot write to {run_dir}: {error.strerror}") from error
+    with agreed(world):
+        if world.is_main:
+            run_dir, lock = _claim(cfg, default_name)
     run_dir = gather(world, run_dir)[0]
     assert run_dir is not None
     try:
         yield run_dir
     finally:
         if lock is not None:
+            (run_dir / ".lock").unlink(missing_ok=True)  # while it is still held: nobody else owns this file
             lock.close()
-            (run_dir / ".lock").unlink(missing_ok=True)
+
+
+def _claim(cfg: Config, default_name: str) -> tuple[Path, IO[str]]:
+    """Make or take up the directory and hold it."""
+    if cfg.resume:
+        run_dir = Path(str(cfg.resume))
+    else:
+        run_dir = create_run_dir(cfg.project, cfg.name or default_name, cfg.exist_ok)
+    lock = lock_run_dir(run_dir)
+    try:
+        if default_name == "train":
+            (run_dir / "weights").mkdir(exist_ok=True)
+        write_atomically(run_dir / "args.yaml", to_yaml(cfg))
+    except OSError as error:
+        lock.close()
+        raise ExistingRunError(f"cannot write to {run_dir}: {error.strerror}") from error
+    return run_dir, lock
 
 
 def latest_weights(project: str | Path) -> Path | None:

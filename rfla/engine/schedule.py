@@ -53,7 +53,7 @@ class Schedule:
 
 
 def capped_warmup(warmup_iterations: int, total_iterations: int) -> int:
-    """Cap a warm-up at a tenth of the run: the authors' 5,000 iterations would be all of a small data set's training."""
+    """Cap a warm-up at a tenth of the run: the authors' 5,000 iterations would be all that a small data set has."""
     return min(warmup_iterations, total_iterations // 10)
 
 

@@ -1,19 +1,24 @@
-"""What a validation leaves: `results.json`, pictures, and the detections if they are asked for."""
+"""What a validation leaves: `report.html`, `results.json`, pictures, and the detections if they are asked for."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import rfla
 from rfla.cfg import Config
 from rfla.data import BoxIndex
 from rfla.data.images import read_image
 from rfla.errors import DataError
 from rfla.files import write_atomically
 from rfla.metrics import Detections, GroundTruth, Metrics
+from rfla.metrics.analysis import study
+from rfla.metrics.protocols import Protocol, find_protocol
+from rfla.metrics.report import write_report
 from rfla.pictures.boxes import draw_boxes, tile_pictures, write_picture
 
 if TYPE_CHECKING:
@@ -35,14 +40,36 @@ def write_files(
     speed: Speed | None,
 ) -> None:
     """Write everything that `rfla val` leaves in its run directory."""
-    document = metrics.as_dict() | {"model": cfg.model, "data": cfg.data, "split": cfg.split}
-    if speed is not None:
-        document["speed_ms_per_image"] = speed.per_image()
-    write_atomically(run_dir / "results.json", json.dumps(document, indent=1))
+    milliseconds = speed.per_image() if speed is not None else None
     if cfg.save_json:
         write_atomically(run_dir / "predictions.json", json.dumps(coco_rows(found, truths)))
     if cfg.plots:
         write_pictures(run_dir, index, found)
+        write_page(run_dir, index, truths, found, metrics.protocol, None, milliseconds)
+    else:
+        document = {"version": rfla.__version__, "metrics": metrics.as_dict(), "speed_ms": milliseconds or {}}
+        write_atomically(run_dir / "results.json", json.dumps(document, indent=1))
+
+
+def write_page(
+    run_dir: Path,
+    index: BoxIndex,
+    truths: GroundTruth,
+    found: Detections,
+    protocol: str | Protocol,
+    sizes: Mapping[str, Sequence[float]] | None,
+    speed: Mapping[str, float] | None = None,
+) -> None:
+    """Write `report.html`, its figures as PNG, and `results.json`."""
+
+    def pixels(row: int) -> Image | None:
+        try:
+            return read_image(str(index.paths[row]))
+        except DataError:  # named when it was loaded
+            return None
+
+    judged = study(truths, found, find_protocol(protocol, sizes))
+    write_report(run_dir, judged, pixels, title=f"{index.name}: {run_dir.name}", speed=speed)
 
 
 def coco_rows(found: Detections, truths: GroundTruth) -> list[dict[str, Any]]:

@@ -6,24 +6,26 @@ Shapes: B images of a batch, N detections of one image, D of all images. Boxes a
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
 from rfla.cfg import Config, model_part
 from rfla.cfg.model_schema import NormalizeConfig
 from rfla.data import Batch, BoxIndex, load_data_spec, load_index
-from rfla.engine.console import Progressor, make_console
+from rfla.engine.console import Progressor, make_console, metric_line
 from rfla.engine.device import autocast_dtype, select_device
-from rfla.engine.distributed import World
+from rfla.engine.distributed import World, agreed, gather, join_world, leave_world
 from rfla.engine.loaders import evaluation_loader
-from rfla.engine.model_source import apply_mapping, class_mapping, load_trained
+from rfla.engine.merge import merge_detections
+from rfla.engine.model_source import SourceModel, apply_mapping, class_mapping, is_weights, load_trained
 from rfla.engine.run_dir import claim_run_dir
 from rfla.engine.val_files import write_files
-from rfla.errors import ConfigError
+from rfla.errors import ConfigError, DataError
 from rfla.metrics import Detections, GroundTruth, Metrics, evaluate_boxes
 from rfla.metrics.coco_io import read_detections
 from rfla.ops.normalize import normalize_images
@@ -117,9 +119,13 @@ def detect(
 
     Returns:
         Detections in original px, and the time of each stage.
+
+    Raises:
+        DataError: Not one image could be read.
     """
     net.eval()
     found, speed = Collected(), Speed()
+    expected = len(loader) if isinstance(loader, Sized) else 0
     clock = time.perf_counter()
     for batch in loader:
         loaded = time.perf_counter()
@@ -147,6 +153,8 @@ def detect(
         clock = now
         if progress is not None:
             progress(len(outputs))
+    if expected and not speed.images:
+        raise DataError(f"{index.name}: none of its {len(index)} images could be read")
     return found.detections(), speed
 
 
@@ -180,45 +188,68 @@ def validate(cfg: Config) -> Metrics:
     """
     if cfg.data is None:
         raise ConfigError("data= is missing: name a data set, a data.yaml or a directory; it is never guessed")
-    console = make_console()
-    spec = load_data_spec(cfg.data)
-    index = load_index(spec, cfg.split, fraction=cfg.fraction, single_cls=cfg.single_cls)
-    truths = ground_truth(index)
-    console.print(f"{index.name}: {len(index)} images, {len(index.boxes)} boxes")
-    if cfg.predictions is not None:
-        found, speed = read_detections(cfg.predictions, truths), None
-    else:
-        found, speed = run_model(cfg, index, Progressor(console))
+    device = select_device(cfg.device)
+    world = join_world(device)
+    try:
+        return _validate(cfg, world, device)
+    finally:
+        leave_world(world)
+
+
+def _validate(cfg: Config, world: World, device: torch.device) -> Metrics:
+    console = make_console(quiet=not world.is_main)
+    with agreed(world):
+        spec = load_data_spec(str(cfg.data))
+        index = load_index(spec, cfg.split, fraction=cfg.fraction, single_cls=cfg.single_cls)
+        truths = ground_truth(index)
+        console.print(f"{index.name}: {len(index)} images, {len(index.boxes)} boxes")
+        found, speed = None, None
+        if cfg.predictions is not None:
+            found = read_detections(cfg.predictions, truths)
+        else:
+            model, mapping = _model_for(cfg, index, console)
+    if found is None:
+        loader = evaluation_loader(cfg, index, world, device)
+        with Progressor(console).over(len(index), "validate") as bar:
+            shard = detect(
+                model.net.to(device), loader, index, model.config.normalize, device, autocast_dtype(device, cfg.amp),
+                mapping, bar.step,
+            )  # fmt: skip
+        shards = gather(world, shard)
+        found, speed = merge_detections([one for one, _ in shards]), shards[0][1]
     metrics = evaluate_boxes(truths, found, protocol=cfg.protocol or spec.protocol or "aitod", sizes=spec.sizes)
+    if not world.is_main:
+        return metrics
     with claim_run_dir(cfg, World(), "val") as run_dir:
         write_files(cfg, run_dir, index, truths, found, metrics, speed)
-    console.print(metrics.table())
+    console.print(metrics.table() if cfg.verbose else metric_line(metrics.figures, best=False))
     if speed is not None:
         console.print(", ".join(f"{stage} {value:.1f} ms" for stage, value in speed.per_image().items()) + " an image")
-    console.print(f"results in {run_dir}")
+    console.print(f"results in {run_dir}" + (f"; open {run_dir / 'report.html'}" if cfg.plots else ""))
     return metrics
 
 
-def run_model(cfg: Config, index: BoxIndex, progress: Progressor) -> tuple[Detections, Speed]:
-    """Run the weights file of `cfg.model` over a split; classes are matched by name.
+def _model_for(cfg: Config, index: BoxIndex, console: Console) -> tuple[SourceModel, list[int] | None]:
+    """Load the weights file of `cfg.model`, and match its classes with the data's by name.
+
+    Returns:
+        The model, and the data's class for each of its classes (None where they are the same).
 
     Raises:
         ConfigError: `model=` is missing or is not a weights file.
         DataError: Model and data have no class in common.
     """
-    if cfg.model is None or not cfg.model.endswith(".safetensors"):
+    if not is_weights(cfg.model):
         raise ConfigError(f"model={cfg.model}: a trained weights file (.safetensors) is validated; train one first")
-    device = select_device(cfg.device)
-    model = load_trained(cfg.model, model_part(cfg))
-    mapping = None
-    if not cfg.single_cls and tuple(model.names) != tuple(index.names):
-        mapping = class_mapping(model.names, index.names)
-        absent = [name for name in index.names if name not in model.names]
-        progress.console.print(
-            f"[yellow]the model's classes differ from the data's and are matched by name"
-            f"{'; it never learnt ' + ', '.join(absent) if absent else ''}[/yellow]"
-        )
-    loader = evaluation_loader(cfg, index, World(), device)
-    normalize, dtype = model.config.normalize, autocast_dtype(device, cfg.amp)
-    with progress.over(len(index), "validate") as bar:
-        return detect(model.net.to(device), loader, index, normalize, device, dtype, mapping, bar.step)
+    model = load_trained(str(cfg.model), model_part(cfg))
+    if cfg.single_cls:
+        return model, [0] * len(model.names)
+    if tuple(model.names) == tuple(index.names):
+        return model, None
+    mapping = class_mapping(model.names, index.names)
+    absent = [name for name in index.names if name not in model.names]
+    console.print(
+        f"[yellow]the model's classes differ from the data's and are matched by name"
+        f"{'; it never learnt ' + ', '.join(absent) if absent else ''}[/yellow]"
+    )
+    return model, mapping

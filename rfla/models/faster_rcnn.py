@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from rfla.assign import PriorGrid
 from rfla.models.detector import Detections, Detector, ImageSizes, Losses, Raw, Target, sizes_or_full
 from rfla.models.heads.roi import RoIHead
 from rfla.models.heads.rpn import RPNHead
@@ -60,6 +61,10 @@ class TwoStageDetector(Detector):
     def assign(self, raw: Raw, targets: Sequence[Target], image_sizes: ImageSizes) -> Tensor:
         """Which box each anchor of the RPN learns: (B, P) int64, -1 background, -2 ignored."""
         return self.rpn_head.assign(raw, targets, image_sizes)
+
+    def priors(self, raw: Raw, targets: Sequence[Target], image_sizes: ImageSizes) -> tuple[PriorGrid, Tensor]:
+        """Return the anchors of the RPN and which box each learns (B, P), for pictures."""
+        return self.rpn_head.anchors.grid(raw["objectness"]), self.assign(raw, targets, image_sizes)
 
     def loss(self, pyramid: Sequence[Tensor], raw: Raw, targets: Sequence[Target], image_sizes: ImageSizes) -> Losses:
         """`loss_rpn_cls`, `loss_rpn_bbox`, and the losses of each stage of the RoI head."""

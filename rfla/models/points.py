@@ -108,6 +108,11 @@ class PointDetector(Detector):
         return self.assigner.batch(grid, boxes, [target.get("ignore") for target in targets])
 
     @torch.no_grad()
+    def priors(self, raw: Raw, targets: list[Target], image_sizes: ImageSizes) -> tuple[PriorGrid, Tensor] | None:
+        """The points and which box each is given (B, P), for pictures; None where boxes choose as they learn."""
+        return (self._points(raw)[0], self.match(raw, targets)) if self.assigner is not None else None
+
+    @torch.no_grad()
     def decode(self, raw: Raw, image_sizes: ImageSizes) -> list[Detections]:
         """Raw predictions (distances in strides, as the head gives them) to the detections of each image."""
         with torch.autocast(raw["cls"][0].device.type, enabled=False):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rfla.assign import IGNORED
+from rfla.assign import IGNORED, PriorGrid
 from rfla.models.detector import Detections, Detector, ImageSizes, Losses, Raw, Target, sizes_or_full
 from rfla.models.heads.anchor import Anchors, best_candidates, take
 from rfla.models.heads.retina import RetinaHead
@@ -83,6 +83,10 @@ class RetinaNet(Detector):
     def assign(self, raw: Raw, targets: Sequence[Target], image_sizes: ImageSizes) -> Tensor:
         """Which box each anchor learns: (B, P) int64, -1 background, -2 ignored."""
         return self.anchors.assign(raw["cls"], targets, image_sizes)
+
+    def priors(self, raw: Raw, targets: Sequence[Target], image_sizes: ImageSizes) -> tuple[PriorGrid, Tensor]:
+        """Return the anchors and which box each learns (B, P), for pictures."""
+        return self.anchors.grid(raw["cls"]), self.assign(raw, targets, image_sizes)
 
     def loss(self, raw: Raw, targets: Sequence[Target], image_sizes: ImageSizes) -> Losses:
         """Compute `loss_cls` (focal) and `loss_bbox` (on decoded boxes), in float32 whatever autocast says."""

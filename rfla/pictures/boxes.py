@@ -1,7 +1,7 @@
 """Boxes on images, drawn so that hundreds of 6-pixel objects stay visible.
 
-Small images are enlarged by a whole factor first (nearest neighbour: a pixel stays a pixel), lines are one pixel wide and
-run round the object, not over it, and names are left out where they would cover what they name.
+Small images are enlarged by a whole factor first (nearest neighbour: a pixel stays a pixel), lines are one pixel wide
+and run round the object, not over it, and names are left out where they would cover what they name.
 """
 
 from collections.abc import Sequence
@@ -46,6 +46,7 @@ def draw_boxes(
     scores: Array | None = None,
     line_width: int | None = None,
     show_labels: bool | None = None,
+    points: tuple[Array, Array] | None = None,
 ) -> Array:
     """Return an enlarged copy of `image` with boxes, and a legend of the classes in it.
 
@@ -57,6 +58,7 @@ def draw_boxes(
         scores: (N,) scores, written beside the names.
         line_width: In px of the result; 1 by default, 2 for boxes whose median side is over 32 px.
         show_labels: Write the name at each box; by default only for few and not too small boxes.
+        points: (K, 2) px and (K,) index of the box that each belongs to; drawn as dots in the box's colour.
     """
     factor = zoom_factor(*image.shape[:2])
     canvas = enlarge(image, factor)
@@ -74,7 +76,17 @@ def draw_boxes(
         if show_labels:
             text = names[int(labels[i])] + (f" {scores[i]:.2f}" if scores is not None else "")
             _write_text(canvas, text, (x1, y1 - 3), colour)
+    if points is not None:
+        _draw_points(canvas, points[0] * factor, np.asarray(labels)[points[1]])
     return _add_legend(canvas, labels, names)
+
+
+def _draw_points(canvas: Array, points: Array, labels: Array) -> None:
+    """Draw a filled dot with a dark rim at each of the points (K, 2), in the colour of its class."""
+    for (x, y), label in zip(points, labels, strict=True):
+        centre = (round(float(x)), round(float(y)))
+        cv2.circle(canvas, centre, 4, (0, 0, 0), -1, cv2.LINE_AA)
+        cv2.circle(canvas, centre, 3, colour_of(int(label)), -1, cv2.LINE_AA)
 
 
 def _write_text(canvas: Array, text: str, origin: tuple[int, int], colour: tuple[int, int, int]) -> None:

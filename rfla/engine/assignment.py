@@ -1,0 +1,82 @@
+"""Who would be positive: what the assigner of a model does with the boxes of a data set, before any training.
+
+Shapes: G boxes of one image, P priors. Boxes are xyxy in px of the network's input.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rfla.assign import HierarchicalAssigner, PriorGrid
+from rfla.assign.explain import AssignmentReport, report
+from rfla.cfg import Config, model_part
+from rfla.data import BoxIndex, load_data_spec, load_index
+from rfla.data.images import resized_shape
+from rfla.errors import ConfigError, DataError
+from rfla.models.detector import feature_sizes
+from rfla.models.heads.anchor import Anchors
+from rfla.models.points import PointDetector
+from rfla.models.zoo import build_from_config
+
+MAX_IMAGES = 500  # spread over the split; some milliseconds for each
+STRIDE = 32  # px: inputs are padded to a multiple of it
+
+
+def assignment_report(cfg: Config) -> AssignmentReport:
+    """Assign the boxes of `cfg.data`, split `cfg.split`, as a training of `cfg.model` at `cfg.imgsz` would.
+
+    Raises:
+        DataError: no such data or split, or no box in it.
+        ConfigError: the model has no assigner.
+    """
+    spec = load_data_spec(str(cfg.data))
+    index = load_index(spec, cfg.split, for_training=True)
+    if len(index) > MAX_IMAGES:
+        index = load_index(spec, cfg.split, for_training=True, fraction=MAX_IMAGES)
+    net = build_from_config(model_part(cfg), max(1, len(index.names)))
+    reports = [_explain(net, boxes, ignore, size) for boxes, ignore, size in _inputs(index, cfg.imgsz) if len(boxes)]
+    if not reports:
+        raise DataError(f"{index.name}: no boxes in split {cfg.split}")
+    return AssignmentReport.merge(reports)
+
+
+def _inputs(index: BoxIndex, imgsz: int) -> Iterator[tuple[Tensor, Tensor, tuple[int, int]]]:
+    """Yield boxes (G, 4), ignore regions (I, 4) and (height, width) of each image as the network sees it."""
+    for row in range(len(index)):
+        here = slice(int(index.box_start[row]), int(index.box_start[row + 1]))
+        height, width = (int(side) for side in index.image_hw[row])
+        size = resized_shape(height, width, imgsz)
+        scale = torch.tensor([size[1] / width, size[0] / height] * 2)
+        boxes = torch.from_numpy(index.boxes[here]) * scale
+        ignored = torch.from_numpy(index.ignore[here] | index.crowd[here])
+        yield boxes[~ignored], boxes[ignored], size
+
+
+def _explain(net: nn.Module, boxes: Tensor, ignore: Tensor, size: tuple[int, int]) -> AssignmentReport:
+    anchors = next((part for part in net.modules() if isinstance(part, Anchors)), None)
+    if anchors is not None:
+        return _explain_anchors(anchors, boxes, ignore, size)
+    if not isinstance(net, PointDetector) or net.assigner is None:
+        raise ConfigError("this model has no assigner to report on (AutoAssign's own rule weighs all points in a box)")
+    levels = _empty_levels(net.strides, size)
+    grid = PriorGrid.points(
+        feature_sizes(levels), net.strides, net.receptive_fields, fraction=net.fraction, offset=net.offset
+    )
+    if isinstance(net.assigner, HierarchicalAssigner):
+        return net.assigner.explain(grid, boxes, ignore)
+    return report(grid, boxes, net.match({"cls": levels}, [{"boxes": boxes, "ignore": ignore}])[0], [])
+
+
+def _explain_anchors(anchors: Anchors, boxes: Tensor, ignore: Tensor, size: tuple[int, int]) -> AssignmentReport:
+    levels = _empty_levels(anchors.strides, size)
+    grid = anchors.grid(levels)
+    if isinstance(anchors.assigner, HierarchicalAssigner):
+        return anchors.assigner.explain(grid, boxes, ignore, size, anchors.allowed_border)
+    return report(grid, boxes, anchors.assign(levels, [{"boxes": boxes, "ignore": ignore}], [size])[0], [])
+
+
+def _empty_levels(strides: Sequence[int], size: tuple[int, int]) -> list[Tensor]:
+    """Feature maps of the right sizes that take no memory; only their shapes are looked at."""
+    height, width = (-(-side // STRIDE) * STRIDE for side in size)
+    return [torch.zeros(()).expand(1, 1, -(-height // stride), -(-width // stride)) for stride in strides]

@@ -1,0 +1,69 @@
+"""`rfla compare`: from run directories or detection files to `rfla.metrics.compare`."""
+
+import json
+from pathlib import Path
+
+from rfla.cfg import load_saved
+from rfla.data import load_data_spec, load_index
+from rfla.engine.validator import ground_truth
+from rfla.errors import ConfigError
+from rfla.metrics.coco_io import read_detections
+from rfla.metrics.compare import Comparison, compare
+from rfla.metrics.protocols import find_protocol
+
+
+def compare_files(
+    a: str, b: str, *, data: str | None = None, split: str | None = None, draws: int = 200, seed: int = 0
+) -> Comparison:
+    """Compare two sets of detections on the same images.
+
+    Args:
+        a: A directory of `rfla val save_json`, or a COCO detections file.
+        b: The other one.
+        data: Data set that both are judged on; left out, the one that a run directory names.
+        split: Split of it; left out, the one of the run, else val.
+        draws: Bootstrap draws.
+        seed: Of the draws.
+
+    Raises:
+        RflaError: Files that are not there or do not fit, or no data set.
+    """
+    known = [found for found in (_run_settings(a), _run_settings(b)) if found is not None]
+    if data is None and len({place for place, _ in known}) > 1:
+        raise ConfigError(
+            f"a and b were judged on different data sets ({known[0][0]}, {known[1][0]}); say which by data="
+        )
+    data = data or (known[0][0] if known else None)
+    if data is None:
+        raise ConfigError("data is missing: detection files do not say what they were made on; give data=my.yaml")
+    spec = load_data_spec(data)
+    truths = ground_truth(load_index(spec, split or (known[0][1] if known else "val")))
+    found = [read_detections(_detections_file(place), truths) for place in (a, b)]
+    protocol = find_protocol(spec.protocol or "aitod", spec.sizes)
+    return compare(truths, found[0], found[1], protocol, names=(a, b), draws=draws, seed=seed)
+
+
+def write_json(comparison: Comparison, path: str) -> None:
+    """Write everything that was found as JSON."""
+    Path(path).write_text(json.dumps(comparison.as_dict(), indent=1), encoding="utf-8")
+
+
+def _run_settings(place: str) -> tuple[str, str] | None:
+    """Data set and split of a run directory; None for a file."""
+    args = Path(place) / "args.yaml"
+    if not args.is_file():
+        return None
+    saved = load_saved(args)
+    return (saved.data, saved.split) if saved.data else None
+
+
+def _detections_file(place: str) -> Path:
+    path = Path(place)
+    if not path.is_dir():
+        return path
+    for candidate in (path / "predictions.json", path / "predictions.json.gz"):
+        if candidate.is_file():
+            return candidate
+    weights = path / "weights" / "best.safetensors"
+    model = f"model={weights} " if weights.is_file() else ""
+    raise ConfigError(f"{place}: no predictions.json there; make one by: rfla val {model}data=... save_json")

@@ -1,0 +1,150 @@
+"""Memory: how much was used, the largest batch that fits (`batch=-1`), and going on when it ran out.
+
+Shapes: B images of a batch.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from rfla.cfg import Config, with_settings
+from rfla.cfg.document import to_yaml
+from rfla.engine.loaders import training_loader
+from rfla.engine.meter import Meter
+from rfla.errors import ConfigError, RflaError
+from rfla.files import write_atomically
+
+if TYPE_CHECKING:
+    from rfla.engine.trainer import Trainer
+
+SHARE = 0.85  # of the GPU's memory that batch=-1 may fill: real batches vary in size and boxes
+LARGEST = 256
+TRIAL_BOXES = 200
+
+
+def peak_mb(device: torch.device) -> float:
+    """Return the largest memory in MB so far: of the GPU's tensors, or of this process on a CPU (0 if unknown)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def largest_batch(fits: Callable[[int], bool], limit: int = LARGEST) -> int:
+    """Return the largest batch that `fits`, by doubling and then halving the gap; 0 if not even 1 does."""
+    good, bad = 0, limit + 1
+    trial = 1
+    while trial < bad:
+        if fits(trial):
+            good = trial
+            trial = min(trial * 2, limit) if trial < limit else bad
+        else:
+            bad = trial
+    while bad - good > max(1, good // 8):  # an eighth is near enough; each trial costs seconds
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if fits(middle) else (good, middle)
+    return good
+
+
+def settle_batch(cfg: Config, net: nn.Module, device: torch.device, world_size: int) -> tuple[Config, list[str]]:
+    """Replace `batch=-1` by the largest batch that this GPU can train with.
+
+    Args:
+        cfg: Settings; returned as they are if `batch` is a number.
+        net: The network, on `device`.
+        device: A GPU.
+        world_size: Processes that share a batch.
+
+    Raises:
+        ConfigError: Not a GPU, or not even one image fits.
+    """
+    if cfg.batch != -1:
+        return cfg, []
+    if device.type != "cuda":
+        raise ConfigError("batch=-1 looks for the largest batch that fits into a GPU's memory; on a CPU give a number")
+    per_gpu = largest_batch(lambda size: _fits(cfg, net, device, size))
+    if not per_gpu:
+        raise ConfigError(f"batch=-1: not even one image of imgsz={cfg.imgsz} fits; choose a smaller imgsz or model")
+    batch = per_gpu * world_size
+    return with_settings(cfg, {"batch": batch}), [f"batch=-1: {batch} images fit into the GPU's memory"]
+
+
+def _fits(cfg: Config, net: nn.Module, device: torch.device, size: int) -> bool:
+    """Whether a training step with `size` images of the full square size stays below `SHARE` of the memory."""
+    from rfla.engine.device import autocast_dtype
+
+    dtype = autocast_dtype(device, cfg.amp)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    images, targets = trial_batch(size, round(cfg.imgsz * (1 + cfg.multi_scale)), device)
+    kept = {key: value.clone() for key, value in net.state_dict().items() if "running_" in key or "num_batches" in key}
+    try:
+        net.train()
+        with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+            losses = net(images, targets)
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer = 3 * 4 * sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
+        used = torch.cuda.max_memory_reserved(device) + optimizer
+        return bool(used < SHARE * torch.cuda.get_device_properties(device).total_memory)
+    except torch.OutOfMemoryError:
+        return False
+    finally:
+        net.zero_grad(set_to_none=True)
+        net.load_state_dict(kept, strict=False)
+        torch.cuda.empty_cache()
+
+
+def trial_batch(size: int, imgsz: int, device: torch.device) -> tuple[Tensor, list[dict[str, Tensor]]]:
+    """Return noise (B, 3, S, S) and targets with many small boxes, to measure with."""
+    side = -(-imgsz // 32) * 32
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(TRIAL_BOXES, 2, generator=generator) * (side - 16)
+    boxes = torch.cat([corners, corners + 12], dim=1).to(device)
+    labels = torch.zeros(TRIAL_BOXES, dtype=torch.int64, device=device)
+    none = torch.zeros(0, 4, device=device)
+    images = torch.rand(size, 3, side, side, generator=generator).to(device)
+    return images, [{"boxes": boxes, "labels": labels, "ignore": none} for _ in range(size)]
+
+
+def use_smaller_batches(trainer: Trainer, error: torch.OutOfMemoryError) -> None:
+    """Divide the batch and multiply `accumulate`, so that each optimiser step still sees the same images.
+
+    The run goes on with the first optimiser step that was not taken.
+
+    Raises:
+        RflaError: It is not the first epoch, several processes take part, or the batch is a single image already.
+    """
+    cfg, position = trainer.cfg, trainer.position
+    if position.epoch or trainer.world.size > 1 or cfg.batch == 1:
+        advice = "a smaller imgsz= or model" if cfg.batch == 1 else "a smaller batch= with a larger accumulate="
+        raise RflaError(f"out of memory with batch={cfg.batch} in epoch {position.epoch + 1}; use {advice}") from error
+    parts = next(factor for factor in range(2, cfg.batch + 1) if cfg.batch % factor == 0)
+    done = position.batch // cfg.accumulate * cfg.accumulate
+    smaller = with_settings(cfg, {"batch": cfg.batch // parts, "accumulate": cfg.accumulate * parts})
+    trainer.say(
+        f"[yellow]out of memory with batch={cfg.batch}: going on with batch={smaller.batch} "
+        f"accumulate={smaller.accumulate}, which is the same step[/yellow]"
+    )
+    trainer.optimizer.zero_grad(set_to_none=True)
+    error.__traceback__ = None  # its frames hold the tensors that did not fit
+    gc.collect()
+    if trainer.device.type == "cuda":
+        torch.cuda.empty_cache()
+    trainer.cfg = trainer.parts.cfg = smaller
+    loader, sampler = training_loader(smaller, trainer.parts.train_index, trainer.world, trainer.device)
+    trainer.parts.train_loader, trainer.parts.sampler = loader, sampler
+    position.batch = done * parts
+    if done == 0:
+        trainer.meter = Meter()
+    trainer.meter.recent.clear()
+    write_atomically(trainer.run_dir / "args.yaml", to_yaml(smaller))

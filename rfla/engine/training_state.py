@@ -1,0 +1,130 @@
+"""What a `Trainer` writes and takes up again: weights files for people, and the one state file that resumes a run.
+
+Every file is written beside its place and renamed over the old one. Where that fails (a full disk, a directory that has
+become read-only) the run ends with one line, and the files before are as they were.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from rfla.engine import build, checkpoint
+from rfla.engine.distributed import mean_of
+from rfla.engine.meter import Meter
+from rfla.engine.position import Position
+from rfla.errors import ExistingRunError
+from rfla.metrics import Metrics
+from rfla.models.weights import save_weights
+
+if TYPE_CHECKING:
+    from rfla.engine.trainer import Trainer
+
+
+@contextmanager
+def writing(run_dir: Path, path: Path) -> Iterator[None]:
+    """Turn a file that cannot be written into one line that says how to go on.
+
+    Raises:
+        ExistingRunError: The disk is full, or the directory may not be written any more.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = getattr(error, "errno", None)
+        # safetensors reports a full disk as its own exception, with the system's words in it
+        if number is None and "os error" not in str(error):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ExistingRunError(
+            f"cannot write {path}: {reason}; the files written before are whole; mend it, then: "
+            f"rfla train resume={run_dir}"
+        ) from error
+
+
+def write_weights(trainer: Trainer, name: str, metrics: Metrics | None) -> Path:
+    """Write `weights/<name>.safetensors`: the evaluated weights, and what rebuilds the model from them."""
+    path = trainer.run_dir / "weights" / f"{name}.safetensors"
+    figures = metrics.figures if metrics is not None else {}
+    run = {"data": str(trainer.cfg.data), "epoch": trainer.position.epoch, "seed": trainer.cfg.seed}
+    parts = trainer.parts
+    metadata = build.weights_metadata(parts.model_config, parts.names, trainer.cfg.imgsz, figures, run)
+    with writing(trainer.run_dir, path):
+        save_weights(path, trainer.evaluated_net().state_dict(), metadata)
+    trainer.hooks.checkpoint(trainer, path)
+    return path
+
+
+def write_last(trainer: Trainer, metrics: Metrics | None = None) -> None:
+    """Write `weights/last.safetensors`, and `best` too if there is none yet; the main process only."""
+    if not trainer.is_main:
+        return
+    write_weights(trainer, "last", metrics)
+    if not (trainer.run_dir / "weights" / "best.safetensors").exists():
+        write_weights(trainer, "best", metrics)
+
+
+def write_state(trainer: Trainer) -> None:
+    """Write everything that a resumed run needs, in one file. All processes call this; the main one writes."""
+    trainer.saved_at = time.perf_counter()
+    sums = mean_of(trainer.world, trainer.meter.sums)
+    if not trainer.is_main:
+        return
+    tensors = checkpoint.prefixed("model", trainer.net.state_dict())
+    tensors |= checkpoint.prefixed("optimizer", checkpoint.optimizer_tensors(trainer.optimizer))
+    tensors |= checkpoint.prefixed("random", checkpoint.random_tensors())
+    tensors |= checkpoint.prefixed("meter", sums)
+    if trainer.ema is not None:
+        tensors |= checkpoint.prefixed("ema", trainer.ema.net.state_dict())
+    document = {
+        "position": asdict(trainer.position) | {"seconds": trainer.seconds()},
+        "meter": trainer.meter.document(),
+        "random": checkpoint.random_document(),
+        "scaler": trainer.scaler.state_dict(),
+        "ema_updates": trainer.ema.updates if trainer.ema is not None else 0,
+    }
+    path = trainer.run_dir / "weights" / checkpoint.STATE_NAME
+    with writing(trainer.run_dir, path):
+        checkpoint.save_state(path, tensors, document)
+
+
+def restore(trainer: Trainer, path: Path) -> None:
+    """Go on from a state file.
+
+    Raises:
+        WeightsError: It is damaged, with none before it, or made by another model.
+    """
+    tensors, document, warning = checkpoint.load_latest_state(path)
+    if warning:
+        trainer.say(f"[yellow]{warning}[/yellow]")
+    checkpoint.restore_module(trainer.net, checkpoint.without_prefix("model", tensors), path)
+    checkpoint.restore_optimizer(trainer.optimizer, checkpoint.without_prefix("optimizer", tensors), path)
+    if trainer.ema is not None:
+        checkpoint.restore_module(trainer.ema.net, checkpoint.without_prefix("ema", tensors), path)
+    with checkpoint.complete(path):
+        if trainer.ema is not None:
+            trainer.ema.updates = document["ema_updates"]
+        if document["scaler"]:
+            trainer.scaler.load_state_dict(document["scaler"])
+        trainer.position = Position(**document["position"])
+        sums = {key: value.to(trainer.device) for key, value in checkpoint.without_prefix("meter", tensors).items()}
+        trainer.meter = Meter(sums=sums, **document["meter"])
+        checkpoint.restore_random(checkpoint.without_prefix("random", tensors), document["random"])
+    trainer.results.load(trainer.position.epoch)
+    position, cfg = trainer.position, trainer.cfg
+    if position.epoch >= cfg.epochs:
+        trainer.say(f"[yellow]this run has done its {cfg.epochs} epochs; epochs= with more would go on[/yellow]")
+    else:
+        trainer.say(f"going on from epoch {position.epoch + 1}, batch {position.batch + 1} ({path})")
+
+
+def weights_are_finite(trainer: Trainer) -> bool:
+    """Whether the network could still be saved: no weight and no running statistic is infinite or not a number."""
+    state = trainer.evaluated_net().state_dict().values()
+    return all(bool(torch.isfinite(tensor).all()) for tensor in state if tensor.is_floating_point())
