@@ -70,9 +70,15 @@ def compare(tokens: Tokens = None) -> None:
 
     options, _ = load_options(tokens or [], CompareOptions)
     required(options, "compare", a="runs/val", b="runs/val2")
-    from rfla.metrics.compare import compare
+    from rfla.engine.comparison import compare_files, write_json
+    from rfla.engine.console import make_console
 
-    print(compare(options).table())
+    result = compare_files(
+        options.a or "", options.b or "", data=options.data, split=options.split, draws=options.draws, seed=options.seed
+    )
+    make_console().print(result.table())
+    if options.out:
+        write_json(result, options.out)
 
 
 @app.command(**_AS_TYPED)
@@ -90,13 +96,14 @@ def convert(tokens: Tokens = None) -> int:
 @app.command("import", **_AS_TYPED)
 def import_weights(tokens: Tokens = None) -> None:
     """Turn official MMDetection weights into a file of rfla."""
-    from rfla.cfg.verbs import ImportOptions, load_options, required
+    from rfla.cfg.verbs import ImportOptions, load_options, refuse_existing, required
 
     options, _ = load_options(tokens or [], ImportOptions)
     required(options, "import", weights="official.pth", model="faster_rcnn", out="x.safetensors")
     from rfla.models.mmdet import import_checkpoint
 
-    print(import_checkpoint(options.weights, options.model, options.out, names=options.names or None))
+    refuse_existing(options.out or "", options.overwrite)
+    print(import_checkpoint(options.weights or "", options.model or "", options.out or "", options.names or None))
 
 
 @app.command(**_AS_TYPED)
@@ -104,11 +111,20 @@ def inspect(tokens: Tokens = None) -> int:
     """Check a data set before training on it."""
     from rfla.cfg.verbs import InspectOptions, load_options, required
 
-    options, _ = load_options(tokens or [], InspectOptions)
+    options, given = load_options(tokens or [], InspectOptions)
     required(options, "inspect", data="my.yaml")
     from rfla.data.check import inspect
 
-    return 0 if inspect(options).safe else 1
+    report = inspect(options)
+    if options.model:
+        from rfla.cfg import load_config
+        from rfla.engine.assignment import assignment_report
+
+        changes = {key: value for key, value in given.items() if key.startswith("assigner.")}
+        own = {"model": options.model, "data": options.data, "imgsz": options.imgsz, "split": options.split or "train"}
+        print(f"\nassignment by model={options.model} at imgsz={options.imgsz}, split {own['split']}")
+        print(assignment_report(load_config(own | changes)).text())
+    return report.exit_code
 
 
 @app.command(**_AS_TYPED)
@@ -120,7 +136,7 @@ def info(tokens: Tokens = None) -> None:
     required(options, "info", model="fcos_p2")
     from rfla.models.cost import cost
 
-    print(cost(options.model, options.imgsz, options.classes).table())
+    print(cost(options.model or "", options.imgsz, options.classes, options.device).table())
 
 
 @app.command(**_AS_TYPED)

@@ -39,7 +39,8 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "compare": (
         "put two runs or prediction files side by side",
-        "Shows the difference of each figure with a bootstrap interval over images.",
+        "Shows the difference of each figure with a bootstrap interval over images, and which images changed. A run\n"
+        "directory is one that 'rfla val save_json' wrote.",
         ("rfla compare a=runs/val b=runs/val2", "rfla compare a=one.json b=two.json data=my.yaml"),
     ),
     "convert": (

@@ -1,6 +1,7 @@
 """What can be set of the verbs that do not run a model over a data set: each has a few keys of its own."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import Field
@@ -15,11 +16,11 @@ from rfla.errors import ConfigError
 class CompareOptions(Section):
     """Two runs, results or prediction files side by side."""
 
-    a: str | None = Field(None, description="first run directory, results.json or predictions.json")
+    a: str | None = Field(None, description="first detections: a directory of 'rfla val save_json', or a COCO file")
     b: str | None = Field(None, description="second one")
     data: str | None = Field(None, description="data set that predictions are judged on; left out: the one of the runs")
-    split: str = Field("val", min_length=1, description="split of the data set")
-    samples: int = Field(1000, ge=10, le=100_000, description="bootstrap draws behind the intervals")
+    split: str | None = Field(None, min_length=1, description="split of the data set; left out: the one of the runs")
+    draws: int = Field(200, ge=10, le=100_000, description="bootstrap draws of images behind the intervals")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the bootstrap")
     out: str | None = Field(None, description="also write the comparison into this JSON file")
     debug: bool = Field(False, description="show the full traceback of an error instead of one line")
@@ -32,7 +33,6 @@ class ImportOptions(Section):
     model: str | None = Field(None, description="zoo name or model YAML that the checkpoint is for")
     names: Names = Field((), description="class names, where the checkpoint does not name them")
     out: str | None = Field(None, description="file to write (.safetensors)")
-    imgsz: int = Field(800, ge=32, le=16384, description="long side in px that the model was trained at")
     overwrite: bool = Field(False, description="replace the file if it exists")
     debug: bool = Field(False, description="show the full traceback of an error instead of one line")
 
@@ -126,6 +126,16 @@ def as_texts(given: Mapping[str, Any]) -> dict[str, str]:
     }
     texts.pop("debug", None)
     return texts
+
+
+def refuse_existing(path: str, overwrite: bool) -> None:
+    """Refuse to write over a file that the person may want.
+
+    Raises:
+        ConfigError: the file exists and `overwrite` was not given.
+    """
+    if Path(path).exists() and not overwrite:
+        raise ConfigError(f"{path} exists already; give another one by out=, or overwrite=true")
 
 
 def required(options: Section, verb: str, **needs: str) -> None:

@@ -2,11 +2,12 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rfla.cfg.verbs import InspectOptions
 from rfla.data.check_images import Look, alike, identical, look_at, parent_of
 from rfla.data.check_report import DataReport, Finding, Severity
 from rfla.data.index import BoxIndex, load_index
@@ -16,18 +17,6 @@ from rfla.errors import DataError
 
 # Entries of `BoxIndex.counts` that make a data set unfit as it is; the others are repaired while training.
 _UNFIT = (REFUSED, "images without a file left out")
-
-
-class InspectOptions(Protocol):
-    """The settings of the verb, as `rfla.cfg.verbs.InspectOptions` has them."""
-
-    data: str | None
-    split: str | None
-    fix: bool
-    project: str
-    name: str
-    out: str | None
-    workers: int
 
 
 def inspect(options: InspectOptions) -> DataReport:

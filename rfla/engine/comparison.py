@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from rfla.cfg import load_saved
+from rfla.cfg import Config, load_config, load_saved
 from rfla.data import load_data_spec, load_index
 from rfla.engine.validator import ground_truth
 from rfla.errors import ConfigError
@@ -48,13 +48,10 @@ def write_json(comparison: Comparison, path: str) -> None:
     Path(path).write_text(json.dumps(comparison.as_dict(), indent=1), encoding="utf-8")
 
 
-def _run_settings(place: str) -> tuple[str, str] | None:
-    """Data set and split of a run directory; None for a file."""
+def _run_settings(place: str) -> Config | None:
+    """Settings of a run directory; None for a file."""
     args = Path(place) / "args.yaml"
-    if not args.is_file():
-        return None
-    saved = load_saved(args)
-    return (saved.data, saved.split) if saved.data else None
+    return load_saved(args) if args.is_file() else None
 
 
 def _detections_file(place: str) -> Path:
