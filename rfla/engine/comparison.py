@@ -28,16 +28,16 @@ def compare_files(
     Raises:
         RflaError: Files that are not there or do not fit, or no data set.
     """
-    known = [found for found in (_run_settings(a), _run_settings(b)) if found is not None]
-    if data is None and len({place for place, _ in known}) > 1:
-        raise ConfigError(
-            f"a and b were judged on different data sets ({known[0][0]}, {known[1][0]}); say which by data="
-        )
-    data = data or (known[0][0] if known else None)
+    runs = [run for run in (_run_settings(a), _run_settings(b)) if run is not None]
+    if data is None and len({run.data for run in runs}) > 1:
+        raise ConfigError(f"a and b were judged on different data ({runs[0].data}, {runs[1].data}); say which by data=")
+    data = data or (runs[0].data if runs else None)
     if data is None:
         raise ConfigError("data is missing: detection files do not say what they were made on; give data=my.yaml")
     spec = load_data_spec(data)
-    truths = ground_truth(load_index(spec, split or (known[0][1] if known else "val")))
+    settings = runs[0] if runs else load_config({})
+    index = load_index(spec, split or settings.split, fraction=settings.fraction, single_cls=settings.single_cls)
+    truths = ground_truth(index)
     found = [read_detections(_detections_file(place), truths) for place in (a, b)]
     protocol = find_protocol(spec.protocol or "aitod", spec.sizes)
     return compare(truths, found[0], found[1], protocol, names=(a, b), draws=draws, seed=seed)
