@@ -74,9 +74,9 @@ class DiskCache:
         parent.mkdir(parents=True, exist_ok=True)
         needed = int(image_hw.astype(np.int64).prod(axis=1).sum() * 3)
         _refuse_too_large(f"disk ({parent})", needed, shutil.disk_usage(parent).free, "cache=false")
-        self.folder = Path(tempfile.mkdtemp(dir=parent))
-        owner = os.getpid()
-        self._finalizer = weakref.finalize(self, _remove, self.folder, owner)
+        _remove_leftovers(parent)
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
+        self._finalizer = weakref.finalize(self, _remove, self.folder, os.getpid())
 
     def get(self, row: int) -> Image | None:
         """The image of a row, or None."""
@@ -99,6 +99,14 @@ class DiskCache:
 def _remove(folder: Path, owner: int) -> None:
     if os.getpid() == owner:  # a worker that ends must not remove what the others use
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_leftovers(parent: Path) -> None:
+    """Caches of processes of this machine that were killed."""
+    for folder in parent.iterdir():
+        owner = folder.name.partition("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists() and Path("/proc/self").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _free_memory() -> int:

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from rfla.data.dataset import DetectionDataset, Sample
+from rfla.errors import DataError
 
 log = logging.getLogger("rfla.data")
 
@@ -130,13 +131,20 @@ class Loader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self.loader:
+        for batch in self._batches():
             for row, reason in batch.skipped:
                 if row not in self.skipped:
                     self.skipped[row] = reason
                     log.warning("image skipped (%d so far): %s", len(self.skipped), reason)
             if len(batch):
                 yield batch
+
+    def _batches(self) -> Iterator[Batch]:
+        try:
+            yield from self.loader
+        except DataError as error:  # from a worker it comes with the worker's traceback in its text
+            last = str(error).strip().splitlines()[-1]
+            raise DataError(last.removeprefix("rfla.errors.DataError: ")) from None
 
 
 def build_loader(

@@ -134,6 +134,9 @@ def test_a_set_without_any_readable_image_ends_with_one_line(coco):
     dataset = DetectionDataset(load_index(load_data_spec(root), "train"), 64, Augmentation())
     with pytest.raises(DataError, match=r"cannot be read; the first: .*empty file"):
         dataset[0, 0]
+    with pytest.raises(DataError) as caught:  # the same from a worker, without its traceback
+        list(build_loader(dataset, 2, 1, TrainSampler(2, 2)))
+    assert "\n" not in str(caught.value) and "cannot be read; the first" in str(caught.value)
 
 
 def test_annotations_of_another_size_than_the_image(coco):
@@ -169,6 +172,17 @@ def test_a_cache_gives_the_same_batches(
         Path(path).unlink()  # from now on everything comes from the cache that the workers filled
     for one, two in zip(first, batches(cached, 0), strict=True):
         assert_same(one, two)
+
+
+def test_a_disk_cache_is_removed_at_the_end_and_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    killed = tmp_path / "rfla/decoded/999999999-left"
+    killed.mkdir(parents=True)
+    cache = DiskCache(np.full((1, 2), 8, np.int32))
+    assert cache.folder.is_dir() and not killed.exists()
+    folder = cache.folder
+    del cache
+    assert not folder.exists()
 
 
 def test_a_cache_that_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
