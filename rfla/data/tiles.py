@@ -25,6 +25,7 @@ Window = tuple[int, int, int, int]
 
 TIFF = frozenset({".tif", ".tiff"})
 _BOMB = "decompression bomb"  # what Pillow calls a picture of 179 Mpx and more
+CACHE = 128  # MB of decoded blocks that GDAL keeps; its default of 5 % of the memory would hold whole scenes
 BY_WINDOWS = 100_000_000  # px: scenes of any format from this size on are read by windows where rasterio is there
 
 
@@ -197,14 +198,15 @@ def open_scene(path: Path) -> Iterator[Scene]:
     if whole is not None:
         yield whole
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "not georeferenced": nobody asked
-        try:
-            dataset = rasterio.open(path)
-        except Exception as error:  # rasterio wraps GDAL's many errors
-            raise DataError(f"{path}: not a readable image ({str(error)[:120]})") from None
-    with dataset:
-        yield RasterScene(path, dataset)
+    with rasterio.Env(GDAL_CACHEMAX=CACHE):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "not georeferenced": nobody asked
+            try:
+                dataset = rasterio.open(path)
+            except Exception as error:  # rasterio wraps GDAL's many errors
+                raise DataError(f"{path}: not a readable image ({str(error)[:120]})") from None
+        with dataset:
+            yield RasterScene(path, dataset)
 
 
 def _whole(path: Path) -> WholeScene:

@@ -1,5 +1,7 @@
 """Tiles: where windows lie, what becomes of boxes at their borders, and that rasters are read by windows."""
 
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -179,3 +181,41 @@ def test_huge_png_goes_by_windows(tmp_path, noise, monkeypatch):
     monkeypatch.setattr("rfla.data.tiles.read_image", lambda path: pytest.fail("the whole scene was read"))
     with open_scene(tmp_path / "a.png") as scene:
         assert np.array_equal(scene.read((10, 20, 50, 40)), noise[20:40, 10:50])
+
+
+SCRIPT = """
+import resource, sys, warnings
+import numpy as np
+from rfla.data.convert import convert
+
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+convert("csv", sys.argv[1], sys.argv[2], tile=800, overlap=200, workers=1)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_a_large_geotiff_is_never_in_memory(tmp_path):
+    """A scene of 10,000 x 10,000 px is 286 MiB of pixels; cutting it must cost far less."""
+    rasterio = pytest.importorskip("rasterio", reason="the extra [geo] is not installed")
+    side, block = 10_000, np.arange(512, dtype=np.uint8)[None, None].repeat(512, axis=1).repeat(3, axis=0)
+    source = tmp_path / "src"
+    source.mkdir()
+    options = {
+        "dtype": "uint8",
+        "tiled": True,
+        "blockxsize": 512,
+        "blockysize": 512,
+        "compress": "deflate",
+        "zlevel": 1,
+    }
+    with rasterio.open(source / "scene.tif", "w", "GTiff", side, side, 3, **options) as out:
+        for y in range(0, side, 512):
+            for x in range(0, side, 512):
+                height, width = min(512, side - y), min(512, side - x)
+                out.write(block[:, :height, :width], window=((y, y + height), (x, x + width)))
+    (source / "train.csv").write_text("image,xmin,ymin,xmax,ymax,label\nscene.tif,9000,9000,9010,9010,car\n")
+    command = [sys.executable, "-c", SCRIPT, str(source), str(tmp_path / "out")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    print(f"{float(ran.stdout.split()[-1]):.0f} MiB more")
+    assert float(ran.stdout.split()[-1]) < 150
