@@ -1,0 +1,89 @@
+"""`rfla compare` and the assigner's part of `rfla inspect`, on a data set of three images."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rfla.cfg import load_config
+from rfla.cfg.document import to_yaml
+from rfla.cli import main
+from rfla.engine.assignment import assignment_report
+from rfla.engine.comparison import compare_files
+from rfla.errors import ConfigError
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Three images of 64 x 64 px, the first two with two 8 px boxes each."""
+    from PIL import Image
+
+    (tmp_path / "images" / "train").mkdir(parents=True)
+    (tmp_path / "annotations").mkdir()
+    images, boxes = [], []
+    for i in range(3):
+        Image.fromarray(np.full((64, 64, 3), 90 + i, np.uint8)).save(tmp_path / "images" / "train" / f"{i}.png")
+        images.append({"id": i + 1, "file_name": f"{i}.png", "height": 64, "width": 64})
+        for x in (8, 40) if i < 2 else ():
+            box = {"id": len(boxes) + 1, "image_id": i + 1, "category_id": 1, "bbox": [x, 8, 8, 8], "area": 64}
+            boxes.append(box | {"iscrowd": 0})
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "thing"}]}
+    (tmp_path / "annotations" / "train.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def detections(path: Path, found: list[tuple[int, int]]) -> str:
+    """A COCO file of perfect boxes at (image id, x)."""
+    rows = [{"image_id": i, "category_id": 1, "bbox": [x, 8, 8, 8], "score": 0.9} for i, x in found]
+    path.write_text(json.dumps(rows))
+    return str(path)
+
+
+def test_compare_two_files_and_two_runs(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    all_four = [(1, 8), (1, 40), (2, 8), (2, 40)]
+    a = detections(tmp_path / "a.json", all_four[:2])
+    b = detections(tmp_path / "b.json", all_four)
+    result = compare_files(a, b, data=str(data), split="train", draws=10)
+    ap = next(figure for figure in result.figures if figure.name == "ap")
+    assert ap.b == pytest.approx(1.0)
+    assert ap.delta == ap.b - ap.a > 0.4
+    assert [change.image for change in result.changed] == [2]
+    with pytest.raises(ConfigError, match="data is missing"):
+        compare_files(a, b)
+    for name, found in (("one", all_four[:2]), ("two", all_four)):  # run directories know their data and split
+        run = tmp_path / "runs" / name
+        run.mkdir(parents=True)
+        (run / "args.yaml").write_text(to_yaml(load_config({"data": str(data), "split": "train"})))
+        detections(run / "predictions.json", found)
+    out = tmp_path / "out.json"
+    runs = [f"{side}={tmp_path}/runs/{name}" for side, name in (("a", "one"), ("b", "two"))]
+    assert main(["compare", *runs, "draws=10", f"out={out}"]) == 0
+    assert "b - a" in capsys.readouterr().out
+    assert json.loads(out.read_text())["changed"][0]["image"] == 2
+    (tmp_path / "runs" / "two" / "predictions.json").unlink()
+    assert main(["compare", *runs]) == 2
+    assert "no predictions.json there; make one by: rfla val" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("model", "assigner"), [("fcos_p2", "rfla"), ("fcos_p2", "baseline"), ("faster_rcnn", "rfla")])
+def test_assignment_of_a_data_set(data: Path, model: str, assigner: str) -> None:
+    """Four boxes on two images; stage one and two of RFLA give each box at least its k best of stage one."""
+    small = {"backbone": "resnet18", "neck.width": 16, "head.width": 16, "imgsz": 64, "split": "train"}
+    report = assignment_report(load_config({"model": model, "assigner": assigner, "data": str(data)} | small))
+    assert (report.images, len(report.positives)) == (2, 4)
+    assert report.sizes == pytest.approx([8.0] * 4)
+    if assigner == "rfla":
+        assert report.without_positive == ()
+        assert min(report.positives) >= 2
+
+
+def test_inspect_with_a_model(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = main(["inspect", f"data={data}", "model=fcos_p2", "imgsz=64", "assigner.topk=[1,1]", "workers=1"])
+    out = capsys.readouterr().out
+    assert code in (0, 1)
+    assert "assignment by model=fcos_p2 at imgsz=64, split train" in out
+    assert "4 boxes" in out
