@@ -34,6 +34,8 @@ def settle(cfg: Config, device: torch.device) -> tuple[Config, list[str]]:
     Returns:
         The settings, and a line for the person about each choice that was made for them.
     """
+    if cfg.resume:  # everything was settled when the run began
+        return cfg, []
     changes: dict[str, Any] = {}
     notes = []
     if cfg.data == "demo" and device.type == "cpu":

@@ -1,8 +1,10 @@
-"""A tiny data set, and the settings of a model so small that a whole run takes seconds."""
+"""A tiny data set, and the settings of a model so small that a whole run takes a second."""
 
+import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 from rfla.cfg import Config, load_config
+from rfla.models import zoo
 
 TINY: dict[str, Any] = {
     "model": "fcos_p2",
@@ -27,6 +30,22 @@ TINY: dict[str, Any] = {
     "plots": False,
     "lr0": 0.01,
 }
+
+
+@pytest.fixture(scope="session")
+def micro() -> ModuleType:
+    """`micro.py` beside this file (the test directories are no packages)."""
+    spec = importlib.util.spec_from_file_location("micro", Path(__file__).with_name("micro.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def _small_network(micro: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FCOS has the micro backbone in all tests of this directory."""
+    monkeypatch.setitem(zoo.DETECTORS, "fcos", micro.build_micro)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,94 @@
+"""Parameter groups against those that mmcv built for the authors' models, and by hand."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from rfla.engine.ema import EMA
+from rfla.engine.optimizer import build_optimizer, parameter_groups
+
+
+class Official(nn.Module):
+    """Modules with the official names and kinds, one scalar each: enough for a rule that looks at names and kinds."""
+
+    def __init__(self, keys: dict[str, str]) -> None:
+        super().__init__()
+        for key, kind in keys.items():
+            parent: nn.Module = self
+            *path, leaf = key.split(".")
+            for depth, name in enumerate(path):
+                if not hasattr(parent, name):
+                    last = depth == len(path) - 1
+                    parent.add_module(name, nn.GroupNorm(1, 1) if last and kind == "norm" else nn.Module())
+                parent = getattr(parent, name)
+            setattr(parent, leaf, nn.Parameter(torch.zeros(1)))
+
+
+def kind_of(key: str) -> str:
+    return "norm" if re.search(r"(^|\.)(bn\d|gn|bn|downsample\.1)\.", key) else "other"
+
+
+@pytest.mark.parametrize("model", ["fcos_p3_rfla", "fcos_p2_rfla", "retinanet_rfla", "autoassign_rfla"])
+def test_groups_of_the_authors_models(model: str, parity: Callable) -> None:
+    manifest, _ = parity("optim")
+    case = next(case for case in manifest["cases"] if case["model"] == model)
+    listed = {
+        key: tuple(float(n) for n in setting.strip("()").split(","))[:2]
+        for setting, entry in case["param_settings"].items()
+        if isinstance(entry["keys"], list)
+        for key in entry["keys"]
+    }
+    others = ["backbone.conv1.weight", "backbone.layer2.0.bn1.bias", "neck.lateral_convs.0.conv.weight"]
+    net = Official({key: kind_of(key) for key in [*listed, *others]})
+    rules = case["optimizer"].get("paramwise_cfg", {})
+    groups = parameter_groups(
+        net,
+        lr=0.005,
+        weight_decay=1e-4,
+        bias_lr_mult=rules.get("bias_lr_mult", 1.0),
+        bias_decay=rules.get("bias_decay_mult", 1.0),
+        norm_decay=rules.get("norm_decay_mult", 1.0),
+    )
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    ours = {names[id(p)]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    for key, expected in listed.items():
+        assert ours[key] == pytest.approx(expected), key
+    usual = (0.005, 0.0 if model == "autoassign_rfla" else 1e-4)
+    assert ours["backbone.conv1.weight"] == pytest.approx((0.005, 1e-4))
+    # mmcv counts the biases of norm layers as theirs, not as biases. (The recorded backbone's norms do not learn.)
+    assert ours["backbone.layer2.0.bn1.bias"] == pytest.approx(usual)
+
+
+def test_frozen_parameters_are_left_out_and_the_backbone_has_its_own_rate() -> None:
+    net = nn.ModuleDict({"backbone": nn.Linear(2, 2), "backbones": nn.Linear(2, 2)})
+    net["backbones"].weight.requires_grad_(False)
+    groups = parameter_groups(net, lr=1.0, weight_decay=0.1, bias_lr_mult=2.0, bias_decay=0.5, backbone_lr_mult=0.1)
+    assert [(len(g["params"]), g["base_lr"], g["weight_decay"]) for g in groups] == [
+        (1, pytest.approx(0.1), 0.1),
+        (1, pytest.approx(0.2), 0.05),
+        (1, 2.0, 0.05),  # "backbones" is not the backbone
+    ]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_optimiser_by_name(name: str) -> None:
+    net = nn.Linear(2, 2)
+    optimizer = build_optimizer(name, parameter_groups(net, 0.1, 0.0), 0.1, 0.8, fused=False)  # type: ignore[arg-type]
+    assert type(optimizer).__name__.lower() == name
+    group = optimizer.param_groups[0]
+    assert group.get("momentum", group.get("betas", (None,))[0]) == 0.8
+
+
+def test_average_follows_by_hand() -> None:
+    """After u updates the weight of the new is 1 - decay (1 - exp(-u / ramp)): first 1 - 0.9 * 0.6321 = 0.4311."""
+    net = nn.BatchNorm1d(1)
+    ema = EMA(net, decay=0.9, ramp=1.0)
+    nn.init.constant_(net.weight, 2.0)
+    net.num_batches_tracked.fill_(5)
+    ema.update(net)
+    assert float(ema.net.weight) == pytest.approx(1.4311, abs=1e-4)
+    assert int(ema.net.num_batches_tracked) == 5  # type: ignore[arg-type]
+    assert not ema.net.weight.requires_grad
