@@ -1,8 +1,10 @@
 """How near a box is to a prior: the Receptive Field Distance (RFD) of RFLA and its drop-in rivals.
 
 Shapes: G boxes of one image, P priors. Boxes are xyxy in px; each is a Gaussian N(centre, diag(w^2/4, h^2/4)).
-Every function scores "larger is nearer" and is written from the terms of the two axes, in the float32 order of
-operations of the authors' code, so that a full (G, P) matrix and a small window of it come out bit for bit the same.
+
+"Larger is nearer" throughout. Every score is a few terms of each axis alone, combined: the terms are computed once for
+a row and once for a column, only the combination for every pair. The float32 order of operations is that of the authors'
+code, so a full (G, P) matrix and a small window of it come out bit for bit the same.
 """
 
 import math
@@ -42,7 +44,7 @@ class Axis:
         return self.prior_high - self.prior_low + EPS
 
 
-Score = Callable[[Axis, Axis], Tensor]
+Terms = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Distance:
 
     Attributes:
         name: What a configuration calls it.
-        score: x axis, y axis -> score; larger is nearer.
+        terms: What an axis contributes.
+        combine: Terms of the x axis, terms of the y axis -> score; must make a new tensor.
         formula: For people, with w1, h1 of the box and w2, h2 of the prior.
         value_range: Smallest and largest score.
         reference: Where it comes from.
@@ -60,83 +63,61 @@ class Distance:
     """
 
     name: str
-    score: Score
+    terms: Callable[[Axis], Terms]
+    combine: Callable[[Terms, Terms], Tensor]
     formula: str
     value_range: tuple[float, float]
     reference: str
     reach: Callable[[float, float], float] | None = None
 
 
-def _kl(x: Axis, y: Axis) -> Tensor:
-    """KL divergence of the prior's Gaussian from the box's, RFLA eq. 6, in the authors' order of float operations."""
-    gt_w2, gt_h2 = x.gt_side**2, y.gt_side**2
-    prior_w2, prior_h2 = x.prior_side**2, y.prior_side**2
-    kl = prior_w2 / gt_w2 + prior_h2 / gt_h2
-    kl += 4 * x.offset**2 / gt_w2
-    kl += 4 * y.offset**2 / gt_h2
-    kl += torch.log(gt_w2 / prior_w2)
-    kl += torch.log(gt_h2 / prior_h2)
+def _kl_terms(axis: Axis) -> Terms:
+    gt, prior = axis.gt_side**2, axis.prior_side**2
+    return prior / gt, 4 * axis.offset**2 / gt, torch.log(gt / prior)
+
+
+def _kl(x: Terms, y: Terms) -> Tensor:
+    """KL divergence of the prior's Gaussian from the box's, RFLA section 3.2, in the authors' order of additions."""
+    kl = x[0] + y[0]
+    kl += x[1]
+    kl += y[1]
+    kl += x[2]
+    kl += y[2]
     kl -= 2
     return kl.div_(2)
 
 
-def _reverse_kl(x: Axis, y: Axis) -> Tensor:
-    swapped = [Axis(a.prior_low, a.prior_high, a.gt_low, a.gt_high) for a in (x, y)]
-    return _kl(swapped[0], swapped[1])
+def _both_kl_terms(axis: Axis) -> Terms:
+    swapped = Axis(axis.prior_low, axis.prior_high, axis.gt_low, axis.gt_high)
+    return _kl_terms(axis) + _kl_terms(swapped)
 
 
-def _squared_offset(x: Axis, y: Axis) -> Tensor:
-    return x.offset**2 + y.offset**2
+def _squares(axis: Axis) -> Terms:
+    return axis.offset**2, (axis.gt_side - axis.prior_side) ** 2
 
 
-def _wasserstein(x: Axis, y: Axis) -> Tensor:
+def _wasserstein(x: Terms, y: Terms) -> Tensor:
     """Squared 2-Wasserstein distance between the Gaussians, px^2, plus 1e-6."""
-    squared = _squared_offset(x, y)
+    squared = x[0] + y[0]
     squared += EPS
-    sides = (x.gt_side - x.prior_side) ** 2 + (y.gt_side - y.prior_side) ** 2
-    return squared.add_(sides.div_(4))
+    return squared.add_((x[1] + y[1]).div_(4))
 
 
-def _kld(x: Axis, y: Axis) -> Tensor:
-    return _kl(x, y).add_(1).reciprocal_()
-
-
-def _kld_10(x: Axis, y: Axis) -> Tensor:
-    return _kl(x, y).add_(10).reciprocal_()
-
-
-def _exp_kld(x: Axis, y: Axis) -> Tensor:
-    return _kl(x, y).neg_().div_(10).exp_()
-
-
-def _wd(x: Axis, y: Axis) -> Tensor:
-    return _wasserstein(x, y).add_(1).reciprocal_()
-
-
-def _symmetric_kld(x: Axis, y: Axis) -> Tensor:
-    return _kl(x, y).add_(_reverse_kl(x, y)).div_(2).add_(1).reciprocal_()
-
-
-def _gcd(x: Axis, y: Axis) -> Tensor:
-    terms = [_gcd_axis(axis) for axis in (x, y)]
-    return (terms[0] + terms[1]).div_(2).sqrt_().neg_().exp_()
-
-
-def _gcd_axis(axis: Axis) -> Tensor:
-    difference = axis.gt_side - axis.prior_side
-    spread = axis.offset**2 + difference**2 / 4
-    return spread / axis.gt_side**2 + spread / axis.prior_side**2
+def _gcd_terms(axis: Axis) -> Terms:
+    spread = axis.offset**2 + (axis.gt_side - axis.prior_side) ** 2 / 4
+    return (spread / axis.gt_side**2 + spread / axis.prior_side**2,)
 
 
 def nwd(constant: float = 12.8) -> Distance:
     """Normalised Wasserstein distance; `constant` (px) is the mean object size of the data, 12.8 for AI-TOD."""
     return Distance(
         "nwd",
+        _squares,
         lambda x, y: _wasserstein(x, y).sqrt_().div_(constant).neg_().exp_(),
         f"exp(-sqrt(dx^2 + dy^2 + ((w1-w2)^2 + (h1-h2)^2)/4) / {constant:g})",
         (0.0, 1.0),
         "Wang et al., arXiv 2110.13389; Xu et al., ISPRS 2022",
-        reach=lambda score, side: -math.log(score) * constant,
+        lambda score, side: -math.log(score) * constant,
     )
 
 
@@ -144,62 +125,66 @@ def dotd(constant: float = 12.8) -> Distance:
     """Dot distance: centres alone; `constant` (px) is the mean object size of the data, 12.8 for AI-TOD."""
     return Distance(
         "dotd",
-        lambda x, y: _squared_offset(x, y).sqrt_().div_(constant).neg_().exp_(),
+        lambda axis: (axis.offset**2,),
+        lambda x, y: (x[0] + y[0]).sqrt_().div_(constant).neg_().exp_(),
         f"exp(-sqrt(dx^2 + dy^2) / {constant:g})",
         (0.0, 1.0),
         "Xu et al., CVPR Workshops 2021",
-        reach=lambda score, side: -math.log(score) * constant,
+        lambda score, side: -math.log(score) * constant,
     )
 
 
 def simd(width_weight: float = 6.13, height_weight: float = 4.59) -> Distance:
     """Similarity distance; the weights are means over the data, here those published for VisDrone."""
 
-    def score(x: Axis, y: Axis) -> Tensor:
-        x_sum, y_sum = (x.gt_side + x.prior_side) / width_weight, (y.gt_side + y.prior_side) / height_weight
-        location = ((x.offset / x_sum) ** 2 + (y.offset / y_sum) ** 2).sqrt_()
-        shape = (((x.gt_side - x.prior_side) / x_sum) ** 2 + ((y.gt_side - y.prior_side) / y_sum) ** 2).sqrt_()
+    def terms(axis: Axis) -> Terms:
+        total = axis.gt_side + axis.prior_side
+        return (axis.offset / total) ** 2, ((axis.gt_side - axis.prior_side) / total) ** 2
+
+    def combine(x: Terms, y: Terms) -> Tensor:
+        location, shape = (
+            (width_weight**2 * along_x + height_weight**2 * along_y).sqrt_()
+            for along_x, along_y in zip(x, y, strict=True)
+        )
         return location.add_(shape).neg_().exp_()
 
-    def reach(value: float, side: float) -> float:
-        ratio = -math.log(value) / min(width_weight, height_weight)
+    def reach(score: float, side: float) -> float:
+        ratio = -math.log(score) / min(width_weight, height_weight)
         return math.inf if ratio >= 1 else ratio * 2 * side / (1 - ratio)
 
     formula = "exp(-(hypot(m dx/(w1+w2), n dy/(h1+h2)) + hypot(m (w1-w2)/(w1+w2), n (h1-h2)/(h1+h2))))"
     formula += f", m = {width_weight:g}, n = {height_weight:g}"
-    return Distance("simd", score, formula, (0.0, 1.0), "Shi et al., IROS 2024", reach=reach)
+    return Distance("simd", terms, combine, formula, (0.0, 1.0), "Shi et al., IROS 2024", reach)
 
 
-def _overlap(x: Axis, y: Axis) -> tuple[Tensor, Tensor]:
+def _overlap_terms(axis: Axis) -> Terms:
+    """Length in common, length of the box, of the prior, and of the smallest interval that covers both."""
+    common = torch.minimum(axis.gt_high, axis.prior_high) - torch.maximum(axis.gt_low, axis.prior_low)
+    hull = torch.maximum(axis.gt_high, axis.prior_high) - torch.minimum(axis.gt_low, axis.prior_low)
+    return common.clamp_(min=0), axis.gt_high - axis.gt_low, axis.prior_high - axis.prior_low, hull.clamp_(min=0)
+
+
+def _overlap(x: Terms, y: Terms) -> tuple[Tensor, Tensor]:
     """Intersection and union areas, px^2; the union is at least 1e-6."""
-    width = torch.minimum(x.gt_high, x.prior_high).sub_(torch.maximum(x.gt_low, x.prior_low)).clamp_(min=0)
-    height = torch.minimum(y.gt_high, y.prior_high).sub_(torch.maximum(y.gt_low, y.prior_low)).clamp_(min=0)
-    gt_area = (x.gt_high - x.gt_low) * (y.gt_high - y.gt_low)
-    prior_area = (x.prior_high - x.prior_low) * (y.prior_high - y.prior_low)
-    overlap = width * height
-    union = gt_area + prior_area
+    overlap = x[0] * y[0]
+    union = x[1] * y[1] + x[2] * y[2]
     return overlap, union.sub_(overlap).add_(EPS).clamp_(min=EPS)
 
 
-def _iou(x: Axis, y: Axis) -> Tensor:
+def _iou(x: Terms, y: Terms) -> Tensor:
     overlap, union = _overlap(x, y)
     return overlap.div_(union)
 
 
-def _hull(axis: Axis) -> Tensor:
-    """Side of the smallest interval that covers both."""
-    return torch.maximum(axis.gt_high, axis.prior_high).sub_(torch.minimum(axis.gt_low, axis.prior_low)).clamp_(min=0)
-
-
-def _giou(x: Axis, y: Axis) -> Tensor:
+def _giou(x: Terms, y: Terms) -> Tensor:
     overlap, union = _overlap(x, y)
-    hull = (_hull(x) * _hull(y)).clamp_(min=EPS)
+    hull = (x[3] * y[3]).clamp_(min=EPS)
     return overlap / union - (hull - union) / hull
 
 
-def _diou(x: Axis, y: Axis) -> Tensor:
-    diagonal = (_hull(x) ** 2 + _hull(y) ** 2).add_(EPS)
-    return _iou(x, y) - _squared_offset(x, y) / diagonal
+def _diou(x: Terms, y: Terms) -> Tensor:
+    diagonal = (x[3] ** 2 + y[3] ** 2).add_(EPS)
+    return _iou(x, y).sub_((x[4] + y[4]).div_(diagonal))
 
 
 def _kl_reach(kl: float, side: float) -> float:
@@ -215,41 +200,75 @@ _RFLA = "Xu et al., RFLA, ECCV 2022"
 DISTANCES: dict[str, Distance] = {
     distance.name: distance
     for distance in (
-        Distance("kld", _kld, f"1 / (1 + KL), {_KL}", (0.0, 1.0), _RFLA, lambda s, side: _kl_reach(1 / s - 1, side)),
         Distance(
-            "exp_kld", _exp_kld, "exp(-KL / 10)", (0.0, 1.0), _RFLA, lambda s, side: _kl_reach(-10 * math.log(s), side)
+            "kld",
+            _kl_terms,
+            lambda x, y: _kl(x, y).add_(1).reciprocal_(),
+            f"1 / (1 + KL), {_KL}",
+            (0.0, 1.0),
+            _RFLA,
+            lambda score, side: _kl_reach(1 / score - 1, side),
         ),
-        Distance("kld_10", _kld_10, "1 / (10 + KL)", (0.0, 0.1), _RFLA, lambda s, side: _kl_reach(1 / s - 10, side)),
+        Distance(
+            "exp_kld",
+            _kl_terms,
+            lambda x, y: _kl(x, y).neg_().div_(10).exp_(),
+            "exp(-KL / 10)",
+            (0.0, 1.0),
+            _RFLA,
+            lambda score, side: _kl_reach(-10 * math.log(score), side),
+        ),
+        Distance(
+            "kld_10",
+            _kl_terms,
+            lambda x, y: _kl(x, y).add_(10).reciprocal_(),
+            "1 / (10 + KL)",
+            (0.0, 0.1),
+            _RFLA,
+            lambda score, side: _kl_reach(1 / score - 10, side),
+        ),
         Distance(
             "wd",
-            _wd,
+            _squares,
+            lambda x, y: _wasserstein(x, y).add_(1).reciprocal_(),
             "1 / (1 + dx^2 + dy^2 + ((w1-w2)^2 + (h1-h2)^2)/4)",
             (0.0, 1.0),
             _RFLA,
-            lambda s, side: math.sqrt(max(1 / s - 1, 0.0)),
+            lambda score, side: math.sqrt(max(1 / score - 1, 0.0)),
         ),
         nwd(),
         dotd(),
         Distance(
             "gcd",
-            _gcd,
+            _gcd_terms,
+            lambda x, y: (x[0] + y[0]).div_(2).sqrt_().neg_().exp_(),
             "exp(-sqrt(D)), D = ((dx^2 + (w1-w2)^2/4) (1/w1^2 + 1/w2^2) + (dy^2 + (h1-h2)^2/4) (1/h1^2 + 1/h2^2)) / 2",
             (0.0, 1.0),
             "Guan et al., arXiv 2510.27649",
-            lambda s, side: -math.log(s) * math.sqrt(2) * side,
+            lambda score, side: -math.log(score) * math.sqrt(2) * side,
         ),
         simd(),
         Distance(
             "symmetric_kld",
-            _symmetric_kld,
+            _both_kl_terms,
+            lambda x, y: _kl(x, y).add_(_kl(x[3:], y[3:])).div_(2).add_(1).reciprocal_(),
             "1 / (1 + (KL(prior, box) + KL(box, prior)) / 2)",
             (0.0, 1.0),
             "closed form for diagonal Gaussians",
-            lambda s, side: math.sqrt(max(1 / s - 1, 0.0)) * side,
+            lambda score, side: math.sqrt(max(1 / score - 1, 0.0)) * side,
         ),
-        Distance("iou", _iou, "intersection / union", (0.0, 1.0), "Everingham et al., IJCV 2010"),
-        Distance("giou", _giou, "IoU - (hull - union) / hull", (-1.0, 1.0), "Rezatofighi et al., CVPR 2019"),
-        Distance("diou", _diou, "IoU - (dx^2 + dy^2) / diagonal^2 of the hull", (-1.0, 1.0), "Zheng et al., AAAI 2020"),
+        Distance("iou", _overlap_terms, _iou, "intersection / union", (0.0, 1.0), "Everingham et al., IJCV 2010"),
+        Distance(
+            "giou", _overlap_terms, _giou, "IoU - (hull - union) / hull", (-1.0, 1.0), "Rezatofighi et al., CVPR 2019"
+        ),
+        Distance(
+            "diou",
+            lambda axis: (*_overlap_terms(axis), axis.offset**2),
+            _diou,
+            "IoU - (dx^2 + dy^2) / diagonal^2 of the hull",
+            (-1.0, 1.0),
+            "Zheng et al., AAAI 2020",
+        ),
     )
 }
 
@@ -273,7 +292,7 @@ def pairwise(distance: Distance, gt_boxes: Tensor, prior_boxes: Tensor) -> Tenso
     gt, prior = gt_boxes[:, None], prior_boxes[None]  # (G, 1, 4), (1, P, 4)
     x = Axis(gt[..., 0], gt[..., 2], prior[..., 0], prior[..., 2])
     y = Axis(gt[..., 1], gt[..., 3], prior[..., 1], prior[..., 3])
-    return distance.score(x, y)
+    return distance.combine(distance.terms(x), distance.terms(y))
 
 
 @torch.no_grad()

@@ -145,13 +145,20 @@ class HierarchicalAssigner:
         if total == 0:
             return codes.view(-1, num_priors).fill_(BACKGROUND)
         order = self._order(images.boxes)
-        rank = torch.empty_like(order).scatter_(0, order, torch.arange(total, device=device))
+        rank = order if self.conflict == "last" else order.argsort()
+        touched = []
         for stage, base in ((0, 2 + total), (1, 2)):
             for claims in self._stage(images, stage):
                 code = torch.where(claims.claimed, rank[claims.box] + base, claims.band.to(torch.int64))
-                codes.scatter_reduce_(0, images.image[claims.box] * num_priors + claims.prior, code, "amax")
+                touched.append(images.image[claims.box] * num_priors + claims.prior)
+                codes.scatter_reduce_(0, touched[-1], code, "amax")
         free, boxes = torch.arange(BACKGROUND, IGNORED - 1, -1, device=device), images.local[order]
-        return torch.cat((free, boxes, boxes)).index_select(0, codes).view(-1, num_priors)
+        meaning = torch.cat((free, boxes, boxes))
+        if sum(map(len, touched)) > len(codes):
+            return meaning.index_select(0, codes).view(-1, num_priors)
+        matched, where = torch.full_like(codes, BACKGROUND), torch.cat(touched)
+        matched[where] = meaning[codes[where]]  # most priors are background: write the others alone
+        return matched.view(-1, num_priors)
 
     def _order(self, boxes: Tensor) -> Tensor:
         """(N,) int64: the boxes from the first to yield in a conflict to the last."""

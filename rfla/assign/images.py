@@ -47,6 +47,8 @@ class Images:
     @cached_property
     def local(self) -> Tensor:
         """(N,) int64 index of each box within its image."""
+        if len(self.counts) == 1:
+            return torch.arange(len(self.boxes), device=self.boxes.device)
         starts = torch.tensor((0, *self.counts[:-1])).cumsum(0).to(self.boxes.device, non_blocking=True)
         return torch.arange(len(self.boxes), device=self.boxes.device) - starts[self.image]
 
@@ -86,7 +88,10 @@ def pack(
         raise ValueError("allowed_border needs the image size")
     counts = tuple(len(boxes) for boxes in gt_boxes)
     boxes = torch.cat([boxes.reshape(-1, 4) for boxes in gt_boxes]).to(torch.float32)
-    image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(boxes.device, non_blocking=True)
+    image = torch.zeros(len(boxes), dtype=torch.int64)
+    if len(counts) > 1:
+        image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    image = image.to(boxes.device, non_blocking=True)
     if not isinstance(priors, PriorGrid):
         priors = [prior_boxes(one) for one in priors]
     return Images(priors, boxes, image, counts, sizes, allowed_border)

@@ -18,15 +18,24 @@ ROWS, COLUMNS = 0, 1
 
 @dataclass(frozen=True, eq=False)
 class AxisLayout:
-    """Where the cells of one axis are in `PriorGrid.table` and what they add to the index of a prior; all (L, 1, 1).
+    """Where the cells of rows and columns are in `PriorGrid.table`, and what they add to the index of a prior.
 
-    Prior index = rows.base + row * rows.step + columns.base + column * columns.step + shape.
+    All have a first dimension of 2 (rows, columns) and a second of L. `start + cell * S` is the slot in the table;
+    `base + cell * step` of the row and of the column add up to the index of the prior.
+
+    Attributes:
+        start: (2, L, S, 1)
+        base: (2, L, S, 1)
+        step: (2, L, 1, 1)
+        count: (2, L, 1, 1) cells.
+        stride: (2, L, 1, 1) px between cells.
+        shift: (2, L, 1, 1) px, centre of cell 0.
     """
 
     start: Tensor
-    count: Tensor
     base: Tensor
     step: Tensor
+    count: Tensor
     stride: Tensor
     shift: Tensor
 
@@ -163,19 +172,21 @@ class PriorGrid:
         return self.table.device
 
     @cached_property
-    def layouts(self) -> tuple[AxisLayout, AxisLayout]:
-        """Layouts of the rows and of the columns."""
-        shapes, starts, built = self.num_shapes, 0, []
+    def layout(self) -> AxisLayout:
+        """See `AxisLayout`."""
+        shapes, slots = self.num_shapes, 0
+        rows: list[list[list[int]]] = [[], []]
         for axis in (ROWS, COLUMNS):
-            fields: list[list[int]] = []
             for level, size in enumerate(self.feature_sizes):
                 base = self.level_starts[level] if axis == ROWS else 0
                 step = size[COLUMNS] * shapes if axis == ROWS else shapes
-                fields.append([starts, size[axis], base, step, self.strides[level], self.shifts[level]])
-                starts += size[axis] * shapes
-            values = torch.tensor(fields).t()[:, :, None, None].to(self.device, non_blocking=True)  # (6, L, 1, 1)
-            built.append(AxisLayout(*values))
-        return built[ROWS], built[COLUMNS]
+                rows[axis].append([slots, base, step, size[axis], self.strides[level], self.shifts[level]])
+                slots += size[axis] * shapes
+        fields = torch.tensor(rows).permute(2, 0, 1)[..., None, None]  # (6, 2, L, 1, 1)
+        shape = torch.arange(shapes)[:, None]
+        columns_only = torch.tensor([0, 1]).view(2, 1, 1, 1)
+        parts = (fields[0] + shape, fields[1] + shape * columns_only, *fields[2:])
+        return AxisLayout(*(part.contiguous().to(self.device, non_blocking=True) for part in parts))
 
     def ends(self, level: int) -> tuple[Tensor, Tensor]:
         """Ends of the priors of one level: rows (2, H, S) hold y1 and y2, columns (2, W, S) hold x1 and x2."""
@@ -222,18 +233,19 @@ class PriorGrid:
         return self.level_index * self.num_shapes + torch.arange(len(self), device=self.device) % self.num_shapes
 
     def scaled(self, factor: float) -> "PriorGrid":
-        """The same grid with every field `factor` times as wide and as high about its centre."""
-        sides = tuple(side * factor for side in self.longest_sides)
-        grid = replace(self, table=scale_ends(self.table, factor), longest_sides=sides)
-        for shared in (
-            "layouts",
-            "centers",
-            "level_index",
-            "shape_group",
-        ):  # the same for every scale: compute them once
-            if shared in self.__dict__:
-                grid.__dict__[shared] = self.__dict__[shared]
-        return grid
+        """The same grid with every field `factor` times as wide and as high about its centre; made once, then kept."""
+        if factor not in self._scaled:
+            sides = tuple(side * factor for side in self.longest_sides)
+            grid = replace(self, table=scale_ends(self.table, factor), longest_sides=sides)
+            for shared in ("layout", "centers", "level_index", "shape_group"):  # do not depend on the scale
+                if shared in self.__dict__:
+                    grid.__dict__[shared] = self.__dict__[shared]
+            self._scaled[factor] = grid
+        return self._scaled[factor]
+
+    @cached_property
+    def _scaled(self) -> "dict[float, PriorGrid]":
+        return {}
 
     def to(self, device: torch.device | str) -> "PriorGrid":
         """The same grid on another device."""

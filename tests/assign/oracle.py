@@ -58,9 +58,10 @@ def gcd(dx, dy, w1, h1, w2, h2):
 
 
 def simd(dx, dy, w1, h1, w2, h2):
-    sw, sh = (w1 + w2) / 6.13, (h1 + h2) / 4.59
-    shape = torch.sqrt(((w1 - w2) / sw) ** 2 + ((h1 - h2) / sh) ** 2)
-    return torch.exp(-(torch.sqrt((dx / sw) ** 2 + (dy / sh) ** 2) + shape))
+    m2, n2 = 6.13**2, 4.59**2
+    location = torch.sqrt(m2 * (dx / (w1 + w2)) ** 2 + n2 * (dy / (h1 + h2)) ** 2)
+    shape = torch.sqrt(m2 * ((w1 - w2) / (w1 + w2)) ** 2 + n2 * ((h1 - h2) / (h1 + h2)) ** 2)
+    return torch.exp(-(location + shape))
 
 
 SCORES = {
