@@ -17,7 +17,7 @@ from rfla.cfg.verbs import OPTIONS
         ("time", "number above 0 or none"),
         ("epochs", "whole number of at least 1"),
         ("conf", "number from 0 to 1 or none"),
-        ("amp", "true/false"),
+        ("cos_lr", "true/false"),
         ("resume", "true/false or text"),
         ("optimizer", "one of sgd, adamw"),
         ("lr_steps", "list of whole numbers"),

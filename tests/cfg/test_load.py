@@ -109,7 +109,7 @@ def test_values_as_people_write_them(key: str, value: Any, expected: Any) -> Non
         ({"imgsz": [640, 640]}, "imgsz=[640,640]: must be a whole number of at least 32 (default 800)"),
         ({"batch": 0}, "batch=0: must be at least 1, or -1"),
         ({"conf": 1.5}, "conf=1.5: must be a number from 0 to 1 or none"),
-        ({"amp": "maybe"}, "amp=maybe: must be true/false (default true)"),
+        ({"cos_lr": "maybe"}, "cos_lr=maybe: must be true/false (default false)"),
         ({"optimizer": "sdg"}, "optimizer=sdg: must be one of sgd, adamw; did you mean 'sgd'?"),
         ({"model": 3}, "model=3: must be text or none"),
         ({"device": "gpu"}, "device=gpu: must be auto, cpu,"),
