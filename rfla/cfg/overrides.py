@@ -140,7 +140,7 @@ def _is_value_of(token: str, key: Key | None) -> bool:
     """Tell whether the token after `--key` is its value, or the next setting."""
     if token.startswith("--") or _ASSIGNMENT.match(token):
         return False
-    only_yes_no = key is not None and accepts(key.annotation, bool) and not accepts(key.annotation, str)
+    only_yes_no = key is not None and key.kind in ("true/false", "true/false or none")
     return not only_yes_no or token.lower() in _WORDS
 
 

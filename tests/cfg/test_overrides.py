@@ -32,6 +32,7 @@ def parse(line: str) -> dict[str, Any]:
         ("--cos-lr --amp false --plots epochs=1", {"cos_lr": True, "amp": False, "plots": True, "epochs": 1}),
         ("--resume --epochs 3", {"resume": True, "epochs": 3}),
         ("--resume runs/train", {"resume": "runs/train"}),
+        ("--amp bf16 --show-labels --cos_lr", {"amp": "bf16", "show_labels": True, "cos_lr": True}),
         # trailing commas, as pasted from Python calls
         ("epochs=3, batch=2, device=0,", {"epochs": 3, "batch": 2, "device": "0"}),
         # bare yes/no keys, also those that may be text or none
