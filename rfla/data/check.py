@@ -47,15 +47,20 @@ def inspect_data(
         split: Check this one alone; None: all.
         workers: Threads that open images.
         pictures: Directory for `mosaic_{split}.jpg` and `labels_{split}.png`; None draws nothing.
+
+    Raises:
+        DataError: No split can be read at all, as when the data set is not on this machine.
     """
     report = DataReport(spec.name, spec.source, spec.names)
     looks: dict[str, list[Look]] = {}
+    refused: list[DataError] = []
     for name in [split] if split else spec.splits:
         if not split and _same_files_as_others(spec, name):
             continue
         try:
             index = load_index(spec, name, strict=False)
         except DataError as error:
+            refused.append(error)
             severity: Severity = "error" if name in {"train", "val"} or split else "warning"
             report.add(name, Finding(severity, "split that cannot be read", 1, str(error).splitlines()[0]))
             continue
@@ -68,6 +73,8 @@ def inspect_data(
             from rfla.data.check_pictures import draw_split
 
             report.pictures += draw_split(index, name, pictures)
+    if not report.splits and refused:
+        raise refused[0]
     _compare_splits(report, looks)
     return report
 

@@ -145,9 +145,10 @@ def box_sizes(index: BoxIndex) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
 
 def _bars(values: np.ndarray, edges: Sequence[float]) -> list[str]:
     heights = [int(((values >= low) & (values < high)).sum()) for low, high in pairwise(edges)]
+    filled = max((place for place, count in enumerate(heights, 1) if count), default=0)
     most = max([*heights, 1])
     lines = []
-    for low, high, count in zip(edges[:-1], edges[1:], heights, strict=True):
+    for low, high, count in zip(edges[:filled], edges[1 : filled + 1], heights[:filled], strict=True):
         name = f"{low:g} and more" if high == np.inf else f"{low:g} to {high:g}"
         lines.append(f"  {name:>14}  {count:>9,}  " + "#" * round(_BAR * count / most))
     return lines

@@ -107,6 +107,9 @@ def test_a_split_that_cannot_be_read_does_not_hide_the_others(coco):
     (root / "annotations/val.json").write_text("{")
     report = inspect_data(load_data_spec(root))
     assert list(report.splits) == ["train"] and found(report, "val", "split that cannot be read") == ("error", 1)
+    (root / "annotations/train.json").write_text("{")
+    with pytest.raises(DataError, match=r"train\.json:1: not valid JSON"):
+        inspect_data(load_data_spec(root))
 
 
 def test_pictures_and_the_verb(coco, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
