@@ -97,15 +97,17 @@ def _pieces(
     frame = record.window or (0, 0, scene.width, scene.height)  # what the record is about, in px of the picture
     _check_size(job, record, frame, scene)
     record = clean(record, job.report)
-    if not job.tile and record.window is None:
+    if not job.tile and record.window is None and scene.plain:
         place_image(image, folder / record.file_name)
         job.report.add(record, split)
         yield record
         return
+    if not job.tile and record.window is None:
+        job.report.repair("images of more bands or bits than 3 x 8: first three bands written as PNG", str(image))
     windows = plan_windows(record.width, record.height, job.tile, job.overlap) if job.tile else [_whole(record)]
     pending: list[Future[None]] = []
     for window in windows:
-        piece = _piece(record, window, frame, job.keep_visible)
+        piece = _piece(record, window, frame, job.keep_visible) if job.tile or record.window else _as_png(record)
         if job.tile and not _has_objects(piece) and not keeps_empty(piece.file_name, job.empty_tiles):
             job.report.drop("tiles without objects (empty_tiles)", f"{image} at {piece.window}")
             continue
@@ -142,6 +144,12 @@ def _piece(record: ImageRecord, window: Window, frame: Window, keep_visible: flo
     stem = clean_name(record.file_name)
     piece.file_name = str(stem.with_name(f"{stem.stem}__{piece.window[0]}_{piece.window[1]}.png"))
     return piece
+
+
+def _as_png(record: ImageRecord) -> ImageRecord:
+    """Return a record whose image keeps its name but for the suffix."""
+    record.file_name = str(clean_name(record.file_name).with_suffix(".png"))
+    return record
 
 
 def _has_objects(record: ImageRecord) -> bool:

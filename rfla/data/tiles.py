@@ -130,10 +130,17 @@ def keeps_empty(name: str, share: float) -> bool:
 
 
 class Scene(Protocol):
-    """A picture that can be read by windows."""
+    """A picture that can be read by windows.
+
+    Attributes:
+        width: In px.
+        height: In px.
+        plain: Whether `read_image` reads the file as this class does, so that the file can be used as it is.
+    """
 
     width: int
     height: int
+    plain: bool
 
     def read(self, window: Window) -> Image:
         """Return (h, w, 3) uint8 RGB of a window inside the picture."""
@@ -146,6 +153,7 @@ class WholeScene:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.height, self.width = image_size(path)
+        self.plain = True
         self._image: Image | None = None
 
     def read(self, window: Window) -> Image:
@@ -168,6 +176,8 @@ class RasterScene:
         self._dataset = dataset
         self._bands = (1, 2, 3) if dataset.count >= 3 else (1, 1, 1)
         self._kind = str(dataset.dtypes[0])
+        known = (dataset.count, _first_band(dataset)) in ((1, "gray"), (3, "red"))
+        self.plain = known and self._kind == "uint8"
         if self._kind not in ("uint8", "uint16"):
             raise DataError(f"{path}: pixels are {self._kind}; only 8 and 16 bit whole numbers can be cut into tiles")
 
@@ -206,7 +216,12 @@ def open_scene(path: Path) -> Iterator[Scene]:
             except Exception as error:  # rasterio wraps GDAL's many errors
                 raise DataError(f"{path}: not a readable image ({str(error)[:120]})") from None
         with dataset:
-            yield RasterScene(path, dataset)
+            yield _whole(path) if _first_band(dataset) == "palette" else RasterScene(path, dataset)
+
+
+def _first_band(dataset: Any) -> str:
+    """Return what the first band is: gray, red, palette, undefined, ..."""
+    return str(dataset.colorinterp[0].name)
 
 
 def _whole(path: Path) -> WholeScene:

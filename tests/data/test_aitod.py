@@ -12,6 +12,7 @@ import yaml
 from rfla.data import load_data_spec, load_index
 from rfla.data.aitod import build_aitod
 from rfla.data.aitod_names import find_annotations
+from rfla.data.convert_options import run_convert
 from rfla.data.images import read_image, write_image
 from rfla.errors import ConfigError, DataError
 
@@ -194,3 +195,12 @@ def test_linked_scenes_and_names_with_spaces(sources, tmp_path):
     assert report.complete
     content = yaml.safe_load(Path(tmp_path / "out dir" / "data.yaml").read_text())
     assert content["trainval"] == {"images": "images/trainval", "annotations": "annotations/aitod_trainval.json"}
+
+
+def test_from_the_command_line(sources, tmp_path, capsys):
+    paths, _ = sources
+    options = {"format": "aitod-xview", "out": str(tmp_path / "out"), "channel_order": "rgb", "workers": "1"}
+    assert run_convert(options | {"annotations": str(paths["annotations"])}) == 1
+    assert "NOT complete" in capsys.readouterr().out
+    assert run_convert(options | {key: str(path) for key, path in paths.items()}) == 0
+    assert f"complete: train with data={tmp_path / 'out' / 'data.yaml'}" in capsys.readouterr().out

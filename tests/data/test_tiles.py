@@ -3,14 +3,17 @@
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rfla.data import load_data_spec, load_index
+from rfla.data.convert import convert
 from rfla.data.formats.record import NO_CLASS, make_record
-from rfla.data.images import write_image
+from rfla.data.images import read_image, write_image
 from rfla.data.tiles import cut, keeps_empty, open_scene, plan_windows, tile_starts, visible_shares
 from rfla.errors import DataError
 
@@ -143,6 +146,23 @@ def test_geotiff_is_read_by_windows_alone(tmp_path, noise, monkeypatch):
     with open_scene(tmp_path / "four bands.tif") as scene:
         assert np.array_equal(scene.read((10, 20, 50, 40)), noise[20:40, 10:50])
         assert np.array_equal(scene.read((0, 0, 120, 90)), noise)
+
+
+def test_whole_geotiffs_that_training_would_misread_become_png(tmp_path, noise):
+    """Four bands (red, green, blue, infrared) look like RGBA to image libraries, which multiply by the "alpha"."""
+    infrared = np.full((1, 90, 120), 7, np.uint8)
+    source = tmp_path / "src"
+    source.mkdir()
+    write_geotiff(source / "four.tif", np.concatenate([noise.transpose(2, 0, 1), infrared]))
+    write_geotiff(source / "deep.tif", noise.transpose(2, 0, 1).astype(np.uint16) * 256, "uint16")
+    write_geotiff(source / "plain.tif", noise.transpose(2, 0, 1))
+    rows = "".join(f"{name}.tif,10,20,16,28,tree\n" for name in ("four", "deep", "plain"))
+    (source / "train.csv").write_text("image,xmin,ymin,xmax,ymax,label\n" + rows)
+    report = convert("csv", source, tmp_path / "out")
+    index = load_index(load_data_spec(tmp_path / "out"), "train")
+    assert [Path(path).name for path in index.paths] == ["four.png", "deep.png", "plain.tif"]
+    assert all(np.array_equal(read_image(path), noise) for path in index.paths)
+    assert index.boxes.tolist() == [[10, 20, 16, 28]] * 3 and report.repaired.total() == 2
 
 
 def test_16_bit_grey_and_float_geotiff(tmp_path, noise):
