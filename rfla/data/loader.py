@@ -175,6 +175,8 @@ def build_loader(
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
         worker_init_fn=_start_worker,
+        # Its own: each pass over a DataLoader draws a number, and a resumed run passes once more than an unbroken one.
+        generator=torch.Generator(),
         # Forked workers share the arrays of the index and a cache in memory; a spawned one would copy them.
         multiprocessing_context="fork" if fork else None,
     )
