@@ -3,8 +3,8 @@
 Shapes: G boxes of one image, P priors. Boxes are xyxy in px; each is a Gaussian N(centre, diag(w^2/4, h^2/4)).
 
 "Larger is nearer" throughout. Every score is a few terms of each axis alone, combined: the terms are computed once for
-a row and once for a column, only the combination for every pair. The float32 order of operations is that of the authors'
-code, so a full (G, P) matrix and a small window of it come out bit for bit the same.
+a row and once for a column, only the combination for every pair. The float32 order of operations is that of the
+authors' code, so a full (G, P) matrix and a small window of it come out bit for bit the same.
 """
 
 import math
