@@ -40,7 +40,7 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "compare": (
         "put two runs or prediction files side by side",
         "Shows the difference of each figure with a bootstrap interval over images, and which images changed. A run\n"
-        "directory is one that 'rfla val save_json' wrote.",
+        "directory is one that 'rfla val' wrote.",
         ("rfla compare a=runs/val b=runs/val2", "rfla compare a=one.json b=two.json data=my.yaml"),
     ),
     "convert": (

@@ -43,9 +43,8 @@ def load_config(overrides: Mapping[str, Any], *, mode: Mode | None = None) -> Co
     file, names = _cfg_file(overrides.get("cfg"))
     given = file | own
     validate(Config, given)  # what was typed is told at once, before the data set's package is loaded
-    recommended = _data_settings(_value(given, "data"))
-    assigner = _value(given, "assigner.name") or _value(recommended, "assigner.name")
-    layer = _model_layer(_value(given, "model"), assigner) | recommended | given
+    model = _model_layer(_value(given, "model"), _value(given, "assigner.name"))
+    layer = model | _data_settings(_value(given, "data"), _value(model, "detector")) | given
     if mode in ("val", "predict") and "imgsz" not in given:
         layer |= _trained_size(_value(given, "model"))
     config = _with_test_section(validate(Config, layer), frozenset(names | own.keys()), mode)
@@ -122,8 +121,11 @@ def _cfg_file(path: Any) -> tuple[Layer, frozenset[str]]:
     return saved_layer(path)
 
 
-def _data_settings(data: Any) -> Layer:
-    """Recommended settings of a data YAML. A data set that is not found is reported when it is opened, not here."""
+def _data_settings(data: Any, detector: Any) -> Layer:
+    """Recommended settings of a data YAML, for all models and for one detector.
+
+    A data set that is not found is reported when it is opened, not here.
+    """
     if not isinstance(data, str) or not data:
         return {}
     from rfla.data.spec import load_data_spec  # here, because rfla.data is built on this package
@@ -132,7 +134,10 @@ def _data_settings(data: Any) -> Layer:
         spec = load_data_spec(data)
     except RflaError:
         return {}
-    return flatten(spec.settings, Config, lambda key: f"{spec.source} (settings)")
+    own = spec.model_settings.get(detector, {})
+    return flatten(spec.settings, Config, lambda key: f"{spec.source} (settings)") | flatten(
+        own, Config, lambda key: f"{spec.source} (model_settings)"
+    )
 
 
 def _model_layer(model: Any, assigner: Any) -> Layer:

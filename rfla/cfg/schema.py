@@ -148,7 +148,7 @@ class Config(ModelConfig):
     max_det: int | None = Field(None, ge=1, le=100_000, description="most boxes in an image; left out: test.max_det")
     protocol: str | None = Field(None, description="protocol of the figures; left out: the one in the data YAML")
     predictions: str | None = Field(None, description="COCO detections file to judge instead of running a model")
-    save_json: bool = Field(False, description="write the detections of val as predictions.json")
+    save_json: bool = Field(True, description="write the detections of val as predictions.json, for rfla compare")
 
     # --- prediction
     source: str | None = Field(None, description="image, directory, glob pattern, or a text file of paths")

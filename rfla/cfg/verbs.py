@@ -16,7 +16,7 @@ from rfla.errors import ConfigError
 class CompareOptions(Section):
     """Two runs, results or prediction files side by side."""
 
-    a: str | None = Field(None, description="first detections: a directory of 'rfla val save_json', or a COCO file")
+    a: str | None = Field(None, description="first detections: a directory of 'rfla val', or a COCO file")
     b: str | None = Field(None, description="second one")
     data: str | None = Field(None, description="data set that predictions are judged on; left out: the one of the runs")
     split: str | None = Field(None, min_length=1, description="split of the data set; left out: the one of the runs")

@@ -26,7 +26,20 @@ INFO_KEYS = frozenset(
     {"description", "licence", "license", "homepage", "citation", "obtain", "command", "expects", "max_det", "download"}
 )
 KNOWN_KEYS = INFO_KEYS | {
-    *("path", "names", "nc", "channels", "format", "images", "splits", "protocol", "sizes", "settings", "generator")
+    *(
+        "path",
+        "names",
+        "nc",
+        "channels",
+        "format",
+        "images",
+        "splits",
+        "protocol",
+        "sizes",
+        "settings",
+        "model_settings",
+        "generator",
+    )
 }
 _BUILT_IN = Path(str(resources.files("rfla"))) / "cfg" / "datasets"
 
@@ -57,6 +70,7 @@ class DataSpec:
         protocol: Evaluation protocol (`rfla.metrics`), or None.
         sizes: Size ranges of the evaluation, or None.
         settings: Recommended configuration keys, nested or dotted, as written.
+        model_settings: Further ones for single detectors: `{"fcos": {"assigner.topk": [6, 1]}}`.
         info: Licence, how to obtain the data, expected counts, ...
         generator: `"demo"` for the data set that the package makes itself.
     """
@@ -69,6 +83,7 @@ class DataSpec:
     protocol: str | None = None
     sizes: Mapping[str, Any] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    model_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
     generator: str | None = None
 
@@ -160,9 +175,10 @@ def _from_yaml(path: Path) -> DataSpec:
     splits = {name: _split(path, root, name, value, content) for name, value in _split_entries(path, content).items()}
     if not splits:
         raise DataError(f"{path}: no split; give at least `train:` or `val:`")
-    settings = content.get("settings") or {}
-    if not isinstance(settings, dict):
-        raise DataError(f"{path}: settings must be a mapping of configuration keys, not {settings!r}")
+    settings, model_settings = content.get("settings") or {}, content.get("model_settings") or {}
+    for what in (settings, model_settings, *(model_settings.values() if isinstance(model_settings, dict) else ())):
+        if not isinstance(what, dict):
+            raise DataError(f"{path}: settings must be a mapping of configuration keys, not {what!r}")
     return DataSpec(
         name=path.stem if path.stem != "data" else path.parent.name,
         source=path,
@@ -172,6 +188,7 @@ def _from_yaml(path: Path) -> DataSpec:
         protocol=content.get("protocol"),
         sizes=content.get("sizes"),
         settings=settings,
+        model_settings=model_settings,
         info={key: content[key] for key in sorted(INFO_KEYS & content.keys())},
         generator=generator,
     )

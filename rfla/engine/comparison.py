@@ -18,7 +18,7 @@ def compare_files(
     """Compare two sets of detections on the same images.
 
     Args:
-        a: A directory of `rfla val save_json`, or a COCO detections file.
+        a: A directory of `rfla val`, or a COCO detections file.
         b: The other one.
         data: Data set that both are judged on; left out, the one that a run directory names.
         split: Split of it; left out, the one of the run, else val.
@@ -63,4 +63,4 @@ def _detections_file(place: str) -> Path:
             return candidate
     weights = path / "weights" / "best.safetensors"
     model = f"model={weights} " if weights.is_file() else ""
-    raise ConfigError(f"{place}: no predictions.json there; make one by: rfla val {model}data=... save_json")
+    raise ConfigError(f"{place}: no predictions.json there; make one by: rfla val {model}data=...")

@@ -292,3 +292,10 @@ def test_any_values_give_settings_or_one_line(values: dict[str, Any]) -> None:
         assert len(str(error)) < 1500
     else:
         assert cfg.conf == cfg.test.score_thr
+
+
+def test_a_data_set_recommends_for_single_detectors() -> None:
+    """DOTA-v2's authors take topk (6, 1) for FCOS and (2, 1) for Faster R-CNN; RetinaNet keeps its own."""
+    found = {model: load_config({"model": model, "data": "dota2"}).assigner.topk for model in ("fcos", "faster_rcnn")}
+    assert found == {"fcos": (6, 1), "faster_rcnn": (2, 1)}
+    assert load_config({"model": "retinanet", "data": "dota2"}).assigner.topk == (3, 1)
