@@ -12,6 +12,8 @@ from torch import Tensor
 
 MAX_LOG_RATIO = math.log(1000 / 16)
 """Largest growth of a side in one decoding (62.5 times), so that exp() cannot overflow."""
+MIN_SIDE = 1e-3
+"""px; a shorter side counts as this long in an encoding, so that the logarithm and the loss stay finite."""
 
 
 class DeltaCoder:
@@ -25,14 +27,15 @@ class DeltaCoder:
         """Return the offsets that lead from `priors` to `boxes`.
 
         Args:
-            priors: (..., 4) xyxy, of positive width and height.
-            boxes: (..., 4) xyxy; of positive width and height, otherwise the logarithm is not finite.
+            priors: (..., 4) xyxy.
+            boxes: (..., 4) xyxy.
 
         Returns:
             (..., 4) float32 offsets.
         """
         prior_centers, prior_sizes = _centers_and_sizes(priors.float())
         centers, sizes = _centers_and_sizes(boxes.float())
+        prior_sizes, sizes = prior_sizes.clamp(min=MIN_SIDE), sizes.clamp(min=MIN_SIDE)
         offsets = (centers - prior_centers) / prior_sizes
         deltas = torch.cat([offsets, torch.log(sizes / prior_sizes)], dim=-1)
         return deltas / deltas.new_tensor(self.stds)

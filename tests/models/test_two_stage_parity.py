@@ -141,7 +141,7 @@ def test_losses_and_gradients(nets, records, recipe, truth, record, case_id):
     for name, value in losses.items():
         assert value.item() == pytest.approx(case["losses"][name], rel=1e-4, abs=1e-7), name
     sum(losses.values()).backward()
-    norms = {name: float(p.grad.norm()) for name, p in net.named_parameters() if p.requires_grad}
+    norms = {name: float(p.grad.double().norm()) for name, p in net.named_parameters() if p.requires_grad}
     total = sum(norm**2 for norm in norms.values()) ** 0.5
     assert total == pytest.approx(case["total_grad_l2"], rel=1e-4)
     if "grad_l2" in case:

@@ -49,6 +49,11 @@ def test_half_precision_is_computed_in_float32():
     torch.testing.assert_close(boxes, prior + 0.5)
 
 
+def test_a_box_of_no_width_encodes_to_finite_offsets():
+    deltas = DeltaCoder().encode(torch.tensor([[0.0, 0.0, 10.0, 10.0]]), torch.tensor([[5.0, 5.0, 5.0, 15.0]]))
+    torch.testing.assert_close(deltas, torch.tensor([[0.0, 0.5, math.log(1e-4), 0.0]]))
+
+
 def test_no_boxes():
     empty = torch.zeros(0, 4)
     assert DeltaCoder().encode(empty, empty).shape == (0, 4)

@@ -205,7 +205,7 @@ class RoIHead(nn.Module):
         ):
             moved = stage.coder.decode(part, part_offsets, torch.tensor(size, device=part.device))
             if moved.shape[1] > 4:
-                moved = moved.view(len(moved), -1, 4)  # (K, C, 4)
+                moved = moved.view(len(moved), self.num_classes, 4)  # (K, C, 4)
             found = select_detections(moved, part_scores, None, self.score_thr, self.nms_iou, self.max_det)
             detections.append(Detections(**found))
         return detections
@@ -225,4 +225,6 @@ class RoIHead(nn.Module):
         """Offsets (N, 4) of one class each, from (N, 4) or (N, C * 4)."""
         if offsets.shape[1] == 4:
             return offsets
-        return offsets.view(len(offsets), -1, 4)[torch.arange(len(offsets), device=offsets.device), labels]
+        return offsets.view(len(offsets), self.num_classes, 4)[
+            torch.arange(len(offsets), device=offsets.device), labels
+        ]
