@@ -3,7 +3,11 @@
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from rfla.data import load_index
 from rfla.data.spec import known_datasets, load_data_spec
 from rfla.errors import DataError
 
@@ -103,3 +107,25 @@ def test_unknown_name_is_answered_with_the_nearest():
 def test_an_empty_directory(tmp_path: Path):
     with pytest.raises(DataError, match=r"neither data\.yaml nor images/"):
         load_data_spec(tmp_path)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=4) | st.just("images/train"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["images", "annotations", "0"]), inner),
+    max_leaves=5,
+)
+KEYS = st.sampled_from(
+    ["path", "train", "val", "names", "nc", "splits", "images", "train_json", "settings", "sizes", "obtain"]
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.dictionaries(KEYS | st.text(max_size=3), VALUES, max_size=5))
+def test_a_data_yaml_never_crashes(tmp_path: Path, content: dict):
+    path = write(tmp_path, yaml.safe_dump({"train": "images/train", "names": ["a"]} | content))
+    try:
+        spec = load_data_spec(path)
+        for split in spec.splits:
+            load_index(spec, split)
+    except DataError as error:
+        assert str(error)
