@@ -95,6 +95,16 @@ def test_missing_and_unreadable_images_are_dropped_and_named(visdrone, tmp_path)
     assert not list(tmp_path.glob("c*"))
 
 
+def test_an_unreadable_yolo_image_is_dropped_and_named(tmp_path):
+    picture(tmp_path / "src" / "a.png")
+    (tmp_path / "src" / "b.png").write_bytes(b"rubbish")
+    for stem in "ab":
+        (tmp_path / "src" / f"{stem}.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    report = convert("yolo", tmp_path / "src", tmp_path / "out")
+    assert report.images == {"train": 1} and report.dropped == {"images that cannot be read": 1}
+    assert "b.png" in report.examples["images that cannot be read"]
+
+
 def test_existing_output_is_left_alone(visdrone, tmp_path):
     out = tmp_path / "out"
     out.mkdir()

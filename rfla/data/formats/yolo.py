@@ -105,7 +105,7 @@ def label_path(image: Path) -> Path:
 
 
 def read(part: Part, classes: Classes) -> Iterator[ImageRecord]:
-    """Read the labels of every image of a split.
+    """Read the labels of every image of a split. An unreadable image has no boxes and no size.
 
     Raises:
         DataError: With file and line, for a row that is none.
@@ -114,7 +114,11 @@ def read(part: Part, classes: Classes) -> Iterator[ImageRecord]:
         folder = place if place.is_dir() else place.parent
         for image in _images(Part((), (place,))):
             inside = image.relative_to(folder) if image.is_relative_to(folder) else Path(image.name)
-            height, width = image_size(image)
+            try:
+                height, width = image_size(image)
+            except DataError:  # whoever opens the image will say so; without its size shares mean nothing
+                yield make_record(inside.as_posix(), str(image), [], [])
+                continue
             yield read_file(label_path(image), inside.as_posix(), (width, height), classes)
 
 
