@@ -83,7 +83,11 @@ def _from_path(source: str) -> list[SourceImage]:
 
 def _from_list(path: Path) -> list[SourceImage]:
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise DataError(f"source={path}: not a text file of image paths") from None
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         named = Path(line.strip()).expanduser()

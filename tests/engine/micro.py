@@ -33,6 +33,8 @@ class MicroBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         stages = [self.bn1(self.conv1(images)).relu()]
+        if self.training and self.learns:  # as the samples of a two-stage detector: the global generator matters
+            stages[0] = stages[0] * (1 + 0.1 * torch.rand(()))
         for layer in self.layers:
             stages.append(layer(stages[-1]).relu())
         return stages

@@ -29,7 +29,7 @@ def test_a_race_gives_everyone_another_directory(tmp_path: Path) -> None:
 
 def test_not_a_directory(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file")
-    with pytest.raises(ExistingRunError, match="cannot make the run directory .*choose another project="):
+    with pytest.raises(ExistingRunError, match=r"cannot make the run directory .*choose another project="):
         create_run_dir(tmp_path / "runs", "train")
 
 

@@ -22,7 +22,10 @@ def test_rates_of_the_authors_runs(parity: Callable) -> None:
         )
         rate = case["optimizer"]["lr"]
         for iteration, expected in case["lr_curve_1000_iters_per_epoch"].items():
-            assert rate * schedule.factor(int(iteration)) == pytest.approx(expected, rel=1e-9), (case["model"], iteration)
+            assert rate * schedule.factor(int(iteration)) == pytest.approx(expected, rel=1e-9), (
+                case["model"],
+                iteration,
+            )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,232 @@
+"""Several processes over gloo: the same losses, the same figures, one log, and no hang when one dies."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rfla.cfg import load_config
+from rfla.engine.device import select_device
+from rfla.engine.distributed import World, agreed, any_of, gather, mean_of
+from rfla.engine.hooks import Hooks
+from rfla.engine.launch import is_needed, tokens_of, train_on_several
+from rfla.engine.predictor import predict
+from rfla.engine.trainer import Trainer, train
+from rfla.engine.validator import validate
+from rfla.errors import ConfigError, RflaError
+
+Job = Callable[[int], Any]
+# Norm layers are frozen by this number (see micro.py): each process would else see the statistics of its own images.
+FROZEN_NORM = {"assigner.decay": 0.95}
+
+
+def free_port() -> int:
+    with socket.socket() as handle:
+        handle.bind(("localhost", 0))
+        return int(handle.getsockname()[1])
+
+
+def child_of(rank: int, count: int, port: int, job: Job, folder: Path) -> int:
+    """Fork a process that is told of its peers as torchrun does it; return its id."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        with (folder / f"log{rank}.txt").open("w") as log:
+            os.dup2(log.fileno(), 1)
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+            os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+            torch.set_num_threads(1)
+            job(rank)
+        code = 0
+    except RflaError as error:
+        (folder / f"error{rank}.txt").write_text(str(error))
+        code = 2
+    except SystemExit as error:
+        code = int(str(error))
+    except BaseException:
+        (folder / f"error{rank}.txt").write_text(traceback.format_exc())
+    finally:
+        os._exit(code)
+
+
+def in_processes(count: int, job: Job, folder: Path, seconds: float = 240) -> list[tuple[int, str]]:
+    """Run `job(rank)` in forked processes; return the exit code and the error of each."""
+    port = free_port()
+    children = [child_of(rank, count, port, job, folder) for rank in range(count)]
+    deadline, codes = time.monotonic() + seconds, dict[int, int]()
+    while len(codes) < count and time.monotonic() < deadline:
+        for child in set(children) - codes.keys():
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                codes[child] = os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    hanging = set(children) - codes.keys()
+    for child in hanging:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert not hanging, f"{len(hanging)} processes did not end in {seconds} s"
+    errors = [folder / f"error{rank}.txt" for rank in range(count)]
+    return [(codes[c], e.read_text() if e.exists() else "") for c, e in zip(children, errors, strict=True)]
+
+
+class Losses(Hooks):
+    """Writes the loss of each batch, the mean over the processes, to a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.values = path, []
+
+    def batch_end(self, trainer: Trainer, losses: dict[str, Tensor]) -> None:
+        mean = mean_of(trainer.world, losses)
+        self.values.append({name: float(mean[name]) for name in sorted(mean)})
+        if trainer.is_main:
+            self.path.write_text(json.dumps(self.values))
+
+
+def compare(count: int, settings: Callable[..., dict[str, Any]], tmp_path: Path, **changes: Any) -> None:
+    """One process and `count` train on the same global batches: equal losses, weights, figures."""
+    given = settings(batch=4, epochs=2, **FROZEN_NORM, **changes)
+
+    def job(rank: int) -> None:
+        train(load_config(given | {"name": "many"}, mode="train"), Losses(tmp_path / "many.json"))
+
+    assert in_processes(count, job, tmp_path) == [(0, "")] * count
+    single = train(load_config(given | {"name": "one"}, mode="train"), Losses(tmp_path / "one.json"))
+    ours, theirs = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("many", "one"))
+    assert len(ours) == len(theirs) >= 4
+    for step, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+        assert one == pytest.approx(other, rel=1e-5, abs=1e-5), step
+    many = tmp_path / "runs" / "many"
+    for key, tensor in load_file(single.last).items():
+        torch.testing.assert_close(load_file(many / "weights" / "last.safetensors")[key], tensor, rtol=1e-4, atol=1e-6)
+    assert "4 images" not in (tmp_path / "log1.txt").read_text()
+    assert (tmp_path / "log1.txt").read_text() == ""  # one log
+
+
+def test_two_processes_train_as_one(settings: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    compare(2, settings, tmp_path)
+
+
+@pytest.mark.slow
+def test_four_processes_train_as_one(settings: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    compare(4, settings, tmp_path, ema=0.9, accumulate=2, save_minutes=1e-9, epochs=3)
+
+
+def test_validation_and_prediction_are_those_of_one_process(
+    settings: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    weights = str(train(load_config(settings(epochs=1, val=False), mode="train")).best)
+    common = {"model": weights, "device": "cpu", "project": str(tmp_path / "runs"), "batch": 2, "conf": 0.01}
+    data = {"data": settings()["data"], "workers": 0, "save_json": True, "plots": False}
+    source = {"source": settings()["data"] + "/images", "save": False}
+
+    def job(name: str) -> None:
+        validate(load_config(common | data | {"name": f"val_{name}"}, mode="val"))
+        predict(load_config(common | source | {"name": f"predict_{name}"}, mode="predict"))
+
+    assert in_processes(2, lambda rank: job("many"), tmp_path) == [(0, ""), (0, "")]
+    job("one")
+    for verb in ("val", "predict"):
+        many, one = (tmp_path / "runs" / f"{verb}_{name}" / "predictions.json" for name in ("many", "one"))
+        assert json.loads(many.read_text()) == json.loads(one.read_text()) != []
+
+
+def test_an_error_of_all_is_told_once_and_of_one_with_its_number(
+    settings: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    def job(rank: int) -> None:
+        train(load_config(settings(data=str(tmp_path / "gone") if rank else settings()["data"]), mode="train"))
+
+    (first, error), (second, quiet) = in_processes(2, job, tmp_path)
+    assert (first, second, quiet) == (2, 2, "")
+    assert error.startswith("process 1: ") and "gone" in error
+
+
+def test_a_dead_process_ends_the_run_in_seconds(settings: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    class Dies(Hooks):
+        def batch_end(self, trainer: Trainer, losses: dict[str, Tensor]) -> None:
+            if trainer.world.rank == 1 and trainer.position.iteration == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def job(rank: int) -> None:
+        train(load_config(settings(epochs=50, val=False), mode="train"), Dies())
+
+    (main, error), (dead, _) = in_processes(2, job, tmp_path, seconds=120)
+    assert (main, dead) == (2, -signal.SIGKILL)
+    assert error == "another process of this run has died (its own error is above); resume= goes on"
+
+
+def test_a_world_of_one_sends_nothing() -> None:
+    alone, value = World(), {"a": torch.tensor(2.0)}
+    assert gather(alone, 3) == [3]
+    assert any_of(alone, (True, False), torch.device("cpu")) == [True, False]
+    assert mean_of(alone, value) == value
+    with pytest.raises(ConfigError, match="mine"), agreed(alone):
+        raise ConfigError("mine")
+
+
+def test_devices_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert is_needed("0,1") and not is_needed("0")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert [str(select_device(d)) for d in ("auto", "2,3", "cuda", "3")] == ["cuda:1", "cuda:3", "cuda:1", "cuda:3"]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not is_needed("0,1")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ConfigError, match="process 2 of this machine has no GPU in the list"):
+        select_device("0,1")
+
+
+def test_several_devices_that_are_not_there(settings: Callable[..., dict[str, Any]]) -> None:
+    cfg = load_config(settings(device="0,99"), mode="train")
+    with pytest.raises(ConfigError, match="device="):
+        train(cfg)
+    assert not Path(str(cfg.project)).exists()
+
+
+def test_hooks_do_not_cross(settings: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rfla.engine.launch.select_device", lambda _: None)
+    with pytest.raises(ConfigError, match="start your script with torchrun"):
+        train_on_several(load_config(settings(device="0,1"), mode="train"), Hooks())
+
+
+def test_given_keys_survive_the_command_line(settings: Callable[..., dict[str, Any]]) -> None:
+    from rfla.cfg import Config
+    from rfla.cfg.overrides import parse_tokens
+
+    given = settings(freeze=["head.cls"], time=0.5, **{"assigner.topk": [2, 1]})
+    cfg = load_config(given, mode="train")
+    again = load_config(parse_tokens(tokens_of(cfg, cfg.given), Config), mode="train")
+    assert again == cfg and again.given == cfg.given
+
+
+@pytest.mark.slow
+def test_torchrun(settings: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """The real launcher with two processes on the CPU; then a run that fails in both."""
+    script = Path(__file__).with_name("micro.py")
+    tokens = [f"{key}={json.dumps(v) if not isinstance(v, str) else v}" for key, v in settings(epochs=1).items()]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, "train", *tokens], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("writing to") == 1 and "2 processes" in done.stdout
+    assert (tmp_path / "runs" / "train" / "weights" / "best.safetensors").exists()
+    failed = subprocess.run(
+        [*command, "train", *tokens, "freeze=[spine]"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert failed.returncode != 0
+    assert failed.stderr.count("error: freeze=spine") == 1

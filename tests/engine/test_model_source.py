@@ -1,0 +1,88 @@
+"""Networks from weights files: fine-tuning on other classes, and matching classes by name."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rfla.cfg import load_config, model_part
+from rfla.engine.build import freeze, training_mode, weights_metadata
+from rfla.engine.model_source import apply_mapping, class_mapping, fine_tune, load_trained
+from rfla.errors import ConfigError, DataError, WeightsError
+from rfla.models import build_from_config
+from rfla.models.weights import save_weights
+
+SMALL = {"model": "fcos_p2", "backbone.name": "resnet18", "neck.width": 16, "head.width": 16, "head.depth": 1}
+
+
+def save(path: Path, names: list[str], **changes: object) -> dict[str, torch.Tensor]:
+    config = model_part(load_config(SMALL | changes))
+    torch.manual_seed(3)
+    net = build_from_config(config, len(names))
+    save_weights(path, net.state_dict(), weights_metadata(config, names, 96, {"ap": 0.5}, {}))
+    return dict(net.state_dict())
+
+
+def test_a_weights_file_is_enough(tmp_path: Path) -> None:
+    state = save(tmp_path / "x.safetensors", ["ship", "car"])
+    model = load_trained(tmp_path / "x.safetensors")
+    assert (model.names, model.imgsz, model.net.training) == (("ship", "car"), 96, False)
+    assert all(torch.equal(tensor, state[key]) for key, tensor in model.net.state_dict().items())
+
+
+def test_classes_are_mapped_by_name(tmp_path: Path) -> None:
+    """Old classes car, ship; new ones ship, bus, car: row 0 is the old 1, row 2 the old 0, row 1 begins anew."""
+    path = tmp_path / "x.safetensors"
+    old = save(path, ["car", "ship"])
+    model = fine_tune(path, model_part(load_config(SMALL)), ["ship", "bus", "car"])
+    new = model.net.state_dict()
+    changed = [key for key in new if new[key].shape != old[key].shape]
+    assert changed
+    for key in changed:
+        assert torch.equal(new[key][0], old[key][1])
+        assert torch.equal(new[key][2], old[key][0])
+    assert all(torch.equal(new[key], old[key]) for key in new if key not in changed)
+    told = "\n".join(model.notes)
+    assert f"{len(new) - len(changed)} of {len(new)} tensors kept" in told
+    assert "classes mapped by name" in told and told.endswith("ship, car")
+    assert "started anew" not in told
+
+
+def test_the_same_number_of_other_classes_is_not_taken_for_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    old = save(path, ["car", "ship"])
+    new = fine_tune(path, model_part(load_config(SMALL)), ["ship", "car"]).net.state_dict()
+    swapped = [key for key in new if not torch.equal(new[key], old[key])]
+    assert swapped and all(torch.equal(new[key].flip(0), old[key]) for key in swapped)
+
+
+def test_what_does_not_fit_starts_anew_and_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save(path, ["car"], **{"head.width": 24})
+    notes = fine_tune(path, model_part(load_config(SMALL)), ["car"]).notes
+    assert any(note.startswith("started anew: head.") for note in notes)
+
+
+def test_not_one_class_in_common() -> None:
+    with pytest.raises(DataError, match="no class in common: the model knows ship; the data holds bus, car"):
+        class_mapping(["ship"], ["bus", "car"])
+    assert class_mapping(["ship", "car"], ["car", "bus"]) == [-1, 0]
+    assert apply_mapping(torch.tensor([1, 0, 1]), [-1, 0]).tolist() == [0, -1, 0]
+
+
+def test_a_file_that_does_not_fit_the_settings_given_now(tmp_path: Path) -> None:
+    save(tmp_path / "x.safetensors", ["car"])
+    with pytest.raises(WeightsError, match="does not fit the model"):
+        load_trained(tmp_path / "x.safetensors", model_part(load_config(SMALL | {"head.width": 24})))
+
+
+def test_freeze_by_name() -> None:
+    net = build_from_config(model_part(load_config(SMALL)), 1)
+    freeze(net, ["backbone", "neck"])
+    assert {name.split(".")[0] for name, p in net.named_parameters() if p.requires_grad} == {"head"}
+    training_mode(net, ["backbone"])
+    assert net.training and not net.backbone.bn1.training  # its statistics stay too
+    with pytest.raises(
+        ConfigError, match=r"freeze=spine: no parameter starts so; the model's parts are backbone, head, neck"
+    ):
+        freeze(net, ["spine"])

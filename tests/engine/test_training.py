@@ -1,0 +1,295 @@
+"""What the keys of a training do, what it leaves, and how it ends when something is wrong."""
+
+import csv
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rfla.cfg import Config, load_config
+from rfla.engine import build
+from rfla.engine import trainer as trainer_module
+from rfla.engine.device import precision_holds
+from rfla.engine.hooks import Hooks
+from rfla.engine.trainer import Trainer, train
+from rfla.errors import ConfigError, DataError, ExistingRunError, RflaError, WeightsError
+from rfla.models.weights import read_metadata
+
+Configure = Callable[..., Config]
+
+
+def rows(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class Act(Hooks):
+    """Does something at one moment: `Act(batch_end=function)`."""
+
+    def __init__(self, **functions: Callable[..., Any]) -> None:
+        for name, function in functions.items():
+            setattr(self, name, function)
+
+
+def test_what_a_run_leaves(config: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+    result = train(config(plots=True, save_period=1, ema=0.9, accumulate=2))
+    names = {str(path.relative_to(result.run_dir)) for path in result.run_dir.rglob("*") if path.is_file()}
+    pictures = {f"train_batch{i}.jpg" for i in range(3)} | {"val_batch0_labels.jpg", "val_batch0_pred.jpg"}
+    weights = {f"weights/{name}.safetensors" for name in ("best", "last", "epoch1", "epoch2", "last.state")}
+    assert {"args.yaml", "results.csv", "results.png", "labels.png", "report.html", "results.json"} <= names
+    assert pictures <= names and weights <= names
+    assert not {name for name in names if Path(name).name.startswith(".")}
+    written = rows(result.run_dir)
+    assert [row["epoch"] for row in written] == ["1", "2"]
+    assert all(value != "" for row in written for value in row.values())
+    expected = {"train/loss", "train/loss_cls", "train/grad_norm", "train/positives_per_box", "lr", "images_per_s"}
+    assert expected | {"data_wait", "memory_mb", "skipped", "time", "metrics/ap", "metrics/ap_vt"} <= written[0].keys()
+    metadata = read_metadata(result.best)
+    assert (metadata["names"], metadata["imgsz"], metadata["run"]["seed"]) == (["ship", "car"], 64, 0)
+    out = capsys.readouterr().out
+    assert "pos/box" in out and f"rfla val model={result.best}" in out
+    assert result.metrics is not None and result.metrics.ap == pytest.approx(metadata["metrics"]["ap"])
+
+
+def test_keys_that_change_the_run(config: Configure) -> None:
+    """Each of these gives other weights than the run without it: a key that does nothing is a defect."""
+
+    def weights(**changes: Any) -> dict[str, Tensor]:
+        result = train(config(epochs=1, val=False, **changes))
+        return load_file(result.last)
+
+    usual = weights()
+    assert all(torch.equal(tensor, usual[key]) for key, tensor in weights().items())
+    for changes in (
+        {"seed": 1}, {"lr_batch": 1}, {"clip_grad": 0.1}, {"multi_scale": 0.5}, {"bias_lr_mult": 3.0}, {"ema": 0.5},
+        {"backbone_lr_mult": 0.0}, {"weight_decay": 0.5}, {"momentum": 0.1}, {"accumulate": 2}, {"fraction": 0.5},
+        {"single_cls": True}, {"warmup_iters": 50}, {"aug.fliplr": 0.0}, {"optimizer": "adamw"}, {"cos_lr": True},
+    ):  # fmt: skip
+        settings = {"warmup_iters": 0, "epochs": 1} | changes
+        other = weights(**{key: value for key, value in settings.items() if key != "epochs"})
+        same = all(key in other and torch.equal(other[key], tensor) for key, tensor in usual.items())
+        assert not same or changes == {"warmup_iters": 50}, changes
+
+
+def test_cached_images_are_the_same_images(config: Configure) -> None:
+    lasts = [load_file(train(config(epochs=1, val=False, cache=place)).last) for place in ("off", "ram", "disk")]
+    for other in lasts[1:]:
+        assert all(torch.equal(other[key], tensor) for key, tensor in lasts[0].items())
+
+
+def test_freeze(config: Configure) -> None:
+    started: dict[str, Tensor] = {}
+
+    def remember(trainer: Trainer) -> None:
+        started.update({key: value.clone() for key, value in trainer.net.state_dict().items()})
+
+    last = load_file(train(config(epochs=1, val=False, freeze=["backbone"]), Act(train_start=remember)).last)
+    same = {key.split(".")[0] for key, tensor in last.items() if torch.equal(tensor, started[key])}
+    assert "backbone" in same
+    assert all(torch.equal(tensor, started[key]) for key, tensor in last.items() if key.startswith("backbone"))
+    assert not all(torch.equal(tensor, started[key]) for key, tensor in last.items() if key.startswith("neck"))
+
+
+def test_patience_and_time(config: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+    def worthless(trainer: Trainer, epoch: int) -> None:
+        trainer.position.best_ap = 2.0
+        trainer.position.best_epoch = trainer.position.best_epoch or 1
+
+    train(config(epochs=9, patience=2), Act(epoch_start=worthless))
+    assert "stopping after epoch 3: no better AP for 2 epochs" in capsys.readouterr().out
+    result = train(config(epochs=9, time=1e-9))
+    assert len(rows(result.run_dir)) == 1
+    assert "stopping after epoch 1: time=1e-09 h is over" in capsys.readouterr().out
+
+
+def test_tensorboard(config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard")
+    result = train(config(epochs=1, val=False, tensorboard=True))
+    assert list(result.run_dir.glob("events.out.tfevents*"))
+
+
+def test_without_tensorboard(config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ConfigError, match=r"tensorboard=true: not installed .*pip install 'rfla\[log\]'"):
+        train(config(tensorboard=True))
+
+
+# ---------------------------------------------------------------------- health
+
+
+def poison(trainer: Trainer, from_batch: int, to_batch: int) -> None:
+    """Make the classification loss NaN in some batches of the run."""
+    real, count = trainer.net.loss, iter(range(10_000))
+
+    def loss(*inputs: Any) -> dict[str, Tensor]:
+        losses = real(*inputs)
+        if from_batch <= next(count) < to_batch:
+            losses["loss_cls"] = losses["loss_cls"] * float("nan")
+        return losses
+
+    trainer.net.loss = loss  # type: ignore[method-assign]
+
+
+def test_a_loss_that_is_not_finite_is_named_skipped_and_counted(
+    config: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = train(config(), Act(train_start=lambda trainer: poison(trainer, 1, 2)))
+    out = " ".join(capsys.readouterr().out.split())
+    assert "skipped a step: loss_cls, gradient not finite; images" in out
+    assert ".png" in out and "skipped 1" in out
+    assert [row["skipped"] for row in rows(result.run_dir)] == ["1", "0"]
+    assert all(torch.isfinite(tensor).all() for tensor in load_file(result.last).values())
+
+
+def test_a_loss_that_never_comes_back_ends_the_run_with_good_weights(config: Configure, tmp_path: Path) -> None:
+    with pytest.raises(
+        RflaError, match=r"not finite in 10 batches in a row; the last good weights are in .*try a lower"
+    ):
+        train(config(epochs=9, val=False), Act(train_start=lambda trainer: poison(trainer, 3, 10_000)))
+    last = load_file(tmp_path / "runs" / "train" / "weights" / "last.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in last.values())
+
+
+def test_a_corrupt_image_is_replaced_and_named(
+    config: Configure, tiny_set: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tiny_set / "images" / "2.png").write_bytes(b"not an image")
+    result = train(config(epochs=1))
+    assert len(rows(result.run_dir)) == 1
+    assert sum("2.png" in record.message for record in caplog.records) >= 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_data_set_that_vanishes_in_the_middle(config: Configure, tiny_set: Path, workers: int) -> None:
+    def vanish(trainer: Trainer, epoch: int) -> None:
+        if epoch == 1:
+            shutil.rmtree(tiny_set / "images")
+
+    with pytest.raises(DataError, match=r"^20 images in a row cannot be read; the first: .*\.png.*") as caught:
+        train(config(epochs=3, workers=workers), Act(epoch_start=vanish))
+    assert "\n" not in str(caught.value)
+    run = tiny_set.parent / "runs" / "train" / "weights"
+    assert load_file(run / "last.state.safetensors") and load_file(run / "best.safetensors")
+
+
+def test_a_full_disk(config: Configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The third file after the first epoch cannot be written: one line, and what was written before is whole."""
+
+    def fill(trainer: Trainer, epoch: int) -> None:
+        def full(descriptor: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        if epoch == 1:
+            monkeypatch.setattr("os.fsync", full)
+
+    with pytest.raises((ExistingRunError, OSError), match="No space left on device"):
+        train(config(epochs=3), Act(epoch_start=fill))
+    monkeypatch.undo()
+    weights = tmp_path / "runs" / "train" / "weights"
+    assert sorted(path.name for path in weights.iterdir()) == [
+        "best.safetensors", "last.safetensors", "last.state.safetensors",
+    ]  # fmt: skip
+    resumed = train(load_config({"resume": str(tmp_path / "runs" / "train"), "device": "cpu"}, mode="train"))
+    assert len(rows(resumed.run_dir)) == 3
+
+
+# ---------------------------------------------------------------------- ending and going on
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["batch_end", "checkpoint"])
+def test_stopping_leaves_usable_weights_and_a_state(
+    config: Configure, tmp_path: Path, number: int, moment: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sent: list[int] = []
+
+    def stop(*_: Any) -> None:
+        if not sent:
+            sent.append(number)
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config(epochs=2), Act(**{moment: stop}))
+    run = tmp_path / "runs" / "train"
+    assert f"go on: rfla train resume={run}" in capsys.readouterr().out
+    assert load_file(run / "weights" / "last.safetensors")
+    assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+    train(load_config({"resume": str(run)}, mode="train"))
+    whole = train(config(epochs=2, name="whole"))
+    assert all(
+        torch.equal(tensor, load_file(whole.best)[key])
+        for key, tensor in load_file(run / "weights" / "best.safetensors").items()
+    )
+
+
+def test_resuming_what_is_finished_or_belongs_to_somebody(
+    config: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = train(config(epochs=1))
+    again = train(load_config({"resume": str(result.run_dir)}, mode="train"))
+    assert "this run has done its 1 epochs" in capsys.readouterr().out
+    assert again.metrics is not None and again.metrics.ap == pytest.approx(result.metrics.ap)  # type: ignore[union-attr]
+    more = train(load_config({"resume": str(result.run_dir), "epochs": 2}, mode="train"))
+    assert len(rows(more.run_dir)) == 2
+    (result.run_dir / "weights" / "last.state.safetensors").write_bytes(b"junk")
+    (result.run_dir / "weights" / "last.state.safetensors.previous").unlink(missing_ok=True)
+    with pytest.raises(WeightsError, match="damaged training state"):
+        train(load_config({"resume": str(result.run_dir), "epochs": 3}, mode="train"))
+
+
+def test_two_runs_into_one_directory(config: Configure) -> None:
+    def second(trainer: Trainer) -> None:
+        with pytest.raises(ExistingRunError, match="another process is training into"):
+            train(config(exist_ok=True))
+
+    result = train(config(epochs=1, val=False), Act(train_start=second))
+    assert result.last.exists()
+
+
+def test_what_cannot_be_trained(config: Configure, make_set: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nothing is left to train"):
+        train(config(freeze=["backbone", "neck", "head"]))
+    other = make_set(tmp_path / "other", names=("bus",))
+    shutil.copy(make_set(tmp_path / "third") / "annotations" / "val.json", other / "annotations" / "val.json")
+    with pytest.raises(DataError, match="train and val name different classes"):
+        train(config(data=str(other)))
+
+
+# ---------------------------------------------------------------------- precision and compilation
+
+
+def test_half_precision_that_is_not_the_same_is_turned_off(
+    config: Configure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cpu = torch.device("cpu")
+    net = build.source_model(config(), ["ship", "car"]).net
+    assert precision_holds(net, cpu, torch.bfloat16)
+    honest = net.raw
+    monkeypatch.setattr(
+        net, "raw", lambda x: honest(x) if not torch.is_autocast_enabled("cpu") else {"cls": [honest(x)["cls"][0] * 9]}
+    )
+    monkeypatch.setattr(trainer_module, "autocast_dtype", lambda *_: torch.bfloat16)
+    monkeypatch.setattr(trainer_module, "precision_holds", lambda *_: False)
+    train(config(epochs=1, val=False))
+    assert "amp: torch.bfloat16 gives other outputs than float32 here; training in float32" in capsys.readouterr().out
+
+
+def test_bfloat16_trains(config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer_module, "autocast_dtype", lambda *_: torch.bfloat16)
+    result = train(config(epochs=1))
+    losses = float(rows(result.run_dir)[0]["train/loss"])
+    monkeypatch.undo()
+    assert losses == pytest.approx(float(rows(train(config(epochs=1)).run_dir)[0]["train/loss"]), rel=0.05)
+
+
+@pytest.mark.slow
+def test_compiled_losses_are_the_same(config: Configure) -> None:
+    losses = [float(rows(train(config(epochs=1, compile=c)).run_dir)[0]["train/loss"]) for c in (False, True)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)

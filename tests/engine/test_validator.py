@@ -1,0 +1,120 @@
+"""Validation: classes by name, shards merged exactly, files, and what is refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rfla.cfg import Config, load_config
+from rfla.engine.build import weights_metadata
+from rfla.engine.merge import merge_detections
+from rfla.engine.trainer import train
+from rfla.engine.validator import boxes_to_original, validate
+from rfla.errors import ConfigError, DataError
+from rfla.metrics import Detections
+from rfla.models.weights import load_weights, save_weights
+
+Configure = Callable[..., Config]
+
+
+@pytest.fixture
+def weights(config: Configure) -> Path:
+    return train(config(epochs=1, val=False)).best
+
+
+@pytest.fixture
+def judged(tiny_set: Path, tmp_path: Path) -> Callable[..., Config]:
+    def give(model: Path | None, **changes: Any) -> Config:
+        settings = {"data": str(tiny_set), "project": str(tmp_path / "runs"), "workers": 0, "device": "cpu"}
+        return load_config(settings | ({"model": str(model)} if model else {}) | changes, mode="val")
+
+    return give
+
+
+def renamed(path: Path, names: list[str], order: list[int]) -> Path:
+    """The same weights with the classes in another order (rows of the class output moved along)."""
+    state, metadata = load_weights(path)
+    for key, tensor in state.items():
+        if key.startswith("head.") and "cls" in key and tensor.shape[0] == len(order):
+            state[key] = tensor[order].clone()
+    new = path.with_name("renamed.safetensors")
+    save_weights(new, state, metadata | {"names": names})
+    return new
+
+
+def test_class_order_does_not_matter(
+    weights: Path, judged: Callable[..., Config], capsys: pytest.CaptureFixture
+) -> None:
+    plain = validate(judged(weights, plots=False, conf=0.0))
+    swapped = validate(judged(renamed(weights, ["car", "ship"], [1, 0]), plots=False, conf=0.0))
+    assert "matched by name" in capsys.readouterr().out
+    assert swapped.figures == pytest.approx(plain.figures)
+
+
+def test_no_class_in_common(weights: Path, judged: Callable[..., Config]) -> None:
+    with pytest.raises(DataError, match="no class in common: the model knows bus, tram; the data holds ship, car"):
+        validate(judged(renamed(weights, ["bus", "tram"], [0, 1]), plots=False))
+
+
+def test_single_class(weights: Path, judged: Callable[..., Config]) -> None:
+    metrics = validate(judged(weights, plots=False, single_cls=True))
+    assert [row["name"] for row in metrics.per_class] == ["object"]
+
+
+def test_files_and_a_second_judgement_of_the_same_detections(
+    weights: Path, judged: Callable[..., Config], tmp_path: Path
+) -> None:
+    metrics = validate(judged(weights, save_json=True, conf=0.01))
+    run = tmp_path / "runs" / "val"
+    names = {path.name for path in run.iterdir()}
+    assert {"args.yaml", "results.json", "report.html", "predictions.json", "val_batch0_pred.jpg"} <= names
+    assert "weights" not in names
+    told = json.loads((run / "results.json").read_text())
+    assert told["metrics"]["ap50"] == pytest.approx(metrics.ap50, abs=1e-9)
+    again = validate(judged(None, predictions=str(run / "predictions.json"), plots=False))
+    assert again.figures == pytest.approx(metrics.figures, abs=1e-9)
+
+
+def test_a_model_that_was_never_trained(judged: Callable[..., Config]) -> None:
+    with pytest.raises(ConfigError, match="a trained weights file"):
+        validate(judged(Path("fcos_p2")))
+
+
+def test_no_image_can_be_read(weights: Path, judged: Callable[..., Config], tiny_set: Path) -> None:
+    for path in (tiny_set / "images").iterdir():
+        path.write_bytes(b"not an image")
+    with pytest.raises(DataError, match="none of its 6 images could be read"):
+        validate(judged(weights))
+
+
+def test_shards_are_merged_in_the_order_of_one_process() -> None:
+    whole = Detections(
+        np.array([0, 0, 1, 2, 3, 3]),
+        np.arange(24.0).reshape(6, 4),
+        np.linspace(1, 0.5, 6),
+        np.array([0, 1, 0, 1, 0, 1]),
+    )
+    shards = [
+        Detections(whole.image_index[keep], whole.boxes[keep], whole.scores[keep], whole.labels[keep])
+        for keep in (whole.image_index % 2 == 0, whole.image_index % 2 == 1)
+    ]
+    merged = merge_detections(shards)
+    for name in ("image_index", "boxes", "scores", "labels"):
+        np.testing.assert_array_equal(getattr(merged, name), getattr(whole, name))
+
+
+def test_boxes_go_back_to_the_original_and_stay_inside() -> None:
+    boxes = torch.tensor([[-2.0, 4, 30, 90]])
+    moved = boxes_to_original(boxes, torch.tensor([2.0, 0.5]), (100, 10))
+    assert moved.tolist() == [[0, 8, 10, 100]]
+
+
+def test_metadata_keeps_numbers_only() -> None:
+    config = load_config({"model": "fcos_p2"})
+    metadata = weights_metadata(config, ["a"], 64, {"ap": 0.1, "per_class": []}, {"epoch": 1})
+    assert metadata["metrics"] == {"ap": 0.1}
+    assert json.loads(json.dumps(metadata)) == metadata
