@@ -118,7 +118,7 @@ def load_index(
         spec: From `load_data_spec`.
         split: A split, `a+b`, or `trainval`.
         for_training: Apply the training rules.
-        fraction: Share of the images up to 1, or how many of them above 1; always the same ones, spread over the list.
+        fraction: Share of the images up to 1, or how many of them above 1; always the same ones, drawn at random.
         single_cls: Give every box label 0, class "object".
         strict: Refuse malformed rows and unknown classes; otherwise leave them out and count them.
 
@@ -261,4 +261,5 @@ def _share(count: int, fraction: float) -> NDArray[np.int64]:
         raise DataError(f"fraction={fraction:g} must be above 0: up to 1 a share of the images, above 1 how many")
     wanted = round(count * fraction) if fraction < 1 else int(fraction)
     wanted = min(max(wanted, 1), count)
-    return np.unique((np.arange(wanted) * count) // wanted)
+    # Drawn, not every n-th: the pictures of a data set often come in an order that repeats.
+    return np.sort(np.random.default_rng(0).permutation(count)[:wanted])

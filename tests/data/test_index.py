@@ -189,7 +189,7 @@ def test_joined_splits_keep_ids_or_renumber(coco):
 def test_fraction_and_single_class(coco):
     root = coco([[(1, 2, 3, 4, 7)] for _ in range(10)])
     spec = load_data_spec(root)
-    assert load_index(spec, "train", fraction=0.3).image_ids.tolist() == [1, 4, 7]
+    assert load_index(spec, "train", fraction=0.3).image_ids.tolist() == [3, 5, 7]  # drawn, and the same each time
     assert len(load_index(spec, "train", fraction=4)) == 4
     single = load_index(spec, "train", single_cls=True)
     assert single.names == ("object",) and not single.labels.any()
