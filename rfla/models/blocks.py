@@ -14,13 +14,19 @@ class ConvBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, norm: str = "none") -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm = nn.GroupNorm(math.gcd(GROUPS, out_channels), out_channels) if norm == "gn" else nn.Identity()
+        self.norm = _group_norm(out_channels) if norm == "gn" else nn.Identity()
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, features: Tensor) -> Tensor:
         """Apply the three in turn."""
         out: Tensor = self.relu(self.norm(self.conv(features)))
         return out
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    """32 groups as in the authors' code; fewer where a narrow layer would have groups of one channel."""
+    groups = math.gcd(GROUPS, channels)
+    return nn.GroupNorm(groups // 2 if groups == channels else groups, channels)
 
 
 class Scale(nn.Module):
