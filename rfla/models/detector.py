@@ -71,6 +71,11 @@ class Detector(nn.Module):
         self.backbone, self.neck, self.num_classes = cast(Backbone, backbone), neck, num_classes
         self.statistics: dict[str, Tensor] = {}
 
+    @property
+    def backbones(self) -> list[Backbone]:
+        """Every backbone: one, but for DetectoRS."""
+        return [self.backbone]
+
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) normalised images to the feature maps of all levels, finest first."""
         levels: list[Tensor] = self.neck(self.backbone(images))

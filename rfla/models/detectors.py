@@ -4,9 +4,12 @@ Its backbone has switchable atrous convolutions (`backbones/sac.py`), and its py
 (`necks/rfp.py`). Assignment, losses and decoding are those of `faster_rcnn.py`.
 """
 
+from typing import cast
+
 from torch import Tensor
 
 from rfla.models.backbones.detectors_resnet import DetectorsResNet
+from rfla.models.detector import Backbone
 from rfla.models.faster_rcnn import TwoStageDetector
 from rfla.models.heads.roi import RoIHead
 from rfla.models.heads.rpn import RPNHead
@@ -30,6 +33,11 @@ class DetectoRS(TwoStageDetector):
         self, backbone: DetectorsResNet, neck: RFP, rpn_head: RPNHead, roi_head: RoIHead, *, num_classes: int
     ) -> None:
         super().__init__(backbone, neck, rpn_head, roi_head, num_classes=num_classes)
+
+    @property
+    def backbones(self) -> list[Backbone]:
+        """The backbone of every pass."""
+        return [self.backbone, *(cast(Backbone, later) for later in self.neck.rfp_modules)]
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) normalised images to the feature maps of all levels, finest first."""

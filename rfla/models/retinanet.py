@@ -78,7 +78,8 @@ class RetinaNet(Detector):
 
     def raw(self, images: Tensor) -> Raw:
         """Predictions before decoding, lists per level: `cls` logits, `reg` encoded offsets from the anchors."""
-        return self.head(self.pyramid(images))
+        raw: Raw = self.head(self.pyramid(images))
+        return raw
 
     def assign(self, raw: Raw, targets: Sequence[Target], image_sizes: ImageSizes) -> Tensor:
         """Which box each anchor learns: (B, P) int64, -1 background, -2 ignored."""

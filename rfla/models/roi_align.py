@@ -46,7 +46,7 @@ class RoIAlignPyramid(nn.Module):
         counts = (levels[:, None] == torch.arange(len(self.strides), device=levels.device)).sum(dim=0).tolist()
         pooled = []
         with torch.autocast(rois.device.type, enabled=False):
-            for level, (stride, part) in enumerate(zip(self.strides, rois[order].split(counts), strict=True)):
+            for level, (stride, part) in enumerate(zip(self.strides, torch.split(rois[order], counts), strict=True)):
                 # A level without boxes still takes part, so that its gradient is zero and not missing.
                 pooled.append(roi_align(features[level].float(), part, self.size, 1 / stride, aligned=True))
         return torch.cat(pooled)[order.argsort()]

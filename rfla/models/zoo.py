@@ -10,6 +10,7 @@ from rfla.cfg.model_files import model_config
 from rfla.cfg.model_schema import ModelConfig
 from rfla.errors import ConfigError
 from rfla.models.backbones.pretrained import fold_input_scale
+from rfla.models.backbones.sac import StandardizedConv2d
 from rfla.models.build_anchor import build_detectors, build_retinanet, build_two_stage
 from rfla.models.build_dense import build_autoassign, build_fcos
 from rfla.models.detector import Detector
@@ -72,12 +73,15 @@ def load_pretrained_backbone(net: Detector) -> bool:
     Returns:
         Whether the weights were found.
     """
-    if not net.backbone.load_imagenet():
-        log.warning(
-            "no ImageNet weights for %s here: random weights, nothing frozen, batch norm learns", net.backbone.name
-        )
-        net.backbone.thaw()
-        return False
-    normalize = net.config.normalize
-    fold_input_scale(net.backbone.conv1, normalize.std, normalize.channels)
+    for backbone in net.backbones:
+        if not backbone.load_imagenet():
+            log.warning(
+                "no ImageNet weights for %s here: random weights, nothing frozen, batch norm learns", backbone.name
+            )
+            for each in net.backbones:
+                each.thaw()
+            return False
+        fold_input_scale(backbone.conv1, net.config.normalize.std, net.config.normalize.channels)
+        if isinstance(backbone.conv1, StandardizedConv2d):
+            backbone.conv1.keep_weight()
     return True

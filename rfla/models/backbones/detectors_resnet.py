@@ -4,7 +4,7 @@ Shapes: B images, (H, W) px; Cn has stride 2**n. Source: arXiv 2006.02334, secti
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
@@ -43,9 +43,7 @@ class DetectorsResNet(ResNet):
         self.takes_feedback = feedback_channels is not None
         if feedback_channels is not None:
             for stage, channels in zip(self.stages()[1:], self.channels[1:], strict=True):
-                stage[0].rfp_conv = nn.Conv2d(feedback_channels, channels, 1)
-                nn.init.kaiming_normal_(stage[0].rfp_conv.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(stage[0].rfp_conv.bias)
+                stage[0].rfp_conv = _feedback_conv(feedback_channels, channels)
         self._freeze()
 
     def stages(self) -> list[nn.Sequential]:
@@ -84,7 +82,7 @@ class DetectorsResNet(ResNet):
             block.conv2.start_plain()
         if self.takes_feedback:
             for stage in self.stages()[1:]:
-                nn.init.zeros_(stage[0].rfp_conv.weight)
+                nn.init.zeros_(cast(nn.Conv2d, stage[0].rfp_conv).weight)
         return True
 
 
@@ -97,10 +95,18 @@ def _standardize(module: nn.Module) -> None:
             _standardize(child)
 
 
+def _feedback_conv(inputs: int, outputs: int) -> nn.Conv2d:
+    conv = nn.Conv2d(inputs, outputs, 1)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    nn.init.zeros_(cast(Tensor, conv.bias))
+    return conv
+
+
 def _block_with_feedback(block: BasicBlock | Bottleneck, features: Tensor, feedback: Tensor) -> Tensor:
     """The forward of torchvision's block, with one more term in its last sum."""
     out = block.bn2(block.conv2(block.relu(block.bn1(block.conv1(features)))))
     if isinstance(block, Bottleneck):
         out = block.bn3(block.conv3(block.relu(out)))
     shortcut = features if block.downsample is None else block.downsample(features)
-    return block.relu(out + shortcut + block.rfp_conv(feedback))
+    summed: Tensor = block.relu(out + shortcut + block.rfp_conv(feedback))
+    return summed

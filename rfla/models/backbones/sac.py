@@ -4,7 +4,8 @@ Shapes: B images, C input and O output channels, (H, W) of a map.
 Source: Qiao et al., "DetectoRS" (arXiv 2006.02334), section 4.
 """
 
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,8 @@ class StandardizedConv2d(nn.Conv2d):
 
     def __init__(self, conv: nn.Conv2d) -> None:
         """Take the place of `conv`: its geometry and its weights."""
-        super().__init__(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, bias=False)
+        stride, padding = _pair(conv.stride), _pair(cast(tuple[int, ...], conv.padding))
+        super().__init__(conv.in_channels, conv.out_channels, _pair(conv.kernel_size), stride, padding, bias=False)
         self.weight = conv.weight
         self.weight_gamma: Tensor
         self.weight_beta: Tensor
@@ -35,6 +37,13 @@ class StandardizedConv2d(nn.Conv2d):
         """Return the filters (O, C, k, k) that the convolution uses."""
         mean, deviation = _filter_statistics(self.weight)
         return self.weight_gamma * ((self.weight - mean) / deviation) + self.weight_beta
+
+    def keep_weight(self) -> None:
+        """Take the deviation and the mean from the weight as it is now, so that standardising changes nothing."""
+        with torch.no_grad():
+            mean, deviation = _filter_statistics(self.weight)
+            self.weight_gamma.copy_(deviation)
+            self.weight_beta.copy_(mean)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, H, W) to (B, O, H / stride, W / stride)."""
@@ -58,7 +67,7 @@ class SwitchableConv2d(StandardizedConv2d):
     def __init__(self, conv: nn.Conv2d) -> None:
         """Take the place of `conv`, a 3x3 convolution."""
         super().__init__(conv)
-        inputs, outputs, stride = conv.in_channels, conv.out_channels, conv.stride
+        inputs, outputs, stride = conv.in_channels, conv.out_channels, _pair(conv.stride)
         cells = 2 * self.kernel_size[0] * self.kernel_size[1]  # an x and a y offset for each tap
         self.switch = nn.Conv2d(inputs, 1, 1, stride=stride)
         self.weight_diff = nn.Parameter(torch.zeros_like(self.weight))
@@ -68,7 +77,7 @@ class SwitchableConv2d(StandardizedConv2d):
         self.offset_l = nn.Conv2d(inputs, cells, 3, stride=stride, padding=1)
         for layer in self.added_layers():
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(cast(Tensor, layer.bias))
 
     def added_layers(self) -> list[nn.Conv2d]:
         """Return the layers that a plain convolution has not."""
@@ -78,8 +87,8 @@ class SwitchableConv2d(StandardizedConv2d):
         """Make the layer compute what its filters alone would: how it starts on ImageNet weights."""
         for layer in self.added_layers():
             nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
-        nn.init.ones_(self.switch.bias)
+            nn.init.zeros_(cast(Tensor, layer.bias))
+        nn.init.ones_(cast(Tensor, self.switch.bias))
         nn.init.zeros_(self.weight_diff)
         return self
 
@@ -94,18 +103,25 @@ class SwitchableConv2d(StandardizedConv2d):
         near = self._deform(features, self.offset_s(average), weight, 1)
         far = self._deform(features, self.offset_l(average), weight + self.weight_diff, DILATION)
         mixed = switch * near + (1 - switch) * far
-        return mixed + self.post_context(functional.adaptive_avg_pool2d(mixed, 1))
+        context: Tensor = self.post_context(functional.adaptive_avg_pool2d(mixed, 1))
+        result: Tensor = mixed + context
+        return result
 
     def _deform(self, features: Tensor, offset: Tensor, weight: Tensor, dilation: int) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
-            return deform_conv2d(
+            moved: Tensor = deform_conv2d(
                 features.float(),
                 offset.float(),
                 weight.float(),
-                stride=self.stride,  # type: ignore[arg-type]
+                stride=_pair(self.stride),
                 padding=dilation,
                 dilation=dilation,
             )
+        return moved
+
+
+def _pair(values: Sequence[int]) -> tuple[int, int]:
+    return values[0], values[1]
 
 
 def _filter_statistics(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -64,7 +64,7 @@ class Anchors(nn.Module):
 
     def grid(self, levels: Sequence[Tensor]) -> PriorGrid:
         """Return the anchors of these feature maps, on their device; the last few grids are kept."""
-        key = (feature_sizes(levels), levels[0].device)
+        key = (feature_sizes(list(levels)), levels[0].device)
         if key not in self._grids:
             grid = PriorGrid.anchors(key[0], self.strides, self.sides, self.fraction, self.ratios, self.scales)
             self._grids[key] = grid.to(levels[0].device)
@@ -104,7 +104,7 @@ def best_candidates(scores: Tensor, counts: Sequence[int], limit: int) -> list[T
     """
     picked = []
     first = 0
-    for level in scores.split(list(counts), dim=1):
+    for level in torch.split(scores, list(counts), dim=1):
         count = level.shape[1]
         if count > limit:
             # A stable sort and not topk: equal scores, common near 1, keep the same order on every machine.

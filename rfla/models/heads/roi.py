@@ -107,7 +107,9 @@ class RoIHead(nn.Module):
     def forward(self, pyramid: Sequence[Tensor], boxes: Sequence[Tensor], stage: int = 0) -> tuple[Tensor, Tensor]:
         """Logits (N, C + 1) and offsets of the boxes (K, 4) of each image, at one stage."""
         images = torch.cat([part.new_full((len(part), 1), float(index)) for index, part in enumerate(boxes)])
-        return self.bbox_head[stage](self.pooler(pyramid, torch.cat([images, torch.cat(list(boxes))], dim=1)))
+        rois = torch.cat([images, torch.cat(list(boxes))], dim=1)
+        predicted: tuple[Tensor, Tensor] = self.bbox_head[stage](self.pooler(pyramid, rois))
+        return predicted
 
     @torch.no_grad()
     def assign(self, proposals: Tensor, target: Target, stage: int, seed: int) -> RoISample:
@@ -148,7 +150,10 @@ class RoIHead(nn.Module):
         """
         losses: Losses = {}
         for index, stage in enumerate(self.stages):
-            samples = [self.assign(*one, index, seed) for *one, seed in zip(proposals, targets, seeds, strict=True)]
+            samples = [
+                self.assign(boxes, target, index, seed)
+                for boxes, target, seed in zip(proposals, targets, seeds, strict=True)
+            ]
             logits, offsets = self(pyramid, [sample.boxes for sample in samples], index)
             with torch.autocast(logits.device.type, enabled=False):
                 prefix = f"s{index}." if len(self.stages) > 1 else ""
@@ -201,7 +206,7 @@ class RoIHead(nn.Module):
         counts = [len(part) for part in boxes]
         detections = []
         for part, part_scores, part_offsets, size in zip(
-            boxes, scores.split(counts), offsets.split(counts), image_sizes, strict=True
+            boxes, torch.split(scores, counts), torch.split(offsets, counts), image_sizes, strict=True
         ):
             moved = stage.coder.decode(part, part_offsets, torch.tensor(size, device=part.device))
             if moved.shape[1] > 4:
@@ -215,7 +220,7 @@ class RoIHead(nn.Module):
     ) -> list[Tensor]:
         """Move the boxes (K, 4) of each image by the offsets of their classes, and clip them to their image."""
         counts = [len(part) for part in boxes]
-        own = self._of_class(offsets, labels).split(counts)
+        own = torch.split(self._of_class(offsets, labels), counts)
         return [
             stage.coder.decode(part, moves, torch.tensor(size, device=part.device))
             for part, moves, size in zip(boxes, own, image_sizes, strict=True)

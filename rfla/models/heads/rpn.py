@@ -126,7 +126,7 @@ class RPNHead(nn.Module):
     def _suppress(self, boxes: Tensor, scores: Tensor, counts: list[int]) -> Tensor:
         """Suppress within each level of one image, (K, 4) boxes and (K,) scores, and merge the levels by score."""
         proposals = []
-        for level_boxes, level_scores in zip(boxes.split(counts), scores.split(counts), strict=True):
+        for level_boxes, level_scores in zip(torch.split(boxes, counts), torch.split(scores, counts), strict=True):
             kept = nms(level_boxes, level_scores, self.nms_iou)
             proposals.append(torch.cat([level_boxes, level_scores[:, None]], dim=1)[kept])
         merged = torch.cat(proposals)

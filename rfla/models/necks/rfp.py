@@ -5,6 +5,7 @@ Source: Qiao et al., "DetectoRS" (arXiv 2006.02334), section 3.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,7 @@ class RFP(FPN):
         self.rfp_aspp = ASPP(width, width // 4)
         self.rfp_weight = nn.Conv2d(width, 1, 1)
         nn.init.zeros_(self.rfp_weight.weight)
-        nn.init.zeros_(self.rfp_weight.bias)
+        nn.init.zeros_(cast(Tensor, self.rfp_weight.bias))
 
     def recurse(self, images: Tensor, stages: list[Tensor]) -> list[Tensor]:
         """Make the pyramid.
@@ -66,7 +67,7 @@ class RFP(FPN):
         Returns:
             L maps (B, D, H, W), finest first.
         """
-        pyramid = self(stages)
+        pyramid: list[Tensor] = self(stages)
         for backbone in self.rfp_modules:
             feedback = [self.rfp_aspp(level) for level in pyramid[1:4]]
             again = self(backbone(images, feedback))
