@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfla.data.formats.images import require_directory, split_of
+from rfla.data.formats.images import find_folders, require_directory, split_of
 from rfla.data.formats.record import NO_CLASS, Classes, ImageRecord, Part, make_record, read_text
 from rfla.errors import DataError
 
@@ -27,7 +27,7 @@ Entry = Mapping[str, Any]
 
 
 def find(source: Path) -> dict[str, Part]:
-    """Find the splits: one JSON file, or a directory with `annotations/*.json` or `*.json`; images beside or below.
+    """Find the splits: one JSON file; `annotations/*.json` or `*.json` with images beside or below; `{split}/*.json`.
 
     Raises:
         DataError: There is no JSON file, or two for one split.
@@ -36,7 +36,10 @@ def find(source: Path) -> dict[str, Part]:
         folder = source.parent.parent if source.parent.name.lower() == "annotations" else source.parent
         split = split_of(source.stem) or "train"
         return {split: Part((source,), image_folders(folder, split))}
-    files = annotation_files(require_directory(source))
+    try:
+        files = annotation_files(require_directory(source))
+    except DataError:
+        return find_folders(source, ("annotations",), ("images",), ".json")
     parts: dict[str, Part] = {}
     for file in files:
         split = (split_of(file.stem) or file.stem) if len(files) > 1 else split_of(file.stem) or "train"
@@ -144,7 +147,15 @@ def read(part: Part, classes: Classes) -> Iterator[ImageRecord]:
         DataError: An entry that is malformed, an unknown category, an annotation without its image.
     """
     for path in part.annotations:
-        yield from records(load(path), path, classes)
+        for record in records(load(path), path, classes):
+            yield record if len(part.annotations) == 1 else without_ids(record)
+
+
+def without_ids(record: ImageRecord) -> ImageRecord:
+    """Return a record whose ids are dropped: those of several files of one split repeat."""
+    record.image_id = None
+    record.ids[:] = -1
+    return record
 
 
 def records(

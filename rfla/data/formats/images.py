@@ -74,6 +74,7 @@ def split_of(name: str) -> str | None:
     """Return the split that a file or directory name states: `VisDrone2019-DET-test-dev` -> `test`."""
     words = "".join(letter if letter.isalnum() else " " for letter in name.lower()).split()
     for word in words:
+        word = word.rstrip("0123456789")  # train2017
         split = _SPLIT_NAMES.get(word, word)
         if split in SPLITS:
             return split

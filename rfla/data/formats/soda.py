@@ -58,11 +58,8 @@ def read(part: Part, classes: Classes) -> Iterator[ImageRecord]:
         names = coco.category_names(content, path)
         regions = frozenset(number for number, name in names.items() if name.lower() == REGION)
         for record in coco.records(content, path, classes, regions=regions):
-            if len(part.annotations) > 1:
-                record.image_id = None
-                record.ids[:] = -1
             record.crowd |= record.ignore
-            yield record
+            yield record if len(part.annotations) == 1 else coco.without_ids(record)
 
 
 def _load(path: Path) -> dict[str, Any]:

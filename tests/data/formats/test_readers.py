@@ -266,6 +266,24 @@ def test_byte_order_mark_and_windows_line_ends(tmp_path):
     assert len(visdrone.read_file(path, visdrone.classes([]))) == 2
 
 
+def test_coco_layouts_of_the_challenge_and_of_roboflow(tmp_path):
+    for folder, file in (("a/annotations", "instances_train2017"), ("b/train", "_annotations.coco"), ("b/valid", "x")):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / f"{file}.json").write_text(json.dumps(coco_content()))
+    (tmp_path / "a" / "train2017").mkdir()
+    parts = coco.find(tmp_path / "a")
+    assert set(parts) == {"train"} and parts["train"].images[0] == tmp_path / "a" / "train2017"
+    parts = coco.find(tmp_path / "b")
+    assert set(parts) == {"train", "val"} and parts["val"].images == (tmp_path / "b" / "valid",)
+
+
+def test_coco_files_of_one_split_lose_their_ids(tmp_path):
+    for name in ("1", "2"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(coco_content()))
+    part = Part((tmp_path / "1.json", tmp_path / "2.json"), ())
+    assert [(r.image_id, r.ids.tolist()) for r in coco.read(part, coco.classes([part]))] == [(None, [-1])] * 2
+
+
 def test_splits_by_directory_names(tmp_path):
     for folder in ("VisDrone2019-DET-train", "VisDrone2019-DET-val", "VisDrone2019-DET-test-dev"):
         (tmp_path / folder / "annotations").mkdir(parents=True)
