@@ -121,6 +121,7 @@ class Config(ModelConfig):
     weight_decay: float = Field(1e-4, ge=0, le=1, description="weight decay")
     bias_lr_mult: float = Field(1.0, ge=0, le=100, description="learning rate of biases as a multiple of lr0")
     bias_decay: float = Field(0.0, ge=0, le=100, description="weight decay of biases as a multiple of weight_decay")
+    norm_decay: float = Field(1.0, ge=0, le=100, description="weight decay of norm layers, multiple of weight_decay")
     backbone_lr_mult: float = Field(1.0, ge=0, le=100, description="learning rate of the backbone as multiple of lr0")
     lr_steps: Integers = Field((8, 11), description="epochs after which the rate is multiplied by lr_gamma")
     lr_gamma: float = Field(0.1, gt=0, le=1, description="factor of each step")

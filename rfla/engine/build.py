@@ -94,16 +94,13 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
     val_loader = evaluation_loader(cfg, val_index, world, device)
     if cfg.compile:
         compile_parts(net)
-    parts = RunParts(
+    return RunParts(
         cfg, world, device, spec, train_index, val_index, train_loader, val_loader, sampler,
         net, distribute(net, world, device), source.config, source.names,
         optimizer=optimizer_for(net, cfg, device),
         schedule=schedule_for(cfg, sampler),
         notes=[*source.notes, *notes],
     )  # fmt: skip
-    if not parts.trainable:
-        raise ConfigError(f"freeze={','.join(cfg.freeze)}: nothing is left to train")
-    return parts
 
 
 def source_model(cfg: Config, names: Sequence[str]) -> SourceModel:
@@ -129,7 +126,7 @@ def freeze(net: nn.Module, prefixes: Sequence[str]) -> None:
     """Keep the parameters whose names start with one of `prefixes` as they are.
 
     Raises:
-        ConfigError: A prefix that no parameter has.
+        ConfigError: A prefix that no parameter has, or nothing would be left.
     """
     for prefix in prefixes:
         found = [parameter for name, parameter in net.named_parameters() if name.startswith(prefix)]
@@ -138,6 +135,8 @@ def freeze(net: nn.Module, prefixes: Sequence[str]) -> None:
             raise ConfigError(f"freeze={prefix}: no parameter starts so; the model's parts are {', '.join(tops)}")
         for parameter in found:
             parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in net.parameters()):
+        raise ConfigError(f"freeze={','.join(prefixes)}: nothing is left to train")
 
 
 def training_mode(net: nn.Module, frozen: Sequence[str]) -> None:
@@ -169,7 +168,9 @@ def distribute(net: nn.Module, world: World, device: torch.device) -> nn.Module:
 def optimizer_for(net: nn.Module, cfg: Config, device: torch.device) -> torch.optim.Optimizer:
     """Return the optimiser of the settings."""
     lr = cfg.lr0 * (cfg.batch * cfg.accumulate / cfg.lr_batch if cfg.lr_batch else 1.0)
-    groups = parameter_groups(net, lr, cfg.weight_decay, cfg.bias_lr_mult, cfg.bias_decay, cfg.backbone_lr_mult)
+    groups = parameter_groups(
+        net, lr, cfg.weight_decay, cfg.bias_lr_mult, cfg.bias_decay, cfg.backbone_lr_mult, cfg.norm_decay
+    )
     return build_optimizer(cfg.optimizer, groups, lr, cfg.momentum, fused=device.type == "cuda")
 
 
