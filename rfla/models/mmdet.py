@@ -40,12 +40,13 @@ ALLOWED_TYPES = [
     *[type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")],
 ]
 
-# The layer whose outputs tell the number of classes: (pattern, outputs that are not classes, outputs for each class).
-CLASS_LAYERS = (
-    (r"^bbox_head\.conv_cls\.weight$", 0, 1),
-    (r"^bbox_head\.retina_cls\.weight$", 0, 3),
-    (r"^roi_head\.bbox_head\.(?:0\.)?fc_cls\.weight$", 1, 1),
-)
+RETINA_CLASSES, RETINA_BOXES = "bbox_head.retina_cls.weight", "bbox_head.retina_reg.weight"
+# The other layers whose outputs tell the number of classes, and how many of the outputs are not classes.
+CLASS_LAYERS = {
+    "bbox_head.conv_cls.weight": 0,
+    "roi_head.bbox_head.fc_cls.weight": 1,
+    "roi_head.bbox_head.0.fc_cls.weight": 1,
+}
 
 
 def our_key(official: str) -> str:
@@ -189,10 +190,13 @@ def _settings_in(config: str) -> dict[str, Any]:
 
 
 def _num_classes(state: Mapping[str, Tensor], where: str | Path) -> int:
-    for pattern, others, for_each in CLASS_LAYERS:
-        for key, value in state.items():
-            if re.search(pattern, key) and value.dim() > 0:
-                return max(1, (value.shape[0] - others) // for_each)
+    """From the shape of the classification layer; RetinaNet's has one output for each class and anchor of a cell."""
+    outputs = {key: value.shape[0] for key, value in state.items() if value.dim() > 0}
+    for key, others in CLASS_LAYERS.items():
+        if key in outputs:
+            return max(1, outputs[key] - others)
+    if RETINA_CLASSES in outputs and outputs.get(RETINA_BOXES, 0) >= 4:
+        return max(1, outputs[RETINA_CLASSES] // (outputs[RETINA_BOXES] // 4))
     raise WeightsError(f"{where}: no classification layer of a known detector in it")
 
 
