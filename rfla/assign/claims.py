@@ -54,13 +54,13 @@ def scatter_claims(windows: Windows, k: int, ignore_above: float | None) -> Clai
     kth = windows.kth(k)
     tied, better = (candidates == kth) & (candidates >= 0), candidates > kth
     index = (windows.index[0, :, None] + windows.index[1, None]).flatten(0, 3)  # (C, N)
-    prior = index & (RIM - 1)
     counts = tied.view(windows.scores.shape).sum(dim=(0, 1)).flatten(0, 1)  # (L S, N)
     unsure = (counts > PLATEAU).any(dim=0) | (tied & (index >= RIM)).any(dim=0)
+    prior = index.bitwise_and_(RIM - 1)
 
     squared = windows.offset**2
     distance = (squared[1, None] + squared[0, :, None]).flatten(0, 3)  # never negative: its bits order as integers
-    key = ((distance.view(torch.int32).to(torch.int64) << 32) + prior).masked_fill_(~tied, LARGEST)
+    key = distance.view(torch.int32).to(torch.int64).bitwise_left_shift_(32).add_(prior).masked_fill_(~tied, LARGEST)
     nearest = key.topk(k, dim=0, largest=False).values  # (k, N) ascending
     last = (k - 1 - better.sum(dim=0, keepdim=True)).clamp_(min=0)
     claimed = better | (tied & (~unsure | (key <= nearest.gather(0, last))))

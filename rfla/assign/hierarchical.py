@@ -146,15 +146,17 @@ class HierarchicalAssigner:
             return codes.view(-1, num_priors).fill_(BACKGROUND)
         order = self._order(images.boxes)
         rank = order if self.conflict == "last" else order.argsort()
-        touched = []
+        touched: list[Tensor] = []
         for stage, base in ((0, 2 + total), (1, 2)):
             for claims in self._stage(images, stage):
                 code = torch.where(claims.claimed, rank[claims.box] + base, claims.band.to(torch.int64))
-                touched.append(images.image[claims.box] * num_priors + claims.prior)
-                codes.scatter_reduce_(0, touched[-1], code, "amax")
+                where = images.image[claims.box] * num_priors + claims.prior
+                codes.scatter_reduce_(0, where, code, "amax")
+                if device.type == "cpu":  # elsewhere claims are not a short list
+                    touched.append(where)
         free, boxes = torch.arange(BACKGROUND, IGNORED - 1, -1, device=device), images.local[order]
         meaning = torch.cat((free, boxes, boxes))
-        if sum(map(len, touched)) > len(codes):
+        if not touched:
             return meaning.index_select(0, codes).view(-1, num_priors)
         matched, where = torch.full_like(codes, BACKGROUND), torch.cat(touched)
         matched[where] = meaning[codes[where]]  # most priors are background: write the others alone

@@ -36,6 +36,7 @@ def test_full_count_by_hand():
     assert full_receptive_fields(50, [5], head_depth=1) == [427 + 64 + 128]
     # P6: 3 cells of P5, that is 5 cells of C5
     assert full_receptive_fields(50, [6], head_depth=-1) == [427 + 4 * 32]
+    assert full_receptive_fields(50, range(2, 8)) == [491, 523, 619, 811, 1195, 1963]  # the table of docs/method.md
     # P4 sees 3 of its cells, which lie in at most 2 cells of C5
     assert full_receptive_fields(50, [4], head_depth=-1) == [427 + 32]
 
