@@ -97,3 +97,20 @@ def test_imagenet_weights_start_as_the_plain_network(monkeypatch, name):
         with torch.no_grad():
             for found, level in zip(net.eval()(images, feedback), expected, strict=True):
                 torch.testing.assert_close(found, level, rtol=1e-3, atol=1e-3 * float(level.detach().abs().max()))
+
+
+def test_pretrained_weights_reach_every_backbone(monkeypatch):
+    """The later backbone is loaded as well; without weights all of them are thawed."""
+    from rfla.models import build_detector, load_pretrained_backbone
+
+    plain = ResNet("resnet18")
+    net = build_detector("detectors", 2, settings={"backbone": "resnet18", "neck.width": 16, "roi.width": 16})
+    assert not net.neck.rfp_modules[0].conv1.weight.requires_grad
+    monkeypatch.setattr(detectors_resnet, "imagenet_state", lambda weights: plain.state_dict())
+    assert load_pretrained_backbone(net)
+    for backbone in net.backbones:
+        torch.testing.assert_close(backbone.conv1.weight, plain.conv1.weight)
+        torch.testing.assert_close(backbone.conv1.standardized(), plain.conv1.weight)
+    monkeypatch.setattr(detectors_resnet, "imagenet_state", lambda weights: None)
+    assert not load_pretrained_backbone(net)
+    assert all(parameter.requires_grad for parameter in net.parameters())
