@@ -18,8 +18,8 @@ PLATEAU = 16
 """More priors than this tied at the k-th best score, in one level and shape, are a plateau."""
 BUDGET = 48 * 2**20
 """Bytes that the matrices of one chunk may take together."""
-MATRICES = 12
-"""4-byte matrices of a chunk alive at once."""
+MATRICES = 20
+"""4-byte matrices of a chunk alive at once, at most."""
 
 
 @dataclass(frozen=True, eq=False)
