@@ -3,6 +3,7 @@
 The processes are those of `torchrun` (see docs/multi_gpu.md); a run of one process never imports or sends anything.
 """
 
+import atexit
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -42,6 +43,8 @@ def world_size() -> int:
 def join_world(device: torch.device) -> World:
     """Join the processes that `torchrun` started; alone, return a world of one.
 
+    A process joins once and stays until it ends: a script may train, validate and predict one after the other.
+
     Args:
         device: What this process computes on (`select_device` gives each its own GPU).
     """
@@ -54,13 +57,8 @@ def join_world(device: torch.device) -> World:
     if not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(minutes=10))
+        atexit.register(dist.destroy_process_group)
     return world
-
-
-def leave_world(world: World) -> None:
-    """Close the connection to the peers."""
-    if world.size > 1 and dist.is_initialized():
-        dist.destroy_process_group()
 
 
 def gather(world: World, value: T) -> list[T]:
@@ -93,7 +91,10 @@ def mean_of(world: World, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @contextmanager
 def main_first(world: World) -> Iterator[None]:
-    """Let the main process run the block before the others: it may make files that they then find (a data set)."""
+    """Let the main process run the block before the others: it may make files that they then find (a data set).
+
+    Use it once between two agreements: a process that fails in the block meets no further barrier.
+    """
     if world.size > 1 and not world.is_main:
         dist.barrier()
     try:

@@ -18,7 +18,7 @@ from rfla.cfg import Config, model_part
 from rfla.data.images import resize_long_side
 from rfla.engine.console import Progressor, make_console
 from rfla.engine.device import autocast_dtype, select_device
-from rfla.engine.distributed import World, agreed, gather, join_world, leave_world
+from rfla.engine.distributed import World, agreed, gather, join_world
 from rfla.engine.model_source import SourceModel, load_trained
 from rfla.engine.run_dir import claim_run_dir
 from rfla.engine.sources import SourceImage, find_images, output_names
@@ -170,11 +170,7 @@ def predict(cfg: Config) -> Path:
             "predict needs model= (a .safetensors file) and source= (an image, a directory, a pattern, a list)"
         )
     device = select_device(cfg.device)
-    world = join_world(device)
-    try:
-        return _predict(cfg, world, device)
-    finally:
-        leave_world(world)
+    return _predict(cfg, join_world(device), device)
 
 
 def _predict(cfg: Config, world: World, device: torch.device) -> Path:
@@ -183,13 +179,15 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Path:
         model = load_trained(str(cfg.model), model_part(cfg))
         images = find_images(str(cfg.source))
         predictor = Predictor(model, cfg.imgsz, device, cfg.amp, class_indices(cfg.classes, model.names))
-    share = images[world.rank :: world.size]
+    batch = max(1, cfg.batch)  # each process takes whole batches, those that one process would make
+    starts = range(world.rank * batch, len(images), world.size * batch)
+    share = [image for start in starts for image in images[start : start + batch]]
     places = {image.name: (i, name) for i, (image, name) in enumerate(zip(images, output_names(images), strict=True))}
     skipped: list[str] = []
     rows: dict[int, list[dict[str, Any]]] = {}
     stages: dict[str, float] = {}
     with claim_run_dir(cfg, world, "predict") as run_dir, Progressor(console).over(len(share), "predict") as bar:
-        for results in predictor.stream(share, max(1, cfg.batch), skipped):
+        for results in predictor.stream(share, batch, skipped):
             place, name = places[results.path]
             write_outputs(results, run_dir, name, cfg)
             rows[place] = results.to_coco(str(name))

@@ -18,7 +18,7 @@ from rfla.data import Batch
 from rfla.engine import build, checkpoint, launch, memory, report
 from rfla.engine.console import Progressor, ResultsFile, loss_line, make_console, metric_line
 from rfla.engine.device import autocast_dtype, precision_holds, select_device
-from rfla.engine.distributed import agreed, any_of, gather, join_world, leave_world, lost_peer, mean_of
+from rfla.engine.distributed import agreed, any_of, gather, join_world, lost_peer, mean_of
 from rfla.engine.ema import EMA
 from rfla.engine.hooks import Hooks
 from rfla.engine.interrupt import Interrupt, Stopped
@@ -30,7 +30,7 @@ from rfla.engine.position import Position
 from rfla.engine.recipe import settle
 from rfla.engine.run_dir import claim_run_dir
 from rfla.engine.tensorboard import TensorBoard
-from rfla.engine.training_state import restore, weights_are_finite, write_last, write_state, write_weights
+from rfla.engine.training_state import restore, weights_are_finite, write_last, write_state, write_weights, writing
 from rfla.engine.validator import Speed, detect, ground_truth, prepare_images
 from rfla.errors import RflaError
 from rfla.metrics import Detections, Metrics, evaluate_boxes
@@ -317,7 +317,8 @@ class Trainer:
                 self.hooks.val_end(self, metrics)
                 row |= {f"metrics/{name}": value for name, value in metrics.figures.items()}
                 self.say(metric_line(metrics.figures, better))
-            self.results.add(row)
+            with writing(self.run_dir, self.results.path):
+                self.results.add(row)
             self.tensorboard.add(row, position.epoch)
             if better or not self.cfg.val:
                 position.best_ap = metrics.ap if metrics is not None else -1.0
@@ -393,5 +394,3 @@ def train(cfg: Config, hooks: Hooks | None = None) -> TrainResult:
         if lost_peer(world, error):
             raise RflaError("another process of this run has died (its own error is above); resume= goes on") from None
         raise
-    finally:
-        leave_world(world)

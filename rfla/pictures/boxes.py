@@ -76,9 +76,11 @@ def draw_boxes(
         if show_labels:
             text = names[int(labels[i])] + (f" {scores[i]:.2f}" if scores is not None else "")
             _write_text(canvas, text, (x1, y1 - 3), colour)
+    note = ""
     if points is not None:
         _draw_points(canvas, points[0] * factor, np.asarray(labels)[points[1]])
-    return _add_legend(canvas, labels, names)
+        note = f"dots: the {len(points[0])} positives"
+    return _add_legend(canvas, labels, names, note)
 
 
 def _draw_points(canvas: Array, points: Array, labels: Array) -> None:
@@ -98,8 +100,8 @@ def _write_text(canvas: Array, text: str, origin: tuple[int, int], colour: tuple
     cv2.putText(canvas, text, (x, y), FONT, 0.4, colour, 1, cv2.LINE_AA)
 
 
-def _add_legend(canvas: Array, labels: Array, names: Sequence[str]) -> Array:
-    """Return the canvas with a strip below it: a square, the name and the count of each class present."""
+def _add_legend(canvas: Array, labels: Array, names: Sequence[str], note: str = "") -> Array:
+    """Return the canvas with a strip below it: a square, the name and the count of each class present, then a note."""
     height = 22
     strip = np.full((height, canvas.shape[1], 3), 24, dtype=np.uint8)
     counts = (
@@ -117,6 +119,8 @@ def _add_legend(canvas: Array, labels: Array, names: Sequence[str]) -> Array:
         cv2.rectangle(strip, (x, 6), (x + 9, 15), colour_of(label), -1)
         cv2.putText(strip, text, (x + 14, 15), FONT, 0.42, (230, 230, 230), 1, cv2.LINE_AA)
         x += width + 30
+    if note and 6 < x < canvas.shape[1] - cv2.getTextSize(note, FONT, 0.42, 1)[0][0] - 30:
+        cv2.putText(strip, note, (x + 16, 15), FONT, 0.42, (160, 160, 160), 1, cv2.LINE_AA)
     if x == 6:
         cv2.putText(strip, "no boxes", (x, 15), FONT, 0.42, (160, 160, 160), 1, cv2.LINE_AA)
     return np.concatenate([canvas, strip])

@@ -50,6 +50,7 @@ def plot_results(path: Path, columns: Mapping[str, Sequence[float]]) -> None:
     for axis, (title, names) in zip(axes.flat, panels, strict=True):
         axis.set_title(title, fontsize=10, loc="left")
         axis.set_xlabel("epoch", fontsize=8)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         for name, label in names.items():
             values = np.asarray(columns.get(name, []), dtype=float)
             if len(values) and np.isfinite(values).any() and (values >= 0).any():

@@ -62,7 +62,7 @@ def in_a_child(settings: dict[str, Any], hooks: Hooks | None, log: Path) -> int:
         code = 1
         try:
             with log.open("a") as file:
-                os.dup2(file.fileno(), sys.stdout.fileno())
+                sys.stdout = file
                 torch.set_num_threads(1)
                 train(load_config(settings, mode="train"), hooks)
             code = 0
