@@ -7,6 +7,7 @@ converted, 16 bit are divided by 256 (no stretch by content: two images of one s
 import io
 import os
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -20,6 +21,8 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", "
 
 _SWAPS_SIDES = frozenset({5, 6, 7, 8})  # EXIF orientations that exchange width and height
 _ORIENTATION = 0x0112
+_PHOTOMETRIC, _SAMPLES_PER_PIXEL = 262, 277  # TIFF tags
+_GREY, _RGB = (0, 1), 2  # values of the first
 
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
@@ -42,6 +45,14 @@ def read_image(path: str | Path, *, exif: bool = True) -> Image:
     data = _read_bytes(path)
     if _is_truncated_jpeg(data):
         raise DataError(f"{path}: truncated JPEG (no end marker after {len(data):,} bytes)")
+    photometric, samples = _tiff_colour(data)
+    if samples >= 3 and photometric in _GREY:  # OpenCV would misread raw bands, and say nothing
+        raise DataError(
+            f"{path}: a TIFF of {samples} bands that are not marked as RGB; 'rfla convert' with rfla[geo] rewrites it, "
+            "or gdal_translate -b 1 -b 2 -b 3 -co PHOTOMETRIC=RGB IN OUT"
+        )
+    if samples == 4 and photometric == _RGB:  # OpenCV would multiply the colours by the fourth band
+        return _read_with_pillow(path, data, exif)
     flags = cv2.IMREAD_COLOR if exif else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -126,6 +137,20 @@ def _is_truncated_jpeg(data: bytes) -> bool:
     # OpenCV fills the missing part with grey and says nothing. An embedded thumbnail has an end marker of its own, but
     # in the first half of the file.
     return data.startswith(b"\xff\xd8\xff") and data.rfind(b"\xff\xd9") < len(data) // 2
+
+
+def _tiff_colour(data: bytes) -> tuple[int, int]:
+    """Photometric interpretation and number of bands of a (classic) TIFF; (-1, 0) for anything else."""
+    if data[:4] not in (b"II*\0", b"MM\0*"):
+        return -1, 0
+    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
+    start = int.from_bytes(data[4:8], order)
+    entries = int.from_bytes(data[start : start + 2], order)
+    tags = {}
+    for at in range(start + 2, min(start + 2 + 12 * entries, len(data) - 11), 12):
+        tag, value = int.from_bytes(data[at : at + 2], order), int.from_bytes(data[at + 8 : at + 10], order)
+        tags[tag] = value
+    return tags.get(_PHOTOMETRIC, -1), tags.get(_SAMPLES_PER_PIXEL, 1)
 
 
 def _read_with_pillow(path: str | Path, data: bytes, exif: bool) -> Image:

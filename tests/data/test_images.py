@@ -1,5 +1,6 @@
 """Every kind of image file becomes upright RGB; the resize is mmcv's; what is no image is refused in one line."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -140,3 +141,23 @@ def test_resize_flip_normalise_pad_as_the_official_pipeline(parity, number: int)
     difference = np.abs(normalised - expected[:height, :width])
     assert difference.max() <= level and (difference > 1e-4).mean() < 0.02
     assert not expected[height:].any() and not expected[:, width:].any()
+
+
+def test_bands_that_are_not_marked_as_rgb_are_refused(tmp_path: Path):
+    """OpenCV would read a raw four-band scene as something else and say nothing."""
+    bands = np.arange(4 * 6 * 5, dtype=np.uint8).reshape(6, 5, 4)
+    tags = [(256, 3, 5), (257, 3, 6), (258, 3, 8), (262, 3, 1), (273, 4, 8), (277, 3, 4), (278, 3, 6), (279, 4, 120)]
+    entries = b"".join(
+        struct.pack("<HHI", tag, kind, 1)
+        + struct.pack("<HH" if kind == 3 else "<I", *((value, 0) if kind == 3 else (value,)))
+        for tag, kind, value in tags
+    )
+    header = struct.pack("<2sHI", b"II", 42, 8 + bands.size)
+    path = tmp_path / "scene.tif"
+    path.write_bytes(header + bands.tobytes() + struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0))
+    with pytest.raises(DataError, match="not marked as RGB"):
+        read_image(path)
+    path.write_bytes(
+        path.read_bytes().replace(struct.pack("<HHIHH", 262, 3, 1, 1, 0), struct.pack("<HHIHH", 262, 3, 1, 2, 0))
+    )
+    np.testing.assert_array_equal(read_image(path), bands[..., :3])
