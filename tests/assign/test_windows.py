@@ -189,3 +189,17 @@ def test_ordinary_boxes_never_need_the_dense_path(monkeypatch):
         boxes = torch.cat((centre - size / 2, centre + size / 2), dim=1)
         for distance in ("kld", "wd", "nwd", "gcd", "symmetric_kld", "dotd", "simd", "kld_10"):
             HierarchicalAssigner(distance)(grid, boxes)
+
+
+@pytest.mark.parametrize(("distance", "conflict"), [("kld", "last"), ("wd", "smallest"), ("simd", "last")])
+def test_a_device_is_never_waited_for(distance, conflict):
+    """Tensors on `meta` have no values: reading one, or a size that depends on one, raises. The path is that of a GPU."""
+    sizes = [(-(-800 // s), -(-800 // s)) for s in (4, 8, 16, 32, 64)]
+    grid = PriorGrid.anchors(sizes, [4, 8, 16, 32, 64], [35, 91, 267, 427, 555]).to("meta")
+    boxes = [torch.zeros(count, 4, device="meta") for count in (30, 0, 5)]
+    ignore = [torch.zeros(2, 4, device="meta"), None, None]
+    assigner = HierarchicalAssigner(distance, conflict=conflict, centers_inside=True)
+    for arguments in ((), (ignore, [(800, 600)] * 3, 0), (None, [(640, 800)] * 3, None)):
+        matched = assigner.batch(grid, boxes, *arguments)
+        assert matched.shape == (3, len(grid))
+        assert matched.device.type == "meta"
