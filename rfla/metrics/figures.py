@@ -134,7 +134,7 @@ def _stacked(axis: Any, labels: Sequence[str], parts: Mapping[str, Sequence[int]
     for place, total, first in zip(places, bottom, good, strict=True):
         axis.annotate(f"{first / total:.0%}" if total else "", (place, total), ha="center", va="bottom", fontsize=9)
     axis.set_xticks(places, [label.replace(" ", "\n", 1) for label in labels])
-    axis.margins(y=0.12)
+    axis.set_ylim(0, max(bottom.max(initial=0) * 1.12, 1))
     axis.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
 
 

@@ -17,9 +17,9 @@ function element(tag, text, className) {
 
 // --- summary
 
-function shownValue(value) {
+function shownValue(value, name) {
   if (value === null || value === -1) return "–";
-  return Number.isInteger(value) ? value.toLocaleString("en") : value.toFixed(3);
+  return name === "boxes" ? value.toLocaleString("en") : value.toFixed(3);
 }
 
 function title(name) {
@@ -31,7 +31,7 @@ function fillSummary() {
   for (const family of data.families) {
     for (const [name, value] of family) {
       const tile = element("div", undefined, name === "ap" ? "tile main" : "tile");
-      tile.append(element("b", shownValue(value)), element("span", title(name)));
+      tile.append(element("b", shownValue(value, name)), element("span", title(name)));
       $("tiles").append(tile);
     }
     $("tiles").append(element("div", undefined, "break"));
@@ -60,7 +60,7 @@ function fillTable(table, rows) {
     body.replaceChildren();
     for (const row of rows) {
       const line = body.insertRow();
-      for (const key of keys) line.insertCell().textContent = typeof row[key] === "string" ? row[key] : shownValue(row[key]);
+      for (const key of keys) line.insertCell().textContent = typeof row[key] === "string" ? row[key] : shownValue(row[key], key);
     }
   }
   fillRows();
