@@ -83,7 +83,7 @@ def mean_of(world: World, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the mean over the processes of each named 0-d tensor."""
     if world.size == 1 or not values:
         return dict(values)
-    names = sorted(values)
+    names = list(values)  # the same order in all: that of the losses
     stacked = torch.stack([values[name].detach().float() for name in names])
     dist.all_reduce(stacked)
     return dict(zip(names, stacked / world.size, strict=True))

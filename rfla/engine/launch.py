@@ -23,6 +23,20 @@ def is_needed(device: str) -> bool:
     return "," in device and world_size() == 1
 
 
+def refuse_several(device: str, verb: str) -> None:
+    """Say how val and predict use several GPUs, instead of quietly using the first.
+
+    Raises:
+        ConfigError: `device=` names several, and torchrun did not start this process.
+    """
+    if is_needed(device):
+        count = device.count(",") + 1
+        raise ConfigError(
+            f"device={device}: start it as torchrun --standalone --nproc-per-node {count} -m rfla {verb} ..., "
+            "or name one device"
+        )
+
+
 def train_on_several(cfg: Config, hooks: Hooks | None) -> Path:
     """Train with one process for each GPU of `cfg.device`; return the run directory.
 

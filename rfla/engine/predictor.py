@@ -19,6 +19,7 @@ from rfla.data.images import resize_long_side
 from rfla.engine.console import Progressor, make_console
 from rfla.engine.device import autocast_dtype, select_device
 from rfla.engine.distributed import World, agreed, gather, join_world
+from rfla.engine.launch import refuse_several
 from rfla.engine.model_source import SourceModel, load_trained
 from rfla.engine.run_dir import claim_run_dir
 from rfla.engine.sources import SourceImage, find_images, output_names
@@ -169,6 +170,7 @@ def predict(cfg: Config) -> Path:
         raise ConfigError(
             "predict needs model= (a .safetensors file) and source= (an image, a directory, a pattern, a list)"
         )
+    refuse_several(cfg.device, "predict")
     device = select_device(cfg.device)
     return _predict(cfg, join_world(device), device)
 

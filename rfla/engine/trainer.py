@@ -337,7 +337,7 @@ class Trainer:
             "epoch": self.epoch + 1,
             "time": self.seconds(),
             **{f"train/{name}": value for name, value in means.items()},
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self.optimizer.param_groups[0]["base_lr"] * self.schedule.factor(max(self.position.iteration - 1, 0)),
             "images_per_s": self.meter.images_per_second(),
             "data_wait": self.meter.wait / max(self.meter.elapsed, 1e-9),
             "memory_mb": memory.peak_mb(self.device),
@@ -393,4 +393,6 @@ def train(cfg: Config, hooks: Hooks | None = None) -> TrainResult:
     except RuntimeError as error:
         if lost_peer(world, error):
             raise RflaError("another process of this run has died (its own error is above); resume= goes on") from None
+        if isinstance(error, torch.OutOfMemoryError):
+            raise RflaError(f"out of memory with batch={cfg.batch}: use a smaller batch= or imgsz=") from error
         raise

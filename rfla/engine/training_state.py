@@ -85,6 +85,7 @@ def write_state(trainer: Trainer) -> None:
     document = {
         "position": asdict(trainer.position) | {"seconds": trainer.seconds()},
         "meter": trainer.meter.document(),
+        "sums": list(sums),  # the file sorts its tensors by name
         "random": checkpoint.random_document(),
         "scaler": trainer.scaler.state_dict(),
         "ema_updates": trainer.ema.updates if trainer.ema is not None else 0,
@@ -113,10 +114,11 @@ def restore(trainer: Trainer, path: Path) -> None:
         if document["scaler"]:
             trainer.scaler.load_state_dict(document["scaler"])
         trainer.position = Position(**document["position"])
-        sums = {key: value.to(trainer.device) for key, value in checkpoint.without_prefix("meter", tensors).items()}
+        stored = checkpoint.without_prefix("meter", tensors)
+        sums = {name: stored[name].to(trainer.device) for name in document["sums"]}
         trainer.meter = Meter(sums=sums, **document["meter"])
         checkpoint.restore_random(checkpoint.without_prefix("random", tensors), document["random"])
-    trainer.results.load(trainer.position.epoch)
+        trainer.results.load(trainer.position.epoch)
     position, cfg = trainer.position, trainer.cfg
     if position.epoch >= cfg.epochs:
         trainer.say(f"[yellow]this run has done its {cfg.epochs} epochs; epochs= with more would go on[/yellow]")

@@ -20,6 +20,7 @@ from rfla.data import Batch, BoxIndex, load_data_spec, load_index
 from rfla.engine.console import Progressor, make_console, metric_line
 from rfla.engine.device import autocast_dtype, select_device
 from rfla.engine.distributed import World, agreed, gather, join_world
+from rfla.engine.launch import refuse_several
 from rfla.engine.loaders import evaluation_loader
 from rfla.engine.merge import merge_detections
 from rfla.engine.model_source import SourceModel, apply_mapping, class_mapping, is_weights, load_trained
@@ -188,6 +189,7 @@ def validate(cfg: Config) -> Metrics:
     """
     if cfg.data is None:
         raise ConfigError("data= is missing: name a data set, a data.yaml or a directory; it is never guessed")
+    refuse_several(cfg.device, "val")
     device = select_device(cfg.device)
     return _validate(cfg, join_world(device), device)
 

@@ -200,6 +200,13 @@ def test_several_devices_that_are_not_there(settings: Callable[..., dict[str, An
     assert not Path(str(cfg.project)).exists()
 
 
+@pytest.mark.parametrize("run", [validate, predict])
+def test_only_training_starts_processes_of_its_own(run: Callable[..., Any], tmp_path: Path) -> None:
+    given = {"model": "fcos_p2", "data": "demo", "source": "in", "device": "0,1"}
+    with pytest.raises(ConfigError, match="device=0,1: start it as torchrun --standalone --nproc-per-node 2 -m rfla"):
+        run(load_config(given))
+
+
 def test_hooks_do_not_cross(settings: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rfla.engine.launch.select_device", lambda _: None)
     with pytest.raises(ConfigError, match="start your script with torchrun"):

@@ -75,9 +75,9 @@ def in_a_child(settings: dict[str, Any], hooks: Hooks | None, log: Path) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def rows(run: Path) -> list[dict[str, str]]:
+def rows(run: Path) -> list[list[tuple[str, str]]]:
     with (run / "results.csv").open(newline="") as file:
-        return [{key: value for key, value in row.items() if key not in TIMES} for row in csv.DictReader(file)]
+        return [[(key, row[key]) for key in row if key not in TIMES] for row in csv.DictReader(file)]
 
 
 def assert_same(broken: Path, whole: Path) -> None:

@@ -1,7 +1,9 @@
 """What the keys of a training do, what it leaves, and how it ends when something is wrong."""
 
 import csv
+import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -164,6 +166,26 @@ def test_a_corrupt_image_is_replaced_and_named(
     result = train(config(epochs=1))
     assert len(rows(result.run_dir)) == 1
     assert sum("2.png" in record.message for record in caplog.records) >= 1
+
+
+def test_a_bad_data_set_trains_to_the_end(
+    config: Configure, make_set: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Corrupt images, boxes without width, and an image with 3,000 boxes."""
+    root = make_set(tmp_path / "bad", images=10)
+    (root / "images" / "4.png").write_bytes(b"not an image")
+    for split in ("train", "val"):
+        path = root / "annotations" / f"{split}.json"
+        document = json.loads(path.read_text())
+        document["annotations"][0]["bbox"][2] = 0
+        crowd = [
+            {"id": 1000 + i, "image_id": 3, "category_id": 1, "bbox": [i % 58, i // 58, 6, 6]} for i in range(3000)
+        ]
+        document["annotations"] += [entry | {"area": 36, "iscrowd": 0} for entry in crowd]
+        path.write_text(json.dumps(document))
+    result = train(config(data=str(root), epochs=1))
+    assert len(rows(result.run_dir)) == 1
+    assert re.search(r"train: 10 images, 30\d\d boxes; 1 ", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
