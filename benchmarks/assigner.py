@@ -184,26 +184,34 @@ def main() -> None:
     parser.add_argument("--distances", nargs="+", default=["kld", "wd"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--loop-limit", type=int, default=1000, help="most boxes that the loop is asked to do")
+    parser.add_argument("--parts", nargs="+", default=["rivals", "sizes", "batch", "memory"])
     args = parser.parse_args()
 
-    memory = {kind: peak_memory(kind, 2000) for kind in ("points", "anchors")}
+    if "memory" in args.parts:
+        for kind in ("points", "anchors"):
+            print(f"Peak extra memory at 2,000 boxes, {kind}: {peak_memory(kind, 2000):.1f} MiB.\n", flush=True)
+    if "rivals" in args.parts:
+        rivals(args)
+    torch.set_num_threads(args.threads[0])
+    if "sizes" in args.parts:
+        print("\n| image | priors | P | 100 boxes | 1,000 boxes | writing (P,) alone |\n|---|---|---|---|---|---|")
+        print("\n".join(over_image_sizes(args.repeats)), flush=True)
+    if "batch" in args.parts:
+        print("\n| boxes of each of 16 images | one batch | 16 calls | times |\n|---|---|---|---|")
+        print("\n".join(batch_against_single(args.repeats)), flush=True)
+
+
+def rivals(args: argparse.Namespace) -> None:
+    """The full range of boxes once; 100 and 1,000 boxes show what another distance or thread changes."""
     print("| priors | distance | threads | boxes | ours | loop | times | dense | times |")
     print("|---|---|---|---|---|---|---|---|---|")
     for threads in args.threads:
         torch.set_num_threads(threads)
         for distance in args.distances:
-            counts = args.boxes if (threads, distance) == (args.threads[0], args.distances[0]) else None
+            first = (threads, distance) == (args.threads[0], args.distances[0])
+            counts = args.boxes if first else [count for count in args.boxes if count in (100, 1000)]
             for kind in ("points", "anchors"):
-                # the full range once; 100 and 1,000 boxes show what another distance or thread changes
-                chosen = counts or [count for count in args.boxes if count in (100, 1000)]
-                print("\n".join(against_rivals(kind, distance, chosen, args.repeats, args.loop_limit)), flush=True)
-    torch.set_num_threads(args.threads[0])
-    print("\n| image | priors | P | 100 boxes | 1,000 boxes | writing (P,) alone |\n|---|---|---|---|---|---|")
-    print("\n".join(over_image_sizes(args.repeats)))
-    print("\n| boxes of each of 16 images | one batch | 16 calls | times |\n|---|---|---|---|")
-    print("\n".join(batch_against_single(args.repeats)))
-    for kind, mebibytes in memory.items():
-        print(f"\nPeak extra memory at 2,000 boxes, {kind}: {mebibytes:.1f} MiB.")
+                print("\n".join(against_rivals(kind, distance, counts, args.repeats, args.loop_limit)), flush=True)
 
 
 if __name__ == "__main__":

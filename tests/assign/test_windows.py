@@ -193,7 +193,7 @@ def test_ordinary_boxes_never_need_the_dense_path(monkeypatch):
 
 @pytest.mark.parametrize(("distance", "conflict"), [("kld", "last"), ("wd", "smallest"), ("simd", "last")])
 def test_a_device_is_never_waited_for(distance, conflict):
-    """Tensors on `meta` have no values: reading one, or a size that depends on one, raises. The path is that of a GPU."""
+    """Tensors on `meta` have no values: reading one, or a size that depends on one, raises. The path is a GPU's."""
     sizes = [(-(-800 // s), -(-800 // s)) for s in (4, 8, 16, 32, 64)]
     grid = PriorGrid.anchors(sizes, [4, 8, 16, 32, 64], [35, 91, 267, 427, 555]).to("meta")
     boxes = [torch.zeros(count, 4, device="meta") for count in (30, 0, 5)]
