@@ -45,7 +45,6 @@ class RunParts:
     val_loader: Loader
     sampler: TrainSampler
     net: nn.Module
-    wrapped: nn.Module
     model_config: ModelConfig
     names: tuple[str, ...]
     optimizer: torch.optim.Optimizer
@@ -95,7 +94,7 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
         compile_parts(net)
     return RunParts(
         cfg, world, device, spec, train_index, val_index, train_loader, val_loader, sampler,
-        net, distribute(net, world, device), source.config, source.names,
+        net, source.config, source.names,
         optimizer=optimizer_for(net, cfg, device),
         schedule=schedule_for(cfg, sampler),
         notes=[*source.notes, *notes],

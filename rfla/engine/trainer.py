@@ -66,7 +66,7 @@ class Trainer:
         self.hooks = hooks or Hooks()
         self.world, self.device = parts.world, parts.device
         self.net: nn.Module = parts.net
-        self.model = parts.wrapped  # the same network, as each step calls it: distributed or as it is
+        self.model = build.distribute(parts.net, parts.world, parts.device)  # the same, as each step calls it
         self.optimizer, self.schedule = parts.optimizer, parts.schedule
         self.ema = EMA(self.net, cfg.ema) if cfg.ema else None
         self.console = make_console()
