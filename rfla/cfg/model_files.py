@@ -4,6 +4,7 @@ A model YAML holds the model sections and, beside them, the training keys its au
 what changes when another assigner is chosen: `assigners: {baseline: {loss: {box: giou}}}`.
 """
 
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def build_model_config(settings: Mapping[str, Any], where: str = "model settings
         raise ConfigError(f"{where}: nested too deep") from None
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
-        raise ConfigError(f"{where}: {key}={str(first['input'])[:60]!r}: {first['msg']}")
+        raise ConfigError(f"{where}: {key[:80]}={reprlib.repr(first['input'])[:60]}: {first['msg'][:200]}")
     section, _, leaf = key.rpartition(".")
     options = list(fields)
     if section in fields:

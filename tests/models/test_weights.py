@@ -121,7 +121,26 @@ def test_shapes_that_do_not_fit(net, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1", "3", "x" * 100_000, "[" * 5000, "detector: fcos\nneck: {width: 1e30}"])
+def bomb(depth=40):
+    """A few lines whose aliases stand for 9**40 values."""
+    lines = ["x0: &x0 [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9)}]" for i in range(1, depth)]
+    return "\n".join([*lines, f"neck: {{width: *x{depth - 1}}}", f"assigner: {{topk: *x{depth - 1}}}"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        bomb(),
+        "neck: &a {width: *a}",
+        "a: [",
+        "- 1",
+        "3",
+        "x" * 100_000,
+        "[" * 5000,
+        "detector: fcos\nneck: {width: 1e30}",
+    ],
+)
 def test_hostile_model_yaml(tmp_path, text):
     path = tmp_path / "m.yaml"
     path.write_text(text)
