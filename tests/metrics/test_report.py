@@ -123,13 +123,23 @@ addEventListener("unhandledrejection", (e) => problems.push(String(e.reason)));
 addEventListener("securitypolicyviolation", (e) => problems.push("policy " + e.blockedURI));
 for (const level of ["error", "warn"]) console[level] = (...words) => problems.push(words.join(" "));
 </script>"""
-DRIVE = """<script>
-const told = { problems };
+SET = """<script>
 const set = (id, value) => {
   const input = document.getElementById(id);
   if (input.type === "checkbox") input.checked = value; else input.value = value;
   input.dispatchEvent(new Event("input", { bubbles: true }));
 };
+</script>"""
+TIME = """<script>
+const start = performance.now();
+for (let i = 0; i < 5; i++) set("score", String(0.1 + 0.1 * i));
+document.body.dataset.milliseconds = (performance.now() - start) / 5;
+</script>"""
+# The browser's clock is virtual and leaps over idle time, but pictures are decoded in real time: a ticking timer makes
+# it wait for them.
+DRIVE = """<script>
+const ticking = setInterval(() => {}, 1);
+const told = { problems };
 const cards = () => [...document.querySelectorAll(".card .counts")].map((card) => card.textContent);
 const painted = (canvas) => new Set(new Uint32Array(
   canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.buffer)).size;
@@ -158,18 +168,29 @@ const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
   await wait(300);
   told.next = document.getElementById("viewer-counts").textContent;
   document.getElementById("viewer-close").click();
-  const start = performance.now();
-  for (let i = 0; i < 5; i++) set("score", String(0.1 + 0.1 * i));
-  told.milliseconds = (performance.now() - start) / 5;
-  await wait(300);
   document.body.dataset.told = JSON.stringify(told);
+  clearInterval(ticking);
+})();
+</script>"""
+LINGER = """<script>
+const ticking = setInterval(() => {}, 1);
+(async () => {
+  for (const image of data.images) {
+    while (!image.thumbnail) await new Promise((resolve) => setTimeout(resolve, 5));
+    await image.thumbnail;
+  }
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  clearInterval(ticking);
 })();
 </script>"""
 
 
+VIRTUAL = "--virtual-time-budget=2000000"
+
+
 def browse(path, tmp_path, *flags):
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += ["--window-size=1280,4000", "--virtual-time-budget=20000", *flags, path.as_uri()]
+    command += ["--window-size=1280,4000", *flags, path.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=True).stdout
 
 
@@ -177,8 +198,8 @@ def drive(path, tmp_path):
     """Open the page in headless Chromium, use it as a person would, and return what it then showed."""
     page = path.read_text().replace('<meta charset="utf-8">', '<meta charset="utf-8">' + CATCH)
     driven = tmp_path / "driven.html"
-    driven.write_text(page.replace("</body>", DRIVE + "</body>"))
-    dom = browse(driven, tmp_path, "--dump-dom")
+    driven.write_text(page.replace("</body>", SET + DRIVE + "</body>"))
+    dom = browse(driven, tmp_path, VIRTUAL, "--dump-dom")
     body = re.search(r'data-told="([^"]*)"', dom)
     assert body, f"the page did not get to its end: {dom[-500:]}"
     return json.loads(body.group(1).replace("&quot;", '"').replace("&lt;", "<").replace("&amp;", "&"))
@@ -215,7 +236,9 @@ def test_page_in_a_browser(report, tmp_path):
 @needs_chromium
 def test_images_are_drawn_as_they_come_into_view(report, tmp_path):
     """Green and red boxes can be seen on a picture of the page that nobody touched."""
-    browse(report, tmp_path, f"--screenshot={tmp_path / 'page.png'}")
+    page = tmp_path / "page.html"
+    page.write_text(report.read_text().replace("</body>", LINGER + "</body>"))
+    browse(page, tmp_path, VIRTUAL, f"--screenshot={tmp_path / 'page.png'}")
     pixels = np.asarray(Image.open(tmp_path / "page.png").convert("RGB"), np.int64)
     for colour in ((0x22, 0xC2, 0x6A), (0xFF, 0x3B, 0x30)):
         assert (np.abs(pixels - colour).max(axis=2) < 40).sum() > 100
@@ -230,4 +253,7 @@ def test_500_images_do_not_freeze_the_page(tmp_path):
     told = drive(path, tmp_path)
     assert told["problems"] == []
     assert len(told["all"]) == 500
-    assert told["milliseconds"] < 1000  # one change of a filter, everything recounted and sorted
+    timed = tmp_path / "timed.html"
+    timed.write_text(path.read_text().replace("</body>", SET + TIME + "</body>"))
+    milliseconds = re.search(r'data-milliseconds="([0-9.]+)"', browse(timed, tmp_path, "--dump-dom"))
+    assert float(milliseconds.group(1)) < 1000  # one change of a filter, everything recounted and sorted
