@@ -26,7 +26,7 @@ def essentials(folder: Path) -> dict:
         "score_thr": cases["eval"]["score_thr_used"],
         "boxes_scores": [[round(value, 5) for value in row] for row in tensors["det_boxes_scores"].tolist()],
         "labels": tensors["det_labels"].tolist(),
-        "train": {key: train[key] for key in ("gts", "labels", "losses_raw", "total_grad_l2")},
+        "train": {key: train[key] for key in ("gts", "labels", "losses", "total_grad_l2")},
     }
 
 
