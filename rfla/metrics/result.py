@@ -21,7 +21,7 @@ from rfla.metrics.protocols import Protocol
 FIGURES_IN_A_ROW = 4
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Metrics:
     """The figures of one evaluation. Every figure is also an attribute: `metrics.ap50`, `metrics.ar_1500`."""
 
@@ -29,6 +29,9 @@ class Metrics:
     figures: dict[str, float]
     per_class: list[dict[str, Any]]
     curves: Curves
+
+    def __repr__(self) -> str:
+        return f"Metrics({self.protocol.name}: " + ", ".join(f"{k}={v:.3f}" for k, v in self.figures.items()) + ")"
 
     def __getattr__(self, name: str) -> float:
         figures: dict[str, float] = self.__dict__.get("figures", {})
