@@ -167,16 +167,31 @@ def test_samples_follow_the_image_and_not_its_place():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["retinanet", "faster_rcnn", "detectors"])
-def test_distributed_training_finds_no_unused_parameter(tmp_path, name):
+def test_two_processes_equal_one(tmp_path, name):
+    """Same gradients as one process with the whole batch, samplers included; no parameter is unused, boxes or none."""
     torch.multiprocessing.spawn(_ddp_worker, args=(2, tmp_path / "store", name), nprocs=2)
 
 
 def _ddp_worker(rank, world, path, name):
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=world)
     torch.manual_seed(0)
-    net = torch.nn.parallel.DistributedDataParallel(build_detector(name, 2, "rfla", TINY).train())
-    image, target = points.scene(rank, 64, 3)
-    for targets in ([target], [EMPTY], [target]):  # an unused parameter makes the next forward raise
-        sum(net(image[None], targets).values()).backward()
+    net = build_detector(name, 2, "rfla", TINY | {"backbone.norm_eval": True}).train()
+    scenes = [points.scene(seed, 64, 3) for seed in range(world)]
+
+    def gradients(model, images, targets):
+        net.zero_grad()
+        torch.manual_seed(7)
+        sum(model(images, targets).values()).backward()
+        return {key: parameter.grad.clone() for key, parameter in net.named_parameters()}
+
+    together = gradients(net, torch.stack([image for image, _ in scenes]), [target for _, target in scenes])
+    torch.distributed.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=world)
+    model = torch.nn.parallel.DistributedDataParallel(net)
+    image, target = scenes[rank]
+    apart = gradients(model, image[None], [target])
+    for key, expected in together.items():
+        difference = (apart[key] - expected).abs().max()
+        assert difference <= 1e-3 * expected.abs().max() + 1e-6, f"{key}: {difference}"
+    for targets in ([EMPTY], [target]):  # an unused parameter makes the next forward raise
+        gradients(model, image[None], targets)
     torch.distributed.destroy_process_group()
