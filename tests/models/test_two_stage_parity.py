@@ -20,6 +20,7 @@ CASES = {
     "detectors_base": ("detectors", "baseline", RPN_ALL),
 }
 QUICK = {"retinanet_rfla", "faster_rfla"}
+DETECTORS = {"detectors_rfla", "detectors_base"}
 TWO_STAGE = [name for name in CASES if name != "retinanet_rfla"]
 
 
@@ -119,12 +120,10 @@ def check_final(net, pyramid, raw, summary, tensors):
 
 
 def train_cases():
+    """All recorded cases but, for time, two of DetectoRS with each assigner: half a minute each on one core."""
     params = [pytest.param(name, "train_b1", marks=() if name in QUICK else pytest.mark.slow) for name in CASES]
-    more = [(name, case) for name in CASES for case in ("train_b2", "train_b1_padded")]
-    # DetectoRS at batch 2 takes a minute on one core; its batch is the same code as that of the others
-    return params + [
-        pytest.param(*one, marks=pytest.mark.slow) for one in more if one != ("detectors_base", "train_b2")
-    ]
+    more = [(name, case) for name in CASES for case in ("train_b2", "train_b1_padded") if name not in DETECTORS]
+    return params + [pytest.param(*one, marks=pytest.mark.slow) for one in more]
 
 
 @pytest.mark.parametrize(("record", "case_id"), train_cases())
