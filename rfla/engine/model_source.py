@@ -66,15 +66,17 @@ def fine_tune(path: str | Path, config: ModelConfig, names: Sequence[str]) -> So
     old_names = list(metadata["names"])
     net = build_from_config(config, num_classes=len(names))
     target = net.state_dict()
+    with torch.device("meta"):  # which tensors hold classes, and where: those that grow with one class more
+        grown = build_from_config(config, num_classes=len(names) + 1).state_dict()
     kept, mapped, anew = [], [], []
     for key, tensor in target.items():
         source = state.get(key)
         if source is None:
             anew.append(key)
-        elif source.shape == tensor.shape and (old_names == list(names) or not _is_class_output(tensor, len(names))):
+        elif source.shape == tensor.shape and (old_names == list(names) or grown[key].shape == tensor.shape):
             tensor.copy_(source)
             kept.append(key)
-        elif _map_classes(tensor, source, old_names, names):
+        elif grown[key].shape != tensor.shape and _map_classes(tensor, source, grown[key], old_names, names):
             mapped.append(key)
         else:
             anew.append(key)
@@ -93,44 +95,31 @@ def fine_tune(path: str | Path, config: ModelConfig, names: Sequence[str]) -> So
     return SourceModel(net, config, tuple(names), tuple(notes))
 
 
-def _is_class_output(tensor: Tensor, num_classes: int) -> bool:
-    """Whether the first dimension of a weight or bias may be classes (its size says so)."""
-    return tensor.ndim >= 1 and tensor.shape[0] in (num_classes, num_classes + 1)
-
-
-def _map_classes(target: Tensor, source: Tensor, old_names: Sequence[str], names: Sequence[str]) -> bool:
-    """Copy the rows of classes that both have, by name, into `target`; tell whether the tensors hold classes at all.
+def _map_classes(target: Tensor, source: Tensor, grown: Tensor, old_names: Sequence[str], names: Sequence[str]) -> bool:
+    """Copy the rows of classes that both have, by name, into `target`; tell whether the two are made alike.
 
     Rows may come in blocks (anchors x classes, or 4 box numbers for each class), and a background row may end them.
+
+    Args:
+        target: Weight or bias of the new network.
+        source: That of the weights file.
+        grown: The new network's with one class more; its shape tells the rows of a class.
+        old_names: Classes of the weights file.
+        names: Classes of the new network.
     """
-    if target.ndim < 1 or target.shape[1:] != source.shape[1:]:
+    rows = grown.shape[0] - target.shape[0]  # of each class
+    background = target.shape[0] - rows * len(names)
+    if target.shape[1:] != source.shape[1:] or source.shape[0] != rows * len(old_names) + background:
         return False
-    blocks = _class_blocks(target.shape[0], source.shape[0], len(names), len(old_names))
-    if blocks is None:
-        return False
-    outer, inner, background = blocks
-    new_rows = target.view(outer, len(names) + background, inner, *target.shape[1:])
-    old_rows = source.to(target.dtype).view(outer, len(old_names) + background, inner, *source.shape[1:])
+    outer, inner = (1, 4) if rows == 4 and not background else (rows, 1)
+    new_rows = target.view(outer, -1, inner, *target.shape[1:])
+    old_rows = source.to(target.dtype).view(outer, -1, inner, *source.shape[1:])
     for i, name in enumerate(names):
         if name in old_names:
             new_rows[:, i] = old_rows[:, list(old_names).index(name)]
     if background:
         new_rows[:, -1] = old_rows[:, -1]
     return True
-
-
-def _class_blocks(new: int, old: int, new_classes: int, old_classes: int) -> tuple[int, int, int] | None:
-    """Return (outer, inner, background) such that rows = outer x (classes + background) x inner, or None."""
-    for background in (0, 1):
-        if new % (new_classes + background) or old % (old_classes + background):
-            continue
-        factor = new // (new_classes + background)
-        if factor != old // (old_classes + background):
-            continue
-        if background == 0 and factor == 4:
-            return (1, 4, 0)  # class-wise boxes: 4 numbers for each class
-        return (factor, 1, background)
-    return None
 
 
 def class_mapping(model_names: Sequence[str], data_names: Sequence[str]) -> list[int]:

@@ -7,7 +7,7 @@ import torch
 
 from rfla.cfg import load_config, model_part
 from rfla.engine.build import freeze, training_mode, weights_metadata
-from rfla.engine.model_source import apply_mapping, class_mapping, fine_tune, load_trained
+from rfla.engine.model_source import _map_classes, apply_mapping, class_mapping, fine_tune, load_trained
 from rfla.errors import ConfigError, DataError, WeightsError
 from rfla.models import build_from_config
 from rfla.models.weights import save_weights
@@ -46,6 +46,33 @@ def test_classes_are_mapped_by_name(tmp_path: Path) -> None:
     assert f"{len(new) - len(changed)} of {len(new)} tensors kept" in told
     assert "classes mapped by name" in told and told.endswith("ship, car")
     assert "started anew" not in told
+
+
+@pytest.mark.parametrize("model", ["retinanet", "faster_rcnn", "autoassign"])
+def test_blocks_of_classes(model: str) -> None:
+    """Anchors x classes, classes with a background row, 4 box numbers of each class: all follow the names."""
+    config = model_part(load_config({"model": model, "backbone.name": "resnet18"}))
+    with torch.device("meta"):
+        sizes = [build_from_config(config, count).state_dict() for count in (2, 3, 4)]
+    checked = 0
+    for key, new in sizes[1].items():
+        old, grown = sizes[0][key], sizes[2][key]
+        if old.shape == new.shape:
+            assert grown.shape == new.shape
+            continue
+        rows = grown.shape[0] - new.shape[0]
+        source = torch.arange(float(old.shape[0])).reshape(-1, *[1] * (old.ndim - 1)).expand(old.shape).clone()
+        target = torch.full(new.shape, -1.0)
+        assert _map_classes(target, source, grown, ["car", "ship"], ["ship", "bus", "car"])
+        column = target.reshape(len(target), -1)[:, 0].tolist()
+        background = new.shape[0] - 3 * rows
+        if rows == 4 and not background:
+            expected = [4, 5, 6, 7, -1, -1, -1, -1, 0, 1, 2, 3]
+        else:
+            expected = [value for block in range(rows) for value in (2 * block + 1, -1, 2 * block)]
+        assert column == expected + [float(old.shape[0] - 1)] * background, key
+        checked += 1
+    assert checked >= 2
 
 
 def test_the_same_number_of_other_classes_is_not_taken_for_the_same(tmp_path: Path) -> None:
