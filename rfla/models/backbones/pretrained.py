@@ -5,6 +5,7 @@ order and the scale are folded into its first convolution, which computes the sa
 style cannot be folded; those weights adapt in training.
 """
 
+import socket
 from collections.abc import Sequence
 from typing import Any, Protocol
 from urllib.error import URLError
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 IMAGENET_STD = (58.395, 57.12, 57.375)  # of pixels from 0 to 255, RGB
+CONNECT_SECONDS = 15.0
 
 
 class _Weights(Protocol):
@@ -24,10 +26,14 @@ def imagenet_state(weights: _Weights) -> dict[str, Tensor] | None:
 
     They come from the torch hub cache, or from the network into it, with the check sum in their file name.
     """
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(CONNECT_SECONDS)  # torch.hub waits for ever where a network swallows packets
     try:
         state = weights.get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError, RuntimeError):
         return None
+    finally:
+        socket.setdefaulttimeout(before)
     return {key: value for key, value in state.items() if not key.startswith("fc.")}
 
 
