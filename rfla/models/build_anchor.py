@@ -2,6 +2,7 @@
 
 from rfla.assign import ATSSAssigner, MaxIoUAssigner, RandomSampler
 from rfla.cfg.model_schema import ModelConfig
+from rfla.errors import ConfigError
 from rfla.models.backbones.detectors_resnet import DetectorsResNet
 from rfla.models.build_dense import build_backbone, build_hierarchical, build_neck, receptive_fields
 from rfla.models.detectors import DetectoRS
@@ -17,6 +18,7 @@ from rfla.models.roi_align import RoIAlignPyramid
 from rfla.ops.coding import DeltaCoder
 
 ROI_LEVELS = 4  # RoIs are pooled from P2 to P5
+FED_BACK = 4  # levels P2 to P5: the last three go back into the later backbones of DetectoRS
 
 
 def build_anchor_assigner(config: ModelConfig) -> AnchorAssigner:
@@ -112,7 +114,13 @@ def build_two_stage(config: ModelConfig, num_classes: int) -> TwoStageDetector:
 
 
 def build_detectors(config: ModelConfig, num_classes: int) -> DetectoRS:
-    """DetectoRS with `neck.steps` passes."""
+    """DetectoRS with `neck.steps` passes.
+
+    Raises:
+        ConfigError: the pyramid is not the one that the later passes take back in.
+    """
+    if config.neck.start_level != 2 or config.neck.levels < FED_BACK or config.neck.extra != "pool":
+        raise ConfigError(f"detectors feeds P3 to P5 back: neck.start_level=2 neck.extra=pool neck.levels>={FED_BACK}")
     section, width = config.backbone, config.neck.width
     options = (section.name, section.style, section.frozen_stages, section.norm_eval, section.norm_trainable)
     backbone = DetectorsResNet(*options)

@@ -114,3 +114,12 @@ def test_pretrained_weights_reach_every_backbone(monkeypatch):
     monkeypatch.setattr(detectors_resnet, "imagenet_state", lambda weights: None)
     assert not load_pretrained_backbone(net)
     assert all(parameter.requires_grad for parameter in net.parameters())
+
+
+@pytest.mark.parametrize("setting", [{"neck.start_level": 3}, {"neck.levels": 3}, {"neck.extra": "on_input"}])
+def test_refuses_a_pyramid_that_it_cannot_feed_back(setting):
+    from rfla.errors import ConfigError
+    from rfla.models import build_detector
+
+    with pytest.raises(ConfigError, match=r"neck\.start_level=2"):
+        build_detector("detectors", 2, settings={"backbone": "resnet18"} | setting)
