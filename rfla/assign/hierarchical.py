@@ -35,7 +35,8 @@ class HierarchicalAssigner:
         distance: A name of `rfla.assign.DISTANCES`, or a `Distance`.
         topk: Priors for each box in the first and in the second stage.
         decay: Factor on the sides of the fields before the second stage.
-        centers_inside: A positive whose centre is not strictly inside its box becomes background.
+        centers_inside: A positive whose centre is not strictly inside its box becomes background, and so does an ignored
+            prior that is not strictly inside the first box (as in the authors' code).
         ignore_above: A prior that no box takes, but that scores this much for some box in the second stage, is ignored;
             None: never.
         conflict: Who gets a prior that several boxes claim in one stage: `"last"`, the box of highest index, as in the
@@ -213,7 +214,10 @@ def _shrunk(priors: PriorGrid | Tensor, decay: float) -> Tensor:
 
 
 def _drop_outside(matched: Tensor, images: Images) -> Tensor:
-    """Turn (B, P) positives whose centre is not strictly inside their box into background."""
+    """Turn (B, P) positives whose centre is not strictly inside their box into background.
+
+    An ignored prior has no box; as in the authors' code it stays ignored only inside the first one.
+    """
     kept = []
     for index, boxes in enumerate(torch.split(images.boxes, list(images.counts))):
         priors, row = images.of_image(index), matched[index]
@@ -221,6 +225,6 @@ def _drop_outside(matched: Tensor, images: Images) -> Tensor:
         if len(boxes):
             box = boxes[row.clamp(min=0)]  # (P, 4)
             outside = ((centre <= box[:, :2]) | (centre >= box[:, 2:])).any(dim=1)
-            row = row.masked_fill((row >= 0) & outside, BACKGROUND)
+            row = row.masked_fill((row != BACKGROUND) & outside, BACKGROUND)
         kept.append(row)
     return torch.stack(kept)
