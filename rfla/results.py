@@ -122,7 +122,7 @@ class Results:
 
     def verbose(self) -> str:
         """Return what was found in words: `3 ships, 1 person`."""
-        counts = np.bincount(self.boxes.cls, minlength=len(self.names)) if len(self) else []
+        counts = np.bincount(self.boxes.cls, minlength=len(self.names))
         found = [f"{count} {self.names[i]}{'s' if count > 1 else ''}" for i, count in enumerate(counts) if count]
         return ", ".join(found) or "nothing"
 

@@ -140,13 +140,13 @@ def random_tensors() -> dict[str, Tensor]:
     states = {"torch": torch.get_rng_state()}
     if torch.cuda.is_available():
         states |= {f"cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
-    keys = np.random.get_state(legacy=False)["state"]["key"]  # type: ignore[call-overload,index]
+    keys = np.random.get_state(legacy=False)["state"]["key"]
     return states | {"numpy": torch.from_numpy(keys.astype(np.int64))}
 
 
 def random_document() -> dict[str, Any]:
     """Return what of the random states is not a tensor: Python's generator, numpy's position."""
-    numpy_state: dict[str, Any] = np.random.get_state(legacy=False)  # type: ignore[assignment]
+    numpy_state: dict[str, Any] = np.random.get_state(legacy=False)
     version, numbers, gauss = random.getstate()
     return {
         "python": [version, list(numbers), gauss],

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from rfla.files import write_atomically
 
@@ -26,7 +26,7 @@ class Progressor:
         self.console = console
         self.enabled = enabled and console.is_terminal
         self._bar: Progress | None = None
-        self._task = None
+        self._task: TaskID | None = None
 
     @contextmanager
     def over(self, total: int, text: str) -> Iterator["Progressor"]:

@@ -92,7 +92,7 @@ def _fits(cfg: Config, net: nn.Module, device: torch.device, size: int) -> bool:
         net.train()
         with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
             losses = net(images, targets)
-        torch.stack(list(losses.values())).sum().backward()
+        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
         optimizer = 3 * 4 * sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
         used = torch.cuda.max_memory_reserved(device) + optimizer
         return bool(used < SHARE * torch.cuda.get_device_properties(device).total_memory)

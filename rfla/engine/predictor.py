@@ -45,7 +45,7 @@ class Predictor:
     """
 
     def __init__(
-        self, model: SourceModel, imgsz: int, device: torch.device, amp: bool = True, classes: Sequence[int] = ()
+        self, model: SourceModel, imgsz: int, device: torch.device, amp: bool | str = True, classes: Sequence[int] = ()
     ):
         self.model, self.imgsz, self.device = model, imgsz, device
         self.net = model.net.to(device).eval()
@@ -71,8 +71,8 @@ class Predictor:
         height = -(-max(h for h, _ in sizes) // STRIDE) * STRIDE
         width = -(-max(w for _, w in sizes) // STRIDE) * STRIDE
         stacked = torch.zeros(len(read), 3, height, width, dtype=torch.uint8)
-        for row, (image, _) in enumerate(resized):
-            stacked[row, :, : sizes[row][0], : sizes[row][1]] = torch.from_numpy(image).permute(2, 0, 1)
+        for row, (scaled, _) in enumerate(resized):
+            stacked[row, :, : sizes[row][0], : sizes[row][1]] = torch.from_numpy(scaled).permute(2, 0, 1)
         normal = self.model.config.normalize
         images = normalize_images(stacked.to(self.device), sizes, normal.mean, normal.std, normal.channels)
         prepared = time.perf_counter()

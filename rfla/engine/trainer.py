@@ -182,7 +182,7 @@ class Trainer:
             with torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None):
                 losses: dict[str, Tensor] = self.model(images, targets, image_sizes=sizes)
             loss = torch.stack(list(losses.values())).sum()
-            self.scaler.scale(loss * share).backward()
+            self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
         self.meter.add(losses | {"loss": loss} | self.net.statistics)  # type: ignore[operator]
         self.meter.recent.append(BatchRecord(batch.indices, {name: part.detach() for name, part in losses.items()}))
         self.meter.batches += 1
@@ -299,9 +299,9 @@ class Trainer:
             raise Stopped
         if not self.is_main:
             return None
-        self.parts.last_detections = merge_detections([shard for shard, _ in shards])
+        found = self.parts.last_detections = merge_detections([shard for shard, _ in shards])
         truths = ground_truth(parts.val_index)
-        return evaluate_boxes(truths, parts.last_detections, protocol=self.protocol, sizes=parts.spec.sizes)
+        return evaluate_boxes(truths, found, protocol=self.protocol, sizes=parts.spec.sizes)
 
     def finish_epoch(self, metrics: Metrics | None) -> None:
         """Print, write the row, save the weights and the state, and move to the next epoch."""

@@ -163,7 +163,7 @@ def ground_truth(index: BoxIndex) -> GroundTruth:
     """Return a split's boxes in the form that `evaluate_boxes` takes."""
     counts = np.diff(index.box_start)
     return GroundTruth(
-        image_ids=index.image_ids,
+        image_ids=tuple(index.image_ids.tolist()),
         image_index=np.repeat(np.arange(len(counts)), counts),
         boxes=index.boxes.astype(np.float64),
         labels=index.labels,

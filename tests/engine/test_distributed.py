@@ -100,7 +100,7 @@ class Losses(Hooks):
 
 def compare(count: int, settings: Callable[..., dict[str, Any]], tmp_path: Path, **changes: Any) -> None:
     """One process and `count` train on the same global batches: equal losses, weights, figures."""
-    given = settings(batch=4, epochs=2, **FROZEN_NORM, **changes)
+    given = settings(**{"batch": 4, "epochs": 2} | FROZEN_NORM | changes)
 
     def job(rank: int) -> None:
         train(load_config(given | {"name": "many"}, mode="train"), Losses(tmp_path / "many.json"))

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from rfla.engine.hooks import Hooks
+from rfla.models import zoo
+from rfla.models.build_dense import build_fcos
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,7 +44,10 @@ def test_every_hook_is_in_the_table() -> None:
 
 
 @pytest.mark.slow
-def test_throughput_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_throughput_on_a_cpu(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(zoo.DETECTORS, "fcos", build_fcos)  # the real one
     out = tmp_path / "r.json"
     short = ["--imgsz", "64", "--batch", "1", "--steps", "1", "--models", "fcos", "--seconds", "59"]
     result = script("train_gpu").main(["--device", "cpu", *short, "--out", str(out)])

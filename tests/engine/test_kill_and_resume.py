@@ -4,6 +4,7 @@ import csv
 import os
 import random
 import signal
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable
@@ -119,3 +120,24 @@ def test_killed_while_processes_load_the_images(settings: Callable[..., dict[str
     broken = tmp_path / "runs" / "broken"
     assert in_a_child({"resume": str(broken), "workers": 1}, None, log) == 0, log.read_text()
     assert_same(broken, tmp_path / "runs" / "whole")
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_the_terminal(settings: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """The signal goes to the loading processes too: one line each on both outputs, no traceback, exit code 130."""
+    tokens = [f"{key}={value}" for key, value in settings(epochs=1000, workers=2, val=False).items()]
+    command = [sys.executable, str(Path(__file__).with_name("micro.py")), "train", *tokens]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if " 2/1000 " in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    run = tmp_path / "runs" / "train"
+    assert process.returncode == 130, err
+    assert err == "stopped\n"
+    assert out.strip().splitlines()[-1].endswith(f"go on: rfla train resume={run}")
+    assert load_file(run / "weights" / "last.safetensors")
