@@ -95,6 +95,7 @@ class Config(ModelConfig):
 
     # --- training
     epochs: int = Field(12, ge=1, le=100_000, description="passes over the training images")
+    train_split: str = Field("train", min_length=1, description="split that is trained on; the papers take trainval")
     time: float | None = Field(None, gt=0, description="end the training after this many hours, epochs or not")
     patience: int = Field(0, ge=0, description="stop after so many epochs without a better AP; 0 never stops early")
     accumulate: int = Field(1, ge=1, le=4096, description="batches whose gradients are added before an optimiser step")

@@ -78,10 +78,12 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
     use_fast_float32(cfg.amp is not False)
     with main_first(world):  # it may have to make the data set, and to fetch the backbone's weights
         spec = load_data_spec(cfg.data)
-        train_index = load_index(spec, "train", for_training=True, fraction=cfg.fraction, single_cls=cfg.single_cls)
+        train_index = load_index(
+            spec, cfg.train_split, for_training=True, fraction=cfg.fraction, single_cls=cfg.single_cls
+        )
         val_index = load_index(spec, cfg.split, single_cls=cfg.single_cls) if cfg.val else train_index
         if train_index.names != val_index.names:
-            raise DataError(f"data={cfg.data}: train and {cfg.split} name different classes")
+            raise DataError(f"data={cfg.data}: {cfg.train_split} and {cfg.split} name different classes")
         source = source_model(cfg, train_index.names)
     net = source.net.to(device)
     freeze(net, cfg.freeze)

@@ -45,7 +45,7 @@ def announce(trainer: Trainer) -> None:
         f"model {cfg.model}: {cfg.detector} with {cfg.backbone.name}, assigner {cfg.assigner.name}, "
         f"{parameters:.1f} M parameters, {len(parts.names)} classes"
     )
-    for split, index in (("train", parts.train_index), (cfg.split, parts.val_index)):
+    for split, index in ((cfg.train_split, parts.train_index), (cfg.split, parts.val_index)):
         trainer.say(f"{split}: {len(index)} images, {len(index.boxes)} boxes{counted(index)}")
     trainer.say(f"writing to {trainer.run_dir}")
     if trainer.is_main and cfg.plots:
