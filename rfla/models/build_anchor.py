@@ -5,8 +5,9 @@ from rfla.cfg.model_schema import ModelConfig
 from rfla.errors import ConfigError
 from rfla.models.backbones.detectors_resnet import DetectorsResNet
 from rfla.models.build_dense import build_backbone, build_hierarchical, build_neck, receptive_fields
+from rfla.models.cascade_rcnn import CascadeRCNN
 from rfla.models.detectors import DetectoRS
-from rfla.models.faster_rcnn import TwoStageDetector
+from rfla.models.faster_rcnn import FasterRCNN
 from rfla.models.heads.anchor import AnchorAssigner, Anchors
 from rfla.models.heads.retina import RetinaHead
 from rfla.models.heads.roi import BoxHead, RoIHead, Stage
@@ -15,6 +16,7 @@ from rfla.models.necks.fpn import FPN
 from rfla.models.necks.rfp import RFP
 from rfla.models.retinanet import RetinaNet
 from rfla.models.roi_align import RoIAlignPyramid
+from rfla.models.two_stage import TwoStageDetector
 from rfla.ops.coding import DeltaCoder
 
 ROI_LEVELS = 4  # RoIs are pooled from P2 to P5
@@ -110,7 +112,8 @@ def build_two_stage(config: ModelConfig, num_classes: int) -> TwoStageDetector:
     backbone = build_backbone(config)
     neck = build_neck(config, backbone.channels)
     rpn_head, roi_head = build_rpn_head(config, neck), build_roi_head(config, neck, num_classes)
-    return TwoStageDetector(backbone, neck, rpn_head, roi_head, num_classes=num_classes)
+    kind = FasterRCNN if len(config.roi.pos_iou) == 1 else CascadeRCNN
+    return kind(backbone, neck, rpn_head, roi_head, num_classes=num_classes)
 
 
 def build_detectors(config: ModelConfig, num_classes: int) -> DetectoRS:
