@@ -35,7 +35,7 @@ class HierarchicalAssigner:
         distance: A name of `rfla.assign.DISTANCES`, or a `Distance`.
         topk: Priors for each box in the first and in the second stage.
         decay: Factor on the sides of the fields before the second stage.
-        centers_inside: A positive whose centre is not strictly inside its box becomes background, and so does an ignored
+        centers_inside: A positive whose centre is not strictly inside its box becomes background; so does an ignored
             prior that is not strictly inside the first box (as in the authors' code).
         ignore_above: A prior that no box takes, but that scores this much for some box in the second stage, is ignored;
             None: never.

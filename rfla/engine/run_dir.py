@@ -68,6 +68,8 @@ def lock_run_dir(run_dir: Path) -> IO[str]:
         except OSError:  # a file system without locks
             return handle
         if path.exists() and os.path.samestat(os.fstat(handle.fileno()), path.stat()):
+            # Loading processes must not hold the lock on: they outlive a killed run by seconds.
+            os.register_at_fork(after_in_child=handle.close)
             return handle
         handle.close()  # its owner removed the file between our two calls: ask again
 
