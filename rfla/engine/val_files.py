@@ -17,6 +17,7 @@ from rfla.errors import DataError
 from rfla.files import write_atomically
 from rfla.metrics import Detections, GroundTruth, Metrics
 from rfla.metrics.analysis import study
+from rfla.metrics.coco_io import to_coco
 from rfla.metrics.protocols import Protocol, find_protocol
 from rfla.metrics.report import write_report
 from rfla.pictures.boxes import draw_boxes, tile_pictures, write_picture
@@ -42,7 +43,7 @@ def write_files(
     """Write everything that `rfla val` leaves in its run directory."""
     milliseconds = speed.per_image() if speed is not None else None
     if cfg.save_json:
-        write_atomically(run_dir / "predictions.json", json.dumps(coco_rows(found, truths)))
+        write_atomically(run_dir / "predictions.json", json.dumps(to_coco(found, truths)))
     if cfg.plots:
         write_pictures(run_dir, index, found)
         write_page(run_dir, index, truths, found, metrics.protocol, None, milliseconds)
@@ -70,19 +71,6 @@ def write_page(
 
     judged = study(truths, found, find_protocol(protocol, sizes))
     write_report(run_dir, judged, pixels, title=f"{index.name}: {run_dir.name}", speed=speed)
-
-
-def coco_rows(found: Detections, truths: GroundTruth) -> list[dict[str, Any]]:
-    """Return detections as COCO rows, with the data set's own image and category ids."""
-    boxes = np.concatenate([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]], axis=1)
-    image_ids = np.asarray(truths.image_ids)[found.image_index].tolist()
-    categories = np.asarray(truths.category_ids)[found.labels].tolist()
-    return [
-        {"image_id": image, "category_id": category, "bbox": box, "score": score}
-        for image, category, box, score in zip(
-            image_ids, categories, boxes.tolist(), found.scores.tolist(), strict=True
-        )
-    ]
 
 
 def write_pictures(run_dir: Path, index: BoxIndex, found: Detections) -> None:

@@ -8,6 +8,7 @@ Shapes: B images of a batch, N detections of one image, D of all images. Boxes a
 import time
 from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -172,6 +173,7 @@ def ground_truth(index: BoxIndex) -> GroundTruth:
         crowd=index.crowd,
         names=tuple(index.names),
         category_ids=tuple(index.category_ids),
+        files=tuple(Path(str(path)).name for path in index.paths),
     )
 
 
