@@ -11,6 +11,7 @@ from typing import Any
 
 from rfla.errors import WeightsError
 
+KEY = "rfla"  # of our entry in `__metadata__`
 MAX_HEADER_BYTES = 8 * 1024 * 1024
 
 
@@ -23,10 +24,11 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
     path = Path(path)
     header = _parse(_read_header(path), path, "its header")
     entry = header.get("__metadata__")
-    text = entry.get("rfla") if isinstance(entry, dict) else None
+    text = entry.get(KEY) if isinstance(entry, dict) else None
     if not isinstance(text, str):
         raise WeightsError(
-            f"{path}: has no metadata of rfla; official weights come in by 'rfla import weights=... model=...'"
+            f"{path}: safetensors without the metadata of rfla; official weights come in by "
+            "'rfla import weights=official.pth model=...'"
         )
     return _parse(text.encode("utf-8", "surrogatepass"), path, "its metadata")
 
@@ -39,7 +41,7 @@ def _read_header(path: Path) -> bytes:
             length = int.from_bytes(file.read(8), "little")
             room = os.fstat(file.fileno()).st_size - 8
             if room < 2 or not 2 <= length <= room:
-                raise WeightsError(f"{path}: not a safetensors file, or cut off")
+                raise WeightsError(f"{path}: not a safetensors file, or cut off (header of {length} bytes)")
             if length > MAX_HEADER_BYTES:
                 raise WeightsError(f"{path}: its header claims {length} bytes; at most {MAX_HEADER_BYTES} are read")
             return file.read(length)
@@ -51,7 +53,7 @@ def _parse(content: bytes, path: Path, what: str) -> dict[str, Any]:
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: {what} is not readable JSON") from error
+        raise WeightsError(f"{path}: {what} is not JSON") from error
     if not isinstance(value, dict):
         raise WeightsError(f"{path}: {what} is not a JSON object")
     return value

@@ -6,7 +6,6 @@ must be ours, and a model it asks for must be of a sane size (`rfla.models.zoo`)
 
 import json
 import os
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rfla.cfg import weights_header
 from rfla.cfg.model_files import build_model_config
 from rfla.errors import WeightsError
 from rfla.models.detector import Detector
 from rfla.models.zoo import build_from_config
 
 FORMAT = 1
-KEY = "rfla"
-MAX_HEADER_BYTES = 32 * 1024 * 1024
 MAX_NAMES = 10_000
 
 
@@ -40,7 +38,7 @@ def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], metadata: M
     tensors = {key: value.detach().to("cpu").contiguous().clone() for key, value in state_dict.items()}
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, beside, metadata={KEY: json.dumps(dict(metadata), default=_plain)})
+        save_file(tensors, beside, metadata={weights_header.KEY: json.dumps(dict(metadata), default=_plain)})
         with open(beside, "rb") as file:
             os.fsync(file.fileno())
         os.replace(beside, path)
@@ -67,14 +65,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     Raises:
         WeightsError: as `load_weights`.
     """
-    header = _read_header(Path(path))
-    text = header.get("__metadata__", {}).get(KEY) if isinstance(header.get("__metadata__", {}), dict) else None
-    if not isinstance(text, str):
-        raise WeightsError(
-            f"{path}: safetensors without the metadata of this package; official weights come in by "
-            "`rfla import weights=official.pth model=...`"
-        )
-    metadata = _parse_json(text, f"{path}: metadata")
+    metadata = weights_header.read_metadata(path)
     if metadata.get("format") != FORMAT:
         raise WeightsError(f"{path}: weights of format {str(metadata.get('format'))[:20]}; this version reads {FORMAT}")
     names = metadata.get("names")
@@ -140,32 +131,6 @@ def misfits(net: torch.nn.Module, state: Mapping[str, Tensor], shown: int = 4) -
         for word, keys in groups.items()
         if keys
     )
-
-
-def _read_header(path: Path) -> dict[str, Any]:
-    """The JSON header, after its length has been checked against the file and a limit."""
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file")
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        prefix = file.read(8)
-        if len(prefix) < 8:
-            raise WeightsError(f"{path}: not a safetensors file")
-        (length,) = struct.unpack("<Q", prefix)
-        if length > min(MAX_HEADER_BYTES, size - 8):
-            raise WeightsError(f"{path}: not a safetensors file, or cut short (header of {length} bytes)")
-        raw = file.read(length)
-    return _parse_json(raw, f"{path}: header")
-
-
-def _parse_json(raw: str | bytes, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise WeightsError(f"{where} is not JSON") from None
-    if not isinstance(value, dict):
-        raise WeightsError(f"{where} is not a JSON object")
-    return value
 
 
 def _plain(value: Any) -> Any:

@@ -24,16 +24,16 @@ def test_reads_ours(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "length", "message"),
     [
-        (b"{}", None, "no metadata of rfla"),
-        (b'{"__metadata__": {"format": "pt"}}', None, "no metadata of rfla"),
-        (b'{"__metadata__": 3}', None, "no metadata of rfla"),
+        (b"{}", None, "without the metadata of rfla"),
+        (b'{"__metadata__": {"format": "pt"}}', None, "without the metadata of rfla"),
+        (b'{"__metadata__": 3}', None, "without the metadata of rfla"),
         (b'{"__metadata__": {"rfla": "[1]"}}', None, "not a JSON object"),
-        (b'{"__metadata__": {"rfla": "{"}}', None, "not readable JSON"),
-        (b'{"__metadata__": {"rfla": "\\ud800"}}', None, "not readable JSON"),  # half a character
+        (b'{"__metadata__": {"rfla": "{"}}', None, "not JSON"),
+        (b'{"__metadata__": {"rfla": "\\ud800"}}', None, "not JSON"),  # half a character
         (b"[]", None, "not a JSON object"),
-        (b"not json", None, "not readable JSON"),
-        (b"[" * 100_000, None, "not readable JSON"),  # deeper than the parser goes
-        (b"\xff\xfe", None, "not readable JSON"),
+        (b"not json", None, "not JSON"),
+        (b"[" * 100_000, None, "not JSON"),  # deeper than the parser goes
+        (b"\xff\xfe", None, "not JSON"),
         (b"{}", 2**63, "not a safetensors file, or cut off"),
         (b"{}", 0, "not a safetensors file"),
         (b"", 0, "not a safetensors file"),

@@ -87,7 +87,7 @@ def test_hostile_files(tmp_path, make, message):
 
 
 def test_a_missing_file(tmp_path):
-    with pytest.raises(WeightsError, match="no such weights file"):
+    with pytest.raises(WeightsError, match="no such file"):
         read_metadata(tmp_path / "none.safetensors")
 
 
