@@ -1,7 +1,8 @@
 """Boxes on images, drawn so that hundreds of 6-pixel objects stay visible.
 
-Small images are enlarged by a whole factor first (nearest neighbour: a pixel stays a pixel), lines are one pixel wide
-and run round the object, not over it, and names are left out where they would cover what they name.
+Small images are enlarged by a whole factor first (nearest neighbour: a pixel stays a pixel), lines are thin, run round
+the object and not over it, and have a dark edge on their outer side, so that they show on pale ground too. Names are left
+out where they would cover what they name.
 """
 
 from collections.abc import Sequence
@@ -13,12 +14,13 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Twelve colours (RGB) that stay apart on green, grey and blue ground.
+# Twelve colours (RGB), all light enough for a dark edge to set them off on any ground.
 PALETTE = (
     (255, 64, 64), (64, 220, 255), (255, 210, 0), (190, 120, 255), (80, 255, 120), (255, 140, 30),
     (255, 110, 200), (90, 140, 255), (200, 255, 60), (0, 200, 170), (255, 190, 160), (230, 230, 230),
 )  # fmt: skip
-MIN_LONG_SIDE = 900  # px: pictures smaller than this are enlarged
+EDGE = (16, 16, 16)  # the dark side of lines, dots and names
+LONG_SIDE = 1000  # px: smaller pictures are enlarged to about this
 MAX_LABELS = 60
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -30,7 +32,7 @@ def colour_of(label: int) -> tuple[int, int, int]:
 
 def zoom_factor(height: int, width: int) -> int:
     """Return the whole factor by which a picture is enlarged."""
-    return max(1, min(6, round(MIN_LONG_SIDE / max(height, width, 1))))
+    return max(1, min(6, round(LONG_SIDE / max(height, width, 1))))
 
 
 def enlarge(image: Array, factor: int) -> Array:
@@ -56,7 +58,8 @@ def draw_boxes(
         labels: (N,) class indices.
         names: Class names.
         scores: (N,) scores, written beside the names.
-        line_width: In px of the result; 1 by default, 2 for boxes whose median side is over 32 px.
+        line_width: In px of the result, without the dark edge of 1 px; by default 1, or 2 for boxes whose median side
+            is over 24 px in the result.
         show_labels: Write the name at each box; by default only for few and not too small boxes.
         points: (K, 2) px and (K,) index of the box that each belongs to; drawn as dots in the box's colour.
     """
@@ -64,18 +67,20 @@ def draw_boxes(
     canvas = enlarge(image, factor)
     sides = np.sqrt(np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1)) if len(boxes) else np.zeros(0)
     median = float(np.median(sides)) if len(sides) else 0.0
-    width = line_width or (2 if median > 32 else 1)
+    width = line_width or (2 if median * factor > 24 else 1)
     if show_labels is None:
         show_labels = 0 < len(boxes) <= MAX_LABELS and median >= 16
-    # Weak detections first: where boxes touch, the strong one is on top.
+    # Weak detections first: where boxes touch, the strong one is on top. All edges first: none covers a line.
     order = np.argsort(scores, kind="stable") if scores is not None else np.arange(len(boxes))
+    corners = np.rint(np.clip(np.asarray(boxes, np.float64) * factor, -1e6, 1e6)).astype(np.int64)
     for i in order:
-        colour = colour_of(int(labels[i]))
-        x1, y1, x2, y2 = (round(float(value) * factor) for value in boxes[i])
-        cv2.rectangle(canvas, (x1 - width, y1 - width), (x2, y2), colour, width)
-        if show_labels:
-            text = names[int(labels[i])] + (f" {scores[i]:.2f}" if scores is not None else "")
-            _write_text(canvas, text, (x1, y1 - 3), colour)
+        _draw_frame(canvas, corners[i], width + 1, EDGE)
+    for i in order:
+        for distance in range(1, width + 1):
+            _draw_frame(canvas, corners[i], distance, colour_of(int(labels[i])))
+    for i in order if show_labels else ():
+        text = names[int(labels[i])] + (f" {scores[i]:.2f}" if scores is not None else "")
+        _write_name(canvas, text, (int(corners[i, 0]) - width, int(corners[i, 1]) - width - 1), colour_of(int(labels[i])))
     note = ""
     if points is not None:
         _draw_points(canvas, points[0] * factor, np.asarray(labels)[points[1]])
@@ -87,17 +92,24 @@ def _draw_points(canvas: Array, points: Array, labels: Array) -> None:
     """Draw a filled dot with a dark rim at each of the points (K, 2), in the colour of its class."""
     for (x, y), label in zip(points, labels, strict=True):
         centre = (round(float(x)), round(float(y)))
-        cv2.circle(canvas, centre, 4, (0, 0, 0), -1, cv2.LINE_AA)
+        cv2.circle(canvas, centre, 4, EDGE, -1, cv2.LINE_AA)
         cv2.circle(canvas, centre, 3, colour_of(int(label)), -1, cv2.LINE_AA)
 
 
-def _write_text(canvas: Array, text: str, origin: tuple[int, int], colour: tuple[int, int, int]) -> None:
-    """Write `text` with a dark outline, kept inside the canvas; `origin` is its lower left corner."""
-    (width, height), _ = cv2.getTextSize(text, FONT, 0.4, 1)
+def _draw_frame(canvas: Array, box: Array, distance: int, colour: tuple[int, int, int]) -> None:
+    """Draw a line 1 px wide round a box (4,) in px of the canvas, `distance` px out: 1 touches the object."""
+    x1, y1, x2, y2 = (int(value) for value in box)
+    cv2.rectangle(canvas, (x1 - distance, y1 - distance), (x2 + distance - 1, y2 + distance - 1), colour, 1)
+
+
+def _write_name(canvas: Array, text: str, origin: tuple[int, int], colour: tuple[int, int, int]) -> None:
+    """Write `text` on a dark tag that is kept inside the canvas; `origin` is the tag's lower left corner."""
+    (width, height), base = cv2.getTextSize(text, FONT, 0.4, 1)
+    width, height = width + 6, height + base + 2
     x = int(np.clip(origin[0], 0, max(0, canvas.shape[1] - width)))
-    y = int(np.clip(origin[1], height, canvas.shape[0] - 1))
-    cv2.putText(canvas, text, (x, y), FONT, 0.4, (0, 0, 0), 3, cv2.LINE_AA)
-    cv2.putText(canvas, text, (x, y), FONT, 0.4, colour, 1, cv2.LINE_AA)
+    y = int(np.clip(origin[1], height, canvas.shape[0]))
+    cv2.rectangle(canvas, (x, y - height), (x + width - 1, y - 1), EDGE, -1)
+    cv2.putText(canvas, text, (x + 3, y - base), FONT, 0.4, colour, 1, cv2.LINE_AA)
 
 
 def _add_legend(canvas: Array, labels: Array, names: Sequence[str], note: str = "") -> Array:

@@ -30,6 +30,27 @@ def test_the_line_runs_round_the_object_and_not_over_it() -> None:
     assert tuple(picture[59, 70]) == colour_of(1)
 
 
+@pytest.mark.parametrize("ground", [0, 128, 255])
+@pytest.mark.parametrize("label", range(12))
+def test_a_line_shows_on_any_ground(ground: int, label: int) -> None:
+    """Each colour is light, and its outer edge is dark: one of the two stands off from whatever lies below."""
+    image = np.full((800, 800, 3), ground, np.uint8)
+    picture = draw_boxes(image, np.array([[400.0, 400, 406, 406]]), np.array([label]), [str(i) for i in range(12)])
+    outwards = picture[403, 397:401].astype(int)  # ground, edge, line, object
+    assert outwards[0].tolist() == outwards[3].tolist() == [ground] * 3
+    assert tuple(outwards[2]) == colour_of(label)
+    assert outwards[2].max() - outwards[1].max() > 150
+    assert max(np.abs(outwards[i] - ground).max() for i in (1, 2)) > 100
+
+
+def test_edges_cover_no_neighbours_line() -> None:
+    """Two objects side by side: the line of the first stays whole, though the second is drawn later."""
+    image = np.full((800, 800, 3), 200, np.uint8)
+    boxes = np.array([[400.0, 400, 406, 406], [407, 400, 413, 406]])
+    picture = draw_boxes(image, boxes, np.array([0, 0]), NAMES)
+    assert (picture[400:406, 406] == colour_of(0)).all()
+
+
 def test_points_in_the_colour_of_their_box() -> None:
     image = np.zeros((150, 150, 3), np.uint8)
     points = (np.array([[100.0, 50.0]]), np.array([0]))
