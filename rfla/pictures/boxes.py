@@ -1,8 +1,8 @@
 """Boxes on images, drawn so that hundreds of 6-pixel objects stay visible.
 
 Small images are enlarged by a whole factor first (nearest neighbour: a pixel stays a pixel), lines are thin, run round
-the object and not over it, and have a dark edge on their outer side, so that they show on pale ground too. Names are left
-out where they would cover what they name.
+the object and not over it, and have a dark edge on their outer side, so that they show on pale ground too. Names are
+left out where they would cover what they name.
 """
 
 from collections.abc import Sequence
@@ -80,7 +80,8 @@ def draw_boxes(
             _draw_frame(canvas, corners[i], distance, colour_of(int(labels[i])))
     for i in order if show_labels else ():
         text = names[int(labels[i])] + (f" {scores[i]:.2f}" if scores is not None else "")
-        _write_name(canvas, text, (int(corners[i, 0]) - width, int(corners[i, 1]) - width - 1), colour_of(int(labels[i])))
+        left, top = corners[i, :2] - width
+        _write_name(canvas, text, (int(left), int(top) - 1), colour_of(int(labels[i])))
     note = ""
     if points is not None:
         _draw_points(canvas, points[0] * factor, np.asarray(labels)[points[1]])
