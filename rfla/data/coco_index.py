@@ -46,7 +46,7 @@ def read_coco_rows(path: Path, images: Path, names: tuple[str, ...], *, strict: 
     if not strict:
         refused = [entry for entry in annotations if not _is_sound(entry, row_of, labels_of)]
         annotations = [entry for entry in annotations if _is_sound(entry, row_of, labels_of)]
-    boxes = _boxes(annotations)
+    corners, sides = np.split(_boxes(annotations), 2, axis=1)
     crowd = np.array([bool(entry.get("iscrowd", 0)) for entry in annotations], bool)
     labels = _labels(path, _ids(path, "annotation", annotations, "category_id"), labels_of)
     rows = Rows(
@@ -57,11 +57,12 @@ def read_coco_rows(path: Path, images: Path, names: tuple[str, ...], *, strict: 
         image_ids=image_ids,
         image_hw=[],
         image_index=_image_rows(path, annotations, row_of),
-        boxes=boxes,
+        boxes=np.concatenate([corners, corners + sides], axis=1),
+        sides=sides,
         labels=labels,
         ignore=np.array([bool(entry.get("ignore", 0)) for entry in annotations], bool) | (labels == REGION),
         crowd=crowd,
-        area=_areas(annotations, boxes),
+        area=_areas(annotations, sides),
     )
     if refused:
         rows.note(REFUSED, f"{path}: annotation {_short(refused[0].get('id'))}", len(refused))
@@ -168,7 +169,7 @@ def _labels(path: Path, category_ids: Sequence[Any], labels_of: Mapping[int, int
 
 
 def _boxes(annotations: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
-    """(M, 4) xyxy; an annotation without four numbers becomes NaN, which the index drops and counts."""
+    """(M, 4) x, y, width, height; an annotation without four numbers becomes NaN, which the index drops and counts."""
     raw = [entry.get("bbox") for entry in annotations]
     try:
         boxes = np.array(raw, np.float64).reshape(-1, 4)
@@ -176,7 +177,6 @@ def _boxes(annotations: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
             raise ValueError
     except (ValueError, TypeError, OverflowError):
         boxes = np.array([_four_numbers(box) for box in raw], np.float64).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
     return boxes
 
 
@@ -186,8 +186,7 @@ def _four_numbers(box: Any) -> tuple[float, ...]:
     return tuple(value if isinstance(value, float) or _is_length(value) else math.nan for value in box)
 
 
-def _areas(annotations: Sequence[Mapping[str, Any]], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    sides = boxes[:, 2:] - boxes[:, :2]
+def _areas(annotations: Sequence[Mapping[str, Any]], sides: NDArray[np.float64]) -> NDArray[np.float64]:
     stated = [entry.get("area") for entry in annotations]
     usable = np.array([_is_length(value) for value in stated], bool)
     values = np.array([value if good else 0.0 for value, good in zip(stated, usable, strict=True)], np.float64)

@@ -43,6 +43,7 @@ class BoxIndex:
         area: (M,) float64 px^2, as stated in the file, else width x height.
         counts: What was dropped or repaired, and how often.
         examples: The first place of each entry of `counts`.
+        stated: (M, 4) float64 x, y, width, height px exactly as the file has them, for evaluation; None in training.
     """
 
     name: str
@@ -59,6 +60,7 @@ class BoxIndex:
     area: NDArray[np.float64]
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    stated: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -83,14 +85,18 @@ class BoxIndex:
             image_ids=self.image_ids[images],
             image_hw=self.image_hw[images],
             box_start=start,
-            **{name: getattr(self, name)[rows] for name in ("boxes", "labels", "ignore", "crowd", "area")},
+            **self._of_boxes(rows),
         )
 
     def keep_boxes(self, keep: NDArray[np.bool_]) -> "BoxIndex":
         """The index with only the boxes where `keep` (M,) is true; all images stay."""
         kept = np.concatenate([[0], np.cumsum(keep)])
-        fields = {name: getattr(self, name)[keep] for name in ("boxes", "labels", "ignore", "crowd", "area")}
-        return replace(self, box_start=kept[self.box_start].astype(np.int64), **fields)
+        return replace(self, box_start=kept[self.box_start].astype(np.int64), **self._of_boxes(keep))
+
+    def _of_boxes(self, chosen: NDArray[Any]) -> dict[str, Any]:
+        """What is told of each box, for some boxes."""
+        names = ("boxes", "labels", "ignore", "crowd", "area", "stated")
+        return {name: None if getattr(self, name) is None else getattr(self, name)[chosen] for name in names}
 
     def summary(self) -> str:
         """One line: images, boxes, and each repair with its count and first place."""
@@ -107,6 +113,7 @@ def load_index(
     fraction: float = 1.0,
     single_cls: bool = False,
     strict: bool = True,
+    need_images: bool = True,
 ) -> BoxIndex:
     """Read one split, or joined ones, into flat arrays.
 
@@ -121,6 +128,7 @@ def load_index(
         fraction: Share of the images up to 1, or how many of them above 1; always the same ones, drawn at random.
         single_cls: Give every box label 0, class "object".
         strict: Refuse malformed rows and unknown classes; otherwise leave them out and count them.
+        need_images: Leave out images without a file; otherwise the annotations are enough, where sizes stand in them.
 
     Raises:
         DataError: Missing files, malformed rows (with file and line), unknown classes, no image at all.
@@ -129,9 +137,10 @@ def load_index(
         from rfla.data.demo import ensure_demo
 
         ensure_demo(spec.root)
-    parts = [_load_part(spec, part, strict) for part in spec.parts(split)]
+    parts = [_load_part(spec, part, strict, need_images) for part in spec.parts(split)]
     index = _assemble(spec, split, parts)
-    index = _drop_missing_images(spec, index)
+    if need_images:
+        index = _drop_missing_images(spec, index)
     if fraction != 1.0:
         index = index.take(_share(len(index), fraction))
     if for_training:
@@ -143,13 +152,13 @@ def load_index(
     return index
 
 
-def _load_part(spec: DataSpec, part: str, strict: bool) -> Rows:
+def _load_part(spec: DataSpec, part: str, strict: bool, need_images: bool) -> Rows:
     from rfla.data.coco_index import read_coco_rows
     from rfla.data.yolo_index import read_yolo_rows
 
     source = spec.splits[part]
-    wanted = [path for path in (*source.images, source.annotations) if path is not None]
-    for path in wanted:
+    annotations = [] if source.annotations is None else [source.annotations]
+    for path in [*annotations, *(source.images if need_images or not annotations else ())]:
         if not path.exists():
             raise spec.missing(path)
     if source.annotations is not None:
@@ -196,11 +205,12 @@ def _assemble(spec: DataSpec, split: str, parts: Sequence[Rows]) -> BoxIndex:
         area=rows.area[order],
         counts=counts,
         examples=examples,
+        stated=np.concatenate([rows.boxes[order, :2], rows.sides[order]], axis=1),
     )
     endless = np.asarray(~np.isfinite(index.boxes).all(axis=1))
     index = _drop(index, endless, "boxes that are not finite dropped")
-    sides = index.boxes[:, 2:] - index.boxes[:, :2]
-    return _drop(index, np.asarray((sides < 0).any(axis=1)), "boxes of negative size dropped")
+    assert index.stated is not None
+    return _drop(index, np.asarray((index.stated[:, 2:] < 0).any(axis=1)), "boxes of negative size dropped")
 
 
 def _drop_missing_images(spec: DataSpec, index: BoxIndex) -> BoxIndex:
@@ -231,7 +241,7 @@ def _training_rules(index: BoxIndex) -> BoxIndex:
         what = "boxes clipped to the image"
         index.counts[what] += int(moved.sum())
         index.examples.setdefault(what, _place(index, int(np.argmax(moved))))
-    index = replace(index, boxes=boxes)
+    index = replace(index, boxes=boxes, stated=None)
     sides = boxes[:, 2:] - boxes[:, :2]
     small = (sides < MIN_SIDE).any(axis=1) | (index.area <= 0)
     index = _drop(index, small, f"boxes under {MIN_SIDE:g} px or without area dropped from training")

@@ -24,6 +24,7 @@ class Rows:
         image_hw: N pairs of height and width, px.
         image_index: (M,) int64, row of the image of each box.
         boxes: (M, 4) float64 xyxy px.
+        sides: (M, 2) float64 width and height px as the file states them (x1 + w - x1 is not always w).
         labels: (M,) int64.
         ignore: (M,) bool.
         crowd: (M,) bool.
@@ -40,6 +41,7 @@ class Rows:
     image_hw: list[tuple[int, int]]
     image_index: NDArray[np.int64]
     boxes: NDArray[np.float64]
+    sides: NDArray[np.float64]
     labels: NDArray[np.int64]
     ignore: NDArray[np.bool_]
     crowd: NDArray[np.bool_]
@@ -67,6 +69,7 @@ class Rows:
             image_hw=[size for part in parts for size in part.image_hw],
             image_index=np.concatenate([part.image_index + shift for part, shift in zip(parts, offsets, strict=True)]),
             boxes=np.concatenate([part.boxes for part in parts]),
+            sides=np.concatenate([part.sides for part in parts]),
             labels=np.concatenate([part.labels for part in parts]),
             ignore=np.concatenate([part.ignore for part in parts]),
             crowd=np.concatenate([part.crowd for part in parts]),

@@ -47,6 +47,7 @@ def read_yolo_rows(
         image_hw=[size or (1, 1) for size in sizes],
         image_index=np.zeros(0, np.int64),
         boxes=np.zeros((0, 4)),
+        sides=np.zeros((0, 2)),
         labels=np.zeros(0, np.int64),
         ignore=np.zeros(0, bool),
         crowd=np.zeros(0, bool),
@@ -81,6 +82,7 @@ def _fill_boxes(rows: Rows, paths: Sequence[Path], sizes: Sequence[tuple[int, in
     width_height = np.array(rows.image_hw, np.float64).reshape(-1, 2)[rows.image_index][:, ::-1]
     centres, sides = table[:, 1:3] * width_height, table[:, 3:5] * width_height
     rows.boxes = np.concatenate([centres - sides / 2, centres + sides / 2], axis=1)
+    rows.sides = sides
     rows.area = sides[:, 0] * sides[:, 1]
     rows.ignore = np.zeros(len(table), bool)
     rows.crowd = np.zeros(len(table), bool)

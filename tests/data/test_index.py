@@ -29,6 +29,16 @@ def test_coco_boxes_in_image_order(coco):
     assert (index.boxes.dtype, index.labels.dtype, index.area.dtype) == (np.float32, np.int64, np.float64)
 
 
+def test_evaluation_has_the_numbers_of_the_file_to_the_last_bit(coco):
+    rows = [(0.1, 1000.7, 10.2, 3.3, 3)]
+    assert 1000.7 + 3.3 - 1000.7 != 3.3
+    index = load_index(load_data_spec(coco([[], rows, rows])), "train")
+    assert index.stated.tolist() == [[0.1, 1000.7, 10.2, 3.3]] * 2
+    assert index.take(np.array([1])).stated.tolist() == [[0.1, 1000.7, 10.2, 3.3]]
+    assert index.area.tolist() == [10.2 * 3.3] * 2
+    assert load_index(load_data_spec(coco([rows])), "train", for_training=True).stated is None
+
+
 def test_training_drops_what_evaluation_keeps(coco):
     rows = [
         *[(10, 10, 0, 5, 3), (10, 10, 0.9, 5, 3), (10, 10, 4, 4, 3, {"area": 0}), (-3, 5, 10, 10, 3)],
@@ -176,6 +186,15 @@ def test_missing_images_are_counted_and_all_missing_is_an_error(coco):
     (root / "images/train_1.png").unlink()
     with pytest.raises(DataError, match="does not exist"):
         load_index(load_data_spec(root), "train")
+
+
+def test_annotations_alone_are_enough_where_no_image_is_needed(coco):
+    root = coco([[(1, 1, 3, 3, 3)], []])
+    (root / "data.yaml").write_text("images: nowhere\ntrain: annotations/train.json\n")
+    with pytest.raises(DataError, match="nowhere does not exist"):
+        load_index(load_data_spec(root), "train")
+    index = load_index(load_data_spec(root), "train", need_images=False)
+    assert (len(index), len(index.boxes), index.counts) == (2, 1, {})
 
 
 def test_joined_splits_keep_ids_or_renumber(coco):
