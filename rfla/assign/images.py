@@ -90,7 +90,7 @@ def pack(
     boxes = torch.cat([boxes.reshape(-1, 4) for boxes in gt_boxes]).to(torch.float32)
     image = torch.zeros(len(boxes), dtype=torch.int64)
     if len(counts) > 1:
-        image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts), output_size=len(boxes))
     image = image.to(boxes.device, non_blocking=True)
     if not isinstance(priors, PriorGrid):
         priors = [prior_boxes(one) for one in priors]

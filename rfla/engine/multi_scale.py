@@ -6,6 +6,7 @@ Shapes: B images of a batch, G boxes of one image, I ignore regions. Boxes are x
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -39,7 +40,8 @@ def rescale(
     height, width = (max(1, round(side * factor)) for side in images.shape[-2:])
     resized = functional.interpolate(images, (height, width), mode="bilinear", antialias=factor < 1)
     resized = functional.pad(resized, (0, -width % STRIDE, 0, -height % STRIDE))
-    scale = images.new_tensor([width / images.shape[-1], height / images.shape[-2]]).repeat(2)
+    ratios = (width / images.shape[-1], height / images.shape[-2])
+    scale = torch.tensor(ratios * 2, dtype=images.dtype).to(images.device, non_blocking=True)
     moved = [target | {key: target[key] * scale for key in ("boxes", "ignore") if key in target} for target in targets]
     new_sizes = [(min(height, round(h * factor)), min(width, round(w * factor))) for h, w in sizes]
     return resized, new_sizes, moved

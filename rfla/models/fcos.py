@@ -90,7 +90,8 @@ class FCOS(PointDetector):
             labels, distances = self._targets(raw, matched, targets)
             centerness = torch.where(positive, self._centerness(distances), 0.0)
             count = positive.sum()
-            self.statistics = {"positives": count, "boxes": count.new_tensor(sum(len(t["boxes"]) for t in targets))}
+            boxes = sum(len(target["boxes"]) for target in targets)
+            self.statistics = {"positives": count, "boxes": torch.full_like(count, boxes)}
             positives = mean_over_ranks(count.float()).clamp(min=1)
 
             logits = flatten_levels(raw["cls"], self.num_classes)

@@ -151,7 +151,7 @@ class PointDetector(Detector):
             ).to(device)
             points = (grid.boxes[:, :2] + grid.boxes[:, 2:]) / 2
             strides = torch.cat([torch.full((h * w,), float(s)) for (h, w), s in zip(sizes, self.strides, strict=True)])
-            self._grids[sizes, device] = grid, points.round(), strides.to(device)
+            self._grids[sizes, device] = grid, points.round(), strides.to(device, non_blocking=True)
             if len(self._grids) > GRIDS_KEPT:
                 self._grids.popitem(last=False)
         return self._grids[sizes, device]

@@ -1,0 +1,153 @@
+"""A training step of FCOS never makes the host wait for a GPU: shown without one, on fake CUDA tensors.
+
+Fake tensors have shapes and devices but no values: reading a value, or a size that depends on one, raises. A mode on
+top names what would also wait, a copy between host and device that is not asked to be asynchronous.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode, unset_fake_temporarily
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+from rfla.assign import PriorGrid
+from rfla.cfg import Config
+from rfla.data import Batch
+from rfla.engine import build
+from rfla.engine.distributed import World
+from rfla.engine.ema import EMA
+from rfla.engine.meter import Meter
+from rfla.engine.position import Position
+from rfla.engine.schedule import Schedule
+from rfla.engine.trainer import Trainer
+from rfla.models import zoo
+from rfla.models.build_dense import build_fcos
+
+READS_VALUES = {"aten._local_scalar_dense.default", "aten.nonzero.default", "aten.masked_select.default"}
+
+
+class Waits(TorchDispatchMode):
+    """Remembers the operations for which the host would wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, devices = str(func), {arg.device.type for arg in args if isinstance(arg, Tensor)}
+        if name in READS_VALUES:
+            self.found.append(name)
+        if name.startswith("aten._fused_"):  # the step of the optimiser: one kernel, which fake tensors do not know
+            return None
+        result = func(*args, **(kwargs or {}))
+        if name in ("aten._to_copy.default", "aten.copy_.default"):
+            asynchronous = (kwargs or {}).get("non_blocking") or (name == "aten.copy_.default" and args[2:] == (True,))
+            if len(devices | {result.device.type}) > 1 and not asynchronous:
+                self.found.append(f"{name} from {devices} to {result.device}")
+        return result
+
+
+class Scaler(torch.amp.GradScaler):
+    """The real one, but for the backward pass: autograd asks fake tensors for their GPU, which is not there."""
+
+    parameters: list[Tensor]
+
+    def scale(self, loss: Any) -> Any:
+        super().scale(loss)
+
+        def backward() -> None:
+            for parameter in self.parameters:
+                parameter.grad = torch.zeros_like(parameter)
+
+        return SimpleNamespace(backward=backward)
+
+
+@contextmanager
+def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tensors that claim to be on a GPU. Grids of priors are built on the host with values, and then moved."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    points = PriorGrid.points
+
+    def real(*args: Any, **kwargs: Any) -> PriorGrid:
+        with unset_fake_temporarily(), _disable_current_modes():
+            return points(*args, **kwargs)
+
+    monkeypatch.setattr(PriorGrid, "points", real)
+    with FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False):
+        yield
+
+
+def trainer_on_fake_gpu(cfg: Config) -> Trainer:
+    """As much of a trainer as a step needs."""
+    trainer: Any = object.__new__(Trainer)
+    with torch.device("cuda"):
+        trainer.net, twin = (build.build_from_config(build.model_part(cfg), num_classes=3).train() for _ in range(2))
+        trainer.model = trainer.net
+    trainable = list(trainer.net.parameters())
+    trainer.cfg, trainer.world, trainer.device = cfg, World(), torch.device("cuda", 0)
+    trainer.parts = SimpleNamespace(model_config=cfg, trainable=trainable)
+    trainer.optimizer = build.optimizer_for(trainer.net, cfg, trainer.device)
+    trainer.schedule = Schedule(epochs=1, iterations_per_epoch=9)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("copy.deepcopy", lambda _: twin)  # copying the storage of a fake tensor writes to no man's memory
+        trainer.ema = EMA(trainer.net, 0.9)
+    trainer.dtype, trainer.scaler = torch.bfloat16, Scaler("cuda", init_scale=1.0)
+    trainer.scaler.parameters = trainable
+    trainer.position, trainer.meter = Position(), Meter()
+    return trainer  # type: ignore[no-any-return]
+
+
+def fake_batch() -> Batch:
+    """Two images of different sizes, as they come from the loader: on the host, to be copied."""
+    boxes = [torch.rand(count, 4) for count in (7, 0)]
+    labels = [torch.zeros(len(one), dtype=torch.int64) for one in boxes]
+    targets = [{"boxes": b, "labels": c, "ignore": torch.rand(2, 4)} for b, c in zip(boxes, labels, strict=True)]
+    sizes = [(64, 90), (50, 96)]
+    return Batch(torch.zeros(2, 3, 64, 96, dtype=torch.uint8), sizes, targets, torch.arange(2), torch.ones(2, 2))
+
+
+def test_a_step_never_waits(config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies, normalisation, resizing, network, assignment, losses, clipping, optimiser, EMA, running sums."""
+    monkeypatch.setitem(zoo.DETECTORS, "fcos", build_fcos)  # the real one
+    cfg = config(multi_scale=0.5, plots=False, optimizer="sgd")
+    with fake_gpu(monkeypatch):
+        trainer, batch = trainer_on_fake_gpu(cfg), fake_batch()
+        trainer.forward_backward(batch, share=0.5, is_last=False)  # the optimiser and the scaler begin
+        with Waits() as waits:
+            for is_last in (False, True):
+                losses = trainer.forward_backward(batch, share=0.5, is_last=is_last)
+                trainer.position.batch += 1
+            trainer.update()
+        assert all(part.device.type == "cuda" for part in losses.values())
+    assert trainer.scaler.is_enabled() and trainer.meter.updates == 1
+    assert waits.found == []
+
+
+def test_the_backward_pass_reads_no_value(config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its operations do not depend on the device, so they are watched on the CPU."""
+    monkeypatch.setitem(zoo.DETECTORS, "fcos", build_fcos)
+    net = build.build_from_config(build.model_part(config()), num_classes=3).train()
+    targets = [{"boxes": torch.tensor([[4.0, 5, 14, 19]]), "labels": torch.tensor([1]), "ignore": torch.zeros(0, 4)}]
+    loss = torch.stack(list(net(torch.rand(1, 3, 64, 64), targets).values())).sum()
+    with Waits() as waits:
+        loss.backward()
+    assert waits.found == []
+
+
+def test_the_watch_sees_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_gpu(monkeypatch), Waits() as waits:
+        there = torch.zeros(3, device="cuda")
+        torch.ones(3).to("cuda", non_blocking=True)
+        assert waits.found == []
+        there.new_tensor(1.0)
+        there.copy_(torch.ones(3))
+        assert len(waits.found) == 2
+        with pytest.raises(DataDependentOutputException):
+            bool(there[0])
+    assert len(waits.found) == 3
