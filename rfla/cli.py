@@ -88,7 +88,7 @@ def convert(tokens: Tokens = None) -> int:
 
     options, given = load_options(tokens or [], ConvertOptions)
     required(options, "convert", format="visdrone", out="DIR")
-    from rfla.data.convert_options import run_convert
+    from rfla.data.convert.options import run_convert
 
     return run_convert(as_texts(given))
 

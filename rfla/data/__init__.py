@@ -1,10 +1,14 @@
 """Files -> batches: data sets by name or path, flat indices, augmentation, loaders."""
 
-from rfla.data.dataset import DetectionDataset, Sample
-from rfla.data.index import BoxIndex, load_index
-from rfla.data.loader import Batch, EvalSampler, Loader, TrainSampler, build_loader
-from rfla.data.spec import DataSpec, load_data_spec
-from rfla.data.transforms import Augmentation, build_augmentation
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rfla.data.dataset import DetectionDataset, Sample
+    from rfla.data.index import BoxIndex, load_index
+    from rfla.data.loader import Batch, EvalSampler, Loader, TrainSampler, build_loader
+    from rfla.data.spec import DataSpec, load_data_spec
+    from rfla.data.transforms import Augmentation, build_augmentation
 
 __all__ = [
     "Augmentation",
@@ -21,3 +25,19 @@ __all__ = [
     "load_data_spec",
     "load_index",
 ]
+
+_HOMES = {
+    "dataset": ("DetectionDataset", "Sample"),
+    "index": ("BoxIndex", "load_index"),
+    "loader": ("Batch", "EvalSampler", "Loader", "TrainSampler", "build_loader"),
+    "spec": ("DataSpec", "load_data_spec"),
+    "transforms": ("Augmentation", "build_augmentation"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first asked for, so that `rfla convert` and `rfla inspect` do not wait for torch."""
+    if name in _HOME_OF:
+        return getattr(import_module(f"rfla.data.{_HOME_OF[name]}"), name)
+    raise AttributeError(f"module 'rfla.data' has no attribute '{name}'")

@@ -11,8 +11,8 @@ import yaml
 
 from rfla.data import load_data_spec, load_index
 from rfla.data.aitod import build_aitod
-from rfla.data.aitod_names import find_annotations
-from rfla.data.convert_options import run_convert
+from rfla.data.aitod.names import find_annotations
+from rfla.data.convert.options import run_convert
 from rfla.data.images import read_image, write_image
 from rfla.errors import ConfigError, DataError
 

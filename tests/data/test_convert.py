@@ -10,7 +10,7 @@ import pytest
 
 from rfla.data import load_data_spec, load_index
 from rfla.data.convert import convert
-from rfla.data.convert_options import run_convert
+from rfla.data.convert.options import run_convert
 from rfla.data.images import read_image, write_image
 from rfla.data.obtain import missing_dataset_message
 from rfla.errors import ConfigError, DataError

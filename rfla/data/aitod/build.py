@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from rfla.data.aitod_names import FROM_XVIEW, SIDE, Wanted, find_annotations, images_of, shared_scenes, wanted_images
-from rfla.data.aitod_report import AitodReport
-from rfla.data.convert_place import place_image
+from rfla.data.aitod.names import FROM_XVIEW, SIDE, Wanted, find_annotations, images_of, shared_scenes, wanted_images
+from rfla.data.aitod.report import AitodReport
 from rfla.data.formats.coco import load_json
 from rfla.data.formats.images import index_stems
 from rfla.data.images import Image, image_size, write_image
+from rfla.data.place import place_image
 from rfla.data.tiles import Scene, open_scene
 from rfla.errors import ConfigError, DataError
 from rfla.files import write_atomically

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfla.cfg.verbs import InspectOptions
-from rfla.data.check_images import Look, alike, identical, look_at, parent_of
-from rfla.data.check_report import DataReport, Finding, Severity
+from rfla.data.check.looks import Look, alike, identical, look_at, parent_of
+from rfla.data.check.report import DataReport, Finding, Severity
 from rfla.data.index import BoxIndex, load_index
 from rfla.data.rows import REFUSED
 from rfla.data.spec import DataSpec, load_data_spec
@@ -30,7 +30,7 @@ def inspect(options: InspectOptions) -> DataReport:
         raise DataError("fix=true writes a repaired copy: say where with out=DIR")
     report = inspect_data(spec, split=options.split, workers=options.workers, pictures=_new_folder(options))
     if options.fix and options.out:
-        from rfla.data.repair import write_repaired
+        from rfla.data.check.repair import write_repaired
 
         report.repaired = write_repaired(spec, report, Path(options.out))
     print(report.text())
@@ -70,7 +70,7 @@ def inspect_data(
         _check_images(report, name, index, looks[name])
         _check_boxes(report, name, index)
         if pictures:
-            from rfla.data.check_pictures import draw_split
+            from rfla.data.check.pictures import draw_split
 
             report.pictures += draw_split(index, name, pictures)
     if not report.splits and refused:

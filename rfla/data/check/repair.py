@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from rfla.data.check_images import Look, identical, look_at
-from rfla.data.check_report import DataReport
-from rfla.data.convert_place import check_target, partial_directory
+from rfla.data.check.looks import Look, identical, look_at
+from rfla.data.check.report import DataReport
 from rfla.data.index import BoxIndex
+from rfla.data.place import check_target, partial_directory
 from rfla.data.spec import DataSpec
 
 

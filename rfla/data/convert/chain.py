@@ -13,11 +13,11 @@ from typing import Any
 
 import yaml
 
-from rfla.data.convert_place import MARK, check_target, partial_directory
-from rfla.data.convert_report import ConvertReport
-from rfla.data.convert_steps import Job, convert_records
+from rfla.data.convert.report import ConvertReport
+from rfla.data.convert.steps import Job, convert_records
 from rfla.data.formats import FORMATS, Format, coco_write, dota, visdrone, voc, yolo
 from rfla.data.formats.record import Classes, ImageRecord, Part
+from rfla.data.place import MARK, check_target, partial_directory
 from rfla.errors import ConfigError, DataError, did_you_mean
 
 TARGETS = ("coco", "yolo", "voc", "visdrone", "dota")

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from rfla.data.convert_place import place_image
-from rfla.data.convert_report import ConvertReport
+from rfla.data.convert.report import ConvertReport
 from rfla.data.formats import Format
 from rfla.data.formats.images import ImageFinder, clean_name
 from rfla.data.formats.record import NO_CLASS, Classes, ImageRecord, Part
 from rfla.data.images import Image, write_image
+from rfla.data.place import place_image
 from rfla.data.tiles import Scene, Window, cut, keeps_empty, open_scene, plan_windows
 from rfla.errors import DataError
 
