@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from rfla.cfg import load_config, model_part
 from rfla.engine.sources import Source
-from rfla.errors import ConfigError
 from rfla.results import Results
 
 if TYPE_CHECKING:
@@ -89,8 +88,6 @@ class RFLA:
         from rfla.engine.predictor import Predictor, class_indices
         from rfla.engine.sources import find_images
 
-        if not self.model.endswith(".safetensors"):
-            raise ConfigError(f"{self.model} is not trained yet: train it first, or give RFLA(...) a .safetensors file")
         cfg = load_config({"model": self.model, "source": "given", **settings}, mode="predict")
         model = load_trained(self.model, model_part(cfg))
         device = select_device(cfg.device)

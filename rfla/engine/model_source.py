@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rfla.cfg.model_schema import ModelConfig
-from rfla.errors import DataError, WeightsError
+from rfla.errors import ConfigError, DataError, WeightsError
 from rfla.models import build_from_config
 from rfla.models.weights import build_from_metadata, load_exactly, load_weights
 
@@ -45,8 +45,11 @@ def load_trained(path: str | Path, config: ModelConfig | None = None) -> SourceM
         config: Its settings with other values where a person gave them (`conf=0.3`); the file's own by default.
 
     Raises:
+        ConfigError: A zoo name or a model YAML, which has no weights.
         WeightsError: The file is missing, damaged, not ours, or does not fit the model that it names.
     """
+    if not is_weights(str(path)):
+        raise ConfigError(f"model={path} is not trained yet: a .safetensors file is needed; train one first")
     state, metadata = load_weights(path)
     names = tuple(metadata["names"])
     net = build_from_config(config, len(names)) if config is not None else build_from_metadata(metadata)

@@ -24,7 +24,7 @@ from rfla.engine.distributed import World, agreed, gather, join_world
 from rfla.engine.launch import refuse_several
 from rfla.engine.loaders import evaluation_loader
 from rfla.engine.merge import merge_detections
-from rfla.engine.model_source import SourceModel, apply_mapping, class_mapping, is_weights, load_trained
+from rfla.engine.model_source import SourceModel, apply_mapping, class_mapping, load_trained
 from rfla.engine.run_dir import claim_run_dir
 from rfla.engine.val_files import write_files
 from rfla.errors import ConfigError, DataError
@@ -236,11 +236,8 @@ def _model_for(cfg: Config, index: BoxIndex, console: Console) -> tuple[SourceMo
         The model, and the data's class for each of its classes (None where they are the same).
 
     Raises:
-        ConfigError: `model=` is missing or is not a weights file.
         DataError: Model and data have no class in common.
     """
-    if not is_weights(cfg.model):
-        raise ConfigError(f"model={cfg.model}: a trained weights file (.safetensors) is validated; train one first")
     model = load_trained(str(cfg.model), model_part(cfg))
     if cfg.single_cls:
         return model, [0] * len(model.names)

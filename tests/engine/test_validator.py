@@ -80,7 +80,7 @@ def test_files_and_a_second_judgement_of_the_same_detections(
 
 
 def test_a_model_that_was_never_trained(judged: Callable[..., Config]) -> None:
-    with pytest.raises(ConfigError, match="a trained weights file"):
+    with pytest.raises(ConfigError, match="fcos_p2 is not trained yet"):
         validate(judged(Path("fcos_p2")))
 
 
