@@ -63,6 +63,11 @@ class GroundTruth:
         _set(self, labels=_integers(self.labels, count, "labels"))
         _set(self, ignore=_flags(self.ignore, count), crowd=_flags(self.crowd, count))
         _set(self, category_ids=tuple(self.category_ids) or tuple(range(1, len(names) + 1)))
+        if len(set(ids)) < len(ids):
+            raise MetricError("ground truth: an image id is given twice")
+        bad = np.flatnonzero(~np.isfinite(_sized(area, count, "area")))
+        if len(bad):
+            raise MetricError(f"ground truth: the area of {_which(bad)} is not finite")
         _check_range(self.image_index, 0, len(ids), "ground truth: image_index")
         _check_range(self.labels, REGION, len(names), "ground truth: label")
         if len(self.category_ids) != len(names):
@@ -86,7 +91,7 @@ class Detections:
     Args:
         image_index: (D,) position in `GroundTruth.image_ids`.
         boxes: (D, 4) xyxy px.
-        scores: (D,) higher is surer; NaN is refused.
+        scores: (D,) finite, higher is surer.
         labels: (D,) positions in `GroundTruth.names`.
         sides: (D, 2) width and height px exactly as a file gave them; None: from `boxes`.
     """
@@ -104,9 +109,10 @@ class Detections:
         _set(self, boxes=boxes, sides=sides, scores=_sized(scores, count, "scores"))
         _set(self, image_index=_integers(self.image_index, count, "image_index"))
         _set(self, labels=_integers(self.labels, count, "labels"))
-        bad = np.flatnonzero(np.isnan(scores))
+        bad = np.flatnonzero(~np.isfinite(scores))
         if len(bad):
-            raise MetricError(f"detections: the score of {_which(bad)} is NaN; every detection needs a score")
+            value = "NaN" if np.isnan(scores[bad[0]]) else "infinite"
+            raise MetricError(f"detections: the score of {_which(bad)} is {value}; every detection needs a score")
 
     def __len__(self) -> int:
         return len(self.scores)

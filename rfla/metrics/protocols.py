@@ -113,7 +113,11 @@ def find_protocol(
             known = ", ".join(PROTOCOLS)
             raise MetricError(f"unknown protocol '{protocol}': {known}{did_you_mean(protocol, PROTOCOLS)}")
         protocol = PROTOCOLS[protocol]
+    if not isinstance(protocol, Protocol):
+        raise MetricError(f"protocol {protocol!r}: one name of {', '.join(PROTOCOLS)}")
     if sizes is not None:
+        if not isinstance(sizes, Mapping) or not sizes:
+            raise MetricError(f"sizes: {sizes!r} must name size ranges, as {{vt: [0, 8], t: [8, 16]}}, in px")
         protocol = replace(protocol, sizes=tuple(_size_range(name, bounds) for name, bounds in sizes.items()))
     if max_dets is not None:
         limits = tuple(sorted(int(limit) for limit in max_dets))
@@ -123,10 +127,10 @@ def find_protocol(
     return protocol if lrp is None else replace(protocol, lrp=lrp)
 
 
-def _size_range(name: str, bounds: Sequence[float]) -> tuple[str, float, float]:
+def _size_range(name: object, bounds: Sequence[float]) -> tuple[str, float, float]:
     """Check one entry of `sizes:`, {name: [low, high]} in px of sqrt(area); high may be null or .inf."""
-    if name == "all" or not name.isidentifier():
-        raise MetricError(f"sizes: '{name}' cannot name a size range; use a word other than 'all'")
+    if not isinstance(name, str) or name == "all" or not name.isidentifier():
+        raise MetricError(f"sizes: '{name}' cannot name a size range; a word other than 'all' can")
     if not isinstance(bounds, Sequence) or isinstance(bounds, str) or len(bounds) != 2:
         raise MetricError(f"sizes: {name}: {bounds!r} must be [low, high] in px of sqrt(area)")
     low, high = bounds[0] or 0.0, LARGEST if bounds[1] is None else bounds[1]

@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rfla.errors import MetricError
 from rfla.metrics import Detections, GroundTruth, evaluate_boxes, read_detections, read_ground_truth
@@ -60,11 +62,29 @@ def test_image_ids_as_strings(ids):
     ("results", "message"),
     [
         (one(score=math.nan), r"score of detection 0 \(image 7\) is NaN"),
+        (one() + one(score=math.inf), r"score of detection 1 \(image 7\) is infinite"),
+        (one(score=None), "detection 0 has no 'score'"),
+        (one(score="0.5"), "detection 0: 'score' is '0.5', not a number"),
+        (one(score=10**400), "detection 0: 'score' is 1000.*, which is too large"),
+        (one(score=[0.5]), r"detection 0: 'score' is \[0.5\], not a number"),
+        (one(score=True) + one(score="x"), "detection 0: 'score' is True"),
         (one() + one(image_id=8), "detection 1: image_id 8 is not in the ground truth, which has 3, 7"),
         (one(category_id=1), "detection 0: category_id 1 is not in the ground truth, which has 2, 40"),
         (one(bbox=[0, 0, -1, 4]), "detection 0: bbox .* negative side"),
         (one(bbox=[0, 0, math.inf, 4]), "detection 0: bbox .* not finite"),
         (one(bbox=[0, 0, 4]), "detection 0: bbox .* is not"),
+        (one(bbox=[0, 0, 4, "4"]), "detection 0: 'bbox' is '4', not a number"),
+        (one(bbox=[0, 0, 4, None]), "detection 0 has no 'bbox'"),
+        (one(bbox=[[0, 0], [4, 4]]), "detection 0: bbox .* is not"),
+        (one(bbox=7), "detection 0: bbox 7 is not"),
+        (one(bbox={"x": 1}), "detection 0: bbox .* is not"),
+        (one() + one(bbox=[0, 0, 5e9, 4]), "detection 1: bbox .* farther than 1e9 px"),
+        (one(bbox=[0, 0, 10**30, 4]), "detection 0: bbox .* farther than 1e9 px"),
+        (one(image_id=[7]), r"detection 0: image_id \[7\] is not in"),
+        (one(image_id={}), r"detection 0: image_id \{\} is not in"),
+        (one(category_id=math.nan), "detection 0: category_id nan is not in"),
+        ([None], "detection 0 has no 'score'"),
+        (["ab"], "detection 0 has no 'score'"),
         (one(score="high"), "detection 0: 'score' is 'high', not a number"),
         ([{"image_id": 7, "category_id": 2, "bbox": [0, 0, 1, 1]}], "detection 0 has no 'score'"),
         ([[1, 2, 3]], "detection 0 has no"),
@@ -82,6 +102,17 @@ def test_wrong_detections_are_named_in_one_line(results, message):
     [
         ({"annotations": []}, "not COCO ground truth"),
         (truths(images=[{"id": 7}, {"id": 7}]), "an image id is given twice"),
+        (truths(images=[{"id": [7]}]), r"an image has the id \[7\]"),
+        (truths(images=[3]), "image 0 has no 'id'"),
+        (truths(categories=7), "not COCO ground truth"),
+        (truths(categories=[2]), "category 0 has no 'id'"),
+        (truths(annotations=None), "not COCO ground truth"),
+        (truths(annotations=[5]), "annotation 0 has no 'bbox'"),
+        (truths(annotations=[{"image_id": 7, "category_id": 2, "bbox": [0, 0, 1, 1], "area": "x"}]), "'area' is 'x'"),
+        (
+            truths(annotations=[{"image_id": 7, "category_id": 2, "bbox": [0, 0, 1, 1], "area": math.nan}]),
+            r"the area of annotation 0 \(image 7\) is NaN",
+        ),
         (truths(images=[{"id": 7}]), "annotation 1: image_id 3 is not in"),
         (truths(annotations=[{"image_id": 7, "category_id": 2}]), "annotation 0 has no 'bbox'"),
         (truths(categories=[{"name": "ship"}]), "category 0 has no 'id'"),
@@ -98,15 +129,58 @@ def test_wrong_ground_truth_is_named_in_one_line(data, message):
 def test_wrong_files_are_named_in_one_line(tmp_path):
     (tmp_path / "broken.json").write_text("[{]")
     (tmp_path / "broken.json.gz").write_bytes(b"no gzip")
-    for name, message in (("none.json", "no such file"), ("broken.json", "not JSON"), ("broken.json.gz", "cannot be")):
-        with pytest.raises(MetricError, match=f"{name}: {message}"):
+    packed = bytearray(gzip.compress(json.dumps(truths()).encode()))
+    packed[30] ^= 255
+    (tmp_path / "bent.json.gz").write_bytes(packed)
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "cut.json").write_text(json.dumps(one())[:-9])
+    (tmp_path / "latin.json").write_bytes(b'[{"image_id": "\xe4"}]')
+    (tmp_path / "long.json").write_text("[" + "9" * 5000 + "]")
+    (tmp_path / "empty.json").write_text("")
+    (tmp_path / "twice.json").write_text('[{"image_id": 7, "category_id": 2, "score": 0.1, "score": 0.9}]')
+    (tmp_path / "folder.json").mkdir()
+    unreadable = dict.fromkeys(("broken.json.gz", "bent.json.gz", "folder.json"), "cannot be read")
+    not_json = dict.fromkeys(
+        ("broken.json", "deep.json", "cut.json", "latin.json", "long.json", "empty.json", "twice.json"), "not JSON"
+    )
+    for name, message in {"none.json": "no such file", **unreadable, **not_json}.items():
+        with pytest.raises(MetricError, match=f"{name}: {message}") as error:
             read_ground_truth(tmp_path / name)
+        assert "\n" not in str(error.value)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = ("image_id", "category_id", "bbox", "score", "area", "iscrowd", "ignore", "id", "file_name", "name")
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    entry=st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=4), part=st.sampled_from([*truths(), "detections"])
+)
+def test_any_value_is_used_or_refused_in_one_line(entry, part):
+    """Whatever JSON holds at any place, nothing else than a MetricError comes of it, and never a false figure."""
+    content, found = truths(), one() + one()
+    (found if part == "detections" else content[part])[-1].update(entry)
+    try:
+        metrics = evaluate_boxes(content, found)
+    except MetricError as error:
+        assert "\n" not in str(error)
+        assert len(str(error)) < 400
+    else:
+        assert all(value == -1 or 0 <= value <= 1 for value in metrics.figures.values())
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Detections([0], [[0, 0, 1, 1]], [math.nan], [0]), "the score of number 0 is NaN"),
+        (lambda: Detections([0], [[0, 0, 1, 1]], [-math.inf], [0]), "the score of number 0 is infinite"),
+        (lambda: GroundTruth((1, 1), [], [], [], names=("a",)), "an image id is given twice"),
+        (lambda: arrays(area=[math.inf]), "the area of number 0 is not finite"),
         (lambda: Detections([0], [[0, 0, math.nan, 1]], [1], [0]), "the box of number 0 is not finite"),
         (lambda: Detections([0], [[5, 0, 1, 1]], [1], [0]), "negative width"),
         (lambda: Detections([0.5], [[0, 0, 1, 1]], [1], [0]), "integers are needed"),
