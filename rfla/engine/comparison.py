@@ -7,6 +7,7 @@ from rfla.cfg import Config, load_config, load_saved
 from rfla.data import load_data_spec, load_index
 from rfla.engine.validator import ground_truth
 from rfla.errors import ConfigError
+from rfla.files import write_atomically
 from rfla.metrics.coco_io import read_detections
 from rfla.metrics.compare import Comparison, compare
 from rfla.metrics.protocols import find_protocol
@@ -29,23 +30,32 @@ def compare_files(
         RflaError: Files that are not there or do not fit, or no data set.
     """
     runs = [run for run in (_run_settings(a), _run_settings(b)) if run is not None]
-    if data is None and len({run.data for run in runs}) > 1:
-        raise ConfigError(f"a and b were judged on different data ({runs[0].data}, {runs[1].data}); say which by data=")
+    for key, given in {"data": data, "split": split, "fraction": None, "single_cls": None, "protocol": None}.items():
+        values = [getattr(run, key) for run in runs]
+        if given is None and len(set(values)) > 1:
+            mend = f"; say which by {key}=" if key in ("data", "split") else ""
+            raise ConfigError(f"a and b were judged with different {key} ({values[0]}, {values[1]}){mend}")
     data = data or (runs[0].data if runs else None)
     if data is None:
         raise ConfigError("data is missing: detection files do not say what they were made on; give data=my.yaml")
     spec = load_data_spec(data)
     settings = runs[0] if runs else load_config({})
-    index = load_index(spec, split or settings.split, fraction=settings.fraction, single_cls=settings.single_cls)
+    index = load_index(
+        spec,
+        split or settings.split,
+        fraction=settings.fraction,
+        single_cls=settings.single_cls,
+        need_images=False,
+    )
+    protocol = find_protocol(settings.protocol or spec.protocol or "aitod", spec.sizes)
     truths = ground_truth(index)
     found = [read_detections(_detections_file(place), truths) for place in (a, b)]
-    protocol = find_protocol(spec.protocol or "aitod", spec.sizes)
     return compare(truths, found[0], found[1], protocol, names=(a, b), draws=draws, seed=seed)
 
 
 def write_json(comparison: Comparison, path: str) -> None:
     """Write everything that was found as JSON."""
-    Path(path).write_text(json.dumps(comparison.as_dict(), indent=1), encoding="utf-8")
+    write_atomically(path, json.dumps(comparison.as_dict(), indent=1))
 
 
 def _run_settings(place: str) -> Config | None:

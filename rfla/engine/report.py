@@ -17,7 +17,7 @@ from rfla.engine.loaders import evaluation_loader
 from rfla.engine.model_source import load_trained
 from rfla.engine.val_files import write_page, write_pictures
 from rfla.engine.validator import detect, ground_truth, prepare_images
-from rfla.metrics import evaluate_boxes
+from rfla.metrics import evaluate_boxes, find_protocol, study
 from rfla.pictures.boxes import draw_boxes, tile_pictures, write_picture
 from rfla.pictures.curves import plot_labels, plot_results
 
@@ -102,11 +102,10 @@ def finish(trainer: Trainer, result: TrainResult) -> TrainResult:
         if columns:
             plot_results(trainer.run_dir / "results.png", columns)
         if parts.best_detections is not None:
-            truths = ground_truth(parts.val_index)
+            protocol = find_protocol(trainer.protocol, parts.spec.sizes)
             write_pictures(trainer.run_dir, parts.val_index, parts.best_detections)
-            write_page(
-                trainer.run_dir, parts.val_index, truths, parts.best_detections, trainer.protocol, parts.spec.sizes
-            )
+            judged = study(ground_truth(parts.val_index), parts.best_detections, protocol)
+            write_page(trainer.run_dir, parts.val_index, judged)
     if result.metrics is not None:
         if cfg.verbose:
             trainer.console.print(result.metrics.table())

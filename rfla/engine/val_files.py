@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import rfla
 from rfla.cfg import Config
 from rfla.data import BoxIndex
 from rfla.data.images import read_image
 from rfla.errors import DataError
 from rfla.files import write_atomically
-from rfla.metrics import Detections, GroundTruth, Metrics
-from rfla.metrics.analysis import study
+from rfla.metrics import Detections, Study, write_report
 from rfla.metrics.coco_io import to_coco
-from rfla.metrics.protocols import Protocol, find_protocol
-from rfla.metrics.report import write_report
+from rfla.metrics.report import write_results
 from rfla.pictures.boxes import draw_boxes, tile_pictures, write_picture
 
 if TYPE_CHECKING:
@@ -31,36 +28,19 @@ TILES = 4  # images in a picture
 MIN_SCORE = 0.3  # of the detections that are drawn
 
 
-def write_files(
-    cfg: Config,
-    run_dir: Path,
-    index: BoxIndex,
-    truths: GroundTruth,
-    found: Detections,
-    metrics: Metrics,
-    speed: Speed | None,
-) -> None:
+def write_files(cfg: Config, run_dir: Path, index: BoxIndex, judged: Study, speed: Speed | None) -> None:
     """Write everything that `rfla val` leaves in its run directory."""
     milliseconds = speed.per_image() if speed is not None else None
     if cfg.save_json:
-        write_atomically(run_dir / "predictions.json", json.dumps(to_coco(found, truths)))
+        write_atomically(run_dir / "predictions.json", json.dumps(to_coco(judged.detections, judged.gt)))
     if cfg.plots:
-        write_pictures(run_dir, index, found)
-        write_page(run_dir, index, truths, found, metrics.protocol, None, milliseconds)
+        write_pictures(run_dir, index, judged.detections)
+        write_page(run_dir, index, judged, milliseconds)
     else:
-        document = {"version": rfla.__version__, "metrics": metrics.as_dict(), "speed_ms": milliseconds or {}}
-        write_atomically(run_dir / "results.json", json.dumps(document, indent=1))
+        write_results(run_dir, judged, milliseconds)
 
 
-def write_page(
-    run_dir: Path,
-    index: BoxIndex,
-    truths: GroundTruth,
-    found: Detections,
-    protocol: str | Protocol,
-    sizes: Mapping[str, Sequence[float]] | None,
-    speed: Mapping[str, float] | None = None,
-) -> None:
+def write_page(run_dir: Path, index: BoxIndex, judged: Study, speed: Mapping[str, float] | None = None) -> None:
     """Write `report.html`, its figures as PNG, and `results.json`."""
 
     def pixels(row: int) -> Image | None:
@@ -69,7 +49,6 @@ def write_page(
         except DataError:  # named when it was loaded
             return None
 
-    judged = study(truths, found, find_protocol(protocol, sizes))
     write_report(run_dir, judged, pixels, title=f"{index.name}: {run_dir.name}", speed=speed)
 
 

@@ -7,7 +7,7 @@ Shapes: B images of a batch, N detections of one image, D of all images. Boxes a
 
 import time
 from collections.abc import Callable, Iterable, Sequence, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rfla.cfg import Config, model_part
 from rfla.cfg.model_schema import NormalizeConfig
-from rfla.data import Batch, BoxIndex, load_data_spec, load_index
+from rfla.data import Batch, BoxIndex, DataSpec, load_data_spec, load_index
 from rfla.engine.console import Progressor, make_console, metric_line
 from rfla.engine.device import autocast_dtype, select_device
 from rfla.engine.distributed import World, agreed, gather, join_world
@@ -28,8 +28,7 @@ from rfla.engine.model_source import SourceModel, apply_mapping, class_mapping, 
 from rfla.engine.run_dir import claim_run_dir
 from rfla.engine.val_files import write_files
 from rfla.errors import ConfigError, DataError
-from rfla.metrics import Detections, GroundTruth, Metrics, evaluate_boxes
-from rfla.metrics.coco_io import read_detections
+from rfla.metrics import Detections, GroundTruth, Metrics, find_protocol, read_detections, study
 from rfla.ops.normalize import normalize_images
 
 
@@ -161,12 +160,17 @@ def detect(
 
 
 def ground_truth(index: BoxIndex) -> GroundTruth:
-    """Return a split's boxes in the form that `evaluate_boxes` takes."""
+    """Return a split's boxes in the form that `evaluate_boxes` takes, as the file states them."""
     counts = np.diff(index.box_start)
+    stated = index.stated
+    if stated is None:  # the training rules have moved the boxes
+        stated = np.concatenate([index.boxes[:, :2], index.boxes[:, 2:] - index.boxes[:, :2]], axis=1)
+    corners, sides = np.split(stated.astype(np.float64), 2, axis=1)
     return GroundTruth(
         image_ids=tuple(index.image_ids.tolist()),
         image_index=np.repeat(np.arange(len(counts)), counts),
-        boxes=index.boxes.astype(np.float64),
+        boxes=np.concatenate([corners, corners + sides], axis=1),
+        sides=sides,
         labels=index.labels,
         area=index.area,
         ignore=index.ignore,
@@ -200,12 +204,13 @@ def _validate(cfg: Config, world: World, device: torch.device) -> Metrics:
     console = make_console(quiet=not world.is_main)
     with agreed(world):
         spec = load_data_spec(str(cfg.data))
-        index = load_index(spec, cfg.split, fraction=cfg.fraction, single_cls=cfg.single_cls)
-        truths = ground_truth(index)
+        protocol = find_protocol(cfg.protocol or spec.protocol or "aitod", spec.sizes)
+        given = cfg.predictions is not None
+        index = load_index(spec, cfg.split, fraction=cfg.fraction, single_cls=cfg.single_cls, need_images=not given)
         console.print(f"{index.name}: {len(index)} images, {len(index.boxes)} boxes")
         found, speed = None, None
-        if cfg.predictions is not None:
-            found = read_detections(cfg.predictions, truths)
+        if given:
+            found = _given_detections(cfg, spec, index)
         else:
             model, mapping = _model_for(cfg, index, console)
     if found is None:
@@ -217,16 +222,39 @@ def _validate(cfg: Config, world: World, device: torch.device) -> Metrics:
             )  # fmt: skip
         shards = gather(world, shard)
         found, speed = merge_detections([one for one, _ in shards]), shards[0][1]
-    metrics = evaluate_boxes(truths, found, protocol=cfg.protocol or spec.protocol or "aitod", sizes=spec.sizes)
-    if not world.is_main:
+    judged = study(ground_truth(index), found, protocol) if world.is_main else None
+    metrics = gather(world, judged.metrics if judged is not None else None)[0]
+    assert metrics is not None, "the main process has judged"
+    if judged is None:
         return metrics
     with claim_run_dir(cfg, World(), "val") as run_dir:
-        write_files(cfg, run_dir, index, truths, found, metrics, speed)
+        write_files(cfg, run_dir, index, judged, speed)
     console.print(metrics.table() if cfg.verbose else metric_line(metrics.figures, best=False))
     if speed is not None:
         console.print(", ".join(f"{stage} {value:.1f} ms" for stage, value in speed.per_image().items()) + " an image")
     console.print(f"results in {run_dir}" + (f"; open {run_dir / 'report.html'}" if cfg.plots else ""))
     return metrics
+
+
+def _given_detections(cfg: Config, spec: DataSpec, index: BoxIndex) -> Detections:
+    """Read `cfg.predictions`; they may be of the whole split and of all classes where `cfg` takes a part, or one class.
+
+    Raises:
+        MetricError: Not detections of this data set.
+    """
+    source = str(cfg.predictions)
+    if cfg.fraction == 1 and not cfg.single_cls:
+        return read_detections(source, ground_truth(index))
+    whole = ground_truth(load_index(spec, cfg.split, need_images=False))
+    if cfg.single_cls and 1 not in whole.category_ids:  # the id that a run with single_cls=true writes
+        whole = replace(whole, names=(*whole.names, "object"), category_ids=(*whole.category_ids, 1))
+    found = read_detections(source, whole)
+    row_of = {identity: row for row, identity in enumerate(index.image_ids.tolist())}
+    rows = np.array([row_of.get(identity, -1) for identity in whole.image_ids], np.int64)[found.image_index]
+    kept = rows >= 0
+    labels = found.labels[kept] if not cfg.single_cls else np.zeros(int(kept.sum()), np.int64)
+    assert found.sides is not None
+    return Detections(rows[kept], found.boxes[kept], found.scores[kept], labels, found.sides[kept])
 
 
 def _model_for(cfg: Config, index: BoxIndex, console: Console) -> tuple[SourceModel, list[int] | None]:

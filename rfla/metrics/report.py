@@ -61,7 +61,7 @@ def write_report(
     figures = draw_figures(study.analysis, study.metrics.protocol)
     for name, png in figures.items():
         write_atomically(folder / f"{name}.png", png)
-    write_atomically(folder / "results.json", json.dumps(results(study, speed), indent=1, allow_nan=False))
+    write_results(folder, study, speed)
     chosen = choose_images(study, images)
     rows, pictures = _gallery(study, chosen, read_picture, megabytes * 1e6)
     page = Template((PAGE / "page.html").read_text("utf-8")).substitute(
@@ -74,6 +74,12 @@ def write_report(
     )
     write_atomically(folder / "report.html", page)
     return folder / "report.html"
+
+
+def write_results(directory: str | Path, study: Study, speed: Mapping[str, float] | None = None) -> None:
+    """Write `results.json` into a directory that is there."""
+    text = json.dumps(results(study, speed), indent=1, allow_nan=False)
+    write_atomically(Path(directory) / "results.json", text)
 
 
 def results(study: Study, speed: Mapping[str, float] | None = None) -> dict[str, Any]:

@@ -54,13 +54,29 @@ def test_compare_two_files_and_two_runs(data: Path, tmp_path: Path, capsys: pyte
     for name, found in (("one", all_four[:2]), ("two", all_four)):  # run directories know their data and split
         run = tmp_path / "runs" / name
         run.mkdir(parents=True)
-        (run / "args.yaml").write_text(to_yaml(load_config({"data": str(data), "split": "train"})))
+        (run / "args.yaml").write_text(to_yaml(load_config({"data": str(data), "split": "train", "protocol": "coco"})))
         detections(run / "predictions.json", found)
     out = tmp_path / "out.json"
     runs = [f"{side}={tmp_path}/runs/{name}" for side, name in (("a", "one"), ("b", "two"))]
     assert main(["compare", *runs, "draws=10", f"out={out}"]) == 0
     assert "b - a" in capsys.readouterr().out
     assert json.loads(out.read_text())["changed"][0]["image"] == 2
+    assert json.loads(out.read_text())["protocol"] == "coco"
+    (tmp_path / "runs" / "two" / "args.yaml").write_text(to_yaml(load_config({"data": str(data), "split": "val"})))
+    assert main(["compare", *runs, "split=train"]) == 2
+    assert "different protocol (coco, None)" in capsys.readouterr().err
+    assert main(["compare", *runs]) == 2
+    assert "a and b were judged with different split (train, val); say which by split=" in capsys.readouterr().err
+    (tmp_path / "runs" / "two" / "args.yaml").unlink()
+    for text, message in (
+        ("[{}]", "detection 0 has no 'score'"),
+        ('{"a": 1}', "not COCO detections"),
+        ("[", "not JSON"),
+    ):
+        (tmp_path / "hostile.json").write_text(text)
+        assert main(["compare", runs[0], f"b={tmp_path}/hostile.json"]) == 2
+        told = capsys.readouterr().err
+        assert message in told and told.count("\n") == 1
     (tmp_path / "runs" / "two" / "predictions.json").unlink()
     assert main(["compare", *runs]) == 2
     assert "no predictions.json there; make one by: rfla val" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Validation: classes by name, shards merged exactly, files, and what is refused."""
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from rfla.engine.build import weights_metadata
 from rfla.engine.merge import merge_detections
 from rfla.engine.trainer import train
 from rfla.engine.validator import boxes_to_original, validate
-from rfla.errors import ConfigError, DataError
+from rfla.errors import ConfigError, DataError, MetricError
 from rfla.metrics import Detections
 from rfla.models.weights import load_weights, save_weights
 
@@ -77,6 +78,57 @@ def test_files_and_a_second_judgement_of_the_same_detections(
     assert told["metrics"]["ap50"] == pytest.approx(metrics.ap50, abs=1e-9)
     again = validate(judged(None, predictions=str(run / "predictions.json"), plots=False))
     assert again.figures == pytest.approx(metrics.figures, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["d1_plain", "d3_odd_ids"])
+def test_given_detections_are_judged_as_by_the_official_evaluator(
+    parity_dir: Path, judged: Callable[..., Config], tmp_path: Path, name: str
+) -> None:
+    """`rfla val predictions=...` from annotations alone: the figures of the records to 1e-9, without one image."""
+    folder = parity_dir / "aitod_eval"
+    for side in ("gt", "dt"):
+        (tmp_path / f"{side}.json").write_bytes(gzip.decompress((folder / f"{name}_{side}.json.gz").read_bytes()))
+    (tmp_path / "data.yaml").write_text("images: nowhere\nval: gt.json\nprotocol: aitod\n")
+    given = {"data": str(tmp_path / "data.yaml"), "predictions": str(tmp_path / "dt.json"), "plots": False}
+    metrics = validate(judged(None, **given))
+    official = json.loads((folder / f"{name}_expected.json").read_text())["runs"][0]["stats"]
+    ours = list(metrics.figures.values())
+    del ours[1], official[1]  # AP25, which the official evaluator does not compute
+    assert ours == pytest.approx(official, abs=1e-9)
+    told = json.loads((tmp_path / "runs" / "val" / "results.json").read_text())
+    assert {"images", "boxes", "detections", "metrics", "analysis"} <= set(told)
+
+
+def test_given_detections_of_more_images_and_classes(judged: Callable[..., Config], tiny_set: Path) -> None:
+    """Perfect detections of the whole split are perfect on a part of it, and as one class."""
+    truths = json.loads((tiny_set / "annotations" / "val.json").read_text())
+    keys = ("image_id", "category_id", "bbox")
+    rows = [{key: row[key] for key in keys} | {"score": 0.5} for row in truths["annotations"]]
+    path = tiny_set / "dets.json"
+    path.write_text(json.dumps(rows))
+    for changes in ({"fraction": 0.5}, {"single_cls": True}, {"single_cls": True, "fraction": 2}):
+        metrics = validate(judged(None, predictions=str(path), plots=False, **changes))
+        assert metrics.ap == pytest.approx(1.0)
+        assert len(metrics.per_class) == (1 if "single_cls" in changes else 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("protocol: aitodd\n", "unknown protocol 'aitodd'.*did you mean 'aitod'"),
+        ("protocol: [aitod]\n", "protocol"),
+        ("sizes: {vt: [8, 4]}\n", "sizes: vt"),
+        ("sizes: [8, 16]\n", "sizes"),
+        ("sizes: {1: [8, 16]}\n", "sizes"),
+    ],
+)
+def test_wrong_rules_are_refused_before_anything_else(
+    judged: Callable[..., Config], tiny_set: Path, text: str, message: str
+) -> None:
+    source = tiny_set / "data.yaml"
+    source.write_text((source.read_text() if source.exists() else "val: annotations/val.json\n") + text)
+    with pytest.raises(MetricError, match=message):
+        validate(judged(None, predictions="nowhere.json", data=str(source)))
 
 
 def test_a_model_that_was_never_trained(judged: Callable[..., Config]) -> None:
