@@ -19,10 +19,10 @@ from rfla.data import (
     load_data_spec,
     load_index,
 )
+from rfla.engine import memory
 from rfla.engine.device import autocast_dtype, seed_everything, use_fast_float32
-from rfla.engine.distributed import World, main_first
+from rfla.engine.distributed import World, agreed, gather, main_first
 from rfla.engine.loaders import evaluation_loader, training_loader
-from rfla.engine.memory import settle_batch
 from rfla.engine.model_source import SourceModel, fine_tune, is_weights
 from rfla.engine.optimizer import build_optimizer, parameter_groups
 from rfla.engine.schedule import Schedule, capped_warmup
@@ -67,8 +67,37 @@ class RunParts:
 def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
     """Build data first (the cheapest thing to be wrong), then the network, then what moves it.
 
+    All processes of a run call this, and all go on or none.
+
     Raises:
         RflaError: Anything that the person can mend.
+    """
+    with agreed(world):
+        spec, train_index, val_index, source = build_data_and_source(cfg, world)
+    with agreed(world):
+        net = source.net.to(device)
+        freeze(net, cfg.freeze)
+        if autocast_dtype(device, cfg.amp) is not None:  # half-precision convolutions are fastest with channels last
+            net = net.to(memory_format=torch.channels_last)
+        per_gpu = memory.largest_that_fits(cfg, net, device, len(train_index) // world.size)
+    cfg, notes = memory.settle_batch(cfg, gather(world, per_gpu))
+    with agreed(world):
+        train_loader, sampler = training_loader(cfg, train_index, world, device)
+        val_loader = evaluation_loader(cfg, val_index, world, device)
+        return RunParts(
+            cfg, world, device, spec, train_index, val_index, train_loader, val_loader, sampler,
+            net, source.config, source.names,
+            optimizer=optimizer_for(net, cfg, device),
+            schedule=schedule_for(cfg, sampler),
+            notes=[*source.notes, *notes],
+        )  # fmt: skip
+
+
+def build_data_and_source(cfg: Config, world: World) -> tuple[DataSpec, BoxIndex, BoxIndex, SourceModel]:
+    """Return the data set, its two splits and the network on the CPU; seeds everything before.
+
+    Raises:
+        RflaError: No data, unreadable data, splits with different classes, a wrong weights file.
     """
     if cfg.data is None:
         raise ConfigError(
@@ -84,23 +113,7 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
         val_index = load_index(spec, cfg.split, single_cls=cfg.single_cls) if cfg.val else train_index
         if train_index.names != val_index.names:
             raise DataError(f"data={cfg.data}: {cfg.train_split} and {cfg.split} name different classes")
-        source = source_model(cfg, train_index.names)
-    net = source.net.to(device)
-    freeze(net, cfg.freeze)
-    if autocast_dtype(device, cfg.amp) is not None:  # half-precision convolutions are fastest with channels last
-        net = net.to(memory_format=torch.channels_last)
-    cfg, notes = settle_batch(cfg, net, device, world.size)
-    train_loader, sampler = training_loader(cfg, train_index, world, device)
-    val_loader = evaluation_loader(cfg, val_index, world, device)
-    if cfg.compile:
-        compile_parts(net)
-    return RunParts(
-        cfg, world, device, spec, train_index, val_index, train_loader, val_loader, sampler,
-        net, source.config, source.names,
-        optimizer=optimizer_for(net, cfg, device),
-        schedule=schedule_for(cfg, sampler),
-        notes=[*source.notes, *notes],
-    )  # fmt: skip
+        return spec, train_index, val_index, source_model(cfg, train_index.names)
 
 
 def source_model(cfg: Config, names: Sequence[str]) -> SourceModel:

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rfla.errors import RflaError
+from rfla.errors import ConfigError, RflaError
 
 T = TypeVar("T")
 LOST = ("Connection closed", "Connection reset", "Broken pipe", "connection timed out", "NCCL", "Timed out")
@@ -51,11 +51,15 @@ def join_world(device: torch.device) -> World:
     size = world_size()
     if size == 1:
         return World()
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise ConfigError(f"WORLD_SIZE={size} is set, but not {', '.join(missing)}: start with torchrun, or unset it")
     world = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if not dist.is_initialized():
-        backend = "nccl" if device.type == "cuda" else "gloo"
+        # What is gathered from the host (detections of a validation) goes by gloo: it would not fit into a full GPU.
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(minutes=10))
         atexit.register(dist.destroy_process_group)
     return world

@@ -8,7 +8,7 @@ from torch import nn
 
 
 class EMA:
-    """A copy of a network that follows it slowly.
+    """A copy of a network that follows it slowly; the network's tensors must stay where they are.
 
     The average's memory grows from nothing to `decay` over about `ramp` updates, so that a short run is not held back
     by its random start.
@@ -19,18 +19,17 @@ class EMA:
         self.decay = decay
         self.ramp = ramp
         self.updates = 0
+        own, source = self.net.state_dict(), net.state_dict()  # the tensors themselves: loading a state keeps them
+        floating = [key for key, tensor in own.items() if tensor.is_floating_point()]
+        counters = [key for key in own if key not in set(floating)]
+        self.averaged, self.followed = [own[key] for key in floating], [source[key] for key in floating]
+        self.copied, self.copied_from = [own[key] for key in counters], [source[key] for key in counters]
 
     @torch.no_grad()
-    def update(self, net: nn.Module) -> None:
-        """Move every floating-point tensor towards `net`'s; copy the others."""
+    def update(self) -> None:
+        """Move every floating-point tensor towards the network's; copy the others."""
         self.updates += 1
         weight = 1 - self.decay * (1 - math.exp(-self.updates / self.ramp))
-        averaged, followed = [], []
-        source = net.state_dict()
-        for key, tensor in self.net.state_dict().items():
-            if tensor.is_floating_point():
-                averaged.append(tensor)
-                followed.append(source[key])
-            else:
-                tensor.copy_(source[key])
-        torch._foreach_lerp_(averaged, followed, weight)
+        torch._foreach_lerp_(self.averaged, self.followed, weight)
+        if self.copied:
+            torch._foreach_copy_(self.copied, self.copied_from)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Hooks:
     """Subclass this, override what you need, and give it to `RFLA(...).train(hooks=MyHooks())`.
 
-    Every method gets the running `Trainer`; what it returns is ignored. In a distributed run every process calls them;
-    `trainer.is_main` tells which one writes files.
+    Every method gets the running `Trainer`; what it returns is ignored. In a distributed run every process calls them,
+    but for `val_end` and `checkpoint`, which the main one calls alone; `trainer.is_main` tells which one writes files.
     """
 
     def train_start(self, trainer: Trainer) -> None:

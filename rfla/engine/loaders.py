@@ -54,6 +54,22 @@ def batches_of(loader: Loader) -> Iterator[Batch]:
         raise DataError(last.removeprefix("rfla.errors.DataError: ")) from None
 
 
+def lost_worker(error: BaseException) -> str:
+    """Return what to tell the person where an error says that a loading process died; an empty text for other errors.
+
+    torch notices within seconds; `(pid 123) is killed by signal: Killed. ` is in its words.
+    """
+    text = str(error)
+    if not isinstance(error, RuntimeError) or "DataLoader worker" not in text:
+        return ""
+    signal = text.partition("by signal: ")[2].partition(".")[0]
+    if "Bus error" in text or "shared memory" in text:
+        cause = "/dev/shm is too small for the batches (docker run --shm-size=8g), or use workers=0"
+    else:
+        cause = "memory may be short: use fewer workers=, a smaller batch=, or cache=off"
+    return f"a process that loads images has died{f' ({signal})' if signal else ''}; {cause}; resume= goes on"
+
+
 def worker_count(cfg: Config) -> int:
     """Return the number of loading processes: what was asked for, but not more than there are processors."""
     return min(cfg.workers, os.cpu_count() or 1)

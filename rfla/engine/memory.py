@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SHARE = 0.85  # of the GPU's memory that batch=-1 may fill: real batches vary in size and boxes
 LARGEST = 256
 TRIAL_BOXES = 200
+OUT_OF_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED", "can't allocate memory")
 
 
 def peak_mb(device: torch.device) -> float:
@@ -38,6 +39,13 @@ def peak_mb(device: torch.device) -> float:
         return 0.0
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error means that a GPU's memory is full; libraries below torch say it in words of their own."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in OUT_OF_MEMORY)
+    )
 
 
 def largest_batch(fits: Callable[[int], bool], limit: int = LARGEST) -> int:
@@ -56,27 +64,40 @@ def largest_batch(fits: Callable[[int], bool], limit: int = LARGEST) -> int:
     return good
 
 
-def settle_batch(cfg: Config, net: nn.Module, device: torch.device, world_size: int) -> tuple[Config, list[str]]:
-    """Replace `batch=-1` by the largest batch that this GPU can train with.
+def largest_that_fits(cfg: Config, net: nn.Module, device: torch.device, images: int) -> int:
+    """Return the most images that this GPU can train with at once, if `batch=-1` asks for it; else 0.
 
     Args:
-        cfg: Settings; returned as they are if `batch` is a number.
+        cfg: Settings.
         net: The network, on `device`.
         device: A GPU.
-        world_size: Processes that share a batch.
+        images: Of this process in an epoch; more would only be repeats.
 
     Raises:
         ConfigError: Not a GPU, or not even one image fits.
     """
     if cfg.batch != -1:
-        return cfg, []
+        return 0
     if device.type != "cuda":
         raise ConfigError("batch=-1 looks for the largest batch that fits into a GPU's memory; on a CPU give a number")
-    per_gpu = largest_batch(lambda size: _fits(cfg, net, device, size))
-    if not per_gpu:
+    found = largest_batch(lambda size: _fits(cfg, net, device, size), min(LARGEST, max(images, 1)))
+    if not found:
         raise ConfigError(f"batch=-1: not even one image of imgsz={cfg.imgsz} fits; choose a smaller imgsz or model")
-    batch = per_gpu * world_size
-    return with_settings(cfg, {"batch": batch}), [f"batch=-1: {batch} images fit into the GPU's memory"]
+    return found
+
+
+def settle_batch(cfg: Config, per_gpu: Sequence[int]) -> tuple[Config, list[str]]:
+    """Replace `batch=-1` by what the fullest of the GPUs can take, times their number.
+
+    Args:
+        cfg: Settings; returned as they are if `batch` is a number.
+        per_gpu: What `largest_that_fits` found in each process.
+    """
+    if cfg.batch != -1:
+        return cfg, []
+    batch = min(per_gpu) * len(per_gpu)
+    where = "the GPU's memory" if len(per_gpu) == 1 else f"the memory of {len(per_gpu)} GPUs"
+    return with_settings(cfg, {"batch": batch}), [f"batch=-1: training with batch={batch}, which fits into {where}"]
 
 
 def _fits(cfg: Config, net: nn.Module, device: torch.device, size: int) -> bool:
@@ -96,7 +117,9 @@ def _fits(cfg: Config, net: nn.Module, device: torch.device, size: int) -> bool:
         optimizer = 3 * 4 * sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
         used = torch.cuda.max_memory_reserved(device) + optimizer
         return bool(used < SHARE * torch.cuda.get_device_properties(device).total_memory)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
         return False
     finally:
         net.zero_grad(set_to_none=True)
@@ -116,16 +139,19 @@ def trial_batch(size: int, imgsz: int, device: torch.device) -> tuple[Tensor, li
     return images, [{"boxes": boxes, "labels": labels, "ignore": none} for _ in range(size)]
 
 
-def use_smaller_batches(trainer: Trainer, error: torch.OutOfMemoryError) -> None:
+def use_smaller_batches(trainer: Trainer, error: RuntimeError) -> None:
     """Divide the batch and multiply `accumulate`, so that each optimiser step still sees the same images.
 
     The run goes on with the first optimiser step that was not taken.
 
     Raises:
-        RflaError: It is not the first epoch, several processes take part, or the batch is a single image already.
+        RuntimeError: `error`, if it has nothing to do with memory.
+        RflaError: It is not the first epoch of this process, several take part, or the batch is a single image already.
     """
+    if not ran_out(error):
+        raise error
     cfg, position = trainer.cfg, trainer.position
-    if position.epoch or trainer.world.size > 1 or cfg.batch == 1:
+    if position.epoch > trainer.first_epoch or trainer.world.size > 1 or cfg.batch == 1:
         advice = "a smaller imgsz= or model" if cfg.batch == 1 else "a smaller batch= with a larger accumulate="
         raise RflaError(f"out of memory with batch={cfg.batch} in epoch {position.epoch + 1}; use {advice}") from error
     parts = next(factor for factor in range(2, cfg.batch + 1) if cfg.batch % factor == 0)

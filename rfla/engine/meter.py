@@ -43,6 +43,7 @@ class Meter:
     wait: float = 0.0
     started: float = field(default_factory=time.perf_counter)
     elapsed_before: float = 0.0
+    stopped: float | None = None
     recent: list[BatchRecord] = field(default_factory=list)
 
     def add(self, values: Mapping[str, Tensor]) -> None:
@@ -61,8 +62,12 @@ class Meter:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the epoch began, those before an interruption included."""
-        return self.elapsed_before + time.perf_counter() - self.started
+        """Seconds of training since the epoch began, those before an interruption included."""
+        return self.elapsed_before + (self.stopped or time.perf_counter()) - self.started
+
+    def stop(self) -> None:
+        """End the clock: what follows is no training."""
+        self.stopped = time.perf_counter()
 
     def images_per_second(self) -> float:
         """Return the throughput so far."""

@@ -101,11 +101,20 @@ def _claim(cfg: Config, default_name: str) -> tuple[Path, IO[str]]:
     try:
         if default_name == "train":
             (run_dir / "weights").mkdir(exist_ok=True)
+            _tidy(run_dir, anew=not cfg.resume)
         write_atomically(run_dir / "args.yaml", to_yaml(cfg))
     except OSError as error:
         lock.close()
         raise ExistingRunError(f"cannot write to {run_dir}: {error.strerror}") from error
     return run_dir, lock
+
+
+def _tidy(run_dir: Path, anew: bool) -> None:
+    """Remove what a killed run left half written; and the states of an earlier run, which a new one must not resume."""
+    patterns = [".args.yaml.*", ".results.csv.*", "weights/.*.safetensors.*"]
+    for pattern in [*patterns, "weights/last.state.safetensors*"] if anew else patterns:
+        for path in run_dir.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def latest_weights(project: str | Path) -> Path | None:

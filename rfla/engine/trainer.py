@@ -6,7 +6,7 @@ files beside. Shapes: B images of a batch.
 
 import math
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from rfla.cfg import Config
 from rfla.data import Batch
-from rfla.engine import build, checkpoint, launch, memory, report
+from rfla.engine import build, checkpoint, health, launch, memory, report
 from rfla.engine.console import Progressor, ResultsFile, loss_line, make_console, metric_line
 from rfla.engine.device import autocast_dtype, precision_holds, select_device
 from rfla.engine.distributed import agreed, any_of, gather, join_world, lost_peer, mean_of
 from rfla.engine.ema import EMA
 from rfla.engine.hooks import Hooks
 from rfla.engine.interrupt import Interrupt, Stopped
-from rfla.engine.loaders import batches_of
+from rfla.engine.loaders import batches_of, lost_worker
 from rfla.engine.merge import merge_detections
 from rfla.engine.meter import BatchRecord, Meter
 from rfla.engine.multi_scale import rescale, scaled_size
@@ -30,12 +30,11 @@ from rfla.engine.position import Position
 from rfla.engine.recipe import settle
 from rfla.engine.run_dir import claim_run_dir
 from rfla.engine.tensorboard import TensorBoard
-from rfla.engine.training_state import restore, weights_are_finite, write_last, write_state, write_weights, writing
+from rfla.engine.training_state import restore, write_last, write_state, write_weights, writing
 from rfla.engine.validator import Speed, detect, ground_truth, prepare_images
 from rfla.errors import RflaError
 from rfla.metrics import Detections, Metrics, evaluate_boxes
 
-MAX_SKIPPED_IN_A_ROW = 10  # batches with a non-finite loss after which the run stops
 READ_EVERY = 20  # optimiser steps between two looks at a GPU's figures; a CPU has no reason to wait
 
 
@@ -74,6 +73,8 @@ class Trainer:
         if self.dtype is not None and not precision_holds(self.net, self.device, self.dtype):
             self.say(f"[yellow]amp: {self.dtype} gives other outputs than float32 here; training in float32[/yellow]")
             self.dtype = None
+        if cfg.compile:  # only now: the copies stay as they are, and the check above had images of another size
+            build.compile_parts(self.net)
         # bfloat16 needs no scaling, but the scaler also skips a bad step without waiting for the GPU.
         self.scaler = torch.amp.GradScaler(
             self.device.type,
@@ -86,6 +87,8 @@ class Trainer:
         self.results = ResultsFile(self.run_dir / "results.csv")
         self.tensorboard = TensorBoard(self.run_dir if cfg.tensorboard and self.is_main else None)
         self.best_metrics: Metrics | None = None
+        self.statistics = health.RunningStatistics(self.net)
+        self.first_epoch = 0  # of this process
         self.interrupt = Interrupt()
         self.out_of_time = False
         self.started = self.saved_at = time.perf_counter()
@@ -116,7 +119,7 @@ class Trainer:
                 self.hooks.epoch_start(self, self.epoch)
                 try:
                     self.run_epoch()
-                except torch.OutOfMemoryError as error:
+                except RuntimeError as error:
                     memory.use_smaller_batches(self, error)
                     continue
                 self.finish_epoch(self.validate() if self.cfg.val else None)
@@ -138,6 +141,7 @@ class Trainer:
         position, total = self.position, self.parts.batches_per_epoch
         self.parts.sampler.set_epoch(position.epoch, skip_batches=position.batch)
         build.training_mode(self.net, self.cfg.freeze)
+        self.statistics = health.RunningStatistics(self.net)
         self.optimizer.zero_grad(set_to_none=True)
         clock = time.perf_counter()
         with self.progress.over(total - position.batch, f"epoch {position.epoch + 1}") as bar:
@@ -155,6 +159,7 @@ class Trainer:
                     if self.out_of_time:
                         break
                 clock = time.perf_counter()
+        self.meter.stop()
 
     def group(self, total: int) -> tuple[int, int]:
         """Return the batches, first and one past the last, that the current one shares an optimiser step with."""
@@ -178,11 +183,13 @@ class Trainer:
             size = scaled_size(self.cfg.imgsz, self.cfg.multi_scale, (self.cfg.seed, self.epoch, self.position.batch))
             images, sizes, targets = rescale(images, sizes, targets, size / self.cfg.imgsz)
         quiet = nullcontext() if is_last or self.world.size == 1 else self.model.no_sync()  # type: ignore[operator]
+        self.statistics.keep()
         with quiet:
             with torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None):
                 losses: dict[str, Tensor] = self.model(images, targets, image_sizes=sizes)
             loss = torch.stack(list(losses.values())).sum()
             self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
+        self.statistics.take_back_unless(loss.detach().isfinite())
         self.meter.add(losses | {"loss": loss} | self.net.statistics)  # type: ignore[operator]
         self.meter.recent.append(BatchRecord(batch.indices, {name: part.detach() for name, part in losses.items()}))
         self.meter.batches += 1
@@ -202,7 +209,7 @@ class Trainer:
         self.scaler.update(None if self.dtype == torch.float16 else 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
-            self.ema.update(self.net)
+            self.ema.update()
         self.meter.recent[-1].parts["gradient"] = norm.detach()
         self.meter.add({"grad_norm": norm})
         self.meter.updates += 1
@@ -222,48 +229,20 @@ class Trainer:
             Stopped: Ctrl-C or SIGTERM came.
             RflaError: Too many batches in a row were not finite.
         """
-        self.name_bad_batches()
+        health.name_bad_batches(self)
         bar.step(0, f"epoch {self.epoch + 1} loss {self.meter.means().get('loss', math.nan):.3f}")
         since_save = time.perf_counter() - self.saved_at
         due = bool(self.cfg.save_minutes) and since_save > 60 * self.cfg.save_minutes
         late = self.cfg.time is not None and self.seconds() > self.cfg.time * 3600
-        stuck = self.position.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW
+        stuck = self.position.skipped_in_a_row >= health.MAX_SKIPPED_IN_A_ROW
         flags = (self.interrupt.asked, stuck, late, due)
         asked, stuck, self.out_of_time, due = any_of(self.world, flags, self.device)
         if stuck:
-            self.give_up()
+            health.give_up(self)
         if due:
             write_state(self)
         if asked:
             raise Stopped
-
-    def name_bad_batches(self) -> None:
-        """Say which batches since the last look had a loss or a gradient that was not finite, and count them."""
-        for record in self.meter.recent:
-            bad = record.not_finite()
-            if not bad:
-                self.position.skipped_in_a_row = 0
-                continue
-            self.meter.skipped += 1
-            self.position.skipped_in_a_row += 1
-            paths = [str(self.parts.train_index.paths[i]) for i in record.indices.tolist()[:4]]
-            who = "" if self.is_main else f"process {self.world.rank}: "
-            what = f"skipped a step: {', '.join(bad)} not finite; images {', '.join(paths)}"
-            self.console.print(who + what, style="red", markup=False)
-        self.meter.recent.clear()
-
-    def give_up(self) -> None:
-        """End a run whose loss does not come back; the weights are those before the bad steps.
-
-        Raises:
-            RflaError: Always.
-        """
-        if weights_are_finite(self):
-            write_last(self)
-        raise RflaError(
-            f"the loss was not finite in {MAX_SKIPPED_IN_A_ROW} batches in a row; the last good weights are in "
-            f"{self.run_dir / 'weights'}; try a lower lr0= or clip_grad="
-        )
 
     def seconds(self) -> float:
         """Training time so far, earlier processes of the same run included."""
@@ -283,23 +262,24 @@ class Trainer:
     def validate(self) -> Metrics | None:
         """Run the evaluated network over the validation split; the main process returns the figures."""
         parts = self.parts
-        with self.progress.over(len(parts.val_index), "validate") as bar:
+        shard: tuple[Detections, Speed] | None = None
+        with self.progress.over(len(parts.val_index), "validate") as bar, suppress(Stopped):
 
             def done(count: int) -> None:
                 bar.step(count)
-                if self.world.size == 1 and self.interrupt.asked:
+                if self.interrupt.asked:
                     raise Stopped
 
-            detections, speed = detect(
+            shard = detect(
                 self.evaluated_net(), parts.val_loader, parts.val_index, parts.model_config.normalize,
                 self.device, self.dtype, progress=done,
             )  # fmt: skip
-        shards: list[tuple[Detections, Speed]] = gather(self.world, (detections, speed))
         if any_of(self.world, (self.interrupt.asked,), self.device)[0]:
             raise Stopped
+        shards = gather(self.world, shard)
         if not self.is_main:
             return None
-        found = self.parts.last_detections = merge_detections([shard for shard, _ in shards])
+        found = self.parts.last_detections = merge_detections([one[0] for one in shards if one is not None])
         truths = ground_truth(parts.val_index)
         return evaluate_boxes(truths, found, protocol=self.protocol, sizes=parts.spec.sizes)
 
@@ -379,8 +359,7 @@ def train(cfg: Config, hooks: Hooks | None = None) -> TrainResult:
     cfg, notes = settle(cfg, device)
     world = join_world(device)
     try:
-        with agreed(world):
-            parts = build.build_run(cfg, world, device)
+        parts = build.build_run(cfg, world, device)
         parts.notes += notes
         with claim_run_dir(parts.cfg, world, "train") as run_dir:
             trainer = Trainer(parts.cfg, parts, run_dir, hooks)
@@ -393,6 +372,8 @@ def train(cfg: Config, hooks: Hooks | None = None) -> TrainResult:
     except RuntimeError as error:
         if lost_peer(world, error):
             raise RflaError("another process of this run has died (its own error is above); resume= goes on") from None
-        if isinstance(error, torch.OutOfMemoryError):
+        if memory.ran_out(error):
             raise RflaError(f"out of memory with batch={cfg.batch}: use a smaller batch= or imgsz=") from error
+        if lost_worker(error):
+            raise RflaError(lost_worker(error)) from None
         raise

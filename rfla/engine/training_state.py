@@ -7,19 +7,17 @@ become read-only) the run ends with one line, and the files before are as they w
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from rfla.engine import build, checkpoint
 from rfla.engine.distributed import mean_of
 from rfla.engine.meter import Meter
 from rfla.engine.position import Position
-from rfla.errors import ExistingRunError
+from rfla.errors import ExistingRunError, WeightsError
 from rfla.metrics import Metrics
 from rfla.models.weights import save_weights
 
@@ -62,11 +60,12 @@ def write_weights(trainer: Trainer, name: str, metrics: Metrics | None) -> Path:
 
 
 def write_last(trainer: Trainer, metrics: Metrics | None = None) -> None:
-    """Write `weights/last.safetensors`, and `best` too if there is none yet; the main process only."""
+    """Write `weights/last.safetensors`, and `best` too if no epoch has made it yet; the main process only."""
     if not trainer.is_main:
         return
     write_weights(trainer, "last", metrics)
-    if not (trainer.run_dir / "weights" / "best.safetensors").exists():
+    best = trainer.run_dir / "weights" / "best.safetensors"
+    if not (trainer.position.best_epoch and best.exists()):  # one may be there from another run, with exist_ok=true
         write_weights(trainer, "best", metrics)
 
 
@@ -89,10 +88,36 @@ def write_state(trainer: Trainer) -> None:
         "random": checkpoint.random_document(),
         "scaler": trainer.scaler.state_dict(),
         "ema_updates": trainer.ema.updates if trainer.ema is not None else 0,
+        "data": data_identity(trainer),
     }
     path = trainer.run_dir / "weights" / checkpoint.STATE_NAME
     with writing(trainer.run_dir, path):
         checkpoint.save_state(path, tensors, document)
+
+
+def data_identity(trainer: Trainer) -> dict[str, Any]:
+    """Return what a resumed run must find again in its data, wherever it has moved to."""
+    return {"images": len(trainer.parts.train_index), "classes": list(trainer.parts.names)}
+
+
+def refuse_other_data(trainer: Trainer, document: Mapping[str, Any], path: Path) -> None:
+    """Refuse to go on with data of other classes, or of so many images that the order would not be the same.
+
+    Raises:
+        WeightsError: The data has changed.
+    """
+    now, before = data_identity(trainer), document.get("data", {})
+    for what, value in before.items():
+        if what in now and now[what] != value:
+            last = path.with_name("last.safetensors")
+            raise WeightsError(
+                f"{path}: the run had {_shown(value)} {what}, data={trainer.cfg.data} has {_shown(now[what])}: "
+                f"that would be another run; train anew from model={last}"
+            )
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def restore(trainer: Trainer, path: Path) -> None:
@@ -104,6 +129,8 @@ def restore(trainer: Trainer, path: Path) -> None:
     tensors, document, warning = checkpoint.load_latest_state(path)
     if warning:
         trainer.say(f"[yellow]{warning}[/yellow]")
+    with checkpoint.complete(path):
+        refuse_other_data(trainer, document, path)
     checkpoint.restore_module(trainer.net, checkpoint.without_prefix("model", tensors), path)
     checkpoint.restore_optimizer(trainer.optimizer, checkpoint.without_prefix("optimizer", tensors), path)
     if trainer.ema is not None:
@@ -114,6 +141,7 @@ def restore(trainer: Trainer, path: Path) -> None:
         if document["scaler"]:
             trainer.scaler.load_state_dict(document["scaler"])
         trainer.position = Position(**document["position"])
+        trainer.first_epoch = trainer.position.epoch
         stored = checkpoint.without_prefix("meter", tensors)
         sums = {name: stored[name].to(trainer.device) for name in document["sums"]}
         trainer.meter = Meter(sums=sums, **document["meter"])
@@ -124,9 +152,3 @@ def restore(trainer: Trainer, path: Path) -> None:
         trainer.say(f"[yellow]this run has done its {cfg.epochs} epochs; epochs= with more would go on[/yellow]")
     else:
         trainer.say(f"going on from epoch {position.epoch + 1}, batch {position.batch + 1} ({path})")
-
-
-def weights_are_finite(trainer: Trainer) -> bool:
-    """Whether the network could still be saved: no weight and no running statistic is infinite or not a number."""
-    state = trainer.evaluated_net().state_dict().values()
-    return all(bool(torch.isfinite(tensor).all()) for tensor in state if tensor.is_floating_point())

@@ -21,6 +21,7 @@ from rfla.data import Batch
 from rfla.engine import build
 from rfla.engine.distributed import World
 from rfla.engine.ema import EMA
+from rfla.engine.health import RunningStatistics
 from rfla.engine.meter import Meter
 from rfla.engine.position import Position
 from rfla.engine.schedule import Schedule
@@ -99,7 +100,7 @@ def trainer_on_fake_gpu(cfg: Config) -> Trainer:
         trainer.ema = EMA(trainer.net, 0.9)
     trainer.dtype, trainer.scaler = torch.bfloat16, Scaler("cuda", init_scale=1.0)
     trainer.scaler.parameters = trainable
-    trainer.position, trainer.meter = Position(), Meter()
+    trainer.position, trainer.meter, trainer.statistics = Position(), Meter(), RunningStatistics(trainer.net)
     return trainer  # type: ignore[no-any-return]
 
 

@@ -88,7 +88,7 @@ def test_average_follows_by_hand() -> None:
     ema = EMA(net, decay=0.9, ramp=1.0)
     nn.init.constant_(net.weight, 2.0)
     net.num_batches_tracked.fill_(5)
-    ema.update(net)
+    ema.update()
     assert float(ema.net.weight) == pytest.approx(1.4311, abs=1e-4)
     assert int(ema.net.num_batches_tracked) == 5  # type: ignore[arg-type]
     assert not ema.net.weight.requires_grad
