@@ -28,6 +28,9 @@ class AugConfig(Section):
     min_visible: Probability = Field(
         0.4, description="share of a box that must be inside a crop; a box cut further becomes an ignored region"
     )
+    mosaic: Probability = Field(
+        0.0, description="probability of a mosaic: windows of four images, none of which is shrunk for it"
+    )
     hsv_h: Probability = Field(0.015, description="largest change of hue, as a share of the colour circle")
     hsv_s: Probability = Field(0.4, description="largest change of saturation, as a share")
     hsv_v: Probability = Field(0.3, description="largest change of brightness, as a share")

@@ -85,7 +85,7 @@ class DetectionDataset:
             except DataError as error:
                 skipped.append((candidate, str(error)))
                 continue
-            return self._sample(epoch, candidate, image, boxes, tuple(skipped))
+            return self._sample(epoch, candidate, image, boxes, skipped)
         if self.transforms is not None and len(skipped) == _TRIES:
             raise DataError(f"{_TRIES} images in a row cannot be read; the first: {skipped[0][1]}")
         none = np.zeros((0, 4), np.float32)
@@ -115,16 +115,36 @@ class DetectionDataset:
         return image, boxes
 
     def _sample(
-        self, epoch: int, row: int, image: Image, boxes: NDArray[np.float32], skipped: tuple[tuple[int, str], ...]
+        self, epoch: int, row: int, image: Image, boxes: NDArray[np.float32], skipped: list[tuple[int, str]]
     ) -> Sample:
-        rows = self.index.rows_of(row)
-        labels = self.index.labels[rows]
-        apart = self.index.ignore[rows] | self.index.crowd[rows]
         if self.transforms is None:
             image, scale = resize_long_side(image, self.imgsz)
             boxes = boxes * np.array([*scale, *scale], np.float32)
+            labels, apart = self._kinds([row])
         else:
             rng = np.random.default_rng([self.seed, epoch, row])
-            image, boxes, kept, cut, scale = self.transforms(image, boxes, self.imgsz, rng)
+            partners = self._partners(rng, skipped)
+            others = [partner for _, partner in partners]
+            image, boxes, kept, cut, scale = self.transforms(image, boxes, self.imgsz, rng, others)
+            labels, apart = self._kinds([row, *(other for other, _ in partners)])
             labels, apart = labels[kept], apart[kept] | cut
-        return Sample(image, boxes[~apart], labels[~apart], boxes[apart], row, scale, skipped)
+        return Sample(image, boxes[~apart], labels[~apart], boxes[apart], row, scale, tuple(skipped))
+
+    def _partners(
+        self, rng: np.random.Generator, skipped: list[tuple[int, str]]
+    ) -> list[tuple[int, tuple[Image, NDArray[np.float32]]]]:
+        """Rows and pictures of a mosaic's three other images; none where one of them cannot be read."""
+        assert self.transforms is not None
+        partners = []
+        for row in self.transforms.partners(len(self), rng):
+            try:
+                partners.append((row, self.read(row)))
+            except DataError as error:
+                skipped.append((row, str(error)))
+                return []
+        return partners
+
+    def _kinds(self, images: list[int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Labels of the boxes of some images, one after another, and which boxes are no objects to learn."""
+        rows = np.concatenate([np.arange(*self.index.box_start[image : image + 2]) for image in images])
+        return self.index.labels[rows], self.index.ignore[rows] | self.index.crowd[rows]

@@ -32,6 +32,27 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
+def walk_images(directory: Path) -> list[Path]:
+    """Return the images below a directory, sorted by path.
+
+    Linked directories are entered, after all others, but none twice and none that holds `directory` itself.
+    """
+    start = os.path.realpath(directory)
+    found: list[Path] = []
+    seen: set[str] = set()
+    todo = [str(directory)]
+    while todo:
+        for folder, names, files in os.walk(todo.pop(0)):
+            real = os.path.realpath(folder)
+            if real in seen or (seen and Path(start).is_relative_to(real)):
+                names.clear()
+                continue
+            seen.add(real)
+            found += [path for name in files if is_image(path := Path(folder, name))]
+            todo += [link for name in sorted(names) if os.path.islink(link := os.path.join(folder, name))]
+    return sorted(found)
+
+
 def read_image(path: str | Path, *, exif: bool = True) -> Image:
     """Read one image file as (H, W, 3) uint8 RGB.
 

@@ -196,9 +196,9 @@ class Collate:
         sizes = [(sample.image.shape[0], sample.image.shape[1]) for sample in samples]
         height = -(-max((h for h, _ in sizes), default=0) // self.stride) * self.stride
         width = -(-max((w for _, w in sizes), default=0) // self.stride) * self.stride
-        images = torch.zeros(len(samples), 3, height, width, dtype=torch.uint8)
-        for image, sample, (h, w) in zip(images, samples, sizes, strict=True):
-            image[:, :h, :w] = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)
+        images = torch.empty(len(samples), 3, height, width, dtype=torch.uint8)
+        for planes, sample in zip(images.numpy(), samples, strict=True):
+            _fill(planes, sample.image)
         return Batch(
             images=images,
             image_sizes=sizes,
@@ -207,6 +207,14 @@ class Collate:
             scales=torch.tensor([sample.scale for sample in samples], dtype=torch.float32).reshape(-1, 2),
             skipped=skipped,
         )
+
+
+def _fill(planes: NDArray[np.uint8], image: NDArray[np.uint8]) -> None:
+    """Write an (h, w, 3) image into (3, H, W) planes, zeros right of it and below; OpenCV parts channels fastest."""
+    height, width = image.shape[:2]
+    cv2.mixChannels([image], [plane[:height, :width] for plane in planes], [0, 0, 1, 1, 2, 2])
+    planes[:, height:] = 0
+    planes[:, :height, width:] = 0
 
 
 def _target(sample: Sample) -> dict[str, Tensor]:

@@ -9,7 +9,8 @@ left). No box disappears while pixels of it stay: one that is cut too far become
 
 import os
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
 import cv2
@@ -23,6 +24,9 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the package in
 
 _LONGEST_TURNED = 2.0  # long side / short side up to which a quarter turn is worth the padding of its batch
 _MIN_SIDE = 1.0  # px of a cut box
+_TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}  # by quarter turns
+# RGB to grey and two colour axes (NTSC's YIQ): hue is an angle in the last two, saturation a length.
+_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 
 class Augmented(NamedTuple):
@@ -31,15 +35,33 @@ class Augmented(NamedTuple):
     Attributes:
         image: (H, W, 3) uint8 RGB.
         boxes: (G', 4) float32 xyxy px of `image`: those that are at least partly inside.
-        kept: (G',) int64, position of each box among the input's.
+        kept: (G',) int64, position of each box among the input's (of a mosaic: those of all images, one after another).
         cut: (G',) bool, boxes cut too far to be a target: regions to ignore.
-        scale: `(sx, sy)`, px of `image` per px of the input, before turns.
+        scale: `(sx, sy)`, px of `image` per px of the (first) input, before turns.
     """
 
     image: Image
     boxes: NDArray[np.float32]
     kept: NDArray[np.int64]
     cut: NDArray[np.bool_]
+    scale: tuple[float, float]
+
+
+class _View(NamedTuple):
+    """A window of an image, resized.
+
+    Attributes:
+        image: (h, w, 3) uint8 RGB.
+        boxes: (G, 4) float32 xyxy px of `image`: the visible part of each box, of no size where nothing is visible.
+        touched: (G,) bool, whether something of the box is cut off.
+        share: (G,) float32, how much of its area is visible.
+        scale: `(sx, sy)`, px of `image` per px of the input.
+    """
+
+    image: Image
+    boxes: NDArray[np.float32]
+    touched: NDArray[np.bool_]
+    share: NDArray[np.float32]
     scale: tuple[float, float]
 
 
@@ -53,6 +75,7 @@ class Augmentation:
     zoom: float = 0.5
     scale: float = 0.5
     min_visible: float = 0.4
+    mosaic: float = 0.0
     hsv_h: float = 0.015
     hsv_s: float = 0.4
     hsv_v: float = 0.3
@@ -63,7 +86,20 @@ class Augmentation:
         self._turning = self._compose(self.rot90)
         self._straight = self._compose(0.0)
 
-    def __call__(self, image: Image, boxes: NDArray[np.float32], imgsz: int, rng: np.random.Generator) -> Augmented:
+    def partners(self, count: int, rng: np.random.Generator) -> list[int]:
+        """Rows, of `count`, of three images to make a mosaic with; mostly none (probability `mosaic`)."""
+        if not self.mosaic or rng.random() >= self.mosaic:
+            return []
+        return [int(row) for row in rng.integers(count, size=3)]
+
+    def __call__(
+        self,
+        image: Image,
+        boxes: NDArray[np.float32],
+        imgsz: int,
+        rng: np.random.Generator,
+        others: Sequence[tuple[Image, NDArray[np.float32]]] = (),
+    ) -> Augmented:
         """Augment one image.
 
         Args:
@@ -71,65 +107,116 @@ class Augmentation:
             boxes: (G, 4) float32 xyxy px, inside the image.
             imgsz: Long side of the result, px.
             rng: The only source of randomness.
+            others: Three further images with their boxes: the four become a mosaic.
         """
-        image, boxes, whole, scale = self._zoomed(image, boxes, imgsz, rng)
-        height, width = image.shape[:2]
-        visible = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
-        sides = np.maximum(visible[:, 2:] - visible[:, :2], 0)
+        room = resized_shape(image.shape[0], image.shape[1], imgsz)
+        if others and min(room) > 1:
+            view = self._mosaic([(image, boxes), *others], imgsz, room, rng)
+        else:
+            view = self._window(image, boxes, imgsz, room, rng)
+        sides = view.boxes[:, 2:] - view.boxes[:, :2]
         inside = np.flatnonzero((sides > 0).all(axis=1))
-        share = sides.prod(axis=1)[inside] / np.maximum(whole[inside], 1e-9)
-        touched = (visible != boxes).any(axis=1)[inside]
-        cut = touched & ((share < self.min_visible) | (sides[inside] < _MIN_SIDE).any(axis=1))
-        turnable = max(height, width) <= _LONGEST_TURNED * min(height, width)
+        cut = view.touched & ((view.share < self.min_visible) | (sides < _MIN_SIDE).any(axis=1))
+        turnable = max(room) <= _LONGEST_TURNED * min(room)
         pipeline = self._turning if turnable else self._straight
         pipeline.set_random_state(rng, random.Random(int(rng.integers(2**63))))
-        result = pipeline(image=self._recoloured(image, rng), bboxes=visible[inside], position=inside)
+        recoloured = self._recoloured(view.image, rng)
+        result = pipeline(image=recoloured, bboxes=view.boxes[inside], position=inside)
         kept = np.asarray(result["position"], np.int64)
-        order = np.searchsorted(inside, kept)  # `inside` ascends
-        return Augmented(
-            result["image"], np.asarray(result["bboxes"], np.float32).reshape(-1, 4), kept, cut[order], scale
-        )
+        moved = np.asarray(result["bboxes"], np.float32).reshape(-1, 4)
+        return Augmented(result["image"], moved, kept, cut[kept], view.scale)
 
-    def _zoomed(
-        self, image: Image, boxes: NDArray[np.float32], imgsz: int, rng: np.random.Generator
-    ) -> tuple[Image, NDArray[np.float32], NDArray[np.float32], tuple[float, float]]:
-        """Cut a window round one of the boxes and resize it, in one interpolation.
+    def _window(
+        self,
+        image: Image,
+        boxes: NDArray[np.float32],
+        imgsz: int,
+        room: tuple[int, int],
+        rng: np.random.Generator,
+    ) -> _View:
+        """Cut a window round one of the boxes and resize it, in one interpolation, to fill `room` (h, w) px.
 
-        Returns:
-            The image, the boxes in its px (not clipped), their whole areas in its px^2, and (sx, sy).
+        The scale is that of the whole image at `imgsz`, or a random zoom of it; an image that is smaller than the room
+        at that scale is shown whole.
         """
-        height, width = image.shape[:2]
+        shape = image.shape[:2]
         zoom = rng.uniform(1.0, 1.0 + self.scale) if rng.random() < self.zoom else 1.0
-        window_h, window_w = max(round(height / zoom), 1), max(round(width / zoom), 1)
-        x1, y1 = _window_origin((height, width), (window_h, window_w), boxes, rng)
-        new_h, new_w = resized_shape(height, width, imgsz)
+        whole = [side * zoom for side in resized_shape(shape[0], shape[1], imgsz)]
+        window_h, window_w = (
+            max(int(length * min(limit / side, 1.0) + 1e-9), 1)  # rounded down: an object is never shrunk
+            for length, side, limit in zip(shape, whole, room, strict=True)
+        )
+        new_h, new_w = (min(max(round(side), 1), limit) for side, limit in zip(whole, room, strict=True))
+        x1, y1 = _window_origin((shape[0], shape[1]), (window_h, window_w), boxes, rng)
         crop = image[y1 : y1 + window_h, x1 : x1 + window_w]
         same = crop.shape[:2] == (new_h, new_w)
         resized = crop if same else cv2.resize(crop, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
         factor = np.array([new_w / window_w, new_h / window_h] * 2, np.float32)
         moved = (boxes - np.array([x1, y1, x1, y1], np.float32)) * factor
-        whole = (moved[:, 2] - moved[:, 0]) * (moved[:, 3] - moved[:, 1])
-        return np.asarray(resized, np.uint8), moved, whole, (float(factor[0]), float(factor[1]))
+        visible = np.clip(moved, 0, np.array([new_w, new_h] * 2, np.float32))
+        area = np.maximum((moved[:, 2:] - moved[:, :2]).prod(axis=1), 1e-9)
+        return _View(
+            np.asarray(resized, np.uint8),
+            visible,
+            (visible != moved).any(axis=1),
+            (visible[:, 2:] - visible[:, :2]).prod(axis=1) / area,
+            (float(factor[0]), float(factor[1])),
+        )
+
+    def _mosaic(
+        self,
+        sources: Sequence[tuple[Image, NDArray[np.float32]]],
+        imgsz: int,
+        room: tuple[int, int],
+        rng: np.random.Generator,
+    ) -> _View:
+        """Put windows of four images round a point near the middle of `room` (h, w) px; none of them is shrunk for it.
+
+        A window that its image cannot fill leaves black.
+        """
+        y, x = (min(max(round(side * rng.uniform(0.3, 0.7)), 1), side - 1) for side in room)
+        canvas = np.zeros((*room, 3), np.uint8)
+        views = []
+        for number, (image, boxes) in enumerate(sources):
+            top, bottom = ((0, y), (y, room[0]))[number // 2]
+            left, right = ((0, x), (x, room[1]))[number % 2]
+            view = self._window(image, boxes, imgsz, (bottom - top, right - left), rng)
+            height, width = view.image.shape[:2]
+            canvas[top : top + height, left : left + width] = view.image
+            views.append(view._replace(boxes=view.boxes + np.array([left, top, left, top], np.float32)))
+        return _View(
+            canvas,
+            np.concatenate([view.boxes for view in views]),
+            np.concatenate([view.touched for view in views]),
+            np.concatenate([view.share for view in views]),
+            views[0].scale,
+        )
 
     def _recoloured(self, image: Image, rng: np.random.Generator) -> Image:
-        """Turn the hue, scale saturation and brightness: one pass through HSV, where albumentations takes four.
+        """Turn the hue, scale saturation and brightness: one 3 x 3 matrix, where albumentations goes through HSV.
 
         Factors, not offsets: an offset of the size that suits daylight would blacken a fluorescence image.
         """
         hue, saturation, brightness = rng.uniform(-1, 1, 3) * (self.hsv_h, self.hsv_s, self.hsv_v)
         if not (hue or saturation or brightness):
             return image
-        levels = np.arange(256, dtype=np.float64)
-        turned = np.stack([(levels + hue * 180) % 180, levels * (1 + saturation), levels * (1 + brightness)], 1)
-        table = np.clip(turned + 0.5, 0, 255).astype(np.uint8)[None]  # (1, 256, 3)
-        table[..., 0] %= 180
-        recoloured = cv2.cvtColor(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table), cv2.COLOR_HSV2RGB)
-        return np.asarray(recoloured, np.uint8)
+        sine, cosine = np.sin(2 * np.pi * hue), np.cos(2 * np.pi * hue)
+        colour = (1 + saturation) * np.array([[cosine, -sine], [sine, cosine]])
+        change = np.eye(3)
+        change[1:, 1:] = colour
+        matrix = (1 + brightness) * np.linalg.inv(_YIQ) @ change @ _YIQ
+        return np.asarray(cv2.transform(image, matrix), np.uint8)
 
     def _compose(self, rot90: float) -> Any:
         import albumentations as A
 
-        steps: list[Any] = [A.HorizontalFlip(p=self.fliplr), A.VerticalFlip(p=self.flipud), A.RandomRotate90(p=rot90)]
+        class Turn(A.RandomRotate90):  # type: ignore[misc]
+            """The same turn by OpenCV: a tenth of the time of a copy of a turned view."""
+
+            def apply(self, img: Image, factor: int, **params: Any) -> Image:
+                return np.asarray(cv2.rotate(img, _TURNS[factor]), np.uint8) if factor else img
+
+        steps: list[Any] = [A.HorizontalFlip(p=self.fliplr), A.VerticalFlip(p=self.flipud), Turn(p=rot90)]
         if self.blur:
             steps.append(A.Blur(blur_limit=(3, 3), p=self.blur))
         if self.noise:
@@ -137,6 +224,9 @@ class Augmentation:
         # The position is the only label field: label fields travel in float32, and come back as floats from lists.
         parameters = A.BboxParams("pascal_voc", label_fields=["position"], clip=True, filter_invalid_bboxes=False)
         return A.Compose(steps, bbox_params=parameters)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), astuple(self)  # pipelines are made anew in a spawned worker
 
 
 def build_augmentation(settings: AugConfig) -> Augmentation:

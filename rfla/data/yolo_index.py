@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rfla.data.images import image_size, is_image
+from rfla.data.images import image_size, is_image, walk_images
 from rfla.data.rows import REFUSED, Rows
 from rfla.errors import DataError
 
@@ -131,7 +131,7 @@ def _parse_row(path: Path, number: int, fields: list[str], rows: Rows) -> tuple[
 
 def _images_of(place: Path, root: Path) -> Iterator[Path]:
     if place.is_dir():
-        yield from sorted(path for path in place.rglob("*") if is_image(path))
+        yield from walk_images(place)
         return
     if place.suffix.lower() != ".txt":
         if is_image(place):

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from rfla.data.images import image_size, is_image, read_image, resize_long_side, resized_shape, write_image
+from rfla.data.images import (
+    image_size,
+    is_image,
+    read_image,
+    resize_long_side,
+    resized_shape,
+    walk_images,
+    write_image,
+)
 from rfla.errors import DataError
 
 RED, GREEN = (200, 30, 40), (20, 180, 60)
@@ -161,3 +169,17 @@ def test_bands_that_are_not_marked_as_rgb_are_refused(tmp_path: Path):
         path.read_bytes().replace(struct.pack("<HHIHH", 262, 3, 1, 1, 0), struct.pack("<HHIHH", 262, 3, 1, 2, 0))
     )
     np.testing.assert_array_equal(read_image(path), bands[..., :3])
+
+
+def test_linked_directories_are_entered_once_and_never_in_a_circle(tmp_path: Path):
+    root, elsewhere = tmp_path / "images", tmp_path / "elsewhere"
+    for path in (root / "b" / "1.png", root / "b" / "._2.png", elsewhere / "3.jpg", root / "notes.txt"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (root / "a").symlink_to(root / "b")  # a second name of what is here anyway
+    (root / "c").symlink_to(elsewhere)
+    (root / "up").symlink_to(tmp_path)
+    (elsewhere / "back").symlink_to(root)
+    (root / "nowhere").symlink_to(tmp_path / "gone")
+    assert walk_images(root) == [root / "b" / "1.png", root / "c" / "3.jpg"]
+    assert walk_images(tmp_path / "gone") == []

@@ -254,3 +254,12 @@ def test_the_size_of_aitod_in_seconds(tmp_path: Path):
     seconds = time.process_time() - start
     assert len(index) == 28036 and len(index.boxes) == 752_754
     assert seconds < 30, seconds
+
+
+def test_yolo_directories_may_be_links(yolo, tmp_path: Path):
+    path = yolo(["0 0.5 0.5 0.1 0.2", "1 0.25 0.5 0.1 0.2"])
+    for kind in ("images", "labels"):
+        (path.parent / kind / "train").rename(tmp_path / kind)
+        (path.parent / kind / "train").mkdir()
+        (path.parent / kind / "train" / "linked").symlink_to(tmp_path / kind)
+    assert load_index(load_data_spec(path), "train").labels.tolist() == [0, 1]

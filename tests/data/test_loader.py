@@ -64,6 +64,21 @@ def test_the_same_batches_at_any_number_of_workers(dataset: DetectionDataset):
             assert_same(one, two)
 
 
+def test_mosaics_are_the_same_at_any_number_of_workers_and_survive_an_unreadable_image(dataset: DetectionDataset):
+    Path(str(dataset.index.paths[6])).write_bytes(b"no image")
+    mosaic = DetectionDataset(dataset.index, 96, Augmentation(mosaic=1.0), seed=3)
+    reference = batches(mosaic, 0)
+    for one, two in zip(reference, batches(mosaic, 2), strict=True):
+        assert_same(one, two)
+    samples = [mosaic[1, row] for row in range(11)]
+    skipped = {row for sample in samples for row, _ in sample.skipped}
+    assert skipped == {6} and sum(bool(sample.skipped) for sample in samples) > 1
+    labels = mosaic.index.labels[~mosaic.index.ignore]
+    for sample in samples:
+        assert set(sample.labels.tolist()) <= set(labels.tolist()) and len(sample.boxes) == len(sample.labels)
+    assert max(len(sample.labels) for sample in samples) > 2  # more than any one of the images has
+
+
 def test_two_ranks_see_the_same_global_batches(dataset: DetectionDataset):
     whole = batches(dataset, 0)
     halves = [batches(dataset, 0, rank=rank, world=2) for rank in (0, 1)]

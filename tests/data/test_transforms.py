@@ -1,12 +1,14 @@
 """Augmentation moves boxes with their pixels: whatever survives still frames its painted object within half a pixel."""
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rfla.cfg.aug_schema import AugConfig
-from rfla.data.transforms import Augmentation, build_augmentation
+from rfla.data.transforms import Augmentation, Augmented, build_augmentation
 
 PLAIN = {"hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0}
 
@@ -20,10 +22,9 @@ def painted(size: tuple[int, int], boxes: list[tuple[int, int, int, int]]) -> tu
 
 
 @st.composite
-def cases(draw: st.DrawFn):
-    """A picture with up to 6 boxes of 2 to 12 px, and an augmentation; 6 px apart in what the augmentation makes."""
+def pictures(draw: st.DrawFn, imgsz: int):
+    """Size and up to 6 boxes of 2 to 12 px, 6 px apart when the long side has become `imgsz`."""
     height, width = draw(st.integers(40, 90)), draw(st.integers(40, 90))
-    imgsz = draw(st.integers(40, 120))
     gap = max(4, -(-6 * max(height, width) // imgsz))
     taken = np.zeros((height, width), bool)
     boxes = []
@@ -33,16 +34,34 @@ def cases(draw: st.DrawFn):
         if not taken[y : y + h, x : x + w].any():
             taken[max(y - gap, 0) : y + h + gap, max(x - gap, 0) : x + w + gap] = True
             boxes.append((x, y, x + w, y + h))
+    return (height, width), boxes
+
+
+@st.composite
+def cases(draw: st.DrawFn):
+    """A picture with its boxes, and an augmentation."""
+    imgsz = draw(st.integers(40, 120))
+    size, boxes = draw(pictures(imgsz))
     chance = st.sampled_from([0.0, 0.5, 1.0])
     names = ("fliplr", "flipud", "rot90", "zoom")
     settings_ = {name: draw(chance) for name in names} | {"scale": draw(st.sampled_from([0.0, 0.4, 1.5]))}
-    return (
-        (height, width),
-        boxes,
-        Augmentation(**settings_, **PLAIN),
-        imgsz,
-        draw(st.integers(0, 10**6)),
-    )
+    return size, boxes, Augmentation(**settings_, **PLAIN), imgsz, draw(st.integers(0, 10**6))
+
+
+@st.composite
+def mosaics(draw: st.DrawFn):
+    """Four pictures, each with its objects in a colour of its own; one, anywhere among them, has none."""
+    size, boxes, augmentation, imgsz, seed = draw(cases())
+    empty = draw(st.integers(0, 3))
+    sources, colours = [], []
+    for number in range(4):
+        shape, found = (size, boxes) if number == 0 else draw(pictures(imgsz))
+        image, xyxy = painted(shape, [] if number == empty else found)
+        colour = (number - (number > empty)) % 3
+        image[..., np.arange(3) != colour] = 0
+        sources.append((image, xyxy))
+        colours += [colour] * len(xyxy)
+    return sources, np.array(colours, int), augmentation, imgsz, seed
 
 
 def edges(profile: np.ndarray, level: float) -> tuple[float, float]:
@@ -56,23 +75,18 @@ def edges(profile: np.ndarray, level: float) -> tuple[float, float]:
     return low, (high if last + 1 < len(profile) else float(len(profile)))
 
 
-@settings(max_examples=100, deadline=None)
-@given(cases())
-def test_surviving_boxes_frame_their_objects_and_none_vanishes(case):
-    size, boxes, augmentation, imgsz, seed = case
-    image, xyxy = painted(size, boxes)
-    result = augmentation(image, xyxy, imgsz, np.random.default_rng(seed))
-    assert max(result.image.shape[:2]) == imgsz
+def assert_framed(result: Augmented, colours: np.ndarray) -> None:
+    """Every box that is not cut frames its object, in the channel given, to half a pixel; no object is left bare."""
     height, width = result.image.shape[:2]
-    seen = result.image[..., 0].astype(float)
-    for box, cut in zip(result.boxes, result.cut, strict=True):
+    seen = result.image.astype(float)
+    for box, cut, colour in zip(result.boxes, result.cut, colours, strict=True):
         assert (box >= 0).all() and box[2] <= width and box[3] <= height and (box[2:] > box[:2]).all()
         x1, y1, x2, y2 = box
         if cut or min(x2 - x1, y2 - y1) < 2:
             continue
         # the object's own patch: no other object is so near
         window = np.s_[max(int(y1) - 2, 0) : int(np.ceil(y2)) + 2, max(int(x1) - 2, 0) : int(np.ceil(x2)) + 2]
-        patch = seen[window]
+        patch = seen[..., colour][window]
         left, right = edges(patch.max(0), patch.max())
         top, bottom = edges(patch.max(1), patch.max())
         found = np.array(
@@ -80,10 +94,35 @@ def test_surviving_boxes_frame_their_objects_and_none_vanishes(case):
         )
         assert np.abs(found - box).max() <= 0.5, (found, box)
     # every bright pixel belongs to a box: nothing became background while its pixels stayed
-    outside = seen.copy()
+    outside = seen.max(axis=2)
     for x1, y1, x2, y2 in result.boxes:
         outside[max(int(y1) - 1, 0) : int(np.ceil(y2)) + 1, max(int(x1) - 1, 0) : int(np.ceil(x2)) + 1] = 0
     assert outside.max(initial=0) < 128
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases())
+def test_surviving_boxes_frame_their_objects_and_none_vanishes(case):
+    size, boxes, augmentation, imgsz, seed = case
+    image, xyxy = painted(size, boxes)
+    result = augmentation(image, xyxy, imgsz, np.random.default_rng(seed))
+    assert max(result.image.shape[:2]) == imgsz
+    assert_framed(result, np.zeros(len(result.boxes), int))
+
+
+@settings(max_examples=100, deadline=None)
+@given(mosaics())
+def test_the_same_of_a_mosaic_and_nothing_is_shrunk_for_it(case):
+    sources, colours, augmentation, imgsz, seed = case
+    (image, boxes), *others = sources
+    result = augmentation(image, boxes, imgsz, np.random.default_rng(seed), others)
+    assert max(result.image.shape[:2]) == imgsz
+    assert_framed(result, colours[result.kept])
+    scales = np.concatenate([np.full(len(xyxy), imgsz / max(picture.shape)) for picture, xyxy in sources])
+    before = np.concatenate([xyxy[:, 2:] - xyxy[:, :2] for _, xyxy in sources])
+    after = result.boxes[:, 2:] - result.boxes[:, :2]
+    least = 0.385 * (before.prod(axis=1) * scales**2)[result.kept]  # aug.min_visible of its own size in training
+    assert (after.prod(axis=1) >= least)[~result.cut].all()
 
 
 @settings(max_examples=20, deadline=None)
@@ -129,11 +168,44 @@ def test_a_box_cut_too_far_becomes_an_ignored_region():
     assert cut > 5
 
 
+def test_a_mosaic_of_thin_and_single_pixel_images():
+    dot = np.zeros((0, 4), np.float32)
+    for shape in ((1, 1), (1, 60), (60, 2), (2, 2)):
+        picture = np.full((*shape, 3), 9, np.uint8)
+        for seed in range(5):
+            result = Augmentation()(picture, dot, 32, np.random.default_rng(seed), [(picture, dot)] * 3)
+            assert max(result.image.shape[:2]) == 32 and len(result.boxes) == 0
+
+
 def test_scale_only_goes_up():
     image, xyxy = painted((60, 60), [(20, 20, 30, 30)])
     for seed in range(40):
         sx, sy = Augmentation(zoom=1.0, scale=0.5, **PLAIN)(image, xyxy, 60, np.random.default_rng(seed)).scale
         assert 1.0 <= sx <= 1.55 and 1.0 <= sy <= 1.55
+
+
+def test_a_mosaic_shows_objects_at_their_own_size_round_one_of_each_image():
+    boxes = [(10, 70, 16, 74), (60, 20, 70, 24)]
+    sources = [painted((100, 100), boxes) for _ in range(4)]
+    augmentation = Augmentation(fliplr=0, flipud=0, rot90=0, zoom=0, **PLAIN)
+    origins = set()
+    for seed in range(20):
+        (image, xyxy), *others = sources
+        result = augmentation(image, xyxy, 100, np.random.default_rng(seed), others)
+        sides = (result.boxes[:, 2:] - result.boxes[:, :2]).round(3).tolist()
+        assert result.scale == (1, 1) and {kept // 2 for kept in result.kept.tolist()} == {0, 1, 2, 3}
+        assert sum(side in ([6, 4], [10, 4]) for side in sides) >= 2
+        assert (result.image == 255).all(axis=2).sum() == np.prod(sides, axis=1).sum()
+        origins.add(tuple(result.boxes[0].tolist()))
+    assert len(origins) > 10
+
+
+def test_how_often_a_mosaic_is_made_and_of_what():
+    rng = np.random.default_rng(0)
+    drawn = [Augmentation(mosaic=0.25).partners(7, rng) for _ in range(400)]
+    assert 70 < sum(map(bool, drawn)) < 130 and {len(rows) for rows in drawn} == {0, 3}
+    assert {row for rows in drawn for row in rows} == set(range(7))
+    assert Augmentation().partners(7, rng) == []
 
 
 def test_dark_pictures_stay_visible():
@@ -156,6 +228,30 @@ def test_many_boxes_and_large_labels_keep_their_order():
     image, xyxy = painted((400, 400), boxes)
     result = Augmentation(zoom=0, **PLAIN)(image, xyxy, 400, np.random.default_rng(3))
     assert sorted(result.kept.tolist()) == list(range(len(boxes))) and result.kept.dtype == np.int64
+
+
+def test_a_spawned_worker_gets_the_same_augmentation():
+    image, xyxy = painted((50, 60), [(20, 20, 30, 30)])
+    augmentation = Augmentation(zoom=1.0, mosaic=0.5)
+    copy = pickle.loads(pickle.dumps(augmentation))
+    one, two = (each(image, xyxy, 60, np.random.default_rng(2)) for each in (augmentation, copy))
+    assert copy == augmentation and np.array_equal(one.image, two.image) and np.array_equal(one.boxes, two.boxes)
+
+
+def test_colour_keeps_greys_grey_and_turns_the_rest():
+    """Grey stays grey at any hue and saturation; half the saturation halves the distance from grey."""
+    grey, red = np.full((2, 2, 3), 100, np.uint8), np.full((2, 2, 3), (140, 90, 90), np.uint8)
+    none = np.zeros((0, 4), np.float32)
+    still = {"fliplr": 0.0, "flipud": 0.0, "rot90": 0.0, "zoom": 0.0}
+    changed = []
+    for seed in range(20):
+        colourful = Augmentation(**still, hsv_h=0.5, hsv_s=1.0, hsv_v=0.0)
+        assert np.ptp(colourful(grey, none, 2, np.random.default_rng(seed)).image) <= 1
+        changed.append(colourful(red, none, 2, np.random.default_rng(seed)).image[0, 0].tolist())
+        faded = Augmentation(**still, hsv_h=0.0, hsv_s=1.0, hsv_v=0.0)(red, none, 2, np.random.default_rng(seed)).image
+        r, g, b = faded[0, 0].astype(int)
+        assert abs(g - b) <= 1 and r >= g - 1 and abs(0.299 * r + 0.587 * g + 0.114 * b - 104.95) <= 1.5
+    assert {int(np.argmax(colour)) for colour in changed} == {0, 1, 2}
 
 
 def test_defaults_are_those_of_the_configuration():

@@ -1,11 +1,10 @@
 """Find image files and annotation files on disk: by name in several directories, by split in the usual layouts."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from rfla.data.formats.record import Part
-from rfla.data.images import is_image
+from rfla.data.images import walk_images
 from rfla.errors import DataError
 
 SPLITS = ("train", "val", "trainval", "test")
@@ -51,23 +50,11 @@ def clean_name(file_name: str) -> PurePosixPath:
 
 
 def index_stems(directories: Sequence[Path]) -> dict[str, list[Path]]:
-    """Return all images below the directories by stem. Linked files are taken, linked directories are not entered."""
+    """Return all images below the directories by stem."""
     stems: dict[str, list[Path]] = {}
-    seen: set[Path] = set()
-    for directory in directories:
-        for folder, names, files in os.walk(directory):
-            names.sort()
-            for name in sorted(files):
-                path = Path(folder, name)
-                if is_image(path) and path not in seen:
-                    seen.add(path)
-                    stems.setdefault(path.stem, []).append(path)
+    for path in dict.fromkeys(path for directory in directories for path in walk_images(directory)):
+        stems.setdefault(path.stem, []).append(path)
     return stems
-
-
-def list_images(directory: Path) -> list[Path]:
-    """Return the images below a directory, sorted by path."""
-    return sorted(path for paths in index_stems([directory]).values() for path in paths)
 
 
 def split_of(name: str) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rfla.data.formats.images import ImageFinder, list_images, require_directory, split_of
+from rfla.data.formats.images import ImageFinder, require_directory, split_of
 from rfla.data.formats.record import (
     Classes,
     ImageRecord,
@@ -22,8 +22,9 @@ from rfla.data.formats.record import (
     read_text,
     tight_boxes,
 )
-from rfla.data.images import image_size
+from rfla.data.images import image_size, walk_images
 from rfla.data.spec import load_data_spec
+from rfla.data.yolo_index import label_path
 from rfla.errors import DataError
 
 YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
@@ -59,7 +60,7 @@ def _folders(source: Path) -> dict[str, Part]:
     lists = sorted(path for path in source.glob("*.txt") if split_of(path.stem))
     if lists and not (source / "images").is_dir():
         return {split_of(path.stem) or "train": Part((), (path,)) for path in lists}
-    if not list_images(images):
+    if not walk_images(images):
         raise DataError(f"source={source}: no data.yaml and no image, here or in images/")
     return {"train": Part((), (images,))}
 
@@ -95,15 +96,6 @@ def _text_names(part: Part) -> list[str]:
     return []
 
 
-def label_path(image: Path) -> Path:
-    """Return the label file of an image: the last directory `images` becomes `labels`; else beside the image."""
-    parts = list(image.parts)
-    for position in range(len(parts) - 2, -1, -1):
-        if parts[position] == "images":
-            return Path(*parts[:position], "labels", *parts[position + 1 :]).with_suffix(".txt")
-    return image.with_suffix(".txt")
-
-
 def read(part: Part, classes: Classes) -> Iterator[ImageRecord]:
     """Read the labels of every image of a split. An unreadable image has no boxes and no size.
 
@@ -125,7 +117,7 @@ def read(part: Part, classes: Classes) -> Iterator[ImageRecord]:
 def _images(part: Part) -> list[Path]:
     images: list[Path] = []
     for place in part.images:
-        images += list_images(place) if place.is_dir() else _listed(place)
+        images += walk_images(place) if place.is_dir() else _listed(place)
     return images
 
 
