@@ -17,8 +17,8 @@ from rfla.metrics.protocols import Protocol
 from rfla.metrics.result import Metrics, mean_of, summarize
 
 CURVE_IOUS = (0.25, 0.5, 0.75, 0.9)
-OCTAVES = np.arange(1.0, 8.01, 0.25)  # middles of the sliding windows: 2 to 256 px, four an octave
-HALF_WINDOW = 0.25  # octaves on either side
+STEP, HALF_WINDOW = 0.25, 0.25  # octaves from one sliding window to the next, and on either side of its middle
+MOST_OCTAVES = 10  # windows go from 1 to 1024 px at most, which bounds the memory
 SCORE_BINS = 10
 MISSES = ("found", "badly placed", "taken for another class", "not seen")
 
@@ -35,7 +35,7 @@ class SizeCurve:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How often detections of a score are right at IoU 0.5."""
+    """How often detections of a score are right at IoU 0.5; no bins where a score outside 0..1 is no probability."""
 
     score: list[float]  # (B,) mean score of the bin, bins without detections left out
     precision: list[float]
@@ -97,7 +97,7 @@ def _analyse(
         precision_by_size=_precision_by_size(metrics),
         by_size=size_curve(gt, detections, protocol),
         calibration=calibrate(detections.scores[outcomes.det_row], outcomes),
-        confusion=confusion(gt, detections, protocol, thresholds).tolist(),
+        confusion=confusion(gt, detections, protocol, outcomes.det_row[sure]).tolist(),
         sizes=list(protocol.size_names[1:]),
         detection_kinds=_kinds_by_size(detections, outcomes, sure, protocol),
         box_fates=_fates_by_size(gt, outcomes, thresholds, protocol),
@@ -106,30 +106,43 @@ def _analyse(
 
 def operating_points(metrics: Metrics) -> FloatArray:
     """Return (K,) the score at which each class makes the least error; above all scores where it finds nothing."""
-    points = np.array([row["threshold"] for row in metrics.per_class], np.float64)
-    return np.where(np.isnan(points) | (points == ABSENT), np.inf, points)
+    points = np.array([row["threshold"] if row["boxes"] else np.nan for row in metrics.per_class], np.float64)
+    return np.where(np.isnan(points), np.inf, points)
 
 
 def size_curve(gt: GroundTruth, detections: Detections, protocol: Protocol) -> SizeCurve:
     """Evaluate in sliding windows of size at IoU 0.5, by the same rules as the protocol's own ranges."""
-    windows = tuple((f"w{i}", 2 ** (o - HALF_WINDOW), 2 ** (o + HALF_WINDOW)) for i, o in enumerate(OCTAVES))
+    middles = _middles(gt)
+    windows = tuple((f"w{i}", 2 ** (o - HALF_WINDOW), 2 ** (o + HALF_WINDOW)) for i, o in enumerate(middles))
     rules = replace(protocol, ious=(0.5,), extra_ious=(), sizes=windows, max_dets=protocol.max_dets[-1:], lrp=False)
     curves = accumulate(gather(gt, detections, rules))
     boxes = curves.boxes[:, 1:].sum(axis=0)  # (windows,)
     found = (np.maximum(curves.recall[0, :, 1:, 0], 0) * curves.boxes[:, 1:]).sum(axis=0)
     kept = np.flatnonzero(boxes)
     return SizeCurve(
-        size=[float(2 ** OCTAVES[i]) for i in kept],
+        size=[float(2 ** middles[i]) for i in kept],
         boxes=[int(boxes[i]) for i in kept],
         recall=[float(found[i] / boxes[i]) for i in kept],
         ap=[mean_of(curves.precision[0, :, :, i + 1]) for i in kept],
     )
 
 
+def _middles(gt: GroundTruth) -> FloatArray:
+    """Return the middles of the sliding windows in octaves (log2 of px), so that every box of 1 px up is in one."""
+    assert gt.area is not None
+    octaves = np.log2(gt.area[gt.area > 0]) / 2
+    if not len(octaves):
+        return np.zeros(0)
+    ends = np.rint(np.array([octaves.min(), octaves.max()]).clip(0, MOST_OCTAVES) / STEP)
+    return np.arange(ends[0], ends[1] + 1) * STEP
+
+
 def calibrate(scores: FloatArray, outcomes: Outcomes) -> Calibration:
     """Compare scores (D,) with the share of correct detections in bins of equal width; ignored ones are left out."""
     counted = outcomes.kind != IGNORED
     score, correct = scores[counted], outcomes.kind[counted] == CORRECT
+    if len(score) and not 0 <= score.min() <= score.max() <= 1:
+        return Calibration([], [], [], 0.0)
     bins = np.clip((score * SCORE_BINS).astype(np.int64), 0, SCORE_BINS - 1)
     count = np.bincount(bins, minlength=SCORE_BINS)
     kept = np.flatnonzero(count)
@@ -139,12 +152,17 @@ def calibrate(scores: FloatArray, outcomes: Outcomes) -> Calibration:
     return Calibration(mean.tolist(), precision.tolist(), count[kept].tolist(), error)
 
 
-def confusion(gt: GroundTruth, detections: Detections, protocol: Protocol, thresholds: FloatArray) -> IntArray:
-    """Return (K + 1, K + 1) how often a box of one class was found as another, at IoU 0.5 and the class thresholds.
+def confusion(gt: GroundTruth, detections: Detections, protocol: Protocol, rows: IntArray) -> IntArray:
+    """Return (K + 1, K + 1) how often a box of one class was found as another, at IoU 0.5.
 
     Matched without regard to class, by score. The last row holds detections of nothing, the last column missed boxes.
+
+    Args:
+        gt: the true boxes.
+        detections: all of them.
+        protocol: for what is ignored.
+        rows: the detections that are looked at: those above the thresholds of their classes.
     """
-    rows = np.flatnonzero(detections.scores >= thresholds[detections.labels])
     sides = detections.sides
     assert sides is not None
     sure = Detections(
@@ -154,7 +172,8 @@ def confusion(gt: GroundTruth, detections: Detections, protocol: Protocol, thres
         detections.labels[rows],
         sides[rows],
     )
-    rules = replace(protocol, ious=(0.5,), extra_ious=(), sizes=(), lrp=False)
+    limit = (max(len(rows), 1),)  # the limits of the protocol are for one class
+    rules = replace(protocol, ious=(0.5,), extra_ious=(), sizes=(), max_dets=limit, lrp=False)
     evidence = gather(gt, sure, rules, use_categories=False)
     outcomes = find_outcomes(gt, sure, evidence)
     classes = len(gt.names)
@@ -210,8 +229,8 @@ def _fates_by_size(
     assert gt.area is not None
     rows = outcomes.gt_row
     own = thresholds[gt.labels[rows]]
-    lowest = thresholds.min(initial=np.inf)  # a box may be mistaken for any class
-    fate = np.select([outcomes.found_at >= own, outcomes.near_at >= own, outcomes.mistaken_at >= lowest], [0, 1, 2], 3)
+    others = np.where(outcomes.mistaken_as < 0, np.inf, thresholds[outcomes.mistaken_as])
+    fate = np.select([outcomes.found_at >= own, outcomes.near_at >= own, outcomes.mistaken_at >= others], [0, 1, 2], 3)
     by_size = _size_rows(gt.area[rows], protocol)
     counts = [np.bincount(fate[r][outcomes.asked[r]], minlength=len(MISSES)) for r in by_size]
     return {name: [int(count[k]) for count in counts] for k, name in enumerate(MISSES)}

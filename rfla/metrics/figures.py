@@ -26,6 +26,8 @@ FATE_COLOURS = {
     "taken for another class": "#ee8d4b",
     "not seen": "#cf3b3b",
 }
+PALE = ("badly placed", "duplicate")  # dark ink on these
+FEW_BOXES = 10  # a window with fewer is drawn hollow
 GRID = {"color": "#dddddd", "linewidth": 0.7}
 
 
@@ -93,22 +95,32 @@ def _size_curve(analysis: Analysis) -> bytes | None:
     if not curve.size:
         return None
     figure, (axis,) = _canvas(5.6, 4.2)
-    axis.plot(curve.size, curve.recall, color=LINES[0], linewidth=2, marker="o", markersize=4, label="recall")
-    axis.plot(
-        curve.size, curve.ap, color=LINES[1], linewidth=2, marker="o", markersize=4, label="AP, mean over classes"
-    )
-    axis.set_xscale("log", base=2)
-    ticks = [t for t in (2, 4, 8, 16, 32, 64, 128, 256) if curve.size[0] / 1.5 <= t <= curve.size[-1] * 1.5]
-    axis.set_xticks(ticks, [str(t) for t in ticks])
-    axis.set(
-        ylim=(0, 1.02), xlabel="object size, px of sqrt(area)", title="Recall and AP at IoU 0.5 against object size"
-    )
-    axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
     counts = axis.twinx()
-    counts.bar(curve.size, curve.boxes, width=[s * 0.15 for s in curve.size], color="#00000018", zorder=0)
-    counts.set_ylabel("boxes in a window of half an octave", color="#888888")
-    counts.tick_params(axis="y", colors="#888888")
+    counts.bar(curve.size, curve.boxes, width=[s * 0.15 for s in curve.size], color="#00000018")
+    counts.set_ylabel("true boxes in the window (bars)", color="#777777")
+    counts.tick_params(axis="y", colors="#777777")
     counts.spines[["top"]].set_visible(False)
+    axis.set_zorder(counts.get_zorder() + 1)  # the lines over the bars
+    axis.patch.set_visible(False)
+    few = np.array(curve.boxes) < FEW_BOXES
+    for values, colour, label in ((curve.recall, LINES[0], "recall"), (curve.ap, LINES[1], "AP, mean over classes")):
+        axis.plot(curve.size, values, color=colour, linewidth=2, label=label)
+        for hollow in (True, False):
+            at = np.flatnonzero(few == hollow)
+            face = "white" if hollow else colour
+            axis.plot(np.array(curve.size)[at], np.array(values)[at], "o", color=colour, markersize=4, mfc=face)
+    if few.any():
+        axis.plot([], [], "o", color="#777777", mfc="white", markersize=4, label=f"fewer than {FEW_BOXES} boxes")
+    axis.set_xscale("log", base=2)
+    ticks = [t for t in 2.0 ** np.arange(0, 11) if curve.size[0] / 1.5 <= t <= curve.size[-1] * 1.5]
+    axis.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    axis.set(
+        ylim=(0, 1.02),
+        xlabel="object size, px of sqrt(area); windows of half an octave",
+        ylabel="recall, AP",
+        title="Recall and AP at IoU 0.5 against object size",
+    )
+    axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, fontsize=9)
     return _png(figure)
 
 
@@ -117,25 +129,33 @@ def _errors(analysis: Analysis, protocol: Protocol) -> bytes | None:
         return None
     figure, (fates, kinds) = _canvas(11.4, 4.2, columns=2)
     labels = [size_label(protocol, name) for name in analysis.sizes]
-    _stacked(fates, labels, analysis.box_fates, FATE_COLOURS)
-    fates.set(title="What became of the true boxes", ylabel="true boxes")
-    _stacked(kinds, labels, analysis.detection_kinds, KIND_COLOURS)
-    kinds.set(title="What the detections were", ylabel="detections above the optimal scores")
+    _shares(fates, labels, analysis.box_fates, FATE_COLOURS)
+    fates.set_title("What became of the true boxes", pad=10)
+    fates.set_ylabel("share of the true boxes")
+    _shares(kinds, labels, analysis.detection_kinds, KIND_COLOURS)
+    kinds.set_title("What the detections were", pad=10)
+    kinds.set_ylabel("share of the detections above the optimal scores")
     return _png(figure)
 
 
-def _stacked(axis: Any, labels: Sequence[str], parts: Mapping[str, Sequence[int]], colours: Mapping[str, str]) -> None:
-    bottom = np.zeros(len(labels))
-    places = np.arange(len(labels))
-    for name, counts in parts.items():
-        axis.bar(places, counts, 0.65, bottom=bottom, color=colours[name], label=name, edgecolor="white", linewidth=0.5)
-        bottom += counts
-    good = next(iter(parts.values()))  # found, correct
-    for place, total, first in zip(places, bottom, good, strict=True):
-        axis.annotate(f"{first / total:.0%}" if total else "", (place, total), ha="center", va="bottom", fontsize=9)
-    axis.set_xticks(places, [label.replace(" ", "\n", 1) for label in labels])
-    axis.set_ylim(0, max(bottom.max(initial=0) * 1.12, 1))
-    axis.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+def _shares(axis: Any, labels: Sequence[str], parts: Mapping[str, Sequence[int]], colours: Mapping[str, str]) -> None:
+    """Draw a bar to 100 % for each size, with the number behind it below and each share that has room in it."""
+    counts = np.array(list(parts.values()), np.float64)  # (kinds, sizes)
+    shares = counts / np.maximum(counts.sum(axis=0), 1)
+    places, bottom = np.arange(len(labels)), np.zeros(len(labels))
+    for name, share in zip(parts, shares, strict=True):
+        axis.bar(places, share, 0.72, bottom=bottom, color=colours[name], label=name, edgecolor="white", linewidth=0.5)
+        for place in np.flatnonzero(share >= 0.05).tolist():
+            ink = "#222222" if name in PALE else "white"
+            middle = bottom[place] + share[place] / 2
+            axis.text(place, middle, f"{share[place]:.0%}", ha="center", va="center", fontsize=9, color=ink)
+        bottom += share
+    totals = counts.sum(axis=0).astype(np.int64)
+    names = [label.replace(" ", "\n", 1) for label in labels]
+    axis.set_xticks(places, [f"{name}\nn = {total:,}" for name, total in zip(names, totals, strict=True)])
+    axis.set_ylim(0, 1)
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axis.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1), reverse=True)
 
 
 def _calibration(analysis: Analysis) -> bytes | None:
@@ -143,14 +163,16 @@ def _calibration(analysis: Analysis) -> bytes | None:
     if not calibration.count:
         return None
     figure, (axis,) = _canvas(5.6, 4.2)
-    axis.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--", label="score = precision")
+    axis.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--", label="score = share")
     axis.plot(calibration.score, calibration.precision, color=LINES[2], linewidth=2, marker="o", label="detections")
     for score, precision, count in zip(calibration.score, calibration.precision, calibration.count, strict=True):
-        axis.annotate(f"{count:,}", (score, precision), (0, 6), textcoords="offset points", ha="center", fontsize=8)
-    title = f"Calibration at IoU 0.5 (expected error {calibration.error:.3f})"
-    axis.set(
-        xlim=(0, 1), ylim=(0, 1.05), xlabel="score, mean of the bin", ylabel="share of correct detections", title=title
-    )
+        above = precision < 0.9
+        place = {"xytext": (0, 6 if above else -6), "textcoords": "offset points", "va": "bottom" if above else "top"}
+        axis.annotate(f"{count:,}", (score, precision), ha="center", fontsize=8, **place)
+    title = f"Calibration at IoU 0.5 (expected calibration error {calibration.error:.3f})"
+    xlabel = "score, mean of the bin (numbers: detections in it)"
+    axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=xlabel, ylabel="share of correct detections")
+    axis.set_title(title, fontsize=11)
     axis.legend(frameon=False, loc="upper left")
     return _png(figure)
 
@@ -159,16 +181,26 @@ def _confusion(analysis: Analysis) -> bytes | None:
     table = np.array(analysis.confusion, np.float64)
     if not table.sum():
         return None
-    names = [*analysis.names, "background"]
-    side = float(np.clip(1.8 + 0.5 * len(names), 4.2, 14))
-    figure, (axis,) = _canvas(side + 0.8, side)
+    names = [*(name if len(name) <= 22 else name[:21] + "…" for name in analysis.names), "background"]
+    side = float(np.clip(0.55 * len(names), 2.6, 13))  # inches of the table alone
+    figure, (axis,) = _canvas(side + 2.8, side + 2.2)
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    picture = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axis.grid(False)
     axis.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axis.set_yticks(range(len(names)), names)
-    axis.set(xlabel="detected as", ylabel="true class", title="Confusion at IoU 0.5 and the optimal scores")
+    axis.set(xlabel="detected as (background: missed)", ylabel="true class (background: detections of nothing)")
+    figure.suptitle("Confusion at IoU 0.5 and the optimal scores")
+    figure.colorbar(picture, ax=axis, label="share of the row", fraction=0.046, pad=0.03)
     for row, column in np.argwhere(table > 0) if len(names) <= 25 else []:
         colour = "white" if share[row, column] > 0.5 else "#333333"
         axis.text(column, row, f"{table[row, column]:.0f}", ha="center", va="center", fontsize=8, color=colour)
+    axis.add_patch(_hatched(len(names) - 1))
     return _png(figure)
+
+
+def _hatched(corner: int) -> Any:
+    """Return what covers the cell of background taken for background, which nothing can count."""
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((corner - 0.5, corner - 0.5), 1, 1, fill=False, hatch="////", edgecolor="#bbbbbb", linewidth=0)

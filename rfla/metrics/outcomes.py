@@ -35,8 +35,9 @@ class Outcomes:
     gt_row: IntArray  # (G,) row in GroundTruth
     asked: BoolArray  # (G,) the box counts: neither crowd nor ignored nor out of all ranges
     found_at: FloatArray  # (G,) score of the detection that found it; -inf none
-    near_at: FloatArray  # (G,) score of the surest detection of its class with IoU in NEAR..0.5; -inf none
-    mistaken_at: FloatArray  # (G,) score of the surest detection of another class with IoU >= 0.5; -inf none
+    near_at: FloatArray  # (G,) score of the surest localisation error of its class about it; -inf none
+    mistaken_at: FloatArray  # (G,) score of the surest class error on it; -inf none
+    mistaken_as: IntArray  # (G,) label of that class error; -1 none
 
 
 class _Near(NamedTuple):
@@ -63,9 +64,8 @@ def find_outcomes(gt: GroundTruth, detections: Detections, evidence: Evidence) -
         [CORRECT, IGNORED, DUPLICATE, WRONG_CLASS, LOCALISATION],
         BACKGROUND,
     ).astype(np.uint8)
-    return Outcomes(
-        evidence.det_row, kind, iou, evidence.gt_row, ~evidence.gt_ignored[:, 0], *_scores(gt, evidence, pairs)
-    )
+    scores = _scores(gt, evidence, pairs, kind)
+    return Outcomes(evidence.det_row, kind, iou, evidence.gt_row, ~evidence.gt_ignored[:, 0], *scores)
 
 
 def _near_pairs(gt: GroundTruth, detections: Detections, evidence: Evidence) -> _Near:
@@ -95,8 +95,14 @@ def _touched(count: int, pairs: _Near) -> dict[str, BoolArray]:
     return {name: np.bincount(pairs.det[rule], minlength=count) > 0 for name, rule in rules.items()}
 
 
-def _scores(gt: GroundTruth, evidence: Evidence, pairs: _Near) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return (G,) found_at, near_at and mistaken_at."""
+def _scores(
+    gt: GroundTruth, evidence: Evidence, pairs: _Near, kind: NDArray[np.uint8]
+) -> tuple[FloatArray, FloatArray, FloatArray, IntArray]:
+    """Return (G,) found_at, near_at, mistaken_at and mistaken_as.
+
+    A detection that found one box says nothing about the neighbour that it touches: only errors count for the last
+    three.
+    """
     count = len(evidence.gt_row)
     found, near, mistaken = (np.full(count, -np.inf) for _ in range(3))
     position = np.full(len(gt.labels), -1)
@@ -104,7 +110,11 @@ def _scores(gt: GroundTruth, evidence: Evidence, pairs: _Near) -> tuple[FloatArr
     taken = evidence.candidate_gt >= 0
     found[position[evidence.candidate_gt[taken]]] = evidence.score[evidence.candidate[taken]]
     score = evidence.score[pairs.det]
-    is_near, is_other = pairs.same & (pairs.iou < 0.5), ~pairs.same & (pairs.iou >= 0.5)
+    is_near = pairs.same & (kind[pairs.det] == LOCALISATION)
+    is_other = ~pairs.same & (pairs.iou >= 0.5) & (kind[pairs.det] == WRONG_CLASS)
     np.maximum.at(near, pairs.gt[is_near], score[is_near])
-    np.maximum.at(mistaken, pairs.gt[is_other], score[is_other])
-    return found, near, mistaken
+    others = np.flatnonzero(is_other)[np.argsort(score[is_other], kind="stable")]  # the surest is written last
+    mistaken[pairs.gt[others]] = score[others]
+    mistaken_as = np.full(count, -1)
+    mistaken_as[pairs.gt[others]] = evidence.det_class[pairs.det[others]]
+    return found, near, mistaken, mistaken_as

@@ -8,6 +8,7 @@ import pytest
 from rfla.metrics import Detections, GroundTruth, find_protocol
 from rfla.metrics.analysis import calibrate, study
 from rfla.metrics.outcomes import KINDS
+from rfla.metrics.report import write_report
 
 FAR = [500, 500, 508, 508]
 
@@ -94,6 +95,59 @@ def test_size_curve_sees_each_size_by_itself():
     assert told[16.0] == 1.0
     assert 8.0 not in told
     assert curve.ap[curve.size.index(16.0)] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.9, 1.0), (3.0, 700.0), (2.0, 5e6)])
+def test_every_size_from_1_to_1024_px_has_a_window(low, high):
+    """However small or large the boxes of a data set are, they are in the curve, and its length is bounded."""
+    sides = np.array([low, high])
+    boxes = np.concatenate([np.zeros((2, 2)), sides[:, None].repeat(2, axis=1)], axis=1)
+    gt = GroundTruth((1,), [0, 0], boxes, [0, 0], names=("car",))
+    curve = study(gt, Detections([], [], [], []), find_protocol("aitod")).analysis.by_size
+    assert curve.size[0] / 2**0.25 <= low <= curve.size[0] * 2**0.25
+    assert len(curve.size) <= 41
+    if high < 1024:
+        assert curve.size[-1] / 2**0.25 <= high <= curve.size[-1] * 2**0.25
+
+
+def test_a_found_neighbour_makes_no_box_badly_placed():
+    """Two boxes with IoU 0.33; the one found says nothing of the other, which nothing was placed for."""
+    gt = GroundTruth((1,), [0, 0], [[0, 0, 10, 10], [5, 0, 15, 10]], [0, 0], names=("car",))
+    found = Detections([0], [[0, 0, 10, 10]], [0.9], [0])
+    fates = study(gt, found, find_protocol("aitod")).analysis.box_fates
+    assert {name: sum(counts) for name, counts in fates.items() if sum(counts)} == {"found": 1, "not seen": 1}
+
+
+def test_a_class_error_below_the_score_of_its_class_takes_no_box():
+    """Ships are best told from 0.9 on: the ship of 0.2 seen on a car is not told, so the car was not seen."""
+    gt = GroundTruth((1,), [0, 0], [[0, 0, 10, 10], [50, 0, 60, 10]], [0, 1], names=("car", "ship"))
+    for score, fate in ((0.2, "not seen"), (0.95, "taken for another class")):
+        boxes = [[0, 0, 10, 10], [50, 0, 60, 10], [70, 0, 80, 10]]
+        found = Detections([0, 0, 0], boxes, [score, 0.9, 0.3], [1, 1, 1])
+        analysis = study(gt, found, find_protocol("aitod")).analysis
+        assert analysis.thresholds == [None, 0.9]
+        assert analysis.box_fates[fate][1] == 1, (score, analysis.box_fates)
+
+
+def test_confusion_counts_all_classes_of_an_image_together():
+    """The limit of detections is one for each class: three classes at a limit of one all count."""
+    boxes = [[x, 0, x + 10, 10] for x in (0, 50, 100)]
+    gt = GroundTruth((1,), [0, 0, 0], boxes, [0, 1, 2], names=("a", "b", "c"))
+    found = Detections([0, 0, 0], boxes, [0.9, 0.8, 0.7], [0, 1, 2])
+    analysis = study(gt, found, find_protocol("coco", max_dets=[1])).analysis
+    assert np.trace(np.array(analysis.confusion)) == 3
+
+
+def test_scores_that_are_no_probabilities_are_judged_but_not_calibrated(tmp_path):
+    """Logits: the same figures as their probabilities, no calibration, and a report that opens at the right scores."""
+    gt, found, _ = scene()
+    logits = np.log(found.scores / (1 - found.scores))
+    result = study(gt, Detections(found.image_index, found.boxes, logits, found.labels), find_protocol("aitod"))
+    assert result.metrics.ap == study(gt, found, find_protocol("aitod")).metrics.ap
+    assert result.analysis.calibration.count == []
+    assert result.analysis.thresholds == pytest.approx([logits[0], logits[6]])
+    write_report(tmp_path, result)
+    assert not (tmp_path / "calibration.png").exists()
 
 
 def test_calibration_by_hand():
