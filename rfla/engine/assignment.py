@@ -8,15 +8,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from rfla.assign import HierarchicalAssigner, PriorGrid
+from rfla.assign import HierarchicalAssigner
 from rfla.assign.explain import AssignmentReport, report
 from rfla.cfg import Config, model_part
 from rfla.data import BoxIndex, load_data_spec, load_index
 from rfla.data.images import resized_shape
 from rfla.errors import ConfigError, DataError
-from rfla.models.detector import feature_sizes
-from rfla.models.heads.anchor import Anchors
-from rfla.models.points import PointDetector
+from rfla.models.heads.priors import Priors
 from rfla.models.zoo import build_from_config
 
 MAX_IMAGES = 500  # spread over the split; some milliseconds for each
@@ -54,26 +52,15 @@ def _inputs(index: BoxIndex, imgsz: int) -> Iterator[tuple[Tensor, Tensor, tuple
 
 
 def _explain(net: nn.Module, boxes: Tensor, ignore: Tensor, size: tuple[int, int]) -> AssignmentReport:
-    anchors = next((part for part in net.modules() if isinstance(part, Anchors)), None)
-    if anchors is not None:
-        return _explain_anchors(anchors, boxes, ignore, size)
-    if not isinstance(net, PointDetector) or net.assigner is None:
+    priors = next(part for part in net.modules() if isinstance(part, Priors))
+    if priors.assigner is None:
         raise ConfigError("this model has no assigner to report on (AutoAssign's own rule weighs all points in a box)")
-    levels = _empty_levels(net.strides, size)
-    grid = PriorGrid.points(
-        feature_sizes(levels), net.strides, net.receptive_fields, fraction=net.fraction, offset=net.offset
-    )
-    if isinstance(net.assigner, HierarchicalAssigner):
-        return net.assigner.explain(grid, boxes, ignore)
-    return report(grid, boxes, net.match({"cls": levels}, [{"boxes": boxes, "ignore": ignore}])[0], [])
-
-
-def _explain_anchors(anchors: Anchors, boxes: Tensor, ignore: Tensor, size: tuple[int, int]) -> AssignmentReport:
-    levels = _empty_levels(anchors.strides, size)
-    grid = anchors.grid(levels)
-    if isinstance(anchors.assigner, HierarchicalAssigner):
-        return anchors.assigner.explain(grid, boxes, ignore, size, anchors.allowed_border)
-    return report(grid, boxes, anchors.assign(levels, [{"boxes": boxes, "ignore": ignore}], [size])[0], [])
+    levels = _empty_levels(priors.strides, size)
+    grid = priors.grid(levels)
+    if isinstance(priors.assigner, HierarchicalAssigner):
+        sizes, border = priors.within([size])
+        return priors.assigner.explain(grid, boxes, ignore, sizes[0] if sizes else None, border)
+    return report(grid, boxes, priors.assign(levels, [{"boxes": boxes, "ignore": ignore}], [size])[0], [])
 
 
 def _empty_levels(strides: Sequence[int], size: tuple[int, int]) -> list[Tensor]:

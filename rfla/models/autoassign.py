@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rfla.models.detector import Losses, Raw, Target
+from rfla.models.heads.priors import Points
 from rfla.models.necks.fpn import FPN
-from rfla.models.points import Assigner, PointDetector
+from rfla.models.points import PointDetector
 from rfla.ops.boxes import distance_to_boxes, flatten_levels
 from rfla.ops.iou import best_iou
 from rfla.ops.losses import BoxLoss, box_loss, mean_over_ranks
+from rfla.ops.nms import Limits
 
 EPS = 1e-12
 CONFIDENCE_SHARPNESS = 3.0  # equation 6: how much more a confident point counts
@@ -59,20 +61,15 @@ class AutoAssign(PointDetector):
     """AutoAssign on any pyramid.
 
     Args:
-        backbone: see `PointDetector`, as for the other arguments that are not described here.
-        neck: see there.
-        head: see there.
-        assigner: chooses the points of each box; None is the original rule, all points inside.
-        num_classes: see there.
-        receptive_fields: see there.
-        fraction: see there.
+        backbone: pixels to stages.
+        neck: stages to levels.
+        head: `FCOSHead`; its centerness is AutoAssign's objectness.
+        points: the points and the assigner that chooses those of each box; without one, the original rule: all inside.
+        limits: which detections are kept.
+        num_classes: without background.
         box_loss_kind: `giou` in the paper.
         box_weight: factor on the box loss inside the localisation confidence.
         loss_weights: of positives, negatives and the centre prior.
-        score_thr: see there.
-        nms_iou: see there.
-        nms_pre: see there.
-        max_det: see there.
     """
 
     def __init__(
@@ -80,43 +77,25 @@ class AutoAssign(PointDetector):
         backbone: nn.Module,
         neck: FPN,
         head: nn.Module,
-        assigner: Assigner | None,
+        points: Points,
+        limits: Limits,
         *,
         num_classes: int,
-        receptive_fields: list[float],
-        fraction: float = 0.5,
         box_loss_kind: BoxLoss = "giou",
         box_weight: float = 5.0,
         loss_weights: tuple[float, float, float] = (0.25, 0.75, 0.75),
-        score_thr: float = 0.05,
-        nms_iou: float = 0.6,
-        nms_pre: int = 1000,
-        max_det: int = 1000,
     ) -> None:
-        super().__init__(
-            backbone,
-            neck,
-            head,
-            assigner,
-            num_classes=num_classes,
-            receptive_fields=receptive_fields,
-            fraction=fraction,
-            offset="corner",
-            score_thr=score_thr,
-            nms_iou=nms_iou,
-            nms_pre=nms_pre,
-            max_det=max_det,
-        )
+        super().__init__(backbone, neck, head, points, limits, num_classes=num_classes)
         self.center_prior = CenterPrior(num_classes)
         self.box_loss_kind, self.box_weight, self.loss_weights = box_loss_kind, box_weight, loss_weights
 
     @torch.no_grad()
     def assign(self, raw: Raw, targets: list[Target]) -> Pairs:
         """The points among which each box learns to choose."""
-        if self.assigner is None:
+        if self.points.assigner is None:
             return self._points_inside(raw, targets)
         counts = [len(target["boxes"]) for target in targets]
-        matched = self.match(raw, targets)
+        matched = self.points.assign(raw["cls"], targets)
         image, point = torch.nonzero(matched >= 0, as_tuple=True)
         first = torch.tensor([sum(counts[:i]) for i in range(len(counts))], device=matched.device)
         box = matched[image, point] + first[image]
@@ -155,18 +134,17 @@ class AutoAssign(PointDetector):
 
     def _prior_weights(self, raw: Raw, pairs: Pairs, truth: _Truth) -> Tensor:
         """(K,) weight of each pair by the centre prior of the box's class."""
-        _, points, strides = self._points(raw)
         boxes = truth.boxes[pairs.box]
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-        offsets = (points[pairs.point] - centres) / strides[pairs.point, None]
+        points, strides = self.points.grid(raw["cls"]).centers, self.points.stride_of_each(raw["cls"])
+        offsets = (points[pairs.point] - centres) / strides[pairs.point]
         weights: Tensor = self.center_prior(offsets, truth.labels[pairs.box])
         return weights
 
     def _pred_boxes(self, raw: Raw, pairs: Pairs) -> Tensor:
         """(K, 4) predicted box of the point of each pair, px."""
-        _, points, strides = self._points(raw)
         distances = flatten_levels(raw["reg"], 4).float()[pairs.image, pairs.point]
-        return distance_to_boxes(points[pairs.point], distances * strides[pairs.point, None])
+        return distance_to_boxes(self.points.grid(raw["cls"]).centers[pairs.point], distances)
 
     def _positive_loss(
         self, confidence: Tensor, pred_boxes: Tensor, prior: Tensor, pairs: Pairs, truth: _Truth
@@ -215,7 +193,7 @@ class AutoAssign(PointDetector):
 
     def _points_inside(self, raw: Raw, targets: list[Target]) -> Pairs:
         """All points strictly inside each box, a few boxes at a time."""
-        _, points, _ = self._points(raw)
+        points = self.points.grid(raw["cls"]).centers
         at_a_time = max(1, PAIR_BUDGET // max(len(points), 1))
         found: list[Pairs] = []
         first = 0

@@ -4,11 +4,11 @@ from rfla.assign import ATSSAssigner, MaxIoUAssigner, RandomSampler
 from rfla.cfg.model_schema import ModelConfig
 from rfla.errors import ConfigError
 from rfla.models.backbones.detectors_resnet import DetectorsResNet
-from rfla.models.build_dense import build_backbone, build_hierarchical, build_neck, receptive_fields
+from rfla.models.build_dense import build_backbone, build_hierarchical, build_limits, build_neck, receptive_fields
 from rfla.models.cascade_rcnn import CascadeRCNN
 from rfla.models.detectors import DetectoRS
 from rfla.models.faster_rcnn import FasterRCNN
-from rfla.models.heads.anchor import AnchorAssigner, Anchors
+from rfla.models.heads.priors import Anchors, Assigner
 from rfla.models.heads.retina import RetinaHead
 from rfla.models.heads.roi import BoxHead, RoIHead, Stage
 from rfla.models.heads.rpn import RPNHead
@@ -16,14 +16,13 @@ from rfla.models.necks.fpn import FPN
 from rfla.models.necks.rfp import RFP
 from rfla.models.retinanet import RetinaNet
 from rfla.models.roi_align import RoIAlignPyramid
-from rfla.models.two_stage import TwoStageDetector
 from rfla.ops.coding import DeltaCoder
 
 ROI_LEVELS = 4  # RoIs are pooled from P2 to P5
 FED_BACK = 4  # levels P2 to P5: the last three go back into the later backbones of DetectoRS
 
 
-def build_anchor_assigner(config: ModelConfig) -> AnchorAssigner:
+def build_anchor_assigner(config: ModelConfig) -> Assigner:
     """Assigner of a head that predicts from anchors."""
     if config.assigner.name == "rfla":
         return build_hierarchical(config)
@@ -54,20 +53,17 @@ def build_retinanet(config: ModelConfig, num_classes: int) -> RetinaNet:
     backbone = build_backbone(config)
     neck = build_neck(config, backbone.channels)
     anchors = build_anchors(config, neck.strides)
-    head, loss, test = config.head, config.loss, config.test
+    head, loss = config.head, config.loss
     return RetinaNet(
         backbone,
         neck,
         RetinaHead(neck.width, num_classes, anchors.per_cell, head.width, head.depth, head.norm),
         anchors,
+        build_limits(config),
         num_classes=num_classes,
         box_loss_kind=loss.box,
         loss_weights=(loss.cls_weight, loss.box_weight),
         focal=(loss.focal_alpha, loss.focal_gamma),
-        score_thr=test.score_thr,
-        nms_iou=test.nms_iou,
-        nms_pre=test.nms_pre,
-        max_det=test.max_det,
     )
 
 
@@ -89,7 +85,7 @@ def build_rpn_head(config: ModelConfig, neck: FPN) -> RPNHead:
 
 def build_roi_head(config: ModelConfig, neck: FPN, num_classes: int) -> RoIHead:
     """Box heads of all stages."""
-    section, test = config.roi, config.test
+    section = config.roi
     features = neck.width * section.pool_size**2
     return RoIHead(
         RoIAlignPyramid(neck.strides[:ROI_LEVELS], section.pool_size, section.finest_scale),
@@ -99,15 +95,13 @@ def build_roi_head(config: ModelConfig, neck: FPN, num_classes: int) -> RoIHead:
             for iou, stds, weight in zip(section.pos_iou, section.stds, section.stage_weights, strict=True)
         ],
         RandomSampler(section.samples, section.pos_fraction),
+        build_limits(config),
         num_classes=num_classes,
         beta=section.beta if section.box_loss == "smooth_l1" else 0.0,
-        score_thr=test.score_thr,
-        nms_iou=test.nms_iou,
-        max_det=test.max_det,
     )
 
 
-def build_two_stage(config: ModelConfig, num_classes: int) -> TwoStageDetector:
+def build_two_stage(config: ModelConfig, num_classes: int) -> FasterRCNN:
     """Faster R-CNN, or Cascade R-CNN where `roi` has several stages."""
     backbone = build_backbone(config)
     neck = build_neck(config, backbone.channels)

@@ -1,5 +1,7 @@
 """From a checked `ModelConfig` to the parts of a one-stage detector. The config object stops here."""
 
+from typing import Literal
+
 from rfla.assign import ATSSAssigner, HierarchicalAssigner, PointsAssigner, resnet_receptive_fields
 from rfla.assign.points import FCOS_RANGES
 from rfla.cfg.model_schema import ModelConfig
@@ -7,8 +9,9 @@ from rfla.models.autoassign import AutoAssign
 from rfla.models.backbones.resnet import ResNet
 from rfla.models.fcos import FCOS
 from rfla.models.heads.fcos import FCOSHead
+from rfla.models.heads.priors import Assigner, Points
 from rfla.models.necks.fpn import FPN
-from rfla.models.points import Assigner
+from rfla.ops.nms import Limits
 
 RFLA_CENTERNESS_FLOOR = 0.01  # of the authors' RFLA head; their baseline head has none
 
@@ -47,11 +50,6 @@ def receptive_fields(config: ModelConfig) -> list[float]:
     return [float(side) for side in resnet_receptive_fields(int(network.removeprefix("resnet")), levels)]
 
 
-def prior_fraction(config: ModelConfig) -> float:
-    """Share of a receptive field that is effective; 1 for the anchors of ATSS."""
-    return 1.0 if config.assigner.name == "atss" else config.assigner.fraction
-
-
 def build_hierarchical(config: ModelConfig) -> HierarchicalAssigner:
     """The paper's assigner."""
     section = config.assigner
@@ -82,58 +80,53 @@ def _regress_ranges(levels: int) -> list[tuple[float, float]]:
     return [*ranges, (ranges[-1][1] if ranges else -1.0, FCOS_RANGES[-1][1])]
 
 
+def build_points(config: ModelConfig, neck: FPN, offset: Literal["half", "corner"]) -> Points:
+    """The points of all levels and who assigns them: nobody in AutoAssign's own rule."""
+    own_rule = config.detector == "autoassign" and config.assigner.name == "baseline"
+    return Points(
+        None if own_rule else build_point_assigner(config),
+        neck.strides,
+        receptive_fields(config),
+        fraction=1.0 if config.assigner.name == "atss" else config.assigner.fraction,
+        offset=offset,
+    )
+
+
+def build_limits(config: ModelConfig) -> Limits:
+    """Which detections are kept."""
+    return Limits(**config.test.model_dump())
+
+
 def build_fcos(config: ModelConfig, num_classes: int) -> FCOS:
     """FCOS, on P3 to P7 or P2 to P6."""
-    backbone = build_backbone(config)
+    backbone, section, loss = build_backbone(config), config.head, config.loss
     neck = build_neck(config, backbone.channels)
-    head = FCOSHead(neck.width, num_classes, neck.levels, config.head.width, config.head.depth, norm=config.head.norm)
-    loss, test = config.loss, config.test
     return FCOS(
         backbone,
         neck,
-        head,
-        build_point_assigner(config),
+        FCOSHead(neck.width, num_classes, neck.strides, section.width, section.depth, section.norm),
+        build_points(config, neck, "half"),
+        build_limits(config),
         num_classes=num_classes,
-        receptive_fields=receptive_fields(config),
-        fraction=prior_fraction(config),
         box_loss_kind=loss.box,
         loss_weights=(loss.cls_weight, loss.box_weight, loss.centerness_weight),
         focal=(loss.focal_alpha, loss.focal_gamma),
         centerness_floor=0.0 if config.assigner.name == "baseline" else RFLA_CENTERNESS_FLOOR,
-        score_thr=test.score_thr,
-        nms_iou=test.nms_iou,
-        nms_pre=test.nms_pre,
-        max_det=test.max_det,
     )
 
 
 def build_autoassign(config: ModelConfig, num_classes: int) -> AutoAssign:
     """AutoAssign, on P3 to P7; `assigner=baseline` lets each box choose among all points inside it."""
-    backbone = build_backbone(config)
+    backbone, section = build_backbone(config), config.head
     neck = build_neck(config, backbone.channels)
-    head = FCOSHead(
-        neck.width,
-        num_classes,
-        neck.levels,
-        config.head.width,
-        config.head.depth,
-        norm=config.head.norm,
-        start_probability=0.02,
-        start_distance=4.0,
-    )
-    test = config.test
+    start = {"start_probability": 0.02, "start_distance": 4.0}
     return AutoAssign(
         backbone,
         neck,
-        head,
-        None if config.assigner.name == "baseline" else build_point_assigner(config),
+        FCOSHead(neck.width, num_classes, neck.strides, section.width, section.depth, section.norm, **start),
+        build_points(config, neck, "corner"),
+        build_limits(config),
         num_classes=num_classes,
-        receptive_fields=receptive_fields(config),
-        fraction=prior_fraction(config),
         box_loss_kind=config.loss.box,
         box_weight=config.loss.box_weight,
-        score_thr=test.score_thr,
-        nms_iou=test.nms_iou,
-        nms_pre=test.nms_pre,
-        max_det=test.max_det,
     )

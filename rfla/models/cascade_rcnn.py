@@ -1,12 +1,12 @@
 """Cascade R-CNN (arXiv 1712.00726): several box heads in a row, each on the boxes that the one before has moved.
 
-Its loss is `TwoStageDetector.loss` in `two_stage.py`: that of the RPN (`heads/rpn.py`) plus `RoIHead.loss`
-(`heads/roi.py`), which goes through the stages, asks more IoU of a positive at each, and weights them by
-`roi.stage_weights`.
+`forward`, `assign`, `loss` and `decode` are those of `faster_rcnn.py`. The stages are in `RoIHead.loss` and
+`RoIHead.decode` (`heads/roi.py`): each asks more IoU of a positive than the one before and weighs less
+(`roi.stage_weights`).
 """
 
-from rfla.models.two_stage import TwoStageDetector
+from rfla.models.faster_rcnn import FasterRCNN
 
 
-class CascadeRCNN(TwoStageDetector):
-    """A two-stage detector whose RoI head has several stages."""
+class CascadeRCNN(FasterRCNN):
+    """A Faster R-CNN whose RoI head has several stages."""

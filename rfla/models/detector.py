@@ -6,7 +6,7 @@ losses; in evaluation mode a list of detections.
 Shapes: B images, G boxes of one image, N detections of one image, (H, W) px. Boxes are xyxy in px of the input.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypedDict, cast
 
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ __all__ = [
     "Raw",
     "Target",
     "feature_sizes",
-    "sizes_or_full",
+    "inputs",
 ]
 
 ImageSizes = Sequence[tuple[int, int]]
@@ -82,9 +82,26 @@ class Detector(nn.Module):
         return levels
 
 
-def sizes_or_full(images: Tensor, image_sizes: ImageSizes | None) -> ImageSizes:
-    """The given (height, width) of each image before padding, or the whole tensor's."""
-    return image_sizes if image_sizes is not None else [(images.shape[-2], images.shape[-1])] * len(images)
+def inputs(
+    net: nn.Module, images: Tensor, targets: list[Target] | ImageSizes | None, image_sizes: ImageSizes | None
+) -> tuple[list[Target], ImageSizes]:
+    """Sort the arguments of a forward: `net(images, targets, image_sizes)` to train, `net(images, image_sizes)` after.
+
+    Args:
+        net: in training or in evaluation mode.
+        images: (B, 3, H, W).
+        targets: B truths, not looked at in evaluation mode; there the sizes may come in this place.
+        image_sizes: (height, width) of each image before padding; None is the whole tensor's.
+
+    Returns:
+        The truths (empty in evaluation mode) and the sizes.
+    """
+    if not net.training and image_sizes is None and targets and not isinstance(targets[0], Mapping):
+        image_sizes = cast(ImageSizes, targets)
+    if net.training and targets is None:
+        raise ValueError("training needs targets")
+    sizes = image_sizes if image_sizes is not None else [(images.shape[-2], images.shape[-1])] * len(images)
+    return cast(list[Target], targets) if net.training else [], sizes
 
 
 def feature_sizes(levels: list[Tensor]) -> tuple[tuple[int, int], ...]:

@@ -1,7 +1,8 @@
 """DetectoRS (arXiv 2006.02334): Cascade R-CNN that looks at the image twice.
 
 Its backbone has switchable atrous convolutions (`backbones/sac.py`), and its pyramid goes back into a second backbone
-(`necks/rfp.py`). Assignment, losses and decoding are those of `two_stage.py`.
+(`necks/rfp.py`). `forward`, `assign`, `loss` and `decode` are those of `faster_rcnn.py`, the box heads
+those of Cascade R-CNN (`heads/roi.py`).
 """
 
 from typing import cast
@@ -10,13 +11,13 @@ from torch import Tensor
 
 from rfla.models.backbones.detectors_resnet import DetectorsResNet
 from rfla.models.detector import Backbone
+from rfla.models.faster_rcnn import FasterRCNN
 from rfla.models.heads.roi import RoIHead
 from rfla.models.heads.rpn import RPNHead
 from rfla.models.necks.rfp import RFP
-from rfla.models.two_stage import TwoStageDetector
 
 
-class DetectoRS(TwoStageDetector):
+class DetectoRS(FasterRCNN):
     """Cascade R-CNN on a recursive pyramid.
 
     Args:

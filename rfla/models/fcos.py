@@ -3,40 +3,38 @@
 `forward` pixels to losses or detections and `decode` are in `PointDetector`; `assign` and `loss` are here.
 
 Shapes: B images, P points over all levels, G boxes of one image, C classes. Boxes are xyxy in px of the network input;
-distances (left, top, right, bottom) are in strides.
+distances (left, top, right, bottom) are in px in `raw`, in strides in the targets and losses.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rfla.assign import IGNORED
 from rfla.models.detector import Losses, Raw, Target
+from rfla.models.heads.priors import Points
 from rfla.models.necks.fpn import FPN
-from rfla.models.points import IGNORED, Assigner, PointDetector
+from rfla.models.points import PointDetector
 from rfla.ops.boxes import boxes_to_distance, distance_to_boxes, flatten_levels, pad_boxes
 from rfla.ops.losses import BoxLoss, box_loss, focal_loss, mean_over_ranks
+from rfla.ops.nms import Limits
 
 
 class FCOS(PointDetector):
     """FCOS on any pyramid.
 
     Args:
-        backbone: see `PointDetector`, as for the other arguments that are not described here.
-        neck: see there.
-        head: see there.
-        assigner: see there.
-        num_classes: see there.
-        receptive_fields: see there.
-        fraction: see there.
+        backbone: pixels to stages.
+        neck: stages to levels.
+        head: `FCOSHead`.
+        points: the points and their assigner.
+        limits: which detections are kept.
+        num_classes: without background.
         box_loss_kind: `diou`, `giou`, `iou` or `ciou`.
         loss_weights: of classification, box and centerness.
         focal: alpha and gamma.
         centerness_floor: least distance to a side in the centerness target, in strides. RFLA has positive points
             outside their box, whose centerness would be undefined; the authors floor it at 0.01.
-        score_thr: see there.
-        nms_iou: see there.
-        nms_pre: see there.
-        max_det: see there.
     """
 
     def __init__(
@@ -44,40 +42,22 @@ class FCOS(PointDetector):
         backbone: nn.Module,
         neck: FPN,
         head: nn.Module,
-        assigner: Assigner,
+        points: Points,
+        limits: Limits,
         *,
         num_classes: int,
-        receptive_fields: list[float],
-        fraction: float = 0.5,
         box_loss_kind: BoxLoss = "diou",
         loss_weights: tuple[float, float, float] = (1.0, 1.0, 1.0),
         focal: tuple[float, float] = (0.25, 2.0),
         centerness_floor: float = 0.01,
-        score_thr: float = 0.05,
-        nms_iou: float = 0.5,
-        nms_pre: int = 3000,
-        max_det: int = 3000,
     ) -> None:
-        super().__init__(
-            backbone,
-            neck,
-            head,
-            assigner,
-            num_classes=num_classes,
-            receptive_fields=receptive_fields,
-            fraction=fraction,
-            offset="half",
-            score_thr=score_thr,
-            nms_iou=nms_iou,
-            nms_pre=nms_pre,
-            max_det=max_det,
-        )
+        super().__init__(backbone, neck, head, points, limits, num_classes=num_classes)
         self.box_loss_kind, self.loss_weights, self.focal = box_loss_kind, loss_weights, focal
         self.centerness_floor = centerness_floor
 
     def assign(self, raw: Raw, targets: list[Target]) -> Tensor:
         """Which box each point learns: (B, P) int64, -1 background, -2 inside an ignore region."""
-        return self.match(raw, targets)
+        return self.points.assign(raw["cls"], targets)
 
     def loss(self, raw: Raw, targets: list[Target]) -> Losses:
         """`loss_cls` (focal), `loss_bbox` and `loss_centerness`, in float32 whatever autocast says.
@@ -99,7 +79,8 @@ class FCOS(PointDetector):
             loss_cls = focal_loss(logits, one_hot, *self.focal).masked_fill((matched == IGNORED)[..., None], 0.0).sum()
 
             origin = distances.new_zeros(())
-            pred_boxes = distance_to_boxes(origin, flatten_levels(raw["reg"], 4).float().flatten(0, 1))
+            pred_distances = flatten_levels(raw["reg"], 4).float() / self.points.stride_of_each(raw["cls"])
+            pred_boxes = distance_to_boxes(origin, pred_distances.flatten(0, 1))
             true_boxes = distance_to_boxes(origin, distances.flatten(0, 1))
             box_losses = box_loss(pred_boxes, true_boxes, self.box_loss_kind)
             weights = centerness.flatten()
@@ -117,11 +98,11 @@ class FCOS(PointDetector):
 
     def _targets(self, raw: Raw, matched: Tensor, targets: list[Target]) -> tuple[Tensor, Tensor]:
         """Label (B, P) and distances to the sides of the matched box (B, P, 4), in strides; any if unmatched."""
-        _, points, strides = self._points(raw)
         boxes, labels = pad_boxes([target["boxes"] for target in targets], [target["labels"] for target in targets])
         index = matched.clamp(min=0)
         own_boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4))
-        return labels.gather(1, index), boxes_to_distance(points, own_boxes) / strides[:, None]
+        distances = boxes_to_distance(self.points.grid(raw["cls"]).centers, own_boxes)
+        return labels.gather(1, index), distances / self.points.stride_of_each(raw["cls"])
 
     def _centerness(self, distances: Tensor) -> Tensor:
         """How central a point is in its box, 0 to 1 (arXiv 1904.01355, equation 3): (B, P, 4) to (B, P)."""

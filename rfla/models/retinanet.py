@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from rfla.assign import IGNORED, PriorGrid
-from rfla.models.detector import Detections, Detector, ImageSizes, Losses, Raw, Target, sizes_or_full
-from rfla.models.heads.anchor import Anchors, best_candidates, take
+from rfla.models.detector import Detections, Detector, ImageSizes, Losses, Raw, Target, inputs
+from rfla.models.heads.priors import Anchors, best_candidates, take
 from rfla.models.heads.retina import RetinaHead
 from rfla.ops.boxes import flatten_levels
 from rfla.ops.coding import DeltaCoder
 from rfla.ops.losses import BoxLoss, box_loss, focal_loss, mean_over_ranks
-from rfla.ops.nms import select_detections
+from rfla.ops.nms import Limits, select_detections
 
 
 class RetinaNet(Detector):
@@ -27,14 +27,11 @@ class RetinaNet(Detector):
         neck: stages to levels.
         head: levels to raw predictions.
         anchors: the anchors and their assigner.
+        limits: which detections are kept.
         num_classes: without background.
         box_loss_kind: loss of the decoded boxes, see `rfla.ops.losses.box_loss`.
         loss_weights: of classification and boxes.
         focal: alpha and gamma.
-        score_thr: see `select_detections`.
-        nms_iou: see `select_detections`.
-        nms_pre: candidates of each level.
-        max_det: detections of each image.
     """
 
     def __init__(
@@ -43,20 +40,16 @@ class RetinaNet(Detector):
         neck: nn.Module,
         head: RetinaHead,
         anchors: Anchors,
+        limits: Limits,
         *,
         num_classes: int,
         box_loss_kind: BoxLoss = "diou",
         loss_weights: tuple[float, float] = (1.0, 1.0),
         focal: tuple[float, float] = (0.25, 2.0),
-        score_thr: float = 0.05,
-        nms_iou: float = 0.5,
-        nms_pre: int = 3000,
-        max_det: int = 3000,
     ) -> None:
         super().__init__(backbone, neck, num_classes)
-        self.head, self.anchors, self.coder = head, anchors, DeltaCoder()
+        self.head, self.anchors, self.limits, self.coder = head, anchors, limits, DeltaCoder()
         self.box_loss_kind, self.loss_weights, self.focal = box_loss_kind, loss_weights, focal
-        self.score_thr, self.nms_iou, self.nms_pre, self.max_det = score_thr, nms_iou, nms_pre, max_det
 
     def forward(
         self, images: Tensor, targets: list[Target] | None = None, image_sizes: ImageSizes | None = None
@@ -65,16 +58,12 @@ class RetinaNet(Detector):
 
         Args:
             images: (B, 3, H, W) normalised.
-            targets: B truths; needed in training mode.
+            targets: B truths in training mode; in evaluation mode left out, `image_sizes` may stand in their place.
             image_sizes: (height, width) of each image before padding; anchors and boxes stay within it.
         """
-        image_sizes = sizes_or_full(images, image_sizes)
+        targets, image_sizes = inputs(self, images, targets, image_sizes)
         raw = self.raw(images)
-        if not self.training:
-            return self.decode(raw, image_sizes)
-        if targets is None:
-            raise ValueError("training needs targets")
-        return self.loss(raw, targets, image_sizes)
+        return self.loss(raw, targets, image_sizes) if self.training else self.decode(raw, image_sizes)
 
     def raw(self, images: Tensor) -> Raw:
         """Predictions before decoding, lists per level: `cls` logits, `reg` encoded offsets from the anchors."""
@@ -124,11 +113,12 @@ class RetinaNet(Detector):
         with torch.autocast(raw["cls"][0].device.type, enabled=False):
             grid = self.anchors.grid(raw["cls"])
             logits = flatten_levels(raw["cls"], self.num_classes).float()
-            index = torch.cat(best_candidates(logits.amax(dim=2), grid.level_counts, self.nms_pre), dim=1)  # (B, K)
+            levels = best_candidates(logits.amax(dim=2), grid.level_counts, self.limits.nms_pre)
+            index = torch.cat(levels, dim=1)  # (B, K)
             scores = take(logits, index).sigmoid()
             limits = torch.tensor(image_sizes, device=scores.device)[:, None]
             boxes = self.coder.decode(grid.boxes[index], take(flatten_levels(raw["reg"], 4), index), limits)
             return [
-                Detections(**select_detections(*one, None, self.score_thr, self.nms_iou, self.max_det))
-                for one in zip(boxes, scores, strict=True)
+                select_detections(own, own_scores, None, self.limits)
+                for own, own_scores in zip(boxes, scores, strict=True)
             ]

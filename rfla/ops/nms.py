@@ -3,6 +3,7 @@
 Shapes: N candidates, C classes. Boxes are xyxy px.
 """
 
+from dataclasses import dataclass
 from typing import TypedDict
 
 import torch
@@ -16,6 +17,23 @@ class Detections(TypedDict):
     boxes: Tensor
     scores: Tensor
     labels: Tensor
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Which detections of an image are kept.
+
+    Attributes:
+        score_thr: class scores must be above it.
+        nms_iou: a box with a larger IoU than this with a better one of its class goes.
+        max_det: detections kept.
+        nms_pre: candidates of each level before suppression; read by the heads that predict everywhere.
+    """
+
+    score_thr: float = 0.05
+    nms_iou: float = 0.5
+    max_det: int = 3000
+    nms_pre: int = 3000
 
 
 def class_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, limit: int) -> Tensor:
@@ -46,14 +64,7 @@ def class_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: floa
     return survivors[order[:limit]]
 
 
-def select_detections(
-    boxes: Tensor,
-    class_scores: Tensor,
-    score_factors: Tensor | None,
-    score_thr: float,
-    iou_threshold: float,
-    limit: int,
-) -> Detections:
+def select_detections(boxes: Tensor, class_scores: Tensor, score_factors: Tensor | None, limits: Limits) -> Detections:
     """Threshold, suppress and sort the candidates of one image.
 
     The threshold sees the class scores alone; the factors (centerness) weigh in afterwards, as in the authors' code.
@@ -62,17 +73,15 @@ def select_detections(
         boxes: (N, 4) for all classes, or (N, C, 4).
         class_scores: (N, C) without background, 0 to 1.
         score_factors: (N,) or None.
-        score_thr: class scores must be above it.
-        iou_threshold: see `class_nms`.
-        limit: detections kept.
+        limits: what is kept.
 
     Returns:
         The detections that are left, best score first.
     """
-    rows, labels = torch.nonzero(class_scores > score_thr, as_tuple=True)
+    rows, labels = torch.nonzero(class_scores > limits.score_thr, as_tuple=True)
     scores = class_scores[rows, labels]
     if score_factors is not None:
         scores = scores * score_factors[rows]
     candidates = boxes[rows] if boxes.dim() == 2 else boxes[rows, labels]
-    kept = class_nms(candidates, scores, labels, iou_threshold, limit)
+    kept = class_nms(candidates, scores, labels, limits.nms_iou, limits.max_det)
     return {"boxes": candidates[kept], "scores": scores[kept], "labels": labels[kept]}

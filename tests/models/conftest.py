@@ -49,6 +49,50 @@ def truth() -> Callable[[dict[str, Any]], list[dict[str, torch.Tensor]]]:
 
 
 @pytest.fixture
+def check_training() -> Callable[..., None]:
+    """`check_training(net, case, images, targets)`: losses and gradient norms of a recorded training step, within 1e-4.
+
+    A norm can hang on a ReLU next to zero, which in float32 falls on either side of it, by the number of threads. Where
+    one does not meet the record, the step is repeated in float64, which has to meet the record or our float32 number.
+    """
+    from rfla.models.mmdet import our_key
+
+    def step(net: torch.nn.Module, case: dict[str, Any], images: torch.Tensor, targets: list[Any]) -> dict[str, float]:
+        net.train().zero_grad()
+        sizes = [tuple(case["img_shape"])] if "img_shape" in case else None
+        losses = net(images, targets, sizes)
+        assert set(losses) == {name for name in case["losses"] if "loss_" in name}
+        for name, value in losses.items():
+            assert value.item() == pytest.approx(case["losses"][name], rel=1e-4, abs=1e-7), name
+        sum(losses.values()).backward()
+        return {name: float(p.grad.double().norm()) for name, p in net.named_parameters() if p.requires_grad}
+
+    def check(net: torch.nn.Module, case: dict[str, Any], images: torch.Tensor, targets: list[Any]) -> None:
+        norms = step(net, case, images, targets)
+        total = sum(norm**2 for norm in norms.values()) ** 0.5
+        assert total == pytest.approx(case["total_grad_l2"], rel=1e-4)
+        recorded = {our_key(key): value for key, value in case.get("grad_l2", {}).items()}
+        if not recorded:
+            return
+        assert recorded.keys() == norms.keys()
+
+        def close(a: float, b: float) -> bool:
+            return a == pytest.approx(b, rel=1e-4, abs=1e-9 * total)
+
+        missed = [name for name, value in recorded.items() if not close(norms[name], value)]
+        if missed:
+            state = {key: value.clone() for key, value in net.state_dict().items()}
+            exact = step(net.double(), case, images.double(), targets)
+            net.float().load_state_dict(state)
+            missed = [
+                name for name in missed if not (close(exact[name], recorded[name]) or close(exact[name], norms[name]))
+            ]
+        assert missed == []
+
+    return check
+
+
+@pytest.fixture
 def shrunken_fields() -> Callable[[torch.nn.Module], Any]:
     """Context in which a point detector's assigner gives image i of a batch fields shrunk by 0.9**i.
 
@@ -59,21 +103,21 @@ def shrunken_fields() -> Callable[[torch.nn.Module], Any]:
 
     @contextmanager
     def shrunken(net: torch.nn.Module) -> Any:
-        assigner = net.assigner
+        assigner = net.points.assigner
         if not hasattr(assigner, "decay"):
             yield
             return
 
         class Accident:
-            def batch(self, grid, gt_boxes, ignore_boxes=None):
+            def batch(self, grid, gt_boxes, ignore_boxes, image_sizes, allowed_border):
                 rows = []
                 for boxes in gt_boxes:
                     rows.append(assigner.batch(grid, [boxes])[0])
                     grid = grid.scaled(assigner.decay) if len(boxes) else grid
                 return torch.stack(rows)
 
-        net.assigner = Accident()
+        net.points.assigner = Accident()
         yield
-        net.assigner = assigner
+        net.points.assigner = assigner
 
     return shrunken

@@ -12,8 +12,9 @@ import torch
 from rfla.assign import PseudoSampler
 from rfla.cfg.model_files import model_config
 from rfla.models.build_anchor import build_anchors, build_rpn_head
-from rfla.models.heads.anchor import Anchors
+from rfla.models.heads.priors import Anchors
 from rfla.models.retinanet import RetinaNet
+from rfla.ops.nms import Limits
 
 MODELS = {
     "rpn_faster_kld": ("faster_rcnn", "rfla", {}),
@@ -36,7 +37,7 @@ def make_head(model, folder):
     if name == "retinanet":
         part = torch.nn.Identity()
         anchors = build_anchors(config, strides(name))
-        return RetinaNet(part, part, part, anchors, num_classes=8, box_loss_kind=config.loss.box)
+        return RetinaNet(part, part, part, anchors, Limits(), num_classes=8, box_loss_kind=config.loss.box)
     accident = folder == "rpn_rfla" and assigner == "rfla"
     config = model_config(name, assigner, settings | {"rpn.target_anchor_scale": 0.9 if accident else 1.0})
     head = build_rpn_head(config, SimpleNamespace(width=8, strides=strides(name)))

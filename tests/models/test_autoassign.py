@@ -25,8 +25,7 @@ def make_case(case, inputs):
         part: [level.unflatten(2, size) for level, size in zip(leaf.split(counts, dim=2), sizes, strict=True)]
         for part, leaf in leaves.items()
     }
-    in_strides = [level / stride for level, stride in zip(levels["reg"], case["strides"], strict=True)]
-    raw = {"cls": levels["cls"], "reg": in_strides, "centerness": levels["obj"]}
+    raw = {"cls": levels["cls"], "reg": levels["reg"], "centerness": levels["obj"]}
     targets = [
         {"boxes": inputs[f"{name}.gts{i}"], "labels": inputs[f"{name}.gt_labels{i}"].long()}
         for i in range(len(case["gts"]))

@@ -24,7 +24,7 @@ def make_net(case):
 
 
 def make_raw(case, tensors):
-    """Recorded predictions (B, K, P) as the head's lists per level, and the leaves that gradients arrive at."""
+    """Recorded predictions (B, K, P), distances in strides, as raw predictions; and the leaves of the gradients."""
     sizes = case["featmap_sizes"]
     counts = [height * width for height, width in sizes]
     leaves = {name: tensors[f"{case['id']}.pred_{name}"].clone().requires_grad_() for name in ("cls", "reg", "ctr")}
@@ -32,7 +32,8 @@ def make_raw(case, tensors):
         name: [part.unflatten(2, size) for part, size in zip(leaf.split(counts, dim=2), sizes, strict=True)]
         for name, leaf in leaves.items()
     }
-    return {"cls": raw["cls"], "reg": raw["reg"], "centerness": raw["ctr"]}, leaves
+    reg = [level * stride for level, stride in zip(raw["reg"], case["strides"], strict=True)]
+    return {"cls": raw["cls"], "reg": reg, "centerness": raw["ctr"]}, leaves
 
 
 def level_major(case, values):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rfla.models import build_detector
-from rfla.models.two_stage import image_seeds
+from rfla.models.faster_rcnn import image_seeds
 
 _spec = importlib.util.spec_from_file_location("trainable", Path(__file__).with_name("test_trainable.py"))
 points = importlib.util.module_from_spec(_spec)

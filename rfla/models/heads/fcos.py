@@ -3,6 +3,8 @@
 Shapes: B images, C classes, (H, W) of a level.
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -15,7 +17,7 @@ class FCOSHead(nn.Module):
     Args:
         in_channels: channels of the pyramid.
         num_classes: without background.
-        levels: number of pyramid levels; each has its own factor on the distances.
+        strides: px of each pyramid level; each level has its own learnable factor on the distances too.
         width: channels of the towers.
         depth: convolutions of each tower.
         norm: `none` or `gn`.
@@ -27,7 +29,7 @@ class FCOSHead(nn.Module):
         self,
         in_channels: int,
         num_classes: int,
-        levels: int,
+        strides: Sequence[int],
         width: int = 256,
         depth: int = 4,
         norm: str = "none",
@@ -35,14 +37,14 @@ class FCOSHead(nn.Module):
         start_distance: float = 0.0,
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        self.num_classes, self.strides = num_classes, tuple(strides)
         widths = [in_channels] + [width] * depth
         self.cls_convs = nn.Sequential(*[ConvBlock(widths[i], width, norm) for i in range(depth)])
         self.reg_convs = nn.Sequential(*[ConvBlock(widths[i], width, norm) for i in range(depth)])
         self.conv_cls = nn.Conv2d(widths[-1], num_classes, 3, padding=1)
         self.conv_reg = nn.Conv2d(widths[-1], 4, 3, padding=1)
         self.conv_centerness = nn.Conv2d(widths[-1], 1, 3, padding=1)
-        self.scales = nn.ModuleList(Scale() for _ in range(levels))
+        self.scales = nn.ModuleList(Scale() for _ in strides)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 init_normal(module)
@@ -53,13 +55,13 @@ class FCOSHead(nn.Module):
         """Pyramid to lists per level.
 
         Returns:
-            `cls` (B, C, H, W) logits, `reg` (B, 4, H, W) left, top, right, bottom in strides, never negative,
-            `centerness` (B, 1, H, W) logits.
+            `cls` (B, C, H, W) logits, `reg` (B, 4, H, W) left, top, right, bottom in px, never negative, `centerness`
+            (B, 1, H, W) logits.
         """
         raw: dict[str, list[Tensor]] = {"cls": [], "reg": [], "centerness": []}
-        for feature, scale in zip(features, self.scales, strict=True):
+        for feature, scale, stride in zip(features, self.scales, self.strides, strict=True):
             regression = self.reg_convs(feature)
             raw["cls"].append(self.conv_cls(self.cls_convs(feature)))
-            raw["reg"].append(functional.relu(scale(self.conv_reg(regression)).float()))
+            raw["reg"].append(functional.relu(scale(self.conv_reg(regression)).float()) * stride)
             raw["centerness"].append(self.conv_centerness(regression))
         return raw

@@ -19,7 +19,7 @@ from rfla.models.detector import Detections, ImageSizes, Losses, Target
 from rfla.models.roi_align import RoIAlignPyramid
 from rfla.ops.coding import DeltaCoder
 from rfla.ops.losses import mean_over_ranks, smooth_l1
-from rfla.ops.nms import select_detections
+from rfla.ops.nms import Limits, select_detections
 
 
 class BoxHead(nn.Module):
@@ -79,11 +79,9 @@ class RoIHead(nn.Module):
         bbox_head: the box head of each stage.
         stages: the rules of each stage.
         sampler: picks the RoIs that the loss looks at.
+        limits: which detections are kept.
         num_classes: without background.
         beta: see `smooth_l1`; 0 is L1.
-        score_thr: see `select_detections`.
-        nms_iou: see `select_detections`.
-        max_det: detections of an image.
     """
 
     def __init__(
@@ -92,17 +90,14 @@ class RoIHead(nn.Module):
         bbox_head: Sequence[BoxHead],
         stages: Sequence[Stage],
         sampler: RandomSampler,
+        limits: Limits,
         *,
         num_classes: int,
         beta: float = 0.0,
-        score_thr: float = 0.05,
-        nms_iou: float = 0.5,
-        max_det: int = 3000,
     ) -> None:
         super().__init__()
         self.pooler, self.bbox_head, self.stages = pooler, nn.ModuleList(bbox_head), tuple(stages)
-        self.sampler, self.num_classes, self.beta = sampler, num_classes, beta
-        self.score_thr, self.nms_iou, self.max_det = score_thr, nms_iou, max_det
+        self.sampler, self.limits, self.num_classes, self.beta = sampler, limits, num_classes, beta
 
     def forward(self, pyramid: Sequence[Tensor], boxes: Sequence[Tensor], stage: int = 0) -> tuple[Tensor, Tensor]:
         """Logits (N, C + 1) and offsets of the boxes (K, 4) of each image, at one stage."""
@@ -211,8 +206,7 @@ class RoIHead(nn.Module):
             moved = stage.coder.decode(part, part_offsets, torch.tensor(size, device=part.device))
             if moved.shape[1] > 4:
                 moved = moved.view(len(moved), self.num_classes, 4)  # (K, C, 4)
-            found = select_detections(moved, part_scores, None, self.score_thr, self.nms_iou, self.max_det)
-            detections.append(Detections(**found))
+            detections.append(select_detections(moved, part_scores, None, self.limits))
         return detections
 
     def _move(

@@ -14,7 +14,7 @@ from torchvision.ops import nms
 from rfla.assign import RandomSampler
 from rfla.models.blocks import init_normal
 from rfla.models.detector import ImageSizes, Losses, Raw, Target
-from rfla.models.heads.anchor import Anchors, best_candidates, take
+from rfla.models.heads.priors import Anchors, best_candidates, take
 from rfla.ops.boxes import flatten_levels
 from rfla.ops.coding import DeltaCoder
 from rfla.ops.losses import mean_over_ranks, smooth_l1

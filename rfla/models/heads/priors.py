@@ -1,0 +1,190 @@
+"""What the heads share that predict from points or anchors: the grid of priors, whom an assigner gives each to.
+
+Shapes: B images, L levels, P priors over all levels, G boxes of one image, K candidates. Boxes are xyxy px.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from rfla.assign import PriorGrid
+from rfla.models.detector import ImageSizes, Target, feature_sizes
+
+GRIDS_KEPT = 8
+PAD_MULTIPLE = 32  # the authors pad images to a multiple of this, and cells of that padding count as background
+
+
+class Assigner(Protocol):
+    """What a head asks of its assigner."""
+
+    def batch(
+        self,
+        grid: PriorGrid,
+        gt_boxes: Sequence[Tensor],
+        ignore_boxes: Sequence[Tensor | None] | None = None,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
+        allowed_border: float | None = None,
+    ) -> Tensor:
+        """(B, P) int64: index of the box, -1 background, -2 ignored."""
+
+
+class Priors(nn.Module):
+    """The priors of a pyramid and their assignment to boxes; `Points` and `Anchors` say which priors.
+
+    Args:
+        assigner: matches priors to boxes; None where the detector has a rule of its own.
+        strides: px between neighbouring cells, for each level.
+    """
+
+    def __init__(self, assigner: Assigner | None, strides: Sequence[int]) -> None:
+        super().__init__()
+        self.assigner, self.strides = assigner, tuple(strides)
+        self._grids: OrderedDict[tuple[object, ...], PriorGrid] = OrderedDict()
+
+    def make(self, sizes: Sequence[tuple[int, int]]) -> PriorGrid:
+        """Lay out the priors of levels of these (height, width) in cells."""
+        raise NotImplementedError
+
+    def grid(self, levels: Sequence[Tensor]) -> PriorGrid:
+        """Return the priors of these feature maps, on their device; the last few grids are kept."""
+        key = (feature_sizes(list(levels)), levels[0].device)
+        if key not in self._grids:
+            self._grids[key] = self.make(key[0]).to(levels[0].device)
+            if len(self._grids) > GRIDS_KEPT:
+                self._grids.popitem(last=False)
+        return self._grids[key]
+
+    def within(self, image_sizes: ImageSizes | None) -> tuple[ImageSizes | None, float | None]:
+        """Return the (height, width) that priors must lie in, and by how many px they may reach out; None is any."""
+        return None, None
+
+    @torch.no_grad()
+    def assign(
+        self, levels: Sequence[Tensor], targets: Sequence[Target], image_sizes: ImageSizes | None = None
+    ) -> Tensor:
+        """Assign the priors of all images in one call.
+
+        Args:
+            levels: Maps (B, _, H, W) of each level; only their sizes are used.
+            targets: B truths.
+            image_sizes: (height, width) of each image before padding; anchors heed it.
+
+        Returns:
+            (B, P) int64: index of the box, -1 background, -2 ignored (also beyond the image and its border).
+        """
+        if self.assigner is None:
+            raise ValueError("this detector has no assigner")
+        boxes = [target["boxes"] for target in targets]
+        ignore = [target.get("ignore") for target in targets]
+        return self.assigner.batch(self.grid(levels), boxes, ignore, *self.within(image_sizes))
+
+
+class Points(Priors):
+    """One point in each cell, with the field that it sees; cells of the padding count as any other.
+
+    Args:
+        assigner: see `Priors`.
+        strides: see `Priors`.
+        sides: side (px) of the field of each level before `fraction`.
+        fraction: factor on the sides.
+        offset: `half` puts a point in the middle of its cell, `corner` in the upper left corner.
+    """
+
+    def __init__(
+        self,
+        assigner: Assigner | None,
+        strides: Sequence[int],
+        sides: Sequence[float],
+        *,
+        fraction: float = 0.5,
+        offset: Literal["half", "corner"] = "half",
+    ) -> None:
+        super().__init__(assigner, strides)
+        self.sides, self.fraction, self.offset = tuple(sides), fraction, offset
+
+    def make(self, sizes: Sequence[tuple[int, int]]) -> PriorGrid:
+        """Lay out the points of levels of these (height, width) in cells."""
+        return PriorGrid.points(sizes, self.strides, self.sides, self.fraction, self.offset)
+
+    def stride_of_each(self, levels: Sequence[Tensor]) -> Tensor:
+        """(P, 1) float32 px."""
+        grid = self.grid(levels)
+        counts = zip(grid.level_counts, self.strides, strict=True)
+        return torch.cat([torch.full((count, 1), float(stride), device=grid.device) for count, stride in counts])
+
+
+class Anchors(Priors):
+    """Boxes of several shapes in each cell.
+
+    Args:
+        assigner: see `Priors`.
+        strides: see `Priors`.
+        sides: side (px) of the square anchor of each level before `fraction`: receptive fields, or scaled strides.
+        fraction: factor on the sides.
+        ratios: shapes, height / width.
+        scales: further factors on the sides.
+        allowed_border: px that an anchor may reach outside its image to be assigned; None is any.
+    """
+
+    def __init__(
+        self,
+        assigner: Assigner,
+        strides: Sequence[int],
+        sides: Sequence[float],
+        *,
+        fraction: float = 0.5,
+        ratios: Sequence[float] = (0.5, 1.0, 2.0),
+        scales: Sequence[float] = (1.0,),
+        allowed_border: float | None = None,
+    ) -> None:
+        super().__init__(assigner, strides)
+        self.sides, self.fraction, self.allowed_border = tuple(sides), fraction, allowed_border
+        self.ratios, self.scales = tuple(ratios), tuple(scales)
+        self.per_cell = len(self.ratios) * len(self.scales)
+
+    def make(self, sizes: Sequence[tuple[int, int]]) -> PriorGrid:
+        """Lay out the anchors of levels of these (height, width) in cells."""
+        return PriorGrid.anchors(sizes, self.strides, self.sides, self.fraction, self.ratios, self.scales)
+
+    def within(self, image_sizes: ImageSizes | None) -> tuple[ImageSizes | None, float | None]:
+        """Return the image sizes as they are with a border, and as the authors pad them without one."""
+        if self.allowed_border is not None or image_sizes is None:
+            return image_sizes, self.allowed_border
+        return [(_round_up(height), _round_up(width)) for height, width in image_sizes], None
+
+
+def best_candidates(scores: Tensor, counts: Sequence[int], limit: int) -> list[Tensor]:
+    """Pick the best priors of each level.
+
+    Args:
+        scores: (B, P), level by level.
+        counts: Priors of each level, summing to P.
+        limit: How many to keep of each level.
+
+    Returns:
+        For each level (B, K) int64 indices into P, best first; a level with at most `limit` priors keeps its order.
+    """
+    picked = []
+    first = 0
+    for level in torch.split(scores, list(counts), dim=1):
+        count = level.shape[1]
+        if count > limit:
+            # A stable sort and not topk: equal scores, common near 1, keep the same order on every machine.
+            order = level.sort(dim=1, descending=True, stable=True).indices[:, :limit]
+        else:
+            order = torch.arange(count, device=level.device).expand(len(level), -1)
+        picked.append(order + first)
+        first += count
+    return picked
+
+
+def take(values: Tensor, index: Tensor) -> Tensor:
+    """Rows `index` (B, K) of `values` (B, P, D): (B, K, D)."""
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
+
+
+def _round_up(side: int) -> int:
+    return -(-side // PAD_MULTIPLE) * PAD_MULTIPLE
