@@ -5,6 +5,7 @@ Nothing heavy is imported before a verb needs it: `rfla help` and `rfla version`
 
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -196,6 +197,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code: 0, 1 for a failed check, 2 for what the person can mend."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     _survive_any_terminal()
+    if argv is None:
+        signal.signal(signal.SIGINT, _on_interrupt)
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()
@@ -289,6 +292,14 @@ def _fail(message: str, code: int, arguments: Sequence[str]) -> int:
     )
     print(f"\033[31merror:\033[0m {line}" if _in_colour() else f"error: {line}", file=sys.stderr)
     return code
+
+
+def _on_interrupt(number: int, frame: object) -> None:
+    """Raise KeyboardInterrupt as usual; but a half imported torch goes wrong in odd ways, so end at once there."""
+    if getattr(getattr(sys.modules.get("torch"), "__spec__", None), "_initializing", False):
+        os.write(2, b"stopped\n")
+        os._exit(_INTERRUPTED)
+    raise KeyboardInterrupt
 
 
 def _in_colour() -> bool:

@@ -25,7 +25,7 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
         os.replace(beside, target)
     except BaseException as error:
         Path(beside).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say which file
+        if isinstance(error, OSError) and error.errno and error.filename is None:  # a full disk does not say which file
             error.filename = str(target)
         raise
     _flush_directory(target.parent)

@@ -261,6 +261,16 @@ class TestEndings:
         code, _, err = run(capsys, "checks")
         assert (code, err.strip()) == (130, "stopped")
 
+    def test_interrupt_while_torch_is_half_imported(self) -> None:
+        """An exception there may surface anywhere, hundreds of lines long: the process ends at once."""
+        code = (
+            "import os, signal, sys, types; from rfla.cli import _on_interrupt; signal.signal(2, _on_interrupt); "
+            "sys.modules['torch'] = types.SimpleNamespace(__spec__=types.SimpleNamespace(_initializing=True)); "
+            "os.kill(os.getpid(), 2); print('still here')"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
+
     def test_an_operating_system_error_is_one_line(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -5,19 +5,19 @@ must be ours, and a model it asks for must be of a sane size (`rfla.models.zoo`)
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from rfla.cfg import weights_header
 from rfla.cfg.model_files import build_model_config
 from rfla.errors import WeightsError
+from rfla.files import write_atomically
 from rfla.models.detector import Detector
 from rfla.models.zoo import build_from_config
 
@@ -36,14 +36,7 @@ def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], metadata: M
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.detach().to("cpu").contiguous().clone() for key, value in state_dict.items()}
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(tensors, beside, metadata={weights_header.KEY: json.dumps(dict(metadata), default=_plain)})
-        with open(beside, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_atomically(path, save(tensors, {weights_header.KEY: json.dumps(dict(metadata), default=_plain)}))
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -46,6 +46,12 @@ def test_a_failed_write_leaves_the_old_file(net, saved, monkeypatch):
     assert [path.name for path in saved.parent.iterdir()] == ["x.safetensors"]
 
 
+def test_colleagues_may_read_it_as_any_other_file(saved):
+    usual = saved.with_name("usual")
+    usual.touch()
+    assert saved.stat().st_mode == usual.stat().st_mode
+
+
 def with_header(path, header, payload=b"", length=None):
     raw = header if isinstance(header, bytes) else json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(raw) if length is None else length) + raw + payload)
