@@ -58,12 +58,17 @@ def scatter_claims(windows: Windows, k: int, ignore_above: float | None) -> Clai
     unsure = (counts > PLATEAU).any(dim=0) | (tied & (index >= RIM)).any(dim=0)
     prior = index.bitwise_and_(RIM - 1)
 
+    missing = (k - better.sum(dim=0, keepdim=True)).clamp_(min=1)
+    claimed = tied & (~unsure | _is_among_nearest(windows, prior, tied, k, missing))
+    claimed |= better
+    band = torch.zeros_like(claimed) if ignore_above is None else candidates >= ignore_above
+    return Claims(torch.arange(len(kth), device=prior.device), prior, claimed, band)
+
+
+def _is_among_nearest(windows: Windows, prior: Tensor, tied: Tensor, k: int, wanted: Tensor) -> Tensor:
+    """(C, N) bool: the `wanted` (1, N), at most k, of the `tied` candidates that are nearest, then of lowest index."""
     squared = windows.offset**2
     distance = (squared[1, None] + squared[0, :, None]).flatten(0, 3)  # never negative: its bits order as integers
     key = distance.view(torch.int32).to(torch.int64).bitwise_left_shift_(32).add_(prior).masked_fill_(~tied, LARGEST)
     nearest = key.topk(k, dim=0, largest=False).values  # (k, N) ascending
-    last = (k - 1 - better.sum(dim=0, keepdim=True)).clamp_(min=0)
-    claimed = better | (tied & (~unsure | (key <= nearest.gather(0, last))))
-    band = torch.zeros_like(claimed) if ignore_above is None else candidates >= ignore_above
-    box = torch.arange(len(kth), device=prior.device).expand_as(prior)
-    return Claims(box.reshape(-1), prior.view(-1), claimed.view(-1), band.view(-1))
+    return key <= nearest.gather(0, wanted - 1)

@@ -24,10 +24,10 @@ MATRICES = 20
 
 @dataclass(frozen=True, eq=False)
 class Claims:
-    """Candidates that matter to one stage, all (M,).
+    """Candidates that matter to one stage: a list of M, or all C of N boxes as (C, N).
 
     Attributes:
-        box: Index of the box.
+        box: Index of the box, (M,) or (N,).
         prior: Index of the prior in the image of the box.
         claimed: The box takes the prior.
         band: The prior reaches `ignore_above` for some box of the image.

@@ -22,8 +22,11 @@ from rfla.errors import ConfigError, did_you_mean
 CONFLICTS = ("last", "smallest")
 CACHE_BUDGET = 2 * 2**20
 """Bytes of one score tensor on the CPU: small enough to stay in its cache."""
-DEVICE_BUDGET = 40 * 2**20
-"""Bytes of one score tensor elsewhere: large enough for few launches."""
+DEVICE_BUDGET = 6 * 2**20
+"""Bytes of one score tensor elsewhere, at least: large enough for few launches. All tensors of a chunk take 8 times
+that, which for 2,000 boxes is under 64 MiB."""
+DEVICE_BUDGET_OF_A_BOX = 3200
+"""The same for each box: many boxes get more memory, and no more launches."""
 WORTHWHILE = 0.5
 """A window pays as long as its cells are less than this share of all priors."""
 
@@ -142,25 +145,25 @@ class HierarchicalAssigner:
         matter.
         """
         total, num_priors, device = len(images.boxes), images.num_priors, images.boxes.device
-        codes = torch.zeros(len(images.counts) * num_priors, dtype=torch.int64, device=device)
+        codes = torch.zeros(len(images.counts) * num_priors, dtype=torch.int32, device=device)
         if total == 0:
-            return codes.view(-1, num_priors).fill_(BACKGROUND)
+            return torch.full_like(codes, BACKGROUND, dtype=torch.int64).view(-1, num_priors)
         order = self._order(images.boxes)
-        rank = order if self.conflict == "last" else order.argsort()
+        rank = (order if self.conflict == "last" else order.argsort()).to(torch.int32)
         touched: list[Tensor] = []
         for stage, base in ((0, 2 + total), (1, 2)):
             for claims in self._stage(images, stage):
-                code = torch.where(claims.claimed, rank[claims.box] + base, claims.band.to(torch.int64))
-                where = images.image[claims.box] * num_priors + claims.prior
-                codes.scatter_reduce_(0, where, code, "amax")
+                where = _write(codes, claims, rank + base, images.image * num_priors)
                 if device.type == "cpu":  # elsewhere claims are not a short list
                     touched.append(where)
+                del claims, where  # before the next chunk asks for as much memory again
         free, boxes = torch.arange(BACKGROUND, IGNORED - 1, -1, device=device), images.local[order]
         meaning = torch.cat((free, boxes, boxes))
         if not touched:
             return meaning.index_select(0, codes).view(-1, num_priors)
-        matched, where = torch.full_like(codes, BACKGROUND), torch.cat(touched)
-        matched[where] = meaning[codes[where]]  # most priors are background: write the others alone
+        matched, where = torch.full_like(codes, BACKGROUND, dtype=torch.int64), torch.cat(touched)
+        # most priors are background: write the others alone
+        matched[where] = meaning.index_select(0, codes.index_select(0, where))
         return matched.view(-1, num_priors)
 
     def _order(self, boxes: Tensor) -> Tensor:
@@ -183,8 +186,9 @@ class HierarchicalAssigner:
         k, above = self.topk[stage], self.ignore_above if stage else None
         on_cpu, limits = images.boxes.device.type == "cpu", images.limits(grid)
         fields = grid.scaled(self.decay) if stage else grid
-        row_bytes = int(window_cells(grid, radius)) * 4
-        for part in chunks(len(images.boxes), row_bytes, CACHE_BUDGET if on_cpu else DEVICE_BUDGET):
+        row_bytes, total = int(window_cells(grid, radius)) * 4, len(images.boxes)
+        budget = CACHE_BUDGET if on_cpu else max(DEVICE_BUDGET, DEVICE_BUDGET_OF_A_BOX * total)
+        for part in chunks(total, row_bytes, budget):
             windows = score_windows(fields, self.distance, images.boxes[part], radius, limits.take(images.image[part]))
             if not on_cpu:
                 yield scatter_claims(windows, k, above).shifted(part.start)
@@ -204,6 +208,24 @@ class HierarchicalAssigner:
             boxes, k = images.boxes[mine], self.topk[stage]
             for claims in dense_claims(self.distance, boxes, fields, groups, images.valid(index), k, above):
                 yield claims.of(mine)
+
+
+def _write(codes: Tensor, claims: Claims, rank: Tensor, start: Tensor) -> Tensor:
+    """Let claims compete for their priors.
+
+    Args:
+        codes: (B * P,) int32, changed in place.
+        claims: Of any boxes.
+        rank: (N,) int32 what a claim of each box writes.
+        start: (N,) where the priors of each box's image begin in `codes`.
+
+    Returns:
+        (M,) int64 the places in `codes` that may have changed.
+    """
+    code = torch.where(claims.claimed, rank[claims.box], claims.band.to(torch.int32)).view(-1)
+    where = (start[claims.box] + claims.prior).view(-1)
+    codes.scatter_reduce_(0, where, code, "amax")
+    return where
 
 
 def _shrunk(priors: PriorGrid | Tensor, decay: float) -> Tensor:
