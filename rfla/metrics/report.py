@@ -29,7 +29,10 @@ ReadPicture = Callable[[int], NDArray[np.uint8] | None]
 PAGE = Path(__file__).parent / "page"
 WORST_SHARE = 2 / 3
 LOWEST_SCORE = 0.05
-"""Detections less sure than this are left out of the page, for its size."""
+"""Detections less sure than this are left out of the page, for its size, unless a class is best told at a lower one."""
+DIGITS = 6
+"""Decimals of scores on the page, those of the thresholds included, so that a score at its threshold reaches it."""
+OVERALL = ("ap", "ap25", "ap50", "ap75")
 
 
 def write_report(
@@ -126,6 +129,8 @@ def _gallery(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the data of each image and the packed pictures as script elements that the browser does not parse."""
     det_rows, gt_rows = _by_image(study)
+    lowest = _lowest_score(study)
+    det_rows = [rows[study.detections.scores[study.outcomes.det_row[rows]] >= lowest] for rows in det_rows]
     rows, pictures, used = [], [], 0
     for image in chosen.tolist():
         pixels = read_picture(image) if read_picture is not None and used < budget else None
@@ -153,21 +158,21 @@ def _image_row(study: Study, image: int, dets: IntArray, gts: IntArray) -> dict[
     """Return one image for the page; see the head of page.js for the columns."""
     outcomes, detections, gt = study.outcomes, study.detections, study.gt
     assert gt.area is not None and detections.sides is not None
-    dets = dets[detections.scores[outcomes.det_row[dets]] >= LOWEST_SCORE]
     rows, gt_rows = outcomes.det_row[dets], outcomes.gt_row[gts]
     det_columns = [
         *detections.boxes[rows].round(1).T.tolist(),
-        detections.scores[rows].round(4).tolist(),
+        detections.scores[rows].round(DIGITS).tolist(),
         detections.labels[rows].tolist(),
         outcomes.kind[dets].tolist(),
         np.sqrt(detections.sides[rows].prod(axis=1)).round(2).tolist(),
     ]
-    scores = (outcomes.found_at[gts], outcomes.near_at[gts], outcomes.mistaken_at[gts])
+    scores = (outcomes.found_at, outcomes.near_at, outcomes.mistaken_at)
     gt_columns = [
         *gt.boxes[gt_rows].round(1).T.tolist(),
         gt.labels[gt_rows].tolist(),
-        np.sqrt(gt.area[gt_rows]).round(2).tolist(),
-        *(np.maximum(score, -1).round(4).tolist() for score in scores),
+        np.sqrt(gt.area[gt_rows].clip(0)).round(2).tolist(),
+        *([round(s, DIGITS) if np.isfinite(s) else None for s in score[gts].tolist()] for score in scores),
+        outcomes.mistaken_as[gts].tolist(),
         outcomes.asked[gts].astype(int).tolist(),
     ]
     far = np.concatenate([gt.boxes[gt_rows], detections.boxes[rows]]).max(axis=0, initial=1.0)
@@ -190,42 +195,65 @@ def _jpeg(pixels: NDArray[np.uint8]) -> str:
 
 
 def _plot(name: str, png: bytes) -> str:
-    kind = ' class="tall"' if name == "confusion" else ""
+    kind = ' class="wide"' if name == "errors" else ""
     return f'<img{kind} alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode("ascii")}">'
+
+
+def _lowest_score(study: Study) -> float:
+    """Return the score from which detections are on the page."""
+    return min([LOWEST_SCORE, *(t for t in study.analysis.thresholds if t is not None)])
 
 
 def _page_data(study: Study, rows: list[dict[str, Any]], speed: Mapping[str, float] | None) -> dict[str, Any]:
     metrics, protocol, total = study.metrics, study.metrics.protocol, len(study.gt.image_ids)
     told = metrics.as_dict()
-    families: list[list[tuple[str, float]]] = [[], [], [], []]
-    for name, value in metrics.figures.items():
-        sized = any(name.endswith(f"_{size}") for size in protocol.size_names)
-        family = 3 if name.startswith("olrp") else 2 if name.startswith("ar_") else 1 if sized else 0
-        families[family].append((name, value))
     when = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     shown = f"all {total} images" if len(rows) == total else f"{len(rows)} of {total} images: the worst and the best"
-    bare = sum(row["p"] is None for row in rows)
+    bare, lowest = sum(row["p"] is None for row in rows), round(_lowest_score(study), DIGITS)
     without = f"; {bare} of them without their picture" if bare else ""
     return {
         "about": f"{protocol.name} protocol, {total:,} images, {len(study.gt.labels):,} boxes, "
         f"{len(study.detections):,} detections; rfla {rfla.__version__}, {when}",
-        "families": families,
+        "families": _families(study),
+        "by_size": _size_table(study),
         "classes": [_class_row(row) for row in told["per_class"]],
         "speed": [{"stage": stage, "ms per image": round(ms, 3)} for stage, ms in (speed or {}).items()],
         "shown": f"{shown}{without}. Found, missed and wrong are told at IoU 0.5. "
-        f"Detections with a score under {LOWEST_SCORE} are left out.",
+        f"Detections with a score under {lowest:g} are left out.",
         "names": list(study.gt.names),
         "kinds": list(KINDS),
-        "thresholds": study.analysis.thresholds,
+        "thresholds": [None if t is None else round(t, DIGITS) for t in study.analysis.thresholds],
+        "scores": [lowest, max(1.0, float(study.detections.scores.max(initial=1.0)))],
         "sizes": [(size_label(protocol, name), low, high) for name, low, high in protocol.sizes],
         "images": rows,
     }
 
 
+def _families(study: Study) -> list[tuple[str, list[tuple[str, float]]]]:
+    """Return the figures that are not told by size, family by family."""
+    figures, limits = study.metrics.figures, study.metrics.protocol.max_dets
+    families = {
+        "Average precision": OVERALL,
+        "Recall": [f"ar_{limit}" for limit in limits],
+        "oLRP, lower is better": [name for name in figures if name.startswith("olrp")],
+    }
+    return [(title, [(name, figures[name]) for name in names if name in figures]) for title, names in families.items()]
+
+
+def _size_table(study: Study) -> list[dict[str, Any]]:
+    """Return one line for each size range: how many boxes, and every figure of that size."""
+    metrics, rows = study.metrics, []
+    for a, name in enumerate(metrics.protocol.size_names[1:], start=1):
+        row = {"size": size_label(metrics.protocol, name), "boxes": int(metrics.curves.boxes[:, a].sum())}
+        told = {key: metrics.figures.get(f"{key}_{name}") for key in (*OVERALL, "ar")}
+        rows.append(row | {key: value for key, value in told.items() if value is not None})
+    return rows
+
+
 def _class_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return one line of the class table."""
     renamed = {"name": "class", "threshold": "best_score"}
-    return {renamed.get(key, key): value for key, value in row.items() if key != "category_id"}
+    return {renamed.get(key, key.removeprefix("olrp_")): value for key, value in row.items() if key != "category_id"}
 
 
 def _json_in_html(data: Any) -> str:

@@ -54,6 +54,11 @@ def report(tmp_path_factory):
     )
 
 
+@pytest.fixture
+def no_figures(monkeypatch):
+    monkeypatch.setattr("rfla.metrics.report.draw_figures", lambda *_: {})
+
+
 def test_files_of_a_report(report):
     names = {path.name for path in report.parent.iterdir()}
     figures = ("pr_by_iou", "pr_by_size", "by_size", "errors", "calibration", "confusion")
@@ -80,9 +85,53 @@ def test_rows_of_the_page(report):
     image = data["images"][2]  # misses two, of class a and b
     assert (image["w"], image["h"], image["p"]) == (200, 200, "p2")
     assert [gt[4] for gt in image["g"]] == [0, 0, 0, 1, 1, 1]
-    assert [gt[6] < 0 for gt in image["g"]] == [True, False, False, True, False, False]
+    assert [gt[6] is None for gt in image["g"]] == [True, False, False, True, False, False]
     assert [data["kinds"][det[6]] for det in image["d"]].count("background") == 2
     assert image["g"][0][:6] == [5.0, 5.0, 11.0, 11.0, 0, 6.0]
+
+
+def noisy_study(seed=0, images=5, boxes=400, dets=900):
+    """Scores with all their digits: the optimal score of a class is that of one of its detections."""
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(0, 300, (boxes, 2))
+    truth = np.concatenate([corner, corner + rng.uniform(3, 20, (boxes, 2))], axis=1)
+    image, labels, source = rng.integers(0, images, boxes), rng.integers(0, 3, boxes), rng.integers(0, boxes, dets)
+    gt = GroundTruth(tuple(range(images)), image, truth, labels, names=("a", "b", "c"))
+    wrong = rng.random(dets) < 0.3
+    found = truth[source] + rng.normal(0, 0.5, (dets, 1)) + 100 * wrong[:, None]
+    scores = np.where(wrong, rng.beta(2, 4, dets), rng.beta(4, 2, dets))
+    return study(gt, Detections(image[source], found, scores, labels[source]), find_protocol("aitod"))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.usefixtures("no_figures")
+def test_the_page_counts_as_the_figures_do(tmp_path, seed):
+    """What the browser counts from the rounded rows at the optimal scores is what the confusion and errors tell."""
+    some = noisy_study(seed)
+    data = page_data(write_report(tmp_path, some).read_text())
+    thresholds = data["thresholds"]
+    for image, missed, wrong, found in zip(data["images"], *image_counts(some), strict=True):
+        hits = [gt[6] is not None and gt[6] >= thresholds[gt[4]] for gt in image["g"]]
+        false = [det[4] >= thresholds[det[5]] and det[6] > 1 for det in image["d"]]
+        assert (sum(hits), len(hits) - sum(hits), sum(false)) == (found, missed, wrong)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_tables_of_the_page(tmp_path):
+    """By size: the boxes and figures of each range, also where one name ends like another."""
+    gt = GroundTruth((1,), [0, 0], [[0, 0, 6, 6], [50, 0, 70, 20]], [0, 0], names=("car",))
+    sizes = {"t": [0, 8], "not_t": [8, None]}
+    some = study(gt, Detections([0], [[0, 0, 6, 6]], [0.9], [0]), find_protocol("tinyperson", sizes=sizes))
+    data = page_data(write_report(tmp_path, some).read_text())
+    assert [(row["size"], row["boxes"], row["ap"], row["ap50"], row["ar"]) for row in data["by_size"]] == [
+        ("t 0-8 px", 1, pytest.approx(1), pytest.approx(1), 1),
+        ("not_t 8 px up", 1, 0, 0, 0),
+    ]
+    assert [(title, [name for name, _ in figures]) for title, figures in data["families"]] == [
+        ("Average precision", ["ap", "ap25", "ap50", "ap75"]),
+        ("Recall", ["ar_200"]),
+        ("oLRP, lower is better", ["olrp", "olrp_loc", "olrp_fp", "olrp_fn"]),
+    ]
 
 
 def test_worst_images_come_first_and_the_best_are_kept():
@@ -93,11 +142,6 @@ def test_worst_images_come_first_and_the_best_are_kept():
     assert found.tolist() == [6, 5, 4, 3, 2, 1]
     assert choose_images(some, 3).tolist() == [5, 4, 0]
     assert choose_images(some, 6).tolist() == [0, 1, 2, 3, 4, 5]
-
-
-@pytest.fixture
-def no_figures(monkeypatch):
-    monkeypatch.setattr("rfla.metrics.report.draw_figures", lambda *_: {})
 
 
 @pytest.mark.usefixtures("no_figures")

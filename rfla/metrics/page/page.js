@@ -1,11 +1,12 @@
 "use strict";
 // Rows are arrays to keep the page small. Detection: x1 y1 x2 y2 score label kind size. True box: x1 y1 x2 y2 label size
-// foundAt nearAt mistakenAt asked. Scores are -1 where there is none; kinds: see data.kinds.
+// foundAt nearAt mistakenAt mistakenAs asked. Scores are null where there is none; kinds: see data.kinds.
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const COLOURS = { tp: "#22c26a", miss: "#ff3b30", fp: "#3f8cff", ignored: "#a9afb8" };
 const CORRECT = 0, IGNORED = 1;
-const state = { cls: -1, size: -1, optimal: true, score: 0.3, sort: "misses" };
+const [LOWEST, HIGHEST] = data.scores;
+const state = { cls: -1, size: -1, optimal: true, score: Math.max(0.3, LOWEST), sort: "misses" };
 const shows = (what) => $("show-" + what).checked;
 
 function element(tag, text, className) {
@@ -28,14 +29,18 @@ function title(name) {
 
 function fillSummary() {
   $("about").textContent = data.about;
-  for (const family of data.families) {
-    for (const [name, value] of family) {
-      const tile = element("div", undefined, name === "ap" ? "tile main" : "tile");
-      tile.append(element("b", shownValue(value, name)), element("span", title(name)));
-      $("tiles").append(tile);
+  for (const [heading, figures] of data.families) {
+    if (!figures.length) continue;
+    const family = element("section", undefined, "panel family"), row = element("div");
+    for (const [name, value] of figures) {
+      const figure = element("b", shownValue(value, name), name === "ap" ? "figure main" : "figure");
+      figure.append(element("span", title(name)));
+      row.append(figure);
     }
-    $("tiles").append(element("div", undefined, "break"));
+    family.append(element("h3", heading), row);
+    $("families").append(family);
   }
+  fillTable($("by-size"), data.by_size);
   fillTable($("classes"), data.classes);
   fillTable($("speed"), data.speed);
   $("shown").textContent = data.shown;
@@ -47,13 +52,17 @@ function fillTable(table, rows) {
   const head = table.createTHead().insertRow();
   const body = table.createTBody();
   keys.forEach((key, column) => {
-    const cell = element("th", title(key));
+    const cell = element("th"), button = element("button", title(key));
     let rising = column === 0;
-    cell.addEventListener("click", () => {
+    button.type = "button";
+    button.addEventListener("click", () => {
       rows.sort((a, b) => (a[key] > b[key] ? 1 : a[key] < b[key] ? -1 : 0) * (rising ? 1 : -1));
+      for (const other of head.cells) other.removeAttribute("aria-sort");
+      cell.setAttribute("aria-sort", rising ? "ascending" : "descending");
       rising = !rising;
       fillRows();
     });
+    cell.append(button);
     head.append(cell);
   });
   function fillRows() {
@@ -68,9 +77,9 @@ function fillTable(table, rows) {
 
 // --- what counts under the filters
 
-function threshold(label) {
-  if (!state.optimal) return state.score;
-  return data.thresholds[label] === null ? 2 : data.thresholds[label];
+function reaches(score, label) {
+  const threshold = state.optimal ? data.thresholds[label] : state.score;
+  return score !== null && threshold !== null && score >= threshold;
 }
 
 function wanted(label, size) {
@@ -85,12 +94,12 @@ function sorted(image) {
   let found = 0;
   for (const gt of image.g) {
     if (!wanted(gt[4], gt[5])) continue;
-    if (!gt[9]) boxes.ignored.push(gt);
-    else if (gt[6] >= threshold(gt[4])) found++;
+    if (!gt[10]) boxes.ignored.push(gt);
+    else if (reaches(gt[6], gt[4])) found++;
     else boxes.miss.push(gt);
   }
   for (const det of image.d) {
-    if (det[4] < threshold(det[5]) || !wanted(det[5], det[7])) continue;
+    if (!reaches(det[4], det[5]) || !wanted(det[5], det[7])) continue;
     if (det[6] === CORRECT) boxes.tp.push(det);
     else if (det[6] === IGNORED) boxes.ignored.push(det);
     else boxes.fp.push(det);
@@ -130,41 +139,45 @@ async function makeThumbnail(image, width, height) {
   return small;
 }
 
-function strokeBoxes(context, rows, colour, scale, left, top, least, dashed) {
-  context.strokeStyle = colour;
-  context.setLineDash(dashed ? [4, 3] : []);
+function boxesPath(context, rows, scale, left, top, least) {
   context.beginPath();
   for (const row of rows) {
     const width = Math.max((row[2] - row[0]) * scale, least), height = Math.max((row[3] - row[1]) * scale, least);
     const x = ((row[0] + row[2]) / 2) * scale + left, y = ((row[1] + row[3]) / 2) * scale + top;
     context.rect(x - width / 2 - 1, y - height / 2 - 1, width + 2, height + 2); // round the object, not on it
   }
-  context.stroke();
 }
 
-function strokeAll(context, boxes, scale, left, top, least) {
-  if (shows("ignored")) strokeBoxes(context, boxes.ignored, COLOURS.ignored, scale, left, top, least, true);
-  if (shows("fp")) strokeBoxes(context, boxes.fp, COLOURS.fp, scale, left, top, least, false);
-  if (shows("tp")) strokeBoxes(context, boxes.tp, COLOURS.tp, scale, left, top, least, false);
-  if (shows("miss")) strokeBoxes(context, boxes.miss, COLOURS.miss, scale, left, top, least, false);
+function strokeAll(context, boxes, scale, left, top, least, lineWidth) {
+  const shown = ["ignored", "fp", "tp", "miss"].filter(shows);
+  for (const edge of [true, false]) { // all dark edges first, so that none covers a line; they show on pale ground
+    context.lineWidth = edge ? lineWidth + 2 : lineWidth;
+    for (const what of shown) {
+      context.strokeStyle = edge ? "#000a" : COLOURS[what];
+      context.setLineDash(what === "ignored" && !edge ? [4, 3] : []);
+      boxesPath(context, boxes[what], scale, left, top, least);
+      context.stroke();
+    }
+  }
 }
 
 const THUMBNAIL = 300; // px wide
-const thumbnailHeight = (image) => Math.round(THUMBNAIL / Math.min(Math.max(image.w / image.h, 0.75), 2));
+const shapes = data.images.map((image) => image.w / image.h).sort((a, b) => a - b);
+const middle = shapes.length ? shapes[shapes.length >> 1] : 1; // one shape for all cards: that of the middle image
+const THUMBNAIL_HEIGHT = Math.round(THUMBNAIL / Math.min(Math.max(middle, 0.8), 2));
 
 async function drawThumbnail(image) {
   const canvas = image.canvas, context = canvas.getContext("2d");
-  const scale = Math.min(THUMBNAIL / image.w, thumbnailHeight(image) / image.h);
+  const scale = Math.min(THUMBNAIL / image.w, THUMBNAIL_HEIGHT / image.h);
   const width = Math.max(Math.round(image.w * scale), 1), height = Math.max(Math.round(image.h * scale), 1);
-  const left = (THUMBNAIL - width) / 2, top = (thumbnailHeight(image) - height) / 2;
+  const left = (THUMBNAIL - width) / 2, top = (THUMBNAIL_HEIGHT - height) / 2;
   image.stale = false;
   image.thumbnail ??= makeThumbnail(image, width, height);
   const thumbnail = await image.thumbnail;
   canvas.width = THUMBNAIL;
-  canvas.height = thumbnailHeight(image);
+  canvas.height = THUMBNAIL_HEIGHT;
   if (thumbnail) context.drawImage(thumbnail, left, top);
-  context.lineWidth = 1.5;
-  strokeAll(context, image.result.boxes, scale, left, top, 2);
+  strokeAll(context, image.result.boxes, scale, left, top, 2, 1.5);
 }
 
 const visible = new Set();
@@ -181,11 +194,11 @@ const watcher = new IntersectionObserver((entries) => {
 
 function makeCards() {
   for (const image of data.images) {
-    image.card = element("button", undefined, "card");
+    image.card = element("button", undefined, "panel card");
     image.card.type = "button";
     image.card.image = image;
     image.canvas = element("canvas");
-    image.canvas.style.aspectRatio = `${THUMBNAIL} / ${thumbnailHeight(image)}`;
+    image.canvas.style.aspectRatio = `${THUMBNAIL} / ${THUMBNAIL_HEIGHT}`;
     image.caption = element("div", image.name);
     image.caption.title = image.name;
     image.counts = { tp: element("span", "", "tp"), miss: element("span", "", "miss"), fp: element("span", "", "fp") };
@@ -222,7 +235,7 @@ function update() {
 
 // --- the viewer
 
-const viewer = { image: null, bitmap: null, scale: 1, left: 0, top: 0, drag: null };
+const viewer = { image: null, bitmap: null, scale: 1, left: 0, top: 0 };
 
 async function openViewer(image) {
   viewer.image = image;
@@ -237,33 +250,28 @@ async function openViewer(image) {
   drawViewer();
 }
 
-function sizeCanvas() {
-  const canvas = $("viewer-canvas");
-  canvas.width = canvas.clientWidth;
-  canvas.height = canvas.clientHeight;
-  return canvas;
-}
-
 function fit() {
-  const canvas = sizeCanvas(), bar = 44;
-  viewer.scale = Math.min(canvas.width / viewer.image.w, (canvas.height - bar) / viewer.image.h) * 0.97;
-  viewer.left = (canvas.width - viewer.image.w * viewer.scale) / 2;
-  viewer.top = bar + (canvas.height - bar - viewer.image.h * viewer.scale) / 2;
+  const { clientWidth, clientHeight } = $("viewer-canvas"), bar = 44;
+  viewer.scale = Math.min(clientWidth / viewer.image.w, (clientHeight - bar) / viewer.image.h) * 0.97;
+  viewer.left = (clientWidth - viewer.image.w * viewer.scale) / 2;
+  viewer.top = bar + (clientHeight - bar - viewer.image.h * viewer.scale) / 2;
   drawViewer();
 }
 
 function drawViewer() {
   const canvas = $("viewer-canvas"), context = canvas.getContext("2d"), { image, scale, left, top } = viewer;
-  context.clearRect(0, 0, canvas.width, canvas.height);
-  context.imageSmoothingEnabled = scale < 1; // pixels stay pixels when enlarged
+  const sharp = devicePixelRatio; // the canvas has the screen's pixels, everything below is in CSS px
+  canvas.width = canvas.clientWidth * sharp;
+  canvas.height = canvas.clientHeight * sharp;
+  context.setTransform(sharp, 0, 0, sharp, 0, 0);
+  context.imageSmoothingEnabled = scale * sharp < 1; // pixels stay pixels when enlarged
   context.fillStyle = "#2a2f36";
   context.fillRect(left, top, image.w * scale, image.h * scale);
   if (viewer.bitmap) context.drawImage(viewer.bitmap, left, top, image.w * scale, image.h * scale);
-  context.lineWidth = scale > 4 ? 2 : 1.5;
-  strokeAll(context, image.result.boxes, scale, left, top, 3);
+  strokeAll(context, image.result.boxes, scale, left, top, 3, scale > 4 ? 2 : 1.5);
   if (scale > 5) writeLabels(context, image.result.boxes, scale, left, top);
   $("viewer-counts").replaceChildren();
-  for (const [name, text] of Object.entries(countTexts(image.result))) $("viewer-counts").append(element("span", text + "  ", name));
+  for (const [name, text] of Object.entries(countTexts(image.result))) $("viewer-counts").append(element("span", text, name));
 }
 
 function writeLabels(context, boxes, scale, left, top) {
@@ -290,12 +298,19 @@ function zoom(factor, x, y) {
   drawViewer();
 }
 
+function move(right, down) {
+  viewer.left += right;
+  viewer.top += down;
+  drawViewer();
+}
+
 function describe(what, row) {
   const sides = `${(row[2] - row[0]).toFixed(1)} x ${(row[3] - row[1]).toFixed(1)} px`;
   if (what === "tp" || what === "fp") return `${data.names[row[5]]} ${row[4].toFixed(3)}\n${what === "tp" ? "found" : data.kinds[row[6]]}, ${sides}`;
   if (what === "ignored") return `ignored, ${sides}`;
-  const why = row[7] >= threshold(row[4]) ? "badly placed" : row[8] >= 0 ? "taken for another class?" : "not seen";
-  const late = row[6] >= 0 ? `\nwould be found at score ${row[6].toFixed(3)}` : "";
+  const taken = reaches(row[8], row[9]) ? `taken for ${data.names[row[9]]}` : "not seen";
+  const why = reaches(row[7], row[4]) ? "badly placed" : taken;
+  const late = row[6] !== null ? `\nwould be found at score ${row[6].toFixed(3)}` : "";
   return `missed: ${data.names[row[4]]}\n${why}, ${sides}${late}`;
 }
 
@@ -331,16 +346,20 @@ function listenViewer() {
     zoom(Math.exp(-event.deltaY * 0.0018), event.offsetX, event.offsetY);
   }, { passive: false });
   canvas.addEventListener("dblclick", (event) => zoom(4, event.offsetX, event.offsetY));
+  const held = new Map(); // pointers that are down, and where: one drags, two pinch
   canvas.addEventListener("pointerdown", (event) => {
-    viewer.drag = [event.offsetX - viewer.left, event.offsetY - viewer.top];
+    held.set(event.pointerId, [event.offsetX, event.offsetY]);
     canvas.setPointerCapture(event.pointerId);
   });
-  canvas.addEventListener("pointerup", () => { viewer.drag = null; });
+  for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, (event) => held.delete(event.pointerId));
   canvas.addEventListener("pointermove", (event) => {
-    if (viewer.drag) {
-      viewer.left = event.offsetX - viewer.drag[0];
-      viewer.top = event.offsetY - viewer.drag[1];
-      drawViewer();
+    const before = held.get(event.pointerId), now = [event.offsetX, event.offsetY];
+    if (before) {
+      const other = [...held].find(([id]) => id !== event.pointerId)?.[1];
+      const apart = (place) => Math.hypot(place[0] - other[0], place[1] - other[1]);
+      held.set(event.pointerId, now);
+      if (other) zoom(apart(now) / Math.max(apart(before), 1), (now[0] + other[0]) / 2, (now[1] + other[1]) / 2);
+      else move(now[0] - before[0], now[1] - before[1]);
     }
     point(event);
   });
@@ -348,11 +367,11 @@ function listenViewer() {
   $("viewer").addEventListener("close", () => { viewer.image = null; $("tip").hidden = true; });
   const keys = {
     ArrowLeft: () => step(-1), ArrowRight: () => step(1), 0: fit,
-    "+": () => zoom(1.5, canvas.width / 2, canvas.height / 2), "=": () => zoom(1.5, canvas.width / 2, canvas.height / 2),
-    "-": () => zoom(1 / 1.5, canvas.width / 2, canvas.height / 2),
+    "+": () => zoom(1.5, innerWidth / 2, innerHeight / 2), "=": () => zoom(1.5, innerWidth / 2, innerHeight / 2),
+    "-": () => zoom(1 / 1.5, innerWidth / 2, innerHeight / 2),
   };
   addEventListener("keydown", (event) => { if (viewer.image && keys[event.key]) keys[event.key](); });
-  addEventListener("resize", () => { if (viewer.image) { sizeCanvas(); drawViewer(); } });
+  addEventListener("resize", () => { if (viewer.image) drawViewer(); });
 }
 
 // --- filters
@@ -360,6 +379,8 @@ function listenViewer() {
 function fillFilters() {
   $("class").append(new Option("all", -1), ...data.names.map((name, label) => new Option(name, label)));
   $("size").append(new Option("all", -1), ...data.sizes.map(([text], index) => new Option(text, index)));
+  Object.assign($("score"), { min: LOWEST, max: HIGHEST, step: (HIGHEST - LOWEST) / 200, value: state.score });
+  $("score-value").textContent = state.score.toFixed(2);
 }
 
 function listenFilters() {
