@@ -124,7 +124,10 @@ def inspect(tokens: Tokens = None) -> int:
         changes = {key: value for key, value in given.items() if key.startswith("assigner.")}
         own = {"model": options.model, "data": options.data, "imgsz": options.imgsz, "split": options.split or "train"}
         print(f"\nassignment by model={options.model} at imgsz={options.imgsz}, split {own['split']}")
-        print(assignment_report(load_config(own | changes)).text())
+        picture = report.pictures[0].with_name(f"assignment_{own['split']}.png") if report.pictures else None
+        print(assignment_report(load_config(own | changes), picture).text())
+        if picture is not None and picture.exists():
+            print(f"written: {picture}")
     return report.exit_code
 
 

@@ -4,6 +4,7 @@ Shapes: G boxes of one image, P priors. Boxes are xyxy in px of the network's in
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -12,17 +13,24 @@ from rfla.assign import HierarchicalAssigner
 from rfla.assign.explain import AssignmentReport, report
 from rfla.cfg import Config, model_part
 from rfla.data import BoxIndex, load_data_spec, load_index
-from rfla.data.images import resized_shape
+from rfla.data.images import read_image, resize_long_side, resized_shape
 from rfla.errors import ConfigError, DataError
 from rfla.models.heads.priors import Priors
 from rfla.models.zoo import build_from_config
+from rfla.pictures.assignment import draw_assignment
+from rfla.pictures.boxes import write_picture
 
 MAX_IMAGES = 500  # spread over the split; some milliseconds for each
+BOXES_DRAWN = 30  # an image with about so many is drawn
 STRIDE = 32  # px: inputs are padded to a multiple of it
 
 
-def assignment_report(cfg: Config) -> AssignmentReport:
+def assignment_report(cfg: Config, picture: Path | None = None) -> AssignmentReport:
     """Assign the boxes of `cfg.data`, split `cfg.split`, as a training of `cfg.model` at `cfg.imgsz` would.
+
+    Args:
+        cfg: The settings.
+        picture: Where to draw a piece of one image with its positives and their fields; None draws nothing.
 
     Raises:
         DataError: no such data or split, or no box in it.
@@ -36,6 +44,8 @@ def assignment_report(cfg: Config) -> AssignmentReport:
     reports = [_explain(net, boxes, ignore, size) for boxes, ignore, size in _inputs(index, cfg.imgsz) if len(boxes)]
     if not reports:
         raise DataError(f"{index.name}: no boxes in split {cfg.split}")
+    if picture is not None:
+        _draw_one(net, index, cfg.imgsz, picture)
     return AssignmentReport.merge(reports)
 
 
@@ -51,10 +61,34 @@ def _inputs(index: BoxIndex, imgsz: int) -> Iterator[tuple[Tensor, Tensor, tuple
         yield boxes[~ignored], boxes[ignored], size
 
 
-def _explain(net: nn.Module, boxes: Tensor, ignore: Tensor, size: tuple[int, int]) -> AssignmentReport:
+def _draw_one(net: nn.Module, index: BoxIndex, imgsz: int, picture: Path) -> None:
+    """Draw the readable image whose number of boxes is nearest to `BOXES_DRAWN`."""
+    priors, inputs = _priors_of(net), list(_inputs(index, imgsz))
+    for row in sorted(range(len(inputs)), key=lambda row: abs(len(inputs[row][0]) - BOXES_DRAWN)):
+        boxes, ignore, size = inputs[row]
+        try:
+            image, _ = resize_long_side(read_image(Path(str(index.paths[row]))), imgsz)
+        except DataError:
+            continue
+        if not len(boxes) or image.shape[:2] != size:
+            continue
+        levels = _empty_levels(priors.strides, size)
+        matched = priors.assign(levels, [{"boxes": boxes, "ignore": ignore}], [size])[0]
+        grid, positive = priors.grid(levels), matched >= 0
+        fields, levels_of = grid.boxes[positive].numpy(), grid.level_index[positive].numpy()
+        write_picture(picture, draw_assignment(image, boxes.numpy(), fields, levels_of, grid.strides))
+        return
+
+
+def _priors_of(net: nn.Module) -> Priors:
     priors = next(part for part in net.modules() if isinstance(part, Priors))
     if priors.assigner is None:
         raise ConfigError("this model has no assigner to report on (AutoAssign's own rule weighs all points in a box)")
+    return priors
+
+
+def _explain(net: nn.Module, boxes: Tensor, ignore: Tensor, size: tuple[int, int]) -> AssignmentReport:
+    priors = _priors_of(net)
     levels = _empty_levels(priors.strides, size)
     grid = priors.grid(levels)
     if isinstance(priors.assigner, HierarchicalAssigner):

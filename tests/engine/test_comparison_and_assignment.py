@@ -9,6 +9,7 @@ import pytest
 from rfla.cfg import load_config
 from rfla.cfg.document import to_yaml
 from rfla.cli import main
+from rfla.data.images import read_image
 from rfla.engine.assignment import assignment_report
 from rfla.engine.comparison import compare_files
 from rfla.errors import ConfigError
@@ -103,3 +104,7 @@ def test_inspect_with_a_model(
     assert code in (0, 1)
     assert "assignment by model=fcos_p2 at imgsz=64, split train" in out
     assert "4 boxes" in out
+    assert "written: runs/inspect/assignment_train.png" in out
+    picture = read_image(tmp_path / "runs" / "inspect" / "assignment_train.png")
+    assert picture.shape == (64 * 8 + 24, 64 * 8, 3)  # the whole image, 8 times enlarged, and a legend
+    assert tuple(picture[8 * 8 - 2, 12 * 8]) == (255, 255, 255)  # the upper side of the box at (8, 8)
