@@ -1,18 +1,25 @@
 """Our engine against pycocotools and faster-coco-eval on random scenes full of ties, crowds and odd boxes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfla.metrics import Detections, GroundTruth, find_protocol
+from rfla.metrics import PROTOCOLS, Detections, GroundTruth, find_protocol
 from rfla.metrics.accumulate import accumulate
 from rfla.metrics.coco import reference_curves
 from rfla.metrics.evidence import gather
 
+EDGES = np.array([0, 1, 64, 144, 256, 400, 1024, 9216, 1e10])  # px², where the size ranges of the protocols meet
 
-def scene(seed, images=4, boxes=12, dets=25, classes=3, side=60, whole_px=True, crowd=0.1):
-    """Boxes on whole px with few different scores: equal IoUs, IoUs of exactly a threshold, and tied scores abound."""
+
+def scene(seed, images=4, boxes=12, dets=25, classes=3, side=60, whole_px=True, crowd=0.1, texts=False):
+    """Boxes on whole px with few different scores: equal IoUs, IoUs of exactly a threshold, and tied scores abound.
+
+    A third of the scenes have areas of their own, many of them exactly on the edge of a size range or one ulp beside.
+    """
     rng = np.random.default_rng(seed)
 
     def draw(count):
@@ -28,12 +35,15 @@ def scene(seed, images=4, boxes=12, dets=25, classes=3, side=60, whole_px=True, 
         copied = gt_boxes[rng.integers(0, boxes, dets)] + shift * (rng.random((dets, 1)) < 0.7)
         dt_boxes = np.where(near[:, None], copied, dt_boxes)
         dt_boxes[:, 2:] = np.maximum(dt_boxes[:, 2:], dt_boxes[:, :2])
+    ids = tuple(int(i) for i in rng.permutation(np.arange(1, images + 1) * 7))
+    edges = rng.choice(EDGES, boxes)
+    area = np.where(rng.random(boxes) < 0.5, edges, np.nextafter(edges, rng.choice([0.0, np.inf], boxes)))
     gt = GroundTruth(
-        image_ids=tuple(int(i) for i in rng.permutation(np.arange(1, images + 1) * 7)),
+        image_ids=tuple(f"{i}.png" for i in ids) if texts else ids,
         image_index=rng.integers(0, images, boxes),
         boxes=gt_boxes,
         labels=rng.integers(0, classes, boxes),
-        area=rng.uniform(0, 400, boxes).round() if seed % 3 == 0 else None,
+        area=np.where(rng.random(boxes) < 0.5, area, rng.uniform(0, 400, boxes)) if seed % 3 == 0 else None,
         ignore=rng.random(boxes) < 0.3,  # to be without effect here
         crowd=rng.random(boxes) < crowd,
         names=tuple("abcdefgh"[:classes]),
@@ -57,20 +67,47 @@ def assert_same(gt, dets, protocol, engine="pycocotools", use_categories=True):
     boxes=st.sampled_from([0, 1, 12, 40]),
     dets=st.sampled_from([0, 1, 25, 80]),
     classes=st.sampled_from([1, 3]),
-    name=st.sampled_from(["aitod", "coco"]),
+    name=st.sampled_from(sorted(PROTOCOLS)),
+    texts=st.booleans(),
     max_dets=st.sampled_from([None, (1, 2, 3), (1, 5, 100)]),
     use_categories=st.booleans(),
     whole_px=st.booleans(),
 )
-def test_same_as_pycocotools(seed, images, boxes, dets, classes, name, max_dets, use_categories, whole_px):
-    gt, found = scene(seed, images, boxes, dets, classes, whole_px=whole_px)
-    assert_same(gt, found, find_protocol(name, max_dets=max_dets), use_categories=use_categories)
+def test_same_as_pycocotools(seed, images, boxes, dets, classes, name, texts, max_dets, use_categories, whole_px):
+    """The ranges, IoU thresholds and limits of every protocol; crowds alone are ignored, as pycocotools can."""
+    gt, found = scene(seed, images, boxes, dets, classes, whole_px=whole_px, texts=texts)
+    protocol = replace(find_protocol(name, max_dets=max_dets), ignoring="crowd")
+    assert_same(gt, found, protocol, use_categories=use_categories)
 
 
+@pytest.mark.parametrize("name", sorted(PROTOCOLS))
+def test_every_edge_of_every_range(name):
+    """One box of each edge, and one beside it on either side, each found: the ranges hold both of their ends."""
+    areas = np.concatenate([EDGES, np.nextafter(EDGES, np.inf), np.nextafter(EDGES, 0)])
+    count = len(areas)
+    boxes = np.arange(count)[:, None] * 20.0 + np.array([0, 0, 10, 10])
+    zeros = np.zeros(count, np.int64)
+    gt = GroundTruth((1,), zeros, boxes, zeros, area=areas, names=("a",))
+    found = Detections(zeros, boxes, np.arange(count) / count, zeros)
+    assert_same(gt, found, replace(find_protocol(name), ignoring="crowd"))
+
+
+def test_images_of_one_side_alone():
+    """Images with true boxes and no detections, the reverse, and with neither; classes that one side alone has."""
+    boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [0, 0, 10, 10]], np.float64)
+    gt = GroundTruth((5, 3, 9, 1), [0, 0, 1], boxes, [0, 1, 0], names=("a", "b", "c"), category_ids=(7, 4, 99))
+    found = Detections([1, 2, 2, 1], boxes[[2, 0, 1, 0]], [0.5, 0.9, 0.8, 0.5], [0, 0, 2, 2])
+    for use_categories in (True, False):
+        assert_same(gt, found, find_protocol("aitod"), use_categories=use_categories)
+
+
+@pytest.mark.parametrize("name", sorted(PROTOCOLS))
 @pytest.mark.parametrize("seed", range(3))
-def test_same_as_faster_coco_eval(seed):
+def test_same_as_faster_coco_eval(seed, name):
     gt, found = scene(seed, images=3, boxes=30, dets=60)
-    assert_same(gt, found, find_protocol("aitod", max_dets=(2, 5, 1500)), engine="faster-coco-eval")
+    for max_dets in (None, (2, 5, 1500)):
+        protocol = replace(find_protocol(name, max_dets=max_dets), ignoring="crowd")
+        assert_same(gt, found, protocol, engine="faster-coco-eval")
 
 
 def test_own_size_ranges_as_pycocotools():
