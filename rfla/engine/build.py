@@ -25,6 +25,7 @@ from rfla.engine.distributed import World, agreed, gather, main_first
 from rfla.engine.loaders import evaluation_loader, training_loader
 from rfla.engine.model_source import SourceModel, fine_tune, is_weights
 from rfla.engine.optimizer import build_optimizer, parameter_groups
+from rfla.engine.recipe import random_start_advice
 from rfla.engine.schedule import Schedule, capped_warmup
 from rfla.errors import ConfigError, DataError
 from rfla.metrics import Detections
@@ -126,7 +127,7 @@ def source_model(cfg: Config, names: Sequence[str]) -> SourceModel:
         if load_pretrained_backbone(net):
             return SourceModel(net, config, tuple(names))
     config = learn_everything(config)
-    return SourceModel(build_from_config(config, len(names)), config, tuple(names))
+    return SourceModel(build_from_config(config, len(names)), config, tuple(names), random_start_advice(cfg))
 
 
 def learn_everything(config: ModelConfig) -> ModelConfig:

@@ -32,6 +32,17 @@ CPU_DEMO: Mapping[str, Any] = {
 CPU_DEMO_BFLOAT16: Mapping[str, Any] = {"amp": "bf16", "epochs": 10}
 
 
+def random_start_advice(cfg: Config) -> tuple[str, ...]:
+    """Return a line for a run from random weights that would take the authors' SGD, chosen for an ImageNet backbone."""
+    if cfg.optimizer != "sgd" or "optimizer" in cfg.given:
+        return ()
+    norm = " head.norm=gn" if cfg.detector in ("fcos", "retinanet", "autoassign") and cfg.head.norm == "none" else ""
+    return (
+        "random weights: SGD as in the paper needs a long run; a short one learns far more with "
+        f"optimizer=adamw lr0=0.001 weight_decay=0.05 cos_lr ema=0.998{norm}",
+    )
+
+
 def settle(cfg: Config, device: torch.device) -> tuple[Config, list[str]]:
     """Fill in what was left open, for a run on `device`.
 
