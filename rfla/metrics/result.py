@@ -55,6 +55,7 @@ class Metrics:
         families = {
             "AP": [name for name in self.figures if name in ("ap", "ap25", "ap50", "ap75")],
             "AP by size": [f"ap_{size}" for size in sizes],
+            **{f"AP{iou} by size": [f"ap{iou}_{size}" for size in sizes] for iou in (25, 50, 75)},  # TinyPerson
             "AR": [f"ar_{limit}" for limit in self.protocol.max_dets],
             "AR by size": [f"ar_{size}" for size in sizes],
             "oLRP, lower is better": [name for name in self.figures if name.startswith("olrp")],
@@ -62,7 +63,9 @@ class Metrics:
         for column in range(1 + FIGURES_IN_A_ROW):
             table.add_column(no_wrap=True, min_width=21 if column == 0 else None)
         for title, names in families.items():
-            cells = [f"[dim]{_short(name)}[/dim] {_shown(self.figures[name])}" for name in names]
+            cells = [
+                f"[dim]{_short(name)}[/dim] {_shown(self.figures[name])}" for name in names if name in self.figures
+            ]
             for start in range(0, len(cells), FIGURES_IN_A_ROW):
                 table.add_row("" if start else title, *cells[start : start + FIGURES_IN_A_ROW])
         return table

@@ -1,7 +1,11 @@
 """Size ranges, ignored boxes and regions of each protocol, by hand."""
 
+import io
+import re
+
 import numpy as np
 import pytest
+from rich.console import Console
 
 from rfla.errors import MetricError
 from rfla.metrics import PROTOCOLS, REGION, Detections, GroundTruth, evaluate_boxes, find_protocol
@@ -38,6 +42,16 @@ BEFORE = {"ap50": pytest.approx(1.0)}
 def test_figures_of_each_protocol(protocol, figures):
     metrics = evaluate_boxes(truth([TARGET]), found([TARGET], [0.5]), protocol)
     assert list(metrics.figures) == [*figures.split(), "olrp", "olrp_loc", "olrp_fp", "olrp_fn"]
+
+
+def test_tables_show_every_figure():
+    """TinyPerson is told by size at each IoU; whatever is a figure can be read on a terminal."""
+    for protocol in PROTOCOLS:
+        metrics = evaluate_boxes(truth([TARGET]), found([TARGET], [0.5]), protocol)
+        console = Console(width=80, file=io.StringIO())
+        console.print(metrics.table())
+        cells = re.findall(r"\S+ (?:\d\.\d{3}|-)(?= |$)", console.file.getvalue().split("by class")[0], re.M)
+        assert len(cells) == len(metrics.figures), protocol
 
 
 def test_ignored_box_by_protocol():
