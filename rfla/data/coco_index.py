@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfla.data.images import image_size
-from rfla.data.rows import REFUSED, Rows
+from rfla.data.rows import REFUSED, REGIONS, Rows
 from rfla.errors import DataError, did_you_mean
 
 _NO_BOX = (float("nan"),) * 4
@@ -69,8 +69,7 @@ def read_coco_rows(path: Path, images: Path, names: tuple[str, ...], *, strict: 
     rows.image_hw = _sizes(rows, entries)
     if (labels == REGION).any():
         first = annotations[int(np.argmax(labels == REGION))]
-        what = "boxes of category 0 or -1, which is no class, read as ignored regions"
-        rows.note(what, f"annotation {first.get('id')!r}", int((labels == REGION).sum()))
+        rows.note(REGIONS, f"annotation {first.get('id')!r}", int((labels == REGION).sum()))
     return rows
 
 

@@ -24,7 +24,10 @@ _ORIENTATION = 0x0112
 _PHOTOMETRIC, _SAMPLES_PER_PIXEL = 262, 277  # TIFF tags
 _GREY, _RGB = (0, 1), 2  # values of the first
 
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+if "OPENCV_LOG_LEVEL" not in os.environ:
+    cv2.utils.logging.setLogLevel(
+        0
+    )  # a line for each unknown tag of a GeoTIFF otherwise; what cannot be read, we say ourselves
 
 
 def is_image(path: Path) -> bool:

@@ -236,6 +236,47 @@ def test_one_name_for_two_images_is_refused(tmp_path):
         convert("csv", tmp_path / "src", tmp_path / "out")
 
 
+@pytest.mark.parametrize(("to", "clash"), [("coco", 0), ("yolo", 1), ("voc", 2), ("visdrone", 2), ("dota", 2)])
+def test_two_images_never_share_a_label_file(tmp_path, to, clash):
+    """x.jpg and x.png have one label file in YOLO; s/x.png too in the formats without directories; in COCO none has."""
+    names = ["x.jpg", "y.png", ("z.png", "x.png", "s/x.png")[clash]]
+    for count, wanted in ((2, True), (3, clash == 0)):
+        root = tmp_path / str(count)
+        for name in names[:count]:
+            picture(root / "images" / name)
+        images = [{"id": n, "file_name": name, "width": 60, "height": 40} for n, name in enumerate(names[:count])]
+        content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "car"}]}
+        (root / "train.json").write_text(json.dumps(content))
+        if wanted:
+            assert convert("coco", root, tmp_path / f"out{count}", to=to).images == {"train": count}
+        else:
+            with pytest.raises(DataError, match=r"would both become the label file of x; rename one"):
+                convert("coco", root, tmp_path / f"out{count}", to=to)
+
+
+def test_tiles_of_images_that_differ_in_their_suffix_alone_are_refused(tmp_path):
+    for name in ("x.jpg", "x.png"):
+        picture(tmp_path / "src" / "images" / name)
+    images = [{"id": n, "file_name": name} for n, name in enumerate(("x.jpg", "x.png"))]
+    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "car"}]}
+    (tmp_path / "src" / "train.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"would both become images/x__0_0\.png"):
+        convert("coco", tmp_path / "src", tmp_path / "out", tile=32)
+
+
+def test_voc_images_are_found_by_the_stem_and_by_what_is_stated(tmp_path):
+    """Files are renamed together with their images; `filename` inside is left behind."""
+    for stem, stated, image in (("0001", "old.jpg", "0001.png"), ("0002", "b 2.png", "b 2.png")):
+        picture(tmp_path / "src" / image)
+        (tmp_path / "src" / f"{stem}.xml").write_text(f"<annotation><filename>{stated}</filename></annotation>")
+    (tmp_path / "src" / "old.jpg").write_bytes((tmp_path / "src" / "0001.png").read_bytes())
+    (tmp_path / "src" / "0003.xml").write_text("<annotation><filename>c.png</filename></annotation>")
+    report = convert("voc", tmp_path / "src", tmp_path / "out", names=["car"])
+    content = json.loads((tmp_path / "out" / "annotations" / "train.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == ["0001.png", "b 2.png"]
+    assert report.dropped == {"images that are not there": 1}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -12,9 +12,8 @@ published numbers and official weights; `"rgb"` writes true colours. The part wi
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from rfla.data.formats.coco import load_json
 from rfla.data.formats.images import index_stems
 from rfla.data.images import Image, image_size, write_image
 from rfla.data.place import place_image
+from rfla.data.progress import tracked
 from rfla.data.tiles import Scene, open_scene
 from rfla.errors import ConfigError, DataError
 from rfla.files import write_atomically
@@ -147,34 +147,21 @@ def _run(
     report: AitodReport,
     progress: bool,
 ) -> None:
-    with (
-        _bar(sum(len(images) for _, images in tasks), progress) as advance,
-        ThreadPoolExecutor(max(workers, 1)) as pool,
-    ):
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
         futures = {pool.submit(_build, source, images, out, channel_order): source for source, images in tasks}
+        results = (result for future in as_completed(futures) for result in future.result())
         try:
-            for future in as_completed(futures):
-                for image, checksum, made, problem in future.result():
-                    advance()
-                    if problem:
-                        report.problems.append(f"{image.name}: {problem}")
-                    else:
-                        report.checksums[image.relative] = checksum
-                        report.made += made
+            for image, checksum, made, problem in tracked(
+                results, "AI-TOD", sum(len(images) for _, images in tasks), progress
+            ):
+                if problem:
+                    report.problems.append(f"{image.name}: {problem}")
+                else:
+                    report.checksums[image.relative] = checksum
+                    report.made += made
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-@contextmanager
-def _bar(total: int, show: bool) -> Iterator[Any]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not (show and console.is_terminal)) as bar:
-        task = bar.add_task("AI-TOD", total=total)
-        yield lambda: bar.advance(task)
 
 
 _Result = tuple[Wanted, str, bool, str]  # image, checksum of its file, whether it was made now, what is wrong

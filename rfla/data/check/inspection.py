@@ -11,7 +11,7 @@ from rfla.cfg.verbs import InspectOptions
 from rfla.data.check.looks import Look, alike, identical, look_at, parent_of
 from rfla.data.check.report import DataReport, Finding, Severity
 from rfla.data.index import BoxIndex, load_index
-from rfla.data.rows import REFUSED
+from rfla.data.rows import REFUSED, REGIONS
 from rfla.data.spec import DataSpec, load_data_spec
 from rfla.errors import DataError
 
@@ -28,7 +28,7 @@ def inspect(options: InspectOptions) -> DataReport:
     spec = load_data_spec(options.data or "")
     if options.fix and not options.out:
         raise DataError("fix=true writes a repaired copy: say where with out=DIR")
-    report = inspect_data(spec, split=options.split, workers=options.workers, pictures=_new_folder(options))
+    report = inspect_data(spec, options.split, options.workers, _new_folder(options), progress=True)
     if options.fix and options.out:
         from rfla.data.check.repair import write_repaired
 
@@ -38,7 +38,11 @@ def inspect(options: InspectOptions) -> DataReport:
 
 
 def inspect_data(
-    spec: DataSpec, *, split: str | None = None, workers: int = 4, pictures: Path | None = None
+    spec: DataSpec,
+    split: str | None = None,
+    workers: int = 4,
+    pictures: Path | None = None,
+    progress: bool = False,
 ) -> DataReport:
     """Check a data set.
 
@@ -47,12 +51,12 @@ def inspect_data(
         split: Check this one alone; None: all.
         workers: Threads that open images.
         pictures: Directory for `mosaic_{split}.jpg` and `labels_{split}.png`; None draws nothing.
+        progress: Show a bar on a terminal.
 
     Raises:
         DataError: No split can be read at all, as when the data set is not on this machine.
     """
     report = DataReport(spec.name, spec.source, spec.names)
-    looks: dict[str, list[Look]] = {}
     refused: list[DataError] = []
     for name in [split] if split else spec.splits:
         if not split and _same_files_as_others(spec, name):
@@ -66,8 +70,8 @@ def inspect_data(
             continue
         report.names = report.names or index.names
         report.splits[name] = index
-        looks[name] = look_at(index, workers)
-        _check_images(report, name, index, looks[name])
+        report.looks[name] = look_at(index, workers, progress)
+        _check_images(report, name, index, report.looks[name])
         _check_boxes(report, name, index)
         if pictures:
             from rfla.data.check.pictures import draw_split
@@ -75,7 +79,7 @@ def inspect_data(
             report.pictures += draw_split(index, name, pictures)
     if not report.splits and refused:
         raise refused[0]
-    _compare_splits(report, looks)
+    _compare_splits(report)
     return report
 
 
@@ -86,7 +90,7 @@ def _same_files_as_others(spec: DataSpec, name: str) -> bool:
 
 def _check_images(report: DataReport, split: str, index: BoxIndex, looks: list[Look]) -> None:
     for what, count in index.counts.items():
-        severity: Severity = "error" if what in _UNFIT else "warning"
+        severity: Severity = "error" if what in _UNFIT else "note" if what == REGIONS else "warning"
         report.add(split, Finding(severity, what, count, index.examples.get(what, "")))
     faults = [look.fault for look in looks if look.size is None]
     report.add(split, Finding("error", "images that cannot be read", len(faults), faults[0] if faults else ""))
@@ -128,7 +132,8 @@ def _check_boxes(report: DataReport, split: str, index: BoxIndex) -> None:
     report.add(split, Finding("warning", "classes without a box", len(absent), ", ".join(absent)))
 
 
-def _compare_splits(report: DataReport, looks: dict[str, list[Look]]) -> None:
+def _compare_splits(report: DataReport) -> None:
+    looks = report.looks
     names = list(looks)
     for position, one in enumerate(names):
         for two in names[position + 1 :]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from rfla.data.images import read_image
 from rfla.data.index import BoxIndex
+from rfla.data.progress import tracked
 from rfla.errors import DataError
 
 _SIDE = 16
@@ -45,11 +46,11 @@ class Look:
     fingerprint: NDArray[np.uint8] | None = None
 
 
-def look_at(index: BoxIndex, workers: int) -> list[Look]:
+def look_at(index: BoxIndex, workers: int, progress: bool = False) -> list[Look]:
     """Open all images of an index, `workers` at a time (decoding leaves Python's lock alone, so threads do)."""
     jobs = [(str(path), (int(h), int(w))) for path, (h, w) in zip(index.paths, index.image_hw, strict=True)]
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        return list(pool.map(_look, jobs))
+        return list(tracked(pool.map(_look, jobs), index.name, len(jobs), progress))
 
 
 def _look(job: tuple[str, tuple[int, int]]) -> Look:

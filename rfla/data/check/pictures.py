@@ -11,14 +11,16 @@ from rfla.pictures.boxes import draw_boxes, tile_pictures
 from rfla.pictures.curves import plot_labels
 
 _SAMPLES = 12
-_LONGEST = 900  # px: a larger image is shown by a window round its boxes
+_LONGEST = 500  # px: of a larger image a window is shown, so that objects of a few px can be seen
 
 
 def draw_split(index: BoxIndex, split: str, folder: Path) -> list[Path]:
     """Write `mosaic_{split}.jpg` and `labels_{split}.png`; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
+    boxed = np.flatnonzero(np.diff(index.box_start))
+    rows = boxed if len(boxed) else np.arange(len(index))
     tiles = []
-    for row in np.unique(np.linspace(0, len(index) - 1, _SAMPLES).round().astype(int)):
+    for row in rows[np.unique(np.linspace(0, len(rows) - 1, _SAMPLES).round().astype(int))]:
         try:
             tiles.append(_tile(index, int(row)))
         except DataError:
@@ -37,15 +39,17 @@ def draw_split(index: BoxIndex, split: str, folder: Path) -> list[Path]:
 def _tile(index: BoxIndex, row: int) -> np.ndarray:
     image = read_image(str(index.paths[row]))
     rows = index.rows_of(row)
-    boxes, labels = index.boxes[rows], index.labels[rows]
-    shown = labels >= 0
-    boxes, labels = boxes[shown], labels[shown]
-    height, width = image.shape[:2]
-    if max(height, width) > _LONGEST:
-        centre = (boxes[:, :2] + boxes[:, 2:]).mean(axis=0) / 2 if len(boxes) else np.array([width, height]) / 2
-        left, top = np.clip(centre - _LONGEST / 2, 0, np.maximum([width - _LONGEST, height - _LONGEST], 0)).astype(int)
-        image = image[top : top + _LONGEST, left : left + _LONGEST]
-        boxes = boxes - np.array([left, top, left, top], np.float32)
+    boxes, labels = index.boxes[rows], index.labels[rows].copy()
+    labels[index.ignore[rows] | index.crowd[rows]] = len(index.names)
+    sides = np.array(image.shape[1::-1])
+    if sides.max() > _LONGEST:
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+        middle = centres.mean(axis=0) if len(boxes) else sides / 2
+        if len(boxes):  # the box that is nearest to the middle of all: between clusters there may be nothing
+            middle = centres[np.argmin(((centres - middle) ** 2).sum(axis=1))]
+        corner = np.clip(middle - _LONGEST / 2, 0, np.maximum(sides - _LONGEST, 0)).astype(int)
+        image = image[corner[1] : corner[1] + _LONGEST, corner[0] : corner[0] + _LONGEST]
+        boxes = boxes - np.tile(corner, 2).astype(np.float32)
         inside = ((boxes[:, 2:] > 0) & (boxes[:, :2] < _LONGEST)).all(axis=1)
         boxes, labels = boxes[inside], labels[inside]
-    return draw_boxes(image, boxes, labels, index.names, show_labels=False)
+    return draw_boxes(image, boxes, labels, [*index.names, "(ignored)"], show_labels=False)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from rfla.data.check.looks import Look, identical, look_at
+from rfla.data.check.looks import Look, identical
 from rfla.data.check.report import DataReport
 from rfla.data.index import BoxIndex
 from rfla.data.place import check_target, partial_directory
@@ -27,7 +27,7 @@ def write_repaired(spec: DataSpec, report: DataReport, out: Path) -> Path:
         DataError: `out` is not empty, or holds the source.
     """
     check_target(out, [spec.root], exist_ok=False)
-    looks = {split: look_at(index, 4) for split, index in report.splits.items()}
+    looks = report.looks
     leaked: set[int] = set()
     for split, index in report.splits.items():
         if split != "train" and "train" in looks and len(index):

@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from rfla.data.check.looks import Look
 from rfla.data.index import BoxIndex
 
 Severity = Literal["error", "warning", "note"]
@@ -41,6 +42,7 @@ class DataReport:
         source: Its YAML or directory.
         names: Class names.
         splits: The index of each split that could be read, by name.
+        looks: What each of its images looks like, in the order of the index.
         findings: Faults, by split; "" for those between splits.
         pictures: Files that were drawn.
         repaired: Directory of the repaired copy, or None.
@@ -50,6 +52,7 @@ class DataReport:
     source: Path
     names: Sequence[str] = ()
     splits: dict[str, BoxIndex] = field(default_factory=dict)
+    looks: dict[str, list[Look]] = field(default_factory=dict)
     findings: dict[str, list[Finding]] = field(default_factory=dict)
     pictures: list[Path] = field(default_factory=list)
     repaired: Path | None = None
@@ -119,9 +122,10 @@ class DataReport:
         for title in ("all", "size px, 10 % median 90 %"):
             table.add_column(title, justify="right")
         sizes = np.concatenate([box_sizes(index) for index in self.splits.values()] or [np.zeros(0)])
-        labels = np.concatenate([index.labels for index in self.splits.values()] or [np.zeros(0, np.int64)])
+        learned = [np.where(index.ignore | index.crowd, -1, index.labels) for index in self.splits.values()]
+        labels = np.concatenate(learned or [np.zeros(0, np.int64)])
         for label, name in enumerate(self.names):
-            per_split = [int((index.labels == label).sum()) for index in self.splits.values()]
+            per_split = [int((one == label).sum()) for one in learned]
             own = sizes[labels == label]
             spread = " ".join(f"{value:.1f}" for value in np.percentile(own, [10, 50, 90])) if len(own) else "-"
             table.add_row(name, *(f"{count:,}" for count in per_split), f"{sum(per_split):,}", spread)
@@ -133,22 +137,25 @@ class DataReport:
         per_image = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, np.inf)
         return [
             ("\nboxes by size (square root of the area, px)", _bars(sizes, SIZE_EDGES)),
-            ("images by number of boxes", _bars(counts, per_image)),
+            ("images by number of boxes", _bars(counts, per_image, whole=True)),
         ]
 
 
 def box_sizes(index: BoxIndex) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """(M,) square root of width x height, px."""
+    """(M,) square root of width x height, px; NaN for ignored boxes and crowds."""
     sides = np.clip(index.boxes[:, 2:].astype(np.float64) - index.boxes[:, :2], 0, None)
+    sides[index.ignore | index.crowd] = np.nan
     return np.asarray(np.sqrt(sides[:, 0] * sides[:, 1]))
 
 
-def _bars(values: np.ndarray, edges: Sequence[float]) -> list[str]:
+def _bars(values: np.ndarray, edges: Sequence[float], *, whole: bool = False) -> list[str]:
+    """Lines of a histogram up to the last bar; `whole` numbers are named by the first and last of each bar."""
     heights = [int(((values >= low) & (values < high)).sum()) for low, high in pairwise(edges)]
     filled = max((place for place, count in enumerate(heights, 1) if count), default=0)
     most = max([*heights, 1])
     lines = []
     for low, high, count in zip(edges[:filled], edges[1 : filled + 1], heights[:filled], strict=True):
-        name = f"{low:g} and more" if high == np.inf else f"{low:g} to {high:g}"
-        lines.append(f"  {name:>14}  {count:>9,}  " + "#" * round(_BAR * count / most))
+        last = high - 1 if whole else high
+        name = f"{low:g} and more" if high == np.inf else f"{low:g}" if last == low else f"{low:g} to {last:g}"
+        lines.append(f"  {name:>14}  {count:>9,}  {'#' * round(_BAR * count / most)}".rstrip())
     return lines

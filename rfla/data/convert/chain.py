@@ -18,6 +18,7 @@ from rfla.data.convert.steps import Job, convert_records
 from rfla.data.formats import FORMATS, Format, coco_write, dota, visdrone, voc, yolo
 from rfla.data.formats.record import Classes, ImageRecord, Part
 from rfla.data.place import MARK, check_target, partial_directory
+from rfla.data.progress import tracked
 from rfla.errors import ConfigError, DataError, did_you_mean
 
 TARGETS = ("coco", "yolo", "voc", "visdrone", "dota")
@@ -75,8 +76,9 @@ def convert(
     with partial_directory(target) as beside:
         job = Job(to, tile, gap, keep_visible, empty_tiles, max(workers, 1), beside, report)
         for name, part in parts.items():
-            records = convert_records(job, kind, part, name, classes)
-            _write(job, name, _with_progress(records, name, progress), classes)
+            total = len(part.annotations) if len(part.annotations) > 1 else None  # a file for each image
+            records = tracked(kind.read(part, classes), name, total, progress)
+            _write(job, name, convert_records(job, records, part.images, name), classes)
         if not report.images:
             looked = ", ".join(str(folder) for part in parts.values() for folder in part.images)
             raise DataError(f"source={source}: none of the annotated images was found; looked in {looked}")
@@ -134,23 +136,6 @@ def find_parts(kind: Format, source: Path, annotations: Path | None, split: str 
     if len(parts) == 1 and "/" not in split:
         return {split: next(iter(parts.values()))}
     raise DataError(f"source={source}: no split '{split}'; found {', '.join(parts)}{did_you_mean(split, parts)}")
-
-
-def _with_progress(records: Iterator[ImageRecord], split: str, show: bool) -> Iterator[ImageRecord]:
-    """Pass records on, with a bar that counts them; a line of its own where the output is no terminal."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    if not show or not console.is_terminal:
-        yield from records
-        return
-    columns = (SpinnerColumn(), TextColumn("{task.description} {task.completed:,} images"), TimeElapsedColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(split, total=None)
-        for record in records:
-            bar.advance(task)
-            yield record
 
 
 def _write(job: Job, split: str, records: Iterator[ImageRecord], classes: Classes) -> None:

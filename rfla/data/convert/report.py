@@ -10,6 +10,7 @@ import numpy as np
 from rfla.data.formats.record import NO_CLASS, ImageRecord
 
 SIZES = (("vt", 0.0, 8.0), ("t", 8.0, 16.0), ("s", 16.0, 32.0), ("m", 32.0, float("inf")))  # px of sqrt(area)
+SHOWN = 12  # names of classes without a box
 
 
 @dataclass
@@ -97,11 +98,18 @@ class ConvertReport:
         wide = max([len(name) for name in self.names] + [10])
         head = "".join(f"{title:>10}" for title in ["boxes", *(name for name, _, _ in SIZES), "ignored"])
         lines = [f"{'class':<{wide}}{head}"]
+        absent = []
         for label, name in enumerate(self.names):
-            lines.append(_row(name, wide, self.boxes[label], self.ignored[label]))
+            if self.boxes[label].any() or self.ignored[label]:
+                lines.append(_row(name, wide, self.boxes[label], self.ignored[label]))
+            else:
+                absent.append(name)
         if self.ignored[-1]:
             lines.append(_row("(no class)", wide, np.zeros(len(SIZES), np.int64), self.ignored[-1]))
         lines.append(_row("all", wide, self.boxes.sum(axis=0), self.ignored.sum()))
+        if absent:
+            more = f" and {len(absent) - SHOWN} more" if len(absent) > SHOWN else ""
+            lines.append(f"classes without a box: {', '.join(absent[:SHOWN])}{more}")
         images = ", ".join(f"{split} {count:,}" for split, count in self.images.items())
         lines.append(f"images: {images or 'none'}    sizes: vt < 8 px, t < 16, s < 32, m from 32 (sides of squares)")
         for verb, counts in (("dropped", self.dropped), ("repaired", self.repaired)):

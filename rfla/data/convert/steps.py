@@ -1,6 +1,6 @@
 """The steps between reading and writing a data set: find images, check sizes, clean boxes, cut tiles, place images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from rfla.data.convert.report import ConvertReport
-from rfla.data.formats import Format
 from rfla.data.formats.images import ImageFinder, clean_name
-from rfla.data.formats.record import NO_CLASS, Classes, ImageRecord, Part
+from rfla.data.formats.record import NO_CLASS, ImageRecord
 from rfla.data.images import Image, write_image
 from rfla.data.place import place_image
 from rfla.data.tiles import Scene, Window, cut, keeps_empty, open_scene, plan_windows
@@ -35,22 +34,26 @@ class Job:
     report: ConvertReport
 
 
-def convert_records(job: Job, kind: Format, part: Part, split: str, classes: Classes) -> Iterator[ImageRecord]:
-    """Yield the records of a split as they are to be written; their images are in place."""
-    finder = ImageFinder(part.images)
+def convert_records(
+    job: Job, records: Iterable[ImageRecord], folders: Sequence[Path], split: str
+) -> Iterator[ImageRecord]:
+    """Yield the records of a split as they are to be written; their images, looked for in `folders`, are in place."""
+    finder = ImageFinder(folders)
     taken: dict[str, Path] = {}
     with ThreadPoolExecutor(job.workers) as pool:
-        for record in kind.read(part, classes):
+        for record in records:
             for reason, count in record.dropped.items():
                 job.report.drop(reason, record.where, count)
-            image = finder.find(record.file_name)
+            image = finder.find(record.file_name) or (record.other_name and finder.find(record.other_name)) or None
             if image is None:
                 _leave_out(job, record, "images that are not there", f"{record.file_name} of {record.where}")
                 continue
-            record.file_name = _output_name(record, image, taken, job.to)
+            record.file_name = _output_name(record, image)
             try:
                 with _opened(image) as scene:
-                    yield from _pieces(job, record, image, scene, split, pool)
+                    for piece in _pieces(job, record, image, scene, split, pool):
+                        _claim(taken, job.to, piece, image)
+                        yield piece
             except _UnreadableImage as error:
                 _leave_out(job, record, "images that cannot be read", str(error))
 
@@ -75,19 +78,25 @@ class _UnreadableImage(Exception):
     """An image that is left out, with its boxes; the message says which and why."""
 
 
-def _output_name(record: ImageRecord, image: Path, taken: dict[str, Path], to: str) -> str:
-    """Return the image's name below `images/{split}`.
+def _output_name(record: ImageRecord, image: Path) -> str:
+    """Return the image's name below `images/{split}`: with its directories, but for one that is called `images`."""
+    relative = clean_name(record.file_name)
+    return "/".join([*(part for part in relative.parent.parts if part.lower() != "images"), image.name])
+
+
+def _claim(taken: dict[str, Path], to: str, piece: ImageRecord, image: Path) -> None:
+    """Refuse a second picture of one name, or one that would share another's label file.
 
     Raises:
-        DataError: Two images would get one name, or one image two label files.
+        DataError: With both files. (COCO may list one file twice.)
     """
-    relative = clean_name(record.file_name)
-    parts = [part for part in relative.parent.parts if part.lower() != "images"]
-    name = "/".join([*parts, image.name])
-    first = taken.setdefault(name, image)
-    if first is not image and record.window is None and (to != "coco" or not first.samefile(image)):
-        raise DataError(f"{record.where}: {image} and {first} would both become images/{name}; rename one of them")
-    return name
+    name = clean_name(piece.file_name)
+    key = {"coco": str(name), "yolo": str(name.with_suffix(""))}.get(to, name.stem)
+    first = taken.setdefault(key, image)
+    if first is image or (to == "coco" and first.samefile(image)):
+        return
+    what = f"images/{name}" if to == "coco" else f"the label file of {key}"
+    raise DataError(f"{piece.where}: {image} and {first} would both become {what}; rename one of them")
 
 
 def _pieces(

@@ -1,14 +1,14 @@
 """CSV and TSV: one row for each box, columns found by their names, commas, tabs or semicolons between them.
 
 Known heads: DeepForest's `image_path,xmin,ymin,xmax,ymax,label`, TensorFlow's `filename,width,height,class,xmin,...`,
-and `x,y,w,h` for a corner and sides. Without a head: keras-retinanet's `path,x1,y1,x2,y2,class`, empty fields for an
-image without objects. Without a class column everything is one class, `object`. Files of points hold no boxes and are
-refused.
+`x,y,w,h` for a corner and sides, and one `bbox` column with these four in brackets. Without a head: keras-retinanet's
+`path,x1,y1,x2,y2,class`, empty fields for an image without objects. Without a class column everything is one class,
+`object`. Files of points hold no boxes and are refused, and so are shares of the image.
 """
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rfla.data.formats.images import first_directory, require_directory, split_of
@@ -46,11 +46,12 @@ ALIASES = {
     "y": ("y", "bbox_y"),
     "w": ("w", "box_width", "bbox_width", "bbox_w"),
     "h": ("h", "box_height", "bbox_height", "bbox_h"),
+    "bbox": ("bbox", "box"),
     "label": ("label", "class", "class_name", "category", "name", "classname"),
     "width": ("width", "image_width", "img_width"),
     "height": ("height", "image_height", "img_height"),
 }
-CORNERS, SIDES = ("x1", "y1", "x2", "y2"), ("x", "y", "w", "h")
+CORNERS, SIDES, ONE = ("x1", "y1", "x2", "y2"), ("x", "y", "w", "h"), ("bbox",)
 HEADLESS = {"image": 0, "x1": 1, "y1": 2, "x2": 3, "y2": 4, "label": 5}
 ONE_CLASS = "object"
 SUFFIXES = (".csv", ".tsv", ".txt")
@@ -133,6 +134,8 @@ def read_file(path: Path, classes: Classes) -> Iterator[ImageRecord]:
             _add(images, [field.strip() for field in fields], columns, classes, where, reader.line_num)
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: not valid CSV ({error})") from None
+    if 0 < max((max(box) for rows in images.values() for box in rows.boxes), default=0) <= 1:
+        raise DataError(f"{path}: no coordinate is above 1: these are shares of the image; give pixels")
     for name, rows in images.items():
         yield make_record(name, str(path), rows.boxes, rows.labels, lines=rows.lines, size=rows.size)
 
@@ -155,9 +158,9 @@ def _columns(fields: Sequence[str], where: str) -> tuple[dict[str, int], bool]:
     }
     if not places and len(fields) == len(HEADLESS) and _is_box(fields[1:5]):
         return HEADLESS, False
-    if all(key in places for key in ("x", "y")) and not {"w", "x2"} & places.keys():
+    if all(key in places for key in ("x", "y")) and not {"w", "x2", "bbox"} & places.keys():
         raise DataError(f"{where}: this file holds points (x, y) and no boxes; give it w and h columns first")
-    corners = CORNERS if "x2" in places else SIDES
+    corners = _corners(places)
     missing = [key for key in ("image", *corners) if key not in places]
     if missing:
         known = "image_path,xmin,ymin,xmax,ymax,label or image,x,y,w,h,label"
@@ -165,6 +168,11 @@ def _columns(fields: Sequence[str], where: str) -> tuple[dict[str, int], bool]:
             f"{where}: no column for {', '.join(missing)} among {','.join(names)[:120]!r}; expected {known}"
         )
     return places, True
+
+
+def _corners(places: Mapping[str, int]) -> tuple[str, ...]:
+    """Return the columns that hold the box."""
+    return CORNERS if "x2" in places else ONE if "bbox" in places else SIDES
 
 
 def _is_box(fields: Sequence[str]) -> bool:
@@ -182,12 +190,16 @@ def _add(
     if "width" in columns and "height" in columns:
         sides = [parse_integer(fields[columns[side]], where, side) for side in ("width", "height")]
         rows.size = (max(sides[0], 0), max(sides[1], 0))
-    corners = CORNERS if "x2" in columns else SIDES
+    corners = _corners(columns)
     values = [fields[columns[key]] for key in corners]
     if not any(values):
         return  # an image without objects
+    if corners == ONE:
+        values = values[0].strip("[]()").replace(",", " ").split()
+        if len(values) != 4:
+            raise DataError(f"{where}: bbox must be four numbers x, y, w, h, not {fields[columns['bbox']][:60]!r}")
     box = parse_numbers(values, where)
-    if corners == SIDES:
+    if corners != CORNERS:
         box = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
     rows.boxes.append(box)
     rows.labels.append(classes.label(fields[columns["label"]] if "label" in columns else ONE_CLASS, where))

@@ -105,7 +105,8 @@ def find_folders(source: Path, labels: Sequence[str], images: Sequence[str], suf
         _add(parts, split_of(folder.name) or "train", _folder_part(folder, labels, images, suffix), folder)
     label_root = first_directory(*(source / name for name in labels))
     if label_root is not None:
-        for folder in sorted(path for path in label_root.iterdir() if path.is_dir() and split_of(path.name)):
+        named = sorted(path for path in label_root.iterdir() if path.is_dir() and split_of(path.name))
+        for folder in [path for path in named if not _is_double(path)]:
             roots = [source / name / folder.name for name in images] + [source / name for name in images]
             found = first_directory(*roots) or folder
             part = Part(_files(folder, suffix), (found,))
@@ -121,11 +122,19 @@ def _folder_part(folder: Path, labels: Sequence[str], images: Sequence[str], suf
     label_folder = first_directory(*(folder / name for name in labels)) or folder
     image_folder = first_directory(*(folder / name for name in images)) or folder
     files = _files(label_folder, suffix)
+    if not files and label_folder is not folder:
+        files = _files(label_folder, suffix, "*/*")  # as DOTA's archives unpack
     return Part(files, (image_folder,)) if files else None
 
 
-def _files(folder: Path, suffix: str) -> tuple[Path, ...]:
-    return tuple(sorted(path for path in folder.glob(f"*{suffix}") if path.is_file() and not path.name.startswith(".")))
+def _files(folder: Path, suffix: str, pattern: str = "*") -> tuple[Path, ...]:
+    found = [path for path in folder.glob(f"{pattern}{suffix}") if path.is_file() and not path.name.startswith(".")]
+    return tuple(sorted(path for path in found if not _is_double(path.parent)))
+
+
+def _is_double(folder: Path) -> bool:
+    """Tell whether a directory repeats the one beside it: DOTA's boxes (`..._hbb`), which are made of its polygons."""
+    return folder.name.endswith("_hbb") and folder.with_name(folder.name.removesuffix("_hbb")).is_dir()
 
 
 def _add(parts: dict[str, Part], split: str, part: Part | None, folder: Path) -> None:

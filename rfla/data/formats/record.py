@@ -42,6 +42,7 @@ class ImageRecord:
         attributes: What only some formats know, one row for each box: `area` (n,) float64, `polygon` (n, 8) float64,
             and (n,) int64 `truncation`, `occlusion`, `difficult`, `category`.
         window: x1, y1, x2, y2 of the file's picture that this record is about (TinyPerson's `corner`), or None.
+        other_name: What the image file may be called instead, or "".
         dropped: Boxes that the reader left out, counted by reason.
     """
 
@@ -58,6 +59,7 @@ class ImageRecord:
     image_id: int | None = None
     attributes: dict[str, NDArray[Any]] = field(default_factory=dict)
     window: tuple[int, int, int, int] | None = None
+    other_name: str = ""
     dropped: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
@@ -79,6 +81,7 @@ class ImageRecord:
             image_id=self.image_id,
             attributes={name: values[rows] for name, values in self.attributes.items()},
             window=self.window,
+            other_name=self.other_name,
             dropped=self.dropped,
         )
 

@@ -1,7 +1,8 @@
 """Pascal VOC: one XML file for each image with `object/name` and `object/bndbox/{xmin,ymin,xmax,ymax}` in px.
 
 Coordinates are taken as the edges of the box, as LabelImg, Roboflow and DeepForest write them. (The VOC challenge
-itself counted pixels from 1; nothing in a file tells the two apart.) `difficult` objects become ignored boxes.
+itself counted pixels from 1; nothing in a file tells the two apart.) `difficult` objects become ignored boxes. The
+image is the one of the file's own stem; where there is none, the one that `filename` states.
 """
 
 from collections import Counter
@@ -12,7 +13,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from rfla.data.formats.images import find_folders, require_directory
+from rfla.data.formats.images import clean_name, find_folders, require_directory
 from rfla.data.formats.record import (
     NO_CLASS,
     Classes,
@@ -91,8 +92,11 @@ def read_file(path: Path, classes: Classes) -> ImageRecord:
             flags[column].append(_flag(text, f"{path}:{at}", tag))
     difficult = np.array(flags["difficult"], np.int64)
     width, height = (_side(head, side, path) for side in ("size/width", "size/height"))
-    return make_record(
-        head.get("filename", (path.stem, 0))[0] or path.stem,
+    stated = head.get("filename", ("", 0))[0] or path.stem
+    # Files are copied and renamed together; what is stated inside is often left as it was.
+    renamed = clean_name(stated).stem != path.stem
+    record = make_record(
+        path.stem if renamed else stated,
         str(path),
         boxes,
         labels,
@@ -102,6 +106,8 @@ def read_file(path: Path, classes: Classes) -> ImageRecord:
         size=(width, height),
         attributes={column: np.array(values, np.int64) for column, values in flags.items()},
     )
+    record.other_name = stated if renamed else ""
+    return record
 
 
 def _flag(text: str, where: str, tag: str) -> int:

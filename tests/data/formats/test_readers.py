@@ -8,6 +8,7 @@ import pytest
 from rfla.data.formats import FORMATS, coco, csv, dota, soda, tinyperson, visdrone, voc, xview, yolo
 from rfla.data.formats.record import NO_CLASS, Classes, Part
 from rfla.data.images import write_image
+from rfla.errors import DataError
 
 
 def read_all(name, source):
@@ -96,9 +97,34 @@ def test_voc_any_order_of_corners_and_difficult(tmp_path):
     )
     classes, splits = read_all("voc", tmp_path)
     ((record,),) = splits.values()
-    assert classes.names == ["jet ski"] and record.file_name == "ä b.jpg"
+    assert classes.names == ["jet ski"] and (record.file_name, record.other_name) == ("a", "ä b.jpg")
     assert record.boxes.tolist() == [[5, 4, 22.5, 9]] and record.ignore.tolist() == [True]
     assert (record.width, record.height) == (100, 50)
+
+
+def test_csv_with_one_bbox_column_and_shares_refused(tmp_path):
+    head = "image_id,width,height,bbox,source\n"
+    (tmp_path / "a.csv").write_text(head + 'x,100,50,"[83.5, 2, 10.0, 3]",s\ny,100,50,,s\n')
+    _, splits = read_all("csv", tmp_path)
+    first, second = splits["train"]
+    assert first.boxes.tolist() == [[83.5, 2, 93.5, 5]] and (first.width, len(second)) == (100, 0)
+    (tmp_path / "a.csv").write_text(head + 'x,100,50,"[1, 2, 3]",s\n')
+    with pytest.raises(DataError, match=r"a\.csv:2: bbox must be four numbers x, y, w, h, not '\[1, 2, 3\]'"):
+        read_all("csv", tmp_path)
+    (tmp_path / "a.csv").write_text("ImageID,XMin,XMax,YMin,YMax\nx,0.2,0.5,0.1,1\n")
+    with pytest.raises(DataError, match="no coordinate is above 1: these are shares of the image"):
+        read_all("csv", tmp_path)
+
+
+def test_dota_as_its_archives_unpack(tmp_path):
+    for split in ("train", "val"):
+        for folder in (f"DOTA-v2.0_{split}", f"DOTA-v2.0_{split}_hbb"):
+            path = tmp_path / "d" / split / "labelTxt-v2.0" / folder / f"{split}.txt"
+            path.parent.mkdir(parents=True)
+            path.write_text("1 1 5 1 5 4 1 4 ship 0\n" * (2 if "hbb" in folder else 1))
+    for source, found in ((tmp_path / "d", {"train": 1, "val": 1}), (tmp_path / "d" / "val", {"val": 1})):
+        _, splits = read_all("dota", source)
+        assert {split: sum(map(len, records)) for split, records in splits.items()} == found
 
 
 def test_voc_lists_of_the_challenge(tmp_path):

@@ -1,0 +1,34 @@
+"""A progress bar on the terminal, for what takes minutes."""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+def tracked(items: Iterable[Item], what: str, total: int | None, show: bool) -> Iterator[Item]:
+    """Pass items on, counted by a bar on standard error.
+
+    Args:
+        items: Images, or whatever stands for one each.
+        what: Name of the bar.
+        total: How many there will be; None where nobody knows yet.
+        show: Where false, and where standard error is no terminal, nothing is printed.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("images")),
+        *(TimeElapsedColumn(), TimeRemainingColumn()),
+    )
+    with Progress(*columns, console=console, disable=not (show and console.is_terminal)) as bar:
+        yield from bar.track(items, total=total, description=what)
