@@ -6,6 +6,8 @@
 Both read the same 800 x 800 px files (demo scenes enlarged, so that they compress like photographs) with 100 boxes
 each. The reference is that of torchvision's references/detection: `CocoDetection` wrapped for transforms v2, its
 "hflip" preset (flip, float image, clean boxes), Pillow decoding. Ours decodes to uint8; floats are made on the device.
+Four kinds of work: none; a left-right flip in both; the default augmentation of rfla against that preset, which only
+flips; and against torchvision's own zoomed crop, both flips and colour (it has no quarter turns of boxes).
 Measurements alternate between the two; the median of the repeats is shown.
 """
 
@@ -54,14 +56,28 @@ def write_set(folder: Path, suffix: str, count: int) -> None:
     (folder / "annotations/train.json").write_text(json.dumps(content))
 
 
-def ours(folder: Path, workers: int, augment: bool) -> Callable[[], Iterable[Any]]:
+FLIP_ONLY = Augmentation(flipud=0, rot90=0, zoom=0, hsv_h=0, hsv_s=0, hsv_v=0)
+FLIP = v2.RandomHorizontalFlip(0.5)
+ALIKE = (
+    v2.RandomApply([v2.RandomResizedCrop((SIDE, SIDE), scale=(0.44, 1.0), ratio=(1.0, 1.0))], 0.5),
+    *(FLIP, v2.RandomVerticalFlip(0.5), v2.ColorJitter(brightness=0.3, saturation=0.4, hue=0.015)),
+)
+WORK: dict[str, tuple[Augmentation | None, tuple[Any, ...]]] = {
+    "plain": (None, ()),
+    "flip": (FLIP_ONLY, (FLIP,)),
+    "augmented, torchvision flips": (Augmentation(), (FLIP,)),
+    "augmented, torchvision alike": (Augmentation(), ALIKE),
+}
+
+
+def ours(folder: Path, workers: int, augmentation: Augmentation | None) -> Callable[[], Iterable[Any]]:
     index = load_index(load_data_spec(folder), "train", for_training=True)
-    dataset = DetectionDataset(index, SIDE, Augmentation() if augment else None)
+    dataset = DetectionDataset(index, SIDE, augmentation)
     return lambda: build_loader(dataset, BATCH, workers, TrainSampler(len(dataset), BATCH))
 
 
-def reference(folder: Path, workers: int, augment: bool) -> Callable[[], Iterable[Any]]:
-    steps: list[Any] = [v2.ToImage(), *([v2.RandomHorizontalFlip(0.5)] if augment else [])]
+def reference(folder: Path, workers: int, augmentation: tuple[Any, ...]) -> Callable[[], Iterable[Any]]:
+    steps: list[Any] = [v2.ToImage(), *augmentation]
     steps += [v2.ToDtype(torch.float, scale=True), v2.SanitizeBoundingBoxes(), v2.ToPureTensor()]
     coco = CocoDetection(str(folder / "images"), str(folder / "annotations/train.json"), transforms=v2.Compose(steps))
     dataset = wrap_dataset_for_transforms_v2(coco, target_keys=("boxes", "labels", "image_id"))
@@ -90,16 +106,15 @@ def images_per_second(make: Callable[[], Iterable[Any]], count: int, workers: in
 
 
 def measure(folder: Path, suffix: str, count: int, workers: int, repeats: int) -> None:
-    for augment in (False, True):
+    for kind, (mine, theirs) in WORK.items():
         with contextlib.redirect_stdout(None):  # pycocotools talks
-            makers = {"rfla": ours(folder, workers, augment), "torchvision": reference(folder, workers, augment)}
+            makers = {"rfla": ours(folder, workers, mine), "torchvision": reference(folder, workers, theirs)}
         rates: dict[str, list[float]] = {name: [] for name in makers}
         for _ in range(repeats):
             for name, make in makers.items():
                 rates[name].append(images_per_second(make, count, workers))
         middle = {name: statistics.median(values) for name, values in rates.items()}
         ratio = middle["rfla"] / middle["torchvision"]
-        kind = "augmented" if augment else "plain"
         row = (suffix[1:], str(workers), kind, f"{middle['rfla']:.1f}", f"{middle['torchvision']:.1f}", f"{ratio:.2f}")
         print("| " + " | ".join(row) + " |", flush=True)
 
