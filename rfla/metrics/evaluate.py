@@ -24,7 +24,7 @@ def evaluate_boxes(
     Args:
         gt: `GroundTruth`, a COCO dict, or a path to a COCO JSON file.
         detections: `Detections`, a COCO result list, or a path to one.
-        protocol: "aitod", "coco", "visdrone", "tinyperson", or a `Protocol`.
+        protocol: "aitod", "coco", "visdrone", "soda", "tinyperson", or a `Protocol`.
         sizes: own size ranges instead of the protocol's, {name: (low, high)} in px of sqrt(area), ends included.
         max_dets: own limits of detections per image and class instead of the protocol's.
         use_categories: False: all classes are one.

@@ -80,11 +80,14 @@ TINYPERSON_SIZES = (
     ("small", 20.0, 32.0),
     ("reasonable", 32.0, LARGEST),
 )
+# Areas of 144, 400, 1024 and 2000 px²; "small" is the range of AP in the evaluator of SODA-A.
+SODA_SIZES = (("small", 0.0, 32.0), ("es", 0.0, 12.0), ("rs", 12.0, 20.0), ("gs", 20.0, 32.0), ("n", 32.0, 2000.0**0.5))
 
 PROTOCOLS: dict[str, Protocol] = {
     "aitod": Protocol("aitod", sizes=AITOD_SIZES),
     "coco": Protocol("coco", sizes=COCO_SIZES, max_dets=(1, 10, 100)),
     "visdrone": Protocol("visdrone", sizes=AITOD_SIZES, max_dets=(1, 10, 100, 500), ignoring="regions"),
+    "soda": Protocol("soda", sizes=SODA_SIZES, ignoring="regions"),
     "tinyperson": Protocol(
         "tinyperson",
         ious=(0.25, 0.5, 0.75),

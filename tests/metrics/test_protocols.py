@@ -36,6 +36,10 @@ BEFORE = {"ap50": pytest.approx(1.0)}
     [
         ("aitod", "ap ap25 ap50 ap75 ap_vt ap_t ap_s ap_m ar_100 ar_300 ar_1500 ar_vt ar_t ar_s ar_m"),
         ("coco", "ap ap25 ap50 ap75 ap_s ap_m ap_l ar_1 ar_10 ar_100 ar_s ar_m ar_l"),
+        (
+            "soda",
+            "ap ap25 ap50 ap75 ap_small ap_es ap_rs ap_gs ap_n ar_100 ar_300 ar_1500 ar_small ar_es ar_rs ar_gs ar_n",
+        ),
         ("visdrone", "ap ap25 ap50 ap75 ap_vt ap_t ap_s ap_m ar_1 ar_10 ar_100 ar_500 ar_vt ar_t ar_s ar_m"),
     ],
 )
