@@ -7,12 +7,8 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
-SIZE_LABELS = {
-    "ap_vt": "AP very tiny (2-8 px)",
-    "ap_t": "AP tiny (8-16 px)",
-    "ap_s": "AP small (16-32 px)",
-    "ap_m": "AP medium",
-}
+BLUE, RED = "#3b7dd8", "#d8553b"
+OVERALL = {"metrics/ap": "AP", "metrics/ap25": "AP25", "metrics/ap50": "AP50", "metrics/ap75": "AP75"}
 
 
 def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
@@ -26,39 +22,61 @@ def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, 
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
+        axis.set_axisbelow(True)
     return figure, axes
 
 
 def plot_results(path: Path, columns: Mapping[str, Sequence[float]]) -> None:
-    """Write `results.png`: losses, AP, AP by size, positives per box and learning rate over the epochs.
+    """Write `results.png`: losses, AP, AP by size, positives per box, gradient norm and learning rate over the epochs.
+
+    What a run does not have (no validation, no box of a size) gets no curve, and no empty panel.
 
     Args:
         path: Where to write.
         columns: Columns of `results.csv`, by name, with `epoch` among them.
     """
-    epochs = columns["epoch"]
-    figure, axes = _figure(2, 3, 12, 6.4)
     losses = [name for name in columns if name.startswith("train/loss_")]
-    panels: list[tuple[str, dict[str, str]]] = [
-        ("training losses", {name: name.removeprefix("train/loss_") for name in losses}),
-        ("average precision", {"metrics/ap": "AP", "metrics/ap50": "AP50", "metrics/ap75": "AP75"}),
-        ("AP by object size", {f"metrics/{name}": label for name, label in SIZE_LABELS.items()}),
-        ("positives per box", {"train/positives_per_box": ""}),
-        ("gradient norm", {"train/grad_norm": ""}),
-        ("learning rate at the end of the epoch", {"lr": ""}),
-    ]
-    for axis, (title, names) in zip(axes.flat, panels, strict=True):
-        axis.set_title(title, fontsize=10, loc="left")
-        axis.set_xlabel("epoch", fontsize=8)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        for name, label in names.items():
-            values = np.asarray(columns.get(name, []), dtype=float)
-            if len(values) and np.isfinite(values).any() and (values >= 0).any():
-                axis.plot(epochs, values, marker="o", markersize=3, linewidth=1.5, label=label or None)
-        if axis.get_legend_handles_labels()[1]:
-            axis.legend(fontsize=8, frameon=False)
-        axis.set_ylim(bottom=0)
+    sizes = [name for name in columns if name.startswith("metrics/ap_")]
+    panels: dict[str, dict[str, str]] = {
+        "training losses": {name: name.removeprefix("train/loss_") for name in losses},
+        "average precision": OVERALL,
+        "AP by object size": {name: name.removeprefix("metrics/ap_") for name in sizes},
+        "positives per box": {"train/positives_per_box": ""},
+        "gradient norm": {"train/grad_norm": ""},
+        "learning rate at the end of the epoch": {"lr": ""},
+    }
+    curves = {title: _told(columns, names) for title, names in panels.items()}
+    shown = {title: lines for title, lines in curves.items() if lines}
+    if not shown:
+        return
+    across = min(3, len(shown))
+    figure, axes = _figure(-(-len(shown) // across), across, 4 * across, 3.2 * -(-len(shown) // across))
+    for axis, (title, lines) in zip(axes.flat, shown.items(), strict=False):
+        _draw_curves(axis, title, columns["epoch"], lines)
+    for axis in axes.flat[len(shown) :]:
+        axis.remove()
     figure.savefig(path, dpi=110)
+
+
+def _told(columns: Mapping[str, Sequence[float]], names: Mapping[str, str]) -> dict[str, Array]:
+    """Return the columns that have a figure to show, by their labels; -1, where nothing was to be found, is none."""
+    values = {label: np.array(columns.get(name, []), dtype=float) for name, label in names.items()}
+    return {label: np.where(column >= 0, column, np.nan) for label, column in values.items() if (column >= 0).any()}
+
+
+def _draw_curves(axis: Any, title: str, epochs: Sequence[float], lines: Mapping[str, Array]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_title(title, fontsize=10, loc="left")
+    axis.set_xlabel("epoch", fontsize=9)
+    axis.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    for label, values in lines.items():
+        axis.plot(epochs, values, marker="o", markersize=3, linewidth=1.5, label=label or None)
+    if any(lines):
+        axis.legend(fontsize=8, frameon=False, ncols=1 + len(lines) // 6)
+    finite = [float(np.nanmax(values[np.isfinite(values)], initial=0)) for values in lines.values()]
+    axis.set_ylim(0, 1.08 * max(finite) or 1)
 
 
 def plot_labels(path: Path, boxes: Array, labels: Array, counts: Array, names: Sequence[str]) -> None:
@@ -73,21 +91,40 @@ def plot_labels(path: Path, boxes: Array, labels: Array, counts: Array, names: S
     """
     sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0.5, None)
     sizes = np.sqrt(sides.prod(axis=1))
-    figure, axes = _figure(2, 2, 11, 8)
-    by_class = np.bincount(labels, minlength=len(names))
-    shown = np.argsort(-by_class)[:20][::-1]
-    axes[0, 0].barh([names[i] for i in shown], by_class[shown], color="#3b7dd8")
-    axes[0, 0].set_title("boxes by class", fontsize=10, loc="left")
-    axes[0, 1].hist(sizes, bins=np.geomspace(1, 256, 50), color="#3b7dd8")
-    axes[0, 1].set_xscale("log", base=2)
-    axes[0, 1].xaxis.set_major_formatter("{x:g}")
+    figure, ((by_class, by_size), (by_image, by_shape)) = _figure(2, 2, 11, 8)
+    number = np.bincount(labels, minlength=len(names))
+    shown = np.argsort(-number, kind="stable")[:20][::-1]
+    bars = by_class.barh([names[i] for i in shown], number[shown], color=BLUE)
+    by_class.bar_label(bars, [f"{number[i]:,}" for i in shown], padding=3, fontsize=8)
+    title = "boxes by class" + (", the 20 most frequent" if len(names) > 20 else "")
+    by_class.set_title(title, fontsize=10, loc="left")
+    by_class.set_xlabel("boxes", fontsize=9)
+    by_size.hist(sizes, bins=np.geomspace(1, max(256.0, float(sizes.max(initial=0)) * 1.01), 50), color=BLUE)
+    by_size.set_xscale("log", base=2)
+    by_size.xaxis.set_major_formatter("{x:g}")
     for edge in (8, 16, 32):
-        axes[0, 1].axvline(edge, color="#d8553b", linewidth=1, linestyle="--")
-    axes[0, 1].set_title("boxes by size, square root of the area in px (lines at 8, 16, 32)", fontsize=10, loc="left")
-    axes[1, 0].hist(counts, bins=40, color="#3b7dd8")
-    axes[1, 0].set_title("boxes in an image", fontsize=10, loc="left")
-    axes[1, 1].scatter(sides[:, 0], sides[:, 1], s=2, alpha=0.3, color="#3b7dd8")
-    limit = float(np.quantile(sides, 0.995)) * 1.1 if len(sides) else 32.0
-    axes[1, 1].set(xlim=(0, limit), ylim=(0, limit), aspect="equal")
-    axes[1, 1].set_title("width and height in px", fontsize=10, loc="left")
+        by_size.axvline(edge, color=RED, linewidth=1, linestyle="--")
+    by_size.set_title("boxes by size; lines at 8, 16 and 32 px", fontsize=10, loc="left")
+    by_size.set_xlabel("square root of the area, px", fontsize=9)
+    by_size.set_ylabel("boxes", fontsize=9)
+    by_image.hist(counts, bins=40, color=BLUE)
+    by_image.set_title("boxes in an image", fontsize=10, loc="left")
+    by_image.set_xlabel("boxes", fontsize=9)
+    by_image.set_ylabel("images", fontsize=9)
+    _draw_shapes(by_shape, sides)
     figure.savefig(path, dpi=110)
+
+
+def _draw_shapes(axis: Any, sides: Array) -> None:
+    """Draw how often each width and height comes, in a square that holds 99.5 % of them."""
+    from matplotlib.colors import LogNorm
+
+    limit = float(np.quantile(sides, 0.995)) * 1.1 if len(sides) else 32.0
+    edges = np.arange(0, limit + 1, max(1, round(limit / 60)))  # whole px, as most boxes have
+    table, _, _ = np.histogram2d(sides[:, 0], sides[:, 1], [edges, edges])
+    if table.any():
+        seen = np.ma.masked_equal(table.T, 0)
+        picture = axis.pcolormesh(edges, edges, seen, cmap="Blues", norm=LogNorm(0.5, max(table.max(), 2)))
+        axis.figure.colorbar(picture, ax=axis, label="boxes", format="{x:g}")
+    axis.set(xlim=(0, limit), ylim=(0, limit), aspect="equal", xlabel="width, px", ylabel="height, px")
+    axis.set_title("width and height", fontsize=10, loc="left")

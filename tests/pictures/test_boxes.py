@@ -79,6 +79,11 @@ def test_tiles_and_files(tmp_path: Path) -> None:
 def test_curves(tmp_path: Path) -> None:
     columns = {"epoch": [1.0, 2.0], "train/loss_cls": [1.0, 0.5], "lr": [0.1, 0.1], "metrics/ap": [float("nan"), 0.1]}
     plot_results(tmp_path / "r.png", columns | {"metrics/ap_m": [-1.0, -1.0]})
+    plot_results(tmp_path / "one.png", {"epoch": [1.0], "train/loss_cls": [1.0], "lr": [float("nan")]})
+    assert cv2.imread(str(tmp_path / "r.png")).shape[:2] == (352, 1320)  # three panels: nothing else has a figure
+    assert cv2.imread(str(tmp_path / "one.png")).shape[:2] == (352, 440)
+    plot_results(tmp_path / "none.png", {"epoch": []})
+    assert not (tmp_path / "none.png").exists()
     plot_labels(tmp_path / "l.png", np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(3), NAMES)
     plot_labels(tmp_path / "m.png", np.array([[0, 0, 6, 6.0]]), np.array([1]), np.array([1]), NAMES)
     assert all((tmp_path / name).stat().st_size > 5000 for name in ("r.png", "l.png", "m.png"))
