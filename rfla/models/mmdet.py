@@ -6,6 +6,7 @@ Our modules carry the official names but for the few differences in `RENAMED`, s
 import datetime
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 import rfla
 from rfla.cfg.model_files import model_names, read_model_yaml
 from rfla.errors import ConfigError, WeightsError
-from rfla.models.weights import FORMAT, misfits, save_weights
+from rfla.models.weights import FORMAT, check_finite, misfits, printable, save_weights
 from rfla.models.zoo import build_detector
 
 # Official pattern and our replacement, applied in turn.
@@ -29,16 +30,20 @@ RENAMED = (
     (r"^(neck\.(?:lateral_convs|fpn_convs)\.\d+)\.conv\.", r"\1."),  # the pyramid's convolutions come without a wrapper
     (r"^(head\.(?:cls_convs|reg_convs)\.\d+)\.gn\.", r"\1.norm."),
 )
+DISTANCES = {"kl": "kld", "exp_kl": "exp_kld", "kl_10": "kld_10", "wd": "wd"}  # their names and ours
 COUNTER = "num_batches_tracked"  # old checkpoints have none, and nothing depends on it
 MAX_CHECKPOINT_BYTES = 8 * 1024**3
 
-# What a checkpoint's meta holds beside plain values: best scores as numpy scalars. Nothing else may be built.
-ALLOWED_TYPES = [
+# What a checkpoint's meta holds beside plain values: best scores and palettes of numpy, whose parts had another address
+# before numpy 2. Nothing else may be built.
+_NUMPY: Any = np._core.multiarray  # type: ignore[attr-defined]
+ALLOWED_TYPES: list[Any] = [
     np.dtype,
-    np._core.multiarray.scalar,  # type: ignore[attr-defined]
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
-    *[type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")],
-]
+    np.ndarray,
+    *[(part, f"numpy.{core}.multiarray.{part.__name__}") for part in (_NUMPY.scalar, _NUMPY._reconstruct)
+      for core in ("core", "_core")],
+    *[type(np.dtype(kind)) for kind in "?bhilqBHILQefdU"],
+]  # fmt: skip
 
 RETINA_CLASSES, RETINA_BOXES = "bbox_head.retina_cls.weight", "bbox_head.retina_reg.weight"
 # The other layers whose outputs tell the number of classes, and how many of the outputs are not classes.
@@ -97,8 +102,9 @@ def import_checkpoint(
     checkpoint = read_checkpoint(weights)
     state, meta = _state_and_meta(checkpoint, weights)
     text = meta.get("config")
-    settings = _settings_in(text) if isinstance(text, str) else {}
-    if assigner is None and isinstance(text, str):
+    text = text if isinstance(text, str) else ""
+    settings = _settings_in(text)
+    if assigner is None and text:
         assigner = "rfla" if "HieAssigner" in text else "baseline"
     classes = _class_names(state, meta, names, weights)
     net = build_detector(model, len(classes), assigner, settings)
@@ -106,6 +112,7 @@ def import_checkpoint(
     if problems:
         raise WeightsError(f"{weights}: not the weights of model={model}{_guess(state, len(classes))}: {problems}")
     load_mmdet(net, state)
+    check_finite(net, str(weights))
     save_weights(
         out,
         net.state_dict(),
@@ -114,7 +121,7 @@ def import_checkpoint(
             "version": rfla.__version__,
             "model": net.config.model_dump(mode="json"),
             "names": list(classes),
-            "imgsz": read_model_yaml(model, assigner).get("imgsz", 800),
+            "imgsz": _image_size(text, read_model_yaml(model, assigner).get("imgsz", 800)),
             "metrics": {},
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "source": Path(weights).name,
@@ -131,23 +138,30 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise WeightsError(f"{path}: no such checkpoint")
-    if path.stat().st_size > MAX_CHECKPOINT_BYTES:
-        raise WeightsError(f"{path}: larger than {MAX_CHECKPOINT_BYTES >> 30} GiB")
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise WeightsError(f"{path}: a compressed archive; torch writes checkpoints uncompressed")
+        raise WeightsError(f"{path}: {'is not a file' if path.exists() else 'no such checkpoint'}")
+    if not 0 < path.stat().st_size <= MAX_CHECKPOINT_BYTES:
+        raise WeightsError(f"{path}: empty, or larger than {MAX_CHECKPOINT_BYTES >> 30} GiB")
     try:
-        with torch.serialization.safe_globals(ALLOWED_TYPES):
+        if zipfile.is_zipfile(path):
+            _refuse_compressed(path)
+        with torch.serialization.safe_globals(ALLOWED_TYPES), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an unusual pickle protocol: it is read or refused all the same
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path}: refused, nothing in it was run: {_reason(error)}") from None
-    except (RuntimeError, ValueError, EOFError, KeyError, OSError, TypeError, AttributeError, IndexError) as error:
+    except Exception as error:  # whatever the readers of zip, pickle and numpy stumble over in a hostile file
         raise WeightsError(f"{path}: not a readable checkpoint: {_reason(error)}") from None
     if not isinstance(checkpoint, dict):
         raise WeightsError(f"{path}: no state dict in it")
     return checkpoint
+
+
+def _refuse_compressed(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise WeightsError(f"{path}: a compressed archive; torch writes checkpoints uncompressed")
 
 
 def _state_and_meta(checkpoint: dict[str, Any], where: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -157,8 +171,16 @@ def _state_and_meta(checkpoint: dict[str, Any], where: str | Path) -> tuple[dict
         raise WeightsError(f"{where}: no state dict in it")
     if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
         raise WeightsError(f"{where}: its state dict holds more than tensors by name")
+    if not all(_is_plain(value) for value in state.values()):
+        raise WeightsError(f"{where}: its state dict holds tensors that are not plain ones")
     state = {key.removeprefix("module."): value for key, value in state.items()}
+    averages = {"ema_" + key.replace(".", "_") for key in state}  # mmcv swaps the averaged weights in before it saves
+    state = {key: value for key, value in state.items() if key not in averages}
     return state, meta if isinstance(meta, dict) else {}
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
 
 
 def _ours(net: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -171,7 +193,7 @@ def _ours(net: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 
 def _settings_in(config: str) -> dict[str, Any]:
-    """What the configuration text of a checkpoint says about inference: normalisation and the stride place.
+    """What the configuration text of a checkpoint says of its model: normalisation, stride place, assigner.
 
     The text is searched, never evaluated.
     """
@@ -186,7 +208,20 @@ def _settings_in(config: str) -> dict[str, Any]:
     style = re.search(r"style='(pytorch|caffe)'", config)
     if style:
         settings["backbone.style"] = style[1]
+    distance = re.search(r"assign_metric='(\w{1,20})'", config)
+    if distance and distance[1] in DISTANCES:
+        settings["assigner.distance"] = DISTANCES[distance[1]]
+    topk = re.search(r"topk=\[(\d{1,3}), ?(\d{1,3})\]", config)
+    if topk and int(topk[1]) and int(topk[2]):
+        settings["assigner.topk"] = [int(topk[1]), int(topk[2])]
     return settings
+
+
+def _image_size(config: str, usual: int) -> int:
+    """Side of the square that images were fitted into; `usual` where it was none."""
+    scale = re.search(r"img_scale=\((\d{2,5}), ?(\d{2,5})\)", config)
+    side = int(scale[1]) if scale and scale[1] == scale[2] else usual
+    return side if 32 <= side <= 16384 else usual
 
 
 def _num_classes(state: Mapping[str, Tensor], where: str | Path) -> int:
@@ -210,7 +245,7 @@ def _class_names(
         raise WeightsError(f"{where}: {count} classes without names; give them: names=a,b,...")
     if len(classes) != count:
         raise WeightsError(f"{where}: {len(classes)} names for {count} classes")
-    return list(classes)
+    return [printable(name) for name in classes]
 
 
 def _guess(state: Mapping[str, Tensor], num_classes: int) -> str:
@@ -224,7 +259,9 @@ def _guess(state: Mapping[str, Tensor], num_classes: int) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The telling part of torch's long message, in one line."""
-    text = " ".join(str(error).split())
-    found = re.search(r"Unsupported (?:global|class|operand)[^.]*\.[\w.]*|Unsupported \w+ [\w.]+", text)
-    return (found[0] if found else text)[:200]
+    """The telling part of torch's long message, in one line and without its advice to load the file anyway."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    asked = re.search(r"[Uu]nsupported (?:global: )?GLOBAL ([\w.]+)", text)
+    if asked:
+        return f"it asks for {asked[1][:100]}, which is neither a tensor nor a plain value"
+    return "it holds more than tensors and plain values" if "weights_only" in text else printable(text[:160])

@@ -5,7 +5,7 @@ must be ours, and a model it asks for must be of a sane size (`rfla.models.zoo`)
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: metadata without class names")
     if len(names) > MAX_NAMES:
         raise WeightsError(f"{path}: {len(names)} class names; at most {MAX_NAMES}")
-    return metadata
+    return metadata | {"names": [printable(name) for name in names]}
 
 
 def build_from_metadata(metadata: Mapping[str, Any]) -> Detector:
@@ -98,16 +98,33 @@ def load_exactly(net: torch.nn.Module, state: Mapping[str, Tensor], where: str) 
     """Load a state dict that must fit in every key and shape.
 
     Raises:
-        WeightsError: names what is missing, unexpected and misshaped.
+        WeightsError: names what is missing, unexpected, misshaped, of another kind, or not finite.
     """
     problems = misfits(net, state)
     if problems:
         raise WeightsError(f"{where}: does not fit the model: {problems}")
     net.load_state_dict(dict(state))
+    check_finite(net, where)
 
 
-def misfits(net: torch.nn.Module, state: Mapping[str, Tensor], shown: int = 4) -> str:
-    """What keeps a state dict from fitting: missing, unexpected and misshaped keys, in one line; empty if it fits."""
+def check_finite(net: torch.nn.Module, where: str) -> None:
+    """Refuse weights that can only predict nothing.
+
+    Raises:
+        WeightsError: names the tensors that hold NaN or infinity.
+    """
+    broken = [key for key, value in net.state_dict().items() if not torch.isfinite(value).all()]
+    if broken:
+        raise WeightsError(f"{where}: numbers that are not finite in {_listed(broken)}")
+
+
+def printable(name: str) -> str:
+    """Return a class name from a file without the control characters that would steer a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
+
+
+def misfits(net: torch.nn.Module, state: Mapping[str, Tensor]) -> str:
+    """What keeps a state dict from fitting: missing, unexpected, misshaped and mistyped keys; empty if it fits."""
     own = net.state_dict()
     shared = own.keys() & state.keys()
     groups = {
@@ -118,12 +135,17 @@ def misfits(net: torch.nn.Module, state: Mapping[str, Tensor], shown: int = 4) -
             for key in sorted(shared)
             if state[key].shape != own[key].shape
         ],
+        "mistyped": [
+            f"{key} {state[key].dtype} for {own[key].dtype}"
+            for key in sorted(shared)
+            if state[key].is_floating_point() != own[key].is_floating_point() or state[key].is_complex()
+        ],
     }
-    return "; ".join(
-        f"{len(keys)} {word} ({', '.join(key[:120] for key in keys[:shown])}{', ...' if len(keys) > shown else ''})"
-        for word, keys in groups.items()
-        if keys
-    )
+    return "; ".join(f"{len(keys)} {word} ({_listed(keys)})" for word, keys in groups.items() if keys)
+
+
+def _listed(keys: Sequence[str], shown: int = 4) -> str:
+    return ", ".join(printable(key[:120]) for key in keys[:shown]) + (", ..." if len(keys) > shown else "")
 
 
 def _plain(value: Any) -> Any:
