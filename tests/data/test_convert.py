@@ -180,6 +180,16 @@ def test_coco_ids_are_kept(tmp_path):
     assert [(a["id"], a["image_id"], a["category_id"]) for a in content["annotations"]] == [(7, 41, 5), (8, 41, 5)]
 
 
+def test_ids_that_cannot_be_kept_are_counted(tmp_path):
+    source = coco_source(tmp_path / "src", [(1, 2, 3, 4), (5, 6, 7, 8)])
+    path = source / "annotations" / "train.json"
+    path.write_text(path.read_text().replace('"id": 8', '"id": 7'))
+    report = convert("coco", source, tmp_path / "out")
+    assert report.repaired == {"ids of annotations that repeat or are no whole numbers from 0: all numbered anew": 2}
+    content = json.loads((tmp_path / "out" / "annotations" / "train.json").read_text())
+    assert [a["id"] for a in content["annotations"]] == [1, 2]
+
+
 def test_stated_sizes_are_checked(tmp_path):
     report = convert("coco", coco_source(tmp_path / "a", [(1, 2, 3, 4)], stated=(61, 40)), tmp_path / "outa")
     assert report.repaired["image sizes that differ from the file's: the file's taken"] == 1

@@ -44,6 +44,8 @@ def convert_records(
         for record in records:
             for reason, count in record.dropped.items():
                 job.report.drop(reason, record.where, count)
+            for reason, count in record.repaired.items():
+                job.report.repair(reason, record.where, count)
             image = finder.find(record.file_name) or (record.other_name and finder.find(record.other_name)) or None
             if image is None:
                 _leave_out(job, record, "images that are not there", f"{record.file_name} of {record.where}")

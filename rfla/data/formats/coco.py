@@ -102,6 +102,8 @@ def category_names(content: Entry, path: Path) -> dict[int, str]:
         name = entry.get("name")
         if not isinstance(name, str) or not name:
             raise DataError(f"{where} has no name")
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise DataError(f"{where}: name {name!r:.60} is no text: half of a surrogate pair")
         if number in names or name in names.values():
             raise DataError(f"{where}: id {number} or name '{name}' is used twice")
         names[number] = name
@@ -130,10 +132,18 @@ def load_json(path: Path) -> Any:
     """Read any JSON file.
 
     Raises:
-        DataError: With the line where it stops being JSON.
+        DataError: With the line where it stops being JSON; a key that an object has twice.
     """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        entry = dict(pairs)
+        if len(entry) < len(pairs):
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            raise DataError(f"{path}: an object has the key {twice!r:.60} twice")
+        return entry
+
     try:
-        return json.loads(read_text(path))
+        return json.loads(read_text(path), object_pairs_hook=once)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
     except (RecursionError, ValueError) as error:
@@ -181,6 +191,10 @@ def records(
         rows_of[key].append(row)
     keep_ids = _unique_whole([entry.get("id") for entry in annotations])
     keep_image_ids = _unique_whole(ids)
+    renumbered = Counter[str]()
+    for what, kept, count in (("annotations", keep_ids, len(annotations)), ("images", keep_image_ids, len(ids))):
+        if not kept:
+            renumbered[f"ids of {what} that repeat or are no whole numbers from 0: all numbered anew"] = count
     for row, entry in enumerate(content["images"]):
         parsed = [
             _annotation(annotations[index], f"{path}: annotations[{index}]", classes, flags, regions)
@@ -188,6 +202,8 @@ def records(
         ]
         record = _image(entry, f"{path}: images[{row}]", path, parsed, keep_ids)
         record.image_id = int(ids[row]) if keep_image_ids else None
+        if row == 0:
+            record.repaired = renumbered
         yield record
 
 
@@ -246,15 +262,15 @@ def _annotation(
     }
 
 
-def four_numbers(value: Any, where: str) -> tuple[float, float, float, float]:
-    """Return a `bbox`.
+def four_numbers(value: Any, where: str, what: str = "bbox", order: str = "x, y, w, h") -> tuple[float, ...]:
+    """Return the four numbers of a `bbox`, or of what is called `what`.
 
     Raises:
         DataError: It is no list of four finite numbers.
     """
     good = isinstance(value, list) and len(value) == 4
     if not good or any(isinstance(v, bool) or not isinstance(v, int | float) or abs(v) > 1e15 or v != v for v in value):
-        raise DataError(f"{where}: bbox must be four finite numbers x, y, w, h, not {value!r:.80}")
+        raise DataError(f"{where}: {what} must be four finite numbers {order}, not {value!r:.80}")
     return float(value[0]), float(value[1]), float(value[2]), float(value[3])
 
 

@@ -1,5 +1,6 @@
 """Find image files and annotation files on disk: by name in several directories, by split in the usual layouts."""
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -31,16 +32,28 @@ class ImageFinder:
         relative = clean_name(file_name)
         for name in (relative, relative.name):
             for directory in self.directories:
-                if (directory / name).is_file():
+                if _is_file(directory / name):
                     return directory / name
         if self._stems is None:
             self._stems = index_stems(self.directories)
-        matches = self._stems.get(relative.stem, []) or self._stems.get(relative.name, [])
-        same_name = [match for match in matches if match.name == relative.name]
+        matches = self._stems.get(_composed(relative.stem), []) or self._stems.get(_composed(relative.name), [])
+        same_name = [match for match in matches if _composed(match.name) == _composed(relative.name)]
         matches = same_name or matches
         if len(matches) > 1:
             raise DataError(f"{file_name}: several images could be meant: {matches[0]} and {matches[1]}")
         return matches[0] if matches else None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long for the file system
+        return False
+
+
+def _composed(name: str) -> str:
+    """Return a name as most systems write it; Macs part letters from their accents."""
+    return unicodedata.normalize("NFC", name)
 
 
 def clean_name(file_name: str) -> PurePosixPath:
@@ -50,10 +63,10 @@ def clean_name(file_name: str) -> PurePosixPath:
 
 
 def index_stems(directories: Sequence[Path]) -> dict[str, list[Path]]:
-    """Return all images below the directories by stem."""
+    """Return all images below the directories by stem, accents composed."""
     stems: dict[str, list[Path]] = {}
     for path in dict.fromkeys(path for directory in directories for path in walk_images(directory)):
-        stems.setdefault(path.stem, []).append(path)
+        stems.setdefault(_composed(path.stem), []).append(path)
     return stems
 
 

@@ -44,6 +44,7 @@ class ImageRecord:
         window: x1, y1, x2, y2 of the file's picture that this record is about (TinyPerson's `corner`), or None.
         other_name: What the image file may be called instead, or "".
         dropped: Boxes that the reader left out, counted by reason.
+        repaired: What the reader changed, counted by reason.
     """
 
     file_name: str
@@ -61,6 +62,7 @@ class ImageRecord:
     window: tuple[int, int, int, int] | None = None
     other_name: str = ""
     dropped: Counter[str] = field(default_factory=Counter)
+    repaired: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -83,6 +85,7 @@ class ImageRecord:
             window=self.window,
             other_name=self.other_name,
             dropped=self.dropped,
+            repaired=self.repaired,
         )
 
     def place(self, row: int) -> str:
@@ -150,7 +153,9 @@ class Classes:
         label = self._by_name.get(name)
         if label is not None:
             return label
-        if not self.grows or not name:
+        if not name:
+            raise DataError(f"{where}: no class name")
+        if not self.grows:
             known = ", ".join(self.names[:20]) + (", ..." if len(self.names) > 20 else "")
             raise DataError(
                 f"{where}: unknown class {name[:80]!r}; classes are {known}{did_you_mean(name, self.names)}"
@@ -195,6 +200,8 @@ def parse_numbers(fields: Sequence[str], where: str) -> list[float]:
         DataError: A field is not a number, or is NaN or infinite.
     """
     try:
+        if any("_" in text for text in fields):
+            raise ValueError  # Python reads 1_0 as 10
         values = [float(text) for text in fields]
     except ValueError:
         bad = next(text for text in fields if not is_number(text))
@@ -223,7 +230,7 @@ def is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return True
+    return "_" not in text
 
 
 def read_text(path: Path) -> str:

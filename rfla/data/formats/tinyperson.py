@@ -73,7 +73,7 @@ def read(part: Part, classes: Classes) -> Iterator[ImageRecord]:
 
 
 def _corner(value: Any, where: str) -> tuple[int, int, int, int]:
-    x1, y1, x2, y2 = coco.four_numbers(value, where)
+    x1, y1, x2, y2 = coco.four_numbers(value, where, "corner", "x1, y1, x2, y2")
     if min(x1, y1) < 0 or x2 <= x1 or y2 <= y1 or any(v != int(v) for v in (x1, y1, x2, y2)):
         raise DataError(f"{where}: corner must be whole x1, y1, x2, y2 with x1 < x2 and y1 < y2, not {value}")
     return int(x1), int(y1), int(x2), int(y2)

@@ -39,6 +39,7 @@ CASES = [
     ("visdrone", "a.txt", "1,2,3,4,1,4,0,0,9\n", (), r"a\.txt:1: 9 columns"),
     ("visdrone", "a.txt", "1,2,x,4,1,4,0,0\n", (), r"a\.txt:1: 'x' is not a number"),
     ("visdrone", "a.txt", "1,2,nan,4,1,4,0,0\n", (), r"a\.txt:1: 'nan' is not a finite number"),
+    ("visdrone", "a.txt", "1_0,2,3,4,1,4,0,0\n", (), r"a\.txt:1: '1_0' is not a number"),  # 10 to Python
     ("visdrone", "a.txt", "1,2,inf,4,1,4,0,0\n", (), r"'inf' is not a finite number"),
     ("visdrone", "a.txt", "1,2,3,4,1,12,0,0\n", (), r"a\.txt:1: category 12 is none of 0 to 11"),
     ("visdrone", "a.txt", "1,2,3,4,1,1.5,0,0\n", (), r"category 1\.5"),
@@ -63,6 +64,14 @@ CASES = [
     ("voc", "a.xml", "<html></html>", (), r"a\.xml:1: not a Pascal VOC file \(its root is <html>"),
     ("voc", "a.xml", '<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>', (), r"declares an XML entity"),
     ("coco", "a.json", '{"images": [\n}', (), r"a\.json:2: not valid JSON"),
+    ("coco", "a.json", '{"images": [], "images": []}', (), r"an object has the key 'images' twice"),
+    (
+        "coco",
+        "a.json",
+        coco_text(categories=[{"id": 1, "name": "\ud800"}]),
+        (),
+        r"name '.ud800' is no text",
+    ),
     ("coco", "a.json", "[]", (), r"not a COCO detection file: no list 'images'"),
     ("coco", "a.json", coco_text(categories=[]), (), r"no categories"),
     ("coco", "a.json", coco_text(categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]), (), r"used twice"),
@@ -73,6 +82,13 @@ CASES = [
     ("coco", "a.json", coco_text(box={"bbox": [1, 2, 3, float("nan")]}), (), r"bbox must be four finite numbers"),
     ("coco", "a.json", coco_text(image={"file_name": ""}), (), r"images\[0\]: file_name must be a text"),
     ("coco", "a.json", coco_text(image={"width": "wide"}), (), r"images\[0\]: width must be a whole number"),
+    (
+        "tinyperson",
+        "a.json",
+        coco_text(image={"corner": "x"}),
+        (),
+        r"corner must be four finite numbers",
+    ),
     ("tinyperson", "a.json", coco_text(image={"corner": [5, 5, 1, 9]}), (), r"corner must be whole x1, y1, x2, y2"),
     (
         "csv",
@@ -83,6 +99,7 @@ CASES = [
     ),
     ("csv", "a.csv", "image,xmin,ymin,xmax\na,1,2,3\n", (), r"a\.csv:1: no column for y2"),
     ("csv", "a.csv", "image,xmin,ymin,xmax,ymax\na,1,2,3,\n", (), r"a\.csv:2: '' is not a number"),
+    ("csv", "a.csv", "image,xmin,ymin,xmax,ymax,label\na,1,2,3,4,\n", (), r"a\.csv:2: no class name"),
     ("csv", "a.csv", "image,xmin,ymin,xmax,ymax\n,1,2,3,4\n", (), r"a\.csv:2: no image name"),
     (
         "xview",
@@ -146,3 +163,11 @@ def test_two_images_of_one_stem_are_not_guessed(tmp_path):
         ImageFinder([tmp_path]).find("a.jpg")
     assert ImageFinder([tmp_path]).find("x/a.png") == tmp_path / "x" / "a.png"
     assert ImageFinder([tmp_path]).find("../../../etc/passwd") is None
+    assert ImageFinder([tmp_path]).find("x" * 5000) is None
+
+
+def test_accents_are_found_however_they_are_written(tmp_path):
+    from rfla.data.formats.images import ImageFinder
+
+    write_image(tmp_path / "\u00fc.png", np.zeros((4, 4, 3), np.uint8))
+    assert ImageFinder([tmp_path]).find("u\u0308.jpg") == tmp_path / "\u00fc.png"
