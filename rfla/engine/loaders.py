@@ -1,6 +1,7 @@
 """The loaders of a run: shuffled and augmented for training, in file order for validation."""
 
 import os
+import time
 from collections.abc import Iterator
 from typing import Literal
 
@@ -46,12 +47,16 @@ def batches_of(loader: Loader) -> Iterator[Batch]:
 
     Raises:
         DataError: The images cannot be read (any more).
+        RuntimeError: A loading process died (`lost_worker`).
     """
     try:
         yield from loader
     except DataError as error:  # torch puts the process's traceback before the last line
         last = str(error).strip().splitlines()[-1]
         raise DataError(last.removeprefix("rfla.errors.DataError: ")) from None
+    except (ConnectionError, EOFError, FileNotFoundError) as error:  # it died while it handed a batch over
+        time.sleep(1)  # torch's own error comes from a signal handler, now or a moment later
+        raise RuntimeError(f"DataLoader worker has gone ({error})") from error
 
 
 def lost_worker(error: BaseException) -> str:
@@ -67,7 +72,7 @@ def lost_worker(error: BaseException) -> str:
         cause = "/dev/shm is too small for the batches (docker run --shm-size=8g), or use workers=0"
     else:
         cause = "memory may be short: use fewer workers=, a smaller batch=, or cache=off"
-    return f"a process that loads images has died{f' ({signal})' if signal else ''}; {cause}; resume= goes on"
+    return f"a process that loads images has died{f' ({signal})' if signal else ''}; {cause}"
 
 
 def worker_count(cfg: Config) -> int:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -104,7 +104,11 @@ def _claim(cfg: Config, default_name: str) -> tuple[Path, IO[str]]:
             _tidy(run_dir, anew=not cfg.resume)
         write_atomically(run_dir / "args.yaml", to_yaml(cfg))
     except OSError as error:
+        (run_dir / ".lock").unlink(missing_ok=True)
         lock.close()
+        for empty in (run_dir / "weights", run_dir):  # leave nothing of a run that could not begin
+            with suppress(OSError):
+                empty.rmdir()
         raise ExistingRunError(f"cannot write to {run_dir}: {error.strerror}") from error
     return run_dir, lock
 

@@ -30,7 +30,7 @@ from rfla.engine.position import Position
 from rfla.engine.recipe import settle
 from rfla.engine.run_dir import claim_run_dir
 from rfla.engine.tensorboard import TensorBoard
-from rfla.engine.training_state import restore, write_last, write_state, write_weights, writing
+from rfla.engine.training_state import how_to_go_on, restore, write_last, write_state, write_weights, writing
 from rfla.engine.validator import Speed, detect, ground_truth, prepare_images
 from rfla.errors import RflaError
 from rfla.metrics import Detections, Metrics, evaluate_boxes
@@ -128,7 +128,7 @@ class Trainer:
         except Stopped:
             write_state(self)
             write_last(self)
-            self.say(f"[yellow]stopped in epoch {self.epoch + 1}; go on: rfla train resume={self.run_dir}[/yellow]")
+            self.say(f"[yellow]stopped in epoch {self.epoch + 1}; {how_to_go_on(self.run_dir)}[/yellow]")
             raise
         finally:
             self.interrupt.ignore()
@@ -176,7 +176,8 @@ class Trainer:
         """
         batch = batch.to(self.device, non_blocking=True)
         if self.is_main and self.cfg.plots and self.epoch == 0 and self.position.batch < report.BATCH_PICTURES:
-            report.write_batch_picture(self, batch)
+            with writing(self.run_dir, self.run_dir / "train_batch*.jpg"):
+                report.write_batch_picture(self, batch)
         images = prepare_images(batch, self.parts.model_config.normalize)
         sizes, targets = batch.image_sizes, batch.targets
         if self.cfg.multi_scale:
@@ -358,22 +359,25 @@ def train(cfg: Config, hooks: Hooks | None = None) -> TrainResult:
     device = select_device(cfg.device)
     cfg, notes = settle(cfg, device)
     world = join_world(device)
+    place: Path | None = None
     try:
         parts = build.build_run(cfg, world, device)
         parts.notes += notes
         with claim_run_dir(parts.cfg, world, "train") as run_dir:
+            place = run_dir
             trainer = Trainer(parts.cfg, parts, run_dir, hooks)
-            report.announce(trainer)
+            with writing(run_dir, run_dir):
+                report.announce(trainer)
             if cfg.resume:
                 with agreed(world):
                     restore(trainer, run_dir / "weights" / checkpoint.STATE_NAME)
             result = trainer.fit()
-            return report.finish(trainer, result) if trainer.is_main else result
+            with writing(run_dir, run_dir):
+                return report.finish(trainer, result) if trainer.is_main else result
     except RuntimeError as error:
-        if lost_peer(world, error):
-            raise RflaError("another process of this run has died (its own error is above); resume= goes on") from None
         if memory.ran_out(error):
             raise RflaError(f"out of memory with batch={cfg.batch}: use a smaller batch= or imgsz=") from error
-        if lost_worker(error):
-            raise RflaError(lost_worker(error)) from None
+        lost = lost_worker(error) or ("another process of this run has died" if lost_peer(world, error) else "")
+        if lost:
+            raise RflaError(f"{lost}; {how_to_go_on(place) if place else 'begin anew'}") from None
         raise

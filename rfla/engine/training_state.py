@@ -6,6 +6,7 @@ become read-only) the run ends with one line, and the files before are as they w
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -41,9 +42,15 @@ def writing(run_dir: Path, path: Path) -> Iterator[None]:
             raise
         reason = getattr(error, "strerror", None) or str(error)
         raise ExistingRunError(
-            f"cannot write {path}: {reason}; the files written before are whole; mend it, then: "
-            f"rfla train resume={run_dir}"
+            f"cannot write {path}: {reason}; the files written before are whole; {how_to_go_on(run_dir)}"
         ) from error
+
+
+def how_to_go_on(run_dir: Path) -> str:
+    """Return the command that takes up a run which has ended too early."""
+    if (run_dir / "weights" / checkpoint.STATE_NAME).exists():
+        return f"go on: rfla train resume={shlex.quote(str(run_dir))}"
+    return "no state was saved yet: begin anew"
 
 
 def write_weights(trainer: Trainer, name: str, metrics: Metrics | None) -> Path:
