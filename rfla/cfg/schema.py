@@ -90,6 +90,7 @@ class Config(ModelConfig):
     )
     single_cls: bool = Field(False, description="treat all classes as one")
     plots: bool = Field(True, description="write the pictures and curves of the run")
+    gallery: int = Field(60, ge=0, le=5000, description="images in report.html, two thirds of them the worst")
     verbose: bool = Field(True, description="print the per-class table and the settings")
     debug: bool = Field(False, description="show the full traceback of an error instead of one line")
 

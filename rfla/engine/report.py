@@ -105,7 +105,7 @@ def finish(trainer: Trainer, result: TrainResult) -> TrainResult:
             protocol = find_protocol(trainer.protocol, parts.spec.sizes)
             write_pictures(trainer.run_dir, parts.val_index, parts.best_detections)
             judged = study(ground_truth(parts.val_index), parts.best_detections, protocol)
-            write_page(trainer.run_dir, parts.val_index, judged)
+            write_page(cfg, trainer.run_dir, parts.val_index, judged)
     if result.metrics is not None:
         if cfg.verbose:
             trainer.console.print(result.metrics.table())

@@ -35,12 +35,14 @@ def write_files(cfg: Config, run_dir: Path, index: BoxIndex, judged: Study, spee
         write_atomically(run_dir / "predictions.json", json.dumps(to_coco(judged.detections, judged.gt)))
     if cfg.plots:
         write_pictures(run_dir, index, judged.detections)
-        write_page(run_dir, index, judged, milliseconds)
+        write_page(cfg, run_dir, index, judged, milliseconds)
     else:
         write_results(run_dir, judged, milliseconds)
 
 
-def write_page(run_dir: Path, index: BoxIndex, judged: Study, speed: Mapping[str, float] | None = None) -> None:
+def write_page(
+    cfg: Config, run_dir: Path, index: BoxIndex, judged: Study, speed: Mapping[str, float] | None = None
+) -> None:
     """Write `report.html`, its figures as PNG, and `results.json`."""
 
     def pixels(row: int) -> Image | None:
@@ -49,7 +51,7 @@ def write_page(run_dir: Path, index: BoxIndex, judged: Study, speed: Mapping[str
         except DataError:  # named when it was loaded
             return None
 
-    write_report(run_dir, judged, pixels, title=f"{index.name}: {run_dir.name}", speed=speed)
+    write_report(run_dir, judged, pixels, title=f"{index.name}: {run_dir.name}", speed=speed, images=cfg.gallery)
 
 
 def write_pictures(run_dir: Path, index: BoxIndex, found: Detections) -> None:

@@ -69,11 +69,12 @@ def test_single_class(weights: Path, judged: Callable[..., Config]) -> None:
 def test_files_and_a_second_judgement_of_the_same_detections(
     weights: Path, judged: Callable[..., Config], tmp_path: Path
 ) -> None:
-    metrics = validate(judged(weights, save_json=True, conf=0.01))
+    metrics = validate(judged(weights, save_json=True, conf=0.01, gallery=3))
     run = tmp_path / "runs" / "val"
     names = {path.name for path in run.iterdir()}
     assert {"args.yaml", "results.json", "report.html", "predictions.json", "val_batch0_pred.jpg"} <= names
     assert "weights" not in names
+    assert "3 of 6 images" in (run / "report.html").read_text()
     told = json.loads((run / "results.json").read_text())
     assert told["metrics"]["ap50"] == pytest.approx(metrics.ap50, abs=1e-9)
     again = validate(judged(None, predictions=str(run / "predictions.json"), plots=False))
