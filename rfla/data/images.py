@@ -19,6 +19,8 @@ Image = NDArray[np.uint8]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".jp2", ".gif", ".ppm", ".pgm"})
 
+_JPEG, _JPEG_END, _PNG, _PNG_END = b"\xff\xd8\xff", b"\xff\xd9", b"\x89PNG\r\n\x1a\n", b"IEND"
+_TAIL = 4096  # bytes in which the end of a file is looked for first
 _SWAPS_SIDES = frozenset({5, 6, 7, 8})  # EXIF orientations that exchange width and height
 _ORIENTATION = 0x0112
 _PHOTOMETRIC, _SAMPLES_PER_PIXEL = 262, 277  # TIFF tags
@@ -87,8 +89,8 @@ def read_image(path: str | Path, *, exif: bool = True) -> Image:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image), np.uint8)
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
-    """Height and width in px after the EXIF orientation, from the header alone (no pixels are decoded).
+def image_size(path: str | Path, *, exif: bool = True) -> tuple[int, int]:
+    """Height and width in px from the header alone (no pixels are decoded), of the image that `read_image` would read.
 
     Raises:
         DataError: The file is missing or not an image.
@@ -100,14 +102,30 @@ def image_size(path: str | Path) -> tuple[int, int]:
         with PillowImage.open(path) as image:
             width, height = image.size
             # Only JPEG, TIFF and WebP store an orientation in practice; getexif() costs more than the header itself.
-            turned = (
-                image.format in {"JPEG", "MPO", "TIFF", "WEBP"} and image.getexif().get(_ORIENTATION) in _SWAPS_SIDES
-            )
+            may_turn = exif and image.format in {"JPEG", "MPO", "TIFF", "WEBP"}
+            turned = may_turn and image.getexif().get(_ORIENTATION) in _SWAPS_SIDES
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, PillowImage.DecompressionBombError) as error:
         raise DataError(f"{path}: not a readable image ({_one_line(error)})") from None
     return (width, height) if turned else (height, width)
+
+
+def require_whole(path: Path) -> None:
+    """Refuse a JPEG or PNG whose end is missing, without decoding it; its header says nothing of that.
+
+    Raises:
+        DataError: The file is cut off.
+    """
+    with path.open("rb") as file:
+        start = file.read(8)
+        file.seek(0, os.SEEK_END)
+        file.seek(max(file.tell() - _TAIL, 0))
+        tail = file.read()
+    if start.startswith(_JPEG) and _JPEG_END not in tail and _is_truncated_jpeg(_read_bytes(path)):
+        raise DataError(f"{path}: truncated JPEG (no end marker)")
+    if start == _PNG and _PNG_END not in tail and _PNG_END not in _read_bytes(path):
+        raise DataError(f"{path}: truncated PNG (no end)")
 
 
 def resize_long_side(image: Image, imgsz: int) -> tuple[Image, tuple[float, float]]:
@@ -160,7 +178,7 @@ def _read_bytes(path: str | Path) -> bytes:
 def _is_truncated_jpeg(data: bytes) -> bool:
     # OpenCV fills the missing part with grey and says nothing. An embedded thumbnail has an end marker of its own, but
     # in the first half of the file.
-    return data.startswith(b"\xff\xd8\xff") and data.rfind(b"\xff\xd9") < len(data) // 2
+    return data.startswith(_JPEG) and data.rfind(_JPEG_END) < len(data) // 2
 
 
 def _tiff_colour(data: bytes) -> tuple[int, int]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfla.data.formats.record import NO_CLASS, ImageRecord
-from rfla.data.images import Image, image_size, read_image
+from rfla.data.images import Image, image_size, read_image, require_whole
 from rfla.errors import DataError
 
 Window = tuple[int, int, int, int]
@@ -135,12 +135,12 @@ class Scene(Protocol):
     Attributes:
         width: In px.
         height: In px.
-        plain: Whether `read_image` reads the file as this class does, so that the file can be used as it is.
+        rewritten: Why the file cannot be used as it is (`read_image` would read something else), or "".
     """
 
     width: int
     height: int
-    plain: bool
+    rewritten: str
 
     def read(self, window: Window) -> Image:
         """Return (h, w, 3) uint8 RGB of a window inside the picture."""
@@ -148,18 +148,23 @@ class Scene(Protocol):
 
 
 class WholeScene:
-    """A picture that is decoded once, at its first window."""
+    """A picture that is decoded once, at its first window; with `exif` False its pixels as they are stored.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.height, self.width = image_size(path)
-        self.plain = True
+    Raises:
+        DataError: The file is missing, no image, or cut off.
+    """
+
+    def __init__(self, path: Path, exif: bool = True) -> None:
+        self.path, self.exif = path, exif
+        self.height, self.width = image_size(path, exif=exif)
+        require_whole(path)
+        self.rewritten = "" if exif else "annotated before their EXIF orientation: pixels as stored written as PNG"
         self._image: Image | None = None
 
     def read(self, window: Window) -> Image:
         """Return (h, w, 3) uint8 RGB of a window inside the picture."""
         if self._image is None:
-            self._image = read_image(self.path)
+            self._image = read_image(self.path, exif=self.exif)
         x1, y1, x2, y2 = window
         return self._image[y1:y2, x1:x2]
 
@@ -177,7 +182,8 @@ class RasterScene:
         self._bands = (1, 2, 3) if dataset.count >= 3 else (1, 1, 1)
         self._kind = str(dataset.dtypes[0])
         known = (dataset.count, _first_band(dataset)) in ((1, "gray"), (3, "red"))
-        self.plain = known and self._kind == "uint8"
+        as_is = known and self._kind == "uint8"
+        self.rewritten = "" if as_is else "of more bands or bits than 3 x 8: first three bands written as PNG"
         if self._kind not in ("uint8", "uint16"):
             raise DataError(f"{path}: pixels are {self._kind}; only 8 and 16 bit whole numbers can be cut into tiles")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image as PillowImage
 
 from rfla.data import load_data_spec, load_index
 from rfla.data.convert import convert
@@ -195,6 +196,32 @@ def test_stated_sizes_are_checked(tmp_path):
     assert report.repaired["image sizes that differ from the file's: the file's taken"] == 1
     with pytest.raises(DataError, match="none of the annotated images"):
         convert("coco", coco_source(tmp_path / "b", [(1, 2, 3, 4)], stated=(40, 60)), tmp_path / "outb")
+
+
+@pytest.mark.parametrize("to", ["coco", "yolo"])
+def test_boxes_drawn_before_the_exif_orientation_keep_their_pixels(tmp_path, to):
+    source = coco_source(tmp_path / "src", [(1, 2, 30, 4)])
+    image = read_image(source / "images" / "scene.png")
+    exif = PillowImage.Exif()
+    exif[0x0112] = 6  # a quarter turn: viewers show 40 x 60
+    PillowImage.fromarray(image).save(source / "images" / "scene.jpg", exif=exif, quality=95)
+    (source / "images" / "scene.png").unlink()
+    report = convert("coco", source, tmp_path / "out", to=to)
+    assert report.repaired == {"images annotated before their EXIF orientation: pixels as stored written as PNG": 1}
+    index = load_index(load_data_spec(tmp_path / "out"), "train")
+    assert read_image(index.paths[0]).shape == image.shape and index.boxes.round(4).tolist() == [[1, 2, 31, 6]]
+
+
+def test_files_that_are_cut_off_are_left_out(tmp_path):
+    for name in ("a.jpg", "b.png", "c.png"):
+        picture(tmp_path / "src" / name)
+        (tmp_path / "src" / name).with_suffix(".txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    for name in ("a.jpg", "b.png"):
+        data = (tmp_path / "src" / name).read_bytes()
+        (tmp_path / "src" / name).write_bytes(data[: len(data) // 2])
+    report = convert("yolo", tmp_path / "src", tmp_path / "out")
+    assert report.images == {"train": 1} and "truncated JPEG" in report.examples["images that cannot be read"]
+    assert report.dropped == {"images that cannot be read": 2, "boxes of images that cannot be read": 2}
 
 
 def test_tiles_show_the_same_pixels_and_boxes(tmp_path):

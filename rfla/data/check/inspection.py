@@ -32,7 +32,8 @@ def inspect(options: InspectOptions) -> DataReport:
     if options.fix and options.out:
         from rfla.data.check.repair import write_repaired
 
-        report.repaired = write_repaired(spec, report, Path(options.out))
+        report.repairs = write_repaired(spec, report, Path(options.out))
+        report.repaired = Path(options.out)
     print(report.text())
     return report
 

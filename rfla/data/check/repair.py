@@ -16,12 +16,15 @@ from rfla.data.place import check_target, partial_directory
 from rfla.data.spec import DataSpec
 
 
-def write_repaired(spec: DataSpec, report: DataReport, out: Path) -> Path:
+def write_repaired(spec: DataSpec, report: DataReport, out: Path) -> Counter[str]:
     """Write `out/images/{split}/`, `out/annotations/{split}.json` and `out/data.yaml`.
 
     Left out: images that cannot be read, images of `train` that another split holds too, boxes that are none, of zero
     size, outside their image or repeated, and malformed rows. Repaired: boxes over the border are clipped, sizes of
     images are measured. `out/repairs.json` counts it all.
+
+    Returns:
+        What was left out and repaired, counted.
 
     Raises:
         DataError: `out` is not empty, or holds the source.
@@ -43,7 +46,7 @@ def write_repaired(spec: DataSpec, report: DataReport, out: Path) -> Path:
             (folder / "annotations" / f"{split}.json").write_text(json.dumps(content), encoding="utf-8")
         (folder / "data.yaml").write_text(_data_yaml(spec, report), encoding="utf-8")
         (folder / "repairs.json").write_text(json.dumps(dict(counts), indent=1), encoding="utf-8")
-    return out
+    return counts
 
 
 def _split_content(
@@ -88,7 +91,8 @@ def _boxes(index: BoxIndex, row: int, size: tuple[int, int], counts: Counter[str
             continue
         seen.add(key)
         moved = bool((box != before).any())
-        counts["boxes clipped to their image"] += moved
+        if moved:
+            counts["boxes clipped to their image"] += 1
         at = rows.start + number
         area = float(sides.prod()) if moved else float(index.area[at])
         entries.append(

@@ -1,5 +1,6 @@
 """What an inspection found, as text: splits, classes, sizes, faults, and whether training is safe."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import StringIO
@@ -46,6 +47,7 @@ class DataReport:
         findings: Faults, by split; "" for those between splits.
         pictures: Files that were drawn.
         repaired: Directory of the repaired copy, or None.
+        repairs: What was left out of it and repaired in it, counted.
     """
 
     name: str
@@ -56,6 +58,7 @@ class DataReport:
     findings: dict[str, list[Finding]] = field(default_factory=dict)
     pictures: list[Path] = field(default_factory=list)
     repaired: Path | None = None
+    repairs: Counter[str] = field(default_factory=Counter)
 
     @property
     def safe(self) -> bool:
@@ -86,9 +89,13 @@ class DataReport:
             for finding in found:
                 prefix = f"{split} - " if split else ""
                 console.print(prefix + finding.line(), markup=False, soft_wrap=True)
-        for path in (*self.pictures, *([self.repaired] if self.repaired else [])):
+        for path in self.pictures:
             console.print(f"written: {path}", markup=False, soft_wrap=True)
+        for what, count in self.repairs.items():
+            console.print(f"repaired copy: {count:,} {what}", markup=False, soft_wrap=True)
         console.print("verdict: " + ("safe to train on" if self.safe else "NOT safe to train on: see the errors above"))
+        if self.repaired:
+            console.print(f"repaired copy: data={self.repaired / 'data.yaml'}", markup=False, soft_wrap=True)
         return page.getvalue()
 
     def _split_table(self) -> Table:

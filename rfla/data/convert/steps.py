@@ -14,7 +14,7 @@ from rfla.data.formats.images import ImageFinder, clean_name
 from rfla.data.formats.record import NO_CLASS, ImageRecord
 from rfla.data.images import Image, write_image
 from rfla.data.place import place_image
-from rfla.data.tiles import Scene, Window, cut, keeps_empty, open_scene, plan_windows
+from rfla.data.tiles import Scene, WholeScene, Window, cut, keeps_empty, open_scene, plan_windows
 from rfla.errors import DataError
 
 BORDER = 0.01  # px over the border that is rounding (YOLO's six digits), clipped without a word
@@ -105,16 +105,17 @@ def _pieces(
     job: Job, record: ImageRecord, image: Path, scene: Scene, split: str, pool: ThreadPoolExecutor
 ) -> Iterator[ImageRecord]:
     folder = job.folder / "images" / split
+    scene = _as_annotated(record, scene)
     frame = record.window or (0, 0, scene.width, scene.height)  # what the record is about, in px of the picture
     _check_size(job, record, frame, scene)
     record = clean(record, job.report)
-    if not job.tile and record.window is None and scene.plain:
+    if not job.tile and record.window is None and not scene.rewritten:
         place_image(image, folder / record.file_name)
         job.report.add(record, split)
         yield record
         return
     if not job.tile and record.window is None:
-        job.report.repair("images of more bands or bits than 3 x 8: first three bands written as PNG", str(image))
+        job.report.repair(f"images {scene.rewritten}", str(image))
     windows = plan_windows(record.width, record.height, job.tile, job.overlap) if job.tile else [_whole(record)]
     pending: list[Future[None]] = []
     for window in windows:
@@ -131,6 +132,16 @@ def _pieces(
         yield piece
     for future in pending:
         future.result()
+
+
+def _as_annotated(record: ImageRecord, scene: Scene) -> Scene:
+    """Return the scene that the boxes were drawn on: the pixels as stored where only they have the stated size."""
+    stated = (record.width, record.height)
+    turned = stated == (scene.height, scene.width) != (scene.width, scene.height)
+    if not (turned and isinstance(scene, WholeScene) and record.window is None):
+        return scene
+    stored = WholeScene(scene.path, exif=False)
+    return stored if (stored.width, stored.height) == stated else scene
 
 
 def _pixels(scene: Scene, window: Window) -> Image:
@@ -177,7 +188,7 @@ def _check_size(job: Job, record: ImageRecord, frame: Window, scene: Scene) -> N
     if record.width and record.height and size != (record.width, record.height):
         stated = f"{record.file_name}: {record.width} x {record.height} stated, {size[0]} x {size[1]} in the file"
         if size == (record.height, record.width) and size[0] != size[1]:
-            raise _UnreadableImage(f"{stated}: turned by EXIF after it was annotated?")
+            raise _UnreadableImage(f"{stated}: width and height exchanged")
         job.report.repair("image sizes that differ from the file's: the file's taken", stated)
     record.width, record.height = size
 
