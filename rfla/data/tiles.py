@@ -215,12 +215,10 @@ def open_scene(path: Path) -> Iterator[Scene]:
         yield whole
         return
     with rasterio.Env(GDAL_CACHEMAX=CACHE):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "not georeferenced": nobody asked
-            try:
-                dataset = rasterio.open(path)
-            except Exception as error:  # rasterio wraps GDAL's many errors
-                raise DataError(f"{path}: not a readable image ({str(error)[:120]})") from None
+        try:
+            dataset = rasterio.open(path)
+        except Exception as error:  # rasterio wraps GDAL's many errors
+            raise DataError(f"{path}: not a readable image ({str(error)[:120]})") from None
         with dataset:
             yield _whole(path) if _first_band(dataset) == "palette" else RasterScene(path, dataset)
 
@@ -255,5 +253,7 @@ def _rasterio() -> ModuleType | None:
         import rasterio
     except ImportError:
         return None
+    # Nobody asked where on earth the picture is. For good, as `catch_warnings` in one thread undoes that of another.
+    warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
     module: ModuleType = rasterio
     return module
