@@ -1,4 +1,4 @@
-"""The example of docs/training.md and the two benchmark scripts really run."""
+"""The example of docs/training.md and the benchmark scripts really run."""
 
 import importlib.util
 import json
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from rfla.cfg.model_files import model_names
 from rfla.engine.hooks import Hooks
 from rfla.models import zoo
 from rfla.models.build_dense import build_fcos
@@ -49,13 +50,38 @@ def test_throughput_on_a_cpu(
 ) -> None:
     monkeypatch.setitem(zoo.DETECTORS, "fcos", build_fcos)  # the real one
     out = tmp_path / "r.json"
-    short = ["--imgsz", "64", "--batch", "1", "--steps", "1", "--models", "fcos", "--seconds", "59"]
-    result = script("train_gpu").main(["--device", "cpu", *short, "--out", str(out)])
+    short = ["--imgsz", "64", "--batch", "1", "--steps", "1", "--models", "fcos", "--seconds", "100000"]
+    module = script("train_gpu")
+    monkeypatch.setitem(module.SECONDS, "compiled", 1e9)
+    result = module.main(["--device", "cpu", *short, "--out", str(out)])
     assert json.loads(out.read_text()) == result
     assert {row["model"] for row in result["rows"]} >= {"fcos", "torchvision FCOS"}
     assert all(row["images_per_s"] > 0 and row["gflop_per_image"] > 0 for row in result["rows"])
     assert "fcos compiled" in result["left_out"]  # no time for it
-    assert "| fcos | eager |" in capsys.readouterr().out
+    assert {row["mode"] for row in result["rows"]} == {"eager", "real loader"}
+    printed = capsys.readouterr().out
+    assert "| fcos | eager |" in printed and "fcos over torchvision's FCOS, eager: " in printed
+
+
+@pytest.mark.slow
+def test_boxes_in_an_image(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = script("boxes_per_image").main(["--models", "fcos_p2", "--size", "64", "--boxes", "1", "50", "--steps", "1"])
+    assert [row["boxes"] for row in rows] == [1, 50]
+    assert all(float(row["seconds"]) > 0 and float(row["mb"]) > 0 for row in rows)
+    assert "| fcos_p2 | 50 |" in capsys.readouterr().out
+
+
+def test_what_matters_most_is_measured_first() -> None:
+    module = script("train_gpu")
+    jobs = module.jobs_of(list(module.MODELS))
+    assert set(module.MODELS) == set(model_names())
+    assert jobs[:4] == [
+        ("fcos", "eager"),
+        ("fcos_p2", "eager"),
+        ("torchvision FCOS", "eager"),
+        ("torchvision Faster R-CNN", "eager"),
+    ]
+    assert len(jobs) == len(set(jobs)) == 2 * len(module.MODELS) + 2 + module.FIRST
 
 
 @pytest.mark.slow
