@@ -38,7 +38,11 @@ def test_pyramid_and_head(detector, recipe):
     net.eval()
     image = recipe.recipe_image()
     with torch.no_grad():
-        levels, raw = net.pyramid(image), net.raw(image)
+        stages = net.backbone(image)
+        levels = net.neck(stages)
+        raw = net.head(levels)
+    for stage, summary in zip(stages, cases["eval"]["backbone"], strict=True):
+        close(recipe.samples(stage), torch.tensor(summary["sample"]))
     for level, summary in zip(levels, cases["eval"]["fpn"], strict=True):
         assert list(level.shape) == summary["shape"]
         close(recipe.samples(level), torch.tensor(summary["sample"]))
@@ -52,8 +56,11 @@ def test_pyramid_and_head(detector, recipe):
 def test_detections(detector, recipe):
     net, cases, tensors, _ = detector
     net.eval()
+    raw = net.raw(recipe.recipe_image())
+    net.limits = replace(net.limits, score_thr=cases["eval"]["config_score_thr"])
+    assert len(net.decode(raw, [(256, 320)])[0]["boxes"]) == cases["eval"]["num_detections_at_config_thr"]
     net.limits = replace(net.limits, score_thr=cases["eval"]["score_thr_used"])
-    (found,) = net(recipe.recipe_image())
+    (found,) = net.decode(raw, [(256, 320)])
     expected = tensors["det_boxes_scores"]
     torch.testing.assert_close(found["boxes"], expected[:, :4], rtol=0, atol=1e-2)
     torch.testing.assert_close(found["scores"], expected[:, 4], rtol=0, atol=1e-4)
@@ -65,7 +72,7 @@ def test_detections_of_a_padded_image(detector, recipe):
     net.eval()
     net.limits = replace(net.limits, score_thr=cases["eval"]["score_thr_used"])
     padded = cases["eval"]["det_padded_rescaled"]
-    (found,) = net(recipe.recipe_image(), image_sizes=[tuple(padded["img_shape"])])
+    (found,) = net(recipe.recipe_image(), [tuple(padded["img_shape"])])
     expected = tensors["det_padded_rescaled_boxes_scores"]
     torch.testing.assert_close(found["boxes"] / padded["scale_factor"], expected[:, :4], rtol=0, atol=1e-2)
     torch.testing.assert_close(found["scores"], expected[:, 4], rtol=0, atol=1e-4)
