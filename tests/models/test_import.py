@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import zipfile
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -79,18 +80,106 @@ def test_the_file_to_write_has_its_ending(fcos_checkpoint, tmp_path):
         import_checkpoint(fcos_checkpoint[0], "fcos_p2", tmp_path / "x.pth")
 
 
+TINY = """detector: fcos
+backbone: {name: resnet18}
+neck: {width: 8, extra: on_output}
+head: {width: 8, depth: 1}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A small model YAML and the weights of one in official names."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+
+    def official(key):
+        if key.startswith("neck."):
+            return key.replace(".weight", ".conv.weight").replace(".bias", ".conv.bias")
+        return key.replace("head.", "bbox_head.", 1) if key.startswith("head.") else key
+
+    state = {official(key): value for key, value in build_detector(str(path), 8).state_dict().items()}
+    return str(path), {key: value for key, value in state.items() if "num_batches_tracked" not in key}
+
+
+META = {
+    "mmdet_version": "2.20.0",
+    "config": CONFIG
+    + """
+assigner=dict(type='HieAssigner', assign_metric='wd', topk=[2, 1], ratio=0.9)
+dict(type='Resize', img_scale=(1024, 1024), keep_ratio=True)""",
+    "CLASSES": NAMES,
+    "PALETTE": np.zeros((8, 3), dtype=np.uint8),
+    "seed": np.int64(3),
+    "hook_msgs": OrderedDict(best_score=np.float32(0.2), flag=np.bool_(True), name=np.str_("x"), all=np.array([1.5])),
+}
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_forms_of_a_checkpoint(tiny, tmp_path, legacy):
+    """Both file formats, numpy in meta, a wrapped model, EMA copies, parameters and halves in place of tensors."""
+    model, state = tiny
+    wrapped = OrderedDict(("module." + key, torch.nn.Parameter(value.half())) for key, value in state.items())
+    averages = {"module.ema_" + key.replace(".", "_"): value for key, value in state.items()}
+    content = {"meta": META, "state_dict": wrapped | averages, "optimizer": {"state": {0: {"step": 3}}}}
+    torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
+    import_checkpoint(tmp_path / "x.pth", model, tmp_path / "x.safetensors")
+    net, metadata = load_model(tmp_path / "x.safetensors")
+    assert metadata["imgsz"] == 1024
+    assert (net.config.assigner.distance, net.config.assigner.topk) == ("wd", (2, 1))
+    for key, value in state.items():
+        assert torch.equal(net.state_dict()[our_key(key)], value.half().float()), key
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.zeros(8).to_sparse(), "not plain"),
+        (torch.zeros(8, dtype=torch.int32), "mistyped.*int32"),
+        (torch.zeros(8, dtype=torch.complex64), "mistyped.*complex64"),
+        (torch.full((8,), torch.nan), "not finite in neck.fpn_convs.0.bias"),
+        ("text", "more than tensors"),
+    ],
+)
+def test_tensors_that_are_no_weights(tiny, tmp_path, value, message):
+    model, state = tiny
+    torch.save({"meta": META, "state_dict": state | {"neck.fpn_convs.0.conv.bias": value}}, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match=message):
+        import_checkpoint(tmp_path / "x.pth", model, tmp_path / "x.safetensors")
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_names_cannot_steer_a_terminal(tiny, tmp_path):
+    model, state = tiny
+    torch.save({"meta": META, "state_dict": state}, tmp_path / "x.pth")
+    names = ["red\x1b[31m", *NAMES[1:7], "two\nlines"]
+    line = import_checkpoint(tmp_path / "x.pth", model, tmp_path / "x.safetensors", names=names)
+    assert line.isprintable()
+    assert load_model(tmp_path / "x.safetensors")[1]["names"][-1] == "two?lines"
+
+
 class Malice:
-    def __init__(self, flag):
-        self.flag = flag
+    def __init__(self, function, *args):
+        self.function, self.args = function, args
 
     def __reduce__(self):
-        return os.system, (f"touch {self.flag}",)
+        return self.function, self.args
 
 
 @pytest.mark.parametrize("protocol", ["zip", "legacy", "bare pickle"])
-def test_malice_does_not_run(tmp_path, protocol):
-    flag, path = tmp_path / "ran", tmp_path / "evil.pth"
-    content = {"state_dict": {"w": torch.zeros(1)}, "meta": Malice(flag)}
+@pytest.mark.parametrize(
+    ("function", "args", "message"),
+    [
+        (os.system, ("touch ran",), "system"),
+        (eval, ("open('ran', 'w')",), "eval"),
+        (np.load, ("x.npy",), "numpy.load"),
+        (np.ndarray, ((10**15,),), "allocate"),  # 7 PiB
+    ],
+)
+def test_malice_does_not_run(tmp_path, monkeypatch, recwarn, protocol, function, args, message):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "evil.pth"
+    content = {"state_dict": {"w": torch.zeros(1)}, "meta": Malice(function, *args)}
     if protocol == "bare pickle":
         path.write_bytes(pickle.dumps(content))
     else:
@@ -98,7 +187,10 @@ def test_malice_does_not_run(tmp_path, protocol):
     with pytest.raises(WeightsError) as caught:
         import_checkpoint(path, "fcos", tmp_path / "x.safetensors")
     assert "\n" not in str(caught.value)
-    assert not flag.exists()
+    assert "weights_only" not in str(caught.value)  # torch's advice how to run it anyway
+    assert protocol == "bare pickle" or message in str(caught.value)
+    assert [file.name for file in tmp_path.iterdir()] == ["evil.pth"]
+    assert not recwarn.list
 
 
 def test_a_compressed_archive_is_refused(tmp_path):
@@ -109,13 +201,24 @@ def test_a_compressed_archive_is_refused(tmp_path):
         read_checkpoint(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"hello", bytes(1000)])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"hello", bytes(1000), b"PK\x05\x06" + bytes(18)])
 def test_rubbish(tmp_path, content):
     path = tmp_path / "x.pth"
     path.write_bytes(content)
     with pytest.raises(WeightsError) as caught:
         read_checkpoint(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_directory_and_a_truncated_file(tiny, tmp_path):
+    with pytest.raises(WeightsError, match="is not a file"):
+        read_checkpoint(tmp_path)
+    torch.save({"state_dict": tiny[1]}, tmp_path / "x.pth")
+    content = (tmp_path / "x.pth").read_bytes()
+    for cut in (100, len(content) // 2, len(content) - 30):
+        (tmp_path / "x.pth").write_bytes(content[:cut])
+        with pytest.raises(WeightsError, match=r"not a readable checkpoint|refused"):
+            read_checkpoint(tmp_path / "x.pth")
 
 
 def test_a_giant_view_costs_nothing(tmp_path):

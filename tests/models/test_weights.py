@@ -127,6 +127,28 @@ def test_shapes_that_do_not_fit(net, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda value: torch.full_like(value, torch.nan), "not finite in head.conv_cls.weight"),
+        (lambda value: torch.full_like(value, torch.inf), "not finite"),
+        (lambda value: value.to(torch.int32), "1 mistyped .*int32 for torch.float32"),
+        (lambda value: value.to(torch.complex64), "1 mistyped"),
+    ],
+)
+def test_numbers_that_are_no_weights(net, tmp_path, change, message):
+    state = net.state_dict()
+    state["head.conv_cls.weight"] = change(state["head.conv_cls.weight"])
+    save_weights(tmp_path / "x.safetensors", state, metadata_of(net, ["ship", "car"]))
+    with pytest.raises(WeightsError, match=message):
+        load_model(tmp_path / "x.safetensors")
+
+
+def test_names_cannot_steer_a_terminal(net, tmp_path):
+    save_weights(tmp_path / "x.safetensors", net.state_dict(), metadata_of(net, ["red\x1b[31m", "two\nlines"]))
+    assert load_model(tmp_path / "x.safetensors")[1]["names"] == ["red?[31m", "two?lines"]
+
+
 def bomb(depth=40):
     """A few lines whose aliases stand for 9**40 values."""
     lines = ["x0: &x0 [1, 1, 1, 1, 1, 1, 1, 1, 1]"]

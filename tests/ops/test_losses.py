@@ -27,13 +27,21 @@ def test_two_boxes_by_hand(kind, expected):
 
 @pytest.mark.parametrize("kind", list(NAMES))
 def test_recorded_box_losses(parity, kind):
-    _, tensors = parity("components")
+    manifest, tensors = parity("components")
+    case = next(case for case in manifest["cases"] if case["id"] == NAMES[kind])
     expected = tensors[f"iou.{NAMES[kind]}.none"]
     pred = tensors["iou.pred"].clone().requires_grad_()
     loss = box_loss(pred, tensors["iou.target"], kind)
     assert loss.isfinite().all()
     known = expected.isfinite()  # the official CIoU divides 0 by 0 where boxes coincide; ours is 0 there
     torch.testing.assert_close(loss[known], expected[known], rtol=1e-5, atol=1e-5)
+    mean = (loss * tensors["iou.weight"]).sum() / 7.5
+    mean.backward()
+    gradient = tensors[f"iou.{NAMES[kind]}.grad"]
+    rows = known & gradient.isfinite().all(dim=1)
+    torch.testing.assert_close(pred.grad[rows], gradient[rows], rtol=1e-4, atol=1e-6)
+    if known.all():
+        assert mean.item() == pytest.approx(case["value_weighted_avg_factor_7_5"], rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", list(NAMES))
@@ -89,6 +97,14 @@ def test_focal_equals_torchvision():
 def test_half_precision_comes_out_in_float32():
     assert focal_loss(torch.full((3,), -70.0, dtype=torch.float16), torch.ones(3)).isfinite().all()
     assert box_loss(torch.ones(1, 4).half(), torch.ones(1, 4).half()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("name", "beta"), [("L1", 0.0), ("SmoothL1_beta_1_9", 1 / 9), ("SmoothL1_beta_1", 1.0)])
+def test_recorded_smooth_l1(parity, name, beta):
+    manifest, tensors = parity("components")
+    case = next(case for case in manifest["cases"] if case["id"] == name)
+    losses = smooth_l1(tensors["reg.pred"], tensors["reg.target"], beta) * tensors["reg.weight"]
+    assert losses.sum().item() / 25 == pytest.approx(case["value_weight_avg_factor_25"], rel=1e-5)
 
 
 @pytest.mark.parametrize(("beta", "expected"), [(1.0, [0.125, 1.5]), (0.0, [0.5, 2.0])])

@@ -1,0 +1,76 @@
+"""What detectors are given: sizes that no stride divides, boxes out of place, thousands of boxes, any order."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from rfla.models import build_detector
+
+_spec = importlib.util.spec_from_file_location("anchors", Path(__file__).with_name("test_trainable_anchors.py"))
+anchors = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(anchors)
+
+ALL = {"rpn.samples": 10**9, "roi.samples": 10**9}
+TINY = anchors.TINY | {"backbone.norm_eval": True, "test.score_thr": 0.0, "test.max_det": 30}
+MODELS = ["fcos", "fcos_p2", "retinanet", "autoassign", "faster_rcnn", "cascade_rcnn"]
+
+
+@pytest.fixture(scope="module", params=[*MODELS, pytest.param("detectors", marks=pytest.mark.slow)])
+def net(request):
+    torch.manual_seed(0)
+    return build_detector(request.param, 2, "rfla", TINY | ALL)
+
+
+def target(*boxes):
+    return {"boxes": torch.tensor(boxes).float().reshape(-1, 4), "labels": torch.zeros(len(boxes), dtype=torch.int64)}
+
+
+def test_any_size_and_the_sizes_before_padding(net):
+    """`net(images, image_sizes)` in evaluation mode; boxes end at the sizes, also on a tensor of 75 x 101 px."""
+    net.eval()
+    images = torch.randn(2, 3, 75, 101)
+    sizes = [(75, 101), (40, 30)]
+    with torch.no_grad():
+        found, named = net(images, sizes), net(images, image_sizes=sizes)
+        whole = net(images)
+    for one, same, (height, width) in zip(found, named, sizes, strict=True):
+        assert torch.equal(one["boxes"], same["boxes"])
+        assert (one["boxes"] >= 0).all()
+        assert one["boxes"][:, 2].max() <= width
+        assert one["boxes"][:, 3].max() <= height
+    assert whole[1]["boxes"][:, 2].max() > 30
+    with pytest.raises(ValueError, match="needs targets"):
+        net.train()(images)
+
+
+def test_boxes_out_of_place(net):
+    """Outside the image, across its border, larger than it, without area, a thousandth of a pixel."""
+    net.train().zero_grad()
+    odd = target(
+        [500, 500, 510, 510], [-20, -20, 5, 5], [-1e4, -1e4, 1e4, 1e4], [9, 9, 9, 20], [30, 30, 30.001, 30.001]
+    )
+    losses = net(torch.randn(2, 3, 64, 64), [odd, target()], [(64, 64), (50, 40)])
+    assert all(loss.isfinite() for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
+
+
+def test_three_thousand_boxes(net):
+    corner = torch.rand(3000, 2, generator=torch.Generator().manual_seed(0)) * 60
+    crowd = {"boxes": torch.cat((corner, corner + 4), dim=1), "labels": torch.arange(3000) % 2}
+    with torch.no_grad():
+        losses = net.train()(torch.randn(1, 3, 64, 64), [crowd])
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_the_order_of_a_batch_does_not_matter(net):
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    targets = [target([5, 5, 15, 17]), target(), target([20, 30, 32, 40], [40, 8, 50, 16])]
+    order = [2, 0, 1]
+    with torch.no_grad():
+        losses = net.train()(images, targets)
+        moved = net(images[order], [targets[i] for i in order])
+    for name, value in losses.items():
+        torch.testing.assert_close(moved[name], value, rtol=1e-4, atol=1e-6)
