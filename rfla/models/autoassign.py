@@ -53,8 +53,8 @@ class CenterPrior(nn.Module):
 
     def forward(self, offsets: Tensor, labels: Tensor) -> Tensor:
         """(K, 2) offsets of points from box centres in strides and (K,) labels of the boxes, to (K,) weights."""
-        squared = (offsets - self.mean[labels]).square()
-        return torch.exp(-squared / (2 * self.sigma[labels].square())).prod(dim=-1)
+        squared = (offsets - self.mean[labels].float()).square()
+        return torch.exp(-squared / (2 * self.sigma[labels].float().square())).prod(dim=-1)
 
 
 class AutoAssign(PointDetector):

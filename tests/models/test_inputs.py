@@ -57,6 +57,19 @@ def test_boxes_out_of_place(net):
     assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("name", ["fcos", "autoassign", "retinanet", "faster_rcnn"])
+def test_a_network_in_half_precision(name):
+    """`net.bfloat16()`: losses and boxes are float32 all the same."""
+    net = build_detector(name, 2, "rfla", TINY | ALL).bfloat16()
+    images = torch.randn(1, 3, 64, 64, dtype=torch.bfloat16)
+    losses = net.train()(images, [target([5, 5, 15, 17])])
+    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
+    sum(losses.values()).backward()
+    with torch.no_grad():
+        (found,) = net.eval()(images)
+    assert found["boxes"].dtype == found["scores"].dtype == torch.float32
+
+
 def test_three_thousand_boxes(net):
     corner = torch.rand(3000, 2, generator=torch.Generator().manual_seed(0)) * 60
     crowd = {"boxes": torch.cat((corner, corner + 4), dim=1), "labels": torch.arange(3000) % 2}

@@ -82,7 +82,8 @@ def test_outputs(nets, records, recipe, record):
         stages = net.backbone(image)
         pyramid = net.neck.recurse(image, stages) if hasattr(net.neck, "recurse") else net.neck(stages)
         raw = net.rpn_head(pyramid) if record in TWO_STAGE else net.head(pyramid)
-        for stage, stage_summary in zip(stages, summary["backbone"], strict=True):
+        recorded_stages = summary["backbone"][-4:]  # that of DetectoRS begins with the image
+        for stage, stage_summary in zip(stages, recorded_stages, strict=True):
             close(recipe.samples(stage), torch.tensor(stage_summary["sample"]))
         for level, level_summary in zip(pyramid, summary["fpn"], strict=True):
             assert list(level.shape) == level_summary["shape"]
@@ -139,7 +140,9 @@ def train_cases():
 @pytest.mark.parametrize(("record", "case_id"), train_cases())
 def test_losses_and_gradients(nets, records, recipe, truth, record, case_id, check_training):
     case = records(record)[0][case_id]
-    check_training(nets(record), case, recipe.recipe_image(len(case["gts"])), truth(case))
+    # The gradients of DetectoRS' switches are differences of nearly equal sums.
+    noise = 1e-6 if "detectors" in record else 1e-9
+    check_training(nets(record), case, recipe.recipe_image(len(case["gts"])), truth(case), noise)
 
 
 @pytest.mark.parametrize("record", cases(CASES))

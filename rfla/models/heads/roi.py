@@ -43,7 +43,7 @@ class BoxHead(nn.Module):
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """(N, D, S, S) to logits (N, C + 1), background last, and offsets (N, 4) or (N, C * 4), both float32."""
-        features = pooled.flatten(1)
+        features = pooled.flatten(1).to(self.fc_cls.weight.dtype)  # RoIs are pooled in float32 whatever the network is
         for layer in self.shared_fcs:
             features = functional.relu(layer(features))
         return self.fc_cls(features).float(), self.fc_reg(features).float()
