@@ -131,6 +131,18 @@ def test_forms_of_a_checkpoint(tiny, tmp_path, legacy):
         assert torch.equal(net.state_dict()[our_key(key)], value.half().float()), key
 
 
+def test_an_imported_file_predicts(tiny, tmp_path):
+    from rfla import RFLA
+
+    model, state = tiny
+    torch.save({"meta": META, "state_dict": state}, tmp_path / "x.pth")
+    import_checkpoint(tmp_path / "x.pth", model, tmp_path / "x.safetensors")
+    picture = np.zeros((64, 96, 3), dtype=np.uint8)
+    (result,) = RFLA(str(tmp_path / "x.safetensors")).predict(picture, conf=0.0, max_det=5, imgsz=96, save=False)
+    assert len(result.boxes.conf) == 5
+    assert set(result.names) <= set(NAMES) or tuple(result.names.values()) == NAMES
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
