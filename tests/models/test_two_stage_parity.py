@@ -140,8 +140,8 @@ def train_cases():
 @pytest.mark.parametrize(("record", "case_id"), train_cases())
 def test_losses_and_gradients(nets, records, recipe, truth, record, case_id, check_training):
     case = records(record)[0][case_id]
-    # The gradients of DetectoRS' switches are differences of nearly equal sums.
-    noise = 1e-6 if "detectors" in record else 1e-9
+    # The gradients of DetectoRS' switches and offsets are differences of nearly equal sums: up to 4e-6 apart.
+    noise = 1e-5 if "detectors" in record else 1e-9
     check_training(nets(record), case, recipe.recipe_image(len(case["gts"])), truth(case), noise)
 
 
