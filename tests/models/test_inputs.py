@@ -87,3 +87,22 @@ def test_the_order_of_a_batch_does_not_matter(net):
         moved = net(images[order], [targets[i] for i in order])
     for name, value in losses.items():
         torch.testing.assert_close(moved[name], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["fcos", "retinanet", "autoassign", "faster_rcnn"])
+@pytest.mark.parametrize("assigner", ["rfla", "baseline"])
+def test_what_can_be_looked_at(name, assigner):
+    """`pyramid` and `raw` of any detector with DOTA's classes and numbers: levels from fine to coarse, none decoded."""
+    settings = {"backbone": "resnet18", "neck.width": 16, "assigner.distance": "wd", "assigner.topk": [2, 1]}
+    net = build_detector(name, num_classes=18, assigner=assigner, settings=settings).eval()
+    images = torch.randn(1, 3, 128, 160)
+    with torch.no_grad():
+        pyramid, raw = net.pyramid(images), net.raw(images)
+    third = "objectness" if name == "faster_rcnn" else None if name == "retinanet" else "centerness"
+    assert raw.keys() == {"cls", "reg"} | ({third} if third else set())
+    for levels in raw.values():
+        assert [level.shape[-2:] for level in levels] == [level.shape[-2:] for level in pyramid]
+    anchors = 9 if (name, assigner) == ("retinanet", "baseline") else 3
+    outputs = {"retinanet": 18 * anchors, "faster_rcnn": anchors}.get(name, 18)
+    assert {level.shape[1] for level in raw["cls"]} == {outputs}
+    assert {level.shape[1] for level in raw["reg"]} == {4 if third == "centerness" else 4 * anchors}
