@@ -3,6 +3,7 @@
 import gc
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,10 @@ def read_coco_rows(path: Path, images: Path, names: tuple[str, ...], *, strict: 
     paths = [f"{folder}/{_get(path, 'image', entry, 'file_name')!s}" for entry in entries]
     annotations = content["annotations"]
     refused: list[Any] = []
+    repeated = 0
     if not strict:
+        ids_seen = Counter(identity for entry in annotations if isinstance(identity := entry.get("id"), int | str))
+        repeated = sum(count - 1 for count in ids_seen.values())
         refused = [entry for entry in annotations if not _is_sound(entry, row_of, labels_of)]
         annotations = [entry for entry in annotations if _is_sound(entry, row_of, labels_of)]
     corners, sides = np.split(_boxes(annotations), 2, axis=1)
@@ -64,6 +68,9 @@ def read_coco_rows(path: Path, images: Path, names: tuple[str, ...], *, strict: 
         crowd=crowd,
         area=_areas(annotations, sides),
     )
+    if repeated:
+        what = "annotations with the id of another (other tools drop or mix them)"
+        rows.note(what, f"{path}: annotation id {_short(ids_seen.most_common(1)[0][0])}", repeated)
     if refused:
         rows.note(REFUSED, f"{path}: annotation {_short(refused[0].get('id'))}", len(refused))
     rows.image_hw = _sizes(rows, entries)

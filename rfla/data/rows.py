@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 REGIONS = "boxes of category 0 or -1, which is no class, read as ignored regions"
+UNOPENED = "images that cannot be opened"
 REFUSED = "rows that training refuses left out"  # the entry of `Rows.counts` for what a tolerant reader skipped
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from rfla.data.images import image_size, is_image, walk_images
-from rfla.data.rows import REFUSED, Rows
+from rfla.data.rows import REFUSED, UNOPENED, Rows
 from rfla.errors import DataError
 
 _SLACK = 0.01  # Ultralytics accepts coordinates up to 1.01
@@ -72,7 +72,7 @@ def _fill_boxes(rows: Rows, paths: Sequence[Path], sizes: Sequence[tuple[int, in
     values: list[tuple[float, ...]] = []
     for row, (path, size) in enumerate(zip(paths, sizes, strict=True)):
         if size is None:
-            rows.note("images that cannot be opened", str(path))
+            rows.note(UNOPENED, str(path))
         found = _read_labels(label_path(path), rows, strict)
         image_index += [row] * len(found)
         values += found

@@ -101,6 +101,33 @@ def test_bad_yolo_rows_are_all_counted(yolo):
     assert "0.txt:2: class 9" in report.text()
 
 
+def test_every_copy_of_an_image_of_another_split_is_left_out_of_train(coco, tmp_path: Path):
+    """Two files of train hold one picture of val: both go, and the copy is safe."""
+    root = coco([[(5, 5, 10, 10, 3)]] * 3)
+    coco([[(5, 5, 10, 10, 7)]], split="val", first=50)
+    for number in (0, 2):
+        (root / f"images/train_{number}.png").write_bytes((root / "images/val_0.png").read_bytes())
+    report = inspect(Options(str(root), fix=True, out=str(tmp_path / "fixed"), project=str(tmp_path / "runs")))
+    assert report.repairs == {"images of train that another split holds too left out": 2}
+    assert "repaired copy: 2 images of train" in report.text() and "fixed/data.yaml" in report.text()
+    assert inspect_data(load_data_spec(tmp_path / "fixed")).safe
+
+
+def test_annotation_ids_that_repeat(coco):
+    root = coco([[(5, 5, 10, 10, 3), (20, 20, 9, 9, 3, {"id": 1})]])
+    report = inspect_data(load_data_spec(root))
+    assert found(report, "train", "annotations with the id of another") == ("warning", 1) and report.safe
+
+
+def test_ignored_boxes_are_no_objects_in_the_tables(coco):
+    root = coco([[(5, 5, 10, 10, 3), (20, 20, 9, 9, 3, {"ignore": 1}), (0, 0, 30, 30, -1)], [(1, 1, 4, 4, 7)]])
+    report = inspect_data(load_data_spec(root))
+    assert found(report, "train", "boxes of category 0 or -1") == ("note", 1)
+    lines = [line.split() for line in report.text().splitlines()]
+    assert ["ship", "1", "1", "10.0", "10.0", "10.0"] in lines and ["8", "to", "16", "1", "#" * 24] in lines
+    assert ["1", "1", "#" * 24] in lines  # one image with one box
+
+
 def test_a_split_that_cannot_be_read_does_not_hide_the_others(coco):
     root = coco([[(5, 5, 10, 10, 3)]])
     coco([[]], split="val")

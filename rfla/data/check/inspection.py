@@ -11,7 +11,7 @@ from rfla.cfg.verbs import InspectOptions
 from rfla.data.check.looks import Look, alike, identical, look_at, parent_of
 from rfla.data.check.report import DataReport, Finding, Severity
 from rfla.data.index import BoxIndex, load_index
-from rfla.data.rows import REFUSED, REGIONS
+from rfla.data.rows import REFUSED, REGIONS, UNOPENED
 from rfla.data.spec import DataSpec, load_data_spec
 from rfla.errors import DataError
 
@@ -91,6 +91,8 @@ def _same_files_as_others(spec: DataSpec, name: str) -> bool:
 
 def _check_images(report: DataReport, split: str, index: BoxIndex, looks: list[Look]) -> None:
     for what, count in index.counts.items():
+        if what == UNOPENED:  # below, with the reason
+            continue
         severity: Severity = "error" if what in _UNFIT else "note" if what == REGIONS else "warning"
         report.add(split, Finding(severity, what, count, index.examples.get(what, "")))
     faults = [look.fault for look in looks if look.size is None]

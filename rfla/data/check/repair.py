@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from rfla.data.check.looks import Look, identical
+from rfla.data.check.looks import Look
 from rfla.data.check.report import DataReport
 from rfla.data.index import BoxIndex
 from rfla.data.place import check_target, partial_directory
@@ -31,10 +31,8 @@ def write_repaired(spec: DataSpec, report: DataReport, out: Path) -> Counter[str
     """
     check_target(out, [spec.root], exist_ok=False)
     looks = report.looks
-    leaked: set[int] = set()
-    for split, index in report.splits.items():
-        if split != "train" and "train" in looks and len(index):
-            leaked |= {train_row for train_row, _ in identical(looks["train"], looks[split])}
+    held = {look.digest for split in report.splits if split != "train" for look in looks[split] if look.digest}
+    leaked = {row for row, look in enumerate(looks.get("train", [])) if look.digest in held}
     counts: Counter[str] = Counter()
     with partial_directory(out) as folder:
         (folder / "annotations").mkdir()

@@ -105,7 +105,8 @@ class DataReport:
             table.add_column(title, justify="right")
         for split, index in self.splits.items():
             counts = np.diff(index.box_start)
-            sizes = np.unique(index.image_hw, axis=0)
+            found = [look.size for look in self.looks.get(split, []) if look.size]
+            sizes = np.unique(found or index.image_hw, axis=0)
             apart = int((index.ignore | index.crowd).sum())
             low, high = sizes[np.argmin(sizes.prod(1))], sizes[np.argmax(sizes.prod(1))]
             span = f"{low[1]}x{low[0]}" + (f" to {high[1]}x{high[0]}" if len(sizes) > 1 else "")
