@@ -132,7 +132,7 @@ class Config(ModelConfig):
     warmup: Annotated[Literal["linear", "constant"], BeforeValidator(_lower)] = Field(
         "linear", description="rise in a line from warmup_ratio * lr0, or stay there, during the warm-up"
     )
-    warmup_iters: int = Field(5000, ge=0, description="steps of warm-up; a tenth of the run where it would be over a quarter")
+    warmup_iters: int = Field(5000, ge=0, description="steps of warm-up; never more than a tenth of the run")
     warmup_ratio: float = Field(1e-3, ge=0, le=1, description="learning rate at the first step, as a share of lr0")
     clip_grad: float = Field(35.0, ge=0, description="largest norm of the whole gradient; 0 does not clip")
     ema: float = Field(
