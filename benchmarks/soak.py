@@ -47,14 +47,15 @@ def children(process: int) -> list[int]:
 
 
 def resident_mb(process: int) -> float:
-    """Memory that belongs to this process alone plus its share of what it shares, in MB."""
+    """Memory that a process has written, its share of what it shares with its children included, in MB.
+
+    Pages of files are left out: how much of a library counts for this process depends on who else has it loaded.
+    """
     try:
-        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) / 1024
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     except OSError:
-        pass
-    return 0.0
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:"))) / 1024
 
 
 class Watch(threading.Thread):
