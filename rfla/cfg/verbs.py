@@ -73,7 +73,9 @@ class ConvertOptions(Section):
     empty_tiles: float = Field(1.0, ge=0, le=1, description="share of the tiles without objects that is kept")
     xview: str | None = Field(None, description="aitod-xview: directory of the xView scenes")
     wo_xview: str | None = Field(None, description="aitod-xview: directory of the images that are not from xView")
-    channel_order: str | None = Field(None, description="aitod-xview: rgb, or bgr as the official tool leaves it")
+    channel_order: str | None = Field(
+        None, description="aitod-xview: official (red and blue exchanged, as the official tool leaves them) or rgb"
+    )
     workers: int = Field(4, ge=1, le=256, description="threads or processes that write images")
     exist_ok: bool = Field(False, description="replace out, if an earlier conversion wrote it")
     debug: bool = Field(False, description="show the full traceback of an error instead of one line")
