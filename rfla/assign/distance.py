@@ -54,7 +54,7 @@ class Distance:
     Attributes:
         name: What a configuration calls it.
         terms: What an axis contributes.
-        combine: Terms of the x axis, terms of the y axis -> score; must make a new tensor.
+        combine: Terms of the x axis, of the y axis, memory for the result or None -> score, there or in a new tensor.
         formula: For people, with w1, h1 of the box and w2, h2 of the prior.
         value_range: Smallest and largest score.
         reference: Where it comes from.
@@ -64,7 +64,7 @@ class Distance:
 
     name: str
     terms: Callable[[Axis], Terms]
-    combine: Callable[[Terms, Terms], Tensor]
+    combine: Callable[[Terms, Terms, Tensor | None], Tensor]
     formula: str
     value_range: tuple[float, float]
     reference: str
@@ -76,9 +76,9 @@ def _kl_terms(axis: Axis) -> Terms:
     return prior / gt, 4 * axis.offset**2 / gt, torch.log(gt / prior)
 
 
-def _kl(x: Terms, y: Terms) -> Tensor:
+def _kl(x: Terms, y: Terms, out: Tensor | None) -> Tensor:
     """KL divergence of the prior's Gaussian from the box's, RFLA section 3.2, in the authors' order of additions."""
-    kl = x[0] + y[0]
+    kl = torch.add(x[0], y[0], out=out)
     kl += x[1]
     kl += y[1]
     kl += x[2]
@@ -96,9 +96,9 @@ def _squares(axis: Axis) -> Terms:
     return axis.offset**2, (axis.gt_side - axis.prior_side) ** 2
 
 
-def _wasserstein(x: Terms, y: Terms) -> Tensor:
+def _wasserstein(x: Terms, y: Terms, out: Tensor | None) -> Tensor:
     """Squared 2-Wasserstein distance between the Gaussians, px^2, plus 1e-6."""
-    squared = x[0] + y[0]
+    squared = torch.add(x[0], y[0], out=out)
     squared += EPS
     return squared.add_((x[1] + y[1]).div_(4))
 
@@ -113,7 +113,7 @@ def nwd(constant: float = 12.8) -> Distance:
     return Distance(
         "nwd",
         _squares,
-        lambda x, y: _wasserstein(x, y).sqrt_().div_(constant).neg_().exp_(),
+        lambda x, y, out: _wasserstein(x, y, out).sqrt_().div_(constant).neg_().exp_(),
         f"exp(-sqrt(dx^2 + dy^2 + ((w1-w2)^2 + (h1-h2)^2)/4) / {constant:g})",
         (0.0, 1.0),
         "Wang et al., arXiv 2110.13389; Xu et al., ISPRS 2022",
@@ -126,7 +126,7 @@ def dotd(constant: float = 12.8) -> Distance:
     return Distance(
         "dotd",
         lambda axis: (axis.offset**2,),
-        lambda x, y: (x[0] + y[0]).sqrt_().div_(constant).neg_().exp_(),
+        lambda x, y, out: torch.add(x[0], y[0], out=out).sqrt_().div_(constant).neg_().exp_(),
         f"exp(-sqrt(dx^2 + dy^2) / {constant:g})",
         (0.0, 1.0),
         "Xu et al., CVPR Workshops 2021",
@@ -141,7 +141,7 @@ def simd(width_weight: float = 6.13, height_weight: float = 4.59) -> Distance:
         total = axis.gt_side + axis.prior_side
         return (axis.offset / total) ** 2, ((axis.gt_side - axis.prior_side) / total) ** 2
 
-    def combine(x: Terms, y: Terms) -> Tensor:
+    def combine(x: Terms, y: Terms, out: Tensor | None) -> Tensor:
         location, shape = (
             (width_weight**2 * along_x + height_weight**2 * along_y).sqrt_()
             for along_x, along_y in zip(x, y, strict=True)
@@ -171,18 +171,18 @@ def _overlap(x: Terms, y: Terms) -> tuple[Tensor, Tensor]:
     return overlap, union.sub_(overlap).add_(EPS).clamp_(min=EPS)
 
 
-def _iou(x: Terms, y: Terms) -> Tensor:
+def _iou(x: Terms, y: Terms, out: Tensor | None = None) -> Tensor:
     overlap, union = _overlap(x, y)
     return overlap.div_(union)
 
 
-def _giou(x: Terms, y: Terms) -> Tensor:
+def _giou(x: Terms, y: Terms, out: Tensor | None) -> Tensor:
     overlap, union = _overlap(x, y)
     hull = (x[3] * y[3]).clamp_(min=EPS)
     return overlap / union - (hull - union) / hull
 
 
-def _diou(x: Terms, y: Terms) -> Tensor:
+def _diou(x: Terms, y: Terms, out: Tensor | None) -> Tensor:
     diagonal = (x[3] ** 2 + y[3] ** 2).add_(EPS)
     return _iou(x, y).sub_((x[4] + y[4]).div_(diagonal))
 
@@ -203,7 +203,7 @@ DISTANCES: dict[str, Distance] = {
         Distance(
             "kld",
             _kl_terms,
-            lambda x, y: _kl(x, y).add_(1).reciprocal_(),
+            lambda x, y, out: _kl(x, y, out).add_(1).reciprocal_(),
             f"1 / (1 + KL), {_KL}",
             (0.0, 1.0),
             _RFLA,
@@ -212,7 +212,7 @@ DISTANCES: dict[str, Distance] = {
         Distance(
             "exp_kld",
             _kl_terms,
-            lambda x, y: _kl(x, y).neg_().div_(10).exp_(),
+            lambda x, y, out: _kl(x, y, out).neg_().div_(10).exp_(),
             "exp(-KL / 10)",
             (0.0, 1.0),
             _RFLA,
@@ -221,7 +221,7 @@ DISTANCES: dict[str, Distance] = {
         Distance(
             "kld_10",
             _kl_terms,
-            lambda x, y: _kl(x, y).add_(10).reciprocal_(),
+            lambda x, y, out: _kl(x, y, out).add_(10).reciprocal_(),
             "1 / (10 + KL)",
             (0.0, 0.1),
             _RFLA,
@@ -230,7 +230,7 @@ DISTANCES: dict[str, Distance] = {
         Distance(
             "wd",
             _squares,
-            lambda x, y: _wasserstein(x, y).add_(1).reciprocal_(),
+            lambda x, y, out: _wasserstein(x, y, out).add_(1).reciprocal_(),
             "1 / (1 + dx^2 + dy^2 + ((w1-w2)^2 + (h1-h2)^2)/4)",
             (0.0, 1.0),
             _RFLA,
@@ -241,7 +241,7 @@ DISTANCES: dict[str, Distance] = {
         Distance(
             "gcd",
             _gcd_terms,
-            lambda x, y: (x[0] + y[0]).div_(2).sqrt_().neg_().exp_(),
+            lambda x, y, out: torch.add(x[0], y[0], out=out).div_(2).sqrt_().neg_().exp_(),
             "exp(-sqrt(D)), D = ((dx^2 + (w1-w2)^2/4) (1/w1^2 + 1/w2^2) + (dy^2 + (h1-h2)^2/4) (1/h1^2 + 1/h2^2)) / 2",
             (0.0, 1.0),
             "Guan et al., arXiv 2510.27649",
@@ -251,7 +251,7 @@ DISTANCES: dict[str, Distance] = {
         Distance(
             "symmetric_kld",
             _both_kl_terms,
-            lambda x, y: _kl(x, y).add_(_kl(x[3:], y[3:])).div_(2).add_(1).reciprocal_(),
+            lambda x, y, out: _kl(x, y, out).add_(_kl(x[3:], y[3:], None)).div_(2).add_(1).reciprocal_(),
             "1 / (1 + (KL(prior, box) + KL(box, prior)) / 2)",
             (0.0, 1.0),
             "closed form for diagonal Gaussians",
@@ -292,7 +292,7 @@ def pairwise(distance: Distance, gt_boxes: Tensor, prior_boxes: Tensor) -> Tenso
     gt, prior = gt_boxes[:, None], prior_boxes[None]  # (G, 1, 4), (1, P, 4)
     x = Axis(gt[..., 0], gt[..., 2], prior[..., 0], prior[..., 2])
     y = Axis(gt[..., 1], gt[..., 3], prior[..., 1], prior[..., 3])
-    return distance.combine(distance.terms(x), distance.terms(y))
+    return distance.combine(distance.terms(x), distance.terms(y), None)
 
 
 @torch.no_grad()

@@ -188,8 +188,10 @@ class HierarchicalAssigner:
         fields = grid.scaled(self.decay) if stage else grid
         row_bytes, total = int(window_cells(grid, radius)) * 4, len(images.boxes)
         budget = CACHE_BUDGET if on_cpu else max(DEVICE_BUDGET, DEVICE_BUDGET_OF_A_BOX * total)
+        memory = images.boxes.new_empty(max(row_bytes, min(budget, row_bytes * total)) // 4) if on_cpu else None
         for part in chunks(total, row_bytes, budget):
-            windows = score_windows(fields, self.distance, images.boxes[part], radius, limits.take(images.image[part]))
+            valid = limits.take(images.image[part])
+            windows = score_windows(fields, self.distance, images.boxes[part], radius, valid, memory)
             if not on_cpu:
                 yield scatter_claims(windows, k, above).shifted(part.start)
                 continue

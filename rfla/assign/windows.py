@@ -112,8 +112,13 @@ class Windows:
         return self.candidates.topk(k, dim=0).values[-1] if k > 1 else self.candidates.amax(dim=0)
 
 
-def score_windows(grid: PriorGrid, distance: Distance, gt_boxes: Tensor, radius: int, limits: Limits) -> Windows:
-    """Score (N, 4) boxes against windows of 2 radius + 1 cells a side, shifted into the valid cells."""
+def score_windows(
+    grid: PriorGrid, distance: Distance, gt_boxes: Tensor, radius: int, limits: Limits, memory: Tensor | None = None
+) -> Windows:
+    """Score (N, 4) boxes against windows of 2 radius + 1 cells a side, shifted into the valid cells.
+
+    `memory`, at least C N float32, takes the scores: fresh pages cost as much as the arithmetic on them.
+    """
     layout, width = grid.layout, 2 * radius + 1
     x1, y1, x2, y2 = gt_boxes.unbind(1)
     low, high = (torch.stack(ends).view(2, 1, 1, 1, -1) for ends in ((y1, x1), (y2, x2)))  # rows first
@@ -126,7 +131,9 @@ def score_windows(grid: PriorGrid, distance: Distance, gt_boxes: Tensor, radius:
     slots = inside * grid.num_shapes + layout.start[:, None]  # (2, w, L, S, N)
     axes = Axis(low, high, grid.table[0].take(slots), grid.table[1].take(slots))  # far faster than indexing
     y, x = zip(*distance.terms(axes), strict=True)
-    scores = distance.combine(tuple(term[None] for term in x), tuple(term[:, None] for term in y))
+    shape = (width, *slots.shape[1:])  # (w, w, L, S, N)
+    out = None if memory is None else memory[: math.prod(shape)].view(shape)
+    scores = distance.combine(tuple(term[None] for term in x), tuple(term[:, None] for term in y), out)
     if not fits:
         outside = cells >= limits.high[:, None]
         scores.masked_fill_(outside[0, :, None] | outside[1, None], -1.0)
