@@ -28,7 +28,7 @@ from rfla.engine.optimizer import build_optimizer, parameter_groups
 from rfla.engine.recipe import random_start_advice
 from rfla.engine.schedule import Schedule, capped_warmup
 from rfla.errors import ConfigError, DataError
-from rfla.metrics import Detections
+from rfla.metrics import Detections, find_protocol
 from rfla.models import build_from_config, load_pretrained_backbone
 
 
@@ -98,7 +98,7 @@ def build_data_and_source(cfg: Config, world: World) -> tuple[DataSpec, BoxIndex
     """Return the data set, its two splits and the network on the CPU; seeds everything before.
 
     Raises:
-        RflaError: No data, unreadable data, splits with different classes, a wrong weights file.
+        RflaError: No data, unreadable data, an unknown protocol, splits with different classes, a wrong weights file.
     """
     if cfg.data is None:
         raise ConfigError(
@@ -108,6 +108,7 @@ def build_data_and_source(cfg: Config, world: World) -> tuple[DataSpec, BoxIndex
     use_fast_float32(cfg.amp is not False)
     with main_first(world):  # it may have to make the data set, and to fetch the backbone's weights
         spec = load_data_spec(cfg.data)
+        find_protocol(cfg.protocol or spec.protocol or "aitod", spec.sizes)  # refuses a wrong one at once
         train_index = load_index(
             spec, cfg.train_split, for_training=True, fraction=cfg.fraction, single_cls=cfg.single_cls
         )

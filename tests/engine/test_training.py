@@ -21,7 +21,7 @@ from rfla.engine import trainer as trainer_module
 from rfla.engine.device import precision_holds
 from rfla.engine.hooks import Hooks
 from rfla.engine.trainer import Trainer, train
-from rfla.errors import ConfigError, DataError, ExistingRunError, RflaError, WeightsError
+from rfla.errors import ConfigError, DataError, ExistingRunError, MetricError, RflaError, WeightsError
 from rfla.models.weights import read_metadata
 
 Configure = Callable[..., Config]
@@ -285,6 +285,8 @@ def test_two_runs_into_one_directory(config: Configure) -> None:
 def test_what_cannot_be_trained(config: Configure, make_set: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing is left to train"):
         train(config(freeze=["backbone", "neck", "head"]))
+    with pytest.raises(MetricError, match=r"unknown protocol 'aitd'.*did you mean 'aitod'"):
+        train(config(protocol="aitd"))
     other = make_set(tmp_path / "other", names=("bus",))
     shutil.copy(make_set(tmp_path / "third") / "annotations" / "val.json", other / "annotations" / "val.json")
     with pytest.raises(DataError, match="train and val name different classes"):
