@@ -2,12 +2,15 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+# Processes that a test spawns import its module by name. Last: the installed package is the one that is tested.
+sys.path.append(str(REPOSITORY))
 
 
 def records_path() -> Path:
