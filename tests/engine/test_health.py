@@ -99,7 +99,8 @@ def test_a_killed_loading_process_is_told_in_one_line(config: Configure) -> None
             workers = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
             os.kill(int(workers[-1]), signal.SIGKILL)
 
-    message = r"^a process that loads images has died \(Killed\); memory may be short: .*; go on: rfla train resume=.*"
+    # torch names the signal, unless the pipe to the process breaks before it looks
+    message = r"^a process that loads images has died( \(Killed\))?; memory may be short: .*; go on: rfla train resume="
     begin = time.monotonic()
     with pytest.raises(RflaError, match=message):
         train(config(epochs=500, workers=1, val=False), Act(batch_end=kill))
