@@ -23,6 +23,7 @@ from rfla.pictures.boxes import write_picture
 MAX_IMAGES = 500  # spread over the split; some milliseconds for each
 BOXES_DRAWN = 30  # an image with about so many is drawn
 STRIDE = 32  # px: inputs are padded to a multiple of it
+_Input = tuple[Tensor, Tensor, tuple[int, int]]  # boxes (G, 4), ignore regions (I, 4), (height, width)
 
 
 def assignment_report(cfg: Config, picture: Path | None = None) -> AssignmentReport:
@@ -41,15 +42,16 @@ def assignment_report(cfg: Config, picture: Path | None = None) -> AssignmentRep
     if len(index) > MAX_IMAGES:
         index = load_index(spec, cfg.split, for_training=True, fraction=MAX_IMAGES)
     net = build_from_config(model_part(cfg), max(1, len(index.names)))
-    reports = [_explain(net, boxes, ignore, size) for boxes, ignore, size in _inputs(index, cfg.imgsz) if len(boxes)]
+    inputs = list(_inputs(index, cfg.imgsz))
+    reports = [_explain(net, boxes, ignore, size) for boxes, ignore, size in inputs if len(boxes)]
     if not reports:
         raise DataError(f"{index.name}: no boxes in split {cfg.split}")
     if picture is not None:
-        _draw_one(net, index, cfg.imgsz, picture)
+        _draw_one(net, index, inputs, cfg.imgsz, picture)
     return AssignmentReport.merge(reports)
 
 
-def _inputs(index: BoxIndex, imgsz: int) -> Iterator[tuple[Tensor, Tensor, tuple[int, int]]]:
+def _inputs(index: BoxIndex, imgsz: int) -> Iterator[_Input]:
     """Yield boxes (G, 4), ignore regions (I, 4) and (height, width) of each image as the network sees it."""
     for row in range(len(index)):
         here = slice(int(index.box_start[row]), int(index.box_start[row + 1]))
@@ -61,9 +63,9 @@ def _inputs(index: BoxIndex, imgsz: int) -> Iterator[tuple[Tensor, Tensor, tuple
         yield boxes[~ignored], boxes[ignored], size
 
 
-def _draw_one(net: nn.Module, index: BoxIndex, imgsz: int, picture: Path) -> None:
+def _draw_one(net: nn.Module, index: BoxIndex, inputs: Sequence[_Input], imgsz: int, picture: Path) -> None:
     """Draw the readable image whose number of boxes is nearest to `BOXES_DRAWN`."""
-    priors, inputs = _priors_of(net), list(_inputs(index, imgsz))
+    priors = _priors_of(net)
     for row in sorted(range(len(inputs)), key=lambda row: abs(len(inputs[row][0]) - BOXES_DRAWN)):
         boxes, ignore, size = inputs[row]
         try:
