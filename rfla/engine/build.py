@@ -27,8 +27,9 @@ from rfla.engine.model_source import SourceModel, fine_tune, is_weights
 from rfla.engine.optimizer import build_optimizer, parameter_groups
 from rfla.engine.recipe import random_start_advice
 from rfla.engine.schedule import Schedule, capped_warmup
+from rfla.engine.validator import protocol_of
 from rfla.errors import ConfigError, DataError
-from rfla.metrics import Detections, find_protocol
+from rfla.metrics import Detections
 from rfla.models import build_from_config, load_pretrained_backbone
 
 
@@ -108,7 +109,7 @@ def build_data_and_source(cfg: Config, world: World) -> tuple[DataSpec, BoxIndex
     use_fast_float32(cfg.amp is not False)
     with main_first(world):  # it may have to make the data set, and to fetch the backbone's weights
         spec = load_data_spec(cfg.data)
-        find_protocol(cfg.protocol or spec.protocol or "aitod", spec.sizes)  # refuses a wrong one at once
+        protocol_of(cfg, spec)  # refuses a wrong one at once
         train_index = load_index(
             spec, cfg.train_split, for_training=True, fraction=cfg.fraction, single_cls=cfg.single_cls
         )

@@ -5,12 +5,11 @@ from pathlib import Path
 
 from rfla.cfg import Config, load_config, load_saved
 from rfla.data import load_data_spec, load_index
-from rfla.engine.validator import ground_truth
+from rfla.engine.validator import ground_truth, protocol_of
 from rfla.errors import ConfigError
 from rfla.files import write_atomically
 from rfla.metrics.coco_io import read_detections
 from rfla.metrics.compare import Comparison, compare
-from rfla.metrics.protocols import find_protocol
 
 
 def compare_files(
@@ -47,7 +46,7 @@ def compare_files(
         single_cls=settings.single_cls,
         need_images=False,
     )
-    protocol = find_protocol(settings.protocol or spec.protocol or "aitod", spec.sizes)
+    protocol = protocol_of(settings, spec)
     truths = ground_truth(index)
     found = [read_detections(_detections_file(place), truths) for place in (a, b)]
     return compare(truths, found[0], found[1], protocol, names=(a, b), draws=draws, seed=seed)

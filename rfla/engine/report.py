@@ -17,7 +17,7 @@ from rfla.engine.loaders import evaluation_loader
 from rfla.engine.model_source import load_trained
 from rfla.engine.val_files import write_page, write_pictures
 from rfla.engine.validator import detect, ground_truth, prepare_images
-from rfla.metrics import evaluate_boxes, find_protocol, study
+from rfla.metrics import evaluate_boxes, study
 from rfla.pictures.boxes import draw_boxes, tile_pictures, write_picture
 from rfla.pictures.curves import plot_labels, plot_results
 
@@ -102,9 +102,8 @@ def finish(trainer: Trainer, result: TrainResult) -> TrainResult:
         if columns:
             plot_results(trainer.run_dir / "results.png", columns)
         if parts.best_detections is not None:
-            protocol = find_protocol(trainer.protocol, parts.spec.sizes)
             write_pictures(trainer.run_dir, parts.val_index, parts.best_detections)
-            judged = study(ground_truth(parts.val_index), parts.best_detections, protocol)
+            judged = study(ground_truth(parts.val_index), parts.best_detections, trainer.protocol)
             write_page(cfg, trainer.run_dir, parts.val_index, judged)
     if result.metrics is not None:
         if cfg.verbose:
@@ -122,7 +121,7 @@ def validate_best(trainer: Trainer, result: TrainResult) -> Any:
     normalize = model.config.normalize
     found, _ = detect(model.net.to(device), loader, parts.val_index, normalize, device, trainer.dtype)
     parts.best_detections = found
-    return evaluate_boxes(ground_truth(parts.val_index), found, protocol=trainer.protocol, sizes=parts.spec.sizes)
+    return evaluate_boxes(ground_truth(parts.val_index), found, protocol=trainer.protocol)
 
 
 def say_where(trainer: Trainer, result: TrainResult) -> None:

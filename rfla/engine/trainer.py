@@ -31,9 +31,10 @@ from rfla.engine.recipe import settle
 from rfla.engine.run_dir import claim_run_dir
 from rfla.engine.tensorboard import TensorBoard
 from rfla.engine.training_state import how_to_go_on, restore, write_last, write_state, write_weights, writing
-from rfla.engine.validator import Speed, detect, ground_truth, prepare_images
+from rfla.engine.validator import Speed, detect, ground_truth, prepare_images, protocol_of
 from rfla.errors import RflaError
 from rfla.metrics import Detections, Metrics, evaluate_boxes
+from rfla.metrics.protocols import Protocol
 
 READ_EVERY = 20  # optimiser steps between two looks at a GPU's figures; a CPU has no reason to wait
 
@@ -99,9 +100,9 @@ class Trainer:
         return self.world.is_main
 
     @property
-    def protocol(self) -> str:
-        """The rules of the figures: what was given, what the data set names, else AI-TOD's."""
-        return self.cfg.protocol or self.parts.spec.protocol or "aitod"
+    def protocol(self) -> Protocol:
+        """The rules of the figures."""
+        return protocol_of(self.cfg, self.parts.spec)
 
     @property
     def epoch(self) -> int:
@@ -282,7 +283,7 @@ class Trainer:
             return None
         found = self.parts.last_detections = merge_detections([one[0] for one in shards if one is not None])
         truths = ground_truth(parts.val_index)
-        return evaluate_boxes(truths, found, protocol=self.protocol, sizes=parts.spec.sizes)
+        return evaluate_boxes(truths, found, protocol=self.protocol)
 
     def finish_epoch(self, metrics: Metrics | None) -> None:
         """Print, write the row, save the weights and the state, and move to the next epoch."""

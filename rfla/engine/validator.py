@@ -29,6 +29,7 @@ from rfla.engine.run_dir import claim_run_dir
 from rfla.engine.val_files import write_files
 from rfla.errors import ConfigError, DataError
 from rfla.metrics import Detections, GroundTruth, Metrics, find_protocol, read_detections, study
+from rfla.metrics.protocols import Protocol
 from rfla.ops.normalize import normalize_images
 
 
@@ -200,11 +201,20 @@ def validate(cfg: Config) -> Metrics:
     return _validate(cfg, join_world(device), device)
 
 
+def protocol_of(cfg: Config, spec: DataSpec) -> Protocol:
+    """Return the rules of the figures: what was given, what the data set names, else AI-TOD's; with its own sizes.
+
+    Raises:
+        MetricError: No such protocol, or a size range that makes no sense.
+    """
+    return find_protocol(cfg.protocol or spec.protocol or "aitod", spec.sizes)
+
+
 def _validate(cfg: Config, world: World, device: torch.device) -> Metrics:
     console = make_console(quiet=not world.is_main)
     with agreed(world):
         spec = load_data_spec(str(cfg.data))
-        protocol = find_protocol(cfg.protocol or spec.protocol or "aitod", spec.sizes)
+        protocol = protocol_of(cfg, spec)
         given = cfg.predictions is not None
         index = load_index(spec, cfg.split, fraction=cfg.fraction, single_cls=cfg.single_cls, need_images=not given)
         console.print(f"{index.name}: {len(index)} images, {len(index.boxes)} boxes")
