@@ -98,6 +98,27 @@ class Losses(Hooks):
             self.path.write_text(json.dumps(self.values))
 
 
+class Diary(Hooks):
+    """Writes what each global batch was and lost, one line a step; ends its process by SIGKILL after step `last`."""
+
+    def __init__(self, path: Path, last: int | None = None) -> None:
+        self.path, self.last = path, last
+
+    def batch_end(self, trainer: Trainer, losses: dict[str, Tensor]) -> None:
+        step = trainer.epoch * trainer.parts.batches_per_epoch + trainer.position.batch
+        mean = mean_of(trainer.world, {name: part.detach() for name, part in losses.items()})
+        rows = [row for share in gather(trainer.world, trainer.meter.recent[-1].indices.tolist()) for row in share]
+        if trainer.is_main:
+            with self.path.open("a") as file:
+                file.write(json.dumps([step, rows, {name: float(mean[name]) for name in sorted(mean)}]) + "\n")
+        if step == self.last:
+            mean_of(trainer.world, mean)  # nobody dies before the main process has written
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def read(self) -> list[tuple[int, list[int], dict[str, float]]]:
+        return [tuple(json.loads(line)) for line in self.path.read_text().splitlines()]
+
+
 def compare(count: int, settings: Callable[..., dict[str, Any]], tmp_path: Path, **changes: Any) -> None:
     """One process and `count` train on the same global batches: equal losses, weights, figures."""
     given = settings(**{"batch": 4, "epochs": 2} | FROZEN_NORM | changes)
@@ -125,6 +146,50 @@ def test_two_processes_train_as_one(settings: Callable[..., dict[str, Any]], tmp
 @pytest.mark.slow
 def test_four_processes_train_as_one(settings: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     compare(4, settings, tmp_path, ema=0.9, accumulate=2, save_minutes=1e-9, epochs=3)
+
+
+@pytest.mark.slow
+def test_a_run_that_changes_its_number_of_processes_at_each_kill(
+    settings: Callable[..., dict[str, Any]], make_set: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Two processes, killed in epoch 1; one, killed in epoch 2; four to the end: as one that was never killed."""
+    data = str(make_set(tmp_path / "ten", images=10))  # three batches of four: the last one is filled up
+    given = settings(data=data, batch=4, epochs=3, ema=0.9, save_minutes=1e-9, **FROZEN_NORM)
+
+    unbroken, broken = Diary(tmp_path / "unbroken.jsonl"), tmp_path / "broken.jsonl"
+    train(load_config(given | {"name": "unbroken"}, mode="train"), unbroken)
+    resumed = {"resume": str(tmp_path / "runs" / "broken")}
+    for count, start, last in ((2, given | {"name": "broken"}, 2), (1, resumed, 5), (4, resumed, None)):
+
+        def job(rank: int, start: dict[str, Any] = start, last: int | None = last) -> None:
+            train(load_config(start, mode="train"), Diary(broken, last))
+
+        assert in_processes(count, job, tmp_path) == [(0 if last is None else -signal.SIGKILL, "")] * count
+    ours = Diary(broken).read()
+    assert [step for step, _, _ in ours] == [
+        1,
+        2,
+        2,
+        3,
+        4,
+        5,
+        5,
+        6,
+        7,
+        8,
+        9,
+    ]  # a step whose state was not written: again
+    theirs = {step: (rows, losses) for step, rows, losses in unbroken.read()}
+    assert len(theirs) == 9
+    for step, rows, losses in ours:
+        assert rows == theirs[step][0], step
+        assert losses == pytest.approx(theirs[step][1], rel=1e-5, abs=1e-5), step
+    for name in ("last", "best"):
+        files = [tmp_path / "runs" / run / "weights" / f"{name}.safetensors" for run in ("broken", "unbroken")]
+        one, other = map(load_file, files)
+        assert one.keys() == other.keys()
+        for key, tensor in other.items():
+            torch.testing.assert_close(one[key], tensor, rtol=1e-4, atol=1e-6)
 
 
 def test_validation_and_prediction_are_those_of_one_process(
