@@ -63,7 +63,7 @@ class ConvertOptions(Section):
     )
     source: str | None = Field(None, description="directory or file to read")
     out: str | None = Field(None, description="directory to write")
-    to: str = Field("coco", description="form to write: coco or yolo; voc, visdrone, dota for other tools")
+    to: str = Field("coco", description="form to write: coco or yolo; any other format for other tools")
     split: str | None = Field(None, description="convert this split alone, or the name of the source's only one")
     names: Names = Field((), description="class names in label order, or a file of them, where the format states none")
     annotations: str | None = Field(None, description="annotation file or directory, where it is not in source")

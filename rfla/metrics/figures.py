@@ -184,6 +184,7 @@ def _confusion(analysis: Analysis) -> bytes | None:
     names = [*(name if len(name) <= 22 else name[:21] + "…" for name in analysis.names), "background"]
     side = float(np.clip(0.55 * len(names), 2.6, 13))  # inches of the table alone
     figure, (axis,) = _canvas(side + 2.8, side + 2.2)
+    figure.set_layout_engine("compressed")  # knows of the square cells; "constrained" cut the label of the rows
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     picture = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axis.grid(False)

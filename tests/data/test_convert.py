@@ -63,12 +63,36 @@ def test_yolo_target_says_what_it_cannot_hold(visdrone, tmp_path):
     assert (tmp_path / "out" / "labels" / "train" / "b.txt").read_text() == ""
 
 
-@pytest.mark.parametrize("target", ["voc", "visdrone", "dota"])
+@pytest.mark.parametrize("target", ["voc", "visdrone", "dota", "tinyperson", "csv", "soda"])
 def test_other_targets_are_read_back_by_their_format(visdrone, tmp_path, target):
+    convert("visdrone", visdrone, tmp_path / "coco")
     convert("visdrone", visdrone, tmp_path / "out", to=target)
     assert not (tmp_path / "out" / "data.yaml").exists()
     back = convert(target, tmp_path / "out", tmp_path / "back")
-    assert back.images == {"train": 2, "val": 1} and back.num_boxes == 4
+    assert back.images == {"train": 2, "val": 1}
+    holds_regions = target not in ("voc", "dota")
+    assert named_boxes(tmp_path / "back") == [
+        (name, box) for name, box in named_boxes(tmp_path / "coco") if name or holds_regions
+    ]
+
+
+def named_boxes(out):
+    """Class names (none for a region) and boxes of the training images."""
+    spec = load_data_spec(out)
+    index = load_index(spec, "train")
+    names = [spec.names[label] if label >= 0 else "" for label in index.labels]
+    assert index.ignore.tolist() == [not name for name in names]
+    return list(zip(names, index.boxes.tolist(), strict=True))
+
+
+def test_xview_is_written_for_its_own_classes(tmp_path):
+    source = coco_source(tmp_path / "src", [(10, 12, 8, 6)], name="Small Car")
+    convert("coco", source, tmp_path / "out", to="xview")
+    back = convert("xview", tmp_path / "out", tmp_path / "back")
+    assert back.images == {"train": 1} and back.num_boxes == 1
+    with pytest.raises(DataError, match="to=xview: class 'car' is none of the 60"):
+        convert("coco", coco_source(tmp_path / "cars", [(10, 12, 8, 6)]), tmp_path / "no", to="xview")
+    assert not list(tmp_path.glob("no*"))
 
 
 def test_split_and_annotations_apart_from_images(visdrone, tmp_path):
@@ -160,7 +184,7 @@ def test_a_hostile_name_cannot_leave_the_directory(tmp_path):
     assert (tmp_path / "out" / "images" / "train" / "x.png").is_file()
 
 
-def coco_source(root, boxes, size=(60, 40), stated=None, image_id=41):
+def coco_source(root, boxes, size=(60, 40), stated=None, image_id=41, name="car"):
     picture(root / "images" / "scene.png", *size)
     width, height = stated or size
     image = {"id": image_id, "file_name": "scene.png", "width": width, "height": height}
@@ -168,7 +192,7 @@ def coco_source(root, boxes, size=(60, 40), stated=None, image_id=41):
         {"id": 7 + n, "image_id": image_id, "category_id": 5, "bbox": list(box), "area": box[2] * box[3], "iscrowd": 0}
         for n, box in enumerate(boxes)
     ]
-    content = {"images": [image], "annotations": annotations, "categories": [{"id": 5, "name": "car"}]}
+    content = {"images": [image], "annotations": annotations, "categories": [{"id": 5, "name": name}]}
     (root / "annotations").mkdir()
     (root / "annotations" / "train.json").write_text(json.dumps(content))
     return root
@@ -273,7 +297,9 @@ def test_one_name_for_two_images_is_refused(tmp_path):
         convert("csv", tmp_path / "src", tmp_path / "out")
 
 
-@pytest.mark.parametrize(("to", "clash"), [("coco", 0), ("yolo", 1), ("voc", 2), ("visdrone", 2), ("dota", 2)])
+@pytest.mark.parametrize(
+    ("to", "clash"), [("coco", 0), ("csv", 0), ("soda", 0), ("yolo", 1), ("voc", 2), ("visdrone", 2), ("dota", 2)]
+)
 def test_two_images_never_share_a_label_file(tmp_path, to, clash):
     """x.jpg and x.png have one label file in YOLO; s/x.png too in the formats without directories; in COCO none has."""
     names = ["x.jpg", "y.png", ("z.png", "x.png", "s/x.png")[clash]]

@@ -15,13 +15,13 @@ import yaml
 
 from rfla.data.convert.report import ConvertReport
 from rfla.data.convert.steps import Job, convert_records
-from rfla.data.formats import FORMATS, Format, coco_write, dota, visdrone, voc, yolo
+from rfla.data.formats import FORMATS, Format
 from rfla.data.formats.record import Classes, ImageRecord, Part
 from rfla.data.place import MARK, check_target, partial_directory
 from rfla.data.progress import tracked
 from rfla.errors import ConfigError, DataError, did_you_mean
 
-TARGETS = ("coco", "yolo", "voc", "visdrone", "dota")
+TRAINABLE = ("coco", "yolo")  # what a data YAML can name
 # The data YAML of the package whose protocol and sizes belong to a format.
 PROTOCOL_OF = {"visdrone": "visdrone", "dota": "dota2", "tinyperson": "tinyperson", "soda": "sodad", "xview": "xview"}
 
@@ -49,7 +49,7 @@ def convert(
         format: One of `FORMATS`.
         source: Its directory (or annotation file, where the format has one for all images).
         out: Directory to write: `images/{split}`, annotations, `data.yaml`, and the counts in `convert.json`.
-        to: `coco` or `yolo`, which rfla trains on; `voc`, `visdrone`, `dota` for other tools.
+        to: `coco` or `yolo`, which rfla trains on; any other of `FORMATS` for other tools.
         split: Convert this split alone; where the source has one unnamed split, its name.
         names: Class names in label order, for formats whose files may not state them.
         annotations: The annotation file or directory where it is not in `source`; images are looked for in `source`.
@@ -82,7 +82,7 @@ def convert(
         if not report.images:
             looked = ", ".join(str(folder) for part in parts.values() for folder in part.images)
             raise DataError(f"source={source}: none of the annotated images was found; looked in {looked}")
-        if to in ("coco", "yolo"):
+        if to in TRAINABLE:
             _write_yaml(beside / "data.yaml", format, to, list(report.images), classes)
         counts = json.dumps({"format": format} | report.as_dict(), indent=1, ensure_ascii=False)
         (beside / MARK).write_text(counts, encoding="utf-8")
@@ -101,8 +101,8 @@ def _check(
     if format not in FORMATS:
         known = ", ".join([*FORMATS, "aitod-xview"])
         raise ConfigError(f"format={format}: formats are {known}{did_you_mean(format, FORMATS)}")
-    if to not in TARGETS:
-        raise ConfigError(f"to={to}: must be one of {', '.join(TARGETS)}{did_you_mean(to, TARGETS)}")
+    if to not in FORMATS:
+        raise ConfigError(f"to={to}: must be one of {', '.join(FORMATS)}{did_you_mean(to, FORMATS)}")
     if names and not FORMATS[format].needs_names:
         raise ConfigError(f"names=: format {format} states its classes itself; leave names= out")
     if names and len(set(names)) < len(names):
@@ -139,13 +139,8 @@ def find_parts(kind: Format, source: Path, annotations: Path | None, split: str 
 
 
 def _write(job: Job, split: str, records: Iterator[ImageRecord], classes: Classes) -> None:
-    if job.to == "coco":
-        lost = coco_write.write(job.folder / "annotations" / f"{split}.json", records, classes)
-    elif job.to == "yolo":
-        lost = yolo.write(job.folder / "labels" / split, records, classes)
-    else:
-        write = {"voc": voc.write, "visdrone": visdrone.write, "dota": dota.write}[job.to]
-        lost = write(job.folder / "annotations" / split, records, classes)
+    kind = FORMATS[job.to]
+    lost = kind.write(job.folder / kind.target.format(split=split), records, classes)
     for reason, count in lost.items():
         job.report.drop(reason, f"split {split}", count)
 

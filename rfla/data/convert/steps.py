@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rfla.data.convert.report import ConvertReport
+from rfla.data.formats import FORMATS
 from rfla.data.formats.images import ImageFinder, clean_name
 from rfla.data.formats.record import NO_CLASS, ImageRecord
 from rfla.data.images import Image, write_image
@@ -90,14 +91,15 @@ def _claim(taken: dict[str, Path], to: str, piece: ImageRecord, image: Path) -> 
     """Refuse a second picture of one name, or one that would share another's label file.
 
     Raises:
-        DataError: With both files. (COCO may list one file twice.)
+        DataError: With both files. (COCO and its kin may list one file twice.)
     """
     name = clean_name(piece.file_name)
-    key = {"coco": str(name), "yolo": str(name.with_suffix(""))}.get(to, name.stem)
+    own_label_file = FORMATS[to].label_file_of_each_image
+    key = str(name) if not own_label_file else str(name.with_suffix("")) if to == "yolo" else name.stem
     first = taken.setdefault(key, image)
-    if first is image or (to == "coco" and first.samefile(image)):
+    if first is image or (not own_label_file and first.samefile(image)):
         return
-    what = f"images/{name}" if to == "coco" else f"the label file of {key}"
+    what = f"the label file of {key}" if own_label_file else f"images/{name}"
     raise DataError(f"{piece.where}: {image} and {first} would both become {what}; rename one of them")
 
 

@@ -20,8 +20,10 @@ from rfla.data.formats.images import find_folders, require_directory, split_of
 from rfla.data.formats.record import NO_CLASS, Classes, ImageRecord, Part, make_record, read_text
 from rfla.errors import DataError
 
-CARRIED = ("truncation", "occlusion", "difficult", "category")  # whole numbers, under `attributes` of an annotation
+# Whole numbers, under `attributes` of an annotation.
+CARRIED = ("truncation", "occlusion", "difficult", "category", "uncertain", "logo")
 FLAGS = ("ignore",)
+REPEAT = "repeat or are no whole numbers from 0: all numbered anew"
 REGION_ID = -1  # category id of a region without a class; 0 is read as one too where no category has it
 Entry = Mapping[str, Any]
 
@@ -189,12 +191,12 @@ def records(
         if key not in rows_of:
             raise DataError(f"{path}: annotations[{row}] belongs to image {key!r}, which is not listed")
         rows_of[key].append(row)
-    keep_ids = _unique_whole([entry.get("id") for entry in annotations])
-    keep_image_ids = _unique_whole(ids)
+    keep_ids = unique_whole([entry.get("id") for entry in annotations])
+    keep_image_ids = unique_whole(ids)
     renumbered = Counter[str]()
     for what, kept, count in (("annotations", keep_ids, len(annotations)), ("images", keep_image_ids, len(ids))):
         if not kept:
-            renumbered[f"ids of {what} that repeat or are no whole numbers from 0: all numbered anew"] = count
+            renumbered[f"ids of {what} that {REPEAT}"] = count
     for row, entry in enumerate(content["images"]):
         parsed = [
             _annotation(annotations[index], f"{path}: annotations[{index}]", classes, flags, regions)
@@ -219,7 +221,7 @@ def _identity(value: Any, where: str, name: str = "id") -> int | str:
     return value
 
 
-def _unique_whole(ids: Sequence[Any]) -> bool:
+def unique_whole(ids: Sequence[Any]) -> bool:
     """Tell whether ids can be kept: whole numbers from 0, each once."""
     return all(type(number) is int and 0 <= number < 2**63 for number in ids) and len(set(ids)) == len(ids)
 
@@ -254,6 +256,7 @@ def _annotation(
         "id": entry.get("id"),
         "area": entry.get("area"),
         "polygon": _quadrangle(entry.get("segmentation")),
+        **{flag: 1 for flag in flags if flag in CARRIED and entry.get(flag)},
         **{
             name: attributes[name]
             for name in CARRIED

@@ -4,19 +4,32 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from rfla.data.formats.coco import CARRIED, REGION_ID
-from rfla.data.formats.record import NO_CLASS, Classes, ImageRecord
+from rfla.data.formats.record import Classes, ImageRecord
 
 
-def write(path: Path, records: Iterable[ImageRecord], classes: Classes) -> Counter[str]:
+def write(
+    path: Path,
+    records: Iterable[ImageRecord],
+    classes: Classes,
+    region: tuple[int, str] = (REGION_ID, ""),
+    flags: Sequence[str] = (),
+) -> Counter[str]:
     """Write one COCO file; it appears under its name when it is whole.
 
     Ids of images and annotations are kept; records without get 1, 2, ... in order. `area` is kept where the record
     states one that its box can hold, else width x height.
+
+    Args:
+        path: The file.
+        records: What to write.
+        classes: Its categories.
+        region: Category id and name of a region without a class; without a name `categories` does not list it.
+        flags: Attributes that are written as true or false beside `ignore`, not under `attributes`.
 
     Returns:
         What could not be held, counted (nothing: COCO holds all that records have).
@@ -26,8 +39,9 @@ def write(path: Path, records: Iterable[ImageRecord], classes: Classes) -> Count
     images: list[dict[str, Any]] = []
     with beside.open("w", encoding="utf-8") as file:
         file.write('{"annotations": [')
-        _write_annotations(file, records, classes, images)
-        categories = [{"id": number, "name": name} for number, name in zip(classes.ids, classes.names, strict=True)]
+        _write_annotations(file, records, [*classes.ids, region[0]], flags, images)
+        table = [*zip(classes.ids, classes.names, strict=True), *([region] if region[1] else [])]
+        categories = [{"id": number, "name": name} for number, name in table]
         file.write(f'],\n"images": {_dump(images)},\n"categories": {_dump(categories)}}}\n')
         file.flush()
         os.fsync(file.fileno())
@@ -40,13 +54,17 @@ def _dump(value: Any) -> str:
 
 
 def _write_annotations(
-    file: IO[str], records: Iterable[ImageRecord], classes: Classes, images: list[dict[str, Any]]
+    file: IO[str],
+    records: Iterable[ImageRecord],
+    category_ids: Sequence[int],
+    flags: Sequence[str],
+    images: list[dict[str, Any]],
 ) -> None:
     next_id, separator = 1, "\n"
     for record in records:
         image_id = len(images) + 1 if record.image_id is None else record.image_id
         images.append(_image(record, image_id))
-        for annotation in annotations_of(record, classes):
+        for annotation in _annotations(record, category_ids, flags):
             if annotation["id"] < 0:
                 annotation["id"] = next_id
             next_id = annotation["id"] + 1
@@ -59,27 +77,34 @@ def _image(record: ImageRecord, image_id: int) -> dict[str, Any]:
     return entry if record.window is None else entry | {"window": list(record.window)}
 
 
-def annotations_of(record: ImageRecord, classes: Classes) -> Iterator[dict[str, Any]]:
-    """Return the annotation entries of one record; `id` -1 where it has none, `image_id` is left out."""
+def _annotations(record: ImageRecord, category_ids: Sequence[int], flags: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the annotation entries of one record; `id` -1 where it has none, `image_id` is left out.
+
+    Args:
+        record: Its labels are rows of `category_ids`, whose last row stands for `NO_CLASS`.
+        category_ids: Category id of each label.
+        flags: As in `write`.
+    """
     boxes = record.boxes.tolist()
     for row, (x1, y1, x2, y2) in enumerate(boxes):
         width, height = x2 - x1, y2 - y1
         extra = {name: int(record.attributes[name][row]) for name in CARRIED if name in record.attributes}
-        label = int(record.labels[row])
         entry: dict[str, Any] = {
             "id": int(record.ids[row]),
             "bbox": [_plain(value) for value in (x1, y1, width, height)],
             "area": _area(record, row, width * height),
             "iscrowd": int(record.crowd[row]),
         }
-        if record.ignore[row]:
+        if flags:
+            entry |= {"ignore": bool(record.ignore[row])} | {flag: bool(extra.pop(flag, 0)) for flag in flags}
+        elif record.ignore[row]:
             entry["ignore"] = 1
         polygon = _polygon(record, row)
         if polygon:
             entry["segmentation"] = [polygon]
         if extra:
             entry["attributes"] = extra
-        yield entry | {"category_id": REGION_ID if label == NO_CLASS else classes.ids[label]}
+        yield entry | {"category_id": category_ids[record.labels[row]]}
 
 
 def _plain(value: float) -> float | int:

@@ -4,20 +4,30 @@ Known heads: DeepForest's `image_path,xmin,ymin,xmax,ymax,label`, TensorFlow's `
 `x,y,w,h` for a corner and sides, and one `bbox` column with these four in brackets. Without a head: keras-retinanet's
 `path,x1,y1,x2,y2,class`, empty fields for an image without objects. Without a class column everything is one class,
 `object`. Files of points hold no boxes and are refused, and so are shares of the image.
+
+Read where they are there, and written: flags (`ignore`, `crowd`, `difficult`, ...) and `annotation_id`. A row with
+`ignore` and without a class is a region in which nothing is counted.
 """
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from rfla.data.formats.images import first_directory, require_directory, split_of
+import numpy as np
+
+from rfla.data.formats.coco import REPEAT, image_folders, unique_whole
+from rfla.data.formats.images import require_directory, split_of
 from rfla.data.formats.record import (
+    NO_CLASS,
     Classes,
     ImageRecord,
     Part,
+    as_text,
     is_number,
     make_record,
+    parse_flag,
     parse_integer,
     parse_numbers,
     read_text,
@@ -50,7 +60,15 @@ ALIASES = {
     "label": ("label", "class", "class_name", "category", "name", "classname"),
     "width": ("width", "image_width", "img_width"),
     "height": ("height", "image_height", "img_height"),
+    "annotation_id": ("annotation_id",),
+    "ignore": ("ignore",),
+    "crowd": ("crowd", "iscrowd"),
+    "truncation": ("truncation",),
+    "occlusion": ("occlusion",),
+    "difficult": ("difficult",),
 }
+FLAGS = ("ignore", "crowd", "truncation", "occlusion", "difficult")
+WRITTEN = ("image_path", "xmin", "ymin", "xmax", "ymax", "label", "width", "height", "annotation_id", *FLAGS)
 CORNERS, SIDES, ONE = ("x1", "y1", "x2", "y2"), ("x", "y", "w", "h"), ("bbox",)
 HEADLESS = {"image": 0, "x1": 1, "y1": 2, "x2": 3, "y2": 4, "label": 5}
 ONE_CLASS = "object"
@@ -64,7 +82,9 @@ def find(source: Path) -> dict[str, Part]:
         DataError: There is no file, or two for one split.
     """
     if source.is_file():
-        return {split_of(source.stem) or "train": Part((source,), _images(source.parent))}
+        split = split_of(source.stem) or "train"
+        folder = source.parent.parent if source.parent.name == "annotations" else source.parent
+        return {split: Part((source,), _images(folder, split))}
     folder = require_directory(source)
     files = sorted(
         path for path in [*folder.glob("*"), *folder.glob("annotations/*")] if path.suffix.lower() in SUFFIXES[:2]
@@ -78,13 +98,13 @@ def find(source: Path) -> dict[str, Part]:
             raise DataError(
                 f"source={source}: {file.name} is a second file for '{split}'; give one as annotations=FILE"
             )
-        parts[split] = Part((file,), _images(folder))
+        parts[split] = Part((file,), _images(folder, split))
     return parts
 
 
-def _images(folder: Path) -> tuple[Path, ...]:
-    inside = first_directory(folder / "images", folder.parent / "images")
-    return (folder,) if inside is None else (inside, folder)
+def _images(folder: Path, split: str) -> tuple[Path, ...]:
+    beside = folder.parent / "images"
+    return (*image_folders(folder, split), *([beside] if beside.is_dir() else []))
 
 
 def classes(parts: Iterable[Part]) -> Classes:
@@ -136,17 +156,41 @@ def read_file(path: Path, classes: Classes) -> Iterator[ImageRecord]:
         raise DataError(f"{path}:{reader.line_num}: not valid CSV ({error})") from None
     if 0 < max((max(box) for rows in images.values() for box in rows.boxes), default=0) <= 1:
         raise DataError(f"{path}: no coordinate is above 1: these are shares of the image; give pixels")
+    ids = [number for rows in images.values() for number in rows.ids]
+    keep_ids = unique_whole(ids)
+    repaired = Counter[str]()
+    if columns and "annotation_id" in columns and not keep_ids:
+        repaired[f"ids of annotations that {REPEAT}"] = len(ids)
     for name, rows in images.items():
-        yield make_record(name, str(path), rows.boxes, rows.labels, lines=rows.lines, size=rows.size)
+        flags = {flag: np.array(values, np.int64) for flag, values in rows.flags.items()}
+        none = np.zeros(len(rows.boxes), np.int64)
+        ignore = (flags.pop("ignore", none) + flags.get("difficult", none)) > 0
+        record = make_record(
+            name,
+            str(path),
+            rows.boxes,
+            rows.labels,
+            ignore=ignore,
+            crowd=flags.pop("crowd", ignore) > 0,
+            ids=rows.ids if keep_ids else None,
+            lines=rows.lines,
+            size=rows.size,
+            attributes=flags,
+        )
+        record.repaired += repaired
+        repaired.clear()  # said with the first image
+        yield record
 
 
 class _Rows:
-    """The rows of one image."""
+    """The rows of one image; `flags` has the columns that the file has."""
 
-    def __init__(self) -> None:
+    def __init__(self, flags: Iterable[str]) -> None:
         self.boxes: list[list[float]] = []
         self.labels: list[int] = []
         self.lines: list[int] = []
+        self.ids: list[int] = []
+        self.flags: dict[str, list[int]] = {flag: [] for flag in flags}
         self.size = (0, 0)
 
 
@@ -186,7 +230,7 @@ def _add(
     name = fields[columns["image"]]
     if not name:
         raise DataError(f"{where}: no image name")
-    rows = images.setdefault(name, _Rows())
+    rows = images.setdefault(name, _Rows(flag for flag in FLAGS if flag in columns))
     if "width" in columns and "height" in columns:
         sides = [parse_integer(fields[columns[side]], where, side) for side in ("width", "height")]
         rows.size = (max(sides[0], 0), max(sides[1], 0))
@@ -202,5 +246,35 @@ def _add(
     if corners != CORNERS:
         box = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
     rows.boxes.append(box)
-    rows.labels.append(classes.label(fields[columns["label"]] if "label" in columns else ONE_CLASS, where))
     rows.lines.append(line)
+    for flag, values_so_far in rows.flags.items():
+        values_so_far.append(parse_flag(fields[columns[flag]], where, flag))
+    number = fields[columns["annotation_id"]] if "annotation_id" in columns else ""
+    rows.ids.append(parse_integer(number, where, "annotation_id") if number else -1)
+    label = fields[columns["label"]] if "label" in columns else ONE_CLASS
+    region = not label and "ignore" in columns and rows.flags["ignore"][-1] > 0
+    rows.labels.append(NO_CLASS if region else classes.label(label, where))
+
+
+def write(path: Path, records: Iterable[ImageRecord], classes: Classes) -> Counter[str]:
+    """Write one file with the columns `WRITTEN`; an image without boxes has one row with empty fields.
+
+    Returns:
+        What could not be held, counted (nothing but ids of images and polygons, which are not counted).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(WRITTEN)
+        for record in records:
+            size = (record.width, record.height)
+            if not len(record):
+                writer.writerow([record.file_name, "", "", "", "", "", *size, "", *([""] * len(FLAGS))])
+            for row, box in enumerate(record.boxes.tolist()):
+                label, number = int(record.labels[row]), int(record.ids[row])
+                name = "" if label == NO_CLASS else classes.names[label]
+                flags = {"ignore": record.ignore, "crowd": record.crowd} | record.attributes
+                values = [int(flags[flag][row]) if flag in flags else "" for flag in FLAGS]
+                corners = [as_text(value) for value in box]
+                writer.writerow([record.file_name, *corners, name, *size, number if number >= 0 else "", *values])
+    return Counter()

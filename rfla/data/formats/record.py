@@ -6,7 +6,7 @@ states them: nothing is rounded, clipped or dropped here, so that a file can be 
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -177,6 +177,19 @@ class Classes:
             raise DataError(f"{where}: unknown category id {number}; ids are {known}")
         return label
 
+    def ids_in(self, table: Mapping[str, int], format: str) -> list[int]:
+        """Return the number that each class has in a format whose classes are fixed.
+
+        Raises:
+            DataError: The format does not have one of them.
+        """
+        for name in self.names:
+            if name not in table:
+                few = f": {', '.join(table)}" if len(table) <= 20 else ""
+                near = did_you_mean(name, table)
+                raise DataError(f"to={format}: class '{name}' is none of the {len(table)} of this format{few}{near}")
+        return [table[name] for name in self.names]
+
 
 @dataclass(frozen=True)
 class Part:
@@ -222,6 +235,21 @@ def parse_integer(text: str, where: str, name: str) -> int:
     if value != int(value) or abs(value) > 2**53:
         raise DataError(f"{where}: {name} must be a whole number, not {text[:40]!r}")
     return int(value)
+
+
+def parse_flag(text: str, where: str, name: str) -> int:
+    """Read a flag: 0 or 1 (some files count further), true or false, yes or no; an empty text is 0.
+
+    Raises:
+        DataError: It is something else.
+    """
+    words = {"": 0, "false": 0, "no": 0, "unspecified": 0, "true": 1, "yes": 1}
+    if text.lower() in words:
+        return words[text.lower()]
+    value = parse_integer(text, where, name) if is_number(text) else -1
+    if not 0 <= value <= 100:
+        raise DataError(f"{where}: {name} must be 0 or 1, not {text[:40]!r}")
+    return value
 
 
 def is_number(text: str) -> bool:

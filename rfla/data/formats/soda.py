@@ -4,13 +4,14 @@ A category named `ignore` marks regions in which nothing is counted. Polygons be
 (Cheng et al., Towards Large-Scale Small Object Detection, TPAMI 2023.)
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rfla.data.formats import coco
+from rfla.data.formats import coco, coco_write
 from rfla.data.formats.images import find_folders, split_of
 from rfla.data.formats.record import Classes, Floats, ImageRecord, Part, tight_boxes
 from rfla.errors import DataError
@@ -94,3 +95,12 @@ def _annotation(entry: dict[str, Any], image_id: Any, where: str) -> dict[str, A
     polygon: Floats = np.array([corners], np.float64)
     x1, y1, x2, y2 = tight_boxes(polygon)[0].tolist()
     return plain | {"bbox": [x1, y1, x2 - x1, y2 - y1], "segmentation": [corners]}
+
+
+def write(path: Path, records: Iterable[ImageRecord], classes: Classes) -> Counter[str]:
+    """Write one file of SODA-D's form; regions without a class get its category `ignore`.
+
+    Returns:
+        What could not be held, counted (nothing).
+    """
+    return coco_write.write(path, records, classes, region=(max(classes.ids, default=0) + 1, REGION))

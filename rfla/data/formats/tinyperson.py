@@ -3,13 +3,16 @@
 `ignore`, `uncertain` and `logo` (regions that are no single person) become ignored boxes. `corner` is x1, y1, x2, y2 of
 the tile in its picture, whatever the README's words say: the printed data and the authors' loader agree on that. The
 boxes of a tile are relative to its corner. Several entries share one `file_name`. (ucas-vg/TinyBenchmark.)
+
+Written are the flags, and no corners: a conversion makes each tile a picture of its own.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rfla.data.formats import coco
+from rfla.data.formats import coco, coco_write
 from rfla.data.formats.images import require_directory
 from rfla.data.formats.record import Classes, ImageRecord, Part
 from rfla.errors import DataError
@@ -77,3 +80,12 @@ def _corner(value: Any, where: str) -> tuple[int, int, int, int]:
     if min(x1, y1) < 0 or x2 <= x1 or y2 <= y1 or any(v != int(v) for v in (x1, y1, x2, y2)):
         raise DataError(f"{where}: corner must be whole x1, y1, x2, y2 with x1 < x2 and y1 < y2, not {value}")
     return int(x1), int(y1), int(x2), int(y2)
+
+
+def write(path: Path, records: Iterable[ImageRecord], classes: Classes) -> Counter[str]:
+    """Write one COCO file with `ignore`, `uncertain` and `logo` at every annotation, as in the published ones.
+
+    Returns:
+        What could not be held, counted (nothing).
+    """
+    return coco_write.write(path, records, classes, flags=FLAGS[1:])

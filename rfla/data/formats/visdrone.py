@@ -6,7 +6,7 @@ for every class. Some published files end rows with a comma. (VisDrone-DET toolk
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -90,22 +90,26 @@ def _row(text: str, where: str) -> list[float]:
 
 
 def write(folder: Path, records: Iterable[ImageRecord], classes: Classes) -> Counter[str]:
-    """Write `{stem}.txt` for each record. All is held but ids; classes are written by their category id.
+    """Write `{stem}.txt` for each record. All is held but ids.
 
     Returns:
         What could not be held, counted.
+
+    Raises:
+        DataError: A class that is none of VisDrone's.
     """
+    categories = classes.ids_in({name: number for number, name in enumerate(NAMES, 1)}, "visdrone")
     folder.mkdir(parents=True, exist_ok=True)
     for record in records:
-        text = "".join(_line(record, row, classes) for row in range(len(record)))
+        text = "".join(_line(record, row, categories) for row in range(len(record)))
         (folder / f"{Path(record.file_name).stem}.txt").write_text(text, encoding="utf-8")
     return Counter()
 
 
-def _line(record: ImageRecord, row: int, classes: Classes) -> str:
+def _line(record: ImageRecord, row: int, categories: Sequence[int]) -> str:
     x1, y1, x2, y2 = record.boxes[row].tolist()
     label = int(record.labels[row])
-    category = classes.ids[label] if label != NO_CLASS else _attribute(record, "category", row)
+    category = categories[label] if label != NO_CLASS else _attribute(record, "category", row)
     score = 0 if record.ignore[row] or label == NO_CLASS else 1
     flags = [_attribute(record, "truncation", row), _attribute(record, "occlusion", row)]
     return ",".join([*map(as_text, (x1, y1, x2 - x1, y2 - y1)), *map(str, (score, category, *flags))]) + "\n"

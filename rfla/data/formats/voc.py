@@ -21,6 +21,7 @@ from rfla.data.formats.record import (
     Part,
     as_text,
     make_record,
+    parse_flag,
     parse_integer,
     parse_numbers,
     read_text,
@@ -89,7 +90,7 @@ def read_file(path: Path, classes: Classes) -> ImageRecord:
         lines.append(line)
         for tag, column in FLAGS.items():
             text, at = texts.get(tag, ("0", line))
-            flags[column].append(_flag(text, f"{path}:{at}", tag))
+            flags[column].append(parse_flag(text, f"{path}:{at}", tag))
     difficult = np.array(flags["difficult"], np.int64)
     width, height = (_side(head, side, path) for side in ("size/width", "size/height"))
     stated = head.get("filename", ("", 0))[0] or path.stem
@@ -108,14 +109,6 @@ def read_file(path: Path, classes: Classes) -> ImageRecord:
     )
     record.other_name = stated if renamed else ""
     return record
-
-
-def _flag(text: str, where: str, tag: str) -> int:
-    words = {"": 0, "false": 0, "no": 0, "unspecified": 0, "true": 1, "yes": 1}
-    value = words[text.lower()] if text.lower() in words else parse_integer(text, where, tag)
-    if not 0 <= value <= 100:
-        raise DataError(f"{where}: {tag} must be 0 or 1, not {text[:40]}")
-    return value
 
 
 def _number(texts: Texts, key: str, path: Path, line: int) -> float:

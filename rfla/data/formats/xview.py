@@ -2,17 +2,19 @@
 
 Published oddities, handled and counted: types 75 and 82 mean nothing, scene 1395.tif is not there, `._*.tif` files of
 a Mac archive are no images. xView's own validation images have no public labels, so about one scene in ten, fixed by
-its name, is `val`.
+its name, is `val`. Files that are named `{split}.geojson`, as we write them, hold that split alone.
 """
 
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rfla.data.formats.coco import load_json, whole
-from rfla.data.formats.record import Classes, ImageRecord, Part, make_record, parse_numbers
+from rfla.data.formats.coco import image_folders, load_json, whole
+from rfla.data.formats.images import SPLITS
+from rfla.data.formats.record import NO_CLASS, Classes, ImageRecord, Part, as_text, make_record, parse_numbers
 from rfla.errors import DataError
 
 TYPES = {
@@ -50,10 +52,17 @@ def find(source: Path) -> dict[str, Part]:
     files = [source] if source.is_file() else sorted([*source.glob("*.geojson"), *source.glob("*/*.geojson")])
     if not files:
         raise DataError(f"source={source}: no .geojson file")
+    named = [file for file in files if file.stem in SPLITS]
+    if named:
+        return {file.stem: Part((file,), image_folders(_root(file), file.stem)) for file in named}
     root = files[0].parent
     folders = [root / "train_images", root.parent / "train_images", root / "images", root]
     images = tuple(folder for folder in folders if folder.is_dir())
     return {split: Part((files[0],), images, split) for split in ("train", "val")}
+
+
+def _root(file: Path) -> Path:
+    return file.parent.parent if file.parent.name == "annotations" else file.parent
 
 
 def classes(parts: Iterable[Part]) -> Classes:
@@ -159,3 +168,37 @@ def _feature(feature: Any, where: str, classes: Classes, line: int) -> tuple[str
         raise DataError(f"{where}: bounds_imcoords must be 'x1,y1,x2,y2', not {bounds!r:.60}")
     number = whole(properties, "feature_id", where) if properties.get("feature_id") is not None else -1
     return name, _Row(parse_numbers(fields, where), classes.label_of_id(kind, where), number, line)
+
+
+def write(path: Path, records: Iterable[ImageRecord], classes: Classes) -> Counter[str]:
+    """Write one GeoJSON file, a feature in each line; without coordinates on the ground, so its geometries are null.
+
+    Returns:
+        What could not be held, counted.
+
+    Raises:
+        DataError: A class that is none of xView's.
+    """
+    types = classes.ids_in({name: number for number, name in TYPES.items()}, "xview")
+    lost: Counter[str] = Counter()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        file.write('{"type": "FeatureCollection", "features": [')
+        separator = "\n"
+        for record in records:
+            objects = record.select(~record.ignore & (record.labels != NO_CLASS))
+            lost["ignored boxes (xView cannot hold them)"] += len(record) - len(objects)
+            lost["images without objects (xView does not list them)"] += not len(objects)
+            for row, box in enumerate(objects.boxes.tolist()):
+                properties: dict[str, Any] = {
+                    "bounds_imcoords": ",".join(map(as_text, box)),
+                    "type_id": types[objects.labels[row]],
+                    "image_id": record.file_name,
+                }
+                if objects.ids[row] >= 0:
+                    properties["feature_id"] = int(objects.ids[row])
+                feature = {"type": "Feature", "properties": properties, "geometry": None}
+                file.write(separator + json.dumps(feature, ensure_ascii=False))
+                separator = ",\n"
+        file.write("\n]}\n")
+    return +lost

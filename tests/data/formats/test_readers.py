@@ -116,6 +116,28 @@ def test_csv_with_one_bbox_column_and_shares_refused(tmp_path):
         read_all("csv", tmp_path)
 
 
+def test_csv_flags_regions_and_ids(tmp_path):
+    head = "image_path,xmin,ymin,xmax,ymax,label,ignore,difficult,annotation_id\n"
+    rows = ["a,1,2,3,4,car,0,0,5", "a,1,2,3,4,,true,,6", "a,1,2,3,4,car,,1,7", "b,1,2,3,4,car,no,0,8"]
+    (tmp_path / "a.csv").write_text(head + "\n".join(rows))
+    _, splits = read_all("csv", tmp_path)
+    first, second = splits["train"]
+    assert first.labels.tolist() == [0, NO_CLASS, 0] and first.ids.tolist() == [5, 6, 7]
+    assert first.ignore.tolist() == first.crowd.tolist() == [False, True, True]
+    assert not second.ignore.any() and not first.repaired
+    (tmp_path / "a.csv").write_text(head + "\n".join([*rows, "b,5,5,6,6,car,0,0,5"]))
+    first, second = read_all("csv", tmp_path)[1]["train"]
+    assert first.ids.tolist() == [-1] * 3 and second.ids.tolist() == [-1] * 2
+    assert list(first.repaired.values()) == [5] and not second.repaired
+    for row, message in (
+        ("a,1,2,3,4,,0,1,5", "no class name"),
+        ("a,1,2,3,4,car,maybe,0,5", "ignore must be 0 or 1, not 'maybe'"),
+    ):
+        (tmp_path / "a.csv").write_text(f"{head}{row}\n")
+        with pytest.raises(DataError, match=rf"a\.csv:2: {message}"):
+            read_all("csv", tmp_path)
+
+
 def test_dota_as_its_archives_unpack(tmp_path):
     for split in ("train", "val"):
         for folder in (f"DOTA-v2.0_{split}", f"DOTA-v2.0_{split}_hbb"):

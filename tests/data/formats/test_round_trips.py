@@ -7,8 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rfla.data.formats import FORMATS, coco, coco_write, dota, visdrone, voc, yolo
+from rfla.data.formats import FORMATS, coco, coco_write, csv, dota, soda, tinyperson, visdrone, voc, xview, yolo
 from rfla.data.formats.record import NO_CLASS, Classes, Part, make_record
+from rfla.errors import DataError
 
 NAMES = ("car", "air plane", "ü")
 CLASSES = Classes(NAMES, (3, 7, 9))
@@ -78,6 +79,88 @@ def test_voc_keeps_all_but_ids(tmp_path, record):
     back = voc.read_file(tmp_path / "a b.xml", Classes(NAMES))
     same(record, back, ("truncation", "occlusion", "difficult"))
     assert back.file_name == record.file_name
+
+
+@given(record=records())
+@quick
+def test_csv_keeps_all_but_ids_of_images(tmp_path, record):
+    path = tmp_path / "train.csv"
+    empty = make_record("no, boxes.png", "test", [], [], size=(5, 4))
+    large = make_record("c.png", "test", [(0, 0, 5, 4)], [0], ids=[10**13])  # alone, half a pixel would be a share
+    assert not csv.write(path, [empty, record, large], CLASSES)
+    first, *others = csv.read_file(path, Classes(NAMES))
+    assert (len(first), first.file_name, first.width, first.height) == (0, "no, boxes.png", 5, 4)
+    same(record, others[0], ("truncation", "occlusion", "difficult"), ids=True)
+    assert (others[0].file_name, others[0].width, others[0].height) == (record.file_name, WIDTH, HEIGHT)
+
+
+@given(record=records(), flags=st.lists(st.integers(0, 3), min_size=6, max_size=6))
+@quick
+def test_tinyperson_keeps_its_flags(tmp_path, record, flags):
+    """`uncertain` and `logo` boxes are ignored ones; they stand beside `ignore`, as the published files have them."""
+    values = np.array(flags[: len(record)])
+    record.attributes |= {"uncertain": values % 2, "logo": values // 2}
+    record.ignore |= values > 0
+    record.crowd = record.ignore.copy()
+    path = tmp_path / "train.json"
+    assert not tinyperson.write(path, [record], CLASSES)
+    for entry in json.loads(path.read_text())["annotations"]:
+        assert type(entry["ignore"]) is type(entry["uncertain"]) is type(entry["logo"]) is bool
+    (part,) = tinyperson.find(path).values()
+    (back,) = tinyperson.read(part, CLASSES)
+    same(record, back, ("truncation", "occlusion", "difficult", "uncertain", "logo"), ids=True)
+    coco_write.write(path, [back], CLASSES)  # and by way of COCO
+    (back,) = coco.read(part, CLASSES)
+    tinyperson.write(tmp_path / "again.json", [back], CLASSES)
+    (again,) = tinyperson.read(Part((tmp_path / "again.json",), ()), CLASSES)
+    same(record, again, ("uncertain", "logo"), ids=True)
+
+
+@given(record=records())
+@quick
+def test_soda_keeps_regions_as_its_class(tmp_path, record):
+    path = tmp_path / "train.json"
+    assert not soda.write(path, [record], CLASSES)
+    assert json.loads(path.read_text())["categories"][-1] == {"id": 10, "name": "ignore"}
+    part = Part((path,), ())
+    classes = soda.classes([part])
+    assert (classes.names, classes.ids) == (list(NAMES), [3, 7, 9])
+    (back,) = soda.read(part, classes)
+    same(record, back, ("truncation", "occlusion", "difficult"), ids=True)
+
+
+@given(record=records())
+@quick
+def test_xview_keeps_what_is_an_object(tmp_path, record):
+    classes = Classes(("Bus", "Small Car", "Shed"))
+    kept = record.select(~record.ignore)
+    lost = xview.write(tmp_path / "val.geojson", [record], classes)
+    assert lost.total() == record.ignore.sum() + (not len(kept))
+    parts = xview.find(tmp_path)
+    assert list(parts) == ["val"]
+    back = list(xview.read(parts["val"], xview.classes([])))
+    assert len(back) == (len(kept) > 0)
+    for other in back:
+        other.labels = np.array([classes.names.index(xview.classes([]).names[label]) for label in other.labels])
+        same(kept, other, ids=True)
+        assert other.file_name == record.file_name
+
+
+def test_xview_has_its_own_classes(tmp_path):
+    with pytest.raises(DataError, match="to=xview: class 'bus' is none of the 60 of this format; did you mean 'Bus'"):
+        xview.write(tmp_path / "train.geojson", [], Classes(["bus"]))
+
+
+def test_visdrone_categories_follow_the_names(tmp_path):
+    """A COCO file of VisDrone may number its categories from 0, where VisDrone has its ignored regions."""
+    record = make_record("a.png", "x", [(0, 0, 5, 5), (1, 1, 2, 2)], [0, 1])
+    visdrone.write(tmp_path, [record], Classes(["car", "pedestrian"], [0, 1]))
+    assert (tmp_path / "a.txt").read_text() == "0,0,5,5,1,4,0,0\n1,1,1,1,1,1,0,0\n"
+    with pytest.raises(
+        DataError, match="to=visdrone: class 'ship' is none of the 10 of this format: pedestrian, people"
+    ):
+        visdrone.write(tmp_path / "b", [record], Classes(["ship"]))
+    assert not (tmp_path / "b").exists()
 
 
 @given(record=records(region=False))
