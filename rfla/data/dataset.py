@@ -5,14 +5,13 @@ in px of the resized image.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rfla.data.cache import create_cache
-from rfla.data.images import Image, read_image, resize_long_side
+from rfla.data.images import Image, read_annotated, resize_long_side
 from rfla.data.index import BoxIndex
 from rfla.data.transforms import Augmentation
 from rfla.errors import DataError
@@ -30,7 +29,7 @@ class Sample:
         labels: (G,) int64, 0-based.
         ignore: (I, 4) float32 xyxy px: regions that are neither object nor background.
         row: Row of the `BoxIndex`.
-        scale: `(sx, sy)`, px of `image` per px of the file, before augmentation.
+        scale: `(sx, sy)`, px of `image` per px of the annotations, before augmentation.
         skipped: Rows that could not be read, with the reason; `image` is then that of another row, or empty.
     """
 
@@ -93,20 +92,12 @@ class DetectionDataset:
         return Sample(empty, none, np.zeros(0, np.int64), none, row, (1.0, 1.0), tuple(skipped))
 
     def read(self, row: int) -> tuple[Image, NDArray[np.float32]]:
-        """The image of one row as stored, (H, W, 3), and its boxes (G, 4) in px of that image.
-
-        The annotations' frame is the one whose size they state: where only the pixels as stored, without the EXIF
-        orientation, have it, those are used; where neither has, the boxes are scaled.
-        """
+        """The image of one row, (H, W, 3), and its boxes (G, 4) in px of that image (see `read_annotated`)."""
         boxes = self.index.boxes[self.index.rows_of(row)]
         height, width = (int(side) for side in self.index.image_hw[row])
         image = self.cache.get(row) if self.cache else None
         if image is None:
-            path = Path(str(self.index.paths[row]))
-            image = read_image(path)
-            if image.shape[:2] != (height, width) and image.shape[:2] == (width, height):
-                plain = read_image(path, exif=False)
-                image = plain if plain.shape[:2] == (height, width) else image
+            image = read_annotated(str(self.index.paths[row]), (height, width))
             if self.cache:
                 self.cache.put(row, image)
         if image.shape[:2] != (height, width):
@@ -118,8 +109,10 @@ class DetectionDataset:
         self, epoch: int, row: int, image: Image, boxes: NDArray[np.float32], skipped: list[tuple[int, str]]
     ) -> Sample:
         if self.transforms is None:
-            image, scale = resize_long_side(image, self.imgsz)
-            boxes = boxes * np.array([*scale, *scale], np.float32)
+            image, factors = resize_long_side(image, self.imgsz)
+            boxes = boxes * np.array([*factors, *factors], np.float32)
+            height, width = self.index.image_hw[row].tolist()
+            scale = (image.shape[1] / width, image.shape[0] / height)
             labels, apart = self._kinds([row])
         else:
             rng = np.random.default_rng([self.seed, epoch, row])

@@ -89,6 +89,36 @@ def read_image(path: str | Path, *, exif: bool = True) -> Image:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image), np.uint8)
 
 
+def read_annotated(path: str | Path, stated: tuple[int, int]) -> Image:
+    """Read the picture that boxes were drawn on, from the size that their annotations state.
+
+    The pixels as stored are taken where only they, without the EXIF orientation, have that size.
+
+    Args:
+        path: As in `read_image`.
+        stated: Height and width that the annotations state, px.
+
+    Returns:
+        (H, W, 3) uint8 RGB, of the stated size or the same picture resized: boxes are to be scaled then.
+
+    Raises:
+        DataError: As in `read_image`; an image of another shape, for which the boxes cannot have been drawn.
+    """
+    image = read_image(path)
+    found = image.shape[:2]
+    if found != stated and found == stated[::-1]:
+        plain = read_image(path, exif=False)
+        image, found = (plain, stated) if plain.shape[:2] == stated else (image, found)
+    if found != stated and not is_resized(stated, found):
+        raise DataError(f"{path}: {found[1]} x {found[0]} px, but its annotations state {stated[1]} x {stated[0]}")
+    return image
+
+
+def is_resized(stated: tuple[int, int], found: tuple[int, int]) -> bool:
+    """Tell whether two sizes, in px, have one shape, but for the pixel to which a side was rounded."""
+    return abs(found[1] * stated[0] - found[0] * stated[1]) <= max(*stated, *found)
+
+
 def image_size(path: str | Path, *, exif: bool = True) -> tuple[int, int]:
     """Height and width in px from the header alone (no pixels are decoded), of the image that `read_image` would read.
 

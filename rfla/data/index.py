@@ -12,9 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rfla.data.images import Image, read_annotated
 from rfla.data.rows import Rows
 from rfla.data.spec import DataSpec
 from rfla.errors import DataError
@@ -73,6 +75,18 @@ class BoxIndex:
     def rows_of(self, image: int) -> slice:
         """Rows of the boxes of one image."""
         return slice(int(self.box_start[image]), int(self.box_start[image + 1]))
+
+    def picture(self, image: int) -> Image:
+        """The picture of one image, (H, W, 3) uint8 RGB, at the size of the annotations: boxes fit as they are.
+
+        Raises:
+            DataError: As in `rfla.data.images.read_annotated`.
+        """
+        height, width = (int(side) for side in self.image_hw[image])
+        pixels = read_annotated(str(self.paths[image]), (height, width))
+        if pixels.shape[:2] == (height, width):
+            return pixels
+        return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
     def take(self, images: NDArray[np.int64]) -> "BoxIndex":
         """The index of some of the images, in the order given."""

@@ -13,7 +13,7 @@ from rfla.assign import HierarchicalAssigner
 from rfla.assign.explain import AssignmentReport, report
 from rfla.cfg import Config, model_part
 from rfla.data import BoxIndex, load_data_spec, load_index
-from rfla.data.images import read_image, resize_long_side, resized_shape
+from rfla.data.images import resize_long_side, resized_shape
 from rfla.errors import ConfigError, DataError
 from rfla.models.heads.priors import Priors
 from rfla.models.zoo import build_from_config
@@ -69,7 +69,7 @@ def _draw_one(net: nn.Module, index: BoxIndex, inputs: Sequence[_Input], imgsz: 
     for row in sorted(range(len(inputs)), key=lambda row: abs(len(inputs[row][0]) - BOXES_DRAWN)):
         boxes, ignore, size = inputs[row]
         try:
-            image, _ = resize_long_side(read_image(Path(str(index.paths[row]))), imgsz)
+            image, _ = resize_long_side(index.picture(row), imgsz)
         except DataError:
             continue
         if not len(boxes) or image.shape[:2] != size:

@@ -11,7 +11,6 @@ import numpy as np
 
 from rfla.cfg import Config
 from rfla.data import BoxIndex
-from rfla.data.images import read_image
 from rfla.errors import DataError
 from rfla.files import write_atomically
 from rfla.metrics import Detections, Study, write_report
@@ -47,7 +46,7 @@ def write_page(
 
     def pixels(row: int) -> Image | None:
         try:
-            return read_image(str(index.paths[row]))
+            return index.picture(row)
         except DataError:  # named when it was loaded
             return None
 
@@ -61,7 +60,7 @@ def write_pictures(run_dir: Path, index: BoxIndex, found: Detections) -> None:
         labelled, predicted = [], []
         for row in rows:
             try:
-                image = read_image(str(index.paths[row]))
+                image = index.picture(row)
             except DataError:  # named when it was loaded
                 continue
             own = index.rows_of(row)

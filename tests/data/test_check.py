@@ -60,15 +60,15 @@ def faulty(coco) -> Path:
     coco([[(5, 5, 10, 10, 3)]], split="val", first=50)
     (root / "images/train_1.png").write_bytes(b"no image")
     (root / "images/train_2.png").write_bytes((root / "images/val_0.png").read_bytes())
-    cv2.imwrite(str(root / "images/train_3.png"), np.zeros((50, 70, 3), np.uint8))  # stated 40 x 60
+    cv2.imwrite(str(root / "images/train_3.png"), np.zeros((80, 120, 3), np.uint8))  # stated 40 x 60
     return root
 
 
 def test_every_fault_is_found(faulty: Path):
     report = inspect_data(load_data_spec(faulty))
     expected = {
-        "images that cannot be read": ("error", 1),
-        "images of another size than stated": ("error", 1),
+        "images that cannot be used": ("error", 1),
+        "images that were resized": ("warning", 1),
         "rows that training refuses": ("error", 1),
         "boxes of zero width": ("warning", 1),
         "boxes under 1 px": ("warning", 1),
@@ -168,9 +168,23 @@ def test_the_repaired_copy_is_clean_and_the_source_untouched(faulty: Path, tmp_p
         [9, 9, 9.5, 13],
         [55, 5, 60, 15],
     ]
-    assert json.loads((out / "repairs.json").read_text())["unreadable images left out"] == 1
+    assert json.loads((out / "repairs.json").read_text())["images that cannot be used left out"] == 1
     with pytest.raises(DataError, match="is not empty"):
         inspect(Options(str(faulty), fix=True, out=str(out), project=str(tmp_path / "runs")))
+
+
+def test_images_of_another_size_than_stated(coco, tmp_path: Path):
+    """40 x 60 px stated: twice that is the same picture resized, 50 x 70 is not; sizes agree in the copy."""
+    root = coco([[(5, 5, 10, 10, 3), (7, 2, 3, 3, 7)], [(5, 5, 10, 10, 3)]])
+    cv2.imwrite(str(root / "images/train_0.png"), np.zeros((80, 120, 3), np.uint8))
+    cv2.imwrite(str(root / "images/train_1.png"), np.zeros((50, 70, 3), np.uint8))
+    report = inspect(Options(str(root), fix=True, out=str(tmp_path / "copy"), project=str(tmp_path / "runs")))
+    assert found(report, "train", "images that were resized") == ("warning", 1)
+    assert found(report, "train", "images that cannot be used") == ("error", 1)
+    assert "train_1.png: 70 x 50 px, but its annotations state 60 x 40" in report.text()
+    index = load_index(load_data_spec(tmp_path / "copy"), "train")
+    assert index.image_hw.tolist() == [[80, 120]] and index.area.tolist() == [400, 36]
+    assert index.boxes.tolist() == [[10, 10, 30, 30], [14, 4, 20, 10]]
 
 
 def test_nearly_identical_images_between_splits(coco):

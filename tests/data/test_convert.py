@@ -113,8 +113,11 @@ def test_missing_and_unreadable_images_are_dropped_and_named(visdrone, tmp_path)
     assert "a ü" in report.examples["images that are not there"]
     (images / "b.jpg").write_bytes(b"rubbish")
     report = convert("visdrone", visdrone, tmp_path / "b")
-    assert report.dropped["images that cannot be read"] == 1 and report.images == {"val": 1}
+    assert report.dropped["images that cannot be used"] == 1 and report.images == {"val": 1}
     (visdrone / "VisDrone2019-DET-val" / "images" / "c.jpg").unlink()
+    with pytest.raises(DataError, match="none of the annotated images could be used; the first: .*not a readable"):
+        convert("visdrone", visdrone, tmp_path / "c")
+    (images / "b.jpg").unlink()
     with pytest.raises(DataError, match="none of the annotated images was found; looked in"):
         convert("visdrone", visdrone, tmp_path / "c")
     assert not list(tmp_path.glob("c*"))
@@ -126,8 +129,8 @@ def test_an_unreadable_yolo_image_is_dropped_and_named(tmp_path):
     for stem in "ab":
         (tmp_path / "src" / f"{stem}.txt").write_text("0 0.5 0.5 0.1 0.1\n")
     report = convert("yolo", tmp_path / "src", tmp_path / "out")
-    assert report.images == {"train": 1} and report.dropped == {"images that cannot be read": 1}
-    assert "b.png" in report.examples["images that cannot be read"]
+    assert report.images == {"train": 1} and report.dropped == {"images that cannot be used": 1}
+    assert "b.png" in report.examples["images that cannot be used"]
 
 
 def test_existing_output_is_left_alone(visdrone, tmp_path):
@@ -215,11 +218,24 @@ def test_ids_that_cannot_be_kept_are_counted(tmp_path):
     assert [a["id"] for a in content["annotations"]] == [1, 2]
 
 
-def test_stated_sizes_are_checked(tmp_path):
-    report = convert("coco", coco_source(tmp_path / "a", [(1, 2, 3, 4)], stated=(61, 40)), tmp_path / "outa")
-    assert report.repaired["image sizes that differ from the file's: the file's taken"] == 1
-    with pytest.raises(DataError, match="none of the annotated images"):
-        convert("coco", coco_source(tmp_path / "b", [(1, 2, 3, 4)], stated=(40, 60)), tmp_path / "outb")
+@pytest.mark.parametrize("to", ["coco", "yolo"])
+def test_boxes_of_resized_images_are_scaled(tmp_path, to):
+    """The file has 60 x 40 px; 120 x 80 and 121 x 80 are the same shape, but for rounding."""
+    for name, width, right in (("a", 120, 22), ("b", 121, (4 + 40) * 60 / 121)):
+        source = coco_source(tmp_path / name, [(4, 2, 40, 6)], stated=(width, 80))
+        report = convert("coco", source, tmp_path / f"out{name}", to=to)
+        assert report.repaired == {"images that were resized after they were annotated: boxes scaled": 1}
+        index = load_index(load_data_spec(tmp_path / f"out{name}"), "train")
+        assert index.image_hw.tolist() == [[40, 60]] and index.boxes[0, 1::2].tolist() == [1, 4]
+        assert index.boxes[0, 2] == pytest.approx(right, abs=1e-4)
+
+
+@pytest.mark.parametrize("stated", [(40, 60), (60, 60)])
+def test_images_of_another_shape_than_stated_are_left_out(tmp_path, stated):
+    with pytest.raises(
+        DataError, match=r"none of the annotated images could be used; the first: scene\.png: [46]0 x 60 stated"
+    ):
+        convert("coco", coco_source(tmp_path / "b", [(1, 2, 3, 4)], stated=stated), tmp_path / "outb")
 
 
 @pytest.mark.parametrize("to", ["coco", "yolo"])
@@ -244,8 +260,8 @@ def test_files_that_are_cut_off_are_left_out(tmp_path):
         data = (tmp_path / "src" / name).read_bytes()
         (tmp_path / "src" / name).write_bytes(data[: len(data) // 2])
     report = convert("yolo", tmp_path / "src", tmp_path / "out")
-    assert report.images == {"train": 1} and "truncated JPEG" in report.examples["images that cannot be read"]
-    assert report.dropped == {"images that cannot be read": 2, "boxes of images that cannot be read": 2}
+    assert report.images == {"train": 1} and "truncated JPEG" in report.examples["images that cannot be used"]
+    assert report.dropped == {"images that cannot be used": 2, "boxes of images that cannot be used": 2}
 
 
 def test_tiles_show_the_same_pixels_and_boxes(tmp_path):

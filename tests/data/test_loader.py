@@ -157,8 +157,16 @@ def test_a_set_without_any_readable_image_ends_with_one_line(coco):
 def test_annotations_of_another_size_than_the_image(coco):
     root = coco([[(10, 10, 20, 10, 3)]])
     PillowImage.new("RGB", (120, 80)).save(root / "images/train_0.png")  # stated: 60 x 40
-    image, boxes = DetectionDataset(load_index(load_data_spec(root), "train"), 60).read(0)
+    index = load_index(load_data_spec(root), "train")
+    dataset = DetectionDataset(index, 60)
+    image, boxes = dataset.read(0)
     assert image.shape == (80, 120, 3) and boxes.tolist() == [[20, 20, 60, 40]]
+    sample = dataset[0]  # 60 px wide, as the annotations have it: nothing to scale back
+    assert sample.image.shape == (40, 60, 3) and sample.scale == (1, 1) and sample.boxes.tolist() == [[10, 10, 30, 20]]
+    assert index.picture(0).shape == (40, 60, 3)
+    PillowImage.new("RGB", (70, 50)).save(root / "images/train_0.png")
+    with pytest.raises(DataError, match=r"train_0\.png: 70 x 50 px, but its annotations state 60 x 40"):
+        dataset.read(0)
 
 
 def test_boxes_drawn_before_the_exif_orientation(coco):

@@ -96,10 +96,11 @@ def _check_images(report: DataReport, split: str, index: BoxIndex, looks: list[L
         severity: Severity = "error" if what in _UNFIT else "note" if what == REGIONS else "warning"
         report.add(split, Finding(severity, what, count, index.examples.get(what, "")))
     faults = [look.fault for look in looks if look.size is None]
-    report.add(split, Finding("error", "images that cannot be read", len(faults), faults[0] if faults else ""))
+    report.add(split, Finding("error", "images that cannot be used", len(faults), faults[0] if faults else ""))
     wrong = [row for row, look in enumerate(looks) if look.size and look.size != tuple(index.image_hw[row])]
     where = _size_note(index, looks, wrong[0]) if wrong else ""
-    report.add(split, Finding("error", "images of another size than stated", len(wrong), where))
+    what = "images that were resized after they were annotated (their boxes are scaled)"
+    report.add(split, Finding("warning", what, len(wrong), where))
     twins = identical(looks)
     where = _pair(index, index, twins[0]) if twins else ""
     report.add(split, Finding("warning", "images repeated within the split", len(twins), where))

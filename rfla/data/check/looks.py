@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rfla.data.images import read_image
+from rfla.data.images import read_annotated
 from rfla.data.index import BoxIndex
 from rfla.data.progress import tracked
 from rfla.errors import DataError
@@ -32,8 +32,8 @@ class Look:
     """What one image looks like.
 
     Attributes:
-        size: Height and width, px; None where it cannot be read.
-        fault: Why it cannot be read.
+        size: Height and width, px; None where it cannot be read, or is of another shape than its annotations state.
+        fault: Why not.
         digest: Of the decoded pixels: equal for identical pictures in any file format.
         thumbnail: (16, 16) uint8.
         fingerprint: (32,) uint8.
@@ -56,9 +56,7 @@ def look_at(index: BoxIndex, workers: int, progress: bool = False) -> list[Look]
 def _look(job: tuple[str, tuple[int, int]]) -> Look:
     path, stated = job
     try:
-        image = read_image(path)
-        if image.shape[:2] != stated and image.shape[1::-1] == stated:
-            image = read_image(path, exif=False)
+        image = read_annotated(path, stated)
     except DataError as error:
         return Look(None, str(error))
     height, width = image.shape[:2]

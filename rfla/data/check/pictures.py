@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rfla.data.images import read_image, write_image
+from rfla.data.images import write_image
 from rfla.data.index import BoxIndex
 from rfla.errors import DataError
 from rfla.pictures.boxes import draw_boxes, tile_pictures
@@ -37,7 +37,7 @@ def draw_split(index: BoxIndex, split: str, folder: Path) -> list[Path]:
 
 
 def _tile(index: BoxIndex, row: int) -> np.ndarray:
-    image = read_image(str(index.paths[row]))
+    image = index.picture(row)
     rows = index.rows_of(row)
     boxes, labels = index.boxes[rows], index.labels[rows].copy()
     labels[index.ignore[rows] | index.crowd[rows]] = len(index.names)

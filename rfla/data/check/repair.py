@@ -19,9 +19,9 @@ from rfla.data.spec import DataSpec
 def write_repaired(spec: DataSpec, report: DataReport, out: Path) -> Counter[str]:
     """Write `out/images/{split}/`, `out/annotations/{split}.json` and `out/data.yaml`.
 
-    Left out: images that cannot be read, images of `train` that another split holds too, boxes that are none, of zero
-    size, outside their image or repeated, and malformed rows. Repaired: boxes over the border are clipped, sizes of
-    images are measured. `out/repairs.json` counts it all.
+    Left out: images that cannot be used, images of `train` that another split holds too, boxes that are none, of zero
+    size, outside their image or repeated, and malformed rows. Repaired: boxes over the border are clipped, boxes of
+    images that were resized since are scaled. `out/repairs.json` counts it all.
 
     Returns:
         What was left out and repaired, counted.
@@ -56,7 +56,7 @@ def _split_content(
     used: Counter[str] = Counter()
     for row, look in enumerate(looks):
         if look.size is None:
-            counts["unreadable images left out"] += 1
+            counts["images that cannot be used left out"] += 1
             continue
         if row in leaked:
             counts["images of train that another split holds too left out"] += 1
@@ -77,7 +77,8 @@ def _split_content(
 
 def _boxes(index: BoxIndex, row: int, size: tuple[int, int], counts: Counter[str]) -> list[dict[str, Any]]:
     rows = index.rows_of(row)
-    boxes, labels = index.boxes[rows].astype(np.float64), index.labels[rows]
+    ratio = np.array(size[::-1]) / index.image_hw[row][::-1]
+    boxes, labels = index.boxes[rows].astype(np.float64) * np.tile(ratio, 2), index.labels[rows]
     clipped = np.clip(boxes, 0, [size[1], size[0], size[1], size[0]])
     entries = []
     seen = set()
@@ -92,7 +93,7 @@ def _boxes(index: BoxIndex, row: int, size: tuple[int, int], counts: Counter[str
         if moved:
             counts["boxes clipped to their image"] += 1
         at = rows.start + number
-        area = float(sides.prod()) if moved else float(index.area[at])
+        area = float(sides.prod()) if moved else float(index.area[at] * ratio.prod())
         entries.append(
             {
                 "category_id": index.category_ids[labels[number]] if labels[number] >= 0 else -1,

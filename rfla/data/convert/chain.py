@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from rfla.data.convert.report import ConvertReport
-from rfla.data.convert.steps import Job, convert_records
+from rfla.data.convert.steps import UNUSABLE, Job, convert_records
 from rfla.data.formats import FORMATS, Format
 from rfla.data.formats.record import Classes, ImageRecord, Part
 from rfla.data.place import MARK, check_target, partial_directory
@@ -80,6 +80,9 @@ def convert(
             records = tracked(kind.read(part, classes), name, total, progress)
             _write(job, name, convert_records(job, records, part.images, name), classes)
         if not report.images:
+            unusable = report.examples.get(UNUSABLE)
+            if unusable:
+                raise DataError(f"source={source}: none of the annotated images could be used; the first: {unusable}")
             looked = ", ".join(str(folder) for part in parts.values() for folder in part.images)
             raise DataError(f"source={source}: none of the annotated images was found; looked in {looked}")
         if to in TRAINABLE:

@@ -13,11 +13,12 @@ from rfla.data.convert.report import ConvertReport
 from rfla.data.formats import FORMATS
 from rfla.data.formats.images import ImageFinder, clean_name
 from rfla.data.formats.record import NO_CLASS, ImageRecord
-from rfla.data.images import Image, write_image
+from rfla.data.images import Image, is_resized, write_image
 from rfla.data.place import place_image
 from rfla.data.tiles import Scene, WholeScene, Window, cut, keeps_empty, open_scene, plan_windows
 from rfla.errors import DataError
 
+UNUSABLE = "images that cannot be used"
 BORDER = 0.01  # px over the border that is rounding (YOLO's six digits), clipped without a word
 
 
@@ -58,7 +59,7 @@ def convert_records(
                         _claim(taken, job.to, piece, image)
                         yield piece
             except _UnreadableImage as error:
-                _leave_out(job, record, "images that cannot be read", str(error))
+                _leave_out(job, record, UNUSABLE, str(error))
 
 
 def _leave_out(job: Job, record: ImageRecord, reason: str, where: str) -> None:
@@ -109,8 +110,7 @@ def _pieces(
     folder = job.folder / "images" / split
     scene = _as_annotated(record, scene)
     frame = record.window or (0, 0, scene.width, scene.height)  # what the record is about, in px of the picture
-    _check_size(job, record, frame, scene)
-    record = clean(record, job.report)
+    record = clean(_at_size(job, record, frame, scene), job.report)
     if not job.tile and record.window is None and not scene.rewritten:
         place_image(image, folder / record.file_name)
         job.report.add(record, split)
@@ -180,8 +180,8 @@ def _has_objects(record: ImageRecord) -> bool:
     return bool((~record.ignore & (record.labels != NO_CLASS)).any())
 
 
-def _check_size(job: Job, record: ImageRecord, frame: Window, scene: Scene) -> None:
-    """Set the size that the boxes refer to; a stated size that is not the file's is corrected and counted."""
+def _at_size(job: Job, record: ImageRecord, frame: Window, scene: Scene) -> ImageRecord:
+    """Return a record in px of its picture: where the picture was resized since it was annotated, boxes are scaled."""
     if frame[2] > scene.width or frame[3] > scene.height:
         raise DataError(
             f"{record.where}: tile {frame} of {record.file_name} is not inside its {scene.width} x {scene.height} px"
@@ -189,10 +189,12 @@ def _check_size(job: Job, record: ImageRecord, frame: Window, scene: Scene) -> N
     size = (frame[2] - frame[0], frame[3] - frame[1])
     if record.width and record.height and size != (record.width, record.height):
         stated = f"{record.file_name}: {record.width} x {record.height} stated, {size[0]} x {size[1]} in the file"
-        if size == (record.height, record.width) and size[0] != size[1]:
-            raise _UnreadableImage(f"{stated}: width and height exchanged")
-        job.report.repair("image sizes that differ from the file's: the file's taken", stated)
+        if not is_resized((record.height, record.width), size[::-1]):
+            raise _UnreadableImage(stated)
+        job.report.repair("images that were resized after they were annotated: boxes scaled", stated)
+        record = record.scaled(size[0] / record.width, size[1] / record.height)
     record.width, record.height = size
+    return record
 
 
 def clean(record: ImageRecord, report: ConvertReport) -> ImageRecord:

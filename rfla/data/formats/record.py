@@ -7,7 +7,7 @@ states them: nothing is rounded, clipped or dropped here, so that a file can be 
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,14 @@ class ImageRecord:
             dropped=self.dropped,
             repaired=self.repaired,
         )
+
+    def scaled(self, x: float, y: float) -> "ImageRecord":
+        """Return a copy with all coordinates multiplied by the factors."""
+        scaled = replace(self, boxes=self.boxes * (x, y, x, y), attributes=dict(self.attributes))
+        for name, factor in (("area", x * y), ("polygon", np.array([x, y] * 4))):
+            if name in self.attributes:
+                scaled.attributes[name] = self.attributes[name] * factor
+        return scaled
 
     def place(self, row: int) -> str:
         """Return where a box is written: `file:line`, or the file and the id of the box."""
