@@ -15,6 +15,17 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
     """
     target = Path(path)
     content = data.encode() if isinstance(data, str) else data
+    try:
+        _write_beside(target, content)
+    except OSError as error:
+        if error.errno:  # a full disk does not say which file, and nobody knows the one beside
+            error.filename, error.filename2 = str(target), None
+        raise
+    _flush_directory(target.parent)
+
+
+def _write_beside(target: Path, content: bytes) -> None:
+    """Write and flush a new file in the directory of `target`, and rename it over the old one."""
     handle, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -23,12 +34,9 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
             os.fsync(file.fileno())
         os.chmod(beside, 0o666 & ~_umask())
         os.replace(beside, target)
-    except BaseException as error:
+    except BaseException:
         Path(beside).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and error.filename is None:  # a full disk does not say which file
-            error.filename = str(target)
         raise
-    _flush_directory(target.parent)
 
 
 def _umask() -> int:

@@ -36,9 +36,10 @@ def create_run_dir(project: str | Path, name: str, exist_ok: bool = False) -> Pa
                 return candidate
             except FileExistsError:
                 number += 1
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ExistingRunError(
-            f"cannot make the run directory {base}: {error.strerror}; choose another project="
+            f"cannot make the run directory {base}: {reason}; choose another project= or name="
         ) from error
 
 
@@ -115,7 +116,7 @@ def _claim(cfg: Config, default_name: str) -> tuple[Path, IO[str]]:
 
 def _tidy(run_dir: Path, anew: bool) -> None:
     """Remove what a killed run left half written; and the states of an earlier run, which a new one must not resume."""
-    patterns = [".args.yaml.*", ".results.csv.*", "weights/.*.safetensors.*"]
+    patterns = ["weights/.*.safetensors.*", *(f".*.{kind}.*" for kind in ("yaml", "csv", "json", "html", "png", "jpg"))]
     for pattern in [*patterns, "weights/last.state.safetensors*"] if anew else patterns:
         for path in run_dir.glob(pattern):
             path.unlink(missing_ok=True)

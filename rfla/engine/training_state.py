@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 def writing(run_dir: Path, path: Path) -> Iterator[None]:
     """Turn a file that cannot be written into one line that says how to go on.
 
+    Args:
+        run_dir: The run's directory.
+        path: What is written; an error that names its file is believed more.
+
     Raises:
         ExistingRunError: The disk is full, or the directory may not be written any more.
     """
@@ -41,8 +45,9 @@ def writing(run_dir: Path, path: Path) -> Iterator[None]:
         if number is None and "os error" not in str(error):
             raise
         reason = getattr(error, "strerror", None) or str(error)
+        where = getattr(error, "filename", None) or path
         raise ExistingRunError(
-            f"cannot write {path}: {reason}; the files written before are whole; {how_to_go_on(run_dir)}"
+            f"cannot write {where}: {reason}; the files written before are whole; {how_to_go_on(run_dir)}"
         ) from error
 
 
@@ -135,7 +140,7 @@ def restore(trainer: Trainer, path: Path) -> None:
     """
     tensors, document, warning = checkpoint.load_latest_state(path)
     if warning:
-        trainer.say(f"[yellow]{warning}[/yellow]")
+        trainer.say(warning, "yellow")
     with checkpoint.complete(path):
         refuse_other_data(trainer, document, path)
     checkpoint.restore_module(trainer.net, checkpoint.without_prefix("model", tensors), path)
@@ -156,6 +161,6 @@ def restore(trainer: Trainer, path: Path) -> None:
         trainer.results.load(trainer.position.epoch)
     position, cfg = trainer.position, trainer.cfg
     if position.epoch >= cfg.epochs:
-        trainer.say(f"[yellow]this run has done its {cfg.epochs} epochs; epochs= with more would go on[/yellow]")
+        trainer.say(f"this run has done its {cfg.epochs} epochs; epochs= with more would go on", "yellow")
     else:
         trainer.say(f"going on from epoch {position.epoch + 1}, batch {position.batch + 1} ({path})")

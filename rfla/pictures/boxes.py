@@ -12,6 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from rfla.files import write_atomically
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # Twelve colours (RGB), all light enough for a dark edge to set them off on any ground.
@@ -153,7 +155,7 @@ def tile_pictures(pictures: Sequence[Array], columns: int = 2, gap: int = 6) -> 
 
 
 def write_picture(path: Path, picture: Array) -> None:
-    """Write an RGB picture; the suffix of `path` chooses PNG or JPEG.
+    """Write an RGB picture, whole or not at all; the suffix of `path` chooses PNG or JPEG.
 
     Raises:
         OSError: The file cannot be written.
@@ -162,4 +164,4 @@ def write_picture(path: Path, picture: Array) -> None:
     ok, data = cv2.imencode(path.suffix.lower() or ".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     if not ok:
         raise OSError(f"cannot encode a picture as {path.suffix}")
-    path.write_bytes(data.tobytes())
+    write_atomically(path, data.tobytes())

@@ -1,10 +1,13 @@
 """Curves and histograms of a run, by matplotlib (the Agg backend: no display is needed)."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from rfla.files import write_atomically
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BLUE, RED = "#3b7dd8", "#d8553b"
@@ -26,6 +29,13 @@ def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, 
     return figure, axes
 
 
+def _write(figure: Any, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    png = io.BytesIO()
+    figure.savefig(png, dpi=110, format="png")
+    write_atomically(path, png.getvalue())
+
+
 def plot_results(path: Path, columns: Mapping[str, Sequence[float]]) -> None:
     """Write `results.png`: losses, AP, AP by size, positives per box, gradient norm and learning rate over the epochs.
 
@@ -35,10 +45,10 @@ def plot_results(path: Path, columns: Mapping[str, Sequence[float]]) -> None:
         path: Where to write.
         columns: Columns of `results.csv`, by name, with `epoch` among them.
     """
-    losses = [name for name in columns if name.startswith("train/loss_")]
+    losses = [name for name in columns if name.startswith("train/") and "loss_" in name]  # s0.loss_cls of a cascade too
     sizes = [name for name in columns if name.startswith("metrics/ap_")]
     panels: dict[str, dict[str, str]] = {
-        "training losses": {name: name.removeprefix("train/loss_") for name in losses},
+        "training losses": {name: name.removeprefix("train/").replace("loss_", "") for name in losses},
         "average precision": OVERALL,
         "AP by object size": {name: name.removeprefix("metrics/ap_") for name in sizes},
         "positives per box": {"train/positives_per_box": ""},
@@ -55,7 +65,7 @@ def plot_results(path: Path, columns: Mapping[str, Sequence[float]]) -> None:
         _draw_curves(axis, title, columns["epoch"], lines)
     for axis in axes.flat[len(shown) :]:
         axis.remove()
-    figure.savefig(path, dpi=110)
+    _write(figure, path)
 
 
 def _told(columns: Mapping[str, Sequence[float]], names: Mapping[str, str]) -> dict[str, Array]:
@@ -73,10 +83,14 @@ def _draw_curves(axis: Any, title: str, epochs: Sequence[float], lines: Mapping[
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     for label, values in lines.items():
         axis.plot(epochs, values, marker="o", markersize=3, linewidth=1.5, label=label or None)
-    if any(lines):
-        axis.legend(fontsize=8, frameon=False, ncols=1 + len(lines) // 6)
     finite = [float(np.nanmax(values[np.isfinite(values)], initial=0)) for values in lines.values()]
-    axis.set_ylim(0, 1.08 * max(finite) or 1)
+    room = 1.08  # above the curves, as a multiple of the highest
+    if any(lines):
+        letters = max(map(len, lines))
+        across = 4 if letters < 6 else 3 if letters < 11 else 2
+        axis.legend(fontsize=8, loc="upper left", ncols=across, borderaxespad=0.2, handlelength=1.5, edgecolor="none")
+        room += 0.1 * -(-len(lines) // across)  # so that no curve runs through a name
+    axis.set_ylim(0, room * max(finite) or 1)
 
 
 def plot_labels(path: Path, boxes: Array, labels: Array, counts: Array, names: Sequence[str]) -> None:
@@ -112,7 +126,7 @@ def plot_labels(path: Path, boxes: Array, labels: Array, counts: Array, names: S
     by_image.set_xlabel("boxes", fontsize=9)
     by_image.set_ylabel("images", fontsize=9)
     _draw_shapes(by_shape, sides)
-    figure.savefig(path, dpi=110)
+    _write(figure, path)
 
 
 def _draw_shapes(axis: Any, sides: Array) -> None:

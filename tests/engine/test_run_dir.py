@@ -33,6 +33,11 @@ def test_not_a_directory(tmp_path: Path) -> None:
         create_run_dir(tmp_path / "runs", "train")
 
 
+def test_a_name_that_no_file_system_takes(tmp_path: Path) -> None:
+    with pytest.raises(ExistingRunError, match="embedded null byte; choose another project= or name="):
+        create_run_dir(tmp_path, "a\0b")
+
+
 def test_a_directory_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:  # a real one would let root write
         raise PermissionError(13, "Permission denied")

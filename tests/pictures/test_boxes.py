@@ -1,5 +1,6 @@
 """Boxes on images: what is enlarged, what is drawn where."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from rfla.pictures.boxes import colour_of, draw_boxes, enlarge, tile_pictures, write_picture, zoom_factor
-from rfla.pictures.curves import plot_labels, plot_results
+from rfla.pictures.curves import _draw_curves, _figure, plot_labels, plot_results
 
 NAMES = ("ship", "car")
 
@@ -74,6 +75,42 @@ def test_tiles_and_files(tmp_path: Path) -> None:
     assert (sheet[0, 0, 0], sheet[0, 22, 0], sheet[12, 0, 0], sheet[21, 41, 0]) == (50, 100, 150, 12)
     write_picture(tmp_path / "x" / "a.png", np.full((4, 4, 3), (255, 0, 0), np.uint8))
     assert cv2.imread(str(tmp_path / "x" / "a.png"))[0, 0].tolist() == [0, 0, 255]
+
+
+def test_a_full_disk_leaves_no_half_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    picture, curves, labels = (tmp_path / name for name in ("a.jpg", "r.png", "l.png"))
+    write_picture(picture, np.zeros((4, 4, 3), np.uint8))
+    before = picture.read_bytes()
+    monkeypatch.setattr(os, "fsync", full)
+    writers = {
+        picture: lambda: write_picture(picture, np.full((400, 400, 3), 9, np.uint8)),
+        curves: lambda: plot_results(curves, {"epoch": [1.0], "lr": [0.1]}),
+        labels: lambda: plot_labels(labels, np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(3), NAMES),
+    }
+    for path, write in writers.items():
+        with pytest.raises(OSError, match="No space left") as error:
+            write()
+        assert error.value.filename == str(path)
+    assert os.listdir(tmp_path) == ["a.jpg"] and picture.read_bytes() == before
+
+
+def test_no_curve_runs_through_a_name_of_the_legend() -> None:
+    figure, axes = _figure(1, 1, 4, 3.2)
+    axis = axes[0, 0]
+    lines = {f"s{i}.loss_bbox": np.full(12, 1.0 + i / 100) for i in range(8)}
+    _draw_curves(axis, "training losses", range(1, 13), lines)
+    figure.canvas.draw()
+    names = axis.get_legend().get_window_extent()
+    highest = max(axis.transData.transform((1, line.get_ydata().max()))[1] for line in axis.lines)
+    assert highest < names.y0 and names.x1 <= axis.bbox.x1
+
+
+def test_losses_of_each_stage_of_a_cascade_are_drawn(tmp_path: Path) -> None:
+    plot_results(tmp_path / "a.png", {"epoch": [1.0], "train/s0.loss_cls": [1.0]})
+    assert cv2.imread(str(tmp_path / "a.png")).shape[:2] == (352, 440)
 
 
 def test_curves(tmp_path: Path) -> None:
