@@ -83,6 +83,8 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
             net = net.to(memory_format=torch.channels_last)
         per_gpu = memory.largest_that_fits(cfg, net, device, len(train_index) // world.size)
     cfg, notes = memory.settle_batch(cfg, gather(world, per_gpu))
+    if cfg.batch > len(train_index):
+        notes.append(f"batch={cfg.batch}: {cfg.train_split} has {len(train_index)} images, a step sees some repeatedly")
     with agreed(world):
         train_loader, sampler = training_loader(cfg, train_index, world, device)
         val_loader = evaluation_loader(cfg, val_index, world, device)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from rfla.files import write_atomically
 
@@ -15,8 +16,11 @@ FIGURES = ("ap", "ap50", "ap75", "ap_vt", "ap_t", "ap_s", "ap_m")
 
 
 def make_console(quiet: bool = False) -> Console:
-    """Return the console of a run; a log file or a pipe gets whole lines without colours."""
-    return Console(highlight=False, soft_wrap=True, quiet=quiet)
+    """Return the console of a run; a log file or a pipe gets whole lines without colours.
+
+    Nothing in a text is read as markup: paths and names of classes may hold brackets.
+    """
+    return Console(highlight=False, markup=False, soft_wrap=True, quiet=quiet)
 
 
 class Progressor:
@@ -53,26 +57,28 @@ class Progressor:
             self._bar.update(self._task, advance=count, description=text)
 
 
-def loss_line(epoch: int, epochs: int, means: Mapping[str, float], row: Mapping[str, float]) -> str:
+def loss_line(epoch: int, epochs: int, means: Mapping[str, float], row: Mapping[str, float]) -> Text:
     """Return the line of an epoch's training: its losses, positives per box, learning rate, speed."""
     parts = " ".join(
-        f"{name.removeprefix('loss_')} {value:.3f}"
+        f"{name.replace('loss_', '')} {value:.3f}"
         for name, value in means.items()
         if name not in ("grad_norm", "positives_per_box", "loss")
     )
     memory = f" mem {row['memory_mb'] / 1024:.1f}G" if row["memory_mb"] else ""
-    skipped = f" [red]skipped {int(row['skipped'])}[/red]" if row["skipped"] else ""
-    return (
-        f"[bold]{epoch + 1:>4}/{epochs}[/bold] loss {means.get('loss', float('nan')):.3f} ({parts}) "
+    return Text.assemble(
+        (f"{epoch + 1:>4}/{epochs}", "bold"),
+        f" loss {means.get('loss', float('nan')):.3f} ({parts}) "
         f"grad {means['grad_norm']:.1f} pos/box {means['positives_per_box']:.2f} lr {row['lr']:.2g} "
-        f"{row['images_per_s']:.1f} img/s wait {row['data_wait']:.0%}{memory}{skipped}"
+        f"{row['images_per_s']:.1f} img/s wait {row['data_wait']:.0%}{memory}",
+        (f" skipped {int(row['skipped'])}" if row["skipped"] else "", "red"),
     )
 
 
-def metric_line(figures: Mapping[str, float], best: bool) -> str:
-    """Return the line of an epoch's validation."""
-    text = " ".join(f"{name.upper().replace('_', '')} {figures[name]:.3f}" for name in FIGURES if name in figures)
-    return f"          [cyan]{text}[/cyan]" + ("  [green]best[/green]" if best else "")
+def metric_line(figures: Mapping[str, float], best: bool) -> Text:
+    """Return the line of an epoch's validation; `-` where the split has no box of a size."""
+    told = {name: f"{figures[name]:.3f}" if figures[name] >= 0 else "-" for name in FIGURES if name in figures}
+    text = " ".join(f"{name.upper().replace('_', '')} {value}" for name, value in told.items())
+    return Text.assemble(" " * 10, (text, "cyan"), ("  best" if best else "", "green"))
 
 
 class ResultsFile:

@@ -73,7 +73,7 @@ def _name(trainer: Trainer, record: BatchRecord, bad: list[str]) -> None:
     paths = [str(trainer.parts.train_index.paths[i]) for i in record.indices.tolist()[:4]]
     who = "" if trainer.is_main else f"process {trainer.world.rank}: "
     what = f"skipped a step: {', '.join(bad)} not finite; images {', '.join(paths)}"
-    trainer.console.print(who + what, style="red", markup=False)
+    trainer.console.print(who + what, style="red")
 
 
 def give_up(trainer: Trainer) -> None:

@@ -158,8 +158,9 @@ def use_smaller_batches(trainer: Trainer, error: RuntimeError) -> None:
     done = position.batch // cfg.accumulate * cfg.accumulate
     smaller = with_settings(cfg, {"batch": cfg.batch // parts, "accumulate": cfg.accumulate * parts})
     trainer.say(
-        f"[yellow]out of memory with batch={cfg.batch}: going on with batch={smaller.batch} "
-        f"accumulate={smaller.accumulate}, which is the same step[/yellow]"
+        f"out of memory with batch={cfg.batch}: going on with batch={smaller.batch} "
+        f"accumulate={smaller.accumulate}, which is the same step",
+        "yellow",
     )
     trainer.optimizer.zero_grad(set_to_none=True)
     error.__traceback__ = None  # its frames hold the tensors that did not fit

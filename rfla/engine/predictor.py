@@ -204,7 +204,7 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Path:
             flat = [row for place in sorted(rows) for row in rows[place]]
             write_atomically(run_dir / "predictions.json", json.dumps(flat))
     for reason in skipped:
-        console.print(f"skipped: {reason}", style="yellow", markup=False)
+        console.print(f"skipped: {reason}", style="yellow")
     done = len(images) - len(skipped)
     if not done:
         raise DataError(f"source={cfg.source}: none of {len(images)} images could be read")

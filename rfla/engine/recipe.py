@@ -6,10 +6,16 @@ from typing import Any
 import torch
 
 from rfla.cfg import Config, with_settings
+from rfla.cfg.keys import show
 from rfla.engine.device import cpu_has_bfloat16
 from rfla.engine.schedule import scaled_steps
 
 RECIPE_EPOCHS = 12  # the length of run that the default lr_steps belong to
+
+# Elsewhere `classes=` and `save=` change a training: who types them here should know.
+OF_OTHER_VERBS = frozenset(
+    {"source", "save", "save_txt", "save_conf", "classes", "line_width", "show_labels", "predictions", "save_json"}
+)
 
 # Ends within 6 minutes on two cores. For data=demo alone: with a person's own data nothing is chosen for them.
 CPU_DEMO: Mapping[str, Any] = {
@@ -58,11 +64,12 @@ def settle(cfg: Config, device: torch.device) -> tuple[Config, list[str]]:
     if cfg.resume:  # everything was settled when the run began
         return cfg, []
     changes: dict[str, Any] = {}
-    notes = []
+    idle = sorted(cfg.given & OF_OTHER_VERBS)
+    notes = [f"given, but of no use in training: {', '.join(idle)}"] if idle else []
     if cfg.data == "demo" and device.type == "cpu":
         recipe = {**CPU_DEMO, **(CPU_DEMO_BFLOAT16 if cpu_has_bfloat16() else {})}
         changes = {key: value for key, value in recipe.items() if key not in cfg.given}
-        shown = " ".join(f"{key}={value}" for key, value in changes.items())
+        shown = " ".join(f"{key}={show(value)}" for key, value in changes.items())
         notes.append(f"data=demo on a CPU: small settings for the keys that you did not give: {shown}")
     epochs = changes.get("epochs", cfg.epochs)
     if "lr_steps" not in cfg.given and epochs != RECIPE_EPOCHS:

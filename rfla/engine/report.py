@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 import rfla
+from rfla.cfg.keys import show
 from rfla.data import Batch, BoxIndex
 from rfla.engine.build import training_mode
 from rfla.engine.device import device_label
@@ -24,6 +25,7 @@ from rfla.pictures.curves import plot_labels, plot_results
 if TYPE_CHECKING:
     from rfla.engine.trainer import Trainer, TrainResult
 
+LONGEST_VALUE = 300  # letters of a setting, mostly a path, in the line of those that were given
 TILES = 4  # images in a picture of a training batch
 BATCH_PICTURES = 3  # the first batches of a run are drawn
 
@@ -38,9 +40,10 @@ def announce(trainer: Trainer) -> None:
     trainer.say(f"rfla {rfla.__version__}, torch {torch.__version__}, {device}, {precision}{processes}")
     if cfg.verbose and cfg.given:
         values = cfg.model_dump(mode="json")
-        trainer.say("given: " + " ".join(f"{key}={_at(values, key)}" for key in sorted(cfg.given)))
+        given = (f"{key}={show(_at(values, key), LONGEST_VALUE)}" for key in sorted(cfg.given))
+        trainer.say(f"given: {' '.join(given)}")
     for note in parts.notes:
-        trainer.say(f"[yellow]{note}[/yellow]")
+        trainer.say(note, "yellow")
     trainer.say(
         f"model {cfg.model}: {cfg.detector} with {cfg.backbone.name}, assigner {cfg.assigner.name}, "
         f"{parameters:.1f} M parameters, {len(parts.names)} classes"
@@ -109,6 +112,10 @@ def finish(trainer: Trainer, result: TrainResult) -> TrainResult:
         if cfg.verbose:
             trainer.console.print(result.metrics.table())
         trainer.say(f"best AP {result.metrics.ap:.3f} in epoch {trainer.position.best_epoch}")
+    for split, loader in ((cfg.train_split, parts.train_loader), (cfg.split, parts.val_loader)):
+        if loader.skipped:
+            first = next(iter(loader.skipped.values()))
+            trainer.say(f"{split}: {len(loader.skipped)} images could not be read, the first: {first}", "yellow")
     say_where(trainer, result)
     return result
 

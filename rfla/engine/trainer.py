@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from rich.text import Text
 from torch import Tensor, nn
 
 from rfla.cfg import Config
@@ -72,7 +73,7 @@ class Trainer:
         self.console = make_console()
         self.dtype = autocast_dtype(self.device, cfg.amp)
         if self.dtype is not None and not precision_holds(self.net, self.device, self.dtype):
-            self.say(f"[yellow]amp: {self.dtype} gives other outputs than float32 here; training in float32[/yellow]")
+            self.say(f"amp: {self.dtype} gives other outputs than float32 here; training in float32", "yellow")
             self.dtype = None
         if cfg.compile:  # only now: the copies stay as they are, and the check above had images of another size
             build.compile_parts(self.net)
@@ -129,7 +130,7 @@ class Trainer:
         except Stopped:
             write_state(self)
             write_last(self)
-            self.say(f"[yellow]stopped in epoch {self.epoch + 1}; {how_to_go_on(self.run_dir)}[/yellow]")
+            self.say(f"stopped in epoch {self.epoch + 1}; {how_to_go_on(self.run_dir)}", "yellow")
             raise
         finally:
             self.interrupt.ignore()
@@ -250,10 +251,10 @@ class Trainer:
         """Training time so far, earlier processes of the same run included."""
         return self.position.seconds + time.perf_counter() - self.started
 
-    def say(self, text: str) -> None:
+    def say(self, text: str | Text, style: str | None = None) -> None:
         """Print one line, in the main process."""
         if self.is_main:
-            self.console.print(text)
+            self.console.print(text, style=style)
 
     # ------------------------------------------------------------------ after an epoch
 
@@ -334,7 +335,7 @@ class Trainer:
         if position.epoch >= cfg.epochs or not (stale or self.out_of_time):
             return False
         why = f"time={cfg.time} h is over" if self.out_of_time else f"no better AP for {cfg.patience} epochs"
-        self.say(f"[yellow]stopping after epoch {position.epoch}: {why}[/yellow]")
+        self.say(f"stopping after epoch {position.epoch}: {why}", "yellow")
         return True
 
     def result(self) -> TrainResult:

@@ -284,7 +284,8 @@ def _model_for(cfg: Config, index: BoxIndex, console: Console) -> tuple[SourceMo
     mapping = class_mapping(model.names, index.names)
     absent = [name for name in index.names if name not in model.names]
     console.print(
-        f"[yellow]the model's classes differ from the data's and are matched by name"
-        f"{'; it never learnt ' + ', '.join(absent) if absent else ''}[/yellow]"
+        f"the model's classes differ from the data's and are matched by name"
+        f"{'; it never learnt ' + ', '.join(absent) if absent else ''}",
+        style="yellow",
     )
     return model, mapping

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from rfla.errors import did_you_mean
 from rfla.metrics.accumulate import ABSENT, Curves
@@ -64,7 +65,9 @@ class Metrics:
             table.add_column(no_wrap=True, min_width=21 if column == 0 else None)
         for title, names in families.items():
             cells = [
-                f"[dim]{_short(name)}[/dim] {_shown(self.figures[name])}" for name in names if name in self.figures
+                Text.assemble((_short(name), "dim"), f" {_shown(self.figures[name])}")
+                for name in names
+                if name in self.figures
             ]
             for start in range(0, len(cells), FIGURES_IN_A_ROW):
                 table.add_row("" if start else title, *cells[start : start + FIGURES_IN_A_ROW])

@@ -18,6 +18,7 @@ from torch import Tensor
 from rfla.cfg import Config, load_config
 from rfla.engine import build
 from rfla.engine import trainer as trainer_module
+from rfla.engine.console import metric_line
 from rfla.engine.device import precision_holds
 from rfla.engine.hooks import Hooks
 from rfla.engine.trainer import Trainer, train
@@ -58,6 +59,34 @@ def test_what_a_run_leaves(config: Configure, capsys: pytest.CaptureFixture[str]
     out = capsys.readouterr().out
     assert "pos/box" in out and f"rfla val model={result.best}" in out
     assert result.metrics is not None and result.metrics.ap == pytest.approx(metadata["metrics"]["ap"])
+
+
+def test_brackets_in_paths_and_names_are_no_markup(
+    settings: Callable[..., dict[str, Any]],
+    make_set: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`[/x]` would end a style that nobody began, `[red]` would vanish."""
+    data = make_set(tmp_path / "[red]set", names=("[/ship]", "[bold]car"))
+    given = settings(data=str(data), project=str(tmp_path / "[/runs]"), epochs=1, **{"head.norm": "gn"})
+    train(load_config(given, mode="train"))
+    lines = capsys.readouterr().out.splitlines()
+    told = next(line for line in lines if line.startswith("given:"))
+    assert f" data={data} " in told and " pretrained=false " in told
+    assert f"writing to {tmp_path}/[/runs]/train" in lines
+    assert any(line.startswith("[/ship] ") for line in lines) and any(line.startswith("[bold]car ") for line in lines)
+
+
+def test_what_is_of_no_use_is_said(config: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+    train(config(epochs=1, val=False, batch=8, classes=["ship"], save=False))
+    lines = capsys.readouterr().out.splitlines()
+    assert "given, but of no use in training: classes, save" in lines
+    assert "batch=8: train has 6 images, a step sees some repeatedly" in lines
+
+
+def test_a_size_without_boxes_has_no_figure() -> None:
+    assert "AP 0.250 APM -" in metric_line({"ap": 0.25, "ap_m": -1.0}, best=False).plain
 
 
 def test_keys_that_change_the_run(config: Configure) -> None:
@@ -185,7 +214,10 @@ def test_a_bad_data_set_trains_to_the_end(
         path.write_text(json.dumps(document))
     result = train(config(data=str(root), epochs=1))
     assert len(rows(result.run_dir)) == 1
-    assert re.search(r"train: 10 images, 30\d\d boxes; 1 ", capsys.readouterr().out)
+    out = capsys.readouterr().out
+    assert re.search(r"train: 10 images, 30\d\d boxes; 1 ", out)
+    for split in ("train", "val"):
+        assert re.search(rf"^{split}: 1 images could not be read, the first: .*4\.png: ", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
