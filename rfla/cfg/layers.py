@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from rfla.cfg.keys import ALIASES, keys_of, section_class, show, suggestions
+from rfla.cfg.keys import ALIASES, Key, keys_of, section_class, show, suggestions
 from rfla.errors import ConfigError, did_you_mean
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -116,9 +116,25 @@ def _explain(error: ValidationError, schema: type[BaseModel], layer: Layer) -> s
     shown = f"{name}={show(setting.value) if setting else show(first['input'])}"
     message = str(first["msg"]).removeprefix("Value error, ")
     if key is not None and first["type"] != "value_error":
-        message = f"must be {_article(key.kind)}{_nearest_option(first, setting)}"
+        message = f"must be {_article(key.kind)}{_limit(first, key)}{_nearest_option(first, setting)}"
     default = f" (default {show(key.default)})" if key is not None else ""
     return f"{_at(setting.where if setting else '')}{shown}: {message}{default}"
+
+
+LIMITS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}  # pydantic's names, in words
+
+
+def _limit(finding: Any, key: Key) -> str:
+    """The limit that was passed, where the words of the kind leave it out: a very large one, or that of a list's parts."""
+    context = finding.get("ctx", {})
+    name = next((name for name in LIMITS if name in context), "")
+    if not name:
+        return ""
+    limit = float(context[name])
+    words = f"{LIMITS[name]} {limit:,.0f}" if limit >= 1e4 else f"{LIMITS[name]} {limit:g}"
+    if key.kind.startswith("list"):
+        return f", each {words}"
+    return "" if f" {limit:g}" in key.kind else f", {words}"
 
 
 def _nearest_option(finding: Any, setting: Setting | None) -> str:
