@@ -125,7 +125,7 @@ LIMITS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}  # py
 
 
 def _limit(finding: Any, key: Key) -> str:
-    """The limit that was passed, where the words of the kind leave it out: a very large one, or that of a list's parts."""
+    """The limit that was passed, where the words of the kind leave it out: a large one, or that of a list's parts."""
     context = finding.get("ctx", {})
     name = next((name for name in LIMITS if name in context), "")
     if not name:
