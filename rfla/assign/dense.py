@@ -24,23 +24,25 @@ MATRICES = 20
 
 @dataclass(frozen=True, eq=False)
 class Claims:
-    """Candidates that matter to one stage: a list of M, or all C of N boxes as (C, N).
+    """Candidates that matter: a list of M, or all C of N boxes as (C, N).
 
     Attributes:
+        stage: 0 or 1, (M,) or one for all.
         box: Index of the box, (M,) or (N,).
         prior: Index of the prior in the image of the box.
         claimed: The box takes the prior.
         band: The prior reaches `ignore_above` for some box of the image.
     """
 
+    stage: Tensor | int
     box: Tensor
     prior: Tensor
     claimed: Tensor
     band: Tensor
 
-    def shifted(self, start: int) -> "Claims":
-        """The same for boxes counted from `start`."""
-        return replace(self, box=self.box + start) if start else self
+    def moved(self, stage: int, box: int) -> "Claims":
+        """The same with stages and boxes counted from these."""
+        return replace(self, stage=self.stage + stage, box=self.box + box) if stage or box else self
 
     def of(self, boxes: Tensor) -> "Claims":
         """The same with each `box` looked up in a list of boxes."""
@@ -95,6 +97,7 @@ def squared_offsets(gt_boxes: Tensor, priors: Tensor) -> Tensor:
 
 
 def dense_claims(
+    stage: int,
     distance: Distance,
     gt_boxes: Tensor,
     priors: Tensor,
@@ -106,6 +109,7 @@ def dense_claims(
     """One stage for the boxes of one image, chunk by chunk.
 
     Args:
+        stage: Its number, for the claims.
         distance: How to score.
         gt_boxes: (G, 4) float32.
         priors: (P, 4) float32, fields at the size of this stage.
@@ -127,4 +131,4 @@ def dense_claims(
             band = (scores >= ignore_above).any(dim=0).nonzero().squeeze(1)
             box = torch.cat((box, torch.zeros_like(band)))
             prior, claimed = torch.cat((prior, band)), torch.cat((claimed, torch.zeros_like(band, dtype=torch.bool)))
-        yield Claims(box + part.start, prior, claimed, ~claimed)
+        yield Claims(stage, box + part.start, prior, claimed, ~claimed)

@@ -10,6 +10,7 @@ authors' code, so a full (G, P) matrix and a small window of it come out bit for
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,29 +20,44 @@ from rfla.errors import ConfigError, did_you_mean
 EPS = 1e-6
 
 
-@dataclass(frozen=True)
-class Axis:
-    """One axis (x or y) of boxes against priors; all fields broadcast against each other."""
+class Intervals:
+    """Boxes or priors along one axis, px."""
 
-    gt_low: Tensor
-    gt_high: Tensor
-    prior_low: Tensor
-    prior_high: Tensor
+    def __init__(self, low: Tensor, high: Tensor) -> None:
+        self._low, self._high = low, high
 
     @property
+    def low(self) -> Tensor:
+        """Where they begin."""
+        return self._low
+
+    @property
+    def high(self) -> Tensor:
+        """Where they end."""
+        return self._high
+
+    @cached_property
+    def center(self) -> Tensor:
+        """Their middle."""
+        return (self.low + self.high) / 2
+
+    @cached_property
+    def side(self) -> Tensor:
+        """Their length plus 1e-6 px, so that one of zero has a finite score."""
+        return self.high - self.low + EPS
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """One axis (x or y) of boxes against priors, which broadcast against each other."""
+
+    gt: Intervals
+    prior: Intervals
+
+    @cached_property
     def offset(self) -> Tensor:
         """Box centre minus prior centre, px."""
-        return (self.gt_low + self.gt_high) / 2 - (self.prior_low + self.prior_high) / 2
-
-    @property
-    def gt_side(self) -> Tensor:
-        """Side of the box plus 1e-6 px, so that a side of zero has a finite score."""
-        return self.gt_high - self.gt_low + EPS
-
-    @property
-    def prior_side(self) -> Tensor:
-        """Side of the prior plus 1e-6 px."""
-        return self.prior_high - self.prior_low + EPS
+        return self.gt.center - self.prior.center
 
 
 Terms = tuple[Tensor, ...]
@@ -72,7 +88,7 @@ class Distance:
 
 
 def _kl_terms(axis: Axis) -> Terms:
-    gt, prior = axis.gt_side**2, axis.prior_side**2
+    gt, prior = axis.gt.side**2, axis.prior.side**2
     return prior / gt, 4 * axis.offset**2 / gt, torch.log(gt / prior)
 
 
@@ -88,12 +104,11 @@ def _kl(x: Terms, y: Terms, out: Tensor | None) -> Tensor:
 
 
 def _both_kl_terms(axis: Axis) -> Terms:
-    swapped = Axis(axis.prior_low, axis.prior_high, axis.gt_low, axis.gt_high)
-    return _kl_terms(axis) + _kl_terms(swapped)
+    return _kl_terms(axis) + _kl_terms(Axis(axis.prior, axis.gt))
 
 
 def _squares(axis: Axis) -> Terms:
-    return axis.offset**2, (axis.gt_side - axis.prior_side) ** 2
+    return axis.offset**2, (axis.gt.side - axis.prior.side) ** 2
 
 
 def _wasserstein(x: Terms, y: Terms, out: Tensor | None) -> Tensor:
@@ -104,8 +119,8 @@ def _wasserstein(x: Terms, y: Terms, out: Tensor | None) -> Tensor:
 
 
 def _gcd_terms(axis: Axis) -> Terms:
-    spread = axis.offset**2 + (axis.gt_side - axis.prior_side) ** 2 / 4
-    return (spread / axis.gt_side**2 + spread / axis.prior_side**2,)
+    spread = axis.offset**2 + (axis.gt.side - axis.prior.side) ** 2 / 4
+    return (spread / axis.gt.side**2 + spread / axis.prior.side**2,)
 
 
 def nwd(constant: float = 12.8) -> Distance:
@@ -138,8 +153,8 @@ def simd(width_weight: float = 6.13, height_weight: float = 4.59) -> Distance:
     """Similarity distance; the weights are means over the data, here those published for VisDrone."""
 
     def terms(axis: Axis) -> Terms:
-        total = axis.gt_side + axis.prior_side
-        return (axis.offset / total) ** 2, ((axis.gt_side - axis.prior_side) / total) ** 2
+        total = axis.gt.side + axis.prior.side
+        return (axis.offset / total) ** 2, ((axis.gt.side - axis.prior.side) / total) ** 2
 
     def combine(x: Terms, y: Terms, out: Tensor | None) -> Tensor:
         location, shape = (
@@ -159,9 +174,10 @@ def simd(width_weight: float = 6.13, height_weight: float = 4.59) -> Distance:
 
 def _overlap_terms(axis: Axis) -> Terms:
     """Length in common, length of the box, of the prior, and of the smallest interval that covers both."""
-    common = torch.minimum(axis.gt_high, axis.prior_high) - torch.maximum(axis.gt_low, axis.prior_low)
-    hull = torch.maximum(axis.gt_high, axis.prior_high) - torch.minimum(axis.gt_low, axis.prior_low)
-    return common.clamp_(min=0), axis.gt_high - axis.gt_low, axis.prior_high - axis.prior_low, hull.clamp_(min=0)
+    gt, prior = axis.gt, axis.prior
+    common = torch.minimum(gt.high, prior.high) - torch.maximum(gt.low, prior.low)
+    hull = torch.maximum(gt.high, prior.high) - torch.minimum(gt.low, prior.low)
+    return common.clamp_(min=0), gt.high - gt.low, prior.high - prior.low, hull.clamp_(min=0)
 
 
 def _overlap(x: Terms, y: Terms) -> tuple[Tensor, Tensor]:
@@ -290,8 +306,10 @@ def get_distance(distance: str | Distance) -> Distance:
 def pairwise(distance: Distance, gt_boxes: Tensor, prior_boxes: Tensor) -> Tensor:
     """Score (G, 4) boxes against (P, 4) priors of the same float type: (G, P)."""
     gt, prior = gt_boxes[:, None], prior_boxes[None]  # (G, 1, 4), (1, P, 4)
-    x = Axis(gt[..., 0], gt[..., 2], prior[..., 0], prior[..., 2])
-    y = Axis(gt[..., 1], gt[..., 3], prior[..., 1], prior[..., 3])
+    x, y = (
+        Axis(Intervals(gt[..., axis], gt[..., axis + 2]), Intervals(prior[..., axis], prior[..., axis + 2]))
+        for axis in (0, 1)
+    )
     return distance.combine(distance.terms(x), distance.terms(y), None)
 
 

@@ -121,20 +121,20 @@ class AssignmentReport:
     __str__ = text
 
 
-def report(grid: PriorGrid, gt_boxes: Tensor, matched: Tensor, stages: Sequence[Sequence[Claims]]) -> AssignmentReport:
+def report(grid: PriorGrid, gt_boxes: Tensor, matched: Tensor, claims: Sequence[Claims]) -> AssignmentReport:
     """Summarise one image.
 
     Args:
         grid: Its priors.
         gt_boxes: (G, 4).
         matched: (P,) what the assigner returned.
-        stages: The claims of each stage.
+        claims: Of both stages.
     """
     conflicts = 0
-    for stage in stages:
+    for stage in (0, 1):
         claimants = torch.zeros(len(grid), dtype=torch.int64, device=grid.device)
-        for claims in stage:
-            claimants += torch.bincount(claims.prior[claims.claimed], minlength=len(grid))
+        for part in claims:
+            claimants += torch.bincount(part.prior[part.claimed & (part.stage == stage)], minlength=len(grid))
         conflicts += int((claimants > 1).sum())
     positive = matched[matched >= 0]
     sides = (gt_boxes[:, 2:] - gt_boxes[:, :2]).clamp(min=0)

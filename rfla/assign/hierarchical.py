@@ -27,6 +27,8 @@ DEVICE_BUDGET = 6 * 2**20
 that, which for 2,000 boxes is under 64 MiB."""
 DEVICE_BUDGET_OF_A_BOX = 3200
 """The same for each box: many boxes get more memory, and no more launches."""
+PASS = 2**16
+"""Candidates that cost as much as a second pass: up to so many more, both stages use the larger window."""
 WORTHWHILE = 0.5
 """A window pays as long as its cells are less than this share of all priors."""
 
@@ -134,8 +136,7 @@ class HierarchicalAssigner:
         """Say how the boxes of one image fare; `AssignmentReport.merge` joins the reports of a data set."""
         matched = self(grid, gt_boxes, ignore_boxes, image_size, allowed_border)
         images = pack(grid, [gt_boxes], None if image_size is None else [image_size], allowed_border)
-        stages = [list(self._stage(images, stage)) for stage in (0, 1)] if len(images.boxes) else []
-        return report(grid, images.boxes, matched, stages)
+        return report(grid, images.boxes, matched, list(self._claims(images)) if len(images.boxes) else [])
 
     def _match(self, images: Images) -> Tensor:
         """(B, P) int64 before regions and validity.
@@ -151,12 +152,12 @@ class HierarchicalAssigner:
         order = self._order(images.boxes)
         rank = (order if self.conflict == "last" else order.argsort()).to(torch.int32)
         touched: list[Tensor] = []
-        for stage, base in ((0, 2 + total), (1, 2)):
-            for claims in self._stage(images, stage):
-                where = _write(codes, claims, rank + base, images.image * num_priors)
-                if device.type == "cpu":  # elsewhere claims are not a short list
-                    touched.append(where)
-                del claims, where  # before the next chunk asks for as much memory again
+        ranks, starts = torch.stack((rank + (2 + total), rank + 2)), images.image * num_priors
+        for claims in self._claims(images):
+            where = _write(codes, claims, ranks, starts)
+            if device.type == "cpu":  # elsewhere claims are not a short list
+                touched.append(where)
+            del claims, where  # before the next chunk asks for as much memory again
         free, boxes = torch.arange(BACKGROUND, IGNORED - 1, -1, device=device), images.local[order]
         meaning = torch.cat((free, boxes, boxes))
         if not touched:
@@ -173,32 +174,55 @@ class HierarchicalAssigner:
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         return area.sort(descending=True, stable=True).indices
 
-    def _stage(self, images: Images, stage: int) -> Iterator[Claims]:
-        """The claims of one stage by the cheapest exact way."""
-        k, above, grid = self.topk[stage], self.ignore_above if stage else None, images.priors
+    def _claims(self, images: Images) -> Iterator[Claims]:
+        """The claims of both stages by the cheapest exact way."""
+        grid, total, dense = images.priors, len(images.boxes), [0, 1]
         if isinstance(grid, PriorGrid):
-            radius = window_radius(grid, self.distance, k, above)
-            if window_cells(grid, radius) < WORTHWHILE * len(grid):
-                return self._windowed(images, grid, stage, int(radius))
-        return self._dense(images, stage, torch.arange(len(images.boxes), device=images.boxes.device), above)
+            windowed = self._radii(grid)
+            radius = max(windowed.values(), default=0)
+            extra = sum(window_cells(grid, radius) - window_cells(grid, own) for own in windowed.values())
+            if extra * total <= PASS:
+                windowed = dict.fromkeys(windowed, radius)
+            for radius in sorted(set(windowed.values())):
+                yield from self._windowed(images, grid, [at for at, own in windowed.items() if own == radius], radius)
+            dense = [stage for stage in dense if stage not in windowed]
+        for stage in dense:
+            yield from self._dense(images, stage, torch.arange(total, device=images.boxes.device), self._above(stage))
 
-    def _windowed(self, images: Images, grid: PriorGrid, stage: int, radius: int) -> Iterator[Claims]:
-        k, above = self.topk[stage], self.ignore_above if stage else None
+    def _radii(self, grid: PriorGrid) -> dict[int, int]:
+        """The radius of the window of each stage for which windows pay."""
+        radii = {}
+        for stage in (0, 1):
+            radius = window_radius(self._fields(grid, stage), self.distance, self.topk[stage], self._above(stage))
+            if window_cells(grid, radius) < WORTHWHILE * len(grid):
+                radii[stage] = int(radius)
+        return radii
+
+    def _fields(self, grid: PriorGrid, stage: int) -> PriorGrid:
+        return grid.scaled(self.decay) if stage else grid
+
+    def _above(self, stage: int) -> float | None:
+        return self.ignore_above if stage else None
+
+    def _windowed(self, images: Images, grid: PriorGrid, stages: list[int], radius: int) -> Iterator[Claims]:
+        """The claims of the stages that have windows of this radius."""
+        topk, above = [self.topk[stage] for stage in stages], [self._above(stage) for stage in stages]
+        fields = [self._fields(grid, stage) for stage in stages]
         on_cpu, limits = images.boxes.device.type == "cpu", images.limits(grid)
-        fields = grid.scaled(self.decay) if stage else grid
-        row_bytes, total = int(window_cells(grid, radius)) * 4, len(images.boxes)
+        row_bytes, total = int(window_cells(grid, radius)) * 4 * len(stages), len(images.boxes)
         budget = CACHE_BUDGET if on_cpu else max(DEVICE_BUDGET, DEVICE_BUDGET_OF_A_BOX * total)
         memory = images.boxes.new_empty(max(row_bytes, min(budget, row_bytes * total)) // 4) if on_cpu else None
         for part in chunks(total, row_bytes, budget):
             valid = limits.take(images.image[part])
             windows = score_windows(fields, self.distance, images.boxes[part], radius, valid, memory)
             if not on_cpu:
-                yield scatter_claims(windows, k, above).shifted(part.start)
+                for at in range(len(stages)):
+                    yield scatter_claims(windows, at, topk[at], above[at]).moved(stages[0], part.start)
                 continue
-            claims, unsure = list_claims(windows, k, above)
-            yield claims.shifted(part.start)
-            if len(unsure):
-                yield from self._dense(images, stage, unsure + part.start, None)
+            claims, unsure = list_claims(windows, topk, above)
+            yield claims.moved(stages[0], part.start)
+            for stage, boxes in zip(stages, unsure, strict=False):
+                yield from self._dense(images, stage, boxes + part.start, None)
 
     def _dense(self, images: Images, stage: int, chosen: Tensor, above: float | None) -> Iterator[Claims]:
         """The claims of the `chosen` (U,) boxes from whole rows of scores."""
@@ -207,8 +231,8 @@ class HierarchicalAssigner:
             priors = images.of_image(index)
             fields = _shrunk(priors, self.decay) if stage else prior_boxes(priors)
             groups = priors.shape_group if isinstance(priors, PriorGrid) else torch.zeros_like(fields[:, 0]).long()
-            boxes, k = images.boxes[mine], self.topk[stage]
-            for claims in dense_claims(self.distance, boxes, fields, groups, images.valid(index), k, above):
+            boxes, k, valid = images.boxes[mine], self.topk[stage], images.valid(index)
+            for claims in dense_claims(stage, self.distance, boxes, fields, groups, valid, k, above):
                 yield claims.of(mine)
 
 
@@ -218,13 +242,13 @@ def _write(codes: Tensor, claims: Claims, rank: Tensor, start: Tensor) -> Tensor
     Args:
         codes: (B * P,) int32, changed in place.
         claims: Of any boxes.
-        rank: (N,) int32 what a claim of each box writes.
+        rank: (2, N) int32 what a claim of each box writes in each stage.
         start: (N,) where the priors of each box's image begin in `codes`.
 
     Returns:
         (M,) int64 the places in `codes` that may have changed.
     """
-    code = torch.where(claims.claimed, rank[claims.box], claims.band.to(torch.int32)).view(-1)
+    code = torch.where(claims.claimed, rank[claims.stage, claims.box], claims.band.to(torch.int32)).view(-1)
     where = (start[claims.box] + claims.prior).view(-1)
     codes.scatter_reduce_(0, where, code, "amax")
     return where

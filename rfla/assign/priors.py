@@ -13,6 +13,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from rfla.assign.distance import Intervals
+
 ROWS, COLUMNS = 0, 1
 
 
@@ -165,6 +167,11 @@ class PriorGrid:
     def __len__(self) -> int:
         """P, the number of priors."""
         return sum(self.level_counts)
+
+    @cached_property
+    def intervals(self) -> Intervals:
+        """The priors along the axes, (T,) in the order of `table`."""
+        return Intervals(self.table[0], self.table[1])
 
     @property
     def device(self) -> torch.device:

@@ -138,15 +138,21 @@ def test_scattered_claims_equal_listed_ones(distance, kind):
     grid = PriorGrid.anchors([(40, 50), (20, 25)], [4, 8], [35, 91])
     for seed in range(2):
         boxes = make_boxes(grid, kind, 25, seed)
-        for k, ignore_above in ((3, None), (1, 0.8)):
-            radius = window_radius(grid, DISTANCES[distance], k, ignore_above)
-            windows = score_windows(grid, DISTANCES[distance], boxes, min(int(radius), 30), Limits.of_grid(grid))
-            listed, unsure = list_claims(windows, k, ignore_above)
-            scattered = scatter_claims(windows, k, ignore_above)
-            decided = ~torch.isin(scattered.box, unsure)
-            assert pairs(scattered, scattered.claimed & decided) == pairs(listed, listed.claimed)
-            assert pairs(scattered, scattered.band) == pairs(listed, listed.band)
-            assert (scattered.claimed.sum(dim=0)[unsure] <= 2 * k).all()
+        for topk, above in (((3, 1), (None, 0.8)), ((1, 3), (0.8, None)), ((2,), (0.5,))):  # one stage or two
+            fields = [grid, grid.scaled(0.9)][: len(topk)]
+            radius = max(
+                window_radius(one, DISTANCES[distance], k, score)
+                for one, k, score in zip(fields, topk, above, strict=True)
+            )
+            windows = score_windows(fields, DISTANCES[distance], boxes, min(int(radius), 30), Limits.of_grid(grid))
+            listed, unsure = list_claims(windows, topk, above)
+            for stage, (k, score) in enumerate(zip(topk, above, strict=True)):
+                scattered, here = scatter_claims(windows, stage, k, score), listed.stage == stage
+                undecided = unsure[stage] if unsure else torch.zeros(0, dtype=torch.int64)
+                decided = ~torch.isin(scattered.box, undecided)
+                assert pairs(scattered, scattered.claimed & decided) == pairs(listed, listed.claimed & here)
+                assert pairs(scattered, scattered.band) == pairs(listed, listed.band & here)
+                assert (scattered.claimed.sum(dim=0)[undecided] <= 2 * k).all()
 
 
 def pairs(claims, chosen):
@@ -158,8 +164,8 @@ def test_a_plateau_takes_the_same_k_on_both_ways():
     """Scores that all underflow to 0: the nearest, then the lowest index."""
     grid = PriorGrid.points([(40, 40)], [4], [40], fraction=1.0)
     boxes = torch.tensor([[41.0, 42.0, 41.0, 42.0], [80.0, 80.0, 80.0, 80.0]])
-    windows = score_windows(grid, DISTANCES["exp_kld"], boxes, 3, Limits.of_grid(grid))
-    claims = scatter_claims(windows, 3, None)
+    windows = score_windows([grid], DISTANCES["exp_kld"], boxes, 3, Limits.of_grid(grid))
+    claims = scatter_claims(windows, 0, 3, None)
     expected = HierarchicalAssigner("exp_kld", topk=(3, 1), decay=1.0, ignore_above=None)(grid, boxes)
     for box in (0, 1):
         chosen = claims.prior[claims.claimed & (claims.box == box)]
