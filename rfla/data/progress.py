@@ -6,14 +6,15 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-def tracked(items: Iterable[Item], what: str, total: int | None, show: bool) -> Iterator[Item]:
+def tracked(items: Iterable[Item], what: str, total: int | None, show: bool, unit: str = "images") -> Iterator[Item]:
     """Pass items on, counted by a bar on standard error.
 
     Args:
-        items: Images, or whatever stands for one each.
+        items: What is counted.
         what: Name of the bar.
         total: How many there will be; None where nobody knows yet.
         show: Where false, and where standard error is no terminal, nothing is printed.
+        unit: What the items are.
     """
     from rich.console import Console
     from rich.progress import (
@@ -27,7 +28,7 @@ def tracked(items: Iterable[Item], what: str, total: int | None, show: bool) -> 
 
     console = Console(stderr=True)
     columns = (
-        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("images")),
+        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit)),
         *(TimeElapsedColumn(), TimeRemainingColumn()),
     )
     with Progress(*columns, console=console, disable=not (show and console.is_terminal)) as bar:

@@ -1,10 +1,12 @@
 """`rfla compare`: from run directories or detection files to `rfla.metrics.compare`."""
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rfla.cfg import Config, load_config, load_saved
 from rfla.data import load_data_spec, load_index
+from rfla.data.progress import tracked
 from rfla.engine.validator import ground_truth, protocol_of
 from rfla.errors import ConfigError
 from rfla.files import write_atomically
@@ -49,7 +51,11 @@ def compare_files(
     protocol = protocol_of(settings, spec)
     truths = ground_truth(index)
     found = [read_detections(_detections_file(place), truths) for place in (a, b)]
-    return compare(truths, found[0], found[1], protocol, names=(a, b), draws=draws, seed=seed)
+
+    def watch(numbers: Iterable[int]) -> Iterator[int]:
+        return tracked(numbers, "bootstrap", draws, show=True, unit="draws")
+
+    return compare(truths, found[0], found[1], protocol, names=(a, b), draws=draws, seed=seed, watch=watch)
 
 
 def write_json(comparison: Comparison, path: str) -> None:

@@ -5,7 +5,7 @@ interval holds the middle 95 percent of the differences of the draws.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,6 +120,7 @@ def compare(
     names: tuple[str, str] = ("a", "b"),
     draws: int = DRAWS,
     seed: int = 0,
+    watch: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Comparison:
     """Compare two sets of detections of the same ground truth.
 
@@ -131,10 +132,11 @@ def compare(
         names: of the two sides, for the table.
         draws: number of bootstrap draws of images; the time is about that of `draws` accumulations on each side.
         seed: of the draws.
+        watch: passes the draws on and may count them, for a progress bar.
     """
     studies = (study(gt, a, protocol), study(gt, b, protocol))
     metrics = (studies[0].metrics, studies[1].metrics)
-    drawn = _draw(gt, studies, draws, seed)  # (draws, 2, figures + classes)
+    drawn = _draw(gt, studies, watch(range(draws)), draws, seed)  # (draws, 2, figures + classes)
     names_of_figures = list(metrics[0].figures)
     figures = [
         _difference(name, metrics[0].figures[name], metrics[1].figures[name], drawn[:, :, i])
@@ -166,12 +168,12 @@ def changed_images(a: Study, b: Study) -> list[ImageChange]:
     ]
 
 
-def _draw(gt: GroundTruth, studies: tuple[Study, Study], draws: int, seed: int) -> FloatArray:
+def _draw(gt: GroundTruth, studies: tuple[Study, Study], numbers: Iterable[int], draws: int, seed: int) -> FloatArray:
     """Return (draws, 2, F) all figures and the AP of all classes in each draw."""
     rng, images = np.random.default_rng(seed), len(gt.image_ids)
     ranked = [rank(one.evidence) for one in studies]
     values = np.zeros((draws, 2, len(studies[0].metrics.figures) + len(gt.names)))
-    for draw in range(draws):
+    for draw in numbers:
         weights = rng.multinomial(images, np.full(images, 1 / max(images, 1))).astype(np.float64)
         for side, one in enumerate(studies):
             curves = accumulate(one.evidence, weights, ranked=ranked[side])
