@@ -48,6 +48,8 @@ def resumed_layer(given: Layer, resume: Any) -> tuple[Layer, frozenset[str]]:
     project = given["project"].value if "project" in given else Config.model_fields["project"].default
     run = find_run(resume, str(project))
     saved, names = saved_layer(run / "args.yaml")
+    if not {"model", "data"} <= saved.keys():
+        raise ConfigError(f"{run / 'args.yaml'}: not the settings of a run: no model or no data in it")
     for name, setting in given.items():
         if name not in FREE and not _same(setting.value, saved.get(name)):
             was = show(saved[name].value) if name in saved else "its default"

@@ -103,14 +103,10 @@ def build_data_and_source(cfg: Config, world: World) -> tuple[DataSpec, BoxIndex
     Raises:
         RflaError: No data, unreadable data, an unknown protocol, splits with different classes, a wrong weights file.
     """
-    if cfg.data is None:
-        raise ConfigError(
-            "data= is missing: name a data set (data=demo), a data.yaml or a directory; it is never guessed"
-        )
     seed_everything(cfg.seed, cfg.deterministic)
     use_fast_float32(cfg.amp is not False)
     with main_first(world):  # it may have to make the data set, and to fetch the backbone's weights
-        spec = load_data_spec(cfg.data)
+        spec = data_spec(cfg)
         protocol_of(cfg, spec)  # refuses a wrong one at once
         train_index = load_index(
             spec, cfg.train_split, for_training=True, fraction=cfg.fraction, single_cls=cfg.single_cls
@@ -119,6 +115,25 @@ def build_data_and_source(cfg: Config, world: World) -> tuple[DataSpec, BoxIndex
         if train_index.names != val_index.names:
             raise DataError(f"data={cfg.data}: {cfg.train_split} and {cfg.split} name different classes")
         return spec, train_index, val_index, source_model(cfg, train_index.names)
+
+
+def data_spec(cfg: Config) -> DataSpec:
+    """Return what `data=` names.
+
+    Raises:
+        ConfigError: It names nothing.
+        DataError: There is no such data (any more).
+    """
+    if cfg.data is None:
+        raise ConfigError(
+            "data= is missing: name a data set (data=demo), a data.yaml or a directory; it is never guessed"
+        )
+    try:
+        return load_data_spec(cfg.data)
+    except DataError as error:
+        if not cfg.resume:
+            raise
+        raise DataError(f"{error}; if it has moved, say where to: data= may be given with resume=") from None
 
 
 def source_model(cfg: Config, names: Sequence[str]) -> SourceModel:

@@ -52,7 +52,9 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         WeightsError: The file is missing, truncated, damaged, or not a training state of this package.
     """
     if not path.is_file():
-        raise WeightsError(f"{path}: no training state here; resume= takes a run directory or its {STATE_NAME}")
+        last = path.with_name("last.safetensors")
+        anew = f"; model={last} begins a new run from its weights" if last.exists() else ""
+        raise WeightsError(f"{path}: the run has no training state to go on from{anew}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

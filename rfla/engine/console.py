@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from rfla.errors import ExistingRunError
 from rfla.files import write_atomically
 
 FIGURES = ("ap", "ap50", "ap75", "ap_vt", "ap_t", "ap_s", "ap_m")
@@ -89,10 +90,20 @@ class ResultsFile:
         self.rows: list[dict[str, str]] = []
 
     def load(self, epochs: int) -> None:
-        """Take over the rows of an interrupted run, up to the epoch that it goes on from."""
-        if self.path.is_file():
-            with self.path.open(newline="") as file:
+        """Take over the rows of an interrupted run, up to the epoch that it goes on from.
+
+        Raises:
+            ExistingRunError: The file has been changed to something else.
+        """
+        if not self.path.is_file():
+            return
+        try:
+            with self.path.open(newline="", encoding="utf-8") as file:
                 self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= epochs]
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise ExistingRunError(
+                f"{self.path}: not the table of the run any more; move it away, and resume= begins a new one"
+            ) from error
 
     def add(self, row: Mapping[str, float | int]) -> None:
         """Add an epoch and write the file."""

@@ -51,12 +51,11 @@ def announce(trainer: Trainer) -> None:
     for split, index in ((cfg.train_split, parts.train_index), (cfg.split, parts.val_index)):
         trainer.say(f"{split}: {len(index)} images, {len(index.boxes)} boxes{counted(index)}")
     trainer.say(f"writing to {trainer.run_dir}")
-    if trainer.is_main and cfg.plots:
+    picture = trainer.run_dir / "labels.png"
+    if trainer.is_main and cfg.plots and not (cfg.resume and picture.exists()):
         index = parts.train_index
         real = ~(index.ignore | index.crowd)
-        plot_labels(
-            trainer.run_dir / "labels.png", index.boxes[real], index.labels[real], np.diff(index.box_start), parts.names
-        )
+        plot_labels(picture, index.boxes[real], index.labels[real], np.diff(index.box_start), parts.names)
 
 
 def _at(values: Any, key: str) -> Any:

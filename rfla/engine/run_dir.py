@@ -77,7 +77,10 @@ def lock_run_dir(run_dir: Path) -> IO[str]:
 
 @contextmanager
 def claim_run_dir(cfg: Config, world: World, default_name: str) -> Iterator[Path]:
-    """Make the run's directory (or take up the resumed one), write `args.yaml`, and hold it while the block runs."""
+    """Make the run's directory (or take up the resumed one), write `args.yaml`, and hold it while the block runs.
+
+    A resumed run has its `args.yaml`; the new one is written by `train`, once the state has been found to fit.
+    """
     run_dir, lock = None, None
     with agreed(world):
         if world.is_main:
@@ -88,8 +91,7 @@ def claim_run_dir(cfg: Config, world: World, default_name: str) -> Iterator[Path
         yield run_dir
     finally:
         if lock is not None:
-            (run_dir / ".lock").unlink(missing_ok=True)  # while it is still held: nobody else owns this file
-            lock.close()
+            _unlock(run_dir, lock)
 
 
 def _claim(cfg: Config, default_name: str) -> tuple[Path, IO[str]]:
@@ -103,15 +105,22 @@ def _claim(cfg: Config, default_name: str) -> tuple[Path, IO[str]]:
         if default_name == "train":
             (run_dir / "weights").mkdir(exist_ok=True)
             _tidy(run_dir, anew=not cfg.resume)
-        write_atomically(run_dir / "args.yaml", to_yaml(cfg))
+        if not cfg.resume:
+            write_atomically(run_dir / "args.yaml", to_yaml(cfg))
     except OSError as error:
-        (run_dir / ".lock").unlink(missing_ok=True)
-        lock.close()
+        _unlock(run_dir, lock)
         for empty in (run_dir / "weights", run_dir):  # leave nothing of a run that could not begin
             with suppress(OSError):
                 empty.rmdir()
         raise ExistingRunError(f"cannot write to {run_dir}: {error.strerror}") from error
     return run_dir, lock
+
+
+def _unlock(run_dir: Path, lock: IO[str]) -> None:
+    """Give the directory free."""
+    with suppress(OSError):  # the disk may have become read-only; what is locked is the open file
+        (run_dir / ".lock").unlink(missing_ok=True)  # while it is still held: nobody else owns this file
+    lock.close()
 
 
 def _tidy(run_dir: Path, anew: bool) -> None:

@@ -31,9 +31,17 @@ from rfla.engine.position import Position
 from rfla.engine.recipe import settle
 from rfla.engine.run_dir import claim_run_dir
 from rfla.engine.tensorboard import TensorBoard
-from rfla.engine.training_state import how_to_go_on, restore, write_last, write_state, write_weights, writing
+from rfla.engine.training_state import (
+    how_to_go_on,
+    restore,
+    write_last,
+    write_settings,
+    write_state,
+    write_weights,
+    writing,
+)
 from rfla.engine.validator import Speed, detect, ground_truth, prepare_images, protocol_of
-from rfla.errors import RflaError
+from rfla.errors import DataError, RflaError
 from rfla.metrics import Detections, Metrics, evaluate_boxes
 from rfla.metrics.protocols import Protocol
 
@@ -373,9 +381,12 @@ def train(cfg: Config, hooks: Hooks | None = None) -> TrainResult:
             if cfg.resume:
                 with agreed(world):
                     restore(trainer, run_dir / "weights" / checkpoint.STATE_NAME)
+                    write_settings(trainer)
             result = trainer.fit()
             with writing(run_dir, run_dir):
                 return report.finish(trainer, result) if trainer.is_main else result
+    except DataError as error:  # the disk of the images has gone: it may come back
+        raise DataError(f"{error}; {how_to_go_on(place)}" if place else str(error)) from None
     except RuntimeError as error:
         if memory.ran_out(error):
             raise RflaError(f"out of memory with batch={cfg.batch}: use a smaller batch= or imgsz=") from error

@@ -14,11 +14,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rfla.cfg.document import to_yaml
 from rfla.engine import build, checkpoint
 from rfla.engine.distributed import mean_of
 from rfla.engine.meter import Meter
 from rfla.engine.position import Position
 from rfla.errors import ExistingRunError, WeightsError
+from rfla.files import write_atomically
 from rfla.metrics import Metrics
 from rfla.models.weights import save_weights
 
@@ -105,6 +107,14 @@ def write_state(trainer: Trainer) -> None:
     path = trainer.run_dir / "weights" / checkpoint.STATE_NAME
     with writing(trainer.run_dir, path):
         checkpoint.save_state(path, tensors, document)
+
+
+def write_settings(trainer: Trainer) -> None:
+    """Write `args.yaml` of a resumed run, with the keys that were given anew; the main process only."""
+    path = trainer.run_dir / "args.yaml"
+    if trainer.is_main:
+        with writing(trainer.run_dir, path):
+            write_atomically(path, to_yaml(trainer.cfg))
 
 
 def data_identity(trainer: Trainer) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def test_foreign_files(tmp_path: Path) -> None:
     save_file({"a": torch.ones(1)}, path)
     with pytest.raises(WeightsError, match="not a training state of rfla"):
         load_state(path)
-    with pytest.raises(WeightsError, match="no training state here"):
+    with pytest.raises(WeightsError, match=r"the run has no training state to go on from$"):
         load_state(tmp_path / "absent")
     torch.save({"a": 1}, path)  # a pickle is not opened
     with pytest.raises(WeightsError, match="damaged"):

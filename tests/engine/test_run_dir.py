@@ -12,7 +12,7 @@ import pytest
 from rfla.cfg import Config, load_saved
 from rfla.engine.distributed import World
 from rfla.engine.run_dir import claim_run_dir, create_run_dir, latest_weights, lock_run_dir
-from rfla.errors import ExistingRunError
+from rfla.errors import ConfigError, ExistingRunError
 
 
 def test_numbers(tmp_path: Path) -> None:
@@ -45,6 +45,17 @@ def test_a_directory_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(ExistingRunError, match="Permission denied; choose another project="):
         create_run_dir(tmp_path / "runs", "train")
+
+
+def test_a_disk_that_became_read_only_hides_no_error(
+    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    with pytest.raises(ConfigError, match="what happened first"), claim_run_dir(config(), World(), "train"):
+        monkeypatch.setattr(Path, "unlink", refuse)
+        raise ConfigError("what happened first")
 
 
 def test_one_owner_at_a_time(tmp_path: Path) -> None:

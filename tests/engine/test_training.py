@@ -226,11 +226,16 @@ def test_a_data_set_that_vanishes_in_the_middle(config: Configure, tiny_set: Pat
         if epoch == 1:
             shutil.rmtree(tiny_set / "images")
 
-    with pytest.raises(DataError, match=r"^20 images in a row cannot be read; the first: .*\.png.*") as caught:
+    with pytest.raises(DataError, match=r"^20 images in a row cannot be read; the first: .*\.png.*; go on: ") as caught:
         train(config(epochs=3, workers=workers), Act(epoch_start=vanish))
     assert "\n" not in str(caught.value)
-    run = tiny_set.parent / "runs" / "train" / "weights"
-    assert load_file(run / "last.state.safetensors") and load_file(run / "best.safetensors")
+    run = tiny_set.parent / "runs" / "train"
+    assert load_file(run / "weights" / "last.state.safetensors") and load_file(run / "weights" / "best.safetensors")
+    shutil.rmtree(tiny_set)
+    with pytest.raises(
+        DataError, match=r"no such data .*if it has moved, say where to: data= may be given with resume="
+    ):
+        train(load_config({"resume": str(run)}, mode="train"))
 
 
 @pytest.mark.parametrize("files", [0, 1, 2, 3])
@@ -288,6 +293,32 @@ def test_stopping_leaves_usable_weights_and_a_state(
         torch.equal(tensor, load_file(whole.best)[key])
         for key, tensor in load_file(run / "weights" / "best.safetensors").items()
     )
+
+
+def test_a_refused_resume_changes_nothing(config: Configure, make_set: Callable[..., Path], tmp_path: Path) -> None:
+    run = train(config(epochs=1, plots=True, gallery=0)).run_dir
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    other = make_set(tmp_path / "other", images=7)
+    with pytest.raises(WeightsError, match=r"the run had 6 images, .* has 7: that would be another run"):
+        train(load_config({"resume": str(run), "data": str(other), "epochs": 2}, mode="train"))
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_resuming_what_somebody_has_changed(config: Configure) -> None:
+    run = train(config(epochs=1)).run_dir
+    (run / "results.csv").write_text("a;b\n1;2\n")
+    with pytest.raises(ExistingRunError, match=r"results.csv: not the table of the run any more; move it away"):
+        train(load_config({"resume": str(run), "epochs": 2}, mode="train"))
+    (run / "results.csv").unlink()
+    for state in run.glob("weights/last.state*"):
+        state.unlink()
+    with pytest.raises(
+        WeightsError, match=rf"no training state .*model={run}/weights/last.safetensors begins a new run"
+    ):
+        train(load_config({"resume": str(run), "epochs": 2}, mode="train"))
+    (run / "args.yaml").write_text("epochs: 2\n")
+    with pytest.raises(ConfigError, match=r"args.yaml: not the settings of a run"):
+        load_config({"resume": str(run)}, mode="train")
 
 
 def test_resuming_what_is_finished_or_belongs_to_somebody(
