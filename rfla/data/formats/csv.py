@@ -162,8 +162,8 @@ def read_file(path: Path, classes: Classes) -> Iterator[ImageRecord]:
     if columns and "annotation_id" in columns and not keep_ids:
         repaired[f"ids of annotations that {REPEAT}"] = len(ids)
     for name, rows in images.items():
-        flags = {flag: np.array(values, np.int64) for flag, values in rows.flags.items()}
         none = np.zeros(len(rows.boxes), np.int64)
+        flags = {flag: np.array(values, np.int64) for flag, values in rows.flags.items()}
         ignore = (flags.pop("ignore", none) + flags.get("difficult", none)) > 0
         record = make_record(
             name,
@@ -250,7 +250,7 @@ def _add(
     for flag, values_so_far in rows.flags.items():
         values_so_far.append(parse_flag(fields[columns[flag]], where, flag))
     number = fields[columns["annotation_id"]] if "annotation_id" in columns else ""
-    rows.ids.append(parse_integer(number, where, "annotation_id") if number else -1)
+    rows.ids.append(int(number) if number.isascii() and number.isdigit() else -1)
     label = fields[columns["label"]] if "label" in columns else ONE_CLASS
     region = not label and "ignore" in columns and rows.flags["ignore"][-1] > 0
     rows.labels.append(NO_CLASS if region else classes.label(label, where))

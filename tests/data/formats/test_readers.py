@@ -129,6 +129,8 @@ def test_csv_flags_regions_and_ids(tmp_path):
     first, second = read_all("csv", tmp_path)[1]["train"]
     assert first.ids.tolist() == [-1] * 3 and second.ids.tolist() == [-1] * 2
     assert list(first.repaired.values()) == [5] and not second.repaired
+    (tmp_path / "a.csv").write_text(f"{head}a,1,2,3,4,car,0,0,e-1\n")
+    assert read_all("csv", tmp_path)[1]["train"][0].ids.tolist() == [-1]
     for row, message in (
         ("a,1,2,3,4,,0,1,5", "no class name"),
         ("a,1,2,3,4,car,maybe,0,5", "ignore must be 0 or 1, not 'maybe'"),
