@@ -115,7 +115,7 @@ def test_missing_and_unreadable_images_are_dropped_and_named(visdrone, tmp_path)
     report = convert("visdrone", visdrone, tmp_path / "b")
     assert report.dropped["images that cannot be used"] == 1 and report.images == {"val": 1}
     (visdrone / "VisDrone2019-DET-val" / "images" / "c.jpg").unlink()
-    with pytest.raises(DataError, match="none of the annotated images could be used; the first: .*not a readable"):
+    with pytest.raises(DataError, match=r"none of the annotated images could be used; the first: .*not a readable"):
         convert("visdrone", visdrone, tmp_path / "c")
     (images / "b.jpg").unlink()
     with pytest.raises(DataError, match="none of the annotated images was found; looked in"):
