@@ -201,7 +201,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     _survive_any_terminal()
     if argv is None:
-        signal.signal(signal.SIGINT, _on_interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _on_interrupt)
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()

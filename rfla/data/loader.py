@@ -6,6 +6,7 @@ same at any number of workers, and the ranks of a distributed run together see t
 
 import logging
 import multiprocessing
+import os
 import random
 import signal
 from collections.abc import Callable, Iterator
@@ -226,7 +227,10 @@ def _target(sample: Sample) -> dict[str, Tensor]:
 
 
 def _start_worker(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to answer; it ends the workers itself
+    # What is sent to the whole group is the main process's to answer; it ends the workers itself: Ctrl-C, and the
+    # SIGTERM of `timeout` or SLURM. A second SIGTERM comes from the main process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, lambda *_: os._exit(0)))
     # One thread each: the workers are the parallelism. Samples seed themselves; these seeds only catch strays.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -123,9 +123,10 @@ def test_killed_while_processes_load_the_images(settings: Callable[..., dict[str
 
 
 @pytest.mark.slow
-def test_ctrl_c_at_the_terminal(settings: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    """The signal goes to the loading processes too: one line each on both outputs, no traceback, exit code 130."""
-    tokens = [f"{key}={value}" for key, value in settings(epochs=1000, workers=2, val=False).items()]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])  # of a terminal; of `timeout` or SLURM
+def test_a_signal_to_all_processes(number: int, settings: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """It goes to the loading processes too: one line each on both outputs, no traceback, exit code 130."""
+    tokens = [f"{key}={value}" for key, value in settings(epochs=1000, workers=2).items()]
     command = [sys.executable, str(Path(__file__).with_name("micro.py")), "train", *tokens]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -134,7 +135,7 @@ def test_ctrl_c_at_the_terminal(settings: Callable[..., dict[str, Any]], tmp_pat
     for line in process.stdout:
         if " 2/1000 " in line:
             break
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     out, err = process.communicate(timeout=120)
     run = tmp_path / "runs" / "train"
     assert process.returncode == 130, err
