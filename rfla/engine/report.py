@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,8 @@ def announce(trainer: Trainer) -> None:
         f"model {cfg.model}: {cfg.detector} with {cfg.backbone.name}, assigner {cfg.assigner.name}, "
         f"{parameters:.1f} M parameters, {len(parts.names)} classes"
     )
-    for split, index in ((cfg.train_split, parts.train_index), (cfg.split, parts.val_index)):
+    splits = [(cfg.train_split, parts.train_index), (cfg.split, parts.val_index)]
+    for split, index in splits if cfg.val else splits[:1]:
         trainer.say(f"{split}: {len(index)} images, {len(index.boxes)} boxes{counted(index)}")
     trainer.say(f"writing to {trainer.run_dir}")
     picture = trainer.run_dir / "labels.png"
@@ -138,5 +140,6 @@ def say_where(trainer: Trainer, result: TrainResult) -> None:
         if trainer.parts.best_detections is not None:
             trainer.say(f"pictures {trainer.run_dir / 'val_batch0_pred.jpg'}")
             trainer.say(f"report   {trainer.run_dir / 'report.html'}")
-    trainer.say(f"next     rfla val model={result.best} data={trainer.cfg.data}")
-    trainer.say(f"         rfla predict model={result.best} source=DIR")
+    model, data = (shlex.quote(f"{key}={value}") for key, value in (("model", result.best), ("data", trainer.cfg.data)))
+    trainer.say(f"next     rfla val {model} {data}")
+    trainer.say(f"         rfla predict {model} source=DIR")

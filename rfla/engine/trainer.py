@@ -15,6 +15,7 @@ from rich.text import Text
 from torch import Tensor, nn
 
 from rfla.cfg import Config
+from rfla.cfg.keys import show
 from rfla.data import Batch
 from rfla.engine import build, checkpoint, health, launch, memory, report
 from rfla.engine.console import Progressor, ResultsFile, loss_line, make_console, metric_line
@@ -125,7 +126,7 @@ class Trainer:
         self.hooks.train_start(self)
         self.interrupt.listen()
         try:
-            while self.epoch < self.cfg.epochs:
+            while self.epoch < self.cfg.epochs and not self.should_stop():
                 self.hooks.epoch_start(self, self.epoch)
                 try:
                     self.run_epoch()
@@ -133,8 +134,6 @@ class Trainer:
                     memory.use_smaller_batches(self, error)
                     continue
                 self.finish_epoch(self.validate() if self.cfg.val else None)
-                if self.should_stop():
-                    break
         except Stopped:
             write_state(self)
             write_last(self)
@@ -336,13 +335,13 @@ class Trainer:
         }
 
     def should_stop(self) -> bool:
-        """Whether patience or the time limit ends the run here; says so."""
+        """Whether patience or the time limit ends the run before its next epoch; says so."""
         position, cfg = self.position, self.cfg
         stale = self.is_main and bool(cfg.patience) and position.epoch - position.best_epoch >= cfg.patience
         stale = any_of(self.world, (stale,), self.device)[0]
-        if position.epoch >= cfg.epochs or not (stale or self.out_of_time):
+        if not (stale or self.out_of_time):
             return False
-        why = f"time={cfg.time} h is over" if self.out_of_time else f"no better AP for {cfg.patience} epochs"
+        why = f"time={show(cfg.time)} h is over" if self.out_of_time else f"no better AP for {cfg.patience} epochs"
         self.say(f"stopping after epoch {position.epoch}: {why}", "yellow")
         return True
 

@@ -170,6 +170,7 @@ def restore(trainer: Trainer, path: Path) -> None:
         checkpoint.restore_random(checkpoint.without_prefix("random", tensors), document["random"])
         trainer.results.load(trainer.position.epoch)
     position, cfg = trainer.position, trainer.cfg
+    trainer.out_of_time = cfg.time is not None and position.seconds > cfg.time * 3600
     if position.epoch >= cfg.epochs:
         trainer.say(f"this run has done its {cfg.epochs} epochs; epochs= with more would go on", "yellow")
     else:

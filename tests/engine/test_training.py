@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 from collections.abc import Callable
@@ -138,6 +139,19 @@ def test_patience_and_time(config: Configure, capsys: pytest.CaptureFixture[str]
     result = train(config(epochs=9, time=1e-9))
     assert len(rows(result.run_dir)) == 1
     assert "stopping after epoch 1: time=1e-09 h is over" in capsys.readouterr().out
+    train(load_config({"resume": str(result.run_dir)}, mode="train"))  # does not train a bit more each time
+    assert len(rows(result.run_dir)) == 1
+    assert "stopping after epoch 1: time=1e-09 h is over" in capsys.readouterr().out
+    train(load_config({"resume": str(result.run_dir), "time": 1, "epochs": 2}, mode="train"))
+    assert len(rows(result.run_dir)) == 2
+
+
+def test_what_to_type_next_can_be_typed(config: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = train(config(epochs=1, val=False, project=str(tmp_path / "my runs")))
+    out = capsys.readouterr().out
+    command = next(line for line in out.splitlines() if line.startswith("next ")).split(maxsplit=1)[1]
+    assert shlex.split(command) == ["rfla", "val", f"model={result.best}", f"data={tmp_path}/set"]
+    assert "val: " not in out  # nothing of a split that is not looked at
 
 
 def test_tensorboard(config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
