@@ -50,7 +50,8 @@ def device_label(device: torch.device) -> str:
     """Return a name for people: `CPU, 2 threads` or `cuda:0, NVIDIA H100`."""
     if device.type == "cuda":
         return f"{device}, {torch.cuda.get_device_name(device)}"
-    return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}" if device.type == "cpu" else str(device)
 
 
 def autocast_dtype(device: torch.device, amp: bool | str) -> torch.dtype | None:

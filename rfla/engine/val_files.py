@@ -25,6 +25,7 @@ Image = np.ndarray[Any, np.dtype[Any]]
 PICTURES = 3  # of each kind
 TILES = 4  # images in a picture
 MIN_SCORE = 0.3  # of the detections that are drawn
+SCORES = f"(scores from {MIN_SCORE:g})"
 
 
 def write_files(cfg: Config, run_dir: Path, index: BoxIndex, judged: Study, speed: Speed | None) -> None:
@@ -66,7 +67,8 @@ def write_pictures(run_dir: Path, index: BoxIndex, found: Detections) -> None:
             own = index.rows_of(row)
             labelled.append(draw_boxes(image, index.boxes[own], index.labels[own], index.names))
             keep = (found.image_index == row) & (found.scores >= MIN_SCORE)
-            predicted.append(draw_boxes(image, found.boxes[keep], found.labels[keep], index.names, found.scores[keep]))
+            boxes, labels, scores = found.boxes[keep], found.labels[keep], found.scores[keep]
+            predicted.append(draw_boxes(image, boxes, labels, index.names, scores, note=SCORES))
         for kind, tiles in (("labels", labelled), ("pred", predicted)):
             if tiles:
                 write_picture(run_dir / f"val_batch{number}_{kind}.jpg", tile_pictures(tiles))

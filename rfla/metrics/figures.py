@@ -168,7 +168,8 @@ def _calibration(analysis: Analysis) -> bytes | None:
     for score, precision, count in zip(calibration.score, calibration.precision, calibration.count, strict=True):
         above = precision < 0.9
         place = {"xytext": (0, 6 if above else -6), "textcoords": "offset points", "va": "bottom" if above else "top"}
-        axis.annotate(f"{count:,}", (score, precision), ha="center", fontsize=8, **place)
+        side = "left" if score < 0.06 else "right" if score > 0.94 else "center"  # inside, clear of the axis
+        axis.annotate(f"{count:,}", (score, precision), ha=side, fontsize=8, **place)
     title = f"Calibration at IoU 0.5 (expected calibration error {calibration.error:.3f})"
     xlabel = "score, mean of the bin (numbers: detections in it)"
     axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=xlabel, ylabel="share of correct detections")

@@ -24,6 +24,7 @@ PALETTE = (
 EDGE = (16, 16, 16)  # the dark side of lines, dots and names
 LONG_SIDE = 1000  # px: smaller pictures are enlarged to about this
 MAX_LABELS = 60
+LEGEND_HEIGHT, LEGEND_SCALE = 28, 0.55  # px; of the font: a sheet of four is seen at half its size
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -51,6 +52,7 @@ def draw_boxes(
     line_width: int | None = None,
     show_labels: bool | None = None,
     points: tuple[Array, Array] | None = None,
+    note: str = "",
 ) -> Array:
     """Return an enlarged copy of `image` with boxes, and a legend of the classes in it.
 
@@ -64,6 +66,7 @@ def draw_boxes(
             is over 24 px in the result.
         show_labels: Write the name at each box; by default only for few and not too small boxes.
         points: (K, 2) px and (K,) index of the box that each belongs to; drawn as dots in the box's colour.
+        note: Written behind the legend.
     """
     factor = zoom_factor(*image.shape[:2])
     canvas = enlarge(image, factor)
@@ -84,7 +87,6 @@ def draw_boxes(
         text = names[int(labels[i])] + (f" {scores[i]:.2f}" if scores is not None else "")
         left, top = corners[i, :2] - width
         _write_name(canvas, text, (int(left), int(top) - 1), colour_of(int(labels[i])))
-    note = ""
     if points is not None:
         _draw_points(canvas, points[0] * factor, np.asarray(labels)[points[1]])
         note = f"dots: the {len(points[0])} positives"
@@ -117,28 +119,31 @@ def _write_name(canvas: Array, text: str, origin: tuple[int, int], colour: tuple
 
 def _add_legend(canvas: Array, labels: Array, names: Sequence[str], note: str = "") -> Array:
     """Return the canvas with a strip below it: a square, the name and the count of each class present, then a note."""
-    height = 22
-    strip = np.full((height, canvas.shape[1], 3), 24, dtype=np.uint8)
-    counts = (
-        np.bincount(np.asarray(labels, dtype=np.int64), minlength=len(names)) if len(labels) else np.zeros(len(names))
-    )
+    strip = np.full((LEGEND_HEIGHT, canvas.shape[1], 3), 24, dtype=np.uint8)
+    counts = np.bincount(np.asarray(labels, dtype=np.int64), minlength=len(names))
     x = 6
-    for label, count in enumerate(counts):
-        if not count:
-            continue
-        text = f"{names[label]} {int(count)}"
-        (width, _), _ = cv2.getTextSize(text, FONT, 0.42, 1)
-        if x + width + 20 > canvas.shape[1]:
-            cv2.putText(strip, "...", (x, 15), FONT, 0.42, (230, 230, 230), 1, cv2.LINE_AA)
+    for label in np.flatnonzero(counts).tolist():
+        text = f"{names[label]} {counts[label]}"
+        if x + _text_width(text) + 26 > canvas.shape[1]:
+            _write_in_legend(strip, "...", x)
             break
-        cv2.rectangle(strip, (x, 6), (x + 9, 15), colour_of(label), -1)
-        cv2.putText(strip, text, (x + 14, 15), FONT, 0.42, (230, 230, 230), 1, cv2.LINE_AA)
-        x += width + 30
-    if note and 6 < x < canvas.shape[1] - cv2.getTextSize(note, FONT, 0.42, 1)[0][0] - 30:
-        cv2.putText(strip, note, (x + 16, 15), FONT, 0.42, (160, 160, 160), 1, cv2.LINE_AA)
+        cv2.rectangle(strip, (x, 8), (x + 11, 19), colour_of(label), -1)
+        _write_in_legend(strip, text, x + 18)
+        x += _text_width(text) + 36
     if x == 6:
-        cv2.putText(strip, "no boxes", (x, 15), FONT, 0.42, (160, 160, 160), 1, cv2.LINE_AA)
+        _write_in_legend(strip, "no boxes", x, grey=160)
+        x += _text_width("no boxes") + 20
+    if note and x + _text_width(note) < canvas.shape[1] - 12:
+        _write_in_legend(strip, note, x + 6, grey=160)
     return np.concatenate([canvas, strip])
+
+
+def _text_width(text: str) -> int:
+    return int(cv2.getTextSize(text, FONT, LEGEND_SCALE, 1)[0][0])
+
+
+def _write_in_legend(strip: Array, text: str, x: int, grey: int = 230) -> None:
+    cv2.putText(strip, text, (x, 19), FONT, LEGEND_SCALE, (grey, grey, grey), 1, cv2.LINE_AA)
 
 
 def tile_pictures(pictures: Sequence[Array], columns: int = 2, gap: int = 6) -> Array:

@@ -103,6 +103,8 @@ def plot_labels(path: Path, boxes: Array, labels: Array, counts: Array, names: S
         counts: (N,) boxes in each image.
         names: Class names.
     """
+    from matplotlib.ticker import MaxNLocator
+
     sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0.5, None)
     sizes = np.sqrt(sides.prod(axis=1))
     figure, ((by_class, by_size), (by_image, by_shape)) = _figure(2, 2, 11, 8)
@@ -113,7 +115,7 @@ def plot_labels(path: Path, boxes: Array, labels: Array, counts: Array, names: S
     title = "boxes by class" + (", the 20 most frequent" if len(names) > 20 else "")
     by_class.set_title(title, fontsize=10, loc="left")
     by_class.set_xlabel("boxes", fontsize=9)
-    by_size.hist(sizes, bins=np.geomspace(1, max(256.0, float(sizes.max(initial=0)) * 1.01), 50), color=BLUE)
+    by_size.hist(sizes, bins=np.geomspace(1, max(64.0, float(sizes.max(initial=0)) * 1.01), 50), color=BLUE)
     by_size.set_xscale("log", base=2)
     by_size.xaxis.set_major_formatter("{x:g}")
     for edge in (8, 16, 32):
@@ -121,7 +123,12 @@ def plot_labels(path: Path, boxes: Array, labels: Array, counts: Array, names: S
     by_size.set_title("boxes by size; lines at 8, 16 and 32 px", fontsize=10, loc="left")
     by_size.set_xlabel("square root of the area, px", fontsize=9)
     by_size.set_ylabel("boxes", fontsize=9)
-    by_image.hist(counts, bins=40, color=BLUE)
+    step = -(-(int(counts.max(initial=0)) + 1) // 40)  # whole numbers alike in each bar, or it would look like a comb
+    by_image.hist(counts, bins=np.arange(0, counts.max(initial=0) + 1 + step, step) - 0.5, color=BLUE)
+    for counted in (by_class.xaxis, by_size.yaxis, by_image.xaxis, by_image.yaxis):
+        counted.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    by_class.set_xlim(0, max(1.0, by_class.get_xlim()[1]))  # a split without boxes has no scale of its own
+    by_size.set_ylim(0, max(1.0, by_size.get_ylim()[1]))
     by_image.set_title("boxes in an image", fontsize=10, loc="left")
     by_image.set_xlabel("boxes", fontsize=9)
     by_image.set_ylabel("images", fontsize=9)
@@ -138,7 +145,7 @@ def _draw_shapes(axis: Any, sides: Array) -> None:
     table, _, _ = np.histogram2d(sides[:, 0], sides[:, 1], [edges, edges])
     if table.any():
         seen = np.ma.masked_equal(table.T, 0)
-        picture = axis.pcolormesh(edges, edges, seen, cmap="Blues", norm=LogNorm(0.5, max(table.max(), 2)))
-        axis.figure.colorbar(picture, ax=axis, label="boxes", format="{x:g}")
-    axis.set(xlim=(0, limit), ylim=(0, limit), aspect="equal", xlabel="width, px", ylabel="height, px")
+        picture = axis.pcolormesh(edges, edges, seen, cmap="Blues", norm=LogNorm(0.5, max(table.max(), 10)))
+        axis.figure.colorbar(picture, ax=axis, label="boxes", format="{x:g}").ax.minorticks_off()
+    axis.set(xlim=(0, edges[-1]), ylim=(0, edges[-1]), aspect="equal", xlabel="width, px", ylabel="height, px")
     axis.set_title("width and height", fontsize=10, loc="left")

@@ -4,13 +4,16 @@ import json
 import re
 import shutil
 import subprocess
+from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from rfla.metrics import Detections, GroundTruth, find_protocol
 from rfla.metrics.analysis import study
+from rfla.metrics.figures import _confusion
 from rfla.metrics.report import choose_images, image_counts, write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -301,3 +304,12 @@ def test_500_images_do_not_freeze_the_page(tmp_path):
     timed.write_text(path.read_text().replace("</body>", SET + TIME + "</body>"))
     milliseconds = re.search(r'data-milliseconds="([0-9.]+)"', browse(timed, tmp_path, "--dump-dom"))
     assert float(milliseconds.group(1)) < 1000  # one change of a filter, everything recounted and sorted
+
+
+@pytest.mark.parametrize("names", [["car"], ["vehicle", "ship", "storage-tank", "airplane", "person", "wind-mill"]])
+def test_no_word_of_the_confusion_is_cut(names):
+    table = [[1] * (len(names) + 1)] * (len(names) + 1)
+    png = _confusion(SimpleNamespace(confusion=table, names=names))
+    picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
+    for edge in (picture[:, :3], picture[:, -3:], picture[:3], picture[-3:]):
+        assert (edge > 200).all()

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -66,7 +67,17 @@ def test_any_number_of_boxes(count: int) -> None:
     boxes = np.concatenate([corners, corners + 6], axis=1)
     image = np.zeros((300, 300, 3), np.uint8)
     picture = draw_boxes(image, boxes, rng.integers(0, 2, count), NAMES, rng.uniform(0, 1, count))
-    assert picture.shape == (922, 900, 3)
+    assert picture.shape == (928, 900, 3)
+
+
+def test_a_note_stands_behind_the_legend() -> None:
+    image, none = np.zeros((100, 200, 3), np.uint8), np.zeros((0, 4))
+    plain, noted = (
+        draw_boxes(image, none, np.zeros(0, np.int64), NAMES, note=note) for note in ("", "(scores from 0.3)")
+    )
+    changed = np.flatnonzero((plain != noted).any(axis=(1, 2)))
+    assert len(changed) and changed.min() >= 500  # the image itself is not written on
+    assert (plain[500:, :60] == noted[500:, :60]).all()  # "no boxes" is still there
 
 
 def test_tiles_and_files(tmp_path: Path) -> None:
@@ -106,6 +117,23 @@ def test_no_curve_runs_through_a_name_of_the_legend() -> None:
     names = axis.get_legend().get_window_extent()
     highest = max(axis.transData.transform((1, line.get_ydata().max()))[1] for line in axis.lines)
     assert highest < names.y0 and names.x1 <= axis.bbox.x1
+
+
+def test_boxes_are_counted_in_whole_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where there are two, or none: no tick at 0.25 boxes, none below zero."""
+    figures: list[Any] = []
+    monkeypatch.setattr("rfla.pictures.curves._write", lambda figure, _: figures.append(figure))
+    two = np.array([[0, 0, 5, 5.0], [2, 2, 9, 8]])
+    plot_labels(tmp_path, two, np.array([0, 0]), np.array([2, 0]), NAMES)
+    plot_labels(tmp_path, two[:0], np.zeros(0, np.int64), np.zeros(3, np.int64), NAMES)
+    for figure in figures:
+        figure.canvas.draw()
+        by_class, by_size, by_image = figure.axes[:3]
+        for axis in (by_class.xaxis, by_size.yaxis, by_image.xaxis, by_image.yaxis):
+            ticks = axis.get_majorticklocs()
+            low, high = sorted(axis.get_view_interval())
+            seen = ticks[(ticks >= low) & (ticks <= high)]
+            assert len(seen) and (seen >= 0).all() and (seen == seen.round()).all()
 
 
 def test_losses_of_each_stage_of_a_cascade_are_drawn(tmp_path: Path) -> None:
