@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from rfla.cfg.keys import ALIASES, Key, keys_of, section_class, show, suggestions
+from rfla.cfg.keys import ALIASES, Key, keys_of, section_class, sections_of, show, suggestions
 from rfla.errors import ConfigError, did_you_mean
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -115,6 +115,8 @@ def _explain(error: ValidationError, schema: type[BaseModel], layer: Layer) -> s
     key, setting = keys.get(name), layer.get(name)
     shown = f"{name}={show(setting.value) if setting else show(first['input'])}"
     message = str(first["msg"]).removeprefix("Value error, ")
+    if key is None and name in sections_of(schema):  # keys that do not go together: the message names them
+        return message
     if key is not None and first["type"] != "value_error":
         message = f"must be {_article(key.kind)}{_limit(first, key)}{_nearest_option(first, setting)}"
     default = f" (default {show(key.default)})" if key is not None else ""

@@ -121,6 +121,12 @@ class AnchorConfig(Section):
             raise ValueError("takes 1 to 16 numbers, e.g. [0.5, 1, 2]")
         return ratios
 
+    @model_validator(mode="after")
+    def _background_is_below(self) -> Self:
+        if self.neg_iou > self.pos_iou:
+            raise ValueError(f"anchors.neg_iou={self.neg_iou:g} must not be above anchors.pos_iou={self.pos_iou:g}")
+        return self
+
 
 class RpnConfig(Section):
     """Region proposals of the two-stage detectors."""

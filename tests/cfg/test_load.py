@@ -106,6 +106,11 @@ def test_values_as_people_write_them(key: str, value: Any, expected: Any) -> Non
         ({"epochs": "ten"}, "epochs=ten: must be a whole number of at least 1 (default 12)"),
         ({"epochs": 1.5}, "epochs=1.5: must be a whole number"),
         ({"epochs": 10**30}, "must be a whole number of at least 1, at most 100,000 (default 12)"),
+        (
+            {"roi.pos_iou": [0.5, 0.6]},
+            "roi.pos_iou, roi.stage_weights and roi.stds need one value for each stage, 1 to 8",
+        ),
+        ({"anchors.pos_iou": 0.1, "anchors.neg_iou": 0.9}, "anchors.neg_iou=0.9 must not be above anchors.pos_iou=0.1"),
         ({"loss.box_weight": 1e30}, "must be a number above 0, at most 1,000,000 (default 1)"),
         ({"normalize.std": [0, 1, 1]}, "normalize.std=[0,1,1]: must be a list of 3 numbers, each above 0 (default"),
         ({"imgsz": [640, 640]}, "imgsz=[640,640]: must be a whole number of at least 32 (default 800)"),
