@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 GROWTH = 1.05
@@ -85,21 +85,24 @@ class Watch(threading.Thread):
 
 
 def draw(path: Path, rows: list[dict[str, float]]) -> None:
-    """Write the figure: memory, and open files with children, over the minutes."""
+    """Write the figure: memory, and open files with children, over the minutes; thick: the mean of each whole minute."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     minutes = [row["minutes"] for row in rows]
-    for axis, names, title in (
-        (upper, ("main_mb", "workers_mb"), "memory in MB"),
-        (lower, ("open_files", "children"), "open files, child processes"),
+    whole = range(int(minutes[-1]))
+    for axis, columns, title in (
+        (upper, {"main_mb": "main process", "workers_mb": "loading processes"}, "memory written, MB"),
+        (lower, {"open_files": "open files", "children": "child processes"}, "open files and child processes"),
     ):
-        for name in names:
-            axis.plot(minutes, [row[name] for row in rows], label=name.replace("_", " "), linewidth=1)
+        for number, (name, label) in enumerate(columns.items()):
+            means = [fmean(row[name] for row in rows if int(row["minutes"]) == minute) for minute in whole]
+            axis.plot(minutes, [row[name] for row in rows], color=f"C{number}", alpha=0.3, linewidth=0.6)
+            axis.plot([minute + 0.5 for minute in whole], means, color=f"C{number}", label=label, linewidth=2)
         axis.set_title(title, fontsize=9, loc="left")
-        axis.set_ylim(bottom=0)
-        axis.legend(fontsize=8, frameon=False)
+        axis.set_ylim(0, 1.25 * max(row[name] for row in rows for name in columns))
+        axis.legend(fontsize=8, frameon=False, ncols=2, loc="upper right")
         axis.grid(alpha=0.25)
     lower.set_xlabel("minutes")
     figure.savefig(path, dpi=110)
