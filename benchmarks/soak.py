@@ -85,7 +85,7 @@ class Watch(threading.Thread):
 
 
 def draw(path: Path, rows: list[dict[str, float]]) -> None:
-    """Write the figure: memory, and open files with children, over the minutes; thick: the mean of each whole minute."""
+    """Write the figure: memory, and open files with children, over the minutes; thick: means of whole minutes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4.5), layout="constrained")
