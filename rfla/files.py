@@ -5,10 +5,11 @@ import tempfile
 from pathlib import Path
 
 
-def write_atomically(path: str | Path, data: bytes | str) -> None:
+def write_atomically(path: str | Path, data: bytes | str, flush: bool = True) -> None:
     """Replace `path` by a file that holds `data`.
 
-    A crash, a kill or a full disk at any moment leaves the previous file as it was.
+    A crash, a kill or a full disk at any moment leaves the previous file as it was; so does a power cut with `flush`,
+    which waits for the disk. Pictures, which can be drawn again, go without: there are thousands.
 
     Raises:
         OSError: The file cannot be written; nothing is left behind.
@@ -16,22 +17,24 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
     target = Path(path)
     content = data.encode() if isinstance(data, str) else data
     try:
-        _write_beside(target, content)
+        _write_beside(target, content, flush)
     except OSError as error:
         if error.errno:  # a full disk does not say which file, and nobody knows the one beside
             error.filename, error.filename2 = str(target), None
         raise
-    _flush_directory(target.parent)
+    if flush:
+        _flush_directory(target.parent)
 
 
-def _write_beside(target: Path, content: bytes) -> None:
-    """Write and flush a new file in the directory of `target`, and rename it over the old one."""
+def _write_beside(target: Path, content: bytes, flush: bool) -> None:
+    """Write a new file in the directory of `target`, and rename it over the old one."""
     handle, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
         os.chmod(beside, 0o666 & ~_umask())
         os.replace(beside, target)
     except BaseException:

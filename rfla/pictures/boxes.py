@@ -169,4 +169,4 @@ def write_picture(path: Path, picture: Array) -> None:
     ok, data = cv2.imencode(path.suffix.lower() or ".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     if not ok:
         raise OSError(f"cannot encode a picture as {path.suffix}")
-    write_atomically(path, data.tobytes())
+    write_atomically(path, data.tobytes(), flush=False)

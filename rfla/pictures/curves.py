@@ -33,7 +33,7 @@ def _write(figure: Any, path: Path) -> None:
     """Write a figure as PNG, whole or not at all."""
     png = io.BytesIO()
     figure.savefig(png, dpi=110, format="png")
-    write_atomically(path, png.getvalue())
+    write_atomically(path, png.getvalue(), flush=False)
 
 
 def plot_results(path: Path, columns: Mapping[str, Sequence[float]]) -> None:
