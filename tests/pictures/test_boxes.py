@@ -89,13 +89,13 @@ def test_tiles_and_files(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_no_half_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: int) -> None:
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     picture, curves, labels = (tmp_path / name for name in ("a.jpg", "r.png", "l.png"))
     write_picture(picture, np.zeros((4, 4, 3), np.uint8))
     before = picture.read_bytes()
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "chmod", full)  # between writing and renaming
     writers = {
         picture: lambda: write_picture(picture, np.full((400, 400, 3), 9, np.uint8)),
         curves: lambda: plot_results(curves, {"epoch": [1.0], "lr": [0.1]}),
