@@ -171,7 +171,7 @@ def score_windows(
         memory: At least T C N float32 for the scores: fresh pages cost as much as the arithmetic on them.
     """
     grid, layout, width = fields[0], fields[0].layout, 2 * radius + 1
-    gt = Intervals(*gt_boxes.view(-1, 2, 2).permute(1, 2, 0).flip(1).view(2, 2, 1, 1, 1, 1, -1))  # rows first
+    gt = Intervals(*gt_boxes.reshape(-1, 2, 2).permute(1, 2, 0).flip(1).view(2, 2, 1, 1, 1, 1, -1))  # rows first
     nearest = (gt.center[:, 0, 0].clamp(-FAR, FAR) - layout.shift).div_(layout.stride).round_()
     first = nearest.nan_to_num_().to(torch.int64).sub_(radius)  # (2, L, 1, N)
     last = limits.high - width
