@@ -25,7 +25,8 @@ def list_claims(windows: Windows, topk: Sequence[int], above: Sequence[float | N
 
     Returns:
         The candidates, and for each stage the (U,) indices of boxes that this window cannot decide: a near tie at an
-        open edge, or more than 16 tied at the k-th score in one level and shape. They claim nothing here.
+        open edge, or more than 16 tied at the k-th score in one level and shape. They claim nothing here. The list is
+        empty where all are decided, the common case.
     """
     stages, width, num_boxes = len(topk), windows.scores.shape[1], windows.scores.shape[-1]
     best = torch.stack([windows.kth(stage, k) for stage, k in enumerate(topk)])  # (T, N)

@@ -16,14 +16,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfla.data.formats.images import find_folders, require_directory, split_of
-from rfla.data.formats.record import NO_CLASS, Classes, ImageRecord, Part, make_record, read_text
+from rfla.data.formats.images import find_folders, image_folders, require_directory, root_of, split_of
+from rfla.data.formats.record import (
+    NO_CLASS,
+    REPEAT,
+    Classes,
+    ImageRecord,
+    Part,
+    make_record,
+    read_text,
+    unique_whole,
+)
 from rfla.errors import DataError
 
 # Whole numbers, under `attributes` of an annotation.
 CARRIED = ("truncation", "occlusion", "difficult", "category", "uncertain", "logo")
 FLAGS = ("ignore",)
-REPEAT = "repeat or are no whole numbers from 0: all numbered anew"
 REGION_ID = -1  # category id of a region without a class; 0 is read as one too where no category has it
 Entry = Mapping[str, Any]
 
@@ -35,9 +43,8 @@ def find(source: Path) -> dict[str, Part]:
         DataError: There is no JSON file, or two for one split.
     """
     if source.is_file():
-        folder = source.parent.parent if source.parent.name.lower() == "annotations" else source.parent
         split = split_of(source.stem) or "train"
-        return {split: Part((source,), image_folders(folder, split))}
+        return {split: Part((source,), image_folders(root_of(source), split))}
     try:
         files = annotation_files(require_directory(source))
     except DataError:
@@ -65,12 +72,6 @@ def annotation_files(source: Path) -> list[Path]:
         if files:
             return files
     raise DataError(f"source={source}: no .json file, here or in annotations/")
-
-
-def image_folders(root: Path, split: str) -> tuple[Path, ...]:
-    """Return the directories to look in for the images of a split, the most likely first."""
-    names = (f"images/{split}", f"Images/{split}", split, f"{split}2017", "images", "Images", ".")
-    return tuple(root / name for name in names if (root / name).is_dir())
 
 
 def classes(parts: Iterable[Part]) -> Classes:
@@ -219,11 +220,6 @@ def _identity(value: Any, where: str, name: str = "id") -> int | str:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise DataError(f"{where}: {name} must be a whole number or a text, not {value!r:.60}")
     return value
-
-
-def unique_whole(ids: Sequence[Any]) -> bool:
-    """Tell whether ids can be kept: whole numbers from 0, each once."""
-    return all(type(number) is int and 0 <= number < 2**63 for number in ids) and len(set(ids)) == len(ids)
 
 
 def whole(entry: Entry, key: str, where: str) -> int:

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rfla.data.formats.coco import REPEAT, image_folders, unique_whole
-from rfla.data.formats.images import require_directory, split_of
+from rfla.data.formats.images import image_folders, require_directory, root_of, split_of
 from rfla.data.formats.record import (
     NO_CLASS,
+    REPEAT,
     Classes,
     ImageRecord,
     Part,
@@ -31,6 +31,7 @@ from rfla.data.formats.record import (
     parse_integer,
     parse_numbers,
     read_text,
+    unique_whole,
 )
 from rfla.errors import DataError
 
@@ -83,8 +84,7 @@ def find(source: Path) -> dict[str, Part]:
     """
     if source.is_file():
         split = split_of(source.stem) or "train"
-        folder = source.parent.parent if source.parent.name == "annotations" else source.parent
-        return {split: Part((source,), _images(folder, split))}
+        return {split: Part((source,), _images(root_of(source), split))}
     folder = require_directory(source)
     files = sorted(
         path for path in [*folder.glob("*"), *folder.glob("annotations/*")] if path.suffix.lower() in SUFFIXES[:2]

@@ -81,6 +81,17 @@ def split_of(name: str) -> str | None:
     return None
 
 
+def root_of(file: Path) -> Path:
+    """Return the directory of the data set that an annotation file belongs to: above `annotations`, if it is there."""
+    return file.parent.parent if file.parent.name.lower() == "annotations" else file.parent
+
+
+def image_folders(root: Path, split: str) -> tuple[Path, ...]:
+    """Return the directories to look in for the images of a split, the most likely first."""
+    names = (f"images/{split}", f"Images/{split}", split, f"{split}2017", "images", "Images", ".")
+    return tuple(root / name for name in names if (root / name).is_dir())
+
+
 def first_directory(*candidates: Path) -> Path | None:
     """Return the first candidate that is a directory."""
     return next((candidate for candidate in candidates if candidate.is_dir()), None)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rfla.errors import DataError, did_you_mean
 
 NO_CLASS = -1  # label of a region in which objects of any class are not counted
+REPEAT = "repeat or are no whole numbers from 0: all numbered anew"  # what is said of ids that are not kept
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -212,6 +213,11 @@ class Part:
     annotations: tuple[Path, ...]
     images: tuple[Path, ...]
     split: str = ""
+
+
+def unique_whole(ids: Sequence[Any]) -> bool:
+    """Tell whether ids can be kept: whole numbers from 0, each once."""
+    return all(type(number) is int and 0 <= number < 2**63 for number in ids) and len(set(ids)) == len(ids)
 
 
 def parse_numbers(fields: Sequence[str], where: str) -> list[float]:

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rfla.data.formats.coco import image_folders, load_json, whole
-from rfla.data.formats.images import SPLITS
+from rfla.data.formats.coco import load_json, whole
+from rfla.data.formats.images import SPLITS, image_folders, root_of
 from rfla.data.formats.record import NO_CLASS, Classes, ImageRecord, Part, as_text, make_record, parse_numbers
 from rfla.errors import DataError
 
@@ -54,15 +54,11 @@ def find(source: Path) -> dict[str, Part]:
         raise DataError(f"source={source}: no .geojson file")
     named = [file for file in files if file.stem in SPLITS]
     if named:
-        return {file.stem: Part((file,), image_folders(_root(file), file.stem)) for file in named}
+        return {file.stem: Part((file,), image_folders(root_of(file), file.stem)) for file in named}
     root = files[0].parent
     folders = [root / "train_images", root.parent / "train_images", root / "images", root]
     images = tuple(folder for folder in folders if folder.is_dir())
     return {split: Part((files[0],), images, split) for split in ("train", "val")}
-
-
-def _root(file: Path) -> Path:
-    return file.parent.parent if file.parent.name == "annotations" else file.parent
 
 
 def classes(parts: Iterable[Part]) -> Classes:
