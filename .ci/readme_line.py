@@ -12,7 +12,9 @@ README = Path(__file__).resolve().parent.parent / "README.md"
 
 def block(mark: str) -> str:
     """Return the lines of the block after `<!-- ci: mark -->`."""
-    found = re.search(rf"<!-- ci: {re.escape(mark)} -->\n```(?:sh|bash)\n(.*?)```", README.read_text(), re.DOTALL)
+    found = re.search(
+        rf"<!-- ci: {re.escape(mark)} -->\n```(?:sh|bash)\n(.*?)```", README.read_text(), re.DOTALL
+    )
     if found is None:
         raise SystemExit(f"README.md has no block marked 'ci: {mark}'")
     return found.group(1)

@@ -3,12 +3,13 @@
     python benchmarks/assigner.py                   # everything, about ten minutes on an idle core
     python benchmarks/assigner.py --boxes 10 100    # a part
 
-Loop: for every box and every j <= k, compare the row of scores with its j-th best value (the authors' way, but with at
-most 100 rows in memory). Dense: all of it vectorised, chunked to 48 MiB. Ours and each rival run in turn in one
-process; a ratio is the median over such pairs, a time the median of its runs. The results must be equal.
+Loop: for every box and every j <= k, compare the row of scores with its j-th best value (the
+authors' way, but with at most 100 rows in memory). Dense: all of it vectorised, chunked to 48 MiB.
+Ours and each rival run in turn in one process; a ratio is the median over such pairs, a time the
+median of its runs. The results must be equal.
 
-On one thread the clock is the CPU time of the process, so that other work on the machine does not count as such; on
-several threads it is the wall clock.
+On one thread the clock is the CPU time of the process, so that other work on the machine does not
+count as such; on several threads it is the wall clock.
 """
 
 import argparse
@@ -35,7 +36,10 @@ def make_grid(kind: str, size: int) -> PriorGrid:
     sizes = [(-(-size // stride), -(-size // stride)) for stride in STRIDES]
     build = PriorGrid.points if kind == "points" else PriorGrid.anchors
     grid = build(sizes, STRIDES, FIELDS)
-    _ = grid.boxes, grid.scaled(DECAY).boxes  # a detector keeps its grids: building them is not timed
+    _ = (
+        grid.boxes,
+        grid.scaled(DECAY).boxes,
+    )  # a detector keeps its grids: building them is not timed
     return grid
 
 
@@ -62,7 +66,11 @@ def loop(grid: PriorGrid, boxes: Tensor, distance: str) -> Tensor:
             for i in range(len(scores)):
                 for j in range(k):
                     claims[scores[i] == best[i, j]] = start + i
-        matched = claims if ignore_above is None else torch.where((nearest >= ignore_above) & (claims < 0), -2, claims)
+        matched = (
+            claims
+            if ignore_above is None
+            else torch.where((nearest >= ignore_above) & (claims < 0), -2, claims)
+        )
     return matched
 
 
@@ -93,12 +101,19 @@ def timed(call: Callable[[], object]) -> float:
     return clock() - start
 
 
-def pairs(ours: Callable[[], Tensor], rival: Callable[[], Tensor], repeats: int) -> tuple[float, float, float]:
-    """Median seconds of ours and of the rival, and the median of the paired ratios; the results must be equal."""
+def pairs(
+    ours: Callable[[], Tensor], rival: Callable[[], Tensor], repeats: int
+) -> tuple[float, float, float]:
+    """Median seconds of ours and of the rival, and the median of the paired ratios.
+
+    The results must be equal.
+    """
     expected = ours()
     mine, theirs = [], []
     for _ in range(repeats):
-        mine.append(min(timed(ours) for _ in range(5)))  # ours is so short that one interruption would be all of it
+        mine.append(
+            min(timed(ours) for _ in range(5))
+        )  # ours is so short that one interruption would be all of it
         kept: list[Tensor] = []
         theirs.append(timed(lambda kept=kept: kept.append(rival())))
         assert torch.equal(kept[0], expected)
@@ -106,8 +121,13 @@ def pairs(ours: Callable[[], Tensor], rival: Callable[[], Tensor], repeats: int)
     return statistics.median(mine), statistics.median(theirs), ratio
 
 
-def against_rivals(kind: str, distance: str, counts: list[int], repeats: int, loop_limit: int) -> list[str]:
-    grid, assigner = make_grid(kind, 800), HierarchicalAssigner(distance, TOPK, DECAY, ignore_above=IGNORE_ABOVE)
+def against_rivals(
+    kind: str, distance: str, counts: list[int], repeats: int, loop_limit: int
+) -> list[str]:
+    grid, assigner = (
+        make_grid(kind, 800),
+        HierarchicalAssigner(distance, TOPK, DECAY, ignore_above=IGNORE_ABOVE),
+    )
     rows = []
     for count in counts:
         boxes = make_boxes(count, 800)
@@ -117,10 +137,16 @@ def against_rivals(kind: str, distance: str, counts: list[int], repeats: int, lo
                 cells += ["", ""]
                 continue
             runs = repeats if count <= 100 else 1
-            mine, theirs, ratio = pairs(partial(assigner, grid, boxes), partial(rival, grid, boxes, distance), runs)
+            mine, theirs, ratio = pairs(
+                partial(assigner, grid, boxes), partial(rival, grid, boxes, distance), runs
+            )
             cells += [f"{theirs * 1e3:,.0f} ms", f"{ratio:,.0f}"]
         cells = [f"{mine * 1e3:.2f} ms", *cells]
-        rows.append(f"| {kind} | {distance} | {torch.get_num_threads()} | {count:,} | " + " | ".join(cells) + " |")
+        rows.append(
+            f"| {kind} | {distance} | {torch.get_num_threads()} | {count:,} | "
+            + " | ".join(cells)
+            + " |"
+        )
         print(rows[-1], file=sys.stderr, flush=True)
     return rows
 
@@ -137,14 +163,20 @@ def over_image_sizes(repeats: int) -> list[str]:
         for kind in ("points", "anchors"):
             grid = make_grid(kind, size)
             meaning, codes = torch.arange(1000), torch.zeros(len(grid), dtype=torch.int64)
-            write = statistics.median(timed(partial(write_result, codes, meaning)) for _ in range(4 * repeats))
+            write = statistics.median(
+                timed(partial(write_result, codes, meaning)) for _ in range(4 * repeats)
+            )
             cells = []
             for count in (100, 1000):
                 boxes, assigner = make_boxes(count, 800), HierarchicalAssigner()
                 call = partial(assigner, grid, boxes)
                 call()
-                cells.append(f"{statistics.median(timed(call) for _ in range(4 * repeats)) * 1e3:.2f} ms")
-            rows.append(f"| {size} | {kind} | {len(grid):,} | {' | '.join(cells)} | {write * 1e3:.2f} ms |")
+                cells.append(
+                    f"{statistics.median(timed(call) for _ in range(4 * repeats)) * 1e3:.2f} ms"
+                )
+            rows.append(
+                f"| {size} | {kind} | {len(grid):,} | {' | '.join(cells)} | {write * 1e3:.2f} ms |"
+            )
     return rows
 
 
@@ -169,7 +201,11 @@ def peak_memory(kind: str, count: int) -> float:
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
 
     def kib(field: str) -> int:
-        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+        line = next(
+            line
+            for line in Path("/proc/self/status").read_text().splitlines()
+            if line.startswith(field)
+        )
         return int(line.split()[1])
 
     before = kib("VmRSS")
@@ -178,23 +214,32 @@ def peak_memory(kind: str, count: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--boxes", type=int, nargs="+", default=[10, 100, 500, 1000, 2000, 5000])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--distances", nargs="+", default=["kld", "wd"])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--loop-limit", type=int, default=1000, help="most boxes that the loop is asked to do")
+    parser.add_argument(
+        "--loop-limit", type=int, default=1000, help="most boxes that the loop is asked to do"
+    )
     parser.add_argument("--parts", nargs="+", default=["rivals", "sizes", "batch", "memory"])
     args = parser.parse_args()
 
     if "memory" in args.parts:
         for kind in ("points", "anchors"):
-            print(f"Peak extra memory at 2,000 boxes, {kind}: {peak_memory(kind, 2000):.1f} MiB.\n", flush=True)
+            print(
+                f"Peak extra memory at 2,000 boxes, {kind}: {peak_memory(kind, 2000):.1f} MiB.\n",
+                flush=True,
+            )
     if "rivals" in args.parts:
         rivals(args)
     torch.set_num_threads(args.threads[0])
     if "sizes" in args.parts:
-        print("\n| image | priors | P | 100 boxes | 1,000 boxes | writing (P,) alone |\n|---|---|---|---|---|---|")
+        print(
+            "\n| image | priors | P | 100 boxes | 1,000 boxes | writing (P,) alone |\n|---|---|---|---|---|---|"
+        )
         print("\n".join(over_image_sizes(args.repeats)), flush=True)
     if "batch" in args.parts:
         print("\n| boxes of each of 16 images | one batch | 16 calls | times |\n|---|---|---|---|")
@@ -202,16 +247,26 @@ def main() -> None:
 
 
 def rivals(args: argparse.Namespace) -> None:
-    """The full range of boxes once; 100 and 1,000 boxes show what another distance or thread changes."""
+    """The full range of boxes once.
+
+    100 and 1,000 boxes show what another distance or thread changes.
+    """
     print("| priors | distance | threads | boxes | ours | loop | times | dense | times |")
     print("|---|---|---|---|---|---|---|---|---|")
     for threads in args.threads:
         torch.set_num_threads(threads)
         for distance in args.distances:
             first = (threads, distance) == (args.threads[0], args.distances[0])
-            counts = args.boxes if first else [count for count in args.boxes if count in (100, 1000)]
+            counts = (
+                args.boxes if first else [count for count in args.boxes if count in (100, 1000)]
+            )
             for kind in ("points", "anchors"):
-                print("\n".join(against_rivals(kind, distance, counts, args.repeats, args.loop_limit)), flush=True)
+                print(
+                    "\n".join(
+                        against_rivals(kind, distance, counts, args.repeats, args.loop_limit)
+                    ),
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/boxes_per_image.py
     OMP_NUM_THREADS=1 python benchmarks/boxes_per_image.py --models fcos_p2 --size 512 --boxes 10 3000
 
-Each case runs in a process of its own: one step warms up, the others are timed by the CPU time of the process (by the
-clock on a GPU); the median counts. Memory is the largest resident set of that process, less what it held before the
-first step (on a GPU, the largest allocation). The network, the image size and the batch stay the same; the boxes are
-random, 2 to 32 px.
+Each case runs in a process of its own: one step warms up, the others are timed by the CPU time of
+the process (by the clock on a GPU); the median counts. Memory is the largest resident set of that
+process, less what it held before the first step (on a GPU, the largest allocation). The network,
+the image size and the batch stay the same; the boxes are random, 2 to 32 px.
 """
 
 import argparse
@@ -28,11 +28,18 @@ def case(model: str, size: int, boxes: int, steps: int, device: str) -> dict[str
 
     torch.manual_seed(0)
     net = build_detector(model, 8, settings=SETTINGS).to(device).train()
-    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=1e-4, momentum=0.9)
+    optimizer = torch.optim.SGD(
+        [p for p in net.parameters() if p.requires_grad], lr=1e-4, momentum=0.9
+    )
     images = torch.randn(1, 3, size, size).to(device)
     corner, side = torch.rand(boxes, 2) * (size - 34), 2 + 30 * torch.rand(boxes, 2)
-    target = {"boxes": torch.cat([corner, corner + side], dim=1), "labels": torch.randint(8, (boxes,))}
-    targets = [{key: value.to(device) for key, value in (target | {"ignore": torch.zeros(0, 4)}).items()}]
+    target = {
+        "boxes": torch.cat([corner, corner + side], dim=1),
+        "labels": torch.randint(8, (boxes,)),
+    }
+    targets = [
+        {key: value.to(device) for key, value in (target | {"ignore": torch.zeros(0, 4)}).items()}
+    ]
     before = start_of_memory()
     clock, times = time.perf_counter if device == "cuda" else time.process_time, []
     for _ in range(steps + 1):
@@ -43,7 +50,11 @@ def case(model: str, size: int, boxes: int, steps: int, device: str) -> dict[str
         if device == "cuda":
             torch.cuda.synchronize()
         times.append(clock() - begin)
-    memory = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else resident("VmHWM") - before
+    memory = (
+        torch.cuda.max_memory_allocated() / 2**20
+        if device == "cuda"
+        else resident("VmHWM") - before
+    )
     return {"seconds": statistics.median(times[1:]), "mb": memory}
 
 
@@ -60,7 +71,9 @@ def resident(name: str) -> float:
 
 
 def main(arguments: list[str] | None = None) -> list[dict[str, float | str]]:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="+", default=["fcos_p2", "faster_rcnn"])
     parser.add_argument("--size", type=int, default=320, help="px")
     parser.add_argument("--boxes", type=int, nargs="+", default=[10, 100, 1000, 3000])
@@ -72,9 +85,18 @@ def main(arguments: list[str] | None = None) -> list[dict[str, float | str]]:
         model, boxes = options.case.split(",")
         print(json.dumps(case(model, options.size, int(boxes), options.steps, options.device)))
         return []
-    print("| model | boxes | step | times the first | memory of a step | times the first |\n|---|---|---|---|---|---|")
+    print(
+        "| model | boxes | step | times the first | memory of a step | times the first |\n|---|---|---|---|---|---|"
+    )
     rows: list[dict[str, float | str]] = []
-    common = ["--size", str(options.size), "--steps", str(options.steps), "--device", options.device]
+    common = [
+        "--size",
+        str(options.size),
+        "--steps",
+        str(options.steps),
+        "--device",
+        options.device,
+    ]
     for model in options.models:
         first: dict[str, float] = {}
         for boxes in options.boxes:

@@ -3,9 +3,10 @@
     python benchmarks/evaluation.py                 # the two densities, from memory and from a JSON file
     python benchmarks/evaluation.py --aitod-size    # 14,018 images, 350,000 boxes, 4 million detections, ours alone
 
-Scenes are random: 8 classes as unevenly spread as in AI-TOD, boxes of about 12 px in 800 x 800 px, half of the
-detections near a true box, one in ten with a wrong class. Every engine matches the same IoU thresholds (0.25 among
-them), size ranges and limits, and must come to the same 15 figures; oLRP, which the others do not have, is timed apart.
+Scenes are random: 8 classes as unevenly spread as in AI-TOD, boxes of about 12 px in 800 x 800 px,
+half of the detections near a true box, one in ten with a wrong class. Every engine matches the same
+IoU thresholds (0.25 among them), size ranges and limits, and must come to the same 15 figures;
+oLRP, which the others do not have, is timed apart.
 """
 
 import argparse
@@ -19,17 +20,36 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rfla.metrics import Detections, GroundTruth, Metrics, Protocol, evaluate_boxes, find_protocol, study
+from rfla.metrics import (
+    Detections,
+    GroundTruth,
+    Metrics,
+    Protocol,
+    evaluate_boxes,
+    find_protocol,
+    study,
+)
 from rfla.metrics.accumulate import Curves
 from rfla.metrics.coco import gt_to_coco, run_reference
 from rfla.metrics.coco_io import to_coco
 from rfla.metrics.result import summarize
 
 CLASS_SHARES = np.array([0.02, 0.02, 0.02, 0.05, 0.01, 0.80, 0.07, 0.01])
-NAMES = ("airplane", "bridge", "storage-tank", "ship", "swimming-pool", "vehicle", "person", "wind-mill")
+NAMES = (
+    "airplane",
+    "bridge",
+    "storage-tank",
+    "ship",
+    "swimming-pool",
+    "vehicle",
+    "person",
+    "wind-mill",
+)
 
 
-def make_scenes(images: int, boxes: int, detections: int, seed: int = 0) -> tuple[GroundTruth, Detections]:
+def make_scenes(
+    images: int, boxes: int, detections: int, seed: int = 0
+) -> tuple[GroundTruth, Detections]:
     """Return random ground truth and detections, `boxes` and `detections` of each image."""
     rng = np.random.default_rng(seed)
     corner = rng.uniform(0, 800, (images * boxes, 2))
@@ -37,16 +57,22 @@ def make_scenes(images: int, boxes: int, detections: int, seed: int = 0) -> tupl
     truth = np.concatenate([corner, corner + sides], axis=1)
     labels = rng.choice(8, images * boxes, p=CLASS_SHARES)
     count = images * detections
-    source = (rng.integers(0, boxes, (images, detections)) + np.arange(images)[:, None] * boxes).ravel()
+    source = (
+        rng.integers(0, boxes, (images, detections)) + np.arange(images)[:, None] * boxes
+    ).ravel()
     near = rng.random(count) < 0.5
     found = truth[source] + rng.normal(0, 0.15, (count, 4)) * np.tile(sides, 2)[source]
     found[~near] += np.tile(rng.uniform(-400, 400, (count, 2)), 2)[~near]
     found[:, 2:] = np.maximum(found[:, 2:], found[:, :2] + 1)
     scores = np.where(near, rng.beta(4, 3, count), rng.beta(1, 6, count))
     wrong = rng.random(count) < 0.1
-    gt = GroundTruth(tuple(range(1, images + 1)), np.repeat(np.arange(images), boxes), truth, labels, names=NAMES)
+    gt = GroundTruth(
+        tuple(range(1, images + 1)), np.repeat(np.arange(images), boxes), truth, labels, names=NAMES
+    )
     image_index = np.repeat(np.arange(images), detections)
-    return gt, Detections(image_index, found, scores, np.where(wrong, rng.integers(0, 8, count), labels[source]))
+    return gt, Detections(
+        image_index, found, scores, np.where(wrong, rng.integers(0, 8, count), labels[source])
+    )
 
 
 class Run(NamedTuple):
@@ -76,7 +102,9 @@ def timed(work: Callable[[], Any], repeats: int = 1) -> Run:
 
 def assert_same(ours: Metrics, curves: Curves, gt: GroundTruth) -> None:
     theirs = summarize(curves, ours.protocol, gt)
-    np.testing.assert_allclose(list(ours.figures.values()), list(theirs.figures.values()), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        list(ours.figures.values()), list(theirs.figures.values()), rtol=0, atol=1e-12
+    )
 
 
 def compare_engines(images: int, boxes: int, detections: int) -> None:
@@ -105,7 +133,9 @@ def from_files(gt: GroundTruth, truths: dict, results: list, protocol: Protocol)
         print(f"  rfla, from JSON        {ours}")
 
         def read_and_run() -> Curves:
-            return run_reference(json.loads(gt_file.read_text()), json.loads(dt_file.read_text()), gt, protocol)
+            return run_reference(
+                json.loads(gt_file.read_text()), json.loads(dt_file.read_text()), gt, protocol
+            )
 
         print(f"  pycocotools, from JSON {timed(read_and_run).against(ours)}", flush=True)
 
@@ -113,7 +143,9 @@ def from_files(gt: GroundTruth, truths: dict, results: list, protocol: Protocol)
 def aitod_size() -> None:
     """AI-TOD's test set in size: from memory, ours alone."""
     gt, found = make_scenes(14_018, 25, 285)
-    print(f"{len(gt.image_ids)} images, {len(gt.labels)} boxes, {len(found)} detections; input made: {peak():.2f} GB")
+    print(
+        f"{len(gt.image_ids)} images, {len(gt.labels)} boxes, {len(found)} detections; input made: {peak():.2f} GB"
+    )
     for name, work in (
         ("figures without oLRP", lambda: evaluate_boxes(gt, found, lrp=False)),
         ("figures", lambda: evaluate_boxes(gt, found)),
@@ -128,7 +160,9 @@ def peak() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--aitod-size", action="store_true")
     if parser.parse_args().aitod_size:
         aitod_size()

@@ -1,13 +1,16 @@
-"""Throughput of the loader beside torchvision's reference pipeline, in one run; and the time to index AI-TOD's size.
+"""Throughput of the loader beside torchvision's reference pipeline, in one run.
+
+And the time to index AI-TOD's size.
 
     python benchmarks/loader.py --images 48 --workers 0 2
     python benchmarks/loader.py --index
 
-Both read the same 800 x 800 px files (demo scenes enlarged, so that they compress like photographs) with 100 boxes
-each. The reference is that of torchvision's references/detection: `CocoDetection` wrapped for transforms v2, its
-"hflip" preset (flip, float image, clean boxes), Pillow decoding. Ours decodes to uint8; floats are made on the device.
-Four kinds of work: none; a left-right flip in both; the default augmentation of rfla against that preset, which only
-flips; and against torchvision's own zoomed crop, both flips and colour (it has no quarter turns of boxes).
+Both read the same 800 x 800 px files (demo scenes enlarged, so that they compress like photographs)
+with 100 boxes each. The reference is that of torchvision's references/detection: `CocoDetection`
+wrapped for transforms v2, its "hflip" preset (flip, float image, clean boxes), Pillow decoding.
+Ours decodes to uint8; floats are made on the device. Four kinds of work: none; a left-right flip in
+both; the default augmentation of rfla against that preset, which only flips; and against
+torchvision's own zoomed crop, both flips and colour (it has no quarter turns of boxes).
 Measurements alternate between the two; the median of the repeats is shown.
 """
 
@@ -31,7 +34,14 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
 from torchvision.transforms import v2
 
-from rfla.data import Augmentation, DetectionDataset, TrainSampler, build_loader, load_data_spec, load_index
+from rfla.data import (
+    Augmentation,
+    DetectionDataset,
+    TrainSampler,
+    build_loader,
+    load_data_spec,
+    load_index,
+)
 from rfla.data.demo import paint_scene
 
 SIDE, BOXES, BATCH = 800, 100, 4
@@ -50,9 +60,18 @@ def write_set(folder: Path, suffix: str, count: int) -> None:
         cv2.imwrite(str(folder / "images" / name), cv2.cvtColor(noisy, cv2.COLOR_RGB2BGR))
         images.append({"id": number + 1, "file_name": name, "width": SIDE, "height": SIDE})
         for x, y in rng.uniform(0, SIDE - 12, (BOXES, 2)).round(2).tolist():
-            box = {"id": len(annotations) + 1, "image_id": number + 1, "category_id": 1, "bbox": [x, y, 12.0, 9.0]}
+            box = {
+                "id": len(annotations) + 1,
+                "image_id": number + 1,
+                "category_id": 1,
+                "bbox": [x, y, 12.0, 9.0],
+            }
             annotations.append(box | {"area": 108.0, "iscrowd": 0})
-    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "thing"}],
+    }
     (folder / "annotations/train.json").write_text(json.dumps(content))
 
 
@@ -70,16 +89,22 @@ WORK: dict[str, tuple[Augmentation | None, tuple[Any, ...]]] = {
 }
 
 
-def ours(folder: Path, workers: int, augmentation: Augmentation | None) -> Callable[[], Iterable[Any]]:
+def ours(
+    folder: Path, workers: int, augmentation: Augmentation | None
+) -> Callable[[], Iterable[Any]]:
     index = load_index(load_data_spec(folder), "train", for_training=True)
     dataset = DetectionDataset(index, SIDE, augmentation)
     return lambda: build_loader(dataset, BATCH, workers, TrainSampler(len(dataset), BATCH))
 
 
-def reference(folder: Path, workers: int, augmentation: tuple[Any, ...]) -> Callable[[], Iterable[Any]]:
+def reference(
+    folder: Path, workers: int, augmentation: tuple[Any, ...]
+) -> Callable[[], Iterable[Any]]:
     steps: list[Any] = [v2.ToImage(), *augmentation]
     steps += [v2.ToDtype(torch.float, scale=True), v2.SanitizeBoundingBoxes(), v2.ToPureTensor()]
-    coco = CocoDetection(str(folder / "images"), str(folder / "annotations/train.json"), transforms=v2.Compose(steps))
+    coco = CocoDetection(
+        str(folder / "images"), str(folder / "annotations/train.json"), transforms=v2.Compose(steps)
+    )
     dataset = wrap_dataset_for_transforms_v2(coco, target_keys=("boxes", "labels", "image_id"))
     options: dict[str, Any] = {"multiprocessing_context": "fork"} if workers else {}
     return lambda: DataLoader(
@@ -95,7 +120,8 @@ def reference(folder: Path, workers: int, augmentation: tuple[Any, ...]) -> Call
 def images_per_second(make: Callable[[], Iterable[Any]], count: int, workers: int) -> float:
     """One pass over the set after its first batch: by the clock, or by the processor's time where there is no worker.
 
-    Processor time is what a loaded machine does not distort; with workers only the clock sees all processes.
+    Processor time is what a loaded machine does not distort; with workers only the clock sees all
+    processes.
     """
     batches = iter(make())
     next(batches)
@@ -108,14 +134,24 @@ def images_per_second(make: Callable[[], Iterable[Any]], count: int, workers: in
 def measure(folder: Path, suffix: str, count: int, workers: int, repeats: int) -> None:
     for kind, (mine, theirs) in WORK.items():
         with contextlib.redirect_stdout(None):  # pycocotools talks
-            makers = {"rfla": ours(folder, workers, mine), "torchvision": reference(folder, workers, theirs)}
+            makers = {
+                "rfla": ours(folder, workers, mine),
+                "torchvision": reference(folder, workers, theirs),
+            }
         rates: dict[str, list[float]] = {name: [] for name in makers}
         for _ in range(repeats):
             for name, make in makers.items():
                 rates[name].append(images_per_second(make, count, workers))
         middle = {name: statistics.median(values) for name, values in rates.items()}
         ratio = middle["rfla"] / middle["torchvision"]
-        row = (suffix[1:], str(workers), kind, f"{middle['rfla']:.1f}", f"{middle['torchvision']:.1f}", f"{ratio:.2f}")
+        row = (
+            suffix[1:],
+            str(workers),
+            kind,
+            f"{middle['rfla']:.1f}",
+            f"{middle['torchvision']:.1f}",
+            f"{ratio:.2f}",
+        )
         print("| " + " | ".join(row) + " |", flush=True)
 
 
@@ -126,7 +162,9 @@ def measure_index() -> None:
         root = Path(name)
         (root / "images").mkdir()
         (root / "annotations").mkdir()
-        images = [{"id": n, "file_name": f"{n}.png", "width": SIDE, "height": SIDE} for n in range(28036)]
+        images = [
+            {"id": n, "file_name": f"{n}.png", "width": SIDE, "height": SIDE} for n in range(28036)
+        ]
         for entry in images:
             (root / "images" / str(entry["file_name"])).touch()
         corners = rng.uniform(0, 780, (752_754, 2)).round(2).tolist()
@@ -144,7 +182,9 @@ def measure_index() -> None:
         ]
         categories = [{"id": n + 1, "name": str(n)} for n in range(8)]
         path = root / "annotations/train.json"
-        path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+        path.write_text(
+            json.dumps({"images": images, "annotations": annotations, "categories": categories})
+        )
         del annotations, corners, owners
         spec, start, busy = load_data_spec(root), time.perf_counter(), time.process_time()
         index = load_index(spec, "train", for_training=True)
@@ -152,22 +192,30 @@ def measure_index() -> None:
         arrays = [value for value in vars(index).values() if isinstance(value, np.ndarray)]
         size = sum(array.nbytes for array in arrays) / 1e6
         times = f"{wall:.1f} s by the clock, {busy:.1f} s of one core"
-        print(f"{len(index):,} images, {len(index.boxes):,} boxes: {times}, {size:.0f} MB of arrays")
+        print(
+            f"{len(index):,} images, {len(index.boxes):,} boxes: {times}, {size:.0f} MB of arrays"
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=48)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--index", action="store_true", help="time the index of 28,036 images instead")
+    parser.add_argument(
+        "--index", action="store_true", help="time the index of 28,036 images instead"
+    )
     options = parser.parse_args()
     if options.index:
         measure_index()
         return
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    print("| format | workers | work | rfla images/s | torchvision images/s | ratio |\n|---|---|---|---|---|---|")
+    print(
+        "| format | workers | work | rfla images/s | torchvision images/s | ratio |\n|---|---|---|---|---|---|"
+    )
     with tempfile.TemporaryDirectory() as name:
         for suffix in (".png", ".jpg"):
             folder = Path(name) / suffix[1:]

@@ -3,8 +3,9 @@
     python benchmarks/overfit.py                              # all, one line each, in the form of docs/overfit.md
     python benchmarks/overfit.py --models faster_rcnn --assigners rfla --steps 200
 
-A detector that cannot do this has a fault in its targets, losses or decoding. The nets are small (ResNet-18 from random
-weights, 32 channels), so the whole takes some minutes on one core. A run ends at the first AP50 above 0.9.
+A detector that cannot do this has a fault in its targets, losses or decoding. The nets are small
+(ResNet-18 from random weights, 32 channels), so the whole takes some minutes on one core. A run
+ends at the first AP50 above 0.9.
 """
 
 import argparse
@@ -37,7 +38,8 @@ TWO_STAGE = {
     "roi.width": 64,
     "assigner.allowed_border": -1,
 }
-# The authors' smallest anchor, 8 strides or 32 px, overlaps none of these objects enough to be positive.
+# The authors' smallest anchor, 8 strides or 32 px, overlaps none of these objects enough to be
+# positive.
 BASELINE_ANCHORS = {"anchors.scale": 2.0}
 TARGET_AP50 = 0.9
 MIN_SIDE = 6  # px
@@ -64,12 +66,18 @@ def crops(size: int, count: int = 4) -> tuple[Tensor, list[Target], tuple[str, .
     return torch.stack(images), targets, tuple(index.names)
 
 
-def find_window(boxes: np.ndarray, image_size: tuple[int, int], size: int) -> tuple[int, int, np.ndarray] | None:
+def find_window(
+    boxes: np.ndarray, image_size: tuple[int, int], size: int
+) -> tuple[int, int, np.ndarray] | None:
     """Left, top and contents of the first fitting window, in steps of 8 px."""
     for y in range(0, image_size[0] - size + 1, 8):
         for x in range(0, image_size[1] - size + 1, 8):
-            touches = (boxes[:, :2] < [x + size, y + size]).all(axis=1) & (boxes[:, 2:] > [x, y]).all(axis=1)
-            inside = (boxes[:, :2] >= [x, y]).all(axis=1) & (boxes[:, 2:] <= [x + size, y + size]).all(axis=1)
+            touches = (boxes[:, :2] < [x + size, y + size]).all(axis=1) & (
+                boxes[:, 2:] > [x, y]
+            ).all(axis=1)
+            inside = (boxes[:, :2] >= [x, y]).all(axis=1) & (
+                boxes[:, 2:] <= [x + size, y + size]
+            ).all(axis=1)
             large = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(axis=1)
             if 3 <= inside.sum() <= 12 and (touches == inside).all() and large[inside].all():
                 return x, y, inside
@@ -82,7 +90,9 @@ def ap50(found: list[Target], targets: list[Target], names: tuple[str, ...]) -> 
     no = np.zeros(len(boxes), dtype=bool)
     truth = GroundTruth(
         image_ids=tuple(range(len(targets))),
-        image_index=np.repeat(np.arange(len(targets)), [len(target["boxes"]) for target in targets]),
+        image_index=np.repeat(
+            np.arange(len(targets)), [len(target["boxes"]) for target in targets]
+        ),
         boxes=boxes,
         labels=torch.cat([target["labels"] for target in targets]).numpy(),
         area=(boxes[:, 2:] - boxes[:, :2]).prod(axis=1),
@@ -102,12 +112,16 @@ def ap50(found: list[Target], targets: list[Target], names: tuple[str, ...]) -> 
 
 def settings_of(name: str, assigner: str) -> dict[str, object]:
     """The small settings of one run."""
-    settings = SMALL | (TWO_STAGE if name in ("faster_rcnn", "cascade_rcnn", "detectors") else DENSE)
+    settings = SMALL | (
+        TWO_STAGE if name in ("faster_rcnn", "cascade_rcnn", "detectors") else DENSE
+    )
     anchors = assigner == "baseline" and name not in ("fcos", "fcos_p2", "autoassign")
     return settings | (BASELINE_ANCHORS if anchors else {})
 
 
-def overfit(name: str, assigner: str, data: tuple[Tensor, list[Target], tuple[str, ...]], steps: int) -> str:
+def overfit(
+    name: str, assigner: str, data: tuple[Tensor, list[Target], tuple[str, ...]], steps: int
+) -> str:
     """Train one detector and return its line of the table."""
     images, targets, names = data
     torch.manual_seed(0)
@@ -133,7 +147,9 @@ def overfit(name: str, assigner: str, data: tuple[Tensor, list[Target], tuple[st
 
 def main() -> None:
     """Print one line for each run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--assigners", nargs="+", default=("rfla", "baseline"))
     parser.add_argument("--steps", type=int, default=300, help="give up after this many")
@@ -141,7 +157,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     data = crops(args.crop)
-    print(f"{sum(len(target['boxes']) for target in data[1])} objects in {len(data[1])} crops of {args.crop} px\n")
+    print(
+        f"{sum(len(target['boxes']) for target in data[1])} objects in {len(data[1])} crops of {args.crop} px\n"
+    )
     print("| model | assigner | steps | AP50 | loss | CPU seconds |\n|---|---|---|---|---|---|")
     for name in args.models:
         for assigner in args.assigners:

@@ -2,10 +2,11 @@
 
     python benchmarks/soak.py --minutes 60 --out docs/soak.png
 
-A small model trains on `data=demo` for the given time, with two loading processes, validation after every epoch and a
-state every few seconds. Once a second the memory of the process and of its children, its open files and its children
-are counted. The figure and the numbers are written, and the exit code says whether memory was flat: the median of the
-last quarter may be 5 % above that of the second one.
+A small model trains on `data=demo` for the given time, with two loading processes, validation after
+every epoch and a state every few seconds. Once a second the memory of the process and of its
+children, its open files and its children are counted. The figure and the numbers are written, and
+the exit code says whether memory was flat: the median of the last quarter may be 5 % above that of
+the second one.
 """
 
 import argparse
@@ -49,13 +50,17 @@ def children(process: int) -> list[int]:
 def resident_mb(process: int) -> float:
     """Memory that a process has written, its share of what it shares with its children included, in MB.
 
-    Pages of files are left out: how much of a library counts for this process depends on who else has it loaded.
+    Pages of files are left out: how much of a library counts for this process depends on who else
+    has it loaded.
     """
     try:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     except OSError:
         return 0.0
-    return sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:"))) / 1024
+    return (
+        sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
+        / 1024
+    )
 
 
 class Watch(threading.Thread):
@@ -85,7 +90,10 @@ class Watch(threading.Thread):
 
 
 def draw(path: Path, rows: list[dict[str, float]]) -> None:
-    """Write the figure: memory, and open files with children, over the minutes; thick: means of whole minutes."""
+    """Write the figure: memory, and open files with children, over the minutes.
+
+    Thick: means of whole minutes.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4.5), layout="constrained")
@@ -93,13 +101,32 @@ def draw(path: Path, rows: list[dict[str, float]]) -> None:
     minutes = [row["minutes"] for row in rows]
     whole = range(int(minutes[-1]))
     for axis, columns, title in (
-        (upper, {"main_mb": "main process", "workers_mb": "loading processes"}, "memory written, MB"),
-        (lower, {"open_files": "open files", "children": "child processes"}, "open files and child processes"),
+        (
+            upper,
+            {"main_mb": "main process", "workers_mb": "loading processes"},
+            "memory written, MB",
+        ),
+        (
+            lower,
+            {"open_files": "open files", "children": "child processes"},
+            "open files and child processes",
+        ),
     ):
         for number, (name, label) in enumerate(columns.items()):
-            means = [fmean(row[name] for row in rows if int(row["minutes"]) == minute) for minute in whole]
-            axis.plot(minutes, [row[name] for row in rows], color=f"C{number}", alpha=0.3, linewidth=0.6)
-            axis.plot([minute + 0.5 for minute in whole], means, color=f"C{number}", label=label, linewidth=2)
+            means = [
+                fmean(row[name] for row in rows if int(row["minutes"]) == minute)
+                for minute in whole
+            ]
+            axis.plot(
+                minutes, [row[name] for row in rows], color=f"C{number}", alpha=0.3, linewidth=0.6
+            )
+            axis.plot(
+                [minute + 0.5 for minute in whole],
+                means,
+                color=f"C{number}",
+                label=label,
+                linewidth=2,
+            )
         axis.set_title(title, fontsize=9, loc="left")
         axis.set_ylim(0, 1.25 * max(row[name] for row in rows for name in columns))
         axis.legend(fontsize=8, frameon=False, ncols=2, loc="upper right")
@@ -109,18 +136,29 @@ def draw(path: Path, rows: list[dict[str, float]]) -> None:
 
 
 def judge(rows: list[dict[str, float]]) -> dict[str, tuple[float, float]]:
-    """Return for each column the medians of the second and of the last quarter; the first one warms up."""
+    """Return for each column the medians of the second and of the last quarter.
+
+    The first one warms up.
+    """
     quarter = max(len(rows) // 4, 1)
     second, last = rows[quarter : 2 * quarter], rows[-quarter:]
-    return {name: (median(r[name] for r in second), median(r[name] for r in last)) for name in rows[0]}
+    return {
+        name: (median(r[name] for r in second), median(r[name] for r in last)) for name in rows[0]
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--period", type=float, default=1.0, help="seconds between two counts")
-    parser.add_argument("--out", default="soak.png", help="the figure; the numbers go beside it as .csv")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="other settings of the run")
+    parser.add_argument(
+        "--out", default="soak.png", help="the figure; the numbers go beside it as .csv"
+    )
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="other settings of the run"
+    )
     options = parser.parse_args(arguments)
 
     from rfla.cfg import Config, load_config
@@ -129,7 +167,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     watch = Watch(options.period)
     with tempfile.TemporaryDirectory() as folder:
-        settings = SETTINGS | {"project": folder, "time": options.minutes / 60} | parse_tokens(options.set, Config)
+        settings = (
+            SETTINGS
+            | {"project": folder, "time": options.minutes / 60}
+            | parse_tokens(options.set, Config)
+        )
         before = watch.count()
         watch.start()
         train(load_config(settings, mode="train"))
@@ -147,7 +189,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{name}: {early:.1f} in the second quarter, {late:.1f} in the last")
     print(f"before and after: {before['open_files']:.0f} and {after['open_files']:.0f} open files, "
           f"{before['children']:.0f} and {after['children']:.0f} children")  # fmt: skip
-    flat = all(late <= GROWTH * early for early, late in (quarters["main_mb"], quarters["open_files"]))
+    flat = all(
+        late <= GROWTH * early for early, late in (quarters["main_mb"], quarters["open_files"])
+    )
     return 0 if flat and after["children"] <= before["children"] else 1
 
 

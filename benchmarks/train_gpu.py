@@ -4,11 +4,12 @@
     python benchmarks/train_gpu.py --models fcos fcos_p2 --batch 8
     python benchmarks/train_gpu.py --device cpu --imgsz 64 --batch 1 --steps 1 --models fcos --seconds 60   # a trial
 
-Torchvision's FCOS and Faster R-CNN run beside them with the same images, batch, precision, frozen norms and optimiser.
-FLOPs are counted by torch's flop counter (forward and backward of convolutions and matrix products); the utilisation is
-their rate over the rate of a large bfloat16 matrix product measured on the same device in the same call. What matters
-most comes first: `fcos` and `fcos_p2` eager, torchvision's, compiled, from the real loader; then the other models. A
-part that would not fit into `--seconds`, by the longest part of its kind so far, is left out and named. The result is
+Torchvision's FCOS and Faster R-CNN run beside them with the same images, batch, precision, frozen
+norms and optimiser. FLOPs are counted by torch's flop counter (forward and backward of convolutions
+and matrix products); the utilisation is their rate over the rate of a large bfloat16 matrix product
+measured on the same device in the same call. What matters most comes first: `fcos` and `fcos_p2`
+eager, torchvision's, compiled, from the real loader; then the other models. A part that would not
+fit into `--seconds`, by the longest part of its kind so far, is left out and named. The result is
 printed as Markdown, and written as JSON after every part.
 """
 
@@ -34,8 +35,13 @@ from rfla.models import build_detector
 
 CLASSES, BOXES = 8, 60
 MODELS = ("fcos", "fcos_p2", "retinanet", "faster_rcnn", "autoassign", "cascade_rcnn", "detectors")
-FIRST = 2  # models that are also measured compiled and from the real loader before the others have their turn
-SECONDS = {"eager": 15.0, "real loader": 30.0, "compiled": 100.0}  # guesses of a part, until one has been seen
+# models that are also measured compiled and from the real loader before the others have their turn
+FIRST = 2
+SECONDS = {
+    "eager": 15.0,
+    "real loader": 30.0,
+    "compiled": 100.0,
+}  # guesses of a part, until one has been seen
 Step = Callable[[Tensor, list[dict[str, Tensor]]], dict[str, Tensor]]
 
 
@@ -70,7 +76,9 @@ def matrix_rate(device: torch.device) -> float:
     return 2 * side**3 / best
 
 
-def synthetic(batch: int, imgsz: int, device: torch.device) -> tuple[Tensor, list[dict[str, Tensor]]]:
+def synthetic(
+    batch: int, imgsz: int, device: torch.device
+) -> tuple[Tensor, list[dict[str, Tensor]]]:
     """Noise images (B, 3, S, S) and targets with 60 boxes of 6 to 24 px each."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch, 3, imgsz, imgsz, generator=generator).to(device)
@@ -79,7 +87,11 @@ def synthetic(batch: int, imgsz: int, device: torch.device) -> tuple[Tensor, lis
         corners = torch.rand(BOXES, 2, generator=generator) * (imgsz - 26)
         sides = 6 + 18 * torch.rand(BOXES, 2, generator=generator)
         labels = torch.randint(CLASSES, (BOXES,), generator=generator)
-        target = {"boxes": torch.cat([corners, corners + sides], dim=1), "labels": labels, "ignore": torch.zeros(0, 4)}
+        target = {
+            "boxes": torch.cat([corners, corners + sides], dim=1),
+            "labels": labels,
+            "ignore": torch.zeros(0, 4),
+        }
         targets.append({key: value.to(device) for key, value in target.items()})
     return images, targets
 
@@ -100,11 +112,21 @@ def real(
     for number in range(64):
         small = rng.integers(0, 255, (imgsz // 4, imgsz // 4, 3), np.uint8)
         cv2.imwrite(str(folder / "images" / f"{number}.jpg"), cv2.resize(small, (imgsz, imgsz)))
-        rows = [f"{rng.integers(CLASSES)} {x:.4f} {y:.4f} 0.02 0.02" for x, y in rng.uniform(0.05, 0.95, (BOXES, 2))]
+        rows = [
+            f"{rng.integers(CLASSES)} {x:.4f} {y:.4f} 0.02 0.02"
+            for x, y in rng.uniform(0.05, 0.95, (BOXES, 2))
+        ]
         (folder / "labels" / f"{number}.txt").write_text("\n".join(rows))
     names = ", ".join(f"c{i}" for i in range(CLASSES))
     (folder / "data.yaml").write_text(f"train: images\nval: images\nnames: [{names}]\n")
-    cfg = load_config({"model": "fcos", "batch": batch, "imgsz": imgsz, "workers": 12 if device.type == "cuda" else 0})
+    cfg = load_config(
+        {
+            "model": "fcos",
+            "batch": batch,
+            "imgsz": imgsz,
+            "workers": 12 if device.type == "cuda" else 0,
+        }
+    )
     index = load_index(load_data_spec(str(folder / "data.yaml")), "train", for_training=True)
     loader, sampler = training_loader(cfg, index, World(), device)
     epoch = 0
@@ -127,11 +149,15 @@ def torchvision_models(imgsz: int) -> dict[str, nn.Module]:
     def trunk() -> nn.Module:
         return resnet50(weights=None, norm_layer=FrozenBatchNorm2d)
 
-    p3 = _resnet_fpn_extractor(trunk(), 3, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256))
+    p3 = _resnet_fpn_extractor(
+        trunk(), 3, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256)
+    )
     sizes = {"min_size": imgsz, "max_size": imgsz}
     return {
         "torchvision FCOS": FCOS(p3, CLASSES, **sizes),
-        "torchvision Faster R-CNN": FasterRCNN(_resnet_fpn_extractor(trunk(), 3), CLASSES + 1, **sizes),
+        "torchvision Faster R-CNN": FasterRCNN(
+            _resnet_fpn_extractor(trunk(), 3), CLASSES + 1, **sizes
+        ),
     }
 
 
@@ -142,7 +168,9 @@ def as_step(net: nn.Module, name: str) -> Step:
     shift = 1 if "Faster" in name else 0
 
     def step(images: Tensor, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        boxes = [{"boxes": target["boxes"], "labels": target["labels"] + shift} for target in targets]
+        boxes = [
+            {"boxes": target["boxes"], "labels": target["labels"] + shift} for target in targets
+        ]
         losses: dict[str, Tensor] = net(list(images), boxes)
         return losses
 
@@ -197,7 +225,9 @@ def jobs_of(models: list[str]) -> list[tuple[str, str]]:
     return jobs + [(name, "eager") for name in others] + [(name, "compiled") for name in others]
 
 
-def part(name: str, mode: str, options: argparse.Namespace, device: torch.device) -> tuple[float, float, float]:
+def part(
+    name: str, mode: str, options: argparse.Namespace, device: torch.device
+) -> tuple[float, float, float]:
     """Build one network, train it for some steps, and let it go: what `measure` returns."""
     with contextlib.ExitStack() as stack:
         if name.startswith("torchvision"):
@@ -211,8 +241,11 @@ def part(name: str, mode: str, options: argparse.Namespace, device: torch.device
             batches = real(options.batch, options.imgsz, device, folder)
         if mode == "compiled":
             compile_parts(net)
-        # The counter is a mode that compiled parts would be compiled for once more; it does not see into them either.
-        return measure(net, as_step(net, name), batches, device, options.steps, count=mode != "compiled")
+        # The counter is a mode that compiled parts would be compiled for once more; it does not see
+        # into them either.
+        return measure(
+            net, as_step(net, name), batches, device, options.steps, count=mode != "compiled"
+        )
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -268,14 +301,19 @@ def markdown(result: dict[str, Any]) -> str:
         )
     speed = {row["model"]: row["images_per_s"] for row in result["rows"] if row["mode"] == "eager"}
     if {"fcos", "torchvision FCOS"} <= speed.keys():
-        lines += ["", f"fcos over torchvision's FCOS, eager: {speed['fcos'] / speed['torchvision FCOS']:.2f}"]
+        lines += [
+            "",
+            f"fcos over torchvision's FCOS, eager: {speed['fcos'] / speed['torchvision FCOS']:.2f}",
+        ]
     if result["left_out"]:
         lines += ["", "Left out: " + ", ".join(result["left_out"])]
     return "\n".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="+", default=list(MODELS), help="zoo names")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--imgsz", type=int, default=800, help="px, a multiple of 32")

@@ -2,11 +2,11 @@
 
     python benchmarks/training_step.py [--device cuda] [--size 512] [--batch 2] [--repeats 5]
 
-Same input size, class count, frozen layers (stem and first stage), batch norm on stored statistics, boxes, proposals
-and RoIs. The resize inside torchvision's models is switched off by their min_size; its FCOS runs on P3 to P7 like
-`fcos`. The two take turns; the ratio is that of the medians. On a CPU the seconds are those of the process, summed over
-its threads, so that other programs do not count.
-Anchors differ in kind, not in number: both RPNs have three at each cell of P2 to P6.
+Same input size, class count, frozen layers (stem and first stage), batch norm on stored statistics,
+boxes, proposals and RoIs. The resize inside torchvision's models is switched off by their min_size;
+its FCOS runs on P3 to P7 like `fcos`. The two take turns; the ratio is that of the medians. On a
+CPU the seconds are those of the process, summed over its threads, so that other programs do not
+count. Anchors differ in kind, not in number: both RPNs have three at each cell of P2 to P6.
 """
 
 import argparse
@@ -34,24 +34,41 @@ def make_batch(batch: int, size: int, device: str) -> tuple[Tensor, list[dict[st
         corner = torch.rand(BOXES, 2, generator=generator) * (size - 40)
         side = 6 + torch.rand(BOXES, 2, generator=generator) * 26
         labels = torch.randint(0, CLASSES, (BOXES,), generator=generator)
-        targets.append({"boxes": torch.cat((corner, corner + side), 1).to(device), "labels": labels.to(device)})
+        targets.append(
+            {"boxes": torch.cat((corner, corner + side), 1).to(device), "labels": labels.to(device)}
+        )
     return images, targets
 
 
 def ours(name: str) -> nn.Module:
     """Our detector with the settings that torchvision's has."""
     two_stage = {"rpn.nms_pre": PROPOSALS, "rpn.max_proposals": PROPOSALS, "roi.samples": ROIS}
-    settings = {"backbone.frozen_stages": 1, "backbone.norm_eval": True, "backbone.norm_trainable": False}
-    return build_detector(name, CLASSES, "rfla", settings | (two_stage if name == "faster_rcnn" else {}))
+    settings = {
+        "backbone.frozen_stages": 1,
+        "backbone.norm_eval": True,
+        "backbone.norm_trainable": False,
+    }
+    return build_detector(
+        name, CLASSES, "rfla", settings | (two_stage if name == "faster_rcnn" else {})
+    )
 
 
 def theirs(name: str, size: int) -> nn.Module:
     """Detector of torchvision from random weights, with the same layers frozen."""
     build = fcos_resnet50_fpn if name == "fcos" else fasterrcnn_resnet50_fpn
-    extra = {} if name == "fcos" else {"rpn_pre_nms_top_n_train": PROPOSALS, "rpn_post_nms_top_n_train": PROPOSALS}
+    extra = (
+        {}
+        if name == "fcos"
+        else {"rpn_pre_nms_top_n_train": PROPOSALS, "rpn_post_nms_top_n_train": PROPOSALS}
+    )
     background = 0 if name == "fcos" else 1
     net = build(
-        weights=None, weights_backbone=None, num_classes=CLASSES + background, min_size=size, max_size=size, **extra
+        weights=None,
+        weights_backbone=None,
+        num_classes=CLASSES + background,
+        min_size=size,
+        max_size=size,
+        **extra,
     )
     body = net.backbone.body
     for module in (body.conv1, body.bn1, body.layer1):
@@ -62,7 +79,9 @@ def theirs(name: str, size: int) -> nn.Module:
     return net
 
 
-def training_step(net: nn.Module, run: Callable[[], dict[str, Tensor]], device: str) -> Callable[[], float]:
+def training_step(
+    net: nn.Module, run: Callable[[], dict[str, Tensor]], device: str
+) -> Callable[[], float]:
     """One step of SGD as a function that returns its seconds."""
     parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=1e-4, momentum=0.9)
@@ -86,7 +105,10 @@ def training_step(net: nn.Module, run: Callable[[], dict[str, Tensor]], device: 
 def compare(name: str, options: argparse.Namespace) -> None:
     """Print the medians of both and their ratio."""
     images, targets = make_batch(options.batch, options.size, options.device)
-    own, other = ours(name).to(options.device).train(), theirs(name, options.size).to(options.device).train()
+    own, other = (
+        ours(name).to(options.device).train(),
+        theirs(name, options.size).to(options.device).train(),
+    )
     for module in other.backbone.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()

@@ -29,6 +29,8 @@ for index, row in enumerate(matched):
     print(f"image {index}: {len(positive)} of {len(grid)} points are positive")
     for point in positive.tolist():
         x, y = grid.centers[point].tolist()
-        print(f"  box {row[point]} takes the point ({x:g}, {y:g}) of stride {strides[grid.level_index[point]]}")
+        print(
+            f"  box {row[point]} takes the point ({x:g}, {y:g}) of stride {strides[grid.level_index[point]]}"
+        )
 
 print(assigner.explain(grid, images[0]))

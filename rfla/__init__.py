@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# albumentations asks a package index for its newest version whenever it is imported; a detector should not phone home.
+# albumentations asks a package index for its newest version whenever it is imported; a detector
+# should not phone home.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 if TYPE_CHECKING:

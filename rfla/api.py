@@ -25,7 +25,9 @@ class RFLA:
 
     def __init__(self, model: str | Path = "fcos_p2"):
         self.model = str(model)
-        load_config({"model": self.model})  # a misspelt name is told here, not after the data was read
+        load_config(
+            {"model": self.model}
+        )  # a misspelt name is told here, not after the data was read
 
     def __repr__(self) -> str:
         return f"RFLA({self.model!r})"
@@ -44,7 +46,8 @@ class RFLA:
 
         Args:
             hooks: Your own code at six moments of the run.
-            **settings: The keys of the command line; a dotted one is written `**{"assigner.topk": [3, 1]}`.
+            **settings: The keys of the command line; a dotted one is written `**{"assigner.topk":
+                [3, 1]}`.
 
         Returns:
             Figures of the best weights on the validation split, or None with `val=False`.
@@ -62,19 +65,26 @@ class RFLA:
         return validate(load_config({"model": self.model, **settings}, mode="val"))
 
     @overload
-    def predict(self, source: Source, *, stream: Literal[False] = False, **settings: Any) -> list[Results]: ...
+    def predict(
+        self, source: Source, *, stream: Literal[False] = False, **settings: Any
+    ) -> list[Results]: ...
 
     @overload
-    def predict(self, source: Source, *, stream: Literal[True], **settings: Any) -> Iterator[Results]: ...
+    def predict(
+        self, source: Source, *, stream: Literal[True], **settings: Any
+    ) -> Iterator[Results]: ...
 
-    def predict(self, source: Source, *, stream: bool = False, **settings: Any) -> list[Results] | Iterator[Results]:
+    def predict(
+        self, source: Source, *, stream: bool = False, **settings: Any
+    ) -> list[Results] | Iterator[Results]:
         """Detect objects.
 
         Args:
-            source: An image file, a directory, a glob pattern, a .txt list, an (H, W, 3) uint8 RGB array, a PIL image,
-                or a list of those.
+            source: An image file, a directory, a glob pattern, a .txt list, an (H, W, 3) uint8 RGB
+                array, a PIL image, or a list of those.
             stream: Return an iterator that holds one batch in memory instead of a list.
-            **settings: The keys of the command line: `conf=0.3`, `imgsz=800`, `classes=["ship"]`, ...
+            **settings: The keys of the command line: `conf=0.3`, `imgsz=800`, `classes=["ship"]`,
+                ...
 
         Returns:
             One `Results` for each readable image. Nothing is written; see `Results.save`.
@@ -91,7 +101,9 @@ class RFLA:
         cfg = load_config({"model": self.model, "source": "given", **settings}, mode="predict")
         model = load_trained(self.model, model_part(cfg))
         device = select_device(cfg.device)
-        predictor = Predictor(model, cfg.imgsz, device, cfg.amp, class_indices(cfg.classes, model.names))
+        predictor = Predictor(
+            model, cfg.imgsz, device, cfg.amp, class_indices(cfg.classes, model.names)
+        )
         results = predictor.stream(find_images(source), max(1, cfg.batch))
         return results if stream else list(results)
 

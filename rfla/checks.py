@@ -36,7 +36,10 @@ class Report:
     def text(self) -> str:
         """Return one line for each finding; what is broken is marked with FAIL."""
         width = max(len(name) for name, _, _ in self.lines)
-        return "\n".join(f"{'ok  ' if good else 'FAIL'}  {name:<{width}}  {found}" for name, found, good in self.lines)
+        return "\n".join(
+            f"{'ok  ' if good else 'FAIL'}  {name:<{width}}  {found}"
+            for name, found, good in self.lines
+        )
 
 
 def run_checks() -> Report:
@@ -55,12 +58,16 @@ def _machine(report: Report) -> None:
     from rfla import __version__
 
     report.add("rfla", f"{__version__} in {Path(__file__).parent}")
-    report.add("python", f"{platform.python_version()} in {sys.prefix}", sys.version_info >= (3, 11))
+    report.add(
+        "python", f"{platform.python_version()} in {sys.prefix}", sys.version_info >= (3, 11)
+    )
     report.add("system", f"{platform.system()} {platform.release()} {platform.machine()}")
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     report.add("cpu", f"{usable} usable of {os.cpu_count()}")
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        report.add("memory", f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB")
+        report.add(
+            "memory", f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB"
+        )
 
 
 def _packages(report: Report) -> None:
@@ -68,7 +75,9 @@ def _packages(report: Report) -> None:
     try:
         requirements = metadata.requires("rfla") or []
     except metadata.PackageNotFoundError:
-        report.add("requirements", "rfla itself is not installed (pip install .), so they are not known")
+        report.add(
+            "requirements", "rfla itself is not installed (pip install .), so they are not known"
+        )
         return
     for requirement in requirements:
         text, _, marker = requirement.partition(";")
@@ -77,17 +86,26 @@ def _packages(report: Report) -> None:
         try:
             found = metadata.version(name)
         except metadata.PackageNotFoundError:
-            report.add(name, f"missing (extra: {marker.split('==')[-1].strip()})" if optional else "missing", optional)
+            report.add(
+                name,
+                f"missing (extra: {marker.split('==')[-1].strip()})" if optional else "missing",
+                optional,
+            )
             continue
         report.add(name, f"{found} ({text.strip()})", _satisfies(found, text))
 
 
 def _satisfies(version: str, requirement: str) -> bool:
-    """Check the `>=` and `==` bounds of a requirement by their numbers; other bounds are left to pip."""
+    """Check the `>=` and `==` bounds of a requirement by their numbers.
+
+    Other bounds are left to pip.
+    """
     numbers = _numbers(version)
     for operator, bound in re.findall(r"(>=|==)\s*([\d.]+)", requirement):
         wanted = _numbers(bound)
-        if (operator == ">=" and numbers < wanted) or (operator == "==" and numbers[: len(wanted)] != wanted):
+        if (operator == ">=" and numbers < wanted) or (
+            operator == "==" and numbers[: len(wanted)] != wanted
+        ):
             return False
     return True
 
@@ -100,10 +118,18 @@ def _rivals(report: Report) -> None:
     """Packages that write over each other's files, or bring another licence under the same import name."""
     installed = {(dist.metadata["Name"] or "").lower() for dist in metadata.distributions()}
     if "albumentationsx" in installed:
-        report.add("albumentationsx", "replaces albumentations under the same name (AGPL): pip uninstall it", False)
+        report.add(
+            "albumentationsx",
+            "replaces albumentations under the same name (AGPL): pip uninstall it",
+            False,
+        )
     cv2 = sorted(name for name in installed if name.startswith("opencv-"))
     if len(cv2) > 1:
-        report.add("opencv", f"{', '.join(cv2)} share one directory: keep opencv-python-headless alone", False)
+        report.add(
+            "opencv",
+            f"{', '.join(cv2)} share one directory: keep opencv-python-headless alone",
+            False,
+        )
 
 
 def _operators(report: Report) -> None:
@@ -117,11 +143,17 @@ def _operators(report: Report) -> None:
         pixels = torch.ones(1, 1, 16, 16)
         pooled = roi_align(pixels, [boxes[:1]], 2)
         moved = deform_conv2d(pixels, torch.zeros(1, 2, 16, 16), torch.ones(1, 1, 1, 1))
-    except Exception as error:  # a broken installation fails in many ways, and this is where they are told
+    except (
+        Exception
+    ) as error:  # a broken installation fails in many ways, and this is where they are told
         report.add("torchvision ops", f"{str(error).splitlines()[0]}; {_TORCHVISION_ADVICE}", False)
         return
     right = kept == [0, 2] and pooled.eq(1).all().item() and moved.eq(1).all().item()
-    report.add("torchvision ops", "nms, roi_align and deform_conv2d run" if right else "wrong results", bool(right))
+    report.add(
+        "torchvision ops",
+        "nms, roi_align and deform_conv2d run" if right else "wrong results",
+        bool(right),
+    )
 
 
 def _devices(report: Report) -> None:
@@ -134,12 +166,18 @@ def _devices(report: Report) -> None:
         for index in range(torch.cuda.device_count()):
             device = torch.cuda.get_device_properties(index)
             half = "bfloat16" if device.major >= 8 else "float16"
-            report.add(f"device={index}", f"{device.name}, {device.total_memory / 2**30:.0f} GiB, amp in {half}")
+            report.add(
+                f"device={index}",
+                f"{device.name}, {device.total_memory / 2**30:.0f} GiB, amp in {half}",
+            )
     elif torch.backends.mps.is_available():
         report.add("device", "mps")
     else:
         built = torch.version.cuda
-        report.add("device", f"cpu (torch is built for CUDA {built}, but no GPU answers)" if built else "cpu")
+        report.add(
+            "device",
+            f"cpu (torch is built for CUDA {built}, but no GPU answers)" if built else "cpu",
+        )
 
 
 def _directories(report: Report) -> None:
@@ -153,4 +191,6 @@ def _directories(report: Report) -> None:
     cache = cache_directory()
     nearest = next((path for path in (cache, *cache.parents) if path.exists()), Path("/"))
     writable = os.access(nearest, os.W_OK)
-    report.add("cache", f"{cache}{'' if writable else ' cannot be written: set XDG_CACHE_HOME'}", writable)
+    report.add(
+        "cache", f"{cache}{'' if writable else ' cannot be written: set XDG_CACHE_HOME'}", writable
+    )

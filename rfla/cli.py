@@ -1,6 +1,9 @@
-"""The `rfla` command: verbs and key=value tokens. Each verb checks what was typed and calls one function.
+"""The `rfla` command: verbs and key=value tokens.
 
-Nothing heavy is imported before a verb needs it: `rfla help` and `rfla version` answer without torch.
+Each verb checks what was typed and calls one function.
+
+Nothing heavy is imported before a verb needs it: `rfla help` and `rfla version` answer without
+torch.
 """
 
 import os
@@ -75,7 +78,12 @@ def compare(tokens: Tokens = None) -> None:
     from rfla.engine.console import make_console
 
     result = compare_files(
-        options.a or "", options.b or "", data=options.data, split=options.split, draws=options.draws, seed=options.seed
+        options.a or "",
+        options.b or "",
+        data=options.data,
+        split=options.split,
+        draws=options.draws,
+        seed=options.seed,
     )
     make_console().print(result.table())
     if options.out:
@@ -104,7 +112,11 @@ def import_weights(tokens: Tokens = None) -> None:
     from rfla.models.mmdet import import_checkpoint
 
     refuse_existing(options.out or "", options.overwrite)
-    print(import_checkpoint(options.weights or "", options.model or "", options.out or "", options.names or None))
+    print(
+        import_checkpoint(
+            options.weights or "", options.model or "", options.out or "", options.names or None
+        )
+    )
 
 
 @app.command(**_AS_TYPED)
@@ -122,9 +134,20 @@ def inspect(tokens: Tokens = None) -> int:
         from rfla.engine.assignment import assignment_report
 
         changes = {key: value for key, value in given.items() if key.startswith("assigner.")}
-        own = {"model": options.model, "data": options.data, "imgsz": options.imgsz, "split": options.split or "train"}
-        print(f"\nassignment by model={options.model} at imgsz={options.imgsz}, split {own['split']}")
-        picture = report.pictures[0].with_name(f"assignment_{own['split']}.png") if report.pictures else None
+        own = {
+            "model": options.model,
+            "data": options.data,
+            "imgsz": options.imgsz,
+            "split": options.split or "train",
+        }
+        print(
+            f"\nassignment by model={options.model} at imgsz={options.imgsz}, split {own['split']}"
+        )
+        picture = (
+            report.pictures[0].with_name(f"assignment_{own['split']}.png")
+            if report.pictures
+            else None
+        )
         print(assignment_report(load_config(own | changes), picture).text())
         if picture is not None and picture.exists():
             print(f"written: {picture}")
@@ -219,14 +242,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _BROKEN_PIPE
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{place}{error.strerror or error} (debug=true shows where)", RflaError.exit_code, arguments)
+        return _fail(
+            f"{place}{error.strerror or error} (debug=true shows where)",
+            RflaError.exit_code,
+            arguments,
+        )
     except Exception as error:
-        error.add_note("This is a defect of rfla, not of what you typed: please report it with the lines above.")
+        error.add_note(
+            "This is a defect of rfla, not of what you typed: please report it with the lines above."
+        )
         raise
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if arguments[:1] == ["detect"]:  # the task word of another tool's grammar; there is one task here
+    if arguments[:1] == [
+        "detect"
+    ]:  # the task word of another tool's grammar; there is one task here
         arguments = arguments[1:]
     verb, *tokens = arguments or ["help"]
     later = [token for token in tokens if token in VERBS]
@@ -241,10 +272,14 @@ def _dispatch(arguments: list[str]) -> int:
         raise ConfigError(f"no verb '{verb[:60]}'{hint or '; verbs: ' + ', '.join(VERBS)}")
     if any(token in ("-h", "--help") for token in tokens):
         verb, tokens = "help", [verb]
-    if verb in ("help", "version"):  # at once: typer's parser takes longer to load than these take to answer
+    if verb in (
+        "help",
+        "version",
+    ):  # at once: typer's parser takes longer to load than these take to answer
         (show_help if verb == "help" else version)(tokens)
         return 0
-    # "--" keeps typer from reading tokens that begin with a dash: the grammar is parsed by rfla.cfg.overrides
+    # "--" keeps typer from reading tokens that begin with a dash: the grammar is parsed by
+    # rfla.cfg.overrides
     code = app(args=[verb, "--", *tokens], prog_name="rfla", standalone_mode=False)
     if code == _INTERRUPTED:  # typer turns Ctrl-C into its exit code
         raise KeyboardInterrupt
@@ -252,7 +287,10 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _config(tokens: Sequence[str] | None, mode: Literal["train", "val", "predict"]) -> "Config":
-    """Read the tokens into settings; without `model`, val and predict take the latest run's weights and say so."""
+    """Read the tokens into settings.
+
+    Without `model`, val and predict take the latest run's weights and say so.
+    """
     from rfla.cfg import Config, load_config
     from rfla.cfg.overrides import parse_tokens
 
@@ -292,14 +330,18 @@ def _fail(message: str, code: int, arguments: Sequence[str]) -> int:
     if _DEBUG.search(" ".join(arguments)):
         traceback.print_exc()
     line = "".join(
-        letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in message.rstrip()
+        letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1]
+        for letter in message.rstrip()
     )
     print(f"\033[31merror:\033[0m {line}" if _in_colour() else f"error: {line}", file=sys.stderr)
     return code
 
 
 def _on_interrupt(number: int, frame: object) -> None:
-    """Raise KeyboardInterrupt as usual; but a half imported torch goes wrong in odd ways, so end at once there."""
+    """Raise KeyboardInterrupt as usual.
+
+    But a half imported torch goes wrong in odd ways, so end at once there.
+    """
     if getattr(getattr(sys.modules.get("torch"), "__spec__", None), "_initializing", False):
         os.write(2, b"stopped\n")
         os._exit(_INTERRUPTED)

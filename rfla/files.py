@@ -8,8 +8,9 @@ from pathlib import Path
 def write_atomically(path: str | Path, data: bytes | str, flush: bool = True) -> None:
     """Replace `path` by a file that holds `data`.
 
-    A crash, a kill or a full disk at any moment leaves the previous file as it was; so does a power cut with `flush`,
-    which waits for the disk. Pictures, which can be drawn again, go without: there are thousands.
+    A crash, a kill or a full disk at any moment leaves the previous file as it was; so does a power
+    cut with `flush`, which waits for the disk. Pictures, which can be drawn again, go without:
+    there are thousands.
 
     Raises:
         OSError: The file cannot be written; nothing is left behind.

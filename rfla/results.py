@@ -94,20 +94,34 @@ class Results:
         return (self[i] for i in range(len(self)))
 
     def plot(self, line_width: int | None = None, show_labels: bool | None = None) -> Array:
-        """Return a copy of the image with the boxes drawn, (H', W', 3) uint8 RGB; small images are enlarged.
+        """Return a copy of the image with the boxes drawn, (H', W', 3) uint8 RGB.
+
+        Small images are enlarged.
 
         Labels are left out by default where they would hide the objects.
         """
         from rfla.pictures.boxes import draw_boxes
 
         return draw_boxes(
-            self.orig_img, self.boxes.xyxy, self.boxes.cls, self.names, self.boxes.conf, line_width, show_labels
+            self.orig_img,
+            self.boxes.xyxy,
+            self.boxes.cls,
+            self.names,
+            self.boxes.conf,
+            line_width,
+            show_labels,
         )
 
     def save(
-        self, path: str | Path | None = None, line_width: int | None = None, show_labels: bool | None = None
+        self,
+        path: str | Path | None = None,
+        line_width: int | None = None,
+        show_labels: bool | None = None,
     ) -> Path:
-        """Write the picture of `plot` and return its path; by default `<image name>_pred.png` where you are."""
+        """Write the picture of `plot` and return its path.
+
+        By default `<image name>_pred.png` where you are.
+        """
         from rfla.pictures.boxes import write_picture
 
         target = Path(path) if path is not None else Path(f"{Path(self.path).stem}_pred.png")
@@ -123,7 +137,11 @@ class Results:
     def verbose(self) -> str:
         """Return what was found in words: `3 ships, 1 person`."""
         counts = np.bincount(self.boxes.cls, minlength=len(self.names))
-        found = [f"{count} {self.names[i]}{'s' if count > 1 else ''}" for i, count in enumerate(counts) if count]
+        found = [
+            f"{count} {self.names[i]}{'s' if count > 1 else ''}"
+            for i, count in enumerate(counts)
+            if count
+        ]
         return ", ".join(found) or "nothing"
 
     def summary(self) -> list[dict[str, Any]]:
@@ -136,7 +154,9 @@ class Results:
                 "confidence": float(score),
                 "box": dict(zip(keys, map(float, box), strict=True)),
             }
-            for box, score, label in zip(self.boxes.xyxy, self.boxes.conf, self.boxes.cls, strict=True)
+            for box, score, label in zip(
+                self.boxes.xyxy, self.boxes.conf, self.boxes.cls, strict=True
+            )
         ]
 
     def to_json(self) -> str:
@@ -161,13 +181,17 @@ class Results:
                 "bbox": [float(x1), float(y1), float(x2) - float(x1), float(y2) - float(y1)],
                 "score": float(score),
             }
-            for (x1, y1, x2, y2), score, label in zip(self.boxes.xyxy, self.boxes.conf, self.boxes.cls, strict=True)
+            for (x1, y1, x2, y2), score, label in zip(
+                self.boxes.xyxy, self.boxes.conf, self.boxes.cls, strict=True
+            )
         ]
 
     def save_txt(self, path: str | Path, save_conf: bool = False) -> None:
         """Write YOLO rows: class, centre, width and height as shares of the image, and the score if asked for."""
         rows = []
-        for box, score, label in zip(self.boxes.xywhn, self.boxes.conf, self.boxes.cls, strict=True):
+        for box, score, label in zip(
+            self.boxes.xywhn, self.boxes.conf, self.boxes.cls, strict=True
+        ):
             numbers = [*box, score] if save_conf else list(box)
             rows.append(" ".join([str(int(label)), *(f"{number:.7g}" for number in numbers)]))
         Path(path).write_text("\n".join(rows) + ("\n" if rows else ""))
@@ -176,4 +200,6 @@ class Results:
         """Return a `supervision.Detections` (install supervision yourself)."""
         import supervision
 
-        return supervision.Detections(xyxy=self.boxes.xyxy, confidence=self.boxes.conf, class_id=self.boxes.cls)
+        return supervision.Detections(
+            xyxy=self.boxes.xyxy, confidence=self.boxes.conf, class_id=self.boxes.cls
+        )

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-# Processes that a test spawns import its module by name. Last: the installed package is the one that is tested.
+# Processes that a test spawns import its module by name. Last: the installed package is the one
+# that is tested.
 sys.path.append(str(REPOSITORY))
 
 
@@ -20,7 +21,10 @@ def records_path() -> Path:
 
 @pytest.fixture(scope="session")
 def parity_dir() -> Path:
-    """The folder of records made with the authors' code; without it the test is reported as skipped."""
+    """The folder of records made with the authors' code.
+
+    Without it the test is reported as skipped.
+    """
     path = records_path()
     if not path.is_dir():
         pytest.skip(f"no parity records at {path}; set RFLA_PARITY")
@@ -35,6 +39,8 @@ def parity(parity_dir: Path) -> Callable[[str], tuple[dict, dict]]:
     def read(name: str) -> tuple[dict, dict]:
         folder = parity_dir / name
         tensors = folder / "data.safetensors"
-        return json.loads((folder / "manifest.json").read_text()), load_file(tensors) if tensors.exists() else {}
+        return json.loads((folder / "manifest.json").read_text()), load_file(
+            tensors
+        ) if tensors.exists() else {}
 
     return read

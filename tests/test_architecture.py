@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "rfla"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 
-# What each part may import of the others; errors and files are for all. The order is that of docs/architecture.md.
+# What each part may import of the others; errors and files are for all. The order is that of
+# docs/architecture.md.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
@@ -33,14 +34,17 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 FOR_ALL = {"errors", "files", "rfla"}  # "rfla" itself is the version
 
-# The one exception: recommended settings stand in the data YAML, which the data package finds and reads.
+# The one exception: recommended settings stand in the data YAML, which the data package finds and
+# reads.
 EXCEPTIONS = {("cfg/load.py", "rfla.data.spec")}
 
 # Libraries that one could want to replace: only these files know them.
 ONLY_IN: dict[str, set[str]] = {
     "albumentations": {"data/transforms.py"},
     "faster_coco_eval": {"metrics/coco.py"},
-    "pickle": {"models/mmdet.py"},  # its error class alone: official checkpoints are opened without running them
+    "pickle": {
+        "models/mmdet.py"
+    },  # its error class alone: official checkpoints are opened without running them
     "pycocotools": {"metrics/coco.py"},
     "rasterio": {"data/tiles.py"},
     "safetensors": {"models/weights.py", "engine/checkpoint.py"},
@@ -54,11 +58,23 @@ ONLY_BENEATH: dict[str, set[str]] = {
     "pydantic_core": {"cfg"},
     "torchvision": {"ops", "models", "checks.py"},
 }
-NEVER = {"ultralytics", "sahi", "mmdet", "mmcv", "albumentationsx", "lightning", "dill", "cloudpickle"}
+NEVER = {
+    "ultralytics",
+    "sahi",
+    "mmdet",
+    "mmcv",
+    "albumentationsx",
+    "lightning",
+    "dill",
+    "cloudpickle",
+}
 
 
 def imports_of(path: Path) -> Iterator[str]:
-    """Every module that a file imports, at its top or inside a function; type-checking imports count too."""
+    """Every module that a file imports, at its top or inside a function.
+
+    Type-checking imports count too.
+    """
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -84,7 +100,9 @@ def test_imports_run_one_way(path: Path) -> None:
             continue
         target = [*module.split("."), "rfla"][1]
         allowed = MAY_IMPORT[part] | FOR_ALL | {part}
-        assert target in allowed, f"{name_of(path)} imports {module}; {part} may import {sorted(allowed)}"
+        assert target in allowed, (
+            f"{name_of(path)} imports {module}; {part} may import {sorted(allowed)}"
+        )
 
 
 def test_the_parts_have_an_order() -> None:
@@ -107,7 +125,9 @@ def test_libraries_stay_where_they_belong(path: Path) -> None:
         if library in ONLY_IN:
             assert name_of(path) in ONLY_IN[library], f"{library} belongs in {ONLY_IN[library]}"
         if library in ONLY_BENEATH:
-            assert path.relative_to(PACKAGE).parts[0] in ONLY_BENEATH[library], f"{library} in {name_of(path)}"
+            assert path.relative_to(PACKAGE).parts[0] in ONLY_BENEATH[library], (
+                f"{library} in {name_of(path)}"
+            )
 
 
 def test_the_assigner_needs_torch_alone() -> None:
@@ -116,7 +136,9 @@ def test_the_assigner_needs_torch_alone() -> None:
         for module in imports_of(path):
             library = module.split(".")[0]
             known = library in sys.stdlib_module_names or library == "torch"
-            assert known or module.startswith(("rfla.assign", "rfla.errors")), f"{name_of(path)} imports {module}"
+            assert known or module.startswith(("rfla.assign", "rfla.errors")), (
+                f"{name_of(path)} imports {module}"
+            )
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

@@ -33,19 +33,27 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
 def weights_file(path: Path) -> None:
     """The smallest safetensors file with metadata of ours: a header and no tensor."""
     part = model_part(load_config({"model": "fcos_p2"})).model_dump()
-    header = json.dumps({"__metadata__": {"rfla": json.dumps({"model": part, "imgsz": 320})}}).encode()
+    header = json.dumps(
+        {"__metadata__": {"rfla": json.dumps({"model": part, "imgsz": 320})}}
+    ).encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header)
 
 
 class TestHelp:
-    @pytest.mark.parametrize("words", [(), ("help",), ("--help",), ("-h",), ("detect", "help"), ("detect",)])
-    def test_overview_names_every_verb(self, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
+    @pytest.mark.parametrize(
+        "words", [(), ("help",), ("--help",), ("-h",), ("detect", "help"), ("detect",)]
+    )
+    def test_overview_names_every_verb(
+        self, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+    ) -> None:
         code, out, err = run(capsys, *words)
         assert (code, err) == (0, "")
         assert all(f"  {verb} " in out for verb in VERBS)
 
     @pytest.mark.parametrize("verb", VERBS)
-    def test_every_verb_explains_itself_with_an_example(self, capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    def test_every_verb_explains_itself_with_an_example(
+        self, capsys: pytest.CaptureFixture[str], verb: str
+    ) -> None:
         code, out, _ = run(capsys, "help", verb)
         assert code == 0
         assert f"\n  rfla {verb}" in out
@@ -53,12 +61,20 @@ class TestHelp:
             assert run(capsys, verb, "--help") == (0, out, "")
 
     def test_keys_and_sections(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert run(capsys, "help", "lr0")[1].splitlines()[1:] == ["  kind     number from 0 to 10", "  default  0.005"]
+        assert run(capsys, "help", "lr0")[1].splitlines()[1:] == [
+            "  kind     number from 0 to 10",
+            "  default  0.005",
+        ]
         assert "assigner.topk" in run(capsys, "help", "assigner")[1]
         code, _, err = run(capsys, "help", "learning_rate")
-        assert (code, err) == (2, "error: no verb and no key 'learning_rate'; did you mean 'lr0'?\n")
+        assert (code, err) == (
+            2,
+            "error: no verb and no key 'learning_rate'; did you mean 'lr0'?\n",
+        )
 
-    @pytest.mark.parametrize("verb", ["train", "val", "predict", "compare", "convert", "import", "inspect", "info"])
+    @pytest.mark.parametrize(
+        "verb", ["train", "val", "predict", "compare", "convert", "import", "inspect", "info"]
+    )
     def test_examples_are_read_by_the_grammar(self, verb: str) -> None:
         """Every example of the help names keys that exist."""
         import shlex
@@ -87,7 +103,10 @@ def shell(*words: str, **environment: str) -> subprocess.CompletedProcess[bytes]
     ("command", "kept_out"),
     [
         ("main(['help']); main(['version'])", "'pydantic', 'yaml'"),
-        ("main(['help', 'train']); main(['cfg']); main(['cfg', 'model=fcos_p2']); main(['train', 'lr=3'])", "'tests'"),
+        (
+            "main(['help', 'train']); main(['cfg']); main(['cfg', 'model=fcos_p2']); main(['train', 'lr=3'])",
+            "'tests'",
+        ),
     ],
 )
 def test_nothing_heavy_is_imported(command: str, kept_out: str) -> None:
@@ -111,7 +130,10 @@ ERRORS = [
     # keys and values
     (("train", "lr=3"), "unknown key 'lr'; did you mean lr0 (default 0.005)?"),
     (("train", "weights=x.pt"), "unknown key 'weights'; did you mean model"),
-    (("train", "model=fcos_p2", "data=demo", "lr0=-1"), "lr0=-1: must be a number from 0 to 10 (default 0.005)"),
+    (
+        ("train", "model=fcos_p2", "data=demo", "lr0=-1"),
+        "lr0=-1: must be a number from 0 to 10 (default 0.005)",
+    ),
     (("train", "epochs"), "epochs needs a value: epochs=12"),
     (("train", "lr_steps=[1,"), "the bracket is not closed"),
     (("train", "cfg=nothing.yaml"), "nothing.yaml: no such file"),
@@ -119,7 +141,10 @@ ERRORS = [
     (("train",), "model is missing: a zoo name (autoassign, cascade_rcnn,"),
     (("train", "model=fcos_p2"), "data is missing: a data set (demo, aitod, ...)"),
     (("val",), "data is missing"),
-    (("val", "data=demo"), "model is missing, and runs has no run with weights; for example: rfla train"),
+    (
+        ("val", "data=demo"),
+        "model is missing, and runs has no run with weights; for example: rfla train",
+    ),
     (("predict",), "source is missing"),
     (("predict", "source=x.png"), "model is missing, and runs has no run with weights"),
     (("train", "resume"), "resume=true: no run with a training state in runs"),
@@ -147,7 +172,9 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("words", "part"), ERRORS, ids=[" ".join(words) for words, _ in ERRORS])
-def test_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str], words: tuple[str, ...], part: str) -> None:
+def test_one_line_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...], part: str
+) -> None:
     code, _, err = run(capsys, *words)
     assert code == 2
     assert err.startswith("error: ")
@@ -177,13 +204,18 @@ class TestSettings:
         assert "\nlr0: 0.005 " in out and "\nassigner:\n" in out
 
     def test_cfg_shows_what_a_run_would_use(self, capsys: pytest.CaptureFixture[str]) -> None:
-        _, out, _ = run(capsys, "cfg", "model=fcos_p2", "--lr0", "0.25", "assigner.topk", "=", "[2,", "1]")
+        _, out, _ = run(
+            capsys, "cfg", "model=fcos_p2", "--lr0", "0.25", "assigner.topk", "=", "[2,", "1]"
+        )
         Path("x.yaml").write_text(out)
         cfg = load_config({"cfg": "x.yaml"})
         assert (cfg.lr0, cfg.assigner.topk, cfg.neck.start_level) == (0.25, (2, 1), 2)
 
     def test_verb_in_the_middle(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert run(capsys, "lr0=0.25", "cfg", "model=fcos")[1] == run(capsys, "cfg", "lr0=0.25", "model=fcos")[1]
+        assert (
+            run(capsys, "lr0=0.25", "cfg", "model=fcos")[1]
+            == run(capsys, "cfg", "lr0=0.25", "model=fcos")[1]
+        )
 
     def test_copy_cfg_never_overwrites_by_itself(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(capsys, "copy-cfg")[0] == 0
@@ -197,7 +229,9 @@ class TestSettings:
         assert run(capsys, "copy-cfg", "overwrite")[0] == 0
         assert path.read_text() != "mine"
 
-    def test_a_line_of_the_copy_taken_out_of_its_comment(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_line_of_the_copy_taken_out_of_its_comment(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         run(capsys, "copy-cfg", "out=my.yaml")
         text = Path("my.yaml").read_text().replace("# assigner.decay: 0.9", "assigner.decay: 0.8")
         Path("my.yaml").write_text(text)
@@ -268,7 +302,9 @@ class TestEndings:
             "sys.modules['torch'] = types.SimpleNamespace(__spec__=types.SimpleNamespace(_initializing=True)); "
             "os.kill(os.getpid(), 2); print('still here')"
         )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
         assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
 
     def test_an_operating_system_error_is_one_line(
@@ -279,7 +315,10 @@ class TestEndings:
 
         monkeypatch.setattr("rfla.checks.run_checks", full)
         code, _, err = run(capsys, "checks")
-        assert (code, err) == (2, "error: runs/train/x: No space left on device (debug=true shows where)\n")
+        assert (code, err) == (
+            2,
+            "error: runs/train/x: No space left on device (debug=true shows where)\n",
+        )
 
     def test_a_defect_keeps_its_traceback(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def broken() -> None:
@@ -311,9 +350,13 @@ class TestEndings:
     def test_module_and_exit_code(self) -> None:
         done = shell("-m", "rfla", "trian")
         assert (done.returncode, done.stdout) == (2, b"")
-        assert done.stderr.decode().splitlines() == ["error: no verb 'trian'; did you mean 'train'?"]
+        assert done.stderr.decode().splitlines() == [
+            "error: no verb 'trian'; did you mean 'train'?"
+        ]
 
     def test_a_terminal_that_knows_no_unicode(self) -> None:
-        done = shell("-m", "rfla", "train", "name=ü", "lr0=ü", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+        done = shell(
+            "-m", "rfla", "train", "name=ü", "lr0=ü", PYTHONIOENCODING="ascii", PYTHONUTF8="0"
+        )
         assert done.returncode == 2
         assert b"lr0=\\xfc" in done.stderr

@@ -29,7 +29,12 @@ def test_forms_of_a_box(results: Results) -> None:
 
 
 def test_selecting(results: Results) -> None:
-    assert [len(results[key]) for key in (0, slice(1), results.boxes.conf > 0.5, [1, 0])] == [1, 1, 1, 2]
+    assert [len(results[key]) for key in (0, slice(1), results.boxes.conf > 0.5, [1, 0])] == [
+        1,
+        1,
+        1,
+        2,
+    ]
     assert [len(one) for one in results] == [1, 1]
     assert results[1].boxes.cls.tolist() == [0]
 
@@ -38,12 +43,21 @@ def test_words_and_plain_values(results: Results) -> None:
     assert results.verbose() == "1 ship, 1 car"
     assert results[:0].verbose() == "nothing"
     first = json.loads(results.to_json())[0]
-    assert (first["name"], first["class"], first["box"]) == ("car", 1, {"x1": 4.0, "y1": 2.0, "x2": 12.0, "y2": 6.0})
+    assert (first["name"], first["class"], first["box"]) == (
+        "car",
+        1,
+        {"x1": 4.0, "y1": 2.0, "x2": 12.0, "y2": 6.0},
+    )
 
 
 def test_coco_rows(results: Results) -> None:
     row = results.to_coco()[0]
-    assert row == {"image_id": "a", "category_id": 2, "bbox": [4.0, 2.0, 8.0, 4.0], "score": pytest.approx(0.9)}
+    assert row == {
+        "image_id": "a",
+        "category_id": 2,
+        "bbox": [4.0, 2.0, 8.0, 4.0],
+        "score": pytest.approx(0.9),
+    }
     assert [row["category_id"] for row in results.to_coco(7, category_ids=[3, 9])] == [9, 3]
 
 

@@ -16,7 +16,13 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle, Ellipse, Rectangle
 
-from rfla.assign import DISTANCES, HierarchicalAssigner, PriorGrid, receptive_field_distance, resnet_receptive_fields
+from rfla.assign import (
+    DISTANCES,
+    HierarchicalAssigner,
+    PriorGrid,
+    receptive_field_distance,
+    resnet_receptive_fields,
+)
 from rfla.assign.windows import window_radius
 
 FOLDER = Path(__file__).parent
@@ -29,14 +35,24 @@ def make_grid() -> PriorGrid:
 
 
 def draw_gaussian(axes: Axes, x: float, y: float, width: float, height: float, colour: str) -> None:
-    """One and two standard deviations; sigma is half a side, so one sigma touches the sides of the box."""
+    """One and two standard deviations.
+
+    Sigma is half a side, so one sigma touches the sides of the box.
+    """
     for sigmas, alpha in ((2, 0.10), (1, 0.25)):
-        axes.add_patch(Ellipse((x, y), sigmas * width, sigmas * height, color=colour, alpha=alpha, lw=0))
+        axes.add_patch(
+            Ellipse((x, y), sigmas * width, sigmas * height, color=colour, alpha=alpha, lw=0)
+        )
 
 
 def fields_and_boxes() -> None:
-    """Left: boxes and fields as Gaussians. Right: score over box size at the nearest point of each level."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), gridspec_kw={"width_ratios": [1.15, 1]})
+    """Left: boxes and fields as Gaussians.
+
+    Right: score over box size at the nearest point of each level.
+    """
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(10, 3.6), gridspec_kw={"width_ratios": [1.15, 1]}
+    )
     grid = make_grid()
     boxes = torch.tensor([[12.5, 15, 21, 23.5], [46, 18.5, 91, 52]])
     for x1, y1, x2, y2 in boxes.tolist():
@@ -50,19 +66,28 @@ def fields_and_boxes() -> None:
     for prior in best:
         x1, y1, x2, y2 = grid.boxes[prior].tolist()
         draw_gaussian(left, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, FIELD)
-        left.add_patch(Circle(((x1 + x2) / 2, (y1 + y2) / 2), (x2 - x1) / 2, fill=False, ec=FIELD, lw=1, ls="--"))
+        left.add_patch(
+            Circle(
+                ((x1 + x2) / 2, (y1 + y2) / 2), (x2 - x1) / 2, fill=False, ec=FIELD, lw=1, ls="--"
+            )
+        )
     chosen = grid.centers[matched >= 0]
     left.scatter(chosen[:, 0], chosen[:, 1], s=22, color=CHOSEN, zorder=3)
     left.set(xlim=(0, 96), ylim=(64, 0), aspect="equal", xlabel="px", ylabel="px")
     left.set_title(
-        "boxes (orange), the field of each one's best point (blue),\npoints assigned to them (green)", fontsize=9
+        "boxes (orange), the field of each one's best point (blue),\npoints assigned to them (green)",
+        fontsize=9,
     )
 
     sizes = torch.logspace(np.log10(2), np.log10(256), 200)
     for level, field in zip(range(2, 6), resnet_receptive_fields(50, range(2, 6)), strict=True):
         square = torch.stack((-sizes / 2, -sizes / 2, sizes / 2, sizes / 2), dim=1)
         prior = torch.tensor([[-field / 4, -field / 4, field / 4, field / 4]])
-        right.plot(sizes, receptive_field_distance(square, prior)[:, 0], label=f"P{level}: field {field / 2:g} px")
+        right.plot(
+            sizes,
+            receptive_field_distance(square, prior)[:, 0],
+            label=f"P{level}: field {field / 2:g} px",
+        )
     right.axhline(0.8, color=INK, lw=0.8, ls=":")
     right.text(2.1, 0.82, "ignored rather than background from here up", fontsize=7, color=INK)
     ticks = [2, 4, 8, 16, 32, 64, 128, 256]
@@ -76,8 +101,13 @@ def fields_and_boxes() -> None:
 
 
 def the_window() -> None:
-    """Left: a box, its window, and what it takes. Right: cells of a window against cells of the grid."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), gridspec_kw={"width_ratios": [1.15, 1]})
+    """Left: a box, its window, and what it takes.
+
+    Right: cells of a window against cells of the grid.
+    """
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(10, 3.6), gridspec_kw={"width_ratios": [1.15, 1]}
+    )
     grid = PriorGrid.points([(16, 24)], [4], [35])
     box = torch.tensor([[38.3, 24.9, 54.1, 39.5]])
     scores = receptive_field_distance(box, grid.scaled(0.9).boxes)[0]
@@ -91,9 +121,17 @@ def the_window() -> None:
         (window_radius(grid.scaled(0.9), DISTANCES["kld"], 1, 0.8), BAND),
     ):
         corner = [4 * (cell - radius) for cell in cells]
-        left.add_patch(Rectangle(corner, 4 * (2 * radius + 1), 4 * (2 * radius + 1), fill=False, ec=colour, lw=1.6))
+        left.add_patch(
+            Rectangle(
+                corner, 4 * (2 * radius + 1), 4 * (2 * radius + 1), fill=False, ec=colour, lw=1.6
+            )
+        )
     left.add_patch(Circle(centre, reach, fill=False, ec=BAND, ls=":", lw=1.4))
-    left.add_patch(Rectangle(box[0, :2].tolist(), *(box[0, 2:] - box[0, :2]).tolist(), fill=False, ec=BOX, lw=1.4))
+    left.add_patch(
+        Rectangle(
+            box[0, :2].tolist(), *(box[0, 2:] - box[0, :2]).tolist(), fill=False, ec=BOX, lw=1.4
+        )
+    )
     matched = HierarchicalAssigner()(grid, box)
     for value, colour in ((0, CHOSEN), (-2, BAND)):
         points = grid.centers[matched == value]
@@ -109,7 +147,9 @@ def the_window() -> None:
     totals = [shapes * sum((-(-side // stride)) ** 2 for stride in levels) for side in sides]
     anchors = PriorGrid.anchors([(50, 50)] * 5, levels, resnet_receptive_fields(50, range(2, 7)))
     for stage, (k, above) in enumerate(((3, None), (1, 0.8))):
-        radius = window_radius(anchors.scaled(0.9) if stage else anchors, DISTANCES["kld"], k, above)
+        radius = window_radius(
+            anchors.scaled(0.9) if stage else anchors, DISTANCES["kld"], k, above
+        )
         cells_of_window = (2 * radius + 1) ** 2 * len(levels) * shapes
         right.plot(
             sides,

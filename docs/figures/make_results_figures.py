@@ -32,7 +32,9 @@ def curves(data: str) -> None:
     for assigner, colour in COLOURS.items():
         for axis, (column, title) in zip(axes, panels.items(), strict=True):
             values = [float(row[column]) for row in runs[assigner]]
-            axis.plot(range(1, len(values) + 1), values, color=colour, label=assigner, linewidth=1.8)
+            axis.plot(
+                range(1, len(values) + 1), values, color=colour, label=assigner, linewidth=1.8
+            )
             axis.set_title(f"{data}: {title}", fontsize=10, loc="left")
             axis.set_xlabel("epoch", fontsize=8)
             axis.spines[["top", "right"]].set_visible(False)

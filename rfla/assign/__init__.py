@@ -1,4 +1,7 @@
-"""Who is positive: prior grids, distances, and the rules that give priors to boxes. Needs torch alone."""
+"""Who is positive: prior grids, distances, and the rules that give priors to boxes.
+
+Needs torch alone.
+"""
 
 from rfla.assign.atss import ATSSAssigner
 from rfla.assign.distance import DISTANCES, Distance, receptive_field_distance

@@ -1,6 +1,7 @@
 """From scored windows to claims: which prior each box takes, listed (CPU) or as one fixed-shape scatter (GPU).
 
-Shapes as in `windows.py`: N boxes of all images, T stages, C = w w L S candidates of a box, M listed candidates.
+Shapes as in `windows.py`: N boxes of all images, T stages, C = w w L S candidates of a box, M
+listed candidates.
 """
 
 import math
@@ -15,8 +16,12 @@ from rfla.assign.windows import NEAR_TIE, RIM, Windows
 LARGEST = 2**63 - 1
 
 
-def list_claims(windows: Windows, topk: Sequence[int], above: Sequence[float | None]) -> tuple[Claims, list[Tensor]]:
-    """List the candidates that a box claims or that reach `above`. Reads sizes from the device: for the CPU.
+def list_claims(
+    windows: Windows, topk: Sequence[int], above: Sequence[float | None]
+) -> tuple[Claims, list[Tensor]]:
+    """List the candidates that a box claims or that reach `above`.
+
+    Reads sizes from the device: for the CPU.
 
     Args:
         windows: Of T stages.
@@ -24,9 +29,9 @@ def list_claims(windows: Windows, topk: Sequence[int], above: Sequence[float | N
         above: Score from which a prior is too near a box to be background, or None, in each stage.
 
     Returns:
-        The candidates, and for each stage the (U,) indices of boxes that this window cannot decide: a near tie at an
-        open edge, or more than 16 tied at the k-th score in one level and shape. They claim nothing here. The list is
-        empty where all are decided, the common case.
+        The candidates, and for each stage the (U,) indices of boxes that this window cannot decide:
+        a near tie at an open edge, or more than 16 tied at the k-th score in one level and shape.
+        They claim nothing here. The list is empty where all are decided, the common case.
     """
     stages, width, num_boxes = len(topk), windows.scores.shape[1], windows.scores.shape[-1]
     best = torch.stack([windows.kth(stage, k) for stage, k in enumerate(topk)])  # (T, N)
@@ -37,7 +42,9 @@ def list_claims(windows: Windows, topk: Sequence[int], above: Sequence[float | N
     columns = windows.best_of_column.view(stages, width, -1, num_boxes)
     stage, column, plane, box = (columns >= floor[:, None, None]).nonzero(as_tuple=True)
     rows = torch.arange(width).view(-1, 1)
-    values = windows.scores.view(stages, width, *columns.shape[1:])[stage, rows, column, plane, box]  # (w, columns)
+    values = windows.scores.view(stages, width, *columns.shape[1:])[
+        stage, rows, column, plane, box
+    ]  # (w, columns)
     row, hit = (values >= floor.take(stage * num_boxes + box)).nonzero(as_tuple=True)  # (M,) each
     value = values[row, hit]
     stage, column, plane, box = (one.take(hit) for one in (stage, column, plane, box))
@@ -51,20 +58,27 @@ def list_claims(windows: Windows, topk: Sequence[int], above: Sequence[float | N
     tied = value == kth
     if int(torch.bincount(slot[tied], minlength=1).max()) > PLATEAU:
         planes = (plane * best.numel() + slot)[tied]
-        doubtful = torch.cat((doubtful, (torch.bincount(planes) > PLATEAU).nonzero().squeeze(1) % best.numel()))
+        doubtful = torch.cat(
+            (doubtful, (torch.bincount(planes) > PLATEAU).nonzero().squeeze(1) % best.numel())
+        )
     if len(doubtful):
         doubtful = torch.unique(doubtful)
         claimed &= ~torch.isin(slot, doubtful)
-    unsure = [doubtful[doubtful // num_boxes == one] % num_boxes for one in range(stages)] if len(doubtful) else []
+    unsure = (
+        [doubtful[doubtful // num_boxes == one] % num_boxes for one in range(stages)]
+        if len(doubtful)
+        else []
+    )
     return Claims(stage, box, index & (RIM - 1), claimed, band), unsure
 
 
 def scatter_claims(windows: Windows, stage: int, k: int, ignore_above: float | None) -> Claims:
     """All C x N candidates of one stage with flags, without reading a size from the device: for the GPU.
 
-    A box with more than 16 tied, or with ties at an open edge of its window, keeps the k nearest here. That differs
-    from `list_claims` only where 16 or fewer are tied and some of them lie beyond the window: for a box thinner than
-    about a hundredth of a pixel, or so unlike every field that its scores round to the same value.
+    A box with more than 16 tied, or with ties at an open edge of its window, keeps the k nearest
+    here. That differs from `list_claims` only where 16 or fewer are tied and some of them lie
+    beyond the window: for a box thinner than about a hundredth of a pixel, or so unlike every field
+    that its scores round to the same value.
     """
     scores = windows.scores[stage]  # (w, w, L, S, N)
     candidates = scores.flatten(0, 3)  # (C, N)
@@ -77,16 +91,28 @@ def scatter_claims(windows: Windows, stage: int, k: int, ignore_above: float | N
     prior = index.bitwise_and_(RIM - 1)
 
     missing = (k - better.sum(dim=0, keepdim=True)).clamp_(min=1)
-    claimed = tied & (~unsure | _is_among_nearest(windows.offset[:, stage], prior, tied, k, missing))
+    claimed = tied & (
+        ~unsure | _is_among_nearest(windows.offset[:, stage], prior, tied, k, missing)
+    )
     claimed |= better
     band = torch.zeros_like(claimed) if ignore_above is None else candidates >= ignore_above
     return Claims(stage, torch.arange(len(kth), device=prior.device), prior, claimed, band)
 
 
-def _is_among_nearest(offset: Tensor, prior: Tensor, tied: Tensor, k: int, wanted: Tensor) -> Tensor:
+def _is_among_nearest(
+    offset: Tensor, prior: Tensor, tied: Tensor, k: int, wanted: Tensor
+) -> Tensor:
     """(C, N) bool: the `wanted` (1, N), at most k, of the `tied` candidates that are nearest, then of lowest index."""
     squared = offset**2
-    distance = (squared[1, None] + squared[0, :, None]).flatten(0, 3)  # never negative: its bits order as integers
-    key = distance.view(torch.int32).to(torch.int64).bitwise_left_shift_(32).add_(prior).masked_fill_(~tied, LARGEST)
+    distance = (squared[1, None] + squared[0, :, None]).flatten(
+        0, 3
+    )  # never negative: its bits order as integers
+    key = (
+        distance.view(torch.int32)
+        .to(torch.int64)
+        .bitwise_left_shift_(32)
+        .add_(prior)
+        .masked_fill_(~tied, LARGEST)
+    )
     nearest = key.topk(k, dim=0, largest=False).values  # (k, N) ascending
     return key <= nearest.gather(0, wanted - 1)

@@ -1,7 +1,8 @@
 """The dense path of the assigner: every box against every prior, a bounded number of boxes at a time.
 
-It serves distances whose best priors need not lie near the box centre (IoU and its kin), windows that would cover most
-of the grid anyway, plain boxes without a grid, and the rare box that a window cannot decide.
+It serves distances whose best priors need not lie near the box centre (IoU and its kin), windows
+that would cover most of the grid anyway, plain boxes without a grid, and the rare box that a window
+cannot decide.
 
 Shapes: G boxes, P priors, k of one stage. The whole (G, P) matrix never exists.
 """
@@ -59,8 +60,9 @@ def chunks(total: int, row_bytes: int, budget: int = BUDGET) -> Iterator[slice]:
 def claim_rows(scores: Tensor, gt_boxes: Tensor, priors: Tensor, groups: Tensor, k: int) -> Tensor:
     """Which priors each box claims.
 
-    All priors that reach the k-th best score, as in the authors' code; but where more than 16 of one group tie at that
-    score, k in all: the better ones, then of the tied ones the nearest, then those of lowest index.
+    All priors that reach the k-th best score, as in the authors' code; but where more than 16 of
+    one group tie at that score, k in all: the better ones, then of the tied ones the nearest, then
+    those of lowest index.
 
     Args:
         scores: (G, P); -inf where a prior is not valid.
@@ -91,7 +93,10 @@ def claim_rows(scores: Tensor, gt_boxes: Tensor, priors: Tensor, groups: Tensor,
 
 def squared_offsets(gt_boxes: Tensor, priors: Tensor) -> Tensor:
     """(G, P) squared distance between centres, px^2."""
-    gt_centers, centers = (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2, (priors[:, :2] + priors[:, 2:]) / 2
+    gt_centers, centers = (
+        (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2,
+        (priors[:, :2] + priors[:, 2:]) / 2,
+    )
     x, y = (gt_centers[:, None, axis] - centers[None, :, axis] for axis in (0, 1))
     return x.square_().add_(y.square_())
 
@@ -130,5 +135,8 @@ def dense_claims(
         if ignore_above is not None:
             band = (scores >= ignore_above).any(dim=0).nonzero().squeeze(1)
             box = torch.cat((box, torch.zeros_like(band)))
-            prior, claimed = torch.cat((prior, band)), torch.cat((claimed, torch.zeros_like(band, dtype=torch.bool)))
+            prior, claimed = (
+                torch.cat((prior, band)),
+                torch.cat((claimed, torch.zeros_like(band, dtype=torch.bool))),
+            )
         yield Claims(stage, box + part.start, prior, claimed, ~claimed)

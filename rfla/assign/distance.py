@@ -1,10 +1,12 @@
 """How near a box is to a prior: the Receptive Field Distance (RFD) of RFLA and its drop-in rivals.
 
-Shapes: G boxes of one image, P priors. Boxes are xyxy in px; each is a Gaussian N(centre, diag(w^2/4, h^2/4)).
+Shapes: G boxes of one image, P priors. Boxes are xyxy in px; each is a Gaussian N(centre,
+diag(w^2/4, h^2/4)).
 
-"Larger is nearer" throughout. Every score is a few terms of each axis alone, combined: the terms are computed once for
-a row and once for a column, only the combination for every pair. The float32 order of operations is that of the
-authors' code, so a full (G, P) matrix and a small window of it come out bit for bit the same.
+"Larger is nearer" throughout. Every score is a few terms of each axis alone, combined: the terms
+are computed once for a row and once for a column, only the combination for every pair. The float32
+order of operations is that of the authors' code, so a full (G, P) matrix and a small window of it
+come out bit for bit the same.
 """
 
 import math
@@ -70,12 +72,14 @@ class Distance:
     Attributes:
         name: What a configuration calls it.
         terms: What an axis contributes.
-        combine: Terms of the x axis, of the y axis, memory for the result or None -> score, there or in a new tensor.
+        combine: Terms of the x axis, of the y axis, memory for the result or None -> score, there
+            or in a new tensor.
         formula: For people, with w1, h1 of the box and w2, h2 of the prior.
         value_range: Smallest and largest score.
         reference: Where it comes from.
-        reach: `reach(score, side)`: the largest centre offset in px, along the axis on which the prior has this side,
-            at which any box can still reach this score. None where scores do not fall with the centre offset alone.
+        reach: `reach(score, side)`: the largest centre offset in px, along the axis on which the
+            prior has this side, at which any box can still reach this score. None where scores do
+            not fall with the centre offset alone.
     """
 
     name: str
@@ -124,7 +128,10 @@ def _gcd_terms(axis: Axis) -> Terms:
 
 
 def nwd(constant: float = 12.8) -> Distance:
-    """Normalised Wasserstein distance; `constant` (px) is the mean object size of the data, 12.8 for AI-TOD."""
+    """Normalised Wasserstein distance.
+
+    `constant` (px) is the mean object size of the data, 12.8 for AI-TOD.
+    """
     return Distance(
         "nwd",
         _squares,
@@ -137,7 +144,10 @@ def nwd(constant: float = 12.8) -> Distance:
 
 
 def dotd(constant: float = 12.8) -> Distance:
-    """Dot distance: centres alone; `constant` (px) is the mean object size of the data, 12.8 for AI-TOD."""
+    """Dot distance: centres alone.
+
+    `constant` (px) is the mean object size of the data, 12.8 for AI-TOD.
+    """
     return Distance(
         "dotd",
         lambda axis: (axis.offset**2,),
@@ -167,7 +177,9 @@ def simd(width_weight: float = 6.13, height_weight: float = 4.59) -> Distance:
         ratio = -math.log(score) / min(width_weight, height_weight)
         return math.inf if ratio >= 1 else ratio * 2 * side / (1 - ratio)
 
-    formula = "exp(-(hypot(m dx/(w1+w2), n dy/(h1+h2)) + hypot(m (w1-w2)/(w1+w2), n (h1-h2)/(h1+h2))))"
+    formula = (
+        "exp(-(hypot(m dx/(w1+w2), n dy/(h1+h2)) + hypot(m (w1-w2)/(w1+w2), n (h1-h2)/(h1+h2))))"
+    )
     formula += f", m = {width_weight:g}, n = {height_weight:g}"
     return Distance("simd", terms, combine, formula, (0.0, 1.0), "Shi et al., IROS 2024", reach)
 
@@ -204,7 +216,10 @@ def _diou(x: Terms, y: Terms, out: Tensor | None) -> Tensor:
 
 
 def _kl_reach(kl: float, side: float) -> float:
-    """The width that tolerates most offset is w1^2 = w2^2 + 4 dx^2; its KL on that axis is ln(1 + 4 dx^2/w2^2) / 2."""
+    """The width that tolerates most offset is w1^2 = w2^2 + 4 dx^2.
+
+    Its KL on that axis is ln(1 + 4 dx^2/w2^2) / 2.
+    """
     if kl < 0:
         return 0.0
     return side / 2 * math.sqrt(math.expm1(2 * kl)) if kl < 300 else math.inf
@@ -267,15 +282,29 @@ DISTANCES: dict[str, Distance] = {
         Distance(
             "symmetric_kld",
             _both_kl_terms,
-            lambda x, y, out: _kl(x, y, out).add_(_kl(x[3:], y[3:], None)).div_(2).add_(1).reciprocal_(),
+            lambda x, y, out: (
+                _kl(x, y, out).add_(_kl(x[3:], y[3:], None)).div_(2).add_(1).reciprocal_()
+            ),
             "1 / (1 + (KL(prior, box) + KL(box, prior)) / 2)",
             (0.0, 1.0),
             "closed form for diagonal Gaussians",
             lambda score, side: math.sqrt(max(1 / score - 1, 0.0)) * side,
         ),
-        Distance("iou", _overlap_terms, _iou, "intersection / union", (0.0, 1.0), "Everingham et al., IJCV 2010"),
         Distance(
-            "giou", _overlap_terms, _giou, "IoU - (hull - union) / hull", (-1.0, 1.0), "Rezatofighi et al., CVPR 2019"
+            "iou",
+            _overlap_terms,
+            _iou,
+            "intersection / union",
+            (0.0, 1.0),
+            "Everingham et al., IJCV 2010",
+        ),
+        Distance(
+            "giou",
+            _overlap_terms,
+            _giou,
+            "IoU - (hull - union) / hull",
+            (-1.0, 1.0),
+            "Rezatofighi et al., CVPR 2019",
         ),
         Distance(
             "diou",
@@ -299,7 +328,9 @@ def get_distance(distance: str | Distance) -> Distance:
         return distance
     if distance not in DISTANCES:
         hint = did_you_mean(distance, DISTANCES)
-        raise ConfigError(f"assigner.distance: no distance '{distance}'; one of {', '.join(DISTANCES)}{hint}")
+        raise ConfigError(
+            f"assigner.distance: no distance '{distance}'; one of {', '.join(DISTANCES)}{hint}"
+        )
     return DISTANCES[distance]
 
 
@@ -307,14 +338,19 @@ def pairwise(distance: Distance, gt_boxes: Tensor, prior_boxes: Tensor) -> Tenso
     """Score (G, 4) boxes against (P, 4) priors of the same float type: (G, P)."""
     gt, prior = gt_boxes[:, None], prior_boxes[None]  # (G, 1, 4), (1, P, 4)
     x, y = (
-        Axis(Intervals(gt[..., axis], gt[..., axis + 2]), Intervals(prior[..., axis], prior[..., axis + 2]))
+        Axis(
+            Intervals(gt[..., axis], gt[..., axis + 2]),
+            Intervals(prior[..., axis], prior[..., axis + 2]),
+        )
         for axis in (0, 1)
     )
     return distance.combine(distance.terms(x), distance.terms(y), None)
 
 
 @torch.no_grad()
-def receptive_field_distance(gt_boxes: Tensor, prior_boxes: Tensor, distance: str | Distance = "kld") -> Tensor:
+def receptive_field_distance(
+    gt_boxes: Tensor, prior_boxes: Tensor, distance: str | Distance = "kld"
+) -> Tensor:
     """Score every box against every prior; larger is nearer.
 
     Args:
@@ -325,5 +361,11 @@ def receptive_field_distance(gt_boxes: Tensor, prior_boxes: Tensor, distance: st
     Returns:
         (G, P) scores in float32, or in float64 where an input has it.
     """
-    dtype = torch.promote_types(torch.promote_types(gt_boxes.dtype, prior_boxes.dtype), torch.float32)
-    return pairwise(get_distance(distance), gt_boxes.to(dtype).reshape(-1, 4), prior_boxes.to(dtype).reshape(-1, 4))
+    dtype = torch.promote_types(
+        torch.promote_types(gt_boxes.dtype, prior_boxes.dtype), torch.float32
+    )
+    return pairwise(
+        get_distance(distance),
+        gt_boxes.to(dtype).reshape(-1, 4),
+        prior_boxes.to(dtype).reshape(-1, 4),
+    )

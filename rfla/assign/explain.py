@@ -78,7 +78,9 @@ class AssignmentReport:
         """The boxes by size."""
         bins = []
         for name, low, high in SIZE_BINS:
-            counts = [n for n, size in zip(self.positives, self.sizes, strict=True) if low <= size < high]
+            counts = [
+                n for n, size in zip(self.positives, self.sizes, strict=True) if low <= size < high
+            ]
             bins.append(SizeBin(name, len(counts), sum(counts), counts.count(0)))
         return tuple(bins)
 
@@ -111,17 +113,25 @@ class AssignmentReport:
             f"{'box size, px':<16}{'boxes':>8}{'positives':>11}{'per box':>9}{'without':>9}",
         ]
         lines += [
-            f"{one.name:<16}{one.boxes:>8}{one.positives:>11}{one.mean:>9.2f}{one.without:>9}" for one in self.size_bins
+            f"{one.name:<16}{one.boxes:>8}{one.positives:>11}{one.mean:>9.2f}{one.without:>9}"
+            for one in self.size_bins
         ]
         levels = zip(self.level_strides, self.level_positives, strict=True)
-        lines.append("positives by stride: " + ", ".join(f"{stride}: {count}" for stride, count in levels))
-        lines.append("boxes by positives: " + ", ".join(f"{n}: {count}" for n, count in self.histogram.items()))
+        lines.append(
+            "positives by stride: " + ", ".join(f"{stride}: {count}" for stride, count in levels)
+        )
+        lines.append(
+            "boxes by positives: "
+            + ", ".join(f"{n}: {count}" for n, count in self.histogram.items())
+        )
         return "\n".join(lines)
 
     __str__ = text
 
 
-def report(grid: PriorGrid, gt_boxes: Tensor, matched: Tensor, claims: Sequence[Claims]) -> AssignmentReport:
+def report(
+    grid: PriorGrid, gt_boxes: Tensor, matched: Tensor, claims: Sequence[Claims]
+) -> AssignmentReport:
     """Summarise one image.
 
     Args:
@@ -134,7 +144,9 @@ def report(grid: PriorGrid, gt_boxes: Tensor, matched: Tensor, claims: Sequence[
     for stage in (0, 1):
         claimants = torch.zeros(len(grid), dtype=torch.int64, device=grid.device)
         for part in claims:
-            claimants += torch.bincount(part.prior[part.claimed & (part.stage == stage)], minlength=len(grid))
+            claimants += torch.bincount(
+                part.prior[part.claimed & (part.stage == stage)], minlength=len(grid)
+            )
         conflicts += int((claimants > 1).sum())
     positive = matched[matched >= 0]
     sides = (gt_boxes[:, 2:] - gt_boxes[:, :2]).clamp(min=0)

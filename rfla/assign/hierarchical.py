@@ -1,7 +1,7 @@
 """Hierarchical label assigner (HLA) of RFLA: each box takes its nearest priors, then more of fields that have shrunk.
 
-Shapes: B images, G boxes of one image, N boxes of all images, P priors of an image, M claims. Boxes are xyxy in px of
-the network input. Everything is float32 and nothing is recorded for gradients.
+Shapes: B images, G boxes of one image, N boxes of all images, P priors of an image, M claims. Boxes
+are xyxy in px of the network input. Everything is float32 and nothing is recorded for gradients.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,12 +40,14 @@ class HierarchicalAssigner:
         distance: A name of `rfla.assign.DISTANCES`, or a `Distance`.
         topk: Priors for each box in the first and in the second stage.
         decay: Factor on the sides of the fields before the second stage.
-        centers_inside: A positive whose centre is not strictly inside its box becomes background; so does an ignored
-            prior that is not strictly inside the first box (as in the authors' code).
-        ignore_above: A prior that no box takes, but that scores this much for some box in the second stage, is ignored;
-            None: never.
-        conflict: Who gets a prior that several boxes claim in one stage: `"last"`, the box of highest index, as in the
-            authors' code, or `"smallest"`, the box of least area (of equal ones the last), as in the paper's text.
+        centers_inside: A positive whose centre is not strictly inside its box becomes background;
+            so does an ignored prior that is not strictly inside the first box (as in the authors'
+            code).
+        ignore_above: A prior that no box takes, but that scores this much for some box in the
+            second stage, is ignored; None: never.
+        conflict: Who gets a prior that several boxes claim in one stage: `"last"`, the box of
+            highest index, as in the authors' code, or `"smallest"`, the box of least area (of equal
+            ones the last), as in the paper's text.
     """
 
     def __init__(
@@ -59,9 +61,13 @@ class HierarchicalAssigner:
     ) -> None:
         if conflict not in CONFLICTS:
             hint = did_you_mean(conflict, CONFLICTS)
-            raise ConfigError(f"assigner.conflict: '{conflict}' is not one of {', '.join(CONFLICTS)}{hint}")
+            raise ConfigError(
+                f"assigner.conflict: '{conflict}' is not one of {', '.join(CONFLICTS)}{hint}"
+            )
         if len(topk) != 2 or min(topk) < 1:
-            raise ConfigError(f"assigner.topk: two whole numbers from 1, one for each stage, not {list(topk)}")
+            raise ConfigError(
+                f"assigner.topk: two whole numbers from 1, one for each stage, not {list(topk)}"
+            )
         if decay <= 0:
             raise ConfigError(f"assigner.decay: a number above 0, not {decay}")
         self.distance = get_distance(distance)
@@ -82,11 +88,14 @@ class HierarchicalAssigner:
         """Assign the priors of one image.
 
         Args:
-            priors: A grid on the device of the boxes; plain (P, 4) boxes work too, by the slower dense path.
+            priors: A grid on the device of the boxes; plain (P, 4) boxes work too, by the slower
+                dense path.
             gt_boxes: (G, 4) xyxy px.
-            ignore_boxes: (I, 4) xyxy px: background of which at least half lies in one of them is ignored.
+            ignore_boxes: (I, 4) xyxy px: background of which at least half lies in one of them is
+                ignored.
             image_size: (height, width) of the image before padding; priors beyond it are ignored.
-            allowed_border: Priors that cross the image border by more than this many px are ignored; None: none is.
+            allowed_border: Priors that cross the image border by more than this many px are
+                ignored; None: none is.
 
         Returns:
             (P,) int64: index of the box, -1 background, -2 ignored.
@@ -104,7 +113,9 @@ class HierarchicalAssigner:
         image_sizes: Sequence[tuple[int, int]] | None = None,
         allowed_border: float | None = None,
     ) -> Tensor:
-        """Assign the priors of several images in one pass; arguments as for one image, with one entry for each.
+        """Assign the priors of several images in one pass.
+
+        Arguments as for one image, with one entry for each.
 
         Returns:
             (B, P) int64.
@@ -118,7 +129,9 @@ class HierarchicalAssigner:
         for index, row in enumerate(matched):
             regions = None if ignore_boxes is None else ignore_boxes[index]
             if regions is not None and len(regions):
-                row.masked_fill_((row == BACKGROUND) & covered_by(images.of_image(index), regions), IGNORED)
+                row.masked_fill_(
+                    (row == BACKGROUND) & covered_by(images.of_image(index), regions), IGNORED
+                )
             valid = images.valid(index)
             if valid is not None:
                 row.masked_fill_(~valid, IGNORED)
@@ -133,17 +146,24 @@ class HierarchicalAssigner:
         image_size: tuple[int, int] | None = None,
         allowed_border: float | None = None,
     ) -> AssignmentReport:
-        """Say how the boxes of one image fare; `AssignmentReport.merge` joins the reports of a data set."""
+        """Say how the boxes of one image fare.
+
+        `AssignmentReport.merge` joins the reports of a data set.
+        """
         matched = self(grid, gt_boxes, ignore_boxes, image_size, allowed_border)
-        images = pack(grid, [gt_boxes], None if image_size is None else [image_size], allowed_border)
-        return report(grid, images.boxes, matched, list(self._claims(images)) if len(images.boxes) else [])
+        images = pack(
+            grid, [gt_boxes], None if image_size is None else [image_size], allowed_border
+        )
+        return report(
+            grid, images.boxes, matched, list(self._claims(images)) if len(images.boxes) else []
+        )
 
     def _match(self, images: Images) -> Tensor:
         """(B, P) int64 before regions and validity.
 
-        One integer for each prior orders everything that can happen to it: 0 background, 1 ignored, then the second
-        stage by rank of the box, then the first stage by rank. The largest wins, so the order of the writes does not
-        matter.
+        One integer for each prior orders everything that can happen to it: 0 background, 1 ignored,
+        then the second stage by rank of the box, then the first stage by rank. The largest wins, so
+        the order of the writes does not matter.
         """
         total, num_priors, device = len(images.boxes), images.num_priors, images.boxes.device
         codes = torch.zeros(len(images.counts) * num_priors, dtype=torch.int32, device=device)
@@ -180,20 +200,28 @@ class HierarchicalAssigner:
         if isinstance(grid, PriorGrid):
             windowed = self._radii(grid)
             radius = max(windowed.values(), default=0)
-            extra = sum(window_cells(grid, radius) - window_cells(grid, own) for own in windowed.values())
+            extra = sum(
+                window_cells(grid, radius) - window_cells(grid, own) for own in windowed.values()
+            )
             if extra * total <= PASS:
                 windowed = dict.fromkeys(windowed, radius)
             for radius in sorted(set(windowed.values())):
-                yield from self._windowed(images, grid, [at for at, own in windowed.items() if own == radius], radius)
+                yield from self._windowed(
+                    images, grid, [at for at, own in windowed.items() if own == radius], radius
+                )
             dense = [stage for stage in dense if stage not in windowed]
         for stage in dense:
-            yield from self._dense(images, stage, torch.arange(total, device=images.boxes.device), self._above(stage))
+            yield from self._dense(
+                images, stage, torch.arange(total, device=images.boxes.device), self._above(stage)
+            )
 
     def _radii(self, grid: PriorGrid) -> dict[int, int]:
         """The radius of the window of each stage for which windows pay."""
         radii = {}
         for stage in (0, 1):
-            radius = window_radius(self._fields(grid, stage), self.distance, self.topk[stage], self._above(stage))
+            radius = window_radius(
+                self._fields(grid, stage), self.distance, self.topk[stage], self._above(stage)
+            )
             if window_cells(grid, radius) < WORTHWHILE * len(grid):
                 radii[stage] = int(radius)
         return radii
@@ -204,35 +232,56 @@ class HierarchicalAssigner:
     def _above(self, stage: int) -> float | None:
         return self.ignore_above if stage else None
 
-    def _windowed(self, images: Images, grid: PriorGrid, stages: list[int], radius: int) -> Iterator[Claims]:
+    def _windowed(
+        self, images: Images, grid: PriorGrid, stages: list[int], radius: int
+    ) -> Iterator[Claims]:
         """The claims of the stages that have windows of this radius."""
-        topk, above = [self.topk[stage] for stage in stages], [self._above(stage) for stage in stages]
+        topk, above = (
+            [self.topk[stage] for stage in stages],
+            [self._above(stage) for stage in stages],
+        )
         fields = [self._fields(grid, stage) for stage in stages]
         on_cpu, limits = images.boxes.device.type == "cpu", images.limits(grid)
         row_bytes, total = int(window_cells(grid, radius)) * 4 * len(stages), len(images.boxes)
         budget = CACHE_BUDGET if on_cpu else max(DEVICE_BUDGET, DEVICE_BUDGET_OF_A_BOX * total)
-        memory = images.boxes.new_empty(max(row_bytes, min(budget, row_bytes * total)) // 4) if on_cpu else None
+        memory = (
+            images.boxes.new_empty(max(row_bytes, min(budget, row_bytes * total)) // 4)
+            if on_cpu
+            else None
+        )
         for part in chunks(total, row_bytes, budget):
             valid = limits.take(images.image[part])
-            windows = score_windows(fields, self.distance, images.boxes[part], radius, valid, memory)
+            windows = score_windows(
+                fields, self.distance, images.boxes[part], radius, valid, memory
+            )
             if not on_cpu:
                 for at in range(len(stages)):
-                    yield scatter_claims(windows, at, topk[at], above[at]).moved(stages[0], part.start)
+                    yield scatter_claims(windows, at, topk[at], above[at]).moved(
+                        stages[0], part.start
+                    )
                 continue
             claims, unsure = list_claims(windows, topk, above)
             yield claims.moved(stages[0], part.start)
             for stage, boxes in zip(stages, unsure, strict=False):
                 yield from self._dense(images, stage, boxes + part.start, None)
 
-    def _dense(self, images: Images, stage: int, chosen: Tensor, above: float | None) -> Iterator[Claims]:
+    def _dense(
+        self, images: Images, stage: int, chosen: Tensor, above: float | None
+    ) -> Iterator[Claims]:
         """The claims of the `chosen` (U,) boxes from whole rows of scores."""
         for index in range(len(images.counts)):
             mine = chosen[images.image[chosen] == index]
             priors = images.of_image(index)
             fields = _shrunk(priors, self.decay) if stage else prior_boxes(priors)
-            groups = priors.shape_group if isinstance(priors, PriorGrid) else torch.zeros_like(fields[:, 0]).long()
+            groups = (
+                priors.shape_group
+                if isinstance(priors, PriorGrid)
+                else torch.zeros_like(fields[:, 0]).long()
+            )
             boxes, k, valid = images.boxes[mine], self.topk[stage], images.valid(index)
-            for claims in dense_claims(stage, self.distance, boxes, fields, groups, valid, k, above):
+            for claims in dense_claims(
+                stage, self.distance, boxes, fields, groups, valid, k, above
+            ):
                 yield claims.of(mine)
 
 
@@ -248,7 +297,9 @@ def _write(codes: Tensor, claims: Claims, rank: Tensor, start: Tensor) -> Tensor
     Returns:
         (M,) int64 the places in `codes` that may have changed.
     """
-    code = torch.where(claims.claimed, rank[claims.stage, claims.box], claims.band.to(torch.int32)).view(-1)
+    code = torch.where(
+        claims.claimed, rank[claims.stage, claims.box], claims.band.to(torch.int32)
+    ).view(-1)
     where = (start[claims.box] + claims.prior).view(-1)
     codes.scatter_reduce_(0, where, code, "amax")
     return where
@@ -269,7 +320,9 @@ def _drop_outside(matched: Tensor, images: Images) -> Tensor:
     kept = []
     for index, boxes in enumerate(torch.split(images.boxes, list(images.counts))):
         priors, row = images.of_image(index), matched[index]
-        centre = priors.centers if isinstance(priors, PriorGrid) else (priors[:, :2] + priors[:, 2:]) / 2
+        centre = (
+            priors.centers if isinstance(priors, PriorGrid) else (priors[:, :2] + priors[:, 2:]) / 2
+        )
         if len(boxes):
             box = boxes[row.clamp(min=0)]  # (P, 4)
             outside = ((centre <= box[:, :2]) | (centre >= box[:, 2:])).any(dim=1)

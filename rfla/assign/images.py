@@ -1,6 +1,7 @@
 """The images of one call of an assigner, with all their boxes in one flat list.
 
-Shapes: B images, N boxes of all images, P priors of an image. Boxes are xyxy in px of the network input.
+Shapes: B images, N boxes of all images, P priors of an image. Boxes are xyxy in px of the network
+input.
 """
 
 from collections.abc import Sequence
@@ -49,18 +50,26 @@ class Images:
         """(N,) int64 index of each box within its image."""
         if len(self.counts) == 1:
             return torch.arange(len(self.boxes), device=self.boxes.device)
-        starts = torch.tensor((0, *self.counts[:-1])).cumsum(0).to(self.boxes.device, non_blocking=True)
+        starts = (
+            torch.tensor((0, *self.counts[:-1])).cumsum(0).to(self.boxes.device, non_blocking=True)
+        )
         return torch.arange(len(self.boxes), device=self.boxes.device) - starts[self.image]
 
     @cached_property
     def restricted(self) -> bool:
         """Whether some prior of some image may be invalid."""
-        if self.sizes is None or self.allowed_border is not None or not isinstance(self.priors, PriorGrid):
+        if (
+            self.sizes is None
+            or self.allowed_border is not None
+            or not isinstance(self.priors, PriorGrid)
+        ):
             return self.sizes is not None
         return any(
             height <= (rows - 1) * stride or width <= (columns - 1) * stride
             for height, width in self.sizes
-            for (rows, columns), stride in zip(self.priors.feature_sizes, self.priors.strides, strict=True)
+            for (rows, columns), stride in zip(
+                self.priors.feature_sizes, self.priors.strides, strict=True
+            )
         )
 
     def valid(self, index: int) -> Tensor | None:
@@ -70,10 +79,15 @@ class Images:
         return valid_priors(self.of_image(index), self.sizes[index], self.allowed_border)
 
     def limits(self, grid: PriorGrid) -> Limits:
-        """Valid cells of each image. Validity is a matter of the fields at full size, whatever the stage."""
+        """Valid cells of each image.
+
+        Validity is a matter of the fields at full size, whatever the stage.
+        """
         if not self.restricted or self.sizes is None:
             return Limits.of_grid(grid)
-        sizes = torch.tensor(self.sizes, dtype=torch.float32).to(self.boxes.device, non_blocking=True)
+        sizes = torch.tensor(self.sizes, dtype=torch.float32).to(
+            self.boxes.device, non_blocking=True
+        )
         return Limits.of_images(grid, sizes, self.allowed_border)
 
 
@@ -90,7 +104,9 @@ def pack(
     boxes = torch.cat([boxes.reshape(-1, 4) for boxes in gt_boxes]).to(torch.float32)
     image = torch.zeros(len(boxes), dtype=torch.int64)
     if len(counts) > 1:
-        image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts), output_size=len(boxes))
+        image = torch.arange(len(counts)).repeat_interleave(
+            torch.tensor(counts), output_size=len(boxes)
+        )
     image = image.to(boxes.device, non_blocking=True)
     if not isinstance(priors, PriorGrid):
         priors = [prior_boxes(one) for one in priors]

@@ -1,7 +1,7 @@
 """MaxIoU assigner: the rule of Faster R-CNN, RetinaNet and the RoI heads, with low-quality matching.
 
-Shapes: B images, G boxes of one image, P priors (a grid or plain boxes such as RoIs), I ignore boxes. xyxy px.
-Semantics of MMDetection 2.x, computed a bounded number of boxes at a time.
+Shapes: B images, G boxes of one image, P priors (a grid or plain boxes such as RoIs), I ignore
+boxes. xyxy px. Semantics of MMDetection 2.x, computed a bounded number of boxes at a time.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,14 @@ from torch import Tensor
 
 from rfla.assign.dense import chunks
 from rfla.assign.priors import PriorGrid
-from rfla.assign.regions import BACKGROUND, IGNORED, intersection_over_prior, one_by_one, prior_boxes, valid_priors
+from rfla.assign.regions import (
+    BACKGROUND,
+    IGNORED,
+    intersection_over_prior,
+    one_by_one,
+    prior_boxes,
+    valid_priors,
+)
 
 MIN_AREA = 1e-6
 
@@ -22,7 +29,9 @@ def overlaps(gt_boxes: Tensor, priors: Tensor) -> Tensor:
     high = torch.minimum(gt_boxes[:, None, 2:], priors[None, :, 2:])
     sides = (high - low).clamp_(min=0)  # (G, P, 2)
     intersection = sides[..., 0] * sides[..., 1]
-    gt_area, area = ((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) for box in (gt_boxes, priors))
+    gt_area, area = (
+        (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) for box in (gt_boxes, priors)
+    )
     union = (gt_area[:, None] + area).sub_(intersection).clamp_(min=MIN_AREA)
     return intersection.div_(union)
 
@@ -33,11 +42,12 @@ class MaxIoUAssigner:
     Args:
         pos_iou_thr: IoU from which a prior is positive.
         neg_iou_thr: IoU below which a prior is background; between the two it is ignored.
-        min_pos_iou: With `match_low_quality`, the priors of highest IoU of a box are positive from this IoU on.
-        match_low_quality: Whether a box takes its best priors even below `pos_iou_thr`; where two boxes do, the later
-            one wins.
-        ignore_iof_thr: A prior of which more than this share lies in an ignore box is ignored, positive or not;
-            None: never.
+        min_pos_iou: With `match_low_quality`, the priors of highest IoU of a box are positive from
+            this IoU on.
+        match_low_quality: Whether a box takes its best priors even below `pos_iou_thr`; where two
+            boxes do, the later one wins.
+        ignore_iof_thr: A prior of which more than this share lies in an ignore box is ignored,
+            positive or not; None: never.
     """
 
     def __init__(
@@ -63,19 +73,27 @@ class MaxIoUAssigner:
         image_size: tuple[int, int] | None = None,
         allowed_border: float | None = None,
     ) -> Tensor:
-        """Assign the priors of one image; arguments as in `HierarchicalAssigner`, `priors` a grid or (P, 4).
+        """Assign the priors of one image.
+
+        Arguments as in `HierarchicalAssigner`, `priors` a grid or (P, 4).
 
         Returns:
             (P,) int64: index of the box, -1 background, -2 ignored.
         """
         boxes, gt_boxes = prior_boxes(priors), gt_boxes.to(torch.float32).reshape(-1, 4)
         valid = valid_priors(priors, image_size, allowed_border)
-        usable = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device) if valid is None else valid
+        usable = (
+            torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
+            if valid is None
+            else valid
+        )
         if len(gt_boxes) == 0 or len(boxes) == 0:
             matched = torch.full((len(boxes),), BACKGROUND, dtype=torch.int64, device=boxes.device)
             return matched.masked_fill_(~usable, IGNORED)
         if self.ignore_iof_thr is not None and ignore_boxes is not None and len(ignore_boxes):
-            share = intersection_over_prior(boxes, ignore_boxes.to(torch.float32).reshape(-1, 4)).amax(dim=0)
+            share = intersection_over_prior(
+                boxes, ignore_boxes.to(torch.float32).reshape(-1, 4)
+            ).amax(dim=0)
             usable = usable & (share <= self.ignore_iof_thr)
         return self._match(boxes, gt_boxes, usable)
 
@@ -109,5 +127,8 @@ class MaxIoUAssigner:
         image_sizes: Sequence[tuple[int, int]] | None = None,
         allowed_border: float | None = None,
     ) -> Tensor:
-        """Assign the priors of several images: (B, P) int64; plain boxes come as one (P, 4) tensor for each image."""
+        """Assign the priors of several images: (B, P) int64.
+
+        Plain boxes come as one (P, 4) tensor for each image.
+        """
         return one_by_one(self, priors, gt_boxes, ignore_boxes, image_sizes, allowed_border)

@@ -1,7 +1,8 @@
 """FCOS points: a point belongs to the smallest box around it whose size suits its level.
 
 Tian et al., FCOS, ICCV 2019, with the regress ranges and the centre sampling of MMDetection 2.x.
-Shapes: B images, L levels, G boxes of one image, P points. Boxes are xyxy in px of the network input.
+Shapes: B images, L levels, G boxes of one image, P points. Boxes are xyxy in px of the network
+input.
 """
 
 from collections.abc import Sequence
@@ -22,8 +23,10 @@ class PointsAssigner:
     """Give each point the smallest box that contains it.
 
     Args:
-        regress_ranges: For each level, bounds in px on the greatest distance of a point to the sides of its box.
-        center_sampling: Only points within `center_radius` strides of the box centre count, and within the box.
+        regress_ranges: For each level, bounds in px on the greatest distance of a point to the
+            sides of its box.
+        center_sampling: Only points within `center_radius` strides of the box centre count, and
+            within the box.
         center_radius: In strides of the level.
     """
 
@@ -52,11 +55,15 @@ class PointsAssigner:
             (P,) int64: index of the box, -1 background, -2 ignored.
         """
         if len(self.regress_ranges) != len(grid.strides):
-            raise ValueError(f"{len(self.regress_ranges)} regress ranges for {len(grid.strides)} levels")
+            raise ValueError(
+                f"{len(self.regress_ranges)} regress ranges for {len(grid.strides)} levels"
+            )
         gt_boxes = gt_boxes.to(torch.float32).reshape(-1, 4)
         points, level = grid.centers, grid.level_index
         ranges = points.new_tensor(self.regress_ranges)[level]  # (P, 2)
-        radius = points.new_tensor([stride * self.center_radius for stride in grid.strides])[level]  # (P,)
+        radius = points.new_tensor([stride * self.center_radius for stride in grid.strides])[
+            level
+        ]  # (P,)
         smallest = torch.full((len(grid),), LARGEST_AREA, device=points.device)
         matched = torch.full((len(grid),), BACKGROUND, dtype=torch.int64, device=points.device)
         area = (gt_boxes[:, 2] - gt_boxes[:, 0]) * (gt_boxes[:, 3] - gt_boxes[:, 1])
@@ -68,14 +75,21 @@ class PointsAssigner:
             smallest = torch.where(smaller, least, smallest)
             matched = torch.where(smaller, owner + part.start, matched)
         if ignore_boxes is not None and len(ignore_boxes):
-            matched = torch.where((matched == BACKGROUND) & covered_by(grid, ignore_boxes), IGNORED, matched)
+            matched = torch.where(
+                (matched == BACKGROUND) & covered_by(grid, ignore_boxes), IGNORED, matched
+            )
         if image_size is not None or allowed_border is not None:
             matched = torch.where(grid.valid(image_size, allowed_border), matched, IGNORED)
         return matched
 
-    def _candidates(self, points: Tensor, gt_boxes: Tensor, ranges: Tensor, radius: Tensor) -> Tensor:
+    def _candidates(
+        self, points: Tensor, gt_boxes: Tensor, ranges: Tensor, radius: Tensor
+    ) -> Tensor:
         """(G, P) bool: the point is inside the box (or its centre region) and the box suits the level."""
-        low, high = points[None] - gt_boxes[:, None, :2], gt_boxes[:, None, 2:] - points[None]  # (G, P, 2)
+        low, high = (
+            points[None] - gt_boxes[:, None, :2],
+            gt_boxes[:, None, 2:] - points[None],
+        )  # (G, P, 2)
         reach = torch.maximum(low, high).amax(dim=-1)
         suits = (reach >= ranges[:, 0]) & (reach <= ranges[:, 1])
         if self.center_sampling:

@@ -1,8 +1,9 @@
 """The prior grid: one effective receptive field for every point of every pyramid level (and every shape of it).
 
-Shapes: L levels, S shapes (ratios) at a point, P priors of all levels, level by level, rows, columns, ratios. Boxes are
-xyxy in px of the network input. The grid stores rows and columns apart, since x1 and x2 of a prior depend on its column
-and shape alone, y1 and y2 on its row and shape; that is what the windowed assigner reads.
+Shapes: L levels, S shapes (ratios) at a point, P priors of all levels, level by level, rows,
+columns, ratios. Boxes are xyxy in px of the network input. The grid stores rows and columns apart,
+since x1 and x2 of a prior depend on its column and shape alone, y1 and y2 on its row and shape;
+that is what the windowed assigner reads.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,8 +23,9 @@ ROWS, COLUMNS = 0, 1
 class AxisLayout:
     """Where the cells of rows and columns are in `PriorGrid.table`, and what they add to the index of a prior.
 
-    All have a first dimension of 2 (rows, columns) and a second of L. `start + cell * S` is the slot in the table;
-    `base + cell * step` of the row and of the column add up to the index of the prior.
+    All have a first dimension of 2 (rows, columns) and a second of L. `start + cell * S` is the
+    slot in the table; `base + cell * step` of the row and of the column add up to the index of the
+    prior.
 
     Attributes:
         start: (2, L, S, 1)
@@ -52,8 +54,8 @@ class PriorGrid:
         shifts: Centre of cell 0 of each level in px.
         num_shapes: S, priors at each point.
         longest_sides: Longest side of the priors of each level in px, on the host.
-        table: (2, T) float32 px: low and high ends of the priors along an axis. First the rows (cell, shape) of each
-            level, then the columns (cell, shape) of each level.
+        table: (2, T) float32 px: low and high ends of the priors along an axis. First the rows
+            (cell, shape) of each level, then the columns (cell, shape) of each level.
     """
 
     feature_sizes: tuple[tuple[int, int], ...]
@@ -79,7 +81,8 @@ class PriorGrid:
             strides: Px between neighbouring cells of each level.
             receptive_fields: Full side of the theoretical field of each level in px.
             fraction: Share of the theoretical field that is effective.
-            offset: `"half"` puts the centres at `x * s + s // 2` (FCOS), `"corner"` at `x * s` (AutoAssign).
+            offset: `"half"` puts the centres at `x * s + s // 2` (FCOS), `"corner"` at `x * s`
+                (AutoAssign).
         """
         if offset not in ("half", "corner"):
             raise ValueError(f"offset must be 'half' or 'corner', not {offset!r}")
@@ -103,7 +106,8 @@ class PriorGrid:
     ) -> "PriorGrid":
         """Fields of several aspect ratios at each point, centred on `x * s`, as RFLA's RPN and RetinaNet have it.
 
-        With the strides as `receptive_fields`, `fraction=1` and `scales=[8]` these are the anchors of the baselines.
+        With the strides as `receptive_fields`, `fraction=1` and `scales=[8]` these are the anchors
+        of the baselines.
 
         Args:
             feature_sizes: (height, width) of each level in cells.
@@ -111,7 +115,8 @@ class PriorGrid:
             receptive_fields: Full side of the theoretical field of each level in px.
             fraction: Share of the theoretical field that is effective.
             ratios: Height / width; every field keeps its area.
-            scales: Factors on the side. Shapes run through all scales of the first ratio, then of the next.
+            scales: Factors on the side. Shapes run through all scales of the first ratio, then of
+                the next.
         """
         root = torch.tensor(ratios, dtype=torch.float32).sqrt()
         stretches = (root, 1 / root)  # of rows and columns
@@ -142,7 +147,10 @@ class PriorGrid:
         parts, sides = [], [0.0] * len(strides)
         for axis in (ROWS, COLUMNS):
             for level, stride in enumerate(strides):
-                centres = torch.arange(feature_sizes[level][axis], dtype=torch.float32) * int(stride) + shifts[level]
+                centres = (
+                    torch.arange(feature_sizes[level][axis], dtype=torch.float32) * int(stride)
+                    + shifts[level]
+                )
                 parts.append(ends(centres, level, axis))
                 sides[level] = max(sides[level], float((parts[-1][1] - parts[-1][0]).max()))
         return cls(
@@ -187,7 +195,9 @@ class PriorGrid:
             for level, size in enumerate(self.feature_sizes):
                 base = self.level_starts[level] if axis == ROWS else 0
                 step = size[COLUMNS] * shapes if axis == ROWS else shapes
-                rows[axis].append([slots, base, step, size[axis], self.strides[level], self.shifts[level]])
+                rows[axis].append(
+                    [slots, base, step, size[axis], self.strides[level], self.shifts[level]]
+                )
                 slots += size[axis] * shapes
         fields = torch.tensor(rows).permute(2, 0, 1)[..., None, None]  # (6, 2, L, 1, 1)
         shape = torch.arange(shapes)[:, None]
@@ -200,7 +210,10 @@ class PriorGrid:
         starts = [0, sum(height for height, _ in self.feature_sizes) * self.num_shapes]
         parts = []
         for axis in (ROWS, COLUMNS):
-            start = starts[axis] + sum(size[axis] for size in self.feature_sizes[:level]) * self.num_shapes
+            start = (
+                starts[axis]
+                + sum(size[axis] for size in self.feature_sizes[:level]) * self.num_shapes
+            )
             cells = self.feature_sizes[level][axis]
             part = self.table[:, start : start + cells * self.num_shapes]
             parts.append(part.reshape(2, cells, self.num_shapes))
@@ -223,7 +236,9 @@ class PriorGrid:
         parts = []
         for size, stride, shift in zip(self.feature_sizes, self.strides, self.shifts, strict=True):
             y, x = (torch.arange(count, device=self.device) * stride + shift for count in size)
-            cells = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[:, :, None]  # (H, W, 1, 2)
+            cells = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[
+                :, :, None
+            ]  # (H, W, 1, 2)
             parts.append(cells.expand(-1, -1, self.num_shapes, -1).reshape(-1, 2).to(torch.float32))
         return torch.cat(parts)
 
@@ -231,20 +246,34 @@ class PriorGrid:
     def level_index(self) -> Tensor:
         """(P,) int64: the level of each prior, counted from 0."""
         return torch.cat(
-            [torch.full((count,), level, device=self.device) for level, count in enumerate(self.level_counts)]
+            [
+                torch.full((count,), level, device=self.device)
+                for level, count in enumerate(self.level_counts)
+            ]
         )
 
     @cached_property
     def shape_group(self) -> Tensor:
         """(P,) int64: one number for each level and shape, `level * S + shape`."""
-        return self.level_index * self.num_shapes + torch.arange(len(self), device=self.device) % self.num_shapes
+        return (
+            self.level_index * self.num_shapes
+            + torch.arange(len(self), device=self.device) % self.num_shapes
+        )
 
     def scaled(self, factor: float) -> "PriorGrid":
-        """The same grid with every field `factor` times as wide and as high about its centre; made once, then kept."""
+        """The same grid with every field `factor` times as wide and as high about its centre.
+
+        Made once, then kept.
+        """
         if factor not in self._scaled:
             sides = tuple(side * factor for side in self.longest_sides)
             grid = replace(self, table=scale_ends(self.table, factor), longest_sides=sides)
-            for shared in ("layout", "centers", "level_index", "shape_group"):  # do not depend on the scale
+            for shared in (
+                "layout",
+                "centers",
+                "level_index",
+                "shape_group",
+            ):  # do not depend on the scale
                 if shared in self.__dict__:
                     grid.__dict__[shared] = self.__dict__[shared]
             self._scaled[factor] = grid
@@ -259,11 +288,14 @@ class PriorGrid:
         table = self.table.to(device, non_blocking=True)
         return self if table is self.table else replace(self, table=table)
 
-    def valid(self, image_size: tuple[int, int] | None, allowed_border: float | None = None) -> Tensor:
+    def valid(
+        self, image_size: tuple[int, int] | None, allowed_border: float | None = None
+    ) -> Tensor:
         """(P,) bool: which priors an image of this size (height, width) has.
 
-        A cell counts when it lies within the image rounded up to whole cells. With `allowed_border`, a field must also
-        stay within the image widened by that many px on each side.
+        A cell counts when it lies within the image rounded up to whole cells. With
+        `allowed_border`, a field must also stay within the image widened by that many px on each
+        side.
         """
         if image_size is None:
             if allowed_border is not None:
@@ -273,9 +305,13 @@ class PriorGrid:
         for level, stride in enumerate(self.strides):
             flags = []
             for axis, extent in zip(self.ends(level), image_size, strict=True):
-                inside = torch.arange(axis.shape[1], device=self.device)[:, None] * stride < extent  # (cells, 1)
+                inside = (
+                    torch.arange(axis.shape[1], device=self.device)[:, None] * stride < extent
+                )  # (cells, 1)
                 if allowed_border is not None:
-                    inside = inside & (axis[0] >= -allowed_border) & (axis[1] < extent + allowed_border)
+                    inside = (
+                        inside & (axis[0] >= -allowed_border) & (axis[1] < extent + allowed_border)
+                    )
                 flags.append(inside.expand(axis.shape[1:]))
             parts.append((flags[ROWS][:, None] & flags[COLUMNS][None]).reshape(-1))
         return torch.cat(parts)

@@ -1,10 +1,12 @@
 """Theoretical receptive field (TRF) of every pyramid level, from the layers on the path to it.
 
-A layer of kernel k and dilation d on cells that are j input pixels apart widens the field by (k - 1) * d * j px, and a
-layer of stride s multiplies j by s. RFLA (ECCV 2022) takes `fraction` times the TRF as the side of the effective field.
+A layer of kernel k and dilation d on cells that are j input pixels apart widens the field by (k -
+1) * d * j px, and a layer of stride s multiplies j by s. RFLA (ECCV 2022) takes `fraction` times
+  the TRF as the side of the effective field.
 
-`resnet_receptive_fields` repeats the authors' counting: the backbone alone, and the extra levels P6, P7 as subsampling
-followed by a 3 x 3 convolution. `full_receptive_fields` counts the whole network; `docs/method.md` has both.
+`resnet_receptive_fields` repeats the authors' counting: the backbone alone, and the extra levels
+P6, P7 as subsampling followed by a 3 x 3 convolution. `full_receptive_fields` counts the whole
+network; `docs/method.md` has both.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -50,7 +52,8 @@ def resnet_path(depth: int, last_level: int = 7, style: str = "pytorch") -> Iter
     Args:
         depth: 18, 34, 50 or 101.
         last_level: Deepest pyramid level wanted.
-        style: `"pytorch"`: the stride is on the 3 x 3 layer of a bottleneck; `"caffe"`: on the 1 x 1 before it.
+        style: `"pytorch"`: the stride is on the 3 x 3 layer of a bottleneck; `"caffe"`: on the 1 x
+            1 before it.
     """
     if depth not in BLOCKS:
         raise ValueError(f"depth must be one of {sorted(BLOCKS)}, not {depth}")
@@ -84,11 +87,13 @@ def resnet_receptive_fields(depth: int, levels: Sequence[int], style: str = "pyt
     return [fields[level] for level in levels]
 
 
-def full_receptive_fields(depth: int, levels: Sequence[int], head_depth: int = 4, style: str = "pytorch") -> list[int]:
+def full_receptive_fields(
+    depth: int, levels: Sequence[int], head_depth: int = 4, style: str = "pytorch"
+) -> list[int]:
     """Largest sides in px over all paths to the predictions, with what the authors' counting leaves out.
 
-    That is: the top-down path of the pyramid (nearest up-sampling), its 3 x 3 output layer, P6 and P7 as 3 x 3 layers
-    of stride 2 on P5, and the 3 x 3 layers of the head with its predicting one.
+    That is: the top-down path of the pyramid (nearest up-sampling), its 3 x 3 output layer, P6 and
+    P7 as 3 x 3 layers of stride 2 on P5, and the 3 x 3 layers of the head with its predicting one.
 
     Args:
         depth: 18, 34, 50 or 101.

@@ -1,6 +1,7 @@
 """What every assigner returns, and the parts they share: ignore regions, plain boxes or a grid, images one by one.
 
-Shapes: B images, G boxes of one image, P priors, I ignore boxes. Boxes are xyxy in px of the network input.
+Shapes: B images, G boxes of one image, P priors, I ignore boxes. Boxes are xyxy in px of the
+network input.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +31,9 @@ def intersection_over_prior(priors: Tensor, boxes: Tensor) -> Tensor:
     return sides[..., 0] * sides[..., 1] / area.clamp(min=MIN_AREA)
 
 
-def covered_by(priors: PriorGrid | Tensor, ignore_boxes: Tensor, threshold: float = IGNORE_OVERLAP) -> Tensor:
+def covered_by(
+    priors: PriorGrid | Tensor, ignore_boxes: Tensor, threshold: float = IGNORE_OVERLAP
+) -> Tensor:
     """(P,) bool: at least `threshold` of the prior lies in one ignore box."""
     boxes = ignore_boxes.to(torch.float32).reshape(-1, 4)
     rows = [torch.zeros(len(priors), dtype=torch.bool, device=boxes.device)]
@@ -61,13 +64,18 @@ def _grid_shares(grid: PriorGrid, boxes: Tensor) -> Tensor:
 
 def prior_boxes(priors: PriorGrid | Tensor) -> Tensor:
     """(P, 4) float32 xyxy of a grid or of plain boxes."""
-    return priors.boxes if isinstance(priors, PriorGrid) else priors.to(torch.float32).reshape(-1, 4)
+    return (
+        priors.boxes if isinstance(priors, PriorGrid) else priors.to(torch.float32).reshape(-1, 4)
+    )
 
 
 def valid_priors(
     priors: PriorGrid | Tensor, image_size: tuple[int, int] | None, allowed_border: float | None
 ) -> Tensor | None:
-    """(P,) bool, or None where all are valid; plain boxes have no cells, so only the border counts for them."""
+    """(P,) bool, or None where all are valid.
+
+    Plain boxes have no cells, so only the border counts for them.
+    """
     if image_size is None and allowed_border is None:
         return None
     if isinstance(priors, PriorGrid):
@@ -89,9 +97,14 @@ def one_by_one(
     image_sizes: Sequence[tuple[int, int]] | None,
     allowed_border: float | None,
 ) -> Tensor:
-    """Run a one-image rule over a batch: (B, P). Plain boxes come as one (P, 4) tensor for each image."""
+    """Run a one-image rule over a batch: (B, P).
+
+    Plain boxes come as one (P, 4) tensor for each image.
+    """
     count = len(gt_boxes)
-    grids: Sequence[PriorGrid | Tensor] = [priors] * count if isinstance(priors, PriorGrid) else priors
+    grids: Sequence[PriorGrid | Tensor] = (
+        [priors] * count if isinstance(priors, PriorGrid) else priors
+    )
     ignore = [None] * count if ignore_boxes is None else ignore_boxes
     sizes = [None] * count if image_sizes is None else image_sizes
     rows = [

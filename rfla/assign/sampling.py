@@ -1,6 +1,7 @@
 """Which of the assigned priors a loss sees: all of them, or a random share as in Faster R-CNN.
 
-Shapes: P priors of one image. The draw is made on the CPU from an explicit seed, so it is the same on every device.
+Shapes: P priors of one image. The draw is made on the CPU from an explicit seed, so it is the same
+on every device.
 """
 
 from dataclasses import dataclass
@@ -24,19 +25,26 @@ class PseudoSampler:
 
     def __call__(self, matched: Tensor, generator: torch.Generator | int | None = None) -> Sample:
         """Sample (P,) assignments; the generator is not used."""
-        return Sample((matched >= 0).nonzero().squeeze(1), (matched == BACKGROUND).nonzero().squeeze(1))
+        return Sample(
+            (matched >= 0).nonzero().squeeze(1), (matched == BACKGROUND).nonzero().squeeze(1)
+        )
 
 
 class RandomSampler:
-    """Take `num` priors at random, at most a share `pos_fraction` of them positive; background fills the rest.
+    """Take `num` priors at random, at most a share `pos_fraction` of them positive.
+
+    Background fills the rest.
 
     Args:
         num: Priors of one image.
         pos_fraction: Largest share of positives.
-        neg_pos_ub: Most background priors for each positive one (counting at least one); None: no bound.
+        neg_pos_ub: Most background priors for each positive one (counting at least one); None: no
+            bound.
     """
 
-    def __init__(self, num: int, pos_fraction: float = 0.5, neg_pos_ub: float | None = None) -> None:
+    def __init__(
+        self, num: int, pos_fraction: float = 0.5, neg_pos_ub: float | None = None
+    ) -> None:
         self.num = num
         self.pos_fraction = pos_fraction
         self.neg_pos_ub = neg_pos_ub
@@ -46,7 +54,8 @@ class RandomSampler:
 
         Args:
             matched: (P,) int64 as an assigner returns it.
-            generator: A CPU generator, or a seed for a new one; None draws from torch's global generator.
+            generator: A CPU generator, or a seed for a new one; None draws from torch's global
+                generator.
         """
         if isinstance(generator, int):
             generator = torch.Generator().manual_seed(generator)

@@ -1,13 +1,14 @@
 """The windowed path of the assigner: a box meets only the cells round its centre, on every level and for every shape.
 
-Where a score falls with a dx^2 + b dy^2, the k best cells of a level lie within k/2 cells of the nearest one, and the
-cells that reach a given score lie within a distance that follows from the side of the priors alone (`Distance.reach`).
-So the size of the window is known before any box is seen. `docs/method.md` has the argument, its one gap, rounding, and
-how the gap is closed: a box with a score as good as its k-th (to 1e-4) at an open edge of its window is not decided
-here.
+Where a score falls with a dx^2 + b dy^2, the k best cells of a level lie within k/2 cells of the
+nearest one, and the cells that reach a given score lie within a distance that follows from the side
+of the priors alone (`Distance.reach`). So the size of the window is known before any box is seen.
+`docs/method.md` has the argument, its one gap, rounding, and how the gap is closed: a box with a
+score as good as its k-th (to 1e-4) at an open edge of its window is not decided here.
 
-Shapes: N boxes of all images, T stages, L levels, S shapes at a point, w window side, C = w w L S candidates of a box
-in one stage. The box is the last dimension: every operation then runs over long contiguous rows. px, xyxy.
+Shapes: N boxes of all images, T stages, L levels, S shapes at a point, w window side, C = w w L S
+candidates of a box in one stage. The box is the last dimension: every operation then runs over long
+contiguous rows. px, xyxy.
 """
 
 import math
@@ -36,14 +37,18 @@ def window_radius(grid: PriorGrid, distance: Distance, k: int, ignore_above: flo
     """
     if distance.reach is None or (ignore_above is not None and ignore_above <= 0):
         return math.inf
-    radius = math.ceil(k / 2) + 1  # ceil(k / 2) is exact; one more keeps symmetric ties off the edge
+    radius = (
+        math.ceil(k / 2) + 1
+    )  # ceil(k / 2) is exact; one more keeps symmetric ties off the edge
     if ignore_above is None or ignore_above > distance.value_range[1]:
         return radius
     cells = [
         distance.reach(ignore_above, side) / stride
         for side, stride in zip(grid.longest_sides, grid.strides, strict=True)
     ]
-    return max(radius, math.floor(max(cells) * 1.001 + 0.501)) if max(cells) < math.inf else math.inf
+    return (
+        max(radius, math.floor(max(cells) * 1.001 + 0.501)) if max(cells) < math.inf else math.inf
+    )
 
 
 def window_cells(grid: PriorGrid, radius: float) -> float:
@@ -69,9 +74,14 @@ class Limits:
 
     @classmethod
     def of_images(cls, grid: PriorGrid, sizes: Tensor, allowed_border: float | None) -> "Limits":
-        """Cells that images of `sizes` (B, 2) float32 (height, width) have; see `PriorGrid.valid`. Last dimension B."""
+        """Cells that images of `sizes` (B, 2) float32 (height, width) have.
+
+        See `PriorGrid.valid`. Last dimension B.
+        """
         extent, layout = sizes.t()[:, None, None], grid.layout  # (2, 1, 1, B)
-        high = torch.minimum((extent / layout.stride).ceil().to(torch.int64), layout.count)  # (2, L, 1, B)
+        high = torch.minimum(
+            (extent / layout.stride).ceil().to(torch.int64), layout.count
+        )  # (2, L, 1, B)
         if allowed_border is None:
             return cls(torch.zeros_like(high), high, restricted=True)
         before, within = [], []
@@ -86,11 +96,18 @@ class Limits:
 
     def take(self, image: Tensor) -> "Limits":
         """The limits of boxes, from those of images and the (N,) index of each box's image."""
-        return Limits(self.low[..., image], self.high[..., image], restricted=True) if self.restricted else self
+        return (
+            Limits(self.low[..., image], self.high[..., image], restricted=True)
+            if self.restricted
+            else self
+        )
 
 
 class Picked(Intervals):
-    """The intervals of some tables at some slots, counted through all tables; looked up when they are asked for."""
+    """The intervals of some tables at some slots, counted through all tables.
+
+    Looked up when they are asked for.
+    """
 
     def __init__(self, tables: Sequence[Intervals], slots: Tensor) -> None:
         self._tables, self._slots = tables, slots
@@ -124,9 +141,10 @@ class Windows:
     """The scored candidates of N boxes in T stages: the same cells, fields of another size.
 
     Attributes:
-        scores: (T, w, w, L, S, N), rows first; -1 where a cell is not valid (a windowed score is never negative).
-        index: (2, w, L, S, N) int64: what row and column add to the index of the prior (`AxisLayout`), and `RIM` where
-            the window ends but the valid cells go on.
+        scores: (T, w, w, L, S, N), rows first; -1 where a cell is not valid (a windowed score is
+            never negative).
+        index: (2, w, L, S, N) int64: what row and column add to the index of the prior
+            (`AxisLayout`), and `RIM` where the window ends but the valid cells go on.
         offset: (2, T, w, L, S, N) px between the centres of box and prior along y and x.
     """
 
@@ -142,9 +160,13 @@ class Windows:
     def kth(self, stage: int, k: int) -> Tensor:
         """(N,) k-th best score of each box in one stage; -1 where it has fewer candidates.
 
-        The k best candidates are in the k columns whose best are largest: sorting all of them would take longer.
+        The k best candidates are in the k columns whose best are largest: sorting all of them would
+        take longer.
         """
-        columns, scores = self.best_of_column[stage].flatten(0, 2), self.scores[stage].flatten(1, 3)  # (w L S, N)
+        columns, scores = (
+            self.best_of_column[stage].flatten(0, 2),
+            self.scores[stage].flatten(1, 3),
+        )  # (w L S, N)
         if k == 1:
             return columns.amax(dim=0)
         chosen = columns.topk(min(k, len(columns)), dim=0).indices
@@ -168,16 +190,23 @@ def score_windows(
         gt_boxes: (N, 4).
         radius: Cells on each side of the nearest one.
         limits: The valid cells.
-        memory: At least T C N float32 for the scores: fresh pages cost as much as the arithmetic on them.
+        memory: At least T C N float32 for the scores: fresh pages cost as much as the arithmetic on
+            them.
     """
     grid, layout, width = fields[0], fields[0].layout, 2 * radius + 1
-    gt = Intervals(*gt_boxes.reshape(-1, 2, 2).permute(1, 2, 0).flip(1).view(2, 2, 1, 1, 1, 1, -1))  # rows first
+    gt = Intervals(
+        *gt_boxes.reshape(-1, 2, 2).permute(1, 2, 0).flip(1).view(2, 2, 1, 1, 1, 1, -1)
+    )  # rows first
     nearest = (gt.center[:, 0, 0].clamp(-FAR, FAR) - layout.shift).div_(layout.stride).round_()
     first = nearest.nan_to_num_().to(torch.int64).sub_(radius)  # (2, L, 1, N)
     last = limits.high - width
     first = torch.maximum(torch.minimum(first, last), limits.low)  # (2, L, 1 or S, N)
-    cells = first[:, None] + torch.arange(width, device=first.device).view(-1, 1, 1, 1)  # (2, w, L, 1 or S, N)
-    fits = not limits.restricted and all(width <= count for size in grid.feature_sizes for count in size)
+    cells = first[:, None] + torch.arange(width, device=first.device).view(
+        -1, 1, 1, 1
+    )  # (2, w, L, 1 or S, N)
+    fits = not limits.restricted and all(
+        width <= count for size in grid.feature_sizes for count in size
+    )
     inside = cells if fits else torch.minimum(cells, layout.count[:, None] - 1)
     slots = (inside * grid.num_shapes + layout.start[:, None])[:, None]  # (2, 1, w, L, S, N)
     if len(fields) > 1:
@@ -188,7 +217,9 @@ def score_windows(
     y, x = zip(*distance.terms(axes), strict=True)
     shape = (len(fields), width, *slots.shape[2:])  # (T, w, w, L, S, N)
     out = None if memory is None else memory[: math.prod(shape)].view(shape)
-    scores = distance.combine(tuple(term[:, None] for term in x), tuple(term[:, :, None] for term in y), out)
+    scores = distance.combine(
+        tuple(term[:, None] for term in x), tuple(term[:, :, None] for term in y), out
+    )
     if not fits:
         outside = cells >= limits.high[:, None]
         scores.masked_fill_(outside[0, :, None] | outside[1, None], -1.0)

@@ -1,6 +1,7 @@
 """What can be set, and how it is put together. Nothing of torch is imported here.
 
-The names below are imported when they are first used, so that a module of this package can be had alone.
+The names below are imported when they are first used, so that a module of this package can be had
+alone.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -25,7 +25,9 @@ def split_commas(value: Any) -> Any:
 class Section(BaseModel):
     """A group of settings. Unknown keys, NaN, and booleans in the place of numbers are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
+    )
 
     @field_validator("*", mode="before")
     @classmethod

@@ -1,6 +1,7 @@
 """Settings as text: `args.yaml` of a run, and `default.yaml` and `docs/configuration.md` made from the schema.
 
-`python -m rfla.cfg.document` writes the two generated files anew; a test compares them with the schema.
+`python -m rfla.cfg.document` writes the two generated files anew; a test compares them with the
+schema.
 """
 
 import json
@@ -21,7 +22,9 @@ CONFIGURATION_MD = Path(__file__).parents[2] / "docs" / "configuration.md"
 def to_yaml(config: Config) -> str:
     """Return every setting, and which were given, as YAML that `cfg=` and `load_saved` read back."""
     values = {"given": sorted(config.given)} | json.loads(config.model_dump_json())
-    return yaml.dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    return yaml.dump(
+        values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120
+    )
 
 
 def groups() -> Iterator[tuple[str, str, list[Key]]]:
@@ -58,7 +61,8 @@ def default_yaml() -> str:
 def settings_template() -> str:
     """Return a settings file in which every key is a comment with its default.
 
-    A file that sets every key would also undo what the model YAML sets, so each is to be uncommented by hand.
+    A file that sets every key would also undo what the model YAML sets, so each is to be
+    uncommented by hand.
     """
     lines = [
         "# Settings for rfla: take the '# ' off the lines that you want to change, and give this file as cfg=FILE.",
@@ -80,9 +84,13 @@ def write_template(path: Path | str, overwrite: bool = False) -> None:
         with open(path, "w" if overwrite else "x", encoding="utf-8") as file:
             file.write(settings_template())
     except FileExistsError:
-        raise ConfigError(f"{path} exists already; give another one (out=my.yaml), or overwrite=true") from None
+        raise ConfigError(
+            f"{path} exists already; give another one (out=my.yaml), or overwrite=true"
+        ) from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
+        raise ConfigError(
+            f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})"
+        ) from None
 
 
 def _yaml_line(name: str, key: Key) -> str:
@@ -105,7 +113,10 @@ def configuration_markdown() -> str:
     for section, title, keys in groups():
         lines += ["", f"## {section}: {title}" if section else f"## {title}", ""]
         lines += ["| key | default | kind | meaning |", "|---|---|---|---|"]
-        lines += [f"| `{key.name}` | `{show(key.default)}` | {key.kind} | {_cell(key.description)} |" for key in keys]
+        lines += [
+            f"| `{key.name}` | `{show(key.default)}` | {key.kind} | {_cell(key.description)} |"
+            for key in keys
+        ]
     return "\n".join(lines) + "\n"
 
 

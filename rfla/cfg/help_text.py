@@ -61,7 +61,10 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "check a data set before training on it",
         "Opens every image, checks boxes, ids, duplicates and leakage between splits. The exit code is 0 where\n"
         "training is safe. With model= it also reports who would be positive.",
-        ("rfla inspect data=my.yaml", "rfla inspect data=my.yaml model=fcos_p2 assigner.topk=[5,1]"),
+        (
+            "rfla inspect data=my.yaml",
+            "rfla inspect data=my.yaml model=fcos_p2 assigner.topk=[5,1]",
+        ),
     ),
     "info": (
         "show the size and cost of a model",
@@ -84,7 +87,11 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("rfla checks",),
     ),
     "version": ("print the version", "", ("rfla version",)),
-    "help": ("explain a verb or a key", "", ("rfla help", "rfla help train", "rfla help lr0", "rfla help assigner")),
+    "help": (
+        "explain a verb or a key",
+        "",
+        ("rfla help", "rfla help train", "rfla help lr0", "rfla help assigner"),
+    ),
 }
 
 # Headings of the flat keys that matter to a verb, and whether the sections do.
@@ -98,7 +105,10 @@ _TOPICS = {
 def overview() -> str:
     """Return the text of `rfla help`."""
     width = max(len(verb) for verb in VERBS)
-    lines = ["rfla VERB key=value ...     tiny-object detection by Gaussian receptive field label assignment", ""]
+    lines = [
+        "rfla VERB key=value ...     tiny-object detection by Gaussian receptive field label assignment",
+        "",
+    ]
     lines += [f"  {verb:<{width}}  {texts[0]}" for verb, texts in VERBS.items()]
     lines += [
         "",
@@ -130,13 +140,22 @@ def explain(topic: str) -> str:
         )
         raise ConfigError(f"no verb and no key '{show(topic)}'{near}")
     key = keys[topic]
-    lines = [f"{key.name}: {key.description}", f"  kind     {key.kind}", f"  default  {show(key.default, 200)}"]
+    lines = [
+        f"{key.name}: {key.description}",
+        f"  kind     {key.kind}",
+        f"  default  {show(key.default, 200)}",
+    ]
     return "\n".join(lines)
 
 
 def _verb(verb: str) -> str:
     line, text, examples = VERBS[verb]
-    lines = [f"rfla {verb}: {line}", *([text] if text else []), "", *(f"  {example}" for example in examples)]
+    lines = [
+        f"rfla {verb}: {line}",
+        *([text] if text else []),
+        "",
+        *(f"  {example}" for example in examples),
+    ]
     if verb in _TOPICS:
         lines += _config_rows(verb)
     else:
@@ -168,7 +187,9 @@ def _config_rows(verb: str) -> list[str]:
 def _rows(keys: Iterable[object]) -> list[str]:
     from rfla.cfg.keys import Key, show
 
-    rows = [(key.name, show(key.default, 24), key.description) for key in keys if isinstance(key, Key)]
+    rows = [
+        (key.name, show(key.default, 24), key.description) for key in keys if isinstance(key, Key)
+    ]
     name_width = max(len(name) for name, _, _ in rows)
     value_width = max(len(value) for _, value, _ in rows)
     return [f"  {name:<{name_width}}  {value:<{value_width}}  {text}" for name, value, text in rows]

@@ -122,8 +122,19 @@ def sections_of(schema: type[BaseModel]) -> dict[str, str]:
 
 def section_class(annotation: Any) -> type[BaseModel] | None:
     """Return the section that an annotation (`X` or `X | None`) stands for, or None for a plain value."""
-    options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-    return next((option for option in options if isinstance(option, type) and issubclass(option, BaseModel)), None)
+    options = (
+        get_args(annotation)
+        if get_origin(annotation) in (Union, types.UnionType)
+        else (annotation,)
+    )
+    return next(
+        (
+            option
+            for option in options
+            if isinstance(option, type) and issubclass(option, BaseModel)
+        ),
+        None,
+    )
 
 
 def _walk(schema: type[BaseModel], prefix: str) -> Iterator[Key]:
@@ -141,7 +152,11 @@ def _kind(field: FieldInfo) -> str:
     limits: dict[str, Any] = {}
     for constraint in field.metadata:
         limits.update(
-            {name: getattr(constraint, name) for name in ("ge", "gt", "le", "lt") if hasattr(constraint, name)}
+            {
+                name: getattr(constraint, name)
+                for name in ("ge", "gt", "le", "lt")
+                if hasattr(constraint, name)
+            }
         )
     span = _range_words(limits)
     head, bar, rest = words.partition(" or ")
@@ -149,7 +164,13 @@ def _kind(field: FieldInfo) -> str:
 
 
 def _range_words(limits: Mapping[str, Any]) -> str:
-    low = f"from {limits['ge']:g}" if "ge" in limits else f"above {limits['gt']:g}" if "gt" in limits else ""
+    low = (
+        f"from {limits['ge']:g}"
+        if "ge" in limits
+        else f"above {limits['gt']:g}"
+        if "gt" in limits
+        else ""
+    )
     if "lt" in limits:
         high = f"to below {limits['lt']:g}"
     elif "le" in limits and limits["le"] < 1e4:
@@ -169,18 +190,28 @@ def type_words(annotation: Any) -> str:
     if origin is Literal:
         return f"one of {', '.join(str(option) for option in args)}"
     if origin in (Union, types.UnionType):
-        return " or ".join(type_words(option) for option in sorted(args, key=lambda option: option is type(None)))
+        return " or ".join(
+            type_words(option) for option in sorted(args, key=lambda option: option is type(None))
+        )
     if origin is tuple:
         count = "" if args[-1] is Ellipsis else f"{len(args)} "
         return f"list of {count}{_plural(type_words(args[0]))}"
-    plain = {bool: "true/false", int: "whole number", float: "number", str: "text", type(None): "none"}
+    plain = {
+        bool: "true/false",
+        int: "whole number",
+        float: "number",
+        str: "text",
+        type(None): "none",
+    }
     return plain.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 
 def _plural(words: str) -> str:
     """`whole number` to `whole numbers`; what is plural already, or has none, stays."""
     first, of, rest = words.partition(" of ")
-    first = {"list": "lists", "whole number": "whole numbers", "number": "numbers"}.get(first, first)
+    first = {"list": "lists", "whole number": "whole numbers", "number": "numbers"}.get(
+        first, first
+    )
     return first.replace("number or", "numbers or") + of + rest
 
 
@@ -191,7 +222,11 @@ def show(value: Any, limit: int = 60, depth: int = 3) -> str:
     elif isinstance(value, float):
         text = f"{value:g}"
     elif isinstance(value, list | tuple):
-        text = f"[{','.join(show(part, limit, depth - 1) for part in value[:50])}]" if depth else "[...]"
+        text = (
+            f"[{','.join(show(part, limit, depth - 1) for part in value[:50])}]"
+            if depth
+            else "[...]"
+        )
     elif isinstance(value, str) and value.isprintable() and value:
         text = value
     else:

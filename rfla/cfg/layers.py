@@ -23,10 +23,13 @@ class Setting:
 Layer = dict[str, Setting]
 
 
-def flatten(values: Mapping[Any, Any], schema: type[BaseModel], where: Callable[[str], str] = lambda key: "") -> Layer:
+def flatten(
+    values: Mapping[Any, Any], schema: type[BaseModel], where: Callable[[str], str] = lambda key: ""
+) -> Layer:
     """Bring nested and dotted settings into one flat form.
 
-    A bare word on a section that has a `name` is that name: `assigner=rfla` is `assigner.name=rfla`.
+    A bare word on a section that has a `name` is that name: `assigner=rfla` is
+    `assigner.name=rfla`.
 
     Args:
         values: settings, nested, dotted or both.
@@ -115,15 +118,24 @@ def _explain(error: ValidationError, schema: type[BaseModel], layer: Layer) -> s
     key, setting = keys.get(name), layer.get(name)
     shown = f"{name}={show(setting.value) if setting else show(first['input'])}"
     message = str(first["msg"]).removeprefix("Value error, ")
-    if key is None and name in sections_of(schema):  # keys that do not go together: the message names them
+    if key is None and name in sections_of(
+        schema
+    ):  # keys that do not go together: the message names them
         return message
     if key is not None and first["type"] != "value_error":
-        message = f"must be {_article(key.kind)}{_limit(first, key)}{_nearest_option(first, setting)}"
+        message = (
+            f"must be {_article(key.kind)}{_limit(first, key)}{_nearest_option(first, setting)}"
+        )
     default = f" (default {show(key.default)})" if key is not None else ""
     return f"{_at(setting.where if setting else '')}{shown}: {message}{default}"
 
 
-LIMITS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}  # pydantic's names, in words
+LIMITS = {
+    "gt": "above",
+    "ge": "at least",
+    "lt": "below",
+    "le": "at most",
+}  # pydantic's names, in words
 
 
 def _limit(finding: Any, key: Key) -> str:

@@ -1,6 +1,7 @@
 """From what the person typed to one checked `Config`: layers of settings, the later over the earlier.
 
-schema defaults < model YAML (or weights file) < recommended settings of the data YAML < `cfg=my.yaml` < command line
+schema defaults < model YAML (or weights file) < recommended settings of the data YAML <
+`cfg=my.yaml` < command line
 """
 
 from collections.abc import Mapping
@@ -23,18 +24,20 @@ def load_config(overrides: Mapping[str, Any], *, mode: Mode | None = None) -> Co
     """Put all layers together and check the result.
 
     Args:
-        overrides: what the person gave, dotted or nested: `{"model": "fcos_p2", "assigner.topk": [3, 1]}`. `cfg` names
-            a YAML file of further settings.
-        mode: the verb that will run. It decides the score threshold and what may not be missing; None leaves
-            everything optional.
+        overrides: what the person gave, dotted or nested: `{"model": "fcos_p2", "assigner.topk":
+            [3, 1]}`. `cfg` names a YAML file of further settings.
+        mode: the verb that will run. It decides the score threshold and what may not be missing;
+            None leaves everything optional.
 
     Returns:
-        The settings. `conf`, `iou` and `max_det` are resolved and equal to `test.score_thr`, `test.nms_iou` and
-        `test.max_det`; `given` names the keys of `overrides` and of the `cfg` file. With `resume` in train mode the
-        settings, and `given`, are those of the run under the few keys that may change; `resume` is its directory.
+        The settings. `conf`, `iou` and `max_det` are resolved and equal to `test.score_thr`,
+        `test.nms_iou` and `test.max_det`; `given` names the keys of `overrides` and of the `cfg`
+        file. With `resume` in train mode the settings, and `given`, are those of the run under the
+        few keys that may change; `resume` is its directory.
 
     Raises:
-        ConfigError: an unknown key, a wrong value, an unreadable file, or a missing `model`, `data` or `source`.
+        ConfigError: an unknown key, a wrong value, an unreadable file, or a missing `model`, `data`
+            or `source`.
         WeightsError: `model` is a weights file that is not one of ours.
     """
     own = flatten({key: value for key, value in overrides.items() if key != "cfg"}, Config)
@@ -42,7 +45,9 @@ def load_config(overrides: Mapping[str, Any], *, mode: Mode | None = None) -> Co
         return _resumed(own, overrides)
     file, names = _cfg_file(overrides.get("cfg"))
     given = file | own
-    validate(Config, given)  # what was typed is told at once, before the data set's package is loaded
+    validate(
+        Config, given
+    )  # what was typed is told at once, before the data set's package is loaded
     model = _model_layer(_value(given, "model"), _value(given, "assigner.name"))
     layer = model | _data_settings(_value(given, "data"), _value(model, "detector")) | given
     if mode in ("val", "predict") and "imgsz" not in given:
@@ -65,13 +70,17 @@ def load_saved(path: Path | str) -> Config:
 
 def _resumed(own: Layer, overrides: Mapping[str, Any]) -> Config:
     if overrides.get("cfg") is not None:
-        raise ConfigError("cfg and resume do not go together: a run that is continued has its own settings")
+        raise ConfigError(
+            "cfg and resume do not go together: a run that is continued has its own settings"
+        )
     layer, names = resumed_layer(own, _value(own, "resume"))
     return _with_test_section(validate(Config, layer), names, None)
 
 
 def with_settings(config: Config, changes: Mapping[str, Any]) -> Config:
-    """Return a copy with some keys changed (dotted), checked again; `given` stays what the person gave.
+    """Return a copy with some keys changed (dotted), checked again.
+
+    `given` stays what the person gave.
 
     Raises:
         ConfigError: an unknown key or a wrong value.
@@ -93,17 +102,24 @@ _TEST_KEYS = {"conf": "test.score_thr", "iou": "test.nms_iou", "max_det": "test.
 
 
 def _with_test_section(config: Config, given: frozenset[str], mode: Mode | None) -> Config:
-    """Make the flat `conf`, `iou`, `max_det` and the `test` section say the same; the flat key wins where given."""
+    """Make the flat `conf`, `iou`, `max_det` and the `test` section say the same.
+
+    The flat key wins where given.
+    """
     test = config.test
     conf = config.conf
     if conf is None:
-        conf = PREDICT_CONF if mode == "predict" and "test.score_thr" not in given else test.score_thr
+        conf = (
+            PREDICT_CONF if mode == "predict" and "test.score_thr" not in given else test.score_thr
+        )
     flat = {
         "conf": conf,
         "iou": test.nms_iou if config.iou is None else config.iou,
         "max_det": test.max_det if config.max_det is None else config.max_det,
     }
-    resolved = test.model_copy(update={dotted.partition(".")[2]: flat[name] for name, dotted in _TEST_KEYS.items()})
+    resolved = test.model_copy(
+        update={dotted.partition(".")[2]: flat[name] for name, dotted in _TEST_KEYS.items()}
+    )
     copy = config.model_copy(update=flat | {"test": resolved})
     copy._given = given
     return copy
@@ -117,7 +133,9 @@ def _cfg_file(path: Any) -> tuple[Layer, frozenset[str]]:
     if path is None:
         return {}, frozenset()
     if not isinstance(path, str | Path) or not str(path):
-        raise ConfigError(f"cfg={show(path)}: must be a YAML file of settings; 'rfla copy-cfg' writes one")
+        raise ConfigError(
+            f"cfg={show(path)}: must be a YAML file of settings; 'rfla copy-cfg' writes one"
+        )
     return saved_layer(path)
 
 
@@ -168,7 +186,9 @@ def _trained_size(model: Any) -> Layer:
 
 def _require(config: Config, mode: Mode) -> None:
     """Refuse to guess what only the person can know."""
-    needs = {"train": ("model", "data"), "val": ("data", "model"), "predict": ("source", "model")}[mode]
+    needs = {"train": ("model", "data"), "val": ("data", "model"), "predict": ("source", "model")}[
+        mode
+    ]
     advice = {
         "model": f"a zoo name ({', '.join(model_names())}), a model YAML or a .safetensors file",
         "data": "a data set (demo, aitod, ...), a data.yaml, or a directory with images/ and annotations/",

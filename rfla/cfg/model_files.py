@@ -1,7 +1,8 @@
 """Read a model YAML, and turn nested settings into a `ModelConfig`.
 
-A model YAML holds the model sections and, beside them, the training keys its authors used. Its `assigners` section says
-what changes when another assigner is chosen: `assigners: {baseline: {loss: {box: giou}}}`.
+A model YAML holds the model sections and, beside them, the training keys its authors used. Its
+`assigners` section says what changes when another assigner is chosen: `assigners: {baseline: {loss:
+{box: giou}}}`.
 """
 
 import reprlib
@@ -64,13 +65,18 @@ def _for_assigner(raw: Settings, assigner: str | None, path: Path) -> Settings:
     section = raw.get("assigner", {})
     chosen = assigner or (section.get("name", "rfla") if isinstance(section, dict) else section)
     if not isinstance(variants, dict) or not isinstance(variants.get(chosen, {}), dict):
-        raise ConfigError(f"{path}: `assigners` maps an assigner to settings, e.g. assigners: {{baseline: {{...}}}}")
+        raise ConfigError(
+            f"{path}: `assigners` maps an assigner to settings, e.g. assigners: {{baseline: {{...}}}}"
+        )
     settings = merge(raw, variants.get(chosen, {}))
     return merge(settings, {"assigner": {"name": chosen}})
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Settings:
-    """`base` with the values of `over` laid on top, section by section; a bare word on a section is its name."""
+    """`base` with the values of `over` laid on top, section by section.
+
+    A bare word on a section is its name.
+    """
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
@@ -78,7 +84,9 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Settings:
             old = {"name": old}
         elif isinstance(value, str) and isinstance(old, Mapping) and "name" in old:
             value = {"name": value}
-        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = (
+            merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        )
     return merged
 
 
@@ -104,7 +112,9 @@ def build_model_config(settings: Mapping[str, Any], where: str = "model settings
     """
     fields = ModelConfig.model_fields
     worded = {
-        key: {"name": value} if isinstance(value, str) and key in {"backbone", "assigner"} else value
+        key: {"name": value}
+        if isinstance(value, str) and key in {"backbone", "assigner"}
+        else value
         for key, value in settings.items()
     }
     try:
@@ -115,16 +125,24 @@ def build_model_config(settings: Mapping[str, Any], where: str = "model settings
         raise ConfigError(f"{where}: nested too deep") from None
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
-        raise ConfigError(f"{where}: {key[:80]}={reprlib.repr(first['input'])[:60]}: {first['msg'][:200]}")
+        raise ConfigError(
+            f"{where}: {key[:80]}={reprlib.repr(first['input'])[:60]}: {first['msg'][:200]}"
+        )
     section, _, leaf = key.rpartition(".")
     options = list(fields)
     if section in fields:
         kind = fields[section].annotation
-        options = list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, Section) else []
-    raise ConfigError(f"{where}: no key '{key[:80]}'{did_you_mean(leaf, options)}; keys: {', '.join(options)}")
+        options = (
+            list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, Section) else []
+        )
+    raise ConfigError(
+        f"{where}: no key '{key[:80]}'{did_you_mean(leaf, options)}; keys: {', '.join(options)}"
+    )
 
 
-def model_config(name: str, assigner: str | None = None, overrides: Mapping[str, Any] | None = None) -> ModelConfig:
+def model_config(
+    name: str, assigner: str | None = None, overrides: Mapping[str, Any] | None = None
+) -> ModelConfig:
     """The model sections of a zoo name or YAML, with dotted overrides (`{"assigner.distance": "wd"}`) on top."""
     given = nest(overrides or {})
     section = given.get("assigner", {})

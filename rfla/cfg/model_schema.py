@@ -1,7 +1,8 @@
 """What can be set of a model: one typed field for each key, with its default and what it means.
 
-`ModelConfig` holds the sections that shape the network, its targets and its losses. It is what a weights file stores,
-so that a model can be rebuilt from the file alone. Bounds keep a hostile file from asking for absurd sizes.
+`ModelConfig` holds the sections that shape the network, its targets and its losses. It is what a
+weights file stores, so that a model can be rebuilt from the file alone. Bounds keep a hostile file
+from asking for absurd sizes.
 """
 
 from typing import Annotated, Literal, Self
@@ -22,12 +23,18 @@ class BackboneConfig(Section):
         "resnet50", description="torchvision ResNet that makes the feature maps C2 to C5"
     )
     style: Literal["pytorch", "caffe"] = Field(
-        "pytorch", description="where a bottleneck strides: pytorch in its 3x3 convolution, caffe in its first 1x1"
+        "pytorch",
+        description="where a bottleneck strides: pytorch in its 3x3 convolution, caffe in its first 1x1",
     )
     frozen_stages: int = Field(
-        1, ge=-1, le=4, description="freeze the stem (0) and the first n stages (1 to 4); -1 freezes nothing"
+        1,
+        ge=-1,
+        le=4,
+        description="freeze the stem (0) and the first n stages (1 to 4); -1 freezes nothing",
     )
-    norm_eval: bool = Field(True, description="keep batch norm on its stored statistics while training")
+    norm_eval: bool = Field(
+        True, description="keep batch norm on its stored statistics while training"
+    )
     norm_trainable: bool = Field(True, description="let the scale and shift of batch norm learn")
 
 
@@ -35,7 +42,9 @@ class NeckConfig(Section):
     """The feature pyramid."""
 
     width: int = Field(256, ge=8, le=2048, description="channels of every pyramid level")
-    start_level: int = Field(2, ge=2, le=4, description="finest pyramid level: 2 is P2 (stride 4), 3 is P3 (stride 8)")
+    start_level: int = Field(
+        2, ge=2, le=4, description="finest pyramid level: 2 is P2 (stride 4), 3 is P3 (stride 8)"
+    )
     levels: int = Field(5, ge=1, le=6, description="number of pyramid levels")
     extra: Literal["pool", "on_input", "on_output"] = Field(
         "pool",
@@ -43,42 +52,76 @@ class NeckConfig(Section):
         "or on the last output (on_output)",
     )
     relu_before_extra: bool = Field(False, description="ReLU between two extra convolutions")
-    steps: int = Field(2, ge=1, le=4, description="passes through the backbone of a recursive pyramid (detectors)")
+    steps: int = Field(
+        2, ge=1, le=4, description="passes through the backbone of a recursive pyramid (detectors)"
+    )
 
 
 class HeadConfig(Section):
     """The dense head, or the RPN tower of a two-stage detector."""
 
     width: int = Field(256, ge=8, le=2048, description="channels inside the head")
-    depth: int = Field(4, ge=0, le=8, description="3x3 convolutions of each branch before the prediction")
-    norm: Literal["none", "gn"] = Field("none", description="normalisation inside the dense head: none or group norm")
+    depth: int = Field(
+        4, ge=0, le=8, description="3x3 convolutions of each branch before the prediction"
+    )
+    norm: Literal["none", "gn"] = Field(
+        "none", description="normalisation inside the dense head: none or group norm"
+    )
 
 
 class AssignerConfig(Section):
     """Who is positive."""
 
     name: Literal["rfla", "baseline", "atss"] = Field(
-        "rfla", description="label assignment: rfla (the paper's), baseline (what it compares against), atss"
+        "rfla",
+        description="label assignment: rfla (the paper's), baseline (what it compares against), atss",
     )
     distance: Literal[
-        "kld", "exp_kld", "kld_10", "wd", "nwd", "dotd", "gcd", "simd", "symmetric_kld", "iou", "giou", "diou"
+        "kld",
+        "exp_kld",
+        "kld_10",
+        "wd",
+        "nwd",
+        "dotd",
+        "gcd",
+        "simd",
+        "symmetric_kld",
+        "iou",
+        "giou",
+        "diou",
     ] = Field("kld", description="score between a box and a receptive field")
     topk: Integers = Field((3, 1), description="priors for each box in each stage of the hierarchy")
-    decay: float = Field(0.9, gt=0, le=1, description="factor on the receptive fields from one stage to the next")
-    fraction: float = Field(0.5, gt=0, le=4, description="share of the theoretical receptive field that is effective")
+    decay: float = Field(
+        0.9, gt=0, le=1, description="factor on the receptive fields from one stage to the next"
+    )
+    fraction: float = Field(
+        0.5, gt=0, le=4, description="share of the theoretical receptive field that is effective"
+    )
     fields: Literal["resnet50", "backbone"] = Field(
-        "resnet50", description="network whose receptive fields are counted: the authors' ResNet-50, or the model's own"
+        "resnet50",
+        description="network whose receptive fields are counted: the authors' ResNet-50, or the model's own",
     )
     centers_inside: bool = Field(False, description="only priors whose centre lies inside the box")
     ignore_above: float | None = Field(
-        0.8, ge=0, le=1, description="an unassigned prior that scores this or more is ignored; null switches it off"
+        0.8,
+        ge=0,
+        le=1,
+        description="an unassigned prior that scores this or more is ignored; null switches it off",
     )
-    conflict: Literal["last", "smallest"] = Field("last", description="which of two boxes that claim one prior gets it")
+    conflict: Literal["last", "smallest"] = Field(
+        "last", description="which of two boxes that claim one prior gets it"
+    )
     allowed_border: int = Field(
-        -1, ge=-1, le=100_000, description="px an anchor may reach outside the image; -1 is any (anchor heads)"
+        -1,
+        ge=-1,
+        le=100_000,
+        description="px an anchor may reach outside the image; -1 is any (anchor heads)",
     )
     center_radius: float = Field(
-        1.5, ge=0, le=64, description="baseline of fcos: strides round the box centre that are positive; 0 is the box"
+        1.5,
+        ge=0,
+        le=64,
+        description="baseline of fcos: strides round the box centre that are positive; 0 is the box",
     )
     atss_topk: int = Field(9, ge=1, le=1000, description="atss: candidates for each box and level")
 
@@ -86,33 +129,50 @@ class AssignerConfig(Section):
     @classmethod
     def _bounded(cls, topk: tuple[int, ...]) -> tuple[int, ...]:
         if len(topk) != 2 or not all(1 <= k <= 1000 for k in topk):
-            raise ValueError("two whole numbers from 1 to 1000 are needed, for the two stages, e.g. [3, 1]")
+            raise ValueError(
+                "two whole numbers from 1 to 1000 are needed, for the two stages, e.g. [3, 1]"
+            )
         return topk
 
 
 class LossConfig(Section):
     """Losses of a dense head; a two-stage detector has its own under `rpn` and `roi`."""
 
-    box: Literal["iou", "giou", "diou", "ciou"] = Field("diou", description="box loss of a dense head")
+    box: Literal["iou", "giou", "diou", "ciou"] = Field(
+        "diou", description="box loss of a dense head"
+    )
     box_weight: Positive = Field(1.0, description="weight of the box loss")
     cls_weight: Positive = Field(1.0, description="weight of the focal classification loss")
     centerness_weight: Positive = Field(1.0, description="weight of the centerness loss")
-    focal_alpha: Fraction = Field(0.25, description="focal loss: weight of positives against negatives")
-    focal_gamma: float = Field(2.0, ge=0, le=10, description="focal loss: how fast easy examples fade")
+    focal_alpha: Fraction = Field(
+        0.25, description="focal loss: weight of positives against negatives"
+    )
+    focal_gamma: float = Field(
+        2.0, ge=0, le=10, description="focal loss: how fast easy examples fade"
+    )
 
 
 class AnchorConfig(Section):
     """Anchors of RetinaNet and of the region proposals, and the baseline's rule on them.
 
-    With `assigner=rfla` an anchor is the effective receptive field in each of the `ratios`, and the other keys rest.
+    With `assigner=rfla` an anchor is the effective receptive field in each of the `ratios`, and the
+    other keys rest.
     """
 
-    ratios: tuple[Positive, ...] = Field((0.5, 1.0, 2.0), description="anchor shapes, height / width")
-    scale: Positive = Field(8.0, description="baseline: side of the smallest anchor as a multiple of the stride")
-    octave_scales: int = Field(1, ge=1, le=8, description="baseline: anchor sizes for each doubling of the scale")
+    ratios: tuple[Positive, ...] = Field(
+        (0.5, 1.0, 2.0), description="anchor shapes, height / width"
+    )
+    scale: Positive = Field(
+        8.0, description="baseline: side of the smallest anchor as a multiple of the stride"
+    )
+    octave_scales: int = Field(
+        1, ge=1, le=8, description="baseline: anchor sizes for each doubling of the scale"
+    )
     pos_iou: Fraction = Field(0.7, description="baseline: IoU from which an anchor is positive")
     neg_iou: Fraction = Field(0.3, description="baseline: IoU below which an anchor is background")
-    min_pos_iou: Fraction = Field(0.3, description="baseline: least IoU of the best anchor that a box may claim")
+    min_pos_iou: Fraction = Field(
+        0.3, description="baseline: least IoU of the best anchor that a box may claim"
+    )
 
     @field_validator("ratios")
     @classmethod
@@ -124,7 +184,9 @@ class AnchorConfig(Section):
     @model_validator(mode="after")
     def _background_is_below(self) -> Self:
         if self.neg_iou > self.pos_iou:
-            raise ValueError(f"anchors.neg_iou={self.neg_iou:g} must not be above anchors.pos_iou={self.pos_iou:g}")
+            raise ValueError(
+                f"anchors.neg_iou={self.neg_iou:g} must not be above anchors.pos_iou={self.pos_iou:g}"
+            )
         return self
 
 
@@ -132,9 +194,14 @@ class RpnConfig(Section):
     """Region proposals of the two-stage detectors."""
 
     target_anchor_scale: float = Field(
-        1.0, gt=0, le=2, description="anchors that targets are encoded against; 0.9 repeats the authors' training"
+        1.0,
+        gt=0,
+        le=2,
+        description="anchors that targets are encoded against; 0.9 repeats the authors' training",
     )
-    samples: int = Field(256, ge=1, le=1_000_000_000, description="anchors sampled for the loss, each image")
+    samples: int = Field(
+        256, ge=1, le=1_000_000_000, description="anchors sampled for the loss, each image"
+    )
     pos_fraction: Fraction = Field(0.5, description="share of positives among them, at most")
     box_loss: Literal["l1", "smooth_l1"] = Field("l1", description="loss of the encoded boxes")
     beta: Positive = Field(1 / 9, description="smooth_l1: where it turns from square to linear")
@@ -144,35 +211,59 @@ class RpnConfig(Section):
 
 
 class RoiConfig(Section):
-    """Second stage of the two-stage detectors; keys in brackets hold one value for each stage of a cascade."""
+    """Second stage of the two-stage detectors.
 
-    pool_size: int = Field(7, ge=1, le=32, description="cells on a side that RoIAlign makes of a proposal")
-    finest_scale: Positive = Field(56.0, description="proposals with sides below twice this (px) use the finest level")
+    Keys in brackets hold one value for each stage of a cascade.
+    """
+
+    pool_size: int = Field(
+        7, ge=1, le=32, description="cells on a side that RoIAlign makes of a proposal"
+    )
+    finest_scale: Positive = Field(
+        56.0, description="proposals with sides below twice this (px) use the finest level"
+    )
     width: int = Field(1024, ge=8, le=8192, description="channels of the two shared layers")
     class_agnostic: bool = Field(False, description="one box for all classes")
-    pos_iou: tuple[Fraction, ...] = Field((0.5,), description="IoU from which a proposal is positive, for each stage")
-    stage_weights: tuple[Positive, ...] = Field((1.0,), description="weight of the losses, for each stage")
-    stds: tuple[tuple[Positive, Positive, Positive, Positive], ...] = Field(
-        ((0.1, 0.1, 0.2, 0.2),), description="what the encoded boxes (dx, dy, dw, dh) are divided by, for each stage"
+    pos_iou: tuple[Fraction, ...] = Field(
+        (0.5,), description="IoU from which a proposal is positive, for each stage"
     )
-    samples: int = Field(512, ge=1, le=1_000_000_000, description="proposals sampled for the loss in each image")
+    stage_weights: tuple[Positive, ...] = Field(
+        (1.0,), description="weight of the losses, for each stage"
+    )
+    stds: tuple[tuple[Positive, Positive, Positive, Positive], ...] = Field(
+        ((0.1, 0.1, 0.2, 0.2),),
+        description="what the encoded boxes (dx, dy, dw, dh) are divided by, for each stage",
+    )
+    samples: int = Field(
+        512, ge=1, le=1_000_000_000, description="proposals sampled for the loss in each image"
+    )
     pos_fraction: Fraction = Field(0.25, description="share of positives among them, at most")
     box_loss: Literal["l1", "smooth_l1"] = Field("l1", description="loss of the encoded boxes")
     beta: Positive = Field(1.0, description="smooth_l1: where it turns from square to linear")
 
     @model_validator(mode="after")
     def _one_value_for_each_stage(self) -> Self:
-        if not 1 <= len(self.pos_iou) <= 8 or not len(self.pos_iou) == len(self.stage_weights) == len(self.stds):
-            raise ValueError("roi.pos_iou, roi.stage_weights and roi.stds need one value for each stage, 1 to 8 stages")
+        if not 1 <= len(self.pos_iou) <= 8 or not len(self.pos_iou) == len(
+            self.stage_weights
+        ) == len(self.stds):
+            raise ValueError(
+                "roi.pos_iou, roi.stage_weights and roi.stds need one value for each stage, 1 to 8 stages"
+            )
         return self
 
 
 class TestConfig(Section):
     """From raw predictions to detections."""
 
-    score_thr: Fraction = Field(0.05, description="class scores below it are dropped before suppression")
-    nms_iou: Fraction = Field(0.5, description="IoU above which a box suppresses another of its class")
-    nms_pre: Count = Field(3000, description="dense heads: candidates of each level before suppression")
+    score_thr: Fraction = Field(
+        0.05, description="class scores below it are dropped before suppression"
+    )
+    nms_iou: Fraction = Field(
+        0.5, description="IoU above which a box suppresses another of its class"
+    )
+    nms_pre: Count = Field(
+        3000, description="dense heads: candidates of each level before suppression"
+    )
     max_det: Count = Field(3000, description="detections kept for each image")
 
 
@@ -180,26 +271,31 @@ class NormalizeConfig(Section):
     """How pixels become the network's input: (pixel - mean) / std."""
 
     mean: tuple[float, float, float] = Field(
-        (123.675, 116.28, 103.53), description="mean in the order of `channels`, of pixels from 0 to 255"
+        (123.675, 116.28, 103.53),
+        description="mean in the order of `channels`, of pixels from 0 to 255",
     )
     std: tuple[Positive, Positive, Positive] = Field(
         (58.395, 57.12, 57.375), description="standard deviation in the order of `channels`"
     )
-    channels: Literal["rgb", "bgr"] = Field("rgb", description="channel order of the network's input")
+    channels: Literal["rgb", "bgr"] = Field(
+        "rgb", description="channel order of the network's input"
+    )
 
 
 class ModelConfig(Section):
     """All sections that shape a model."""
 
-    detector: Literal["fcos", "retinanet", "autoassign", "faster_rcnn", "cascade_rcnn", "detectors"] = Field(
-        "fcos", description="architecture"
-    )
+    detector: Literal[
+        "fcos", "retinanet", "autoassign", "faster_rcnn", "cascade_rcnn", "detectors"
+    ] = Field("fcos", description="architecture")
     backbone: BackboneConfig = Field(BackboneConfig(), description="feature extractor")
     neck: NeckConfig = Field(NeckConfig(), description="feature pyramid")
     head: HeadConfig = Field(HeadConfig(), description="prediction head")
     assigner: AssignerConfig = Field(AssignerConfig(), description="label assignment")
     loss: LossConfig = Field(LossConfig(), description="losses of a dense head")
-    anchors: AnchorConfig = Field(AnchorConfig(), description="anchors of retinanet and of the region proposals")
+    anchors: AnchorConfig = Field(
+        AnchorConfig(), description="anchors of retinanet and of the region proposals"
+    )
     rpn: RpnConfig = Field(RpnConfig(), description="region proposals")
     roi: RoiConfig = Field(RoiConfig(), description="second stage")
     test: TestConfig = Field(TestConfig(), description="decoding and suppression")

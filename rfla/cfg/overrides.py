@@ -1,9 +1,10 @@
 """The grammar of the command line: `key=value` tokens in any order, forgiving about how shells and fingers split them.
 
-    epochs=3   epochs = 3   epochs= 3   --epochs 3   --epochs=3   imgsz=640,   lr_steps=[8, 11]   cos_lr
+    epochs=3   epochs = 3   epochs= 3   --epochs 3   --epochs=3   imgsz=640,   lr_steps=[8, 11]
+    cos_lr
 
-Values are typed as Python literals where they are some (`none`, `true`, `false` in any case), else kept as text; keys
-whose type is text keep theirs as typed.
+Values are typed as Python literals where they are some (`none`, `true`, `false` in any case), else
+kept as text; keys whose type is text keep theirs as typed.
 """
 
 import ast
@@ -36,8 +37,8 @@ def parse_tokens(tokens: Sequence[str], schema: type[BaseModel]) -> dict[str, An
         Dotted keys with typed values; of a key that comes twice the last one.
 
     Raises:
-        ConfigError: an unknown key, a missing value or key, an open bracket. Types and ranges are checked later, when
-            the schema is filled.
+        ConfigError: an unknown key, a missing value or key, an open bracket. Types and ranges are
+            checked later, when the schema is filled.
     """
     keys = keys_of(schema)
     settings: dict[str, Any] = {}
@@ -49,7 +50,11 @@ def parse_tokens(tokens: Sequence[str], schema: type[BaseModel]) -> dict[str, An
         if not name:
             raise ConfigError(f"a key is missing before '={show(text)}'")
         key = keys.get(name)
-        if key is None and name not in sections_of(schema) and not (name == "cfg" and "model" in schema.model_fields):
+        if (
+            key is None
+            and name not in sections_of(schema)
+            and not (name == "cfg" and "model" in schema.model_fields)
+        ):
             raise ConfigError(unknown_key(name, schema))
         if not text:
             raise ConfigError(f"{name} needs a value{f': {example_of(key)}' if key else ''}")
@@ -60,7 +65,9 @@ def parse_tokens(tokens: Sequence[str], schema: type[BaseModel]) -> dict[str, An
 def parse_value(text: str, key: Key | None = None) -> Any:
     """Type one value: none, true, false, a Python literal, a list of bare words, or text."""
     if len(text) > MAX_VALUE:
-        raise ConfigError(f"{key.name if key else 'a value'}={show(text)}: longer than {MAX_VALUE} characters")
+        raise ConfigError(
+            f"{key.name if key else 'a value'}={show(text)}: longer than {MAX_VALUE} characters"
+        )
     plain = text.strip()
     if key is not None and accepts(key.annotation, str):
         return _text_value(plain, key)
@@ -75,7 +82,11 @@ def parse_value(text: str, key: Key | None = None) -> Any:
 
 def _text_value(plain: str, key: Key) -> Any:
     word = plain.lower()
-    if key.name in _VERBATIM or word not in _WORDS or not accepts(key.annotation, type(_WORDS[word])):
+    if (
+        key.name in _VERBATIM
+        or word not in _WORDS
+        or not accepts(key.annotation, type(_WORDS[word]))
+    ):
         quoted = len(plain) >= 2 and plain[0] == plain[-1] and plain[0] in "'\""
         return plain[1:-1] if quoted else plain
     return _WORDS[word]
@@ -103,7 +114,9 @@ def _bare(word: str, schema: type[BaseModel]) -> bool:
     near = suggestions(word, schema) if re.fullmatch(r"[\w.]+", word) else []
     if near:
         raise ConfigError(f"unexpected '{show(word)}'; did you mean {example_of(near[0])}?")
-    raise ConfigError(f"unexpected '{show(word)}'; settings are key=value (quote a pattern: source='dir/*.png')")
+    raise ConfigError(
+        f"unexpected '{show(word)}'; settings are key=value (quote a pattern: source='dir/*.png')"
+    )
 
 
 def _pairs(tokens: Sequence[str], schema: type[BaseModel]) -> Iterator[tuple[str, str | None]]:
@@ -150,7 +163,9 @@ def _joined_equals(tokens: Iterator[str]) -> Iterator[str]:
     for token in tokens:
         if held is None:
             held = token
-        elif (token.startswith("=") and "=" not in held) or (_ends_open(held) and not _ASSIGNMENT.match(token)):
+        elif (token.startswith("=") and "=" not in held) or (
+            _ends_open(held) and not _ASSIGNMENT.match(token)
+        ):
             held += token
         else:
             yield held
@@ -164,7 +179,10 @@ def _ends_open(token: str) -> bool:
 
 
 def _closed_brackets(tokens: Iterator[str]) -> Iterator[str]:
-    """`lr_steps=[8,` `11]` become one token. Only a value that begins with a bracket is one that can be open."""
+    """`lr_steps=[8,` `11]` become one token.
+
+    Only a value that begins with a bracket is one that can be open.
+    """
     for token in tokens:
         word, _, text = token.partition("=")
         while text[:1] in _CLOSING and _is_open(text):

@@ -13,7 +13,20 @@ STATE_PATTERN = "*/weights/last.state.safetensors"
 
 # Keys that do not change what is computed, so that a run may go on with other values.
 FREE = frozenset(
-    {"resume", "project", "data", "device", "workers", "cache", "compile", "epochs", "time", "patience", "val", "plots"}
+    {
+        "resume",
+        "project",
+        "data",
+        "device",
+        "workers",
+        "cache",
+        "compile",
+        "epochs",
+        "time",
+        "patience",
+        "val",
+        "plots",
+    }
     | {"save_period", "save_minutes", "verbose", "debug", "tensorboard"}
 )
 
@@ -32,7 +45,9 @@ def saved_layer(path: Path | str) -> tuple[Layer, frozenset[str]]:
     layer = flatten(values, Config, file.where)
     if listed is None:
         return layer, frozenset(layer)
-    if not isinstance(listed, list) or not all(isinstance(name, str) and name in layer for name in listed):
+    if not isinstance(listed, list) or not all(
+        isinstance(name, str) and name in layer for name in listed
+    ):
         raise ConfigError(f"{file.where('given')}: given must list keys of this file")
     return layer, frozenset(listed)
 
@@ -45,11 +60,15 @@ def resumed_layer(given: Layer, resume: Any) -> tuple[Layer, frozenset[str]]:
     Raises:
         ConfigError: no such run, or a key was given that would make it another run.
     """
-    project = given["project"].value if "project" in given else Config.model_fields["project"].default
+    project = (
+        given["project"].value if "project" in given else Config.model_fields["project"].default
+    )
     run = find_run(resume, str(project))
     saved, names = saved_layer(run / "args.yaml")
     if not {"model", "data"} <= saved.keys():
-        raise ConfigError(f"{run / 'args.yaml'}: not the settings of a run: no model or no data in it")
+        raise ConfigError(
+            f"{run / 'args.yaml'}: not the settings of a run: no model or no data in it"
+        )
     for name, setting in given.items():
         if name not in FREE and not _same(setting.value, saved.get(name)):
             was = show(saved[name].value) if name in saved else "its default"
@@ -58,7 +77,9 @@ def resumed_layer(given: Layer, resume: Any) -> tuple[Layer, frozenset[str]]:
                 f"change only {', '.join(sorted(FREE - {'resume'}))}, or train anew from {run}/weights/last.safetensors"
             )
     place = {"project": str(run.parent), "name": run.name, "resume": str(run)}
-    return saved | given | {name: Setting(value) for name, value in place.items()}, frozenset(names | given.keys())
+    return saved | given | {name: Setting(value) for name, value in place.items()}, frozenset(
+        names | given.keys()
+    )
 
 
 def _same(value: Any, saved: Setting | None) -> bool:
@@ -81,7 +102,9 @@ def find_run(resume: Any, project: str) -> Path:
             )
         return max(states, key=lambda state: state.stat().st_mtime).parent.parent
     if not isinstance(resume, str):
-        raise ConfigError(f"resume={show(resume)}: must be the directory of a run, or true for the latest of project")
+        raise ConfigError(
+            f"resume={show(resume)}: must be the directory of a run, or true for the latest of project"
+        )
     path = Path(resume)
     run = path.parent.parent if path.suffix == ".safetensors" else path
     if not (run / "args.yaml").is_file():

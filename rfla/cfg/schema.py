@@ -1,8 +1,9 @@
 """Everything that can be set: one typed, documented field for each key of the command line and of the YAML files.
 
-`rfla/cfg/default.yaml` and the table of `docs/configuration.md` are generated from this file (`python -m
-rfla.cfg.document`) and tested against it. The sections of the model are in `model_schema.py`, those of the augmentation
-in `aug_schema.py`. Sizes are in pixels of the network input; shares are between 0 and 1.
+`rfla/cfg/default.yaml` and the table of `docs/configuration.md` are generated from this file
+(`python -m rfla.cfg.document`) and tested against it. The sections of the model are in
+`model_schema.py`, those of the augmentation in `aug_schema.py`. Sizes are in pixels of the network
+input; shares are between 0 and 1.
 """
 
 import re
@@ -16,7 +17,8 @@ from rfla.cfg.model_schema import ModelConfig
 
 Mode = Literal["train", "val", "predict"]
 
-# The first key of each group of flat settings, in the order of the class below: headings of docs and of `rfla help`.
+# The first key of each group of flat settings, in the order of the class below: headings of docs
+# and of `rfla help`.
 GROUPS = {
     "model": "Model, data and run",
     "epochs": "Training",
@@ -59,7 +61,10 @@ Device = Annotated[str, BeforeValidator(_device_text), AfterValidator(_known_dev
 
 
 class Config(ModelConfig):
-    """The settings of one run. Frozen; made by `rfla.cfg.load_config`; `given` names the keys that the person gave."""
+    """The settings of one run. Frozen; made by `rfla.cfg.load_config`.
+
+    `given` names the keys that the person gave.
+    """
 
     # --- model, data and run
     model: str | None = Field(None, description="zoo name, model YAML, or a .safetensors file")
@@ -68,51 +73,94 @@ class Config(ModelConfig):
         description="data set: a name (demo, aitod, ...), a data.yaml, or a directory with images/ and annotations/",
     )
     imgsz: int = Field(
-        800, ge=32, le=16384, description="long side of the image in px, aspect kept, then padded to the stride"
+        800,
+        ge=32,
+        le=16384,
+        description="long side of the image in px, aspect kept, then padded to the stride",
     )
-    batch: int = Field(2, ge=-1, le=65536, description="images in a step over all devices; -1: as many as fit")
-    device: Device = Field("auto", description="auto, cpu, mps, a GPU number, or several: device=0,1")
+    batch: int = Field(
+        2, ge=-1, le=65536, description="images in a step over all devices; -1: as many as fit"
+    )
+    device: Device = Field(
+        "auto", description="auto, cpu, mps, a GPU number, or several: device=0,1"
+    )
     workers: int = Field(4, ge=0, le=256, description="processes that load images, for each device")
     project: str = Field("runs", min_length=1, description="directory that holds the runs")
-    name: str | None = Field(None, min_length=1, description="directory of the run inside project; left out: the verb")
-    exist_ok: bool = Field(False, description="write into an existing run directory; else name2, name3, ... is made")
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of weights, sample order and augmentation")
-    deterministic: bool = Field(False, description="only algorithms that repeat to the bit on a GPU (slower)")
+    name: str | None = Field(
+        None, min_length=1, description="directory of the run inside project; left out: the verb"
+    )
+    exist_ok: bool = Field(
+        False, description="write into an existing run directory; else name2, name3, ... is made"
+    )
+    seed: int = Field(
+        0, ge=0, le=2**32 - 1, description="seed of weights, sample order and augmentation"
+    )
+    deterministic: bool = Field(
+        False, description="only algorithms that repeat to the bit on a GPU (slower)"
+    )
     amp: Annotated[bool | Literal["bf16", "fp16"], BeforeValidator(_lower)] = Field(
-        True, description="mixed precision on a GPU, bf16 where it has it; amp=bf16 also on a CPU that has it"
+        True,
+        description="mixed precision on a GPU, bf16 where it has it; amp=bf16 also on a CPU that has it",
     )
     compile: bool = Field(False, description="compile the network with torch.compile")
     fraction: float = Field(
-        1.0, gt=0, le=1e9, description="share of the images that is used; above 1 it is a number of images"
+        1.0,
+        gt=0,
+        le=1e9,
+        description="share of the images that is used; above 1 it is a number of images",
     )
     cache: Annotated[Literal["off", "ram", "disk"], BeforeValidator(_cache_place)] = Field(
         "off", description="keep decoded images in memory (ram, or true) or as files (disk)"
     )
     single_cls: bool = Field(False, description="treat all classes as one")
     plots: bool = Field(True, description="write the pictures and curves of the run")
-    gallery: int = Field(60, ge=0, le=5000, description="images in report.html, two thirds of them the worst")
+    gallery: int = Field(
+        60, ge=0, le=5000, description="images in report.html, two thirds of them the worst"
+    )
     verbose: bool = Field(True, description="print the per-class table and the settings")
-    debug: bool = Field(False, description="show the full traceback of an error instead of one line")
+    debug: bool = Field(
+        False, description="show the full traceback of an error instead of one line"
+    )
 
     # --- training
     epochs: int = Field(12, ge=1, le=100_000, description="passes over the training images")
-    train_split: str = Field("train", min_length=1, description="split that is trained on; the papers take trainval")
-    time: float | None = Field(None, gt=0, description="end the training after this many hours, epochs or not")
-    patience: int = Field(0, ge=0, description="stop after so many epochs without a better AP; 0 never stops early")
-    accumulate: int = Field(1, ge=1, le=4096, description="batches whose gradients are added before an optimiser step")
-    pretrained: bool = Field(True, description="start the backbone from ImageNet weights")
-    resume: bool | str = Field(False, description="continue a run: its directory, or true for the latest of project")
-    save_period: int = Field(-1, ge=-1, description="also keep weights/epochN every so many epochs; -1 never")
-    save_minutes: float = Field(
-        0.0, ge=0, description="also write the training state every so many minutes; 0: at the end of epochs only"
+    train_split: str = Field(
+        "train", min_length=1, description="split that is trained on; the papers take trainval"
     )
-    freeze: Names = Field((), description="parameters whose names start with one of these stay as they are")
-    multi_scale: float = Field(0.0, ge=0, lt=1, description="vary imgsz from batch to batch by up to this share")
+    time: float | None = Field(
+        None, gt=0, description="end the training after this many hours, epochs or not"
+    )
+    patience: int = Field(
+        0, ge=0, description="stop after so many epochs without a better AP; 0 never stops early"
+    )
+    accumulate: int = Field(
+        1, ge=1, le=4096, description="batches whose gradients are added before an optimiser step"
+    )
+    pretrained: bool = Field(True, description="start the backbone from ImageNet weights")
+    resume: bool | str = Field(
+        False, description="continue a run: its directory, or true for the latest of project"
+    )
+    save_period: int = Field(
+        -1, ge=-1, description="also keep weights/epochN every so many epochs; -1 never"
+    )
+    save_minutes: float = Field(
+        0.0,
+        ge=0,
+        description="also write the training state every so many minutes; 0: at the end of epochs only",
+    )
+    freeze: Names = Field(
+        (), description="parameters whose names start with one of these stay as they are"
+    )
+    multi_scale: float = Field(
+        0.0, ge=0, lt=1, description="vary imgsz from batch to batch by up to this share"
+    )
     val: bool = Field(True, description="validate after every epoch")
     tensorboard: bool = Field(False, description="also log for TensorBoard (extra: rfla[log])")
 
     # --- optimiser and schedule
-    optimizer: Annotated[Literal["sgd", "adamw"], BeforeValidator(_lower)] = Field("sgd", description="optimiser")
+    optimizer: Annotated[Literal["sgd", "adamw"], BeforeValidator(_lower)] = Field(
+        "sgd", description="optimiser"
+    )
     lr0: float = Field(0.005, ge=0, le=10, description="learning rate after warm-up")
     lr_batch: int = Field(
         0,
@@ -121,51 +169,94 @@ class Config(ModelConfig):
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD, beta1 of AdamW")
     weight_decay: float = Field(1e-4, ge=0, le=1, description="weight decay")
-    bias_lr_mult: float = Field(1.0, ge=0, le=100, description="learning rate of biases as a multiple of lr0")
-    bias_decay: float = Field(0.0, ge=0, le=100, description="weight decay of biases as a multiple of weight_decay")
-    norm_decay: float = Field(1.0, ge=0, le=100, description="weight decay of norm layers, multiple of weight_decay")
-    backbone_lr_mult: float = Field(1.0, ge=0, le=100, description="learning rate of the backbone as multiple of lr0")
-    lr_steps: Integers = Field((8, 11), description="epochs after which the rate is multiplied by lr_gamma")
+    bias_lr_mult: float = Field(
+        1.0, ge=0, le=100, description="learning rate of biases as a multiple of lr0"
+    )
+    bias_decay: float = Field(
+        0.0, ge=0, le=100, description="weight decay of biases as a multiple of weight_decay"
+    )
+    norm_decay: float = Field(
+        1.0, ge=0, le=100, description="weight decay of norm layers, multiple of weight_decay"
+    )
+    backbone_lr_mult: float = Field(
+        1.0, ge=0, le=100, description="learning rate of the backbone as multiple of lr0"
+    )
+    lr_steps: Integers = Field(
+        (8, 11), description="epochs after which the rate is multiplied by lr_gamma"
+    )
     lr_gamma: float = Field(0.1, gt=0, le=1, description="factor of each step")
     cos_lr: bool = Field(False, description="cosine decay to lr0 * lrf instead of steps")
-    lrf: float = Field(0.01, ge=0, le=1, description="last learning rate of the cosine, as a share of lr0")
-    warmup: Annotated[Literal["linear", "constant"], BeforeValidator(_lower)] = Field(
-        "linear", description="rise in a line from warmup_ratio * lr0, or stay there, during the warm-up"
+    lrf: float = Field(
+        0.01, ge=0, le=1, description="last learning rate of the cosine, as a share of lr0"
     )
-    warmup_iters: int = Field(5000, ge=0, description="steps of warm-up; never more than a tenth of the run")
-    warmup_ratio: float = Field(1e-3, ge=0, le=1, description="learning rate at the first step, as a share of lr0")
-    clip_grad: float = Field(35.0, ge=0, description="largest norm of the whole gradient; 0 does not clip")
+    warmup: Annotated[Literal["linear", "constant"], BeforeValidator(_lower)] = Field(
+        "linear",
+        description="rise in a line from warmup_ratio * lr0, or stay there, during the warm-up",
+    )
+    warmup_iters: int = Field(
+        5000, ge=0, description="steps of warm-up; never more than a tenth of the run"
+    )
+    warmup_ratio: float = Field(
+        1e-3, ge=0, le=1, description="learning rate at the first step, as a share of lr0"
+    )
+    clip_grad: float = Field(
+        35.0, ge=0, description="largest norm of the whole gradient; 0 does not clip"
+    )
     ema: float = Field(
-        0.0, ge=0, lt=1, description="decay of averaged weights, which are then validated and saved; 0: none"
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay of averaged weights, which are then validated and saved; 0: none",
     )
 
     # --- validation
-    split: str = Field("val", min_length=1, description="split that is validated; joined ones (trainval) work too")
+    split: str = Field(
+        "val", min_length=1, description="split that is validated; joined ones (trainval) work too"
+    )
     conf: float | None = Field(
         None,
         ge=0,
         le=1,
         description="lowest score that is kept; left out: test.score_thr of the model, 0.25 for predict",
     )
-    iou: float | None = Field(None, gt=0, le=1, description="IoU above which NMS drops a box; left out: test.nms_iou")
-    max_det: int | None = Field(None, ge=1, le=100_000, description="most boxes in an image; left out: test.max_det")
-    protocol: str | None = Field(None, description="protocol of the figures; left out: the one in the data YAML")
-    predictions: str | None = Field(None, description="COCO detections file to judge instead of running a model")
-    save_json: bool = Field(True, description="write the detections of val as predictions.json, for rfla compare")
+    iou: float | None = Field(
+        None, gt=0, le=1, description="IoU above which NMS drops a box; left out: test.nms_iou"
+    )
+    max_det: int | None = Field(
+        None, ge=1, le=100_000, description="most boxes in an image; left out: test.max_det"
+    )
+    protocol: str | None = Field(
+        None, description="protocol of the figures; left out: the one in the data YAML"
+    )
+    predictions: str | None = Field(
+        None, description="COCO detections file to judge instead of running a model"
+    )
+    save_json: bool = Field(
+        True, description="write the detections of val as predictions.json, for rfla compare"
+    )
 
     # --- prediction
-    source: str | None = Field(None, description="image, directory, glob pattern, or a text file of paths")
+    source: str | None = Field(
+        None, description="image, directory, glob pattern, or a text file of paths"
+    )
     save: bool = Field(True, description="write the annotated pictures")
     save_txt: bool = Field(False, description="write labels/*.txt in the YOLO form")
-    save_conf: bool = Field(False, description="add the score as the last column of the text labels")
+    save_conf: bool = Field(
+        False, description="add the score as the last column of the text labels"
+    )
     classes: NamesOrNumbers = Field((), description="keep these classes only, by name or number")
-    line_width: int | None = Field(None, ge=1, le=100, description="width of the box lines in px; left out: by size")
+    line_width: int | None = Field(
+        None, ge=1, le=100, description="width of the box lines in px; left out: by size"
+    )
     show_labels: bool | None = Field(
-        None, description="write class names at the boxes; left out: not when most boxes are under 16 px"
+        None,
+        description="write class names at the boxes; left out: not when most boxes are under 16 px",
     )
 
     # --- augmentation of the training images
-    aug: AugConfig = Field(default_factory=AugConfig, description="augmentation of the training images")
+    aug: AugConfig = Field(
+        default_factory=AugConfig, description="augmentation of the training images"
+    )
 
     _given: frozenset[str] = PrivateAttr(default=frozenset())
 

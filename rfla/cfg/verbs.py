@@ -16,25 +16,39 @@ from rfla.errors import ConfigError
 class CompareOptions(Section):
     """Two runs, results or prediction files side by side."""
 
-    a: str | None = Field(None, description="first detections: a directory of 'rfla val', or a COCO file")
+    a: str | None = Field(
+        None, description="first detections: a directory of 'rfla val', or a COCO file"
+    )
     b: str | None = Field(None, description="second one")
-    data: str | None = Field(None, description="data set that predictions are judged on; left out: the one of the runs")
-    split: str | None = Field(None, min_length=1, description="split of the data set; left out: the one of the runs")
-    draws: int = Field(200, ge=10, le=100_000, description="bootstrap draws of images behind the intervals")
+    data: str | None = Field(
+        None, description="data set that predictions are judged on; left out: the one of the runs"
+    )
+    split: str | None = Field(
+        None, min_length=1, description="split of the data set; left out: the one of the runs"
+    )
+    draws: int = Field(
+        200, ge=10, le=100_000, description="bootstrap draws of images behind the intervals"
+    )
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the bootstrap")
     out: str | None = Field(None, description="also write the comparison into this JSON file")
-    debug: bool = Field(False, description="show the full traceback of an error instead of one line")
+    debug: bool = Field(
+        False, description="show the full traceback of an error instead of one line"
+    )
 
 
 class ImportOptions(Section):
     """Official MMDetection weights to a weights file of rfla."""
 
-    weights: str | None = Field(None, description="official checkpoint (.pth), read without running its pickle")
+    weights: str | None = Field(
+        None, description="official checkpoint (.pth), read without running its pickle"
+    )
     model: str | None = Field(None, description="zoo name or model YAML that the checkpoint is for")
     names: Names = Field((), description="class names, where the checkpoint does not name them")
     out: str | None = Field(None, description="file to write (.safetensors)")
     overwrite: bool = Field(False, description="replace the file if it exists")
-    debug: bool = Field(False, description="show the full traceback of an error instead of one line")
+    debug: bool = Field(
+        False, description="show the full traceback of an error instead of one line"
+    )
 
 
 class InfoOptions(Section):
@@ -42,9 +56,13 @@ class InfoOptions(Section):
 
     model: str | None = Field(None, description="zoo name, model YAML, or a .safetensors file")
     imgsz: int = Field(800, ge=32, le=16384, description="side of the square input in px")
-    classes: int = Field(8, ge=1, le=100_000, description="number of classes of a model that is not trained")
+    classes: int = Field(
+        8, ge=1, le=100_000, description="number of classes of a model that is not trained"
+    )
     device: str = Field("cpu", min_length=1, description="where memory and time are measured")
-    debug: bool = Field(False, description="show the full traceback of an error instead of one line")
+    debug: bool = Field(
+        False, description="show the full traceback of an error instead of one line"
+    )
 
 
 class CopyOptions(Section):
@@ -52,7 +70,9 @@ class CopyOptions(Section):
 
     out: str = Field("default_copy.yaml", min_length=1, description="file to write")
     overwrite: bool = Field(False, description="replace the file if it exists")
-    debug: bool = Field(False, description="show the full traceback of an error instead of one line")
+    debug: bool = Field(
+        False, description="show the full traceback of an error instead of one line"
+    )
 
 
 class ConvertOptions(Section):
@@ -63,22 +83,47 @@ class ConvertOptions(Section):
     )
     source: str | None = Field(None, description="directory or file to read")
     out: str | None = Field(None, description="directory to write")
-    to: str = Field("coco", description="form to write: coco or yolo; any other format for other tools")
-    split: str | None = Field(None, description="convert this split alone, or the name of the source's only one")
-    names: Names = Field((), description="class names in label order, or a file of them, where the format states none")
-    annotations: str | None = Field(None, description="annotation file or directory, where it is not in source")
-    tile: int = Field(0, ge=0, le=65536, description="side of the tiles in px that large images are cut into; 0: whole")
-    overlap: int | None = Field(None, ge=0, le=65536, description="px that tiles share; left out: a quarter of tile")
-    keep_visible: float = Field(0.5, ge=0, le=1, description="share of a box in a tile from which it stays an object")
-    empty_tiles: float = Field(1.0, ge=0, le=1, description="share of the tiles without objects that is kept")
+    to: str = Field(
+        "coco", description="form to write: coco or yolo; any other format for other tools"
+    )
+    split: str | None = Field(
+        None, description="convert this split alone, or the name of the source's only one"
+    )
+    names: Names = Field(
+        (),
+        description="class names in label order, or a file of them, where the format states none",
+    )
+    annotations: str | None = Field(
+        None, description="annotation file or directory, where it is not in source"
+    )
+    tile: int = Field(
+        0,
+        ge=0,
+        le=65536,
+        description="side of the tiles in px that large images are cut into; 0: whole",
+    )
+    overlap: int | None = Field(
+        None, ge=0, le=65536, description="px that tiles share; left out: a quarter of tile"
+    )
+    keep_visible: float = Field(
+        0.5, ge=0, le=1, description="share of a box in a tile from which it stays an object"
+    )
+    empty_tiles: float = Field(
+        1.0, ge=0, le=1, description="share of the tiles without objects that is kept"
+    )
     xview: str | None = Field(None, description="aitod-xview: directory of the xView scenes")
-    wo_xview: str | None = Field(None, description="aitod-xview: directory of the images that are not from xView")
+    wo_xview: str | None = Field(
+        None, description="aitod-xview: directory of the images that are not from xView"
+    )
     channel_order: str | None = Field(
-        None, description="aitod-xview: official (red and blue exchanged, as the official tool leaves them) or rgb"
+        None,
+        description="aitod-xview: official (red and blue exchanged, as the official tool leaves them) or rgb",
     )
     workers: int = Field(4, ge=1, le=256, description="threads or processes that write images")
     exist_ok: bool = Field(False, description="replace out, if an earlier conversion wrote it")
-    debug: bool = Field(False, description="show the full traceback of an error instead of one line")
+    debug: bool = Field(
+        False, description="show the full traceback of an error instead of one line"
+    )
 
 
 class InspectOptions(Section):
@@ -86,15 +131,25 @@ class InspectOptions(Section):
 
     data: str | None = Field(None, description="data set: a name, a data.yaml, or a directory")
     split: str | None = Field(None, min_length=1, description="split to look at; left out: all")
-    model: str | None = Field(None, description="also report what this model's assigner does with the boxes")
-    imgsz: int = Field(800, ge=32, le=16384, description="long side in px at which the assigner is tried")
-    assigner: AssignerConfig = Field(AssignerConfig(), description="changes to the model's assigner, for the report")
+    model: str | None = Field(
+        None, description="also report what this model's assigner does with the boxes"
+    )
+    imgsz: int = Field(
+        800, ge=32, le=16384, description="long side in px at which the assigner is tried"
+    )
+    assigner: AssignerConfig = Field(
+        AssignerConfig(), description="changes to the model's assigner, for the report"
+    )
     fix: bool = Field(False, description="write a repaired copy to out")
     project: str = Field("runs", min_length=1, description="directory that holds the runs")
-    name: str = Field("inspect", min_length=1, description="directory of the pictures inside project")
+    name: str = Field(
+        "inspect", min_length=1, description="directory of the pictures inside project"
+    )
     out: str | None = Field(None, description="directory of the repaired copy")
     workers: int = Field(4, ge=1, le=256, description="processes that open images")
-    debug: bool = Field(False, description="show the full traceback of an error instead of one line")
+    debug: bool = Field(
+        False, description="show the full traceback of an error instead of one line"
+    )
 
 
 OPTIONS: dict[str, type[Section]] = {
@@ -124,7 +179,8 @@ def load_options(tokens: Sequence[str], schema: type[Options]) -> tuple[Options,
 def as_texts(given: Mapping[str, Any]) -> dict[str, str]:
     """Return given settings as texts, lists joined by commas, without `debug`, which is for the command line alone."""
     texts = {
-        name: ",".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in given.items()
+        name: ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in given.items()
     }
     texts.pop("debug", None)
     return texts
@@ -155,4 +211,6 @@ def required(options: Section, verb: str, **needs: str) -> None:
     for key in needs:
         if getattr(options, key) in (None, ""):
             description = type(options).model_fields[key].description
-            raise ConfigError(f"{key} is missing: {description}; for example: rfla {verb} {example}")
+            raise ConfigError(
+                f"{key} is missing: {description}; for example: rfla {verb} {example}"
+            )

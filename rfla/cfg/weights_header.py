@@ -1,7 +1,8 @@
 """Read the JSON metadata of one of our .safetensors files without torch: the header alone, bounded, nothing trusted.
 
-The format is public: 8 bytes little-endian length, then a JSON header whose `__metadata__` maps text to text
-(https://huggingface.co/docs/safetensors). Ours keeps one entry, `rfla`, that is JSON again.
+The format is public: 8 bytes little-endian length, then a JSON header whose `__metadata__` maps
+text to text (https://huggingface.co/docs/safetensors). Ours keeps one entry, `rfla`, that is JSON
+again.
 """
 
 import json
@@ -36,17 +37,25 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
 def _read_header(path: Path) -> bytes:
     try:
         if not path.is_file():
-            raise WeightsError(f"{path}: {'is not a regular file' if path.exists() else 'no such file'}")
+            raise WeightsError(
+                f"{path}: {'is not a regular file' if path.exists() else 'no such file'}"
+            )
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             room = os.fstat(file.fileno()).st_size - 8
             if room < 2 or not 2 <= length <= room:
-                raise WeightsError(f"{path}: not a safetensors file, or cut off (header of {length} bytes)")
+                raise WeightsError(
+                    f"{path}: not a safetensors file, or cut off (header of {length} bytes)"
+                )
             if length > MAX_HEADER_BYTES:
-                raise WeightsError(f"{path}: its header claims {length} bytes; at most {MAX_HEADER_BYTES} are read")
+                raise WeightsError(
+                    f"{path}: its header claims {length} bytes; at most {MAX_HEADER_BYTES} are read"
+                )
             return file.read(length)
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+        raise WeightsError(
+            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})"
+        ) from error
 
 
 def _parse(content: bytes, path: Path, what: str) -> dict[str, Any]:

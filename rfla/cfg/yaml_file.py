@@ -1,7 +1,8 @@
 """Read a small YAML file that somebody else may have written: bounded, without aliases, with line numbers for errors.
 
-Aliases are refused because a few lines of them describe gigabytes; twice the same key because one of the two is lost;
-tags because they call constructors. Everything is refused in one line with file and line.
+Aliases are refused because a few lines of them describe gigabytes; twice the same key because one
+of the two is lost; tags because they call constructors. Everything is refused in one line with file
+and line.
 """
 
 import re
@@ -56,12 +57,16 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise _Refused(f"aliases (*{event.anchor}) are not read; write the value out", event.start_mark)
+            raise _Refused(
+                f"aliases (*{event.anchor}) are not read; write the value out", event.start_mark
+            )
         if self.depth >= MAX_DEPTH:
-            raise _Refused("nested too deeply", self.peek_event().start_mark)  # type: ignore[no-untyped-call]
+            # type: ignore[no-untyped-call]
+            raise _Refused("nested too deeply", self.peek_event().start_mark)
         self.nodes += 1
         if self.nodes > MAX_NODES:
-            raise _Refused(f"more than {MAX_NODES} entries", self.peek_event().start_mark)  # type: ignore[no-untyped-call]
+            # type: ignore[no-untyped-call]
+            raise _Refused(f"more than {MAX_NODES} entries", self.peek_event().start_mark)
         self.depth += 1
         try:
             return super().compose_node(parent, index)
@@ -77,7 +82,8 @@ def read_yaml(path: Path | str) -> YamlFile:
     """Read the mapping in `path`.
 
     Raises:
-        ConfigError: no regular file, larger than `MAX_BYTES`, not UTF-8, not YAML, or not a mapping.
+        ConfigError: no regular file, larger than `MAX_BYTES`, not UTF-8, not YAML, or not a
+            mapping.
     """
     path = Path(path)
     loader: _Loader | None = None
@@ -90,7 +96,10 @@ def read_yaml(path: Path | str) -> YamlFile:
         raise ConfigError(_one_line(path, error)) from error
     except RecursionError as error:
         raise ConfigError(f"{path}: nested too deeply") from error
-    except (ValueError, OverflowError) as error:  # a date that does not exist, a number of 5,000 digits
+    except (
+        ValueError,
+        OverflowError,
+    ) as error:  # a date that does not exist, a number of 5,000 digits
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
     finally:
         if loader is not None:
@@ -103,11 +112,15 @@ def read_yaml(path: Path | str) -> YamlFile:
 def _read_text(path: Path) -> str:
     try:
         if not path.is_file():
-            raise ConfigError(f"{path}: {'is not a regular file' if path.exists() else 'no such file'}")
+            raise ConfigError(
+                f"{path}: {'is not a regular file' if path.exists() else 'no such file'}"
+            )
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})"
+        ) from error
     if len(content) > MAX_BYTES:
         raise ConfigError(f"{path}: larger than {MAX_BYTES // 1024} KiB, which no settings file is")
     try:
@@ -119,7 +132,9 @@ def _read_text(path: Path) -> str:
 def _construct(loader: _Loader, node: yaml.Node, prefix: str, lines: dict[str, int]) -> Any:
     """Build plain values from `node`, noting the line of each key and refusing a key that comes twice."""
     if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
-        return [_construct(loader, item, f"{prefix}{i}.", lines) for i, item in enumerate(node.value)]
+        return [
+            _construct(loader, item, f"{prefix}{i}.", lines) for i, item in enumerate(node.value)
+        ]
     if not isinstance(node, yaml.MappingNode) or node.tag != "tag:yaml.org,2002:map":
         return loader.construct_object(node, deep=True)
     values: dict[Hashable, Any] = {}

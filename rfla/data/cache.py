@@ -1,7 +1,7 @@
 """Decoded images kept in memory shared by the workers, or on disk.
 
-An image is (H, W, 3) uint8 RGB. Its bytes do not depend on who decoded it, so two workers that fill one slot at the
-same time write the same bytes.
+An image is (H, W, 3) uint8 RGB. Its bytes do not depend on who decoded it, so two workers that fill
+one slot at the same time write the same bytes.
 """
 
 import mmap
@@ -42,13 +42,18 @@ def create_cache(kind: Literal["ram", "disk"], image_hw: NDArray[np.int32]) -> I
 
 
 class MemoryCache:
-    """All decoded images in one shared anonymous mapping; forked workers fill and read the same pages."""
+    """All decoded images in one shared anonymous mapping.
+
+    Forked workers fill and read the same pages.
+    """
 
     def __init__(self, image_hw: NDArray[np.int32]) -> None:
         self._image_hw = image_hw
         sizes = image_hw.astype(np.int64).prod(axis=1) * 3
         self._start = np.concatenate([[0], np.cumsum(sizes)])
-        _refuse_too_large("memory", int(self._start[-1]), _free_memory(), "cache=disk or cache=false")
+        _refuse_too_large(
+            "memory", int(self._start[-1]), _free_memory(), "cache=disk or cache=false"
+        )
         self._pixels = np.frombuffer(mmap.mmap(-1, max(int(self._start[-1]), 1)), np.uint8)
         self._filled = np.frombuffer(mmap.mmap(-1, max(len(image_hw), 1)), np.uint8)
 
@@ -112,7 +117,9 @@ def _remove_leftovers(parent: Path) -> None:
 def _free_memory() -> int:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        return next(
+            int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")
+        )
     except (OSError, StopIteration):
         return 1 << 62
 

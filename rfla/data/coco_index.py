@@ -16,17 +16,22 @@ from rfla.data.rows import REFUSED, REGIONS, Rows
 from rfla.errors import DataError, did_you_mean
 
 _NO_BOX = (float("nan"),) * 4
-REGION = -1  # label of a region without a class (category -1, or an unnamed 0), as in rfla.metrics; always ignored
+# label of a region without a class (category -1, or an unnamed 0), as in rfla.metrics; always
+# ignored
+REGION = -1
 
 
-def read_coco_rows(path: Path, images: Path, names: tuple[str, ...], *, strict: bool = True) -> Rows:
+def read_coco_rows(
+    path: Path, images: Path, names: tuple[str, ...], *, strict: bool = True
+) -> Rows:
     """Read a COCO JSON file.
 
     Args:
         path: The file.
         images: Directory that `file_name` is relative to.
         names: Class names in label order; empty means the file's own categories, ascending by id.
-        strict: Refuse an annotation of an unknown image or category; otherwise leave it out and count it.
+        strict: Refuse an annotation of an unknown image or category; otherwise leave it out and
+            count it.
 
     Raises:
         DataError: Not JSON, a key is missing, an unknown category, repeated image ids.
@@ -46,7 +51,9 @@ def read_coco_rows(path: Path, images: Path, names: tuple[str, ...], *, strict: 
     refused: list[Any] = []
     repeated = 0
     if not strict:
-        ids_seen = Counter(identity for entry in annotations if isinstance(identity := entry.get("id"), int | str))
+        ids_seen = Counter(
+            identity for entry in annotations if isinstance(identity := entry.get("id"), int | str)
+        )
         repeated = sum(count - 1 for count in ids_seen.values())
         refused = [entry for entry in annotations if not _is_sound(entry, row_of, labels_of)]
         annotations = [entry for entry in annotations if _is_sound(entry, row_of, labels_of)]
@@ -55,7 +62,10 @@ def read_coco_rows(path: Path, images: Path, names: tuple[str, ...], *, strict: 
     labels = _labels(path, _ids(path, "annotation", annotations, "category_id"), labels_of)
     rows = Rows(
         source=path,
-        names=names or tuple(str(entry["name"]) for entry in sorted(content["categories"], key=lambda c: c["id"])),
+        names=names
+        or tuple(
+            str(entry["name"]) for entry in sorted(content["categories"], key=lambda c: c["id"])
+        ),
         category_ids=ids,
         paths=paths,
         image_ids=image_ids,
@@ -64,7 +74,8 @@ def read_coco_rows(path: Path, images: Path, names: tuple[str, ...], *, strict: 
         boxes=np.concatenate([corners, corners + sides], axis=1),
         sides=sides,
         labels=labels,
-        ignore=np.array([bool(entry.get("ignore", 0)) for entry in annotations], bool) | (labels == REGION),
+        ignore=np.array([bool(entry.get("ignore", 0)) for entry in annotations], bool)
+        | (labels == REGION),
         crowd=crowd,
         area=_areas(annotations, sides),
     )
@@ -93,10 +104,16 @@ def _load(path: Path) -> dict[str, Any]:
         if gc_was_on:
             gc.enable()
     if not isinstance(content, dict):
-        raise DataError(f"{path}: not a COCO detection file (an object with images, annotations and categories)")
+        raise DataError(
+            f"{path}: not a COCO detection file (an object with images, annotations and categories)"
+        )
     for key in ("images", "annotations", "categories"):
-        if not isinstance(content.get(key), list) or not all(isinstance(entry, dict) for entry in content[key]):
-            raise DataError(f"{path}: not a COCO detection file: '{key}' is missing or no list of objects")
+        if not isinstance(content.get(key), list) or not all(
+            isinstance(entry, dict) for entry in content[key]
+        ):
+            raise DataError(
+                f"{path}: not a COCO detection file: '{key}' is missing or no list of objects"
+            )
     return content
 
 
@@ -111,13 +128,22 @@ def _ids(path: Path, what: str, entries: Sequence[Mapping[str, Any]], key: str) 
     ids = [_get(path, what, entry, key) for entry in entries]
     for entry, identity in zip(entries, ids, strict=True):
         if not isinstance(identity, int | str):
-            raise DataError(f"{path}: {what} {_short(entry.get('id'))} has {key} {_short(identity)}, no number or text")
+            raise DataError(
+                f"{path}: {what} {_short(entry.get('id'))} has {key} {_short(identity)}, no number or text"
+            )
     return ids
 
 
-def _is_sound(entry: Mapping[str, Any], row_of: Mapping[Any, int], labels_of: Mapping[int, int]) -> bool:
+def _is_sound(
+    entry: Mapping[str, Any], row_of: Mapping[Any, int], labels_of: Mapping[int, int]
+) -> bool:
     image, category = entry.get("image_id"), entry.get("category_id")
-    return isinstance(image, int | str) and isinstance(category, int) and image in row_of and category in labels_of
+    return (
+        isinstance(image, int | str)
+        and isinstance(category, int)
+        and image in row_of
+        and category in labels_of
+    )
 
 
 def _short(value: Any) -> str:
@@ -143,7 +169,9 @@ def _categories(
     labels: dict[int, int] = {}
     for identity, name in by_id.items():
         if name not in label_of_name:
-            raise DataError(f"{path}: category '{name}' is not among names {list(names)}{did_you_mean(name, names)}")
+            raise DataError(
+                f"{path}: category '{name}' is not among names {list(names)}{did_you_mean(name, names)}"
+            )
         labels[identity] = label_of_name[name]
     free = max(by_id) + 1
     id_of_label = {label: identity for identity, label in labels.items()}
@@ -155,8 +183,12 @@ def _categories(
     return tuple(ordered), labels
 
 
-def _image_rows(path: Path, annotations: Sequence[Mapping[str, Any]], row_of: Mapping[Any, int]) -> NDArray[np.int64]:
-    rows = [row_of.get(identity, -1) for identity in _ids(path, "annotation", annotations, "image_id")]
+def _image_rows(
+    path: Path, annotations: Sequence[Mapping[str, Any]], row_of: Mapping[Any, int]
+) -> NDArray[np.int64]:
+    rows = [
+        row_of.get(identity, -1) for identity in _ids(path, "annotation", annotations, "image_id")
+    ]
     if -1 in rows:
         entry = annotations[rows.index(-1)]
         raise DataError(
@@ -165,17 +197,28 @@ def _image_rows(path: Path, annotations: Sequence[Mapping[str, Any]], row_of: Ma
     return np.array(rows, np.int64)
 
 
-def _labels(path: Path, category_ids: Sequence[Any], labels_of: Mapping[int, int]) -> NDArray[np.int64]:
+def _labels(
+    path: Path, category_ids: Sequence[Any], labels_of: Mapping[int, int]
+) -> NDArray[np.int64]:
     try:
         return np.array([labels_of[identity] for identity in category_ids], np.int64)
     except (KeyError, TypeError):
-        row, wrong = next((row, identity) for row, identity in enumerate(category_ids) if identity not in labels_of)
+        row, wrong = next(
+            (row, identity)
+            for row, identity in enumerate(category_ids)
+            if identity not in labels_of
+        )
         known = sorted(identity for identity, label in labels_of.items() if label != REGION)
-        raise DataError(f"{path}: annotations[{row}] has category_id {_short(wrong)}; ids are {known}") from None
+        raise DataError(
+            f"{path}: annotations[{row}] has category_id {_short(wrong)}; ids are {known}"
+        ) from None
 
 
 def _boxes(annotations: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
-    """(M, 4) x, y, width, height; an annotation without four numbers becomes NaN, which the index drops and counts."""
+    """(M, 4) x, y, width, height.
+
+    An annotation without four numbers becomes NaN, which the index drops and counts.
+    """
     raw = [entry.get("bbox") for entry in annotations]
     try:
         boxes = np.array(raw, np.float64).reshape(-1, 4)
@@ -189,13 +232,19 @@ def _boxes(annotations: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
 def _four_numbers(box: Any) -> tuple[float, ...]:
     if not isinstance(box, list) or len(box) != 4:
         return _NO_BOX
-    return tuple(value if isinstance(value, float) or _is_length(value) else math.nan for value in box)
+    return tuple(
+        value if isinstance(value, float) or _is_length(value) else math.nan for value in box
+    )
 
 
-def _areas(annotations: Sequence[Mapping[str, Any]], sides: NDArray[np.float64]) -> NDArray[np.float64]:
+def _areas(
+    annotations: Sequence[Mapping[str, Any]], sides: NDArray[np.float64]
+) -> NDArray[np.float64]:
     stated = [entry.get("area") for entry in annotations]
     usable = np.array([_is_length(value) for value in stated], bool)
-    values = np.array([value if good else 0.0 for value, good in zip(stated, usable, strict=True)], np.float64)
+    values = np.array(
+        [value if good else 0.0 for value, good in zip(stated, usable, strict=True)], np.float64
+    )
     return np.where(usable, values, sides[:, 0] * sides[:, 1])
 
 
@@ -214,5 +263,7 @@ def _sizes(rows: Rows, entries: Sequence[Mapping[str, Any]]) -> list[tuple[int, 
         try:
             sizes.append(image_size(path))
         except DataError:
-            sizes.append((1, 1))  # missing or unreadable: left out or skipped later, and named there
+            sizes.append(
+                (1, 1)
+            )  # missing or unreadable: left out or skipped later, and named there
     return sizes

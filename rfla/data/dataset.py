@@ -1,7 +1,7 @@
 """Rows of a `BoxIndex` -> samples at network input size.
 
-Shapes: an image is (H, W, 3) uint8 RGB; G boxes and I ignore regions of one image are (G, 4) and (I, 4) float32 xyxy
-in px of the resized image.
+Shapes: an image is (H, W, 3) uint8 RGB; G boxes and I ignore regions of one image are (G, 4) and
+(I, 4) float32 xyxy in px of the resized image.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,8 @@ class Sample:
         ignore: (I, 4) float32 xyxy px: regions that are neither object nor background.
         row: Row of the `BoxIndex`.
         scale: `(sx, sy)`, px of `image` per px of the annotations, before augmentation.
-        skipped: Rows that could not be read, with the reason; `image` is then that of another row, or empty.
+        skipped: Rows that could not be read, with the reason; `image` is then that of another row,
+            or empty.
     """
 
     image: Image
@@ -43,18 +44,20 @@ class Sample:
 
 
 class DetectionDataset:
-    """Samples by `(epoch, row)`; each is a function of (seed, epoch, row) alone, in whatever process it is made.
+    """Samples by `(epoch, row)`.
 
-    An unreadable image is replaced by the next readable row while training (`transforms` given), and left out
-    otherwise. Either way the sample says so, and the loader names the file once.
+    Each is a function of (seed, epoch, row) alone, in whatever process it is made.
+
+    An unreadable image is replaced by the next readable row while training (`transforms` given),
+    and left out otherwise. Either way the sample says so, and the loader names the file once.
 
     Args:
         index: Images and boxes.
         imgsz: Long side of the input, px.
         transforms: Augmentation while training; None resizes only.
         seed: Of the augmentation.
-        cache: False, "ram" (decoded pixels in memory shared by forked workers) or "disk" (decoded files beside the
-            cache).
+        cache: False, "ram" (decoded pixels in memory shared by forked workers) or "disk" (decoded
+            files beside the cache).
     """
 
     def __init__(
@@ -69,7 +72,9 @@ class DetectionDataset:
         self.imgsz = imgsz
         self.transforms = transforms
         self.seed = seed
-        self.cache = create_cache("ram" if cache is True else cache, index.image_hw) if cache else None
+        self.cache = (
+            create_cache("ram" if cache is True else cache, index.image_hw) if cache else None
+        )
 
     def __len__(self) -> int:
         return len(self.index)
@@ -106,7 +111,12 @@ class DetectionDataset:
         return image, boxes
 
     def _sample(
-        self, epoch: int, row: int, image: Image, boxes: NDArray[np.float32], skipped: list[tuple[int, str]]
+        self,
+        epoch: int,
+        row: int,
+        image: Image,
+        boxes: NDArray[np.float32],
+        skipped: list[tuple[int, str]],
     ) -> Sample:
         if self.transforms is None:
             image, factors = resize_long_side(image, self.imgsz)
@@ -121,12 +131,17 @@ class DetectionDataset:
             image, boxes, kept, cut, scale = self.transforms(image, boxes, self.imgsz, rng, others)
             labels, apart = self._kinds([row, *(other for other, _ in partners)])
             labels, apart = labels[kept], apart[kept] | cut
-        return Sample(image, boxes[~apart], labels[~apart], boxes[apart], row, scale, tuple(skipped))
+        return Sample(
+            image, boxes[~apart], labels[~apart], boxes[apart], row, scale, tuple(skipped)
+        )
 
     def _partners(
         self, rng: np.random.Generator, skipped: list[tuple[int, str]]
     ) -> list[tuple[int, tuple[Image, NDArray[np.float32]]]]:
-        """Rows and pictures of a mosaic's three other images; none where one of them cannot be read."""
+        """Rows and pictures of a mosaic's three other images.
+
+        None where one of them cannot be read.
+        """
         assert self.transforms is not None
         partners = []
         for row in self.transforms.partners(len(self), rng):
@@ -139,5 +154,7 @@ class DetectionDataset:
 
     def _kinds(self, images: list[int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Labels of the boxes of some images, one after another, and which boxes are no objects to learn."""
-        rows = np.concatenate([np.arange(*self.index.box_start[image : image + 2]) for image in images])
+        rows = np.concatenate(
+            [np.arange(*self.index.box_start[image : image + 2]) for image in images]
+        )
         return self.index.labels[rows], self.index.ignore[rows] | self.index.crowd[rows]

@@ -1,7 +1,8 @@
 """Image files -> RGB arrays, and the one resize of the package.
 
-Shapes: an image is (H, W, 3) uint8, RGB, with the EXIF orientation applied. Grey is repeated, alpha is dropped, CMYK is
-converted, 16 bit are divided by 256 (no stretch by content: two images of one sensor stay comparable).
+Shapes: an image is (H, W, 3) uint8, RGB, with the EXIF orientation applied. Grey is repeated, alpha
+is dropped, CMYK is converted, 16 bit are divided by 256 (no stretch by content: two images of one
+sensor stay comparable).
 """
 
 import io
@@ -17,7 +18,9 @@ from rfla.errors import DataError
 
 Image = NDArray[np.uint8]
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".jp2", ".gif", ".ppm", ".pgm"})
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".jp2", ".gif", ".ppm", ".pgm"}
+)
 
 _JPEG, _JPEG_END, _PNG, _PNG_END = b"\xff\xd8\xff", b"\xff\xd9", b"\x89PNG\r\n\x1a\n", b"IEND"
 _TAIL = 4096  # bytes in which the end of a file is looked for first
@@ -40,7 +43,8 @@ def is_image(path: Path) -> bool:
 def walk_images(directory: Path) -> list[Path]:
     """Return the images below a directory, sorted by path.
 
-    Linked directories are entered, after all others, but none twice and none that holds `directory` itself.
+    Linked directories are entered, after all others, but none twice and none that holds `directory`
+    itself.
     """
     start = os.path.realpath(directory)
     found: list[Path] = []
@@ -54,7 +58,9 @@ def walk_images(directory: Path) -> list[Path]:
                 continue
             seen.add(real)
             found += [path for name in files if is_image(path := Path(folder, name))]
-            todo += [link for name in sorted(names) if os.path.islink(link := os.path.join(folder, name))]
+            todo += [
+                link for name in sorted(names) if os.path.islink(link := os.path.join(folder, name))
+            ]
     return sorted(found)
 
 
@@ -99,10 +105,12 @@ def read_annotated(path: str | Path, stated: tuple[int, int]) -> Image:
         stated: Height and width that the annotations state, px.
 
     Returns:
-        (H, W, 3) uint8 RGB, of the stated size or the same picture resized: boxes are to be scaled then.
+        (H, W, 3) uint8 RGB, of the stated size or the same picture resized: boxes are to be scaled
+        then.
 
     Raises:
-        DataError: As in `read_image`; an image of another shape, for which the boxes cannot have been drawn.
+        DataError: As in `read_image`; an image of another shape, for which the boxes cannot have
+            been drawn.
     """
     image = read_image(path)
     found = image.shape[:2]
@@ -110,7 +118,9 @@ def read_annotated(path: str | Path, stated: tuple[int, int]) -> Image:
         plain = read_image(path, exif=False)
         image, found = (plain, stated) if plain.shape[:2] == stated else (image, found)
     if found != stated and not is_resized(stated, found):
-        raise DataError(f"{path}: {found[1]} x {found[0]} px, but its annotations state {stated[1]} x {stated[0]}")
+        raise DataError(
+            f"{path}: {found[1]} x {found[0]} px, but its annotations state {stated[1]} x {stated[0]}"
+        )
     return image
 
 
@@ -131,18 +141,27 @@ def image_size(path: str | Path, *, exif: bool = True) -> tuple[int, int]:
     try:
         with PillowImage.open(path) as image:
             width, height = image.size
-            # Only JPEG, TIFF and WebP store an orientation in practice; getexif() costs more than the header itself.
+            # Only JPEG, TIFF and WebP store an orientation in practice; getexif() costs more than
+            # the header itself.
             may_turn = exif and image.format in {"JPEG", "MPO", "TIFF", "WEBP"}
             turned = may_turn and image.getexif().get(_ORIENTATION) in _SWAPS_SIDES
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, PillowImage.DecompressionBombError) as error:
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        UnidentifiedImageError,
+        PillowImage.DecompressionBombError,
+    ) as error:
         raise DataError(f"{path}: not a readable image ({_one_line(error)})") from None
     return (width, height) if turned else (height, width)
 
 
 def require_whole(path: Path) -> None:
-    """Refuse a JPEG or PNG whose end is missing, without decoding it; its header says nothing of that.
+    """Refuse a JPEG or PNG whose end is missing, without decoding it.
+
+    Its header says nothing of that.
 
     Raises:
         DataError: The file is cut off.
@@ -166,7 +185,8 @@ def resize_long_side(image: Image, imgsz: int) -> tuple[Image, tuple[float, floa
         imgsz: Long side of the result, px.
 
     Returns:
-        The image and `(sx, sy)`, output px per input px. They differ a little because both sides are rounded.
+        The image and `(sx, sy)`, output px per input px. They differ a little because both sides
+        are rounded.
     """
     height, width = image.shape[:2]
     new_height, new_width = resized_shape(height, width, imgsz)
@@ -184,8 +204,13 @@ def resized_shape(height: int, width: int, imgsz: int) -> tuple[int, int]:
 
 def write_image(path: Path, image: Image, *, quality: int = 92) -> None:
     """Write an RGB image beside `path` and rename it there, so that a kill leaves no half file."""
-    options = {".jpg": [cv2.IMWRITE_JPEG_QUALITY, quality], ".png": [cv2.IMWRITE_PNG_COMPRESSION, 3]}
-    done, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options.get(path.suffix, []))
+    options = {
+        ".jpg": [cv2.IMWRITE_JPEG_QUALITY, quality],
+        ".png": [cv2.IMWRITE_PNG_COMPRESSION, 3],
+    }
+    done, data = cv2.imencode(
+        path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options.get(path.suffix, [])
+    )
     if not done:
         raise DataError(f"{path}: cannot encode an image of shape {image.shape} as {path.suffix}")
     beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -206,13 +231,16 @@ def _read_bytes(path: str | Path) -> bytes:
 
 
 def _is_truncated_jpeg(data: bytes) -> bool:
-    # OpenCV fills the missing part with grey and says nothing. An embedded thumbnail has an end marker of its own, but
-    # in the first half of the file.
+    # OpenCV fills the missing part with grey and says nothing. An embedded thumbnail has an end
+    # marker of its own, but in the first half of the file.
     return data.startswith(_JPEG) and data.rfind(_JPEG_END) < len(data) // 2
 
 
 def _tiff_colour(data: bytes) -> tuple[int, int]:
-    """Photometric interpretation and number of bands of a (classic) TIFF; (-1, 0) for anything else."""
+    """Photometric interpretation and number of bands of a (classic) TIFF.
+
+    (-1, 0) for anything else.
+    """
     if data[:4] not in (b"II*\0", b"MM\0*"):
         return -1, 0
     order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
@@ -220,7 +248,10 @@ def _tiff_colour(data: bytes) -> tuple[int, int]:
     entries = int.from_bytes(data[start : start + 2], order)
     tags = {}
     for at in range(start + 2, min(start + 2 + 12 * entries, len(data) - 11), 12):
-        tag, value = int.from_bytes(data[at : at + 2], order), int.from_bytes(data[at + 8 : at + 10], order)
+        tag, value = (
+            int.from_bytes(data[at : at + 2], order),
+            int.from_bytes(data[at + 8 : at + 10], order),
+        )
         tags[tag] = value
     return tags.get(_PHOTOMETRIC, -1), tags.get(_SAMPLES_PER_PIXEL, 1)
 

@@ -1,7 +1,7 @@
 """All images and boxes of a split in flat arrays: 752,754 boxes are a few numpy arrays, not 752,754 objects.
 
-Shapes: N images, M boxes, C classes. The boxes of image `i` are rows `box_start[i]:box_start[i + 1]`. Forked workers
-share the arrays, nothing is copied.
+Shapes: N images, M boxes, C classes. The boxes of image `i` are rows `box_start[i]:box_start[i +
+1]`. Forked workers share the arrays, nothing is copied.
 """
 
 import logging
@@ -45,7 +45,8 @@ class BoxIndex:
         area: (M,) float64 px^2, as stated in the file, else width x height.
         counts: What was dropped or repaired, and how often.
         examples: The first place of each entry of `counts`.
-        stated: (M, 4) float64 x, y, width, height px exactly as the file has them, for evaluation; None in training.
+        stated: (M, 4) float64 x, y, width, height px exactly as the file has them, for evaluation;
+            None in training.
     """
 
     name: str
@@ -86,7 +87,9 @@ class BoxIndex:
         pixels = read_annotated(str(self.paths[image]), (height, width))
         if pixels.shape[:2] == (height, width):
             return pixels
-        return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+        return np.asarray(
+            cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8
+        )
 
     def take(self, images: NDArray[np.int64]) -> "BoxIndex":
         """The index of some of the images, in the order given."""
@@ -105,17 +108,25 @@ class BoxIndex:
     def keep_boxes(self, keep: NDArray[np.bool_]) -> "BoxIndex":
         """The index with only the boxes where `keep` (M,) is true; all images stay."""
         kept = np.concatenate([[0], np.cumsum(keep)])
-        return replace(self, box_start=kept[self.box_start].astype(np.int64), **self._of_boxes(keep))
+        return replace(
+            self, box_start=kept[self.box_start].astype(np.int64), **self._of_boxes(keep)
+        )
 
     def _of_boxes(self, chosen: NDArray[Any]) -> dict[str, Any]:
         """What is told of each box, for some boxes."""
         names = ("boxes", "labels", "ignore", "crowd", "area", "stated")
-        return {name: None if getattr(self, name) is None else getattr(self, name)[chosen] for name in names}
+        return {
+            name: None if getattr(self, name) is None else getattr(self, name)[chosen]
+            for name in names
+        }
 
     def summary(self) -> str:
         """One line: images, boxes, and each repair with its count and first place."""
         text = f"{self.name}: {len(self):,} images, {len(self.boxes):,} boxes"
-        repairs = [f"{count:,} {what} (first: {self.examples[what]})" for what, count in self.counts.items()]
+        repairs = [
+            f"{count:,} {what} (first: {self.examples[what]})"
+            for what, count in self.counts.items()
+        ]
         return text + ("; " + "; ".join(repairs) if repairs else "")
 
 
@@ -131,21 +142,25 @@ def load_index(
 ) -> BoxIndex:
     """Read one split, or joined ones, into flat arrays.
 
-    For evaluation every box stays as it is written; only boxes that are none (not finite, negative sides) are dropped.
-    For training boxes are clipped to the image, and those with a side under 1 px or without area are dropped, as in the
-    official parse, and repeated rows are merged. Everything dropped is counted and logged once.
+    For evaluation every box stays as it is written; only boxes that are none (not finite, negative
+    sides) are dropped. For training boxes are clipped to the image, and those with a side under 1
+    px or without area are dropped, as in the official parse, and repeated rows are merged.
+    Everything dropped is counted and logged once.
 
     Args:
         spec: From `load_data_spec`.
         split: A split, `a+b`, or `trainval`.
         for_training: Apply the training rules.
-        fraction: Share of the images up to 1, or how many of them above 1; always the same ones, drawn at random.
+        fraction: Share of the images up to 1, or how many of them above 1; always the same ones,
+            drawn at random.
         single_cls: Give every box label 0, class "object".
         strict: Refuse malformed rows and unknown classes; otherwise leave them out and count them.
-        need_images: Leave out images without a file; otherwise the annotations are enough, where sizes stand in them.
+        need_images: Leave out images without a file; otherwise the annotations are enough, where
+            sizes stand in them.
 
     Raises:
-        DataError: Missing files, malformed rows (with file and line), unknown classes, no image at all.
+        DataError: Missing files, malformed rows (with file and line), unknown classes, no image at
+            all.
     """
     if spec.generator == "demo":
         from rfla.data.demo import ensure_demo
@@ -160,7 +175,9 @@ def load_index(
     if for_training:
         index = _training_rules(index)
     if single_cls:
-        index = replace(index, names=("object",), category_ids=(1,), labels=np.minimum(index.labels, 0))
+        index = replace(
+            index, names=("object",), category_ids=(1,), labels=np.minimum(index.labels, 0)
+        )
     if index.counts and strict:
         log.warning(index.summary())
     return index
@@ -177,7 +194,9 @@ def _load_part(spec: DataSpec, part: str, strict: bool, need_images: bool) -> Ro
             raise spec.missing(path)
     if source.annotations is not None:
         return read_coco_rows(source.annotations, source.images[0], spec.names, strict=strict)
-    return read_yolo_rows(source.images, spec.names, root=spec.root, source=spec.source, strict=strict)
+    return read_yolo_rows(
+        source.images, spec.names, root=spec.root, source=spec.source, strict=strict
+    )
 
 
 def _assemble(spec: DataSpec, split: str, parts: Sequence[Rows]) -> BoxIndex:
@@ -201,7 +220,9 @@ def _assemble(spec: DataSpec, split: str, parts: Sequence[Rows]) -> BoxIndex:
     if len(parts) > 1 and len(np.unique(image_ids)) < len(image_ids):
         image_ids = np.arange(1, len(image_ids) + 1)
         counts["image ids renumbered because the joined splits repeat them"] = len(image_ids)
-        examples["image ids renumbered because the joined splits repeat them"] = f"{spec.name}/{split}"
+        examples["image ids renumbered because the joined splits repeat them"] = (
+            f"{spec.name}/{split}"
+        )
     order = np.argsort(rows.image_index, kind="stable")
     per_image = np.bincount(rows.image_index, minlength=len(rows.paths))
     index = BoxIndex(
@@ -224,11 +245,16 @@ def _assemble(spec: DataSpec, split: str, parts: Sequence[Rows]) -> BoxIndex:
     endless = np.asarray(~np.isfinite(index.boxes).all(axis=1))
     index = _drop(index, endless, "boxes that are not finite dropped")
     assert index.stated is not None
-    return _drop(index, np.asarray((index.stated[:, 2:] < 0).any(axis=1)), "boxes of negative size dropped")
+    return _drop(
+        index, np.asarray((index.stated[:, 2:] < 0).any(axis=1)), "boxes of negative size dropped"
+    )
 
 
 def _drop_missing_images(spec: DataSpec, index: BoxIndex) -> BoxIndex:
-    """Leave out images without a file; one listing for each directory instead of one stat for each image."""
+    """Leave out images without a file.
+
+    One listing for each directory instead of one stat for each image.
+    """
     listings: dict[str, set[str]] = {}
     present = np.empty(len(index), bool)
     for row, path in enumerate(index.paths):
@@ -258,7 +284,9 @@ def _training_rules(index: BoxIndex) -> BoxIndex:
     index = replace(index, boxes=boxes, stated=None)
     sides = boxes[:, 2:] - boxes[:, :2]
     small = (sides < MIN_SIDE).any(axis=1) | (index.area <= 0)
-    index = _drop(index, small, f"boxes under {MIN_SIDE:g} px or without area dropped from training")
+    index = _drop(
+        index, small, f"boxes under {MIN_SIDE:g} px or without area dropped from training"
+    )
     key = np.column_stack([index.image_index, index.labels, index.boxes.view(np.int32)])
     _, first = np.unique(key, axis=0, return_index=True)
     repeated = np.ones(len(index.boxes), bool)
@@ -277,12 +305,16 @@ def _drop(index: BoxIndex, drop: NDArray[np.bool_], what: str) -> BoxIndex:
 def _place(index: BoxIndex, row: int) -> str:
     image = int(np.searchsorted(index.box_start, row, side="right")) - 1
     x1, y1, x2, y2 = (float(value) for value in index.boxes[row])
-    return f"{Path(str(index.paths[image])).name} at x={x1:g} y={y1:g}, {x2 - x1:g} x {y2 - y1:g} px"
+    return (
+        f"{Path(str(index.paths[image])).name} at x={x1:g} y={y1:g}, {x2 - x1:g} x {y2 - y1:g} px"
+    )
 
 
 def _share(count: int, fraction: float) -> NDArray[np.int64]:
     if not fraction > 0:
-        raise DataError(f"fraction={fraction:g} must be above 0: up to 1 a share of the images, above 1 how many")
+        raise DataError(
+            f"fraction={fraction:g} must be above 0: up to 1 a share of the images, above 1 how many"
+        )
     wanted = round(count * fraction) if fraction < 1 else int(fraction)
     wanted = min(max(wanted, 1), count)
     # Drawn, not every n-th: the pictures of a data set often come in an order that repeats.

@@ -1,7 +1,8 @@
 """Samples -> batches: order, collation, workers.
 
-Shapes: B images of a batch, G boxes of one image. The order and each sample are functions of (seed, epoch, row): the
-same at any number of workers, and the ranks of a distributed run together see the same global batches.
+Shapes: B images of a batch, G boxes of one image. The order and each sample are functions of (seed,
+epoch, row): the same at any number of workers, and the ranks of a distributed run together see the
+same global batches.
 """
 
 import logging
@@ -35,7 +36,8 @@ class Batch:
     Attributes:
         images: (B, 3, H, W) uint8 RGB; H and W are multiples of the stride.
         image_sizes: B pairs (h, w) before padding, px.
-        targets: B dicts of boxes (G, 4) float32 xyxy input px, labels (G,) int64, ignore (I, 4) float32.
+        targets: B dicts of boxes (G, 4) float32 xyxy input px, labels (G,) int64, ignore (I, 4)
+            float32.
         indices: (B,) int64, rows of the `BoxIndex`.
         scales: (B, 2) float32 (sx, sy), input px per px of the annotations.
         skipped: Rows that could not be read, with the reason.
@@ -65,7 +67,9 @@ class Batch:
 
 
 class TrainSampler:
-    """Shuffled batches of `(epoch, row)`, each epoch another order; the last batch is filled up from the front.
+    """Shuffled batches of `(epoch, row)`, each epoch another order.
+
+    The last batch is filled up from the front.
 
     Args:
         length: Number of images.
@@ -75,7 +79,9 @@ class TrainSampler:
         world: Number of processes; must divide `batch`.
     """
 
-    def __init__(self, length: int, batch: int, seed: int = 0, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, length: int, batch: int, seed: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
         if batch % world:
             raise ValueError(f"batch {batch} must be a multiple of the {world} ranks")
         self.length, self.batch, self.seed, self.rank, self.world = length, batch, seed, rank, world
@@ -121,7 +127,10 @@ class Loader:
     """
 
     def __init__(
-        self, loader: "DataLoader[Batch]", sampler: TrainSampler | EvalSampler, paths: NDArray[np.str_]
+        self,
+        loader: "DataLoader[Batch]",
+        sampler: TrainSampler | EvalSampler,
+        paths: NDArray[np.str_],
     ) -> None:
         self.loader = loader
         self.sampler = sampler
@@ -176,16 +185,21 @@ def build_loader(
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
         worker_init_fn=_start_worker,
-        # Its own: each pass over a DataLoader draws a number, and a resumed run passes once more than an unbroken one.
+        # Its own: each pass over a DataLoader draws a number, and a resumed run passes once more
+        # than an unbroken one.
         generator=torch.Generator(),
-        # Forked workers share the arrays of the index and a cache in memory; a spawned one would copy them.
+        # Forked workers share the arrays of the index and a cache in memory; a spawned one would
+        # copy them.
         multiprocessing_context="fork" if fork else None,
     )
     return Loader(loader, sampler, dataset.index.paths)
 
 
 class Collate:
-    """Stack samples into a `Batch`, padded to multiples of `stride`; samples without pixels only leave their reason."""
+    """Stack samples into a `Batch`, padded to multiples of `stride`.
+
+    Samples without pixels only leave their reason.
+    """
 
     def __init__(self, stride: int = 32) -> None:
         self.stride = stride
@@ -205,13 +219,18 @@ class Collate:
             image_sizes=sizes,
             targets=[_target(sample) for sample in samples],
             indices=torch.tensor([sample.row for sample in samples], dtype=torch.int64),
-            scales=torch.tensor([sample.scale for sample in samples], dtype=torch.float32).reshape(-1, 2),
+            scales=torch.tensor([sample.scale for sample in samples], dtype=torch.float32).reshape(
+                -1, 2
+            ),
             skipped=skipped,
         )
 
 
 def _fill(planes: NDArray[np.uint8], image: NDArray[np.uint8]) -> None:
-    """Write an (h, w, 3) image into (3, H, W) planes, zeros right of it and below; OpenCV parts channels fastest."""
+    """Write an (h, w, 3) image into (3, H, W) planes, zeros right of it and below.
+
+    OpenCV parts channels fastest.
+    """
     height, width = image.shape[:2]
     cv2.mixChannels([image], [plane[:height, :width] for plane in planes], [0, 0, 1, 1, 2, 2])
     planes[:, height:] = 0
@@ -227,11 +246,12 @@ def _target(sample: Sample) -> dict[str, Tensor]:
 
 
 def _start_worker(worker: int) -> None:
-    # What is sent to the whole group is the main process's to answer; it ends the workers itself: Ctrl-C, and the
-    # SIGTERM of `timeout` or SLURM. A second SIGTERM comes from the main process.
+    # What is sent to the whole group is the main process's to answer; it ends the workers itself:
+    # Ctrl-C, and the SIGTERM of `timeout` or SLURM. A second SIGTERM comes from the main process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, lambda *_: os._exit(0)))
-    # One thread each: the workers are the parallelism. Samples seed themselves; these seeds only catch strays.
+    # One thread each: the workers are the parallelism. Samples seed themselves; these seeds only
+    # catch strays.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     seed = torch.initial_seed() % 2**32

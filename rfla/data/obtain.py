@@ -12,7 +12,8 @@ def missing_dataset_message(name: str, root: Path, what: Path, info: Mapping[str
         name: Bare name of the data set.
         root: Directory that it is looked for in.
         what: The file or directory that is missing.
-        info: The keys `obtain`, `licence` and `command` of its data YAML; `{path}` in the command is the directory.
+        info: The keys `obtain`, `licence` and `command` of its data YAML; `{path}` in the command
+            is the directory.
     """
     obtain = str(info.get("obtain", "")).strip()
     if not obtain:
@@ -26,7 +27,9 @@ def missing_dataset_message(name: str, root: Path, what: Path, info: Mapping[str
     if info.get("command"):
         command = str(info["command"]).strip().replace("{path}", _quoted(root))
         lines += ["Then run, with DIR where you unpacked it:", f"  {command}"]
-    lines.append(f"It is looked for in {root}; RFLA_DATASETS=DIRECTORY makes that DIRECTORY/{root.name}.")
+    lines.append(
+        f"It is looked for in {root}; RFLA_DATASETS=DIRECTORY makes that DIRECTORY/{root.name}."
+    )
     return "\n".join(lines)
 
 

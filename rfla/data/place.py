@@ -60,7 +60,10 @@ def partial_directory(out: Path) -> Iterator[Path]:
 
 
 def _move_into_place(beside: Path, out: Path) -> None:
-    """Rename the finished directory to `out`; an earlier conversion there makes room first and is removed last."""
+    """Rename the finished directory to `out`.
+
+    An earlier conversion there makes room first and is removed last.
+    """
     old = out.with_name(f"{out.name}.old")
     if out.is_dir() and any(out.iterdir()):
         if old.exists():
@@ -73,7 +76,10 @@ def _move_into_place(beside: Path, out: Path) -> None:
 
 
 def place_image(image: Path, target: Path) -> None:
-    """Put an image at `target`: a hard link where the file system allows, else a copy. Symbolic links are resolved."""
+    """Put an image at `target`: a hard link where the file system allows, else a copy.
+
+    Symbolic links are resolved.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         return

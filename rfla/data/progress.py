@@ -6,7 +6,9 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-def tracked(items: Iterable[Item], what: str, total: int | None, show: bool, unit: str = "images") -> Iterator[Item]:
+def tracked(
+    items: Iterable[Item], what: str, total: int | None, show: bool, unit: str = "images"
+) -> Iterator[Item]:
     """Pass items on, counted by a bar on standard error.
 
     Args:

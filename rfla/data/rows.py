@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 REGIONS = "boxes of category 0 or -1, which is no class, read as ignored regions"
 UNOPENED = "images that cannot be opened"
-REFUSED = "rows that training refuses left out"  # the entry of `Rows.counts` for what a tolerant reader skipped
+# the entry of `Rows.counts` for what a tolerant reader skipped
+REFUSED = "rows that training refuses left out"
 
 
 @dataclass
@@ -26,7 +27,8 @@ class Rows:
         image_hw: N pairs of height and width, px.
         image_index: (M,) int64, row of the image of each box.
         boxes: (M, 4) float64 xyxy px.
-        sides: (M, 2) float64 width and height px as the file states them (x1 + w - x1 is not always w).
+        sides: (M, 2) float64 width and height px as the file states them (x1 + w - x1 is not always
+            w).
         labels: (M,) int64.
         ignore: (M,) bool.
         crowd: (M,) bool.
@@ -69,7 +71,9 @@ class Rows:
             paths=[path for part in parts for path in part.paths],
             image_ids=[identity for part in parts for identity in part.image_ids],
             image_hw=[size for part in parts for size in part.image_hw],
-            image_index=np.concatenate([part.image_index + shift for part, shift in zip(parts, offsets, strict=True)]),
+            image_index=np.concatenate(
+                [part.image_index + shift for part, shift in zip(parts, offsets, strict=True)]
+            ),
             boxes=np.concatenate([part.boxes for part in parts]),
             sides=np.concatenate([part.sides for part in parts]),
             labels=np.concatenate([part.labels for part in parts]),

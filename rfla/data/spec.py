@@ -2,13 +2,15 @@
 
 Three forms, all by bare name or by path:
 
-- COCO JSON: `train: {images: DIR, annotations: FILE.json}`; short: `train: FILE.json` (images in `images:` or beside
+- COCO JSON: `train: {images: DIR, annotations: FILE.json}`; short: `train: FILE.json` (images in
+  `images:` or beside
 it).
-- Ultralytics YOLO: `train: DIR | list.txt | [several]`, labels found by `/images/` -> `/labels/`, rows `cls xc yc w h`.
+- Ultralytics YOLO: `train: DIR | list.txt | [several]`, labels found by `/images/` -> `/labels/`,
+  rows `cls xc yc w h`.
 - no YAML: a directory with `images/` and `annotations/{split}.json`.
 
-A relative `path` is looked for beside the YAML, in each directory of `RFLA_DATASETS`, in the user's cache and in
-`./datasets`.
+A relative `path` is looked for beside the YAML, in each directory of `RFLA_DATASETS`, in the user's
+cache and in `./datasets`.
 """
 
 import os
@@ -23,7 +25,18 @@ from rfla.data.obtain import missing_dataset_message
 from rfla.errors import ConfigError, DataError, did_you_mean
 
 INFO_KEYS = frozenset(
-    {"description", "licence", "license", "homepage", "citation", "obtain", "command", "expects", "max_det", "download"}
+    {
+        "description",
+        "licence",
+        "license",
+        "homepage",
+        "citation",
+        "obtain",
+        "command",
+        "expects",
+        "max_det",
+        "download",
+    }
 )
 KNOWN_KEYS = INFO_KEYS | {
     *(
@@ -111,7 +124,11 @@ class DataSpec:
 
 def dataset_directories() -> list[Path]:
     """Where data sets are looked for: the directories of `RFLA_DATASETS`, the user's cache, `./datasets`."""
-    given = [Path(part).expanduser() for part in os.environ.get("RFLA_DATASETS", "").split(os.pathsep) if part]
+    given = [
+        Path(part).expanduser()
+        for part in os.environ.get("RFLA_DATASETS", "").split(os.pathsep)
+        if part
+    ]
     return [*given, cache_directory() / "datasets", Path("datasets").absolute()]
 
 
@@ -138,14 +155,22 @@ def load_data_spec(data: str | Path) -> DataSpec:
 
 def _find(data: str) -> Path:
     if not data.strip():
-        raise DataError("data= is empty; give a data YAML, a directory or one of " + ", ".join(known_datasets()))
+        raise DataError(
+            "data= is empty; give a data YAML, a directory or one of " + ", ".join(known_datasets())
+        )
     bare = data.removesuffix(".yaml")
     if "/" not in data and bare in known_datasets() and not Path(data).is_file():
         return _BUILT_IN / f"{bare}.yaml"
     given = Path(data).expanduser()
-    candidates = [given, given.with_name(given.name + ".yaml"), given.with_name(given.name + ".yml")]
+    candidates = [
+        given,
+        given.with_name(given.name + ".yaml"),
+        given.with_name(given.name + ".yml"),
+    ]
     if not given.is_absolute():
-        candidates += [base / name for base in dataset_directories() for name in (given, f"{given}.yaml")]
+        candidates += [
+            base / name for base in dataset_directories() for name in (given, f"{given}.yaml")
+        ]
     for candidate in candidates:
         if candidate.is_file():
             return candidate.absolute()
@@ -161,10 +186,16 @@ def _find(data: str) -> Path:
 def _from_directory(root: Path) -> DataSpec:
     images, annotations = root / "images", root / "annotations"
     order = {"train": 0, "val": 1, "test": 2}
-    files = sorted(annotations.glob("*.json"), key=lambda file: (order.get(file.stem, 3), file.stem))
+    files = sorted(
+        annotations.glob("*.json"), key=lambda file: (order.get(file.stem, 3), file.stem)
+    )
     if not images.is_dir() or not files:
-        raise DataError(f"{root}: neither data.yaml nor images/ with annotations/{{split}}.json is in this directory")
-    splits = {file.stem: SplitSource((_first_dir(images / file.stem, images),), file) for file in files}
+        raise DataError(
+            f"{root}: neither data.yaml nor images/ with annotations/{{split}}.json is in this directory"
+        )
+    splits = {
+        file.stem: SplitSource((_first_dir(images / file.stem, images),), file) for file in files
+    }
     return DataSpec(name=root.name, source=root, root=root, names=(), splits=splits)
 
 
@@ -172,13 +203,22 @@ def _from_yaml(path: Path) -> DataSpec:
     content = {str(key): value for key, value in _read_yaml(path).items()}
     generator = content.get("generator")
     root = _root(path, content.get("path"), generated=generator is not None)
-    splits = {name: _split(path, root, name, value, content) for name, value in _split_entries(path, content).items()}
+    splits = {
+        name: _split(path, root, name, value, content)
+        for name, value in _split_entries(path, content).items()
+    }
     if not splits:
         raise DataError(f"{path}: no split; give at least `train:` or `val:`")
     settings, model_settings = content.get("settings") or {}, content.get("model_settings") or {}
-    for what in (settings, model_settings, *(model_settings.values() if isinstance(model_settings, dict) else ())):
+    for what in (
+        settings,
+        model_settings,
+        *(model_settings.values() if isinstance(model_settings, dict) else ()),
+    ):
         if not isinstance(what, dict):
-            raise DataError(f"{path}: settings must be a mapping of configuration keys, not {what!r}")
+            raise DataError(
+                f"{path}: settings must be a mapping of configuration keys, not {what!r}"
+            )
     return DataSpec(
         name=path.stem if path.stem != "data" else path.parent.name,
         source=path,
@@ -220,12 +260,16 @@ def _root(path: Path, given: Any, *, generated: bool) -> Path:
 def _names(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
     names, count = content.get("names"), content.get("nc")
     if names is None:
-        return tuple(f"class{index}" for index in range(int(count))) if isinstance(count, int) else ()
+        return (
+            tuple(f"class{index}" for index in range(int(count))) if isinstance(count, int) else ()
+        )
     if isinstance(names, dict):
         try:
             ordered = {int(key): str(value) for key, value in names.items()}
         except (TypeError, ValueError):
-            raise DataError(f"{path}: names must be a list or {{0: first, 1: second, ...}}") from None
+            raise DataError(
+                f"{path}: names must be a list or {{0: first, 1: second, ...}}"
+            ) from None
         if sorted(ordered) != list(range(len(ordered))):
             raise DataError(
                 f"{path}: names must be numbered 0 to {len(ordered) - 1} without gaps, not {sorted(ordered)}"
@@ -266,7 +310,9 @@ def _split_entries(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     return entries | {str(key): value for key, value in extra.items()}
 
 
-def _split(path: Path, root: Path, name: str, value: Any, content: Mapping[str, Any]) -> SplitSource:
+def _split(
+    path: Path, root: Path, name: str, value: Any, content: Mapping[str, Any]
+) -> SplitSource:
     if isinstance(value, str) and value.endswith(".json"):
         value = {"annotations": value}
     if isinstance(value, dict):
@@ -274,11 +320,17 @@ def _split(path: Path, root: Path, name: str, value: Any, content: Mapping[str, 
         if not isinstance(annotations, str):
             raise DataError(f"{path}: split '{name}' needs `annotations: FILE.json`")
         images = value.get("images", content.get("images"))
-        folder = root / str(images) if images else _first_dir(root / "images" / name, root / "images", root)
+        folder = (
+            root / str(images)
+            if images
+            else _first_dir(root / "images" / name, root / "images", root)
+        )
         return SplitSource((folder,), root / annotations)
     places = value if isinstance(value, list) else [value]
     if not places or not all(isinstance(place, str) for place in places):
-        raise DataError(f"{path}: split '{name}' must be a directory, a .txt list or a list of those, not {value!r}")
+        raise DataError(
+            f"{path}: split '{name}' must be a directory, a .txt list or a list of those, not {value!r}"
+        )
     return SplitSource(tuple(_yolo_place(root, place) for place in places))
 
 

@@ -1,9 +1,10 @@
 """Cut large scenes and their boxes into tiles for training, without holding a GeoTIFF scene in memory.
 
-Windows are x1, y1, x2, y2 in px of the scene. The last tile of a row or column is shifted inwards, so that every tile
-has full size and none repeats another; a scene smaller than a tile is one tile of its own size. What a tile cuts off is
-decided by the visible share of a box: at or above `keep_visible` the visible part is the box, below it the visible part
-becomes an ignored region, because its pixels are still there and are no background.
+Windows are x1, y1, x2, y2 in px of the scene. The last tile of a row or column is shifted inwards,
+so that every tile has full size and none repeats another; a scene smaller than a tile is one tile
+of its own size. What a tile cuts off is decided by the visible share of a box: at or above
+`keep_visible` the visible part is the box, below it the visible part becomes an ignored region,
+because its pixels are still there and are no background.
 """
 
 import warnings
@@ -25,8 +26,10 @@ Window = tuple[int, int, int, int]
 
 TIFF = frozenset({".tif", ".tiff"})
 _BOMB = "decompression bomb"  # what Pillow calls a picture of 179 Mpx and more
-CACHE = 128  # MB of decoded blocks that GDAL keeps; its default of 5 % of the memory would hold whole scenes
-BY_WINDOWS = 100_000_000  # px: scenes of any format from this size on are read by windows where rasterio is there
+# MB of decoded blocks that GDAL keeps; its default of 5 % of the memory would hold whole scenes
+CACHE = 128
+# px: scenes of any format from this size on are read by windows where rasterio is there
+BY_WINDOWS = 100_000_000
 
 
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
@@ -61,7 +64,9 @@ def tile_name(file_name: str, window: Window) -> str:
 
 
 def visible_shares(boxes: NDArray[np.float64], window: Window) -> NDArray[np.float64]:
-    """Return the share of each box that lies in the window; for a box without area, whether its centre does.
+    """Return the share of each box that lies in the window.
+
+    For a box without area, whether its centre does.
 
     Args:
         boxes: (n, 4) xyxy px.
@@ -112,7 +117,9 @@ def _cut_attributes(
     """Shift polygons; a stated area or polygon holds only for a box that is whole."""
     result = dict(attributes)
     if "polygon" in result:
-        result["polygon"] = np.where(whole[:, None], result["polygon"] - np.tile(origin[:2], 4), np.nan)
+        result["polygon"] = np.where(
+            whole[:, None], result["polygon"] - np.tile(origin[:2], 4), np.nan
+        )
     if "area" in result:
         result["area"] = np.where(whole, result["area"], np.nan)
     return result
@@ -135,7 +142,8 @@ class Scene(Protocol):
     Attributes:
         width: In px.
         height: In px.
-        rewritten: Why the file cannot be used as it is (`read_image` would read something else), or "".
+        rewritten: Why the file cannot be used as it is (`read_image` would read something else), or
+            "".
     """
 
     width: int
@@ -148,7 +156,9 @@ class Scene(Protocol):
 
 
 class WholeScene:
-    """A picture that is decoded once, at its first window; with `exif` False its pixels as they are stored.
+    """A picture that is decoded once, at its first window.
+
+    With `exif` False its pixels as they are stored.
 
     Raises:
         DataError: The file is missing, no image, or cut off.
@@ -158,7 +168,11 @@ class WholeScene:
         self.path, self.exif = path, exif
         self.height, self.width = image_size(path, exif=exif)
         require_whole(path)
-        self.rewritten = "" if exif else "annotated before their EXIF orientation: pixels as stored written as PNG"
+        self.rewritten = (
+            ""
+            if exif
+            else "annotated before their EXIF orientation: pixels as stored written as PNG"
+        )
         self._image: Image | None = None
 
     def read(self, window: Window) -> Image:
@@ -172,7 +186,8 @@ class WholeScene:
 class RasterScene:
     """A raster whose windows are read from disk: only the blocks that a window touches are decoded.
 
-    Bands 1 to 3 are red, green, blue; one or two bands are grey. 16 bit are divided by 256, as `read_image` does.
+    Bands 1 to 3 are red, green, blue; one or two bands are grey. 16 bit are divided by 256, as
+    `read_image` does.
     """
 
     def __init__(self, path: Path, dataset: Any) -> None:
@@ -183,9 +198,13 @@ class RasterScene:
         self._kind = str(dataset.dtypes[0])
         known = (dataset.count, _first_band(dataset)) in ((1, "gray"), (3, "red"))
         as_is = known and self._kind == "uint8"
-        self.rewritten = "" if as_is else "of more bands or bits than 3 x 8: first three bands written as PNG"
+        self.rewritten = (
+            "" if as_is else "of more bands or bits than 3 x 8: first three bands written as PNG"
+        )
         if self._kind not in ("uint8", "uint16"):
-            raise DataError(f"{path}: pixels are {self._kind}; only 8 and 16 bit whole numbers can be cut into tiles")
+            raise DataError(
+                f"{path}: pixels are {self._kind}; only 8 and 16 bit whole numbers can be cut into tiles"
+            )
 
     def read(self, window: Window) -> Image:
         """Return (h, w, 3) uint8 RGB of a window inside the picture."""
@@ -193,7 +212,9 @@ class RasterScene:
         try:
             pixels = self._dataset.read(self._bands, window=((y1, y2), (x1, x2)))  # (3, h, w)
         except Exception as error:  # rasterio wraps GDAL's many errors
-            raise DataError(f"{self.path}: window {window} cannot be read ({str(error)[:120]})") from None
+            raise DataError(
+                f"{self.path}: window {window} cannot be read ({str(error)[:120]})"
+            ) from None
         if self._kind == "uint16":
             pixels = pixels >> 8
         return np.ascontiguousarray(pixels.transpose(1, 2, 0), np.uint8)
@@ -204,7 +225,8 @@ def open_scene(path: Path) -> Iterator[Scene]:
     """Open a picture for reading by windows: TIFF, and any format from 100 Mpx on, through rasterio where it is there.
 
     Raises:
-        DataError: It is no readable picture, or too large to be decoded whole and rasterio is not installed.
+        DataError: It is no readable picture, or too large to be decoded whole and rasterio is not
+            installed.
     """
     rasterio = _rasterio()
     if rasterio is None:
@@ -233,7 +255,9 @@ def _whole(path: Path) -> WholeScene:
         return WholeScene(path)
     except DataError as error:
         if _BOMB in str(error).lower():
-            raise DataError(f"{path}: too large to be decoded whole; 'rfla[geo]' reads it by windows") from None
+            raise DataError(
+                f"{path}: too large to be decoded whole; 'rfla[geo]' reads it by windows"
+            ) from None
         raise
 
 
@@ -253,7 +277,8 @@ def _rasterio() -> ModuleType | None:
         import rasterio
     except ImportError:
         return None
-    # Nobody asked where on earth the picture is. For good, as `catch_warnings` in one thread undoes that of another.
+    # Nobody asked where on earth the picture is. For good, as `catch_warnings` in one thread undoes
+    # that of another.
     warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
     module: ModuleType = rasterio
     return module

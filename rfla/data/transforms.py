@@ -1,10 +1,13 @@
-"""Augmentation of training images that tiny boxes survive. The only file that touches albumentations.
+"""Augmentation of training images that tiny boxes survive.
+
+The only file that touches albumentations.
 
 Shapes: an image is (H, W, 3) uint8 RGB; G boxes (G, 4) float32 xyxy px.
 
-Zoom, turn and flips move boxes exactly with their pixels. The zoomed crop is the only step that can cut a box, so the
-share that stays visible is measured against the whole box (albumentations measures it against what the step before
-left). No box disappears while pixels of it stay: one that is cut too far becomes an ignored region.
+Zoom, turn and flips move boxes exactly with their pixels. The zoomed crop is the only step that can
+cut a box, so the share that stays visible is measured against the whole box (albumentations
+measures it against what the step before left). No box disappears while pixels of it stay: one that
+is cut too far becomes an ignored region.
 """
 
 import os
@@ -20,12 +23,21 @@ from numpy.typing import NDArray
 from rfla.cfg.aug_schema import AugConfig
 from rfla.data.images import Image, resized_shape
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the package index for a newer version at import
+os.environ.setdefault(
+    "NO_ALBUMENTATIONS_UPDATE", "1"
+)  # it asks the package index for a newer version at import
 
-_LONGEST_TURNED = 2.0  # long side / short side up to which a quarter turn is worth the padding of its batch
+_LONGEST_TURNED = (
+    2.0  # long side / short side up to which a quarter turn is worth the padding of its batch
+)
 _MIN_SIDE = 1.0  # px of a cut box
-_TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}  # by quarter turns
-# RGB to grey and two colour axes (NTSC's YIQ): hue is an angle in the last two, saturation a length.
+_TURNS = {
+    1: cv2.ROTATE_90_COUNTERCLOCKWISE,
+    2: cv2.ROTATE_180,
+    3: cv2.ROTATE_90_CLOCKWISE,
+}  # by quarter turns
+# RGB to grey and two colour axes (NTSC's YIQ): hue is an angle in the last two, saturation a
+# length.
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 
@@ -35,7 +47,8 @@ class Augmented(NamedTuple):
     Attributes:
         image: (H, W, 3) uint8 RGB.
         boxes: (G', 4) float32 xyxy px of `image`: those that are at least partly inside.
-        kept: (G',) int64, position of each box among the input's (of a mosaic: those of all images, one after another).
+        kept: (G',) int64, position of each box among the input's (of a mosaic: those of all images,
+            one after another).
         cut: (G',) bool, boxes cut too far to be a target: regions to ignore.
         scale: `(sx, sy)`, px of `image` per px of the (first) input, before turns.
     """
@@ -52,7 +65,8 @@ class _View(NamedTuple):
 
     Attributes:
         image: (h, w, 3) uint8 RGB.
-        boxes: (G, 4) float32 xyxy px of `image`: the visible part of each box, of no size where nothing is visible.
+        boxes: (G, 4) float32 xyxy px of `image`: the visible part of each box, of no size where
+            nothing is visible.
         touched: (G,) bool, whether something of the box is cut off.
         share: (G,) float32, how much of its area is visible.
         scale: `(sx, sy)`, px of `image` per px of the input.
@@ -67,7 +81,10 @@ class _View(NamedTuple):
 
 @dataclass
 class Augmentation:
-    """Resize to the input size with a random zoom, flips, quarter turns and colour; settings as in `AugConfig`."""
+    """Resize to the input size with a random zoom, flips, quarter turns and colour.
+
+    Settings as in `AugConfig`.
+    """
 
     fliplr: float = 0.5
     flipud: float = 0.5
@@ -87,7 +104,10 @@ class Augmentation:
         self._straight = self._compose(0.0)
 
     def partners(self, count: int, rng: np.random.Generator) -> list[int]:
-        """Rows, of `count`, of three images to make a mosaic with; mostly none (probability `mosaic`)."""
+        """Rows, of `count`, of three images to make a mosaic with.
+
+        Mostly none (probability `mosaic`).
+        """
         if not self.mosaic or rng.random() >= self.mosaic:
             return []
         return [int(row) for row in rng.integers(count, size=3)]
@@ -136,17 +156,21 @@ class Augmentation:
     ) -> _View:
         """Cut a window round one of the boxes and resize it, in one interpolation, to fill `room` (h, w) px.
 
-        The scale is that of the whole image at `imgsz`, or a random zoom of it; an image that is smaller than the room
-        at that scale is shown whole.
+        The scale is that of the whole image at `imgsz`, or a random zoom of it; an image that is
+        smaller than the room at that scale is shown whole.
         """
         shape = image.shape[:2]
         zoom = rng.uniform(1.0, 1.0 + self.scale) if rng.random() < self.zoom else 1.0
         whole = [side * zoom for side in resized_shape(shape[0], shape[1], imgsz)]
         window_h, window_w = (
-            max(int(length * min(limit / side, 1.0) + 1e-9), 1)  # rounded down: an object is never shrunk
+            max(
+                int(length * min(limit / side, 1.0) + 1e-9), 1
+            )  # rounded down: an object is never shrunk
             for length, side, limit in zip(shape, whole, room, strict=True)
         )
-        new_h, new_w = (min(max(round(side), 1), limit) for side, limit in zip(whole, room, strict=True))
+        new_h, new_w = (
+            min(max(round(side), 1), limit) for side, limit in zip(whole, room, strict=True)
+        )
         x1, y1 = _window_origin((shape[0], shape[1]), (window_h, window_w), boxes, rng)
         crop = image[y1 : y1 + window_h, x1 : x1 + window_w]
         same = crop.shape[:2] == (new_h, new_w)
@@ -170,7 +194,9 @@ class Augmentation:
         room: tuple[int, int],
         rng: np.random.Generator,
     ) -> _View:
-        """Put windows of four images round a point near the middle of `room` (h, w) px; none of them is shrunk for it.
+        """Put windows of four images round a point near the middle of `room` (h, w) px.
+
+        None of them is shrunk for it.
 
         A window that its image cannot fill leaves black.
         """
@@ -183,7 +209,9 @@ class Augmentation:
             view = self._window(image, boxes, imgsz, (bottom - top, right - left), rng)
             height, width = view.image.shape[:2]
             canvas[top : top + height, left : left + width] = view.image
-            views.append(view._replace(boxes=view.boxes + np.array([left, top, left, top], np.float32)))
+            views.append(
+                view._replace(boxes=view.boxes + np.array([left, top, left, top], np.float32))
+            )
         return _View(
             canvas,
             np.concatenate([view.boxes for view in views]),
@@ -195,7 +223,8 @@ class Augmentation:
     def _recoloured(self, image: Image, rng: np.random.Generator) -> Image:
         """Turn the hue, scale saturation and brightness: one 3 x 3 matrix, where albumentations goes through HSV.
 
-        Factors, not offsets: an offset of the size that suits daylight would blacken a fluorescence image.
+        Factors, not offsets: an offset of the size that suits daylight would blacken a fluorescence
+        image.
         """
         hue, saturation, brightness = rng.uniform(-1, 1, 3) * (self.hsv_h, self.hsv_s, self.hsv_v)
         if not (hue or saturation or brightness):
@@ -216,13 +245,20 @@ class Augmentation:
             def apply(self, img: Image, factor: int, **params: Any) -> Image:
                 return np.asarray(cv2.rotate(img, _TURNS[factor]), np.uint8) if factor else img
 
-        steps: list[Any] = [A.HorizontalFlip(p=self.fliplr), A.VerticalFlip(p=self.flipud), Turn(p=rot90)]
+        steps: list[Any] = [
+            A.HorizontalFlip(p=self.fliplr),
+            A.VerticalFlip(p=self.flipud),
+            Turn(p=rot90),
+        ]
         if self.blur:
             steps.append(A.Blur(blur_limit=(3, 3), p=self.blur))
         if self.noise:
             steps.append(A.GaussNoise(std_range=(0.01, 0.04), p=self.noise))
-        # The position is the only label field: label fields travel in float32, and come back as floats from lists.
-        parameters = A.BboxParams("pascal_voc", label_fields=["position"], clip=True, filter_invalid_bboxes=False)
+        # The position is the only label field: label fields travel in float32, and come back as
+        # floats from lists.
+        parameters = A.BboxParams(
+            "pascal_voc", label_fields=["position"], clip=True, filter_invalid_bboxes=False
+        )
         return A.Compose(steps, bbox_params=parameters)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -235,11 +271,15 @@ def build_augmentation(settings: AugConfig) -> Augmentation:
 
 
 def _window_origin(
-    size: tuple[int, int], window: tuple[int, int], boxes: NDArray[np.float32], rng: np.random.Generator
+    size: tuple[int, int],
+    window: tuple[int, int],
+    boxes: NDArray[np.float32],
+    rng: np.random.Generator,
 ) -> tuple[int, int]:
     """Top left corner (x, y) of a window of (h, w) `window` in an image of (h, w) `size`.
 
-    Uniform over the windows that hold the centre of one box, drawn at random; over all windows where there is no box.
+    Uniform over the windows that hold the centre of one box, drawn at random; over all windows
+    where there is no box.
     """
     corner = []
     box = boxes[int(rng.integers(len(boxes)))] if len(boxes) else None

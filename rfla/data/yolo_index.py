@@ -19,8 +19,9 @@ def read_yolo_rows(
 ) -> Rows:
     """Read the images of directories and `.txt` lists with their YOLO labels.
 
-    An image without a label file, or with an empty one, is an image without objects. Rows of polygons (`cls x y x y
-    ...`) become their bounding boxes. The size of each image is read from its header.
+    An image without a label file, or with an empty one, is an image without objects. Rows of
+    polygons (`cls x y x y ...`) become their bounding boxes. The size of each image is read from
+    its header.
 
     Args:
         places: Directories (searched recursively) and lists.
@@ -30,7 +31,8 @@ def read_yolo_rows(
         strict: Refuse a malformed row; otherwise leave it out and count it.
 
     Raises:
-        DataError: With file and line: not 5 numbers, a class that is not in `names`, pixels instead of shares.
+        DataError: With file and line: not 5 numbers, a class that is not in `names`, pixels instead
+            of shares.
     """
     if not names:
         raise DataError(f"{source}: YOLO labels need `names:` (class names in label order)")
@@ -67,7 +69,9 @@ def label_path(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _fill_boxes(rows: Rows, paths: Sequence[Path], sizes: Sequence[tuple[int, int] | None], strict: bool) -> None:
+def _fill_boxes(
+    rows: Rows, paths: Sequence[Path], sizes: Sequence[tuple[int, int] | None], strict: bool
+) -> None:
     image_index: list[int] = []
     values: list[tuple[float, ...]] = []
     for row, (path, size) in enumerate(zip(paths, sizes, strict=True)):
@@ -113,19 +117,31 @@ def _parse_row(path: Path, number: int, fields: list[str], rows: Rows) -> tuple[
     try:
         values = [float(field) for field in fields]
     except ValueError:
-        raise DataError(f"{where}: '{' '.join(fields)[:60]}' is not a row of numbers `cls xc yc w h`") from None
+        raise DataError(
+            f"{where}: '{' '.join(fields)[:60]}' is not a row of numbers `cls xc yc w h`"
+        ) from None
     label, num_classes = values[0], len(rows.names)
     if not label.is_integer() or not 0 <= label < num_classes:
-        raise DataError(f"{where}: class {fields[0]} is not one of 0 to {num_classes - 1}, the classes in names")
+        raise DataError(
+            f"{where}: class {fields[0]} is not one of 0 to {num_classes - 1}, the classes in names"
+        )
     if len(values) >= 7 and len(values) % 2 == 1:
         rows.note("polygon rows turned into boxes", where)
         xs, ys = values[1::2], values[2::2]
-        values = [label, (min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2, max(xs) - min(xs), max(ys) - min(ys)]
+        values = [
+            label,
+            (min(xs) + max(xs)) / 2,
+            (min(ys) + max(ys)) / 2,
+            max(xs) - min(xs),
+            max(ys) - min(ys),
+        ]
     if len(values) != 5:
         raise DataError(f"{where}: {len(values)} columns; a row is `cls xc yc w h`")
     finite = [value for value in values[1:] if math.isfinite(value)]
     if any(value > 1 + _SLACK for value in finite):
-        raise DataError(f"{where}: {max(finite):g} is above 1; coordinates are shares of the image, not pixels")
+        raise DataError(
+            f"{where}: {max(finite):g} is above 1; coordinates are shares of the image, not pixels"
+        )
     return tuple(values)
 
 

@@ -23,7 +23,9 @@ from rfla.pictures.boxes import write_picture
 MAX_IMAGES = 500  # spread over the split; some milliseconds for each
 BOXES_DRAWN = 30  # an image with about so many is drawn
 STRIDE = 32  # px: inputs are padded to a multiple of it
-_Input = tuple[Tensor, Tensor, tuple[int, int]]  # boxes (G, 4), ignore regions (I, 4), (height, width)
+_Input = tuple[
+    Tensor, Tensor, tuple[int, int]
+]  # boxes (G, 4), ignore regions (I, 4), (height, width)
 
 
 def assignment_report(cfg: Config, picture: Path | None = None) -> AssignmentReport:
@@ -31,7 +33,8 @@ def assignment_report(cfg: Config, picture: Path | None = None) -> AssignmentRep
 
     Args:
         cfg: The settings.
-        picture: Where to draw a piece of one image with its positives and their fields; None draws nothing.
+        picture: Where to draw a piece of one image with its positives and their fields; None draws
+            nothing.
 
     Raises:
         DataError: no such data or split, or no box in it.
@@ -63,7 +66,9 @@ def _inputs(index: BoxIndex, imgsz: int) -> Iterator[_Input]:
         yield boxes[~ignored], boxes[ignored], size
 
 
-def _draw_one(net: nn.Module, index: BoxIndex, inputs: Sequence[_Input], imgsz: int, picture: Path) -> None:
+def _draw_one(
+    net: nn.Module, index: BoxIndex, inputs: Sequence[_Input], imgsz: int, picture: Path
+) -> None:
     """Draw the readable image whose number of boxes is nearest to `BOXES_DRAWN`."""
     priors = _priors_of(net)
     for row in sorted(range(len(inputs)), key=lambda row: abs(len(inputs[row][0]) - BOXES_DRAWN)):
@@ -78,28 +83,39 @@ def _draw_one(net: nn.Module, index: BoxIndex, inputs: Sequence[_Input], imgsz: 
         matched = priors.assign(levels, [{"boxes": boxes, "ignore": ignore}], [size])[0]
         grid, positive = priors.grid(levels), matched >= 0
         fields, levels_of = grid.boxes[positive].numpy(), grid.level_index[positive].numpy()
-        write_picture(picture, draw_assignment(image, boxes.numpy(), fields, levels_of, grid.strides))
+        write_picture(
+            picture, draw_assignment(image, boxes.numpy(), fields, levels_of, grid.strides)
+        )
         return
 
 
 def _priors_of(net: nn.Module) -> Priors:
     priors = next(part for part in net.modules() if isinstance(part, Priors))
     if priors.assigner is None:
-        raise ConfigError("this model has no assigner to report on (AutoAssign's own rule weighs all points in a box)")
+        raise ConfigError(
+            "this model has no assigner to report on (AutoAssign's own rule weighs all points in a box)"
+        )
     return priors
 
 
-def _explain(net: nn.Module, boxes: Tensor, ignore: Tensor, size: tuple[int, int]) -> AssignmentReport:
+def _explain(
+    net: nn.Module, boxes: Tensor, ignore: Tensor, size: tuple[int, int]
+) -> AssignmentReport:
     priors = _priors_of(net)
     levels = _empty_levels(priors.strides, size)
     grid = priors.grid(levels)
     if isinstance(priors.assigner, HierarchicalAssigner):
         sizes, border = priors.within([size])
         return priors.assigner.explain(grid, boxes, ignore, sizes[0] if sizes else None, border)
-    return report(grid, boxes, priors.assign(levels, [{"boxes": boxes, "ignore": ignore}], [size])[0], [])
+    return report(
+        grid, boxes, priors.assign(levels, [{"boxes": boxes, "ignore": ignore}], [size])[0], []
+    )
 
 
 def _empty_levels(strides: Sequence[int], size: tuple[int, int]) -> list[Tensor]:
     """Feature maps of the right sizes that take no memory; only their shapes are looked at."""
     height, width = (-(-side // STRIDE) * STRIDE for side in size)
-    return [torch.zeros(()).expand(1, 1, -(-height // stride), -(-width // stride)) for stride in strides]
+    return [
+        torch.zeros(()).expand(1, 1, -(-height // stride), -(-width // stride))
+        for stride in strides
+    ]

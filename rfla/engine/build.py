@@ -79,12 +79,16 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
     with agreed(world):
         net = source.net.to(device)
         freeze(net, cfg.freeze)
-        if autocast_dtype(device, cfg.amp) is not None:  # half-precision convolutions are fastest with channels last
+        if (
+            autocast_dtype(device, cfg.amp) is not None
+        ):  # half-precision convolutions are fastest with channels last
             net = net.to(memory_format=torch.channels_last)
         per_gpu = memory.largest_that_fits(cfg, net, device, len(train_index) // world.size)
     cfg, notes = memory.settle_batch(cfg, gather(world, per_gpu))
     if cfg.batch > len(train_index):
-        notes.append(f"batch={cfg.batch}: {cfg.train_split} has {len(train_index)} images, a step sees some repeatedly")
+        notes.append(
+            f"batch={cfg.batch}: {cfg.train_split} has {len(train_index)} images, a step sees some repeatedly"
+        )
     with agreed(world):
         train_loader, sampler = training_loader(cfg, train_index, world, device)
         val_loader = evaluation_loader(cfg, val_index, world, device)
@@ -97,11 +101,14 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
         )  # fmt: skip
 
 
-def build_data_and_source(cfg: Config, world: World) -> tuple[DataSpec, BoxIndex, BoxIndex, SourceModel]:
+def build_data_and_source(
+    cfg: Config, world: World
+) -> tuple[DataSpec, BoxIndex, BoxIndex, SourceModel]:
     """Return the data set, its two splits and the network on the CPU; seeds everything before.
 
     Raises:
-        RflaError: No data, unreadable data, an unknown protocol, splits with different classes, a wrong weights file.
+        RflaError: No data, unreadable data, an unknown protocol, splits with different classes, a
+            wrong weights file.
     """
     seed_everything(cfg.seed, cfg.deterministic)
     use_fast_float32(cfg.amp is not False)
@@ -109,11 +116,19 @@ def build_data_and_source(cfg: Config, world: World) -> tuple[DataSpec, BoxIndex
         spec = data_spec(cfg)
         protocol_of(cfg, spec)  # refuses a wrong one at once
         train_index = load_index(
-            spec, cfg.train_split, for_training=True, fraction=cfg.fraction, single_cls=cfg.single_cls
+            spec,
+            cfg.train_split,
+            for_training=True,
+            fraction=cfg.fraction,
+            single_cls=cfg.single_cls,
         )
-        val_index = load_index(spec, cfg.split, single_cls=cfg.single_cls) if cfg.val else train_index
+        val_index = (
+            load_index(spec, cfg.split, single_cls=cfg.single_cls) if cfg.val else train_index
+        )
         if train_index.names != val_index.names:
-            raise DataError(f"data={cfg.data}: {cfg.train_split} and {cfg.split} name different classes")
+            raise DataError(
+                f"data={cfg.data}: {cfg.train_split} and {cfg.split} name different classes"
+            )
         return spec, train_index, val_index, source_model(cfg, train_index.names)
 
 
@@ -133,7 +148,9 @@ def data_spec(cfg: Config) -> DataSpec:
     except DataError as error:
         if not cfg.resume:
             raise
-        raise DataError(f"{error}; if it has moved, say where to: data= may be given with resume=") from None
+        raise DataError(
+            f"{error}; if it has moved, say where to: data= may be given with resume="
+        ) from None
 
 
 def source_model(cfg: Config, names: Sequence[str]) -> SourceModel:
@@ -146,12 +163,16 @@ def source_model(cfg: Config, names: Sequence[str]) -> SourceModel:
         if load_pretrained_backbone(net):
             return SourceModel(net, config, tuple(names))
     config = learn_everything(config)
-    return SourceModel(build_from_config(config, len(names)), config, tuple(names), random_start_advice(cfg))
+    return SourceModel(
+        build_from_config(config, len(names)), config, tuple(names), random_start_advice(cfg)
+    )
 
 
 def learn_everything(config: ModelConfig) -> ModelConfig:
     """Return the settings with nothing frozen and batch norm learning, for a backbone that starts at random."""
-    backbone = config.backbone.model_copy(update={"frozen_stages": -1, "norm_eval": False, "norm_trainable": True})
+    backbone = config.backbone.model_copy(
+        update={"frozen_stages": -1, "norm_eval": False, "norm_trainable": True}
+    )
     return config.model_copy(update={"backbone": backbone})
 
 
@@ -165,7 +186,9 @@ def freeze(net: nn.Module, prefixes: Sequence[str]) -> None:
         found = [parameter for name, parameter in net.named_parameters() if name.startswith(prefix)]
         if not found:
             tops = sorted({name.split(".")[0] for name, _ in net.named_parameters()})
-            raise ConfigError(f"freeze={prefix}: no parameter starts so; the model's parts are {', '.join(tops)}")
+            raise ConfigError(
+                f"freeze={prefix}: no parameter starts so; the model's parts are {', '.join(tops)}"
+            )
         for parameter in found:
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in net.parameters()):
@@ -181,7 +204,9 @@ def training_mode(net: nn.Module, frozen: Sequence[str]) -> None:
 
 
 def compile_parts(net: nn.Module) -> None:
-    """Compile the convolutional parts in place; names of weights stay, assignment and losses run as they are.
+    """Compile the convolutional parts in place.
+
+    Names of weights stay, assignment and losses run as they are.
 
     Those have shapes that follow the boxes: compiling them would mean compiling again and again.
     """
@@ -195,14 +220,22 @@ def distribute(net: nn.Module, world: World, device: torch.device) -> nn.Module:
     """Return the network as the training step calls it: itself, or averaging its gradients over the processes."""
     if world.size == 1:
         return net
-    return nn.parallel.DistributedDataParallel(net, device_ids=[device.index] if device.type == "cuda" else None)
+    return nn.parallel.DistributedDataParallel(
+        net, device_ids=[device.index] if device.type == "cuda" else None
+    )
 
 
 def optimizer_for(net: nn.Module, cfg: Config, device: torch.device) -> torch.optim.Optimizer:
     """Return the optimiser of the settings."""
     lr = cfg.lr0 * (cfg.batch * cfg.accumulate / cfg.lr_batch if cfg.lr_batch else 1.0)
     groups = parameter_groups(
-        net, lr, cfg.weight_decay, cfg.bias_lr_mult, cfg.bias_decay, cfg.backbone_lr_mult, cfg.norm_decay
+        net,
+        lr,
+        cfg.weight_decay,
+        cfg.bias_lr_mult,
+        cfg.bias_decay,
+        cfg.backbone_lr_mult,
+        cfg.norm_decay,
     )
     return build_optimizer(cfg.optimizer, groups, lr, cfg.momentum, fused=device.type == "cuda")
 
@@ -225,7 +258,11 @@ def schedule_for(cfg: Config, sampler: TrainSampler) -> Schedule:
 
 
 def weights_metadata(
-    config: ModelConfig, names: Sequence[str], imgsz: int, figures: Mapping[str, Any], run: Mapping[str, Any]
+    config: ModelConfig,
+    names: Sequence[str],
+    imgsz: int,
+    figures: Mapping[str, Any],
+    run: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return what a weights file says of itself; enough to rebuild the model.
 
@@ -243,6 +280,8 @@ def weights_metadata(
         "model": config.model_dump(mode="json"),
         "names": list(names),
         "imgsz": imgsz,
-        "metrics": {name: value for name, value in figures.items() if isinstance(value, int | float)},
+        "metrics": {
+            name: value for name, value in figures.items() if isinstance(value, int | float)
+        },
         "run": dict(run),
     }

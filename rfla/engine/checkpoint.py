@@ -1,7 +1,8 @@
 """The state of a training run in one safetensors file, so that a killed run goes on as if nothing had happened.
 
-Tensors are named `model/<key>`, `ema/<key>`, `optimizer/<parameter>/<name>`, `random/<generator>`; everything else (the
-position in the run, the scaler, the best figure so far) is JSON in the file's metadata. No pickle is written or read.
+Tensors are named `model/<key>`, `ema/<key>`, `optimizer/<parameter>/<name>`, `random/<generator>`;
+everything else (the position in the run, the scaler, the best figure so far) is JSON in the file's
+metadata. No pickle is written or read.
 """
 
 import json
@@ -39,7 +40,9 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str,
     if path.exists():
         previous.unlink(missing_ok=True)
         try:
-            previous.hardlink_to(path)  # a link, not a rename: there is no moment without a good file
+            previous.hardlink_to(
+                path
+            )  # a link, not a rename: there is no moment without a good file
         except OSError:  # a file system without links
             shutil.copyfile(path, previous)
     write_atomically(path, data)
@@ -49,7 +52,8 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a state written by `save_state`.
 
     Raises:
-        WeightsError: The file is missing, truncated, damaged, or not a training state of this package.
+        WeightsError: The file is missing, truncated, damaged, or not a training state of this
+            package.
     """
     if not path.is_file():
         last = path.with_name("last.safetensors")
@@ -60,15 +64,22 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 found = str(metadata.get("format"))[:40]
-                raise WeightsError(f"{path}: not a training state of rfla (its format is {found!r})")
+                raise WeightsError(
+                    f"{path}: not a training state of rfla (its format is {found!r})"
+                )
             document = json.loads(metadata["state"])
-            return {key: file.get_tensor(key) for key in file.keys()}, document  # noqa: SIM118  not a dict
+            # noqa: SIM118  not a dict
+            return {key: file.get_tensor(key) for key in file.keys()}, document
     except (SafetensorError, OSError, ValueError, KeyError, RecursionError, MemoryError) as error:
-        raise WeightsError(f"{path}: damaged training state ({' '.join(str(error).split())[:200]})") from error
+        raise WeightsError(
+            f"{path}: damaged training state ({' '.join(str(error).split())[:200]})"
+        ) from error
 
 
 def load_latest_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str | None]:
-    """Read a state, or the one before it if it is damaged; the damaged one is put aside as `<name>.damaged`.
+    """Read a state, or the one before it if it is damaged.
+
+    The damaged one is put aside as `<name>.damaged`.
 
     Returns:
         Tensors, document, and a warning for the person or None.
@@ -88,7 +99,9 @@ def load_latest_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], st
 
 @contextmanager
 def complete(path: Path) -> Iterator[None]:
-    """Read parts of a state in this block; a part that is missing or of another kind is told in one line.
+    """Read parts of a state in this block.
+
+    A part that is missing or of another kind is told in one line.
 
     Raises:
         WeightsError: The state lacks something.
@@ -96,7 +109,9 @@ def complete(path: Path) -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-        raise WeightsError(f"{path}: incomplete or foreign training state ({type(error).__name__}: {error})") from error
+        raise WeightsError(
+            f"{path}: incomplete or foreign training state ({type(error).__name__}: {error})"
+        ) from error
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -106,7 +121,11 @@ def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors that are under `prefix/`, by their own names."""
-    return {key[len(prefix) + 1 :]: tensor for key, tensor in tensors.items() if key.startswith(prefix + "/")}
+    return {
+        key[len(prefix) + 1 :]: tensor
+        for key, tensor in tensors.items()
+        if key.startswith(prefix + "/")
+    }
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -120,8 +139,12 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Put the tensors of `optimizer_tensors` back; learning rates come from the schedule, not from the file.
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], path: Path
+) -> None:
+    """Put the tensors of `optimizer_tensors` back.
+
+    Learning rates come from the schedule, not from the file.
 
     Raises:
         WeightsError: The tensors are not those of this optimiser and model.
@@ -131,7 +154,11 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         number, _, name = key.partition("/")
-        if not number.isdigit() or int(number) >= len(shapes) or (tensor.ndim and tensor.shape != shapes[int(number)]):
+        if (
+            not number.isdigit()
+            or int(number) >= len(shapes)
+            or (tensor.ndim and tensor.shape != shapes[int(number)])
+        ):
             raise WeightsError(f"{path}: made by another optimiser or model (optimizer/{key})")
         state.setdefault(int(number), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": groups})
@@ -164,7 +191,9 @@ def restore_random(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -
             if f"cuda{i}" in tensors:
                 torch.cuda.set_rng_state(tensors[f"cuda{i}"], i)
     position, has_gauss, gauss = document["numpy"]
-    np.random.set_state(("MT19937", tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, gauss))
+    np.random.set_state(
+        ("MT19937", tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, gauss)
+    )
     version, numbers, gauss = document["python"]
     random.setstate((version, tuple(numbers), gauss))
 
@@ -178,4 +207,6 @@ def restore_module(module: nn.Module, tensors: Mapping[str, Tensor], path: Path)
     try:
         module.load_state_dict(dict(tensors), strict=True)
     except RuntimeError as error:
-        raise WeightsError(f"{path}: made by another model ({str(error).splitlines()[-1].strip()})") from error
+        raise WeightsError(
+            f"{path}: made by another model ({str(error).splitlines()[-1].strip()})"
+        ) from error

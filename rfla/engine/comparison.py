@@ -15,7 +15,13 @@ from rfla.metrics.compare import Comparison, compare
 
 
 def compare_files(
-    a: str, b: str, *, data: str | None = None, split: str | None = None, draws: int = 200, seed: int = 0
+    a: str,
+    b: str,
+    *,
+    data: str | None = None,
+    split: str | None = None,
+    draws: int = 200,
+    seed: int = 0,
 ) -> Comparison:
     """Compare two sets of detections on the same images.
 
@@ -31,14 +37,24 @@ def compare_files(
         RflaError: Files that are not there or do not fit, or no data set.
     """
     runs = [run for run in (_run_settings(a), _run_settings(b)) if run is not None]
-    for key, given in {"data": data, "split": split, "fraction": None, "single_cls": None, "protocol": None}.items():
+    for key, given in {
+        "data": data,
+        "split": split,
+        "fraction": None,
+        "single_cls": None,
+        "protocol": None,
+    }.items():
         values = [getattr(run, key) for run in runs]
         if given is None and len(set(values)) > 1:
             mend = f"; say which by {key}=" if key in ("data", "split") else ""
-            raise ConfigError(f"a and b were judged with different {key} ({values[0]}, {values[1]}){mend}")
+            raise ConfigError(
+                f"a and b were judged with different {key} ({values[0]}, {values[1]}){mend}"
+            )
     data = data or (runs[0].data if runs else None)
     if data is None:
-        raise ConfigError("data is missing: detection files do not say what they were made on; give data=my.yaml")
+        raise ConfigError(
+            "data is missing: detection files do not say what they were made on; give data=my.yaml"
+        )
     spec = load_data_spec(data)
     settings = runs[0] if runs else load_config({})
     index = load_index(
@@ -55,7 +71,9 @@ def compare_files(
     def watch(numbers: Iterable[int]) -> Iterator[int]:
         return tracked(numbers, "bootstrap", draws, show=True, unit="draws")
 
-    return compare(truths, found[0], found[1], protocol, names=(a, b), draws=draws, seed=seed, watch=watch)
+    return compare(
+        truths, found[0], found[1], protocol, names=(a, b), draws=draws, seed=seed, watch=watch
+    )
 
 
 def write_json(comparison: Comparison, path: str) -> None:

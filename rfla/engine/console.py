@@ -7,7 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from rfla.errors import ExistingRunError
@@ -58,7 +65,9 @@ class Progressor:
             self._bar.update(self._task, advance=count, description=text)
 
 
-def loss_line(epoch: int, epochs: int, means: Mapping[str, float], row: Mapping[str, float]) -> Text:
+def loss_line(
+    epoch: int, epochs: int, means: Mapping[str, float], row: Mapping[str, float]
+) -> Text:
     """Return the line of an epoch's training: its losses, positives per box, learning rate, speed."""
     parts = " ".join(
         f"{name.replace('loss_', '')} {value:.3f}"
@@ -77,7 +86,11 @@ def loss_line(epoch: int, epochs: int, means: Mapping[str, float], row: Mapping[
 
 def metric_line(figures: Mapping[str, float], best: bool) -> Text:
     """Return the line of an epoch's validation; `-` where the split has no box of a size."""
-    told = {name: f"{figures[name]:.3f}" if figures[name] >= 0 else "-" for name in FIGURES if name in figures}
+    told = {
+        name: f"{figures[name]:.3f}" if figures[name] >= 0 else "-"
+        for name in FIGURES
+        if name in figures
+    }
     text = " ".join(f"{name.upper().replace('_', '')} {value}" for name, value in told.items())
     return Text.assemble(" " * 10, (text, "cyan"), ("  best" if best else "", "green"))
 

@@ -15,8 +15,9 @@ def select_device(spec: str | int | None) -> torch.device:
     """Return the device that a `device=` value names for this process.
 
     Args:
-        spec: None or "auto" for the first GPU if there is one, else the CPU; "cpu"; "mps"; "0" or "cuda:0". A process
-            of `torchrun` takes the GPU of its number on this machine, or that place in a list such as "0,1".
+        spec: None or "auto" for the first GPU if there is one, else the CPU; "cpu"; "mps"; "0" or
+            "cuda:0". A process of `torchrun` takes the GPU of its number on this machine, or that
+            place in a list such as "0,1".
 
     Raises:
         ConfigError: The device does not exist on this machine.
@@ -28,7 +29,9 @@ def select_device(spec: str | int | None) -> torch.device:
     listed = name.split(",")
     if len(listed) > 1:
         if local_rank >= len(listed):
-            raise ConfigError(f"device={spec}: process {local_rank} of this machine has no GPU in the list")
+            raise ConfigError(
+                f"device={spec}: process {local_rank} of this machine has no GPU in the list"
+            )
         name = listed[local_rank]
     if name == "cpu":
         return torch.device("cpu")
@@ -38,10 +41,16 @@ def select_device(spec: str | int | None) -> torch.device:
         raise ConfigError("device=mps: this machine has no Apple GPU; use device=cpu")
     number = name.removeprefix("cuda").removeprefix(":") or str(local_rank)
     if not number.isdigit():
-        raise ConfigError(f"device={spec}: unknown device; use cpu, mps, a GPU number such as 0, or a list such as 0,1")
+        raise ConfigError(
+            f"device={spec}: unknown device; use cpu, mps, a GPU number such as 0, or a list such as 0,1"
+        )
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if int(number) >= count:
-        found = f"{count} CUDA GPU(s) found, numbered from 0" if count else "no CUDA GPU found; use device=cpu"
+        found = (
+            f"{count} CUDA GPU(s) found, numbered from 0"
+            if count
+            else "no CUDA GPU found; use device=cpu"
+        )
         raise ConfigError(f"device={spec}: {found}")
     return torch.device(f"cuda:{number}")
 
@@ -51,14 +60,19 @@ def device_label(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device}, {torch.cuda.get_device_name(device)}"
     threads = torch.get_num_threads()
-    return f"CPU, {threads} thread{'s' if threads > 1 else ''}" if device.type == "cpu" else str(device)
+    return (
+        f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+        if device.type == "cpu"
+        else str(device)
+    )
 
 
 def autocast_dtype(device: torch.device, amp: bool | str) -> torch.dtype | None:
     """Return the half precision to compute in, or None for float32.
 
-    `amp=true` is for GPUs: bfloat16 where the GPU has it, else float16. On a CPU it stays float32, where results repeat
-    to the bit between machines; `amp=bf16` uses bfloat16 there too if the processor has instructions for it.
+    `amp=true` is for GPUs: bfloat16 where the GPU has it, else float16. On a CPU it stays float32,
+    where results repeat to the bit between machines; `amp=bf16` uses bfloat16 there too if the
+    processor has instructions for it.
     """
     if amp is False:
         return None
@@ -69,16 +83,25 @@ def autocast_dtype(device: torch.device, amp: bool | str) -> torch.dtype | None:
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 in hardware (AVX-512 BF16 or AMX); emulated, it would be slower."""
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # not in every torch that we support
+    """Whether this processor multiplies bfloat16 in hardware (AVX-512 BF16 or AMX).
+
+    Emulated, it would be slower.
+    """
+    probes = (
+        "_is_avx512_bf16_supported",
+        "_is_amx_tile_supported",
+    )  # not in every torch that we support
     return any(getattr(torch.cpu, probe, bool)() for probe in probes)
 
 
 @torch.no_grad()
-def precision_holds(net: nn.Module, device: torch.device, dtype: torch.dtype, side: int = 128) -> bool:
+def precision_holds(
+    net: nn.Module, device: torch.device, dtype: torch.dtype, side: int = 128
+) -> bool:
     """Whether a network's raw outputs in half precision are those in float32, but for rounding.
 
-    The norm of the difference may be a tenth of the norm of the outputs; a broken driver or kernel is far beyond that.
+    The norm of the difference may be a tenth of the norm of the outputs; a broken driver or kernel
+    is far beyond that.
 
     Args:
         net: Has `raw(images)`; left in the mode it was in.
@@ -98,16 +121,23 @@ def precision_holds(net: nn.Module, device: torch.device, dtype: torch.dtype, si
 
 def _outputs(net: Any, images: torch.Tensor) -> torch.Tensor:
     """Return all raw outputs as one float32 vector."""
-    return torch.cat([level.float().flatten() for levels in net.raw(images).values() for level in levels])
+    return torch.cat(
+        [level.float().flatten() for levels in net.raw(images).values() for level in levels]
+    )
 
 
 def seed_everything(seed: int, deterministic: bool) -> None:
-    """Seed Python, numpy and torch; with `deterministic` also forbid the GPU's nondeterministic kernels."""
+    """Seed Python, numpy and torch.
+
+    With `deterministic` also forbid the GPU's nondeterministic kernels.
+    """
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before the first product of matrices
+        os.environ.setdefault(
+            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+        )  # before the first product of matrices
         torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = not deterministic
 

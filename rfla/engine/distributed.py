@@ -1,6 +1,7 @@
 """Several processes as one: who am I, wait for the others, agree, gather what each found.
 
-The processes are those of `torchrun` (see docs/multi_gpu.md); a run of one process never imports or sends anything.
+The processes are those of `torchrun` (see docs/multi_gpu.md); a run of one process never imports or
+sends anything.
 """
 
 import atexit
@@ -18,7 +19,14 @@ from torch import Tensor
 from rfla.errors import ConfigError, RflaError
 
 T = TypeVar("T")
-LOST = ("Connection closed", "Connection reset", "Broken pipe", "connection timed out", "NCCL", "Timed out")
+LOST = (
+    "Connection closed",
+    "Connection reset",
+    "Broken pipe",
+    "connection timed out",
+    "NCCL",
+    "Timed out",
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,8 @@ def world_size() -> int:
 def join_world(device: torch.device) -> World:
     """Join the processes that `torchrun` started; alone, return a world of one.
 
-    A process joins once and stays until it ends: a script may train, validate and predict one after the other.
+    A process joins once and stays until it ends: a script may train, validate and predict one after
+    the other.
 
     Args:
         device: What this process computes on (`select_device` gives each its own GPU).
@@ -53,12 +62,15 @@ def join_world(device: torch.device) -> World:
         return World()
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
-        raise ConfigError(f"WORLD_SIZE={size} is set, but not {', '.join(missing)}: start with torchrun, or unset it")
+        raise ConfigError(
+            f"WORLD_SIZE={size} is set, but not {', '.join(missing)}: start with torchrun, or unset it"
+        )
     world = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if not dist.is_initialized():
-        # What is gathered from the host (detections of a validation) goes by gloo: it would not fit into a full GPU.
+        # What is gathered from the host (detections of a validation) goes by gloo: it would not fit
+        # into a full GPU.
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(minutes=10))
         atexit.register(dist.destroy_process_group)

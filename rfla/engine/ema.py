@@ -10,8 +10,8 @@ from torch import nn
 class EMA:
     """A copy of a network that follows it slowly; the network's tensors must stay where they are.
 
-    The average's memory grows from nothing to `decay` over about `ramp` updates, so that a short run is not held back
-    by its random start.
+    The average's memory grows from nothing to `decay` over about `ramp` updates, so that a short
+    run is not held back by its random start.
     """
 
     def __init__(self, net: nn.Module, decay: float, ramp: float = 500.0):
@@ -19,11 +19,20 @@ class EMA:
         self.decay = decay
         self.ramp = ramp
         self.updates = 0
-        own, source = self.net.state_dict(), net.state_dict()  # the tensors themselves: loading a state keeps them
+        own, source = (
+            self.net.state_dict(),
+            net.state_dict(),
+        )  # the tensors themselves: loading a state keeps them
         floating = [key for key, tensor in own.items() if tensor.is_floating_point()]
         counters = [key for key in own if key not in set(floating)]
-        self.averaged, self.followed = [own[key] for key in floating], [source[key] for key in floating]
-        self.copied, self.copied_from = [own[key] for key in counters], [source[key] for key in counters]
+        self.averaged, self.followed = (
+            [own[key] for key in floating],
+            [source[key] for key in floating],
+        )
+        self.copied, self.copied_from = (
+            [own[key] for key in counters],
+            [source[key] for key in counters],
+        )
 
     @torch.no_grad()
     def update(self) -> None:

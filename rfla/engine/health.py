@@ -1,7 +1,7 @@
 """What happens when numbers are not finite.
 
-The batch is named, its step and its statistics are not kept, and a run that does not recover ends with the weights from
-before.
+The batch is named, its step and its statistics are not kept, and a run that does not recover ends
+with the weights from before.
 
 Shapes: R running statistics of all norm layers together.
 """
@@ -24,7 +24,9 @@ MAX_SKIPPED_IN_A_ROW = 10  # batches with a non-finite loss after which the run 
 
 
 class RunningStatistics:
-    """The statistics of norm layers that learn; they would keep a value that is not finite for ever.
+    """The statistics of norm layers that learn.
+
+    They would keep a value that is not finite for ever.
 
     Args:
         net: A network in training mode.
@@ -45,10 +47,15 @@ class RunningStatistics:
         self.before = torch.cat(self.tensors) if self.tensors else None
 
     def take_back_unless(self, finite: Tensor) -> None:
-        """Go back to what `keep` remembered if `finite` (0-d bool on the device) is false; the host does not wait."""
+        """Go back to what `keep` remembered if `finite` (0-d bool on the device) is false.
+
+        The host does not wait.
+        """
         if self.before is not None:
             chosen = torch.where(finite, torch.cat(self.tensors), self.before)
-            torch._foreach_copy_(self.tensors, torch.split(chosen, [len(tensor) for tensor in self.tensors]))
+            torch._foreach_copy_(
+                self.tensors, torch.split(chosen, [len(tensor) for tensor in self.tensors])
+            )
 
 
 def name_bad_batches(trainer: Trainer) -> None:

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 class Hooks:
     """Subclass this, override what you need, and give it to `RFLA(...).train(hooks=MyHooks())`.
 
-    Every method gets the running `Trainer`; what it returns is ignored. In a distributed run every process calls them,
-    but for `val_end` and `checkpoint`, which the main one calls alone; `trainer.is_main` tells which one writes files.
+    Every method gets the running `Trainer`; what it returns is ignored. In a distributed run every
+    process calls them, but for `val_end` and `checkpoint`, which the main one calls alone;
+    `trainer.is_main` tells which one writes files.
     """
 
     def train_start(self, trainer: Trainer) -> None:
@@ -27,7 +28,10 @@ class Hooks:
         """Call before the first batch of each epoch (counted from 0)."""
 
     def batch_end(self, trainer: Trainer, losses: dict[str, Tensor]) -> None:
-        """Call after every batch with its loss parts (0-d tensors on the device; reading one waits for the GPU)."""
+        """Call after every batch with its loss parts (0-d tensors on the device.
+
+        Reading one waits for the GPU).
+        """
 
     def val_end(self, trainer: Trainer, metrics: Metrics) -> None:
         """Call after each validation with its figures."""

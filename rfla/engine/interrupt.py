@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM end a run between two steps, with its state written; a second Ctrl-C ends it at once."""
+"""Ctrl-C and SIGTERM end a run between two steps, with its state written.
+
+A second Ctrl-C ends it at once.
+"""
 
 import signal
 import threading
@@ -7,7 +10,10 @@ from typing import Any
 
 
 class Stopped(KeyboardInterrupt):
-    """The run ends here because somebody asked; raised between two optimiser steps, where the state is whole."""
+    """The run ends here because somebody asked.
+
+    Raised between two optimiser steps, where the state is whole.
+    """
 
 
 class Interrupt:
@@ -24,9 +30,14 @@ class Interrupt:
         self._before: dict[int, Any] = {}
 
     def listen(self) -> None:
-        """Take the signals over; only the main thread may, elsewhere (a notebook's thread) this does nothing."""
+        """Take the signals over.
+
+        Only the main thread may, elsewhere (a notebook's thread) this does nothing.
+        """
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._remember) for number in self.SIGNALS}
+            self._before = {
+                number: signal.signal(number, self._remember) for number in self.SIGNALS
+            }
 
     def ignore(self) -> None:
         """Give the signals back to whoever had them."""
@@ -37,5 +48,6 @@ class Interrupt:
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if self.asked and number == signal.SIGINT:
             self.ignore()
-            raise KeyboardInterrupt  # in the middle of a step: nothing is saved then, the files before stay
+            # in the middle of a step: nothing is saved then, the files before stay
+            raise KeyboardInterrupt
         self.asked = True

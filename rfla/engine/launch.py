@@ -48,7 +48,9 @@ def train_on_several(cfg: Config, hooks: Hooks | None) -> Path:
     for number in numbers:
         select_device(number)
     if hooks is not None:
-        raise ConfigError("hooks= with several devices: start your script with torchrun, and leave device= out")
+        raise ConfigError(
+            "hooks= with several devices: start your script with torchrun, and leave device= out"
+        )
     if cfg.resume:
         run_dir = Path(str(cfg.resume))
         tokens = [*tokens_of(cfg, cfg.given - {"name", "project", "resume"}), f"resume={run_dir}"]
@@ -81,7 +83,9 @@ def _text(value: Any) -> str:
 
 
 def start_processes(count: int, arguments: Sequence[str]) -> None:
-    """Run `python ARGUMENTS` in `count` processes that find each other; return when all have ended well.
+    """Run `python ARGUMENTS` in `count` processes that find each other.
+
+    Return when all have ended well.
 
     Raises:
         KeyboardInterrupt: Somebody stopped the run; the processes had half a minute to save.
@@ -107,4 +111,6 @@ def start_processes(count: int, arguments: Sequence[str]) -> None:
         raise KeyboardInterrupt from None
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        raise RflaError(f"process {rank} of {count} ended with exit code {failure.exitcode}; why is above") from None
+        raise RflaError(
+            f"process {rank} of {count} ended with exit code {failure.exitcode}; why is above"
+        ) from None

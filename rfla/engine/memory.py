@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 SHARE = 0.85  # of the GPU's memory that batch=-1 may fill: real batches vary in size and boxes
 LARGEST = 256
 TRIAL_BOXES = 200
-OUT_OF_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED", "can't allocate memory")
+OUT_OF_MEMORY = (
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "STATUS_ALLOC_FAILED",
+    "can't allocate memory",
+)
 
 
 def peak_mb(device: torch.device) -> float:
@@ -42,14 +47,20 @@ def peak_mb(device: torch.device) -> float:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an error means that a GPU's memory is full; libraries below torch say it in words of their own."""
+    """Whether an error means that a GPU's memory is full.
+
+    Libraries below torch say it in words of their own.
+    """
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in OUT_OF_MEMORY)
     )
 
 
 def largest_batch(fits: Callable[[int], bool], limit: int = LARGEST) -> int:
-    """Return the largest batch that `fits`, by doubling and then halving the gap; 0 if not even 1 does."""
+    """Return the largest batch that `fits`, by doubling and then halving the gap.
+
+    0 if not even 1 does.
+    """
     good, bad = 0, limit + 1
     trial = 1
     while trial < bad:
@@ -65,7 +76,9 @@ def largest_batch(fits: Callable[[int], bool], limit: int = LARGEST) -> int:
 
 
 def largest_that_fits(cfg: Config, net: nn.Module, device: torch.device, images: int) -> int:
-    """Return the most images that this GPU can train with at once, if `batch=-1` asks for it; else 0.
+    """Return the most images that this GPU can train with at once, if `batch=-1` asks for it.
+
+    Else 0.
 
     Args:
         cfg: Settings.
@@ -79,10 +92,14 @@ def largest_that_fits(cfg: Config, net: nn.Module, device: torch.device, images:
     if cfg.batch != -1:
         return 0
     if device.type != "cuda":
-        raise ConfigError("batch=-1 looks for the largest batch that fits into a GPU's memory; on a CPU give a number")
+        raise ConfigError(
+            "batch=-1 looks for the largest batch that fits into a GPU's memory; on a CPU give a number"
+        )
     found = largest_batch(lambda size: _fits(cfg, net, device, size), min(LARGEST, max(images, 1)))
     if not found:
-        raise ConfigError(f"batch=-1: not even one image of imgsz={cfg.imgsz} fits; choose a smaller imgsz or model")
+        raise ConfigError(
+            f"batch=-1: not even one image of imgsz={cfg.imgsz} fits; choose a smaller imgsz or model"
+        )
     return found
 
 
@@ -97,7 +114,9 @@ def settle_batch(cfg: Config, per_gpu: Sequence[int]) -> tuple[Config, list[str]
         return cfg, []
     batch = min(per_gpu) * len(per_gpu)
     where = "the GPU's memory" if len(per_gpu) == 1 else f"the memory of {len(per_gpu)} GPUs"
-    return with_settings(cfg, {"batch": batch}), [f"batch=-1: training with batch={batch}, which fits into {where}"]
+    return with_settings(cfg, {"batch": batch}), [
+        f"batch=-1: training with batch={batch}, which fits into {where}"
+    ]
 
 
 def _fits(cfg: Config, net: nn.Module, device: torch.device, size: int) -> bool:
@@ -108,13 +127,21 @@ def _fits(cfg: Config, net: nn.Module, device: torch.device, size: int) -> bool:
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     images, targets = trial_batch(size, round(cfg.imgsz * (1 + cfg.multi_scale)), device)
-    kept = {key: value.clone() for key, value in net.state_dict().items() if "running_" in key or "num_batches" in key}
+    kept = {
+        key: value.clone()
+        for key, value in net.state_dict().items()
+        if "running_" in key or "num_batches" in key
+    }
     try:
         net.train()
         with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
             losses = net(images, targets)
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
-        optimizer = 3 * 4 * sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
+        optimizer = (
+            3
+            * 4
+            * sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
+        )
         used = torch.cuda.max_memory_reserved(device) + optimizer
         return bool(used < SHARE * torch.cuda.get_device_properties(device).total_memory)
     except RuntimeError as error:
@@ -127,7 +154,9 @@ def _fits(cfg: Config, net: nn.Module, device: torch.device, size: int) -> bool:
         torch.cuda.empty_cache()
 
 
-def trial_batch(size: int, imgsz: int, device: torch.device) -> tuple[Tensor, list[dict[str, Tensor]]]:
+def trial_batch(
+    size: int, imgsz: int, device: torch.device
+) -> tuple[Tensor, list[dict[str, Tensor]]]:
     """Return noise (B, 3, S, S) and targets with many small boxes, to measure with."""
     side = -(-imgsz // 32) * 32
     generator = torch.Generator().manual_seed(0)
@@ -146,17 +175,26 @@ def use_smaller_batches(trainer: Trainer, error: RuntimeError) -> None:
 
     Raises:
         RuntimeError: `error`, if it has nothing to do with memory.
-        RflaError: It is not the first epoch of this process, several take part, or the batch is a single image already.
+        RflaError: It is not the first epoch of this process, several take part, or the batch is a
+            single image already.
     """
     if not ran_out(error):
         raise error
     cfg, position = trainer.cfg, trainer.position
     if position.epoch > trainer.first_epoch or trainer.world.size > 1 or cfg.batch == 1:
-        advice = "a smaller imgsz= or model" if cfg.batch == 1 else "a smaller batch= with a larger accumulate="
-        raise RflaError(f"out of memory with batch={cfg.batch} in epoch {position.epoch + 1}; use {advice}") from error
+        advice = (
+            "a smaller imgsz= or model"
+            if cfg.batch == 1
+            else "a smaller batch= with a larger accumulate="
+        )
+        raise RflaError(
+            f"out of memory with batch={cfg.batch} in epoch {position.epoch + 1}; use {advice}"
+        ) from error
     parts = next(factor for factor in range(2, cfg.batch + 1) if cfg.batch % factor == 0)
     done = position.batch // cfg.accumulate * cfg.accumulate
-    smaller = with_settings(cfg, {"batch": cfg.batch // parts, "accumulate": cfg.accumulate * parts})
+    smaller = with_settings(
+        cfg, {"batch": cfg.batch // parts, "accumulate": cfg.accumulate * parts}
+    )
     trainer.say(
         f"out of memory with batch={cfg.batch}: going on with batch={smaller.batch} "
         f"accumulate={smaller.accumulate}, which is the same step",
@@ -168,7 +206,9 @@ def use_smaller_batches(trainer: Trainer, error: RuntimeError) -> None:
     if trainer.device.type == "cuda":
         torch.cuda.empty_cache()
     trainer.cfg = trainer.parts.cfg = smaller
-    loader, sampler = training_loader(smaller, trainer.parts.train_index, trainer.world, trainer.device)
+    loader, sampler = training_loader(
+        smaller, trainer.parts.train_index, trainer.world, trainer.device
+    )
     trainer.parts.train_loader, trainer.parts.sampler = loader, sampler
     position.batch = done * parts
     if done == 0:

@@ -25,8 +25,8 @@ class Meter:
     """Sums of the loss parts and other figures over the batches of one epoch.
 
     Attributes:
-        sums: Sum of each loss part, and of `loss` (the total), `grad_norm`, `positives`, `boxes`; 0-d tensors. A batch
-            with a loss that is not finite adds 0.
+        sums: Sum of each loss part, and of `loss` (the total), `grad_norm`, `positives`, `boxes`;
+            0-d tensors. A batch with a loss that is not finite adds 0.
         batches: Batches that were summed.
         updates: Optimiser steps.
         skipped: Batches with a loss or gradient that was not finite.

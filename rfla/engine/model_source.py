@@ -42,17 +42,25 @@ def load_trained(path: str | Path, config: ModelConfig | None = None) -> SourceM
 
     Args:
         path: A .safetensors file of this package.
-        config: Its settings with other values where a person gave them (`conf=0.3`); the file's own by default.
+        config: Its settings with other values where a person gave them (`conf=0.3`); the file's own
+            by default.
 
     Raises:
         ConfigError: A zoo name or a model YAML, which has no weights.
-        WeightsError: The file is missing, damaged, not ours, or does not fit the model that it names.
+        WeightsError: The file is missing, damaged, not ours, or does not fit the model that it
+            names.
     """
     if not is_weights(str(path)):
-        raise ConfigError(f"model={path} is not trained yet: a .safetensors file is needed; train one first")
+        raise ConfigError(
+            f"model={path} is not trained yet: a .safetensors file is needed; train one first"
+        )
     state, metadata = load_weights(path)
     names = tuple(metadata["names"])
-    net = build_from_config(config, len(names)) if config is not None else build_from_metadata(metadata)
+    net = (
+        build_from_config(config, len(names))
+        if config is not None
+        else build_from_metadata(metadata)
+    )
     load_exactly(net, state, str(path))
     return SourceModel(net.eval(), net.config, names, imgsz=metadata.get("imgsz"))
 
@@ -69,17 +77,23 @@ def fine_tune(path: str | Path, config: ModelConfig, names: Sequence[str]) -> So
     old_names = list(metadata["names"])
     net = build_from_config(config, num_classes=len(names))
     target = net.state_dict()
-    with torch.device("meta"):  # which tensors hold classes, and where: those that grow with one class more
+    with torch.device(
+        "meta"
+    ):  # which tensors hold classes, and where: those that grow with one class more
         grown = build_from_config(config, num_classes=len(names) + 1).state_dict()
     kept, mapped, anew = [], [], []
     for key, tensor in target.items():
         source = state.get(key)
         if source is None:
             anew.append(key)
-        elif source.shape == tensor.shape and (old_names == list(names) or grown[key].shape == tensor.shape):
+        elif source.shape == tensor.shape and (
+            old_names == list(names) or grown[key].shape == tensor.shape
+        ):
             tensor.copy_(source)
             kept.append(key)
-        elif grown[key].shape != tensor.shape and _map_classes(tensor, source, grown[key], old_names, names):
+        elif grown[key].shape != tensor.shape and _map_classes(
+            tensor, source, grown[key], old_names, names
+        ):
             mapped.append(key)
         else:
             anew.append(key)
@@ -87,7 +101,9 @@ def fine_tune(path: str | Path, config: ModelConfig, names: Sequence[str]) -> So
     notes = [f"{path}: {len(kept)} of {len(target)} tensors kept"]
     if mapped:
         shared = [name for name in names if name in old_names]
-        notes.append(f"classes mapped by name in {', '.join(mapped)}: {', '.join(shared) or 'none in common'}")
+        notes.append(
+            f"classes mapped by name in {', '.join(mapped)}: {', '.join(shared) or 'none in common'}"
+        )
     if anew:
         shown = ", ".join(anew[:6]) + (f" and {len(anew) - 6} more" if len(anew) > 6 else "")
         notes.append(f"started anew: {shown}")
@@ -98,10 +114,15 @@ def fine_tune(path: str | Path, config: ModelConfig, names: Sequence[str]) -> So
     return SourceModel(net, config, tuple(names), tuple(notes))
 
 
-def _map_classes(target: Tensor, source: Tensor, grown: Tensor, old_names: Sequence[str], names: Sequence[str]) -> bool:
-    """Copy the rows of classes that both have, by name, into `target`; tell whether the two are made alike.
+def _map_classes(
+    target: Tensor, source: Tensor, grown: Tensor, old_names: Sequence[str], names: Sequence[str]
+) -> bool:
+    """Copy the rows of classes that both have, by name, into `target`.
 
-    Rows may come in blocks (anchors x classes, or 4 box numbers for each class), and a background row may end them.
+    Tell whether the two are made alike.
+
+    Rows may come in blocks (anchors x classes, or 4 box numbers for each class), and a background
+    row may end them.
 
     Args:
         target: Weight or bias of the new network.
@@ -112,7 +133,10 @@ def _map_classes(target: Tensor, source: Tensor, grown: Tensor, old_names: Seque
     """
     rows = grown.shape[0] - target.shape[0]  # of each class
     background = target.shape[0] - rows * len(names)
-    if target.shape[1:] != source.shape[1:] or source.shape[0] != rows * len(old_names) + background:
+    if (
+        target.shape[1:] != source.shape[1:]
+        or source.shape[0] != rows * len(old_names) + background
+    ):
         return False
     outer, inner = (1, 4) if rows == 4 and not background else (rows, 1)
     new_rows = target.view(outer, -1, inner, *target.shape[1:])

@@ -19,7 +19,8 @@ def scaled_size(imgsz: int, share: float, seeds: Sequence[int]) -> int:
     Args:
         imgsz: The usual long side in px.
         share: Largest change, 0.25 for 75 % to 125 %.
-        seeds: Of the draw: run, epoch and batch, so that it is the same after a resume and in every process.
+        seeds: Of the draw: run, epoch and batch, so that it is the same after a resume and in every
+            process.
     """
     lowest, highest = round(imgsz * (1 - share) / STRIDE), round(imgsz * (1 + share) / STRIDE)
     drawn = np.random.default_rng(list(seeds)).integers(max(lowest, 1), max(highest, 1) + 1)
@@ -27,7 +28,10 @@ def scaled_size(imgsz: int, share: float, seeds: Sequence[int]) -> int:
 
 
 def rescale(
-    images: Tensor, sizes: Sequence[tuple[int, int]], targets: Sequence[dict[str, Tensor]], factor: float
+    images: Tensor,
+    sizes: Sequence[tuple[int, int]],
+    targets: Sequence[dict[str, Tensor]],
+    factor: float,
 ) -> tuple[Tensor, list[tuple[int, int]], list[dict[str, Tensor]]]:
     """Resize a batch and its boxes; the result is padded to multiples of the stride again.
 
@@ -42,6 +46,9 @@ def rescale(
     resized = functional.pad(resized, (0, -width % STRIDE, 0, -height % STRIDE))
     ratios = (width / images.shape[-1], height / images.shape[-2])
     scale = torch.tensor(ratios * 2, dtype=images.dtype).to(images.device, non_blocking=True)
-    moved = [target | {key: target[key] * scale for key in ("boxes", "ignore") if key in target} for target in targets]
+    moved = [
+        target | {key: target[key] * scale for key in ("boxes", "ignore") if key in target}
+        for target in targets
+    ]
     new_sizes = [(min(height, round(h * factor)), min(width, round(w * factor))) for h, w in sizes]
     return resized, new_sizes, moved

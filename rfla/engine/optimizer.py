@@ -19,7 +19,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Split the trainable parameters into weights, biases and those of norm layers, of the backbone and of the rest.
 
-    The biases of norm layers count as theirs, not as biases, as in the authors' optimiser (mmcv's `paramwise_cfg`).
+    The biases of norm layers count as theirs, not as biases, as in the authors' optimiser (mmcv's
+    `paramwise_cfg`).
 
     Args:
         net: The network; parameters that do not require a gradient are left out.
@@ -40,16 +41,30 @@ def parameter_groups(
             if parameter.requires_grad:
                 kind = "norm" if in_norm else "bias" if name == "bias" else "weight"
                 members.setdefault((prefix.split(".")[0] == "backbone", kind), []).append(parameter)
-    decays = {"weight": weight_decay, "bias": weight_decay * bias_decay, "norm": weight_decay * norm_decay}
+    decays = {
+        "weight": weight_decay,
+        "bias": weight_decay * bias_decay,
+        "norm": weight_decay * norm_decay,
+    }
     groups: list[dict[str, Any]] = []
     for (in_backbone, kind), parameters in members.items():
-        rate = lr * (bias_lr_mult if kind == "bias" else 1.0) * (backbone_lr_mult if in_backbone else 1.0)
-        groups.append({"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decays[kind]})
+        rate = (
+            lr
+            * (bias_lr_mult if kind == "bias" else 1.0)
+            * (backbone_lr_mult if in_backbone else 1.0)
+        )
+        groups.append(
+            {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decays[kind]}
+        )
     return groups
 
 
 def build_optimizer(
-    name: Literal["sgd", "adamw"], groups: list[dict[str, Any]], lr: float, momentum: float, fused: bool
+    name: Literal["sgd", "adamw"],
+    groups: list[dict[str, Any]],
+    lr: float,
+    momentum: float,
+    fused: bool,
 ) -> torch.optim.Optimizer:
     """Return SGD with momentum, or AdamW with `momentum` as its first beta."""
     if name == "sgd":

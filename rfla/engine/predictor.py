@@ -1,4 +1,6 @@
-"""Prediction: images in, `Results` out, one batch at a time; `predict(cfg)` also writes pictures and files.
+"""Prediction: images in, `Results` out, one batch at a time.
+
+`predict(cfg)` also writes pictures and files.
 
 Shapes: B images of a batch, N detections of one image.
 """
@@ -45,14 +47,21 @@ class Predictor:
     """
 
     def __init__(
-        self, model: SourceModel, imgsz: int, device: torch.device, amp: bool | str = True, classes: Sequence[int] = ()
+        self,
+        model: SourceModel,
+        imgsz: int,
+        device: torch.device,
+        amp: bool | str = True,
+        classes: Sequence[int] = (),
     ):
         self.model, self.imgsz, self.device = model, imgsz, device
         self.net = model.net.to(device).eval()
         self.dtype = autocast_dtype(device, amp)
         self.classes = torch.tensor(sorted(classes), dtype=torch.int64)
 
-    def stream(self, images: Sequence[SourceImage], batch: int, skipped: list[str] | None = None) -> Iterator[Results]:
+    def stream(
+        self, images: Sequence[SourceImage], batch: int, skipped: list[str] | None = None
+    ) -> Iterator[Results]:
         """Yield the results of each image, in order; an unreadable image is left out.
 
         Args:
@@ -72,11 +81,17 @@ class Predictor:
         width = -(-max(w for _, w in sizes) // STRIDE) * STRIDE
         stacked = torch.zeros(len(read), 3, height, width, dtype=torch.uint8)
         for row, (scaled, _) in enumerate(resized):
-            stacked[row, :, : sizes[row][0], : sizes[row][1]] = torch.from_numpy(scaled).permute(2, 0, 1)
+            stacked[row, :, : sizes[row][0], : sizes[row][1]] = torch.from_numpy(scaled).permute(
+                2, 0, 1
+            )
         normal = self.model.config.normalize
-        images = normalize_images(stacked.to(self.device), sizes, normal.mean, normal.std, normal.channels)
+        images = normalize_images(
+            stacked.to(self.device), sizes, normal.mean, normal.std, normal.channels
+        )
         prepared = time.perf_counter()
-        with torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None):
+        with torch.autocast(
+            self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None
+        ):
             outputs = self.net(images, image_sizes=sizes)
         outputs = [{key: tensor.cpu() for key, tensor in output.items()} for output in outputs]
         inferred = time.perf_counter()
@@ -105,7 +120,9 @@ class Predictor:
             boxes, scores, labels = boxes[keep], scores[keep], labels[keep]
         found = Boxes(boxes.float().numpy(), scores.float().numpy(), labels.numpy(), hw)
         postprocess = 1000 * (time.perf_counter() - started)
-        return Results(pixels, image.name, self.model.names, found, speed | {"postprocess": postprocess})
+        return Results(
+            pixels, image.name, self.model.names, found, speed | {"postprocess": postprocess}
+        )
 
 
 def _read_ahead(
@@ -180,20 +197,30 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Path:
     with agreed(world):
         model = load_trained(str(cfg.model), model_part(cfg))
         images = find_images(str(cfg.source))
-        predictor = Predictor(model, cfg.imgsz, device, cfg.amp, class_indices(cfg.classes, model.names))
+        predictor = Predictor(
+            model, cfg.imgsz, device, cfg.amp, class_indices(cfg.classes, model.names)
+        )
     batch = max(1, cfg.batch)  # each process takes whole batches, those that one process would make
     starts = range(world.rank * batch, len(images), world.size * batch)
     share = [image for start in starts for image in images[start : start + batch]]
-    places = {image.name: (i, name) for i, (image, name) in enumerate(zip(images, output_names(images), strict=True))}
+    places = {
+        image.name: (i, name)
+        for i, (image, name) in enumerate(zip(images, output_names(images), strict=True))
+    }
     skipped: list[str] = []
     rows: dict[int, list[dict[str, Any]]] = {}
     stages: dict[str, float] = {}
-    with claim_run_dir(cfg, world, "predict") as run_dir, Progressor(console).over(len(share), "predict") as bar:
+    with (
+        claim_run_dir(cfg, world, "predict") as run_dir,
+        Progressor(console).over(len(share), "predict") as bar,
+    ):
         for results in predictor.stream(share, batch, skipped):
             place, name = places[results.path]
             write_outputs(results, run_dir, name, cfg)
             rows[place] = results.to_coco(str(name))
-            stages = {stage: stages.get(stage, 0.0) + value for stage, value in results.speed.items()}
+            stages = {
+                stage: stages.get(stage, 0.0) + value for stage, value in results.speed.items()
+            }
             bar.step()
             if cfg.verbose:
                 console.print(f"{results.path}: {results.verbose()}")
@@ -208,9 +235,13 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Path:
     done = len(images) - len(skipped)
     if not done:
         raise DataError(f"source={cfg.source}: none of {len(images)} images could be read")
-    speed = ", ".join(f"{stage} {value * world.size / done:.1f} ms" for stage, value in stages.items())
+    speed = ", ".join(
+        f"{stage} {value * world.size / done:.1f} ms" for stage, value in stages.items()
+    )
     count = sum(len(found) for found in rows.values())
-    console.print(f"{done} images, {count} detections with a score of at least {cfg.conf:g}; {speed} an image")
+    console.print(
+        f"{done} images, {count} detections with a score of at least {cfg.conf:g}; {speed} an image"
+    )
     console.print(f"results in {run_dir}")
     return run_dir
 

@@ -14,10 +14,21 @@ RECIPE_EPOCHS = 12  # the length of run that the default lr_steps belong to
 
 # Elsewhere `classes=` and `save=` change a training: who types them here should know.
 OF_OTHER_VERBS = frozenset(
-    {"source", "save", "save_txt", "save_conf", "classes", "line_width", "show_labels", "predictions", "save_json"}
+    {
+        "source",
+        "save",
+        "save_txt",
+        "save_conf",
+        "classes",
+        "line_width",
+        "show_labels",
+        "predictions",
+        "save_json",
+    }
 )
 
-# Ends within 6 minutes on two cores. For data=demo alone: with a person's own data nothing is chosen for them.
+# Ends within 6 minutes on two cores. For data=demo alone: with a person's own data nothing is
+# chosen for them.
 CPU_DEMO: Mapping[str, Any] = {
     "backbone.name": "resnet18",
     "neck.width": 64,
@@ -27,7 +38,8 @@ CPU_DEMO: Mapping[str, Any] = {
     "imgsz": 256,
     "batch": 2,
     "epochs": 4,
-    # What counts is how many objects are seen in the time: a mosaic holds 1.6 times as many, and small steps are many.
+    # What counts is how many objects are seen in the time: a mosaic holds 1.6 times as many, and
+    # small steps are many.
     "aug.mosaic": 1.0,
     "aug.zoom": 0.0,
     "aug.hsv_h": 0.0,
@@ -48,7 +60,11 @@ def random_start_advice(cfg: Config) -> tuple[str, ...]:
     """Return a line for a run from random weights that would take the authors' SGD, chosen for an ImageNet backbone."""
     if cfg.optimizer != "sgd" or "optimizer" in cfg.given:
         return ()
-    norm = " head.norm=gn" if cfg.detector in ("fcos", "retinanet", "autoassign") and cfg.head.norm == "none" else ""
+    norm = (
+        " head.norm=gn"
+        if cfg.detector in ("fcos", "retinanet", "autoassign") and cfg.head.norm == "none"
+        else ""
+    )
     return (
         "random weights: SGD as in the paper needs a long run; a short one learns far more with "
         f"optimizer=adamw lr0=0.001 weight_decay=0.05 cos_lr ema=0.998{norm}",
@@ -70,7 +86,9 @@ def settle(cfg: Config, device: torch.device) -> tuple[Config, list[str]]:
         recipe = {**CPU_DEMO, **(CPU_DEMO_BFLOAT16 if cpu_has_bfloat16() else {})}
         changes = {key: value for key, value in recipe.items() if key not in cfg.given}
         shown = " ".join(f"{key}={show(value)}" for key, value in changes.items())
-        notes.append(f"data=demo on a CPU: small settings for the keys that you did not give: {shown}")
+        notes.append(
+            f"data=demo on a CPU: small settings for the keys that you did not give: {shown}"
+        )
     epochs = changes.get("epochs", cfg.epochs)
     if "lr_steps" not in cfg.given and epochs != RECIPE_EPOCHS:
         changes["lr_steps"] = scaled_steps(cfg.lr_steps, RECIPE_EPOCHS, epochs)

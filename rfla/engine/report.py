@@ -38,7 +38,9 @@ def announce(trainer: Trainer) -> None:
     processes = f", {trainer.world.size} processes" if trainer.world.size > 1 else ""
     precision = str(trainer.dtype or torch.float32).removeprefix("torch.")
     device = device_label(trainer.device)
-    trainer.say(f"rfla {rfla.__version__}, torch {torch.__version__}, {device}, {precision}{processes}")
+    trainer.say(
+        f"rfla {rfla.__version__}, torch {torch.__version__}, {device}, {precision}{processes}"
+    )
     if cfg.verbose and cfg.given:
         values = cfg.model_dump(mode="json")
         given = (f"{key}={show(_at(values, key), LONGEST_VALUE)}" for key in sorted(cfg.given))
@@ -57,7 +59,9 @@ def announce(trainer: Trainer) -> None:
     if trainer.is_main and cfg.plots and not (cfg.resume and picture.exists()):
         index = parts.train_index
         real = ~(index.ignore | index.crowd)
-        plot_labels(picture, index.boxes[real], index.labels[real], np.diff(index.box_start), parts.names)
+        plot_labels(
+            picture, index.boxes[real], index.labels[real], np.diff(index.box_start), parts.names
+        )
 
 
 def _at(values: Any, key: str) -> Any:
@@ -90,19 +94,30 @@ def write_batch_picture(trainer: Trainer, batch: Batch) -> None:
             grid, matched = priors
             chosen = matched[i] >= 0
             corners = grid.boxes[chosen]
-            points = ((corners[:, :2] + corners[:, 2:]) / 2).cpu().numpy(), matched[i][chosen].cpu().numpy()
+            points = (
+                ((corners[:, :2] + corners[:, 2:]) / 2).cpu().numpy(),
+                matched[i][chosen].cpu().numpy(),
+            )
         tiles.append(draw_boxes(pixels, boxes, labels, trainer.parts.names, points=points))
-    write_picture(trainer.run_dir / f"train_batch{trainer.position.batch}.jpg", tile_pictures(tiles))
+    write_picture(
+        trainer.run_dir / f"train_batch{trainer.position.batch}.jpg", tile_pictures(tiles)
+    )
 
 
 def finish(trainer: Trainer, result: TrainResult) -> TrainResult:
-    """Write the last pictures, and print where everything is and what to type next; the main process only."""
+    """Write the last pictures, and print where everything is and what to type next.
+
+    The main process only.
+    """
     cfg, parts = trainer.cfg, trainer.parts
     if result.metrics is None and cfg.val and trainer.position.best_epoch:
         result = replace(result, metrics=validate_best(trainer, result))
     if cfg.plots:
         results = trainer.results
-        columns = {name: results.column(name) for name in dict.fromkeys(key for row in results.rows for key in row)}
+        columns = {
+            name: results.column(name)
+            for name in dict.fromkeys(key for row in results.rows for key in row)
+        }
         if columns:
             plot_results(trainer.run_dir / "results.png", columns)
         if parts.best_detections is not None:
@@ -116,7 +131,10 @@ def finish(trainer: Trainer, result: TrainResult) -> TrainResult:
     for split, loader in ((cfg.train_split, parts.train_loader), (cfg.split, parts.val_loader)):
         if loader.skipped:
             first = next(iter(loader.skipped.values()))
-            trainer.say(f"{split}: {len(loader.skipped)} images could not be read, the first: {first}", "yellow")
+            trainer.say(
+                f"{split}: {len(loader.skipped)} images could not be read, the first: {first}",
+                "yellow",
+            )
     say_where(trainer, result)
     return result
 
@@ -127,7 +145,9 @@ def validate_best(trainer: Trainer, result: TrainResult) -> Any:
     model = load_trained(result.best)
     loader = evaluation_loader(trainer.cfg, parts.val_index, World(), device)
     normalize = model.config.normalize
-    found, _ = detect(model.net.to(device), loader, parts.val_index, normalize, device, trainer.dtype)
+    found, _ = detect(
+        model.net.to(device), loader, parts.val_index, normalize, device, trainer.dtype
+    )
     parts.best_detections = found
     return evaluate_boxes(ground_truth(parts.val_index), found, protocol=trainer.protocol)
 
@@ -140,6 +160,9 @@ def say_where(trainer: Trainer, result: TrainResult) -> None:
         if trainer.parts.best_detections is not None:
             trainer.say(f"pictures {trainer.run_dir / 'val_batch0_pred.jpg'}")
             trainer.say(f"report   {trainer.run_dir / 'report.html'}")
-    model, data = (shlex.quote(f"{key}={value}") for key, value in (("model", result.best), ("data", trainer.cfg.data)))
+    model, data = (
+        shlex.quote(f"{key}={value}")
+        for key, value in (("model", result.best), ("data", trainer.cfg.data))
+    )
     trainer.say(f"next     rfla val {model} {data}")
     trainer.say(f"         rfla predict {model} source=DIR")

@@ -16,8 +16,8 @@ from rfla.files import write_atomically
 def create_run_dir(project: str | Path, name: str, exist_ok: bool = False) -> Path:
     """Make and return the first free one of `project/name`, `project/name2`, ...
 
-    With `exist_ok` the directory `project/name` itself is used, new or not. Two processes that ask at the same moment
-    get different directories, because making one is atomic.
+    With `exist_ok` the directory `project/name` itself is used, new or not. Two processes that ask
+    at the same moment get different directories, because making one is atomic.
 
     Raises:
         ExistingRunError: The directory cannot be made or written.
@@ -79,7 +79,8 @@ def lock_run_dir(run_dir: Path) -> IO[str]:
 def claim_run_dir(cfg: Config, world: World, default_name: str) -> Iterator[Path]:
     """Make the run's directory (or take up the resumed one), write `args.yaml`, and hold it while the block runs.
 
-    A resumed run has its `args.yaml`; the new one is written by `train`, once the state has been found to fit.
+    A resumed run has its `args.yaml`; the new one is written by `train`, once the state has been
+    found to fit.
     """
     run_dir, lock = None, None
     with agreed(world):
@@ -119,13 +120,21 @@ def _claim(cfg: Config, default_name: str) -> tuple[Path, IO[str]]:
 def _unlock(run_dir: Path, lock: IO[str]) -> None:
     """Give the directory free."""
     with suppress(OSError):  # the disk may have become read-only; what is locked is the open file
-        (run_dir / ".lock").unlink(missing_ok=True)  # while it is still held: nobody else owns this file
+        (run_dir / ".lock").unlink(
+            missing_ok=True
+        )  # while it is still held: nobody else owns this file
     lock.close()
 
 
 def _tidy(run_dir: Path, anew: bool) -> None:
-    """Remove what a killed run left half written; and the states of an earlier run, which a new one must not resume."""
-    patterns = ["weights/.*.safetensors.*", *(f".*.{kind}.*" for kind in ("yaml", "csv", "json", "html", "png", "jpg"))]
+    """Remove what a killed run left half written.
+
+    And the states of an earlier run, which a new one must not resume.
+    """
+    patterns = [
+        "weights/.*.safetensors.*",
+        *(f".*.{kind}.*" for kind in ("yaml", "csv", "json", "html", "png", "jpg")),
+    ]
     for pattern in [*patterns, "weights/last.state.safetensors*"] if anew else patterns:
         for path in run_dir.glob(pattern):
             path.unlink(missing_ok=True)

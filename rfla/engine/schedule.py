@@ -19,7 +19,8 @@ class Schedule:
         final: The last factor of the cosine.
         warmup_iterations: Length of the warm-up (the trainer caps it with `capped_warmup`).
         warmup_ratio: Factor at iteration 0.
-        warmup: "linear" rises from `warmup_ratio` to 1; "constant" stays at `warmup_ratio` until the warm-up ends.
+        warmup: "linear" rises from `warmup_ratio` to 1; "constant" stays at `warmup_ratio` until
+            the warm-up ends.
     """
 
     epochs: int

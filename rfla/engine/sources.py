@@ -1,4 +1,7 @@
-"""What `source=` may be: an image, a directory, a glob pattern, a list file; from Python also arrays."""
+"""What `source=` may be: an image, a directory, a glob pattern, a list file.
+
+From Python also arrays.
+"""
 
 import glob
 from collections.abc import Iterable, Iterator
@@ -42,8 +45,9 @@ def find_images(source: Source) -> list[SourceImage]:
     """List the images of a source, in a fixed order.
 
     Args:
-        source: Path of an image, of a directory (searched with its subdirectories), of a .txt list (one path a line), a
-            glob pattern, an (H, W, 3) uint8 RGB array, a PIL image, or a list of those.
+        source: Path of an image, of a directory (searched with its subdirectories), of a .txt list
+            (one path a line), a glob pattern, an (H, W, 3) uint8 RGB array, a PIL image, or a list
+            of those.
 
     Raises:
         DataError: Nothing there, or no image among it.
@@ -54,7 +58,9 @@ def find_images(source: Source) -> list[SourceImage]:
         return [_from_array(source, 0)]
     found = []
     for number, item in enumerate(source):
-        found += _from_path(str(item)) if isinstance(item, str | Path) else [_from_array(item, number)]
+        found += (
+            _from_path(str(item)) if isinstance(item, str | Path) else [_from_array(item, number)]
+        )
     return found
 
 
@@ -74,7 +80,9 @@ def _from_path(source: str) -> list[SourceImage]:
             )
         return [SourceImage(str(path), Path(path.name))]
     if glob.has_magic(source):
-        files = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if is_image(Path(name)))
+        files = sorted(
+            Path(name) for name in glob.glob(str(path), recursive=True) if is_image(Path(name))
+        )
         if not files:
             raise DataError(f"source={source}: the pattern matches no image")
         return [SourceImage(str(file), Path(file.name)) for file in files]
@@ -105,12 +113,17 @@ def _from_array(item: Any, number: int) -> SourceImage:
     if pixels.ndim == 2:
         pixels = pixels[:, :, None].repeat(3, axis=2)
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
-        raise DataError(f"image {number}: an (H, W, 3) uint8 RGB array is expected, not {pixels.shape} {pixels.dtype}")
+        raise DataError(
+            f"image {number}: an (H, W, 3) uint8 RGB array is expected, not {pixels.shape} {pixels.dtype}"
+        )
     return SourceImage(f"image{number}", Path(f"image{number}.png"), pixels)
 
 
 def output_names(images: Iterable[SourceImage]) -> Iterator[Path]:
-    """Yield a picture's name for each image, below the output directory; equal names are numbered apart."""
+    """Yield a picture's name for each image, below the output directory.
+
+    Equal names are numbered apart.
+    """
     taken: set[Path] = set()
     for image in images:
         stem, number = image.relative.with_suffix(""), 1

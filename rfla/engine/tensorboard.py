@@ -1,4 +1,7 @@
-"""The rows of `results.csv` for TensorBoard, if asked for; the library is an extra and slow to import."""
+"""The rows of `results.csv` for TensorBoard, if asked for.
+
+The library is an extra and slow to import.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +27,9 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise ConfigError(f"tensorboard=true: not installed ({error}); pip install 'rfla[log]'") from error
+            raise ConfigError(
+                f"tensorboard=true: not installed ({error}); pip install 'rfla[log]'"
+            ) from error
         self.writer = SummaryWriter(str(run_dir))
 
     def add(self, row: Mapping[str, float], epoch: int) -> None:

@@ -1,7 +1,7 @@
 """Training: `train(cfg)` makes a run directory, runs the epochs, and leaves weights, curves and pictures.
 
-The loop is `Trainer.fit` and `Trainer.run_epoch`; what happens round it (building, saving, printing, memory) is in the
-files beside. Shapes: B images of a batch.
+The loop is `Trainer.fit` and `Trainer.run_epoch`; what happens round it (building, saving,
+printing, memory) is in the files beside. Shapes: B images of a batch.
 """
 
 import math
@@ -69,24 +69,34 @@ class TrainResult:
 class Trainer:
     """One run, from its settings to its last file."""
 
-    def __init__(self, cfg: Config, parts: build.RunParts, run_dir: Path, hooks: Hooks | None = None):
+    def __init__(
+        self, cfg: Config, parts: build.RunParts, run_dir: Path, hooks: Hooks | None = None
+    ):
         self.cfg = cfg
         self.parts = parts
         self.run_dir = run_dir
         self.hooks = hooks or Hooks()
         self.world, self.device = parts.world, parts.device
         self.net: nn.Module = parts.net
-        self.model = build.distribute(parts.net, parts.world, parts.device)  # the same, as each step calls it
+        self.model = build.distribute(
+            parts.net, parts.world, parts.device
+        )  # the same, as each step calls it
         self.optimizer, self.schedule = parts.optimizer, parts.schedule
         self.ema = EMA(self.net, cfg.ema) if cfg.ema else None
         self.console = make_console()
         self.dtype = autocast_dtype(self.device, cfg.amp)
         if self.dtype is not None and not precision_holds(self.net, self.device, self.dtype):
-            self.say(f"amp: {self.dtype} gives other outputs than float32 here; training in float32", "yellow")
+            self.say(
+                f"amp: {self.dtype} gives other outputs than float32 here; training in float32",
+                "yellow",
+            )
             self.dtype = None
-        if cfg.compile:  # only now: the copies stay as they are, and the check above had images of another size
+        if (
+            cfg.compile
+        ):  # only now: the copies stay as they are, and the check above had images of another size
             build.compile_parts(self.net)
-        # bfloat16 needs no scaling, but the scaler also skips a bad step without waiting for the GPU.
+        # bfloat16 needs no scaling, but the scaler also skips a bad step without waiting for the
+        # GPU.
         self.scaler = torch.amp.GradScaler(
             self.device.type,
             init_scale=2.0**16 if self.dtype == torch.float16 else 1.0,
@@ -157,7 +167,9 @@ class Trainer:
             for batch in batches_of(self.parts.train_loader):
                 self.meter.wait += time.perf_counter() - clock
                 first, last = self.group(total)
-                losses = self.forward_backward(batch, share=1 / (last - first), is_last=position.batch + 1 == last)
+                losses = self.forward_backward(
+                    batch, share=1 / (last - first), is_last=position.batch + 1 == last
+                )
                 position.batch += 1
                 if position.batch == last:
                     self.update()
@@ -181,39 +193,58 @@ class Trainer:
         Args:
             batch: From the loader.
             share: Of this batch in its optimiser step.
-            is_last: Whether the step follows; only then do distributed processes exchange gradients.
+            is_last: Whether the step follows; only then do distributed processes exchange
+                gradients.
         """
         batch = batch.to(self.device, non_blocking=True)
-        if self.is_main and self.cfg.plots and self.epoch == 0 and self.position.batch < report.BATCH_PICTURES:
+        if (
+            self.is_main
+            and self.cfg.plots
+            and self.epoch == 0
+            and self.position.batch < report.BATCH_PICTURES
+        ):
             with writing(self.run_dir, self.run_dir / "train_batch*.jpg"):
                 report.write_batch_picture(self, batch)
         images = prepare_images(batch, self.parts.model_config.normalize)
         sizes, targets = batch.image_sizes, batch.targets
         if self.cfg.multi_scale:
-            size = scaled_size(self.cfg.imgsz, self.cfg.multi_scale, (self.cfg.seed, self.epoch, self.position.batch))
+            size = scaled_size(
+                self.cfg.imgsz,
+                self.cfg.multi_scale,
+                (self.cfg.seed, self.epoch, self.position.batch),
+            )
             images, sizes, targets = rescale(images, sizes, targets, size / self.cfg.imgsz)
-        quiet = nullcontext() if is_last or self.world.size == 1 else self.model.no_sync()  # type: ignore[operator]
+        # type: ignore[operator]
+        quiet = nullcontext() if is_last or self.world.size == 1 else self.model.no_sync()
         self.statistics.keep()
         with quiet:
-            with torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None):
+            with torch.autocast(
+                self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None
+            ):
                 losses: dict[str, Tensor] = self.model(images, targets, image_sizes=sizes)
             loss = torch.stack(list(losses.values())).sum()
             self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
         self.statistics.take_back_unless(loss.detach().isfinite())
         self.meter.add(losses | {"loss": loss} | self.net.statistics)  # type: ignore[operator]
-        self.meter.recent.append(BatchRecord(batch.indices, {name: part.detach() for name, part in losses.items()}))
+        self.meter.recent.append(
+            BatchRecord(batch.indices, {name: part.detach() for name, part in losses.items()})
+        )
         self.meter.batches += 1
         self.meter.images += len(batch.indices) * self.world.size
         return losses
 
     def update(self) -> None:
-        """Take one optimiser step at the schedule's learning rate; none where the gradient is not finite."""
+        """Take one optimiser step at the schedule's learning rate.
+
+        None where the gradient is not finite.
+        """
         factor = self.schedule.factor(self.position.iteration)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parts.trainable, self.cfg.clip_grad or math.inf)
-        # Without a scaler (CPU) a bad gradient is seen here; with one, the fused step itself leaves the weights alone.
+        # Without a scaler (CPU) a bad gradient is seen here; with one, the fused step itself leaves
+        # the weights alone.
         if self.scaler.is_enabled() or bool(torch.isfinite(norm)):
             self.scaler.step(self.optimizer)
         self.scaler.update(None if self.dtype == torch.float16 else 1.0)
@@ -233,7 +264,9 @@ class Trainer:
         return self.device.type == "cpu" or ends or self.position.iteration % READ_EVERY == 0
 
     def look(self, bar: Progressor) -> None:
-        """Read the figures of the device, save if it is time, and end the run if it must; all processes together.
+        """Read the figures of the device, save if it is time, and end the run if it must.
+
+        All processes together.
 
         Raises:
             Stopped: Ctrl-C or SIGTERM came.
@@ -270,7 +303,10 @@ class Trainer:
         return self.ema.net if self.ema is not None else self.net
 
     def validate(self) -> Metrics | None:
-        """Run the evaluated network over the validation split; the main process returns the figures."""
+        """Run the evaluated network over the validation split.
+
+        The main process returns the figures.
+        """
         parts = self.parts
         shard: tuple[Detections, Speed] | None = None
         with self.progress.over(len(parts.val_index), "validate") as bar, suppress(Stopped):
@@ -289,7 +325,9 @@ class Trainer:
         shards = gather(self.world, shard)
         if not self.is_main:
             return None
-        found = self.parts.last_detections = merge_detections([one[0] for one in shards if one is not None])
+        found = self.parts.last_detections = merge_detections(
+            [one[0] for one in shards if one is not None]
+        )
         truths = ground_truth(parts.val_index)
         return evaluate_boxes(truths, found, protocol=self.protocol)
 
@@ -302,7 +340,9 @@ class Trainer:
         position.epoch, position.batch = position.epoch + 1, 0
         if self.is_main:
             self.say(loss_line(position.epoch - 1, self.cfg.epochs, means, row))
-            better = metrics is not None and (metrics.ap > position.best_ap or not position.best_epoch)
+            better = metrics is not None and (
+                metrics.ap > position.best_ap or not position.best_epoch
+            )
             if metrics is not None:
                 self.hooks.val_end(self, metrics)
                 row |= {f"metrics/{name}": value for name, value in metrics.figures.items()}
@@ -327,7 +367,8 @@ class Trainer:
             "epoch": self.epoch + 1,
             "time": self.seconds(),
             **{f"train/{name}": value for name, value in means.items()},
-            "lr": self.optimizer.param_groups[0]["base_lr"] * self.schedule.factor(max(self.position.iteration - 1, 0)),
+            "lr": self.optimizer.param_groups[0]["base_lr"]
+            * self.schedule.factor(max(self.position.iteration - 1, 0)),
             "images_per_s": self.meter.images_per_second(),
             "data_wait": self.meter.wait / max(self.meter.elapsed, 1e-9),
             "memory_mb": memory.peak_mb(self.device),
@@ -337,18 +378,31 @@ class Trainer:
     def should_stop(self) -> bool:
         """Whether patience or the time limit ends the run before its next epoch; says so."""
         position, cfg = self.position, self.cfg
-        stale = self.is_main and bool(cfg.patience) and position.epoch - position.best_epoch >= cfg.patience
+        stale = (
+            self.is_main
+            and bool(cfg.patience)
+            and position.epoch - position.best_epoch >= cfg.patience
+        )
         stale = any_of(self.world, (stale,), self.device)[0]
         if not (stale or self.out_of_time):
             return False
-        why = f"time={show(cfg.time)} h is over" if self.out_of_time else f"no better AP for {cfg.patience} epochs"
+        why = (
+            f"time={show(cfg.time)} h is over"
+            if self.out_of_time
+            else f"no better AP for {cfg.patience} epochs"
+        )
         self.say(f"stopping after epoch {position.epoch}: {why}", "yellow")
         return True
 
     def result(self) -> TrainResult:
         """Return the paths and the best figures."""
         weights = self.run_dir / "weights"
-        return TrainResult(self.run_dir, weights / "best.safetensors", weights / "last.safetensors", self.best_metrics)
+        return TrainResult(
+            self.run_dir,
+            weights / "best.safetensors",
+            weights / "last.safetensors",
+            self.best_metrics,
+        )
 
 
 def train(cfg: Config, hooks: Hooks | None = None) -> TrainResult:
@@ -364,7 +418,9 @@ def train(cfg: Config, hooks: Hooks | None = None) -> TrainResult:
     if launch.is_needed(cfg.device):
         run_dir = launch.train_on_several(cfg, hooks)
         weights = run_dir / "weights"
-        return TrainResult(run_dir, weights / "best.safetensors", weights / "last.safetensors", None)
+        return TrainResult(
+            run_dir, weights / "best.safetensors", weights / "last.safetensors", None
+        )
     device = select_device(cfg.device)
     cfg, notes = settle(cfg, device)
     world = join_world(device)
@@ -388,8 +444,12 @@ def train(cfg: Config, hooks: Hooks | None = None) -> TrainResult:
         raise DataError(f"{error}; {how_to_go_on(place)}" if place else str(error)) from None
     except RuntimeError as error:
         if memory.ran_out(error):
-            raise RflaError(f"out of memory with batch={cfg.batch}: use a smaller batch= or imgsz=") from error
-        lost = lost_worker(error) or ("another process of this run has died" if lost_peer(world, error) else "")
+            raise RflaError(
+                f"out of memory with batch={cfg.batch}: use a smaller batch= or imgsz="
+            ) from error
+        lost = lost_worker(error) or (
+            "another process of this run has died" if lost_peer(world, error) else ""
+        )
         if lost:
             raise RflaError(f"{lost}; {how_to_go_on(place) if place else 'begin anew'}") from None
         raise

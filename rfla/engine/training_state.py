@@ -1,7 +1,8 @@
 """What a `Trainer` writes and takes up again: weights files for people, and the one state file that resumes a run.
 
-Every file is written beside its place and renamed over the old one. Where that fails (a full disk, a directory that has
-become read-only) the run ends with one line, and the files before are as they were.
+Every file is written beside its place and renamed over the old one. Where that fails (a full disk,
+a directory that has become read-only) the run ends with one line, and the files before are as they
+were.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ def write_weights(trainer: Trainer, name: str, metrics: Metrics | None) -> Path:
     figures = metrics.figures if metrics is not None else {}
     run = {"data": str(trainer.cfg.data), "epoch": trainer.position.epoch, "seed": trainer.cfg.seed}
     parts = trainer.parts
-    metadata = build.weights_metadata(parts.model_config, parts.names, trainer.cfg.imgsz, figures, run)
+    metadata = build.weights_metadata(
+        parts.model_config, parts.names, trainer.cfg.imgsz, figures, run
+    )
     with writing(trainer.run_dir, path):
         save_weights(path, trainer.evaluated_net().state_dict(), metadata)
     trainer.hooks.checkpoint(trainer, path)
@@ -74,17 +77,25 @@ def write_weights(trainer: Trainer, name: str, metrics: Metrics | None) -> Path:
 
 
 def write_last(trainer: Trainer, metrics: Metrics | None = None) -> None:
-    """Write `weights/last.safetensors`, and `best` too if no epoch has made it yet; the main process only."""
+    """Write `weights/last.safetensors`, and `best` too if no epoch has made it yet.
+
+    The main process only.
+    """
     if not trainer.is_main:
         return
     write_weights(trainer, "last", metrics)
     best = trainer.run_dir / "weights" / "best.safetensors"
-    if not (trainer.position.best_epoch and best.exists()):  # one may be there from another run, with exist_ok=true
+    if not (
+        trainer.position.best_epoch and best.exists()
+    ):  # one may be there from another run, with exist_ok=true
         write_weights(trainer, "best", metrics)
 
 
 def write_state(trainer: Trainer) -> None:
-    """Write everything that a resumed run needs, in one file. All processes call this; the main one writes."""
+    """Write everything that a resumed run needs, in one file. All processes call this.
+
+    The main one writes.
+    """
     trainer.saved_at = time.perf_counter()
     sums = mean_of(trainer.world, trainer.meter.sums)
     if not trainer.is_main:
@@ -110,7 +121,10 @@ def write_state(trainer: Trainer) -> None:
 
 
 def write_settings(trainer: Trainer) -> None:
-    """Write `args.yaml` of a resumed run, with the keys that were given anew; the main process only."""
+    """Write `args.yaml` of a resumed run, with the keys that were given anew.
+
+    The main process only.
+    """
     path = trainer.run_dir / "args.yaml"
     if trainer.is_main:
         with writing(trainer.run_dir, path):
@@ -154,7 +168,9 @@ def restore(trainer: Trainer, path: Path) -> None:
     with checkpoint.complete(path):
         refuse_other_data(trainer, document, path)
     checkpoint.restore_module(trainer.net, checkpoint.without_prefix("model", tensors), path)
-    checkpoint.restore_optimizer(trainer.optimizer, checkpoint.without_prefix("optimizer", tensors), path)
+    checkpoint.restore_optimizer(
+        trainer.optimizer, checkpoint.without_prefix("optimizer", tensors), path
+    )
     if trainer.ema is not None:
         checkpoint.restore_module(trainer.ema.net, checkpoint.without_prefix("ema", tensors), path)
     with checkpoint.complete(path):
@@ -172,6 +188,10 @@ def restore(trainer: Trainer, path: Path) -> None:
     position, cfg = trainer.position, trainer.cfg
     trainer.out_of_time = cfg.time is not None and position.seconds > cfg.time * 3600
     if position.epoch >= cfg.epochs:
-        trainer.say(f"this run has done its {cfg.epochs} epochs; epochs= with more would go on", "yellow")
+        trainer.say(
+            f"this run has done its {cfg.epochs} epochs; epochs= with more would go on", "yellow"
+        )
     else:
-        trainer.say(f"going on from epoch {position.epoch + 1}, batch {position.batch + 1} ({path})")
+        trainer.say(
+            f"going on from epoch {position.epoch + 1}, batch {position.batch + 1} ({path})"
+        )

@@ -28,11 +28,15 @@ MIN_SCORE = 0.3  # of the detections that are drawn
 SCORES = f"(scores from {MIN_SCORE:g})"
 
 
-def write_files(cfg: Config, run_dir: Path, index: BoxIndex, judged: Study, speed: Speed | None) -> None:
+def write_files(
+    cfg: Config, run_dir: Path, index: BoxIndex, judged: Study, speed: Speed | None
+) -> None:
     """Write everything that `rfla val` leaves in its run directory."""
     milliseconds = speed.per_image() if speed is not None else None
     if cfg.save_json:
-        write_atomically(run_dir / "predictions.json", json.dumps(to_coco(judged.detections, judged.gt)))
+        write_atomically(
+            run_dir / "predictions.json", json.dumps(to_coco(judged.detections, judged.gt))
+        )
     if cfg.plots:
         write_pictures(run_dir, index, judged.detections)
         write_page(cfg, run_dir, index, judged, milliseconds)
@@ -41,7 +45,11 @@ def write_files(cfg: Config, run_dir: Path, index: BoxIndex, judged: Study, spee
 
 
 def write_page(
-    cfg: Config, run_dir: Path, index: BoxIndex, judged: Study, speed: Mapping[str, float] | None = None
+    cfg: Config,
+    run_dir: Path,
+    index: BoxIndex,
+    judged: Study,
+    speed: Mapping[str, float] | None = None,
 ) -> None:
     """Write `report.html`, its figures as PNG, and `results.json`."""
 
@@ -51,7 +59,14 @@ def write_page(
         except DataError:  # named when it was loaded
             return None
 
-    write_report(run_dir, judged, pixels, title=f"{index.name}: {run_dir.name}", speed=speed, images=cfg.gallery)
+    write_report(
+        run_dir,
+        judged,
+        pixels,
+        title=f"{index.name}: {run_dir.name}",
+        speed=speed,
+        images=cfg.gallery,
+    )
 
 
 def write_pictures(run_dir: Path, index: BoxIndex, found: Detections) -> None:

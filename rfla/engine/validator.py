@@ -1,6 +1,7 @@
 """Validation: a network over a split, its detections in original pixels, and their figures.
 
-`detect` is the pass over the images, for the trainer and for `validate(cfg)`, which is what `rfla val` does.
+`detect` is the pass over the images, for the trainer and for `validate(cfg)`, which is what `rfla
+val` does.
 
 Shapes: B images of a batch, N detections of one image, D of all images. Boxes are xyxy px.
 """
@@ -69,7 +70,9 @@ class Collected:
         """Return everything as flat arrays."""
         if not self.scores:
             empty = np.zeros(0)
-            return Detections(empty.astype(np.int64), np.zeros((0, 4)), empty, empty.astype(np.int64))
+            return Detections(
+                empty.astype(np.int64), np.zeros((0, 4)), empty, empty.astype(np.int64)
+            )
         return Detections(
             np.concatenate(self.image_index),
             np.concatenate(self.boxes),
@@ -80,7 +83,9 @@ class Collected:
 
 def prepare_images(batch: Batch, normalize: NormalizeConfig) -> Tensor:
     """Return the network's input (B, 3, H, W) float32 for a batch that is already on its device."""
-    return normalize_images(batch.images, batch.image_sizes, normalize.mean, normalize.std, normalize.channels)
+    return normalize_images(
+        batch.images, batch.image_sizes, normalize.mean, normalize.std, normalize.channels
+    )
 
 
 def boxes_to_original(boxes: Tensor, scale: Tensor, orig_hw: Sequence[int]) -> Tensor:
@@ -93,7 +98,9 @@ def boxes_to_original(boxes: Tensor, scale: Tensor, orig_hw: Sequence[int]) -> T
     """
     scaled = boxes / scale.repeat(2).to(boxes)
     height, width = float(orig_hw[0]), float(orig_hw[1])
-    return scaled.clamp(min=0).minimum(torch.tensor([width, height, width, height], device=boxes.device))
+    return scaled.clamp(min=0).minimum(
+        torch.tensor([width, height, width, height], device=boxes.device)
+    )
 
 
 @torch.inference_mode()
@@ -116,7 +123,8 @@ def detect(
         normalize: How pixels become input.
         device: Where to compute.
         dtype: Half precision for the network's body; boxes and scores stay float32.
-        mapping: The data's class for each class of the model (`class_mapping`); None where they are the same.
+        mapping: The data's class for each class of the model (`class_mapping`); None where they are
+            the same.
         progress: Called with the number of images done.
 
     Returns:
@@ -138,7 +146,9 @@ def detect(
             outputs = net(images, image_sizes=batch.image_sizes)
         outputs = [{key: tensor.cpu() for key, tensor in output.items()} for output in outputs]
         inferred = time.perf_counter()
-        for row, scale, output in zip(batch.indices.tolist(), batch.scales.cpu(), outputs, strict=True):
+        for row, scale, output in zip(
+            batch.indices.tolist(), batch.scales.cpu(), outputs, strict=True
+        ):
             boxes = boxes_to_original(output["boxes"], scale, index.image_hw[row])
             scores, labels = output["scores"], output["labels"]
             if mapping is not None:
@@ -165,7 +175,9 @@ def ground_truth(index: BoxIndex) -> GroundTruth:
     counts = np.diff(index.box_start)
     stated = index.stated
     if stated is None:  # the training rules have moved the boxes
-        stated = np.concatenate([index.boxes[:, :2], index.boxes[:, 2:] - index.boxes[:, :2]], axis=1)
+        stated = np.concatenate(
+            [index.boxes[:, :2], index.boxes[:, 2:] - index.boxes[:, :2]], axis=1
+        )
     corners, sides = np.split(stated.astype(np.float64), 2, axis=1)
     return GroundTruth(
         image_ids=tuple(index.image_ids.tolist()),
@@ -186,7 +198,8 @@ def validate(cfg: Config) -> Metrics:
     """Validate as `rfla val` does: figures on a split, written to a run directory.
 
     Args:
-        cfg: Settings; `data` is needed, and `model` (a weights file) or `predictions` (a COCO detections file).
+        cfg: Settings; `data` is needed, and `model` (a weights file) or `predictions` (a COCO
+            detections file).
 
     Returns:
         The figures.
@@ -195,14 +208,18 @@ def validate(cfg: Config) -> Metrics:
         RflaError: Anything that the person can mend, in one line.
     """
     if cfg.data is None:
-        raise ConfigError("data= is missing: name a data set, a data.yaml or a directory; it is never guessed")
+        raise ConfigError(
+            "data= is missing: name a data set, a data.yaml or a directory; it is never guessed"
+        )
     refuse_several(cfg.device, "val")
     device = select_device(cfg.device)
     return _validate(cfg, join_world(device), device)
 
 
 def protocol_of(cfg: Config, spec: DataSpec) -> Protocol:
-    """Return the rules of the figures: what was given, what the data set names, else AI-TOD's; with its own sizes.
+    """Return the rules of the figures: what was given, what the data set names, else AI-TOD's.
+
+    With its own sizes.
 
     Raises:
         MetricError: No such protocol, or a size range that makes no sense.
@@ -216,7 +233,9 @@ def _validate(cfg: Config, world: World, device: torch.device) -> Metrics:
         spec = load_data_spec(str(cfg.data))
         protocol = protocol_of(cfg, spec)
         given = cfg.predictions is not None
-        index = load_index(spec, cfg.split, fraction=cfg.fraction, single_cls=cfg.single_cls, need_images=not given)
+        index = load_index(
+            spec, cfg.split, fraction=cfg.fraction, single_cls=cfg.single_cls, need_images=not given
+        )
         console.print(f"{index.name}: {len(index)} images, {len(index.boxes)} boxes")
         found, speed = None, None
         if given:
@@ -241,13 +260,20 @@ def _validate(cfg: Config, world: World, device: torch.device) -> Metrics:
         write_files(cfg, run_dir, index, judged, speed)
     console.print(metrics.table() if cfg.verbose else metric_line(metrics.figures, best=False))
     if speed is not None:
-        console.print(", ".join(f"{stage} {value:.1f} ms" for stage, value in speed.per_image().items()) + " an image")
-    console.print(f"results in {run_dir}" + (f"; open {run_dir / 'report.html'}" if cfg.plots else ""))
+        console.print(
+            ", ".join(f"{stage} {value:.1f} ms" for stage, value in speed.per_image().items())
+            + " an image"
+        )
+    console.print(
+        f"results in {run_dir}" + (f"; open {run_dir / 'report.html'}" if cfg.plots else "")
+    )
     return metrics
 
 
 def _given_detections(cfg: Config, spec: DataSpec, index: BoxIndex) -> Detections:
-    """Read `cfg.predictions`; they may be of the whole split and of all classes where `cfg` takes a part, or one class.
+    """Read `cfg.predictions`.
+
+    They may be of the whole split and of all classes where `cfg` takes a part, or one class.
 
     Raises:
         MetricError: Not detections of this data set.
@@ -256,18 +282,26 @@ def _given_detections(cfg: Config, spec: DataSpec, index: BoxIndex) -> Detection
     if cfg.fraction == 1 and not cfg.single_cls:
         return read_detections(source, ground_truth(index))
     whole = ground_truth(load_index(spec, cfg.split, need_images=False))
-    if cfg.single_cls and 1 not in whole.category_ids:  # the id that a run with single_cls=true writes
-        whole = replace(whole, names=(*whole.names, "object"), category_ids=(*whole.category_ids, 1))
+    if (
+        cfg.single_cls and 1 not in whole.category_ids
+    ):  # the id that a run with single_cls=true writes
+        whole = replace(
+            whole, names=(*whole.names, "object"), category_ids=(*whole.category_ids, 1)
+        )
     found = read_detections(source, whole)
     row_of = {identity: row for row, identity in enumerate(index.image_ids.tolist())}
-    rows = np.array([row_of.get(identity, -1) for identity in whole.image_ids], np.int64)[found.image_index]
+    rows = np.array([row_of.get(identity, -1) for identity in whole.image_ids], np.int64)[
+        found.image_index
+    ]
     kept = rows >= 0
     labels = found.labels[kept] if not cfg.single_cls else np.zeros(int(kept.sum()), np.int64)
     assert found.sides is not None
     return Detections(rows[kept], found.boxes[kept], found.scores[kept], labels, found.sides[kept])
 
 
-def _model_for(cfg: Config, index: BoxIndex, console: Console) -> tuple[SourceModel, list[int] | None]:
+def _model_for(
+    cfg: Config, index: BoxIndex, console: Console
+) -> tuple[SourceModel, list[int] | None]:
     """Load the weights file of `cfg.model`, and match its classes with the data's by name.
 
     Returns:

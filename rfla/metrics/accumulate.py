@@ -1,10 +1,11 @@
 """Precision, recall and oLRP from evidence.
 
-Precision is needed at true positives alone: between two of them it only falls, so its envelope and the first place at
-which a recall is reached are at true positives. Everything else of a class enters through one running count.
+Precision is needed at true positives alone: between two of them it only falls, so its envelope and
+the first place at which a recall is reached are at true positives. Everything else of a class
+enters through one running count.
 
-Shapes: K classes, T IoU thresholds, A size ranges, M detection limits, R = 101 recall levels, D_k detections of a class
-in order of score, n true positives among them, N images.
+Shapes: K classes, T IoU thresholds, A size ranges, M detection limits, R = 101 recall levels, D_k
+detections of a class in order of score, n true positives among them, N images.
 """
 
 from collections.abc import Sequence
@@ -43,7 +44,9 @@ class Ranked(NamedTuple):
     hits: list[list[IntArray]]  # [a][t] (n,) places of the true positives
     at: int  # index of the threshold of LRP
     overlap: list[FloatArray]  # [a] (n,) IoU of the true positives at it
-    shift_at: list[list[IntArray]]  # [a][t] places where a match changes whether the detection counts
+    shift_at: list[
+        list[IntArray]
+    ]  # [a][t] places where a match changes whether the detection counts
     shift: list[list[IntArray]]  # [a][t] by how much, 1 or -1
 
 
@@ -57,12 +60,18 @@ def accumulate(
 
     Args:
         evidence: of `gather` or `merge`.
-        image_weights: (N,) how often each image counts, by place in the order of ids (bootstrap); None: once.
+        image_weights: (N,) how often each image counts, by place in the order of ids (bootstrap);
+            None: once.
         lrp: whether to compute oLRP; None: as the protocol says.
         ranked: of `rank`, to save time where the same evidence is accumulated many times.
     """
     protocol = evidence.protocol
-    shape = (len(protocol.thresholds), evidence.num_classes, len(protocol.area_ranges), len(protocol.max_dets))
+    shape = (
+        len(protocol.thresholds),
+        evidence.num_classes,
+        len(protocol.area_ranges),
+        len(protocol.max_dets),
+    )
     precision = np.full((shape[0], len(RECALLS), *shape[1:3]), ABSENT)
     recall = np.full(shape, ABSENT)
     points = np.full((*shape[1:], len(LrpPoint._fields)), ABSENT)
@@ -72,7 +81,9 @@ def accumulate(
         longest = int(of_class.place.max(initial=-1)) + 1
         for m in reversed(range(shape[3])):
             limit = protocol.max_dets[m]
-            if m + 1 < shape[3] and limit >= longest:  # nothing is cut off: the same as the limit above
+            if (
+                m + 1 < shape[3] and limit >= longest
+            ):  # nothing is cut off: the same as the limit above
                 recall[:, k, :, m], points[k, :, m] = recall[:, k, :, m + 1], points[k, :, m + 1]
                 continue
             kept = of_class if limit >= longest else _first(of_class, limit)
@@ -106,7 +117,9 @@ class _Counter:
     def found(self, t: int) -> FloatArray:
         """Return (n,) the number of true positives up to each."""
         hits = self.ranked.hits[self.a][t]
-        return np.arange(1.0, len(hits) + 1) if self.weights is None else np.cumsum(self.weights[hits])
+        return (
+            np.arange(1.0, len(hits) + 1) if self.weights is None else np.cumsum(self.weights[hits])
+        )
 
     def total(self, t: int) -> FloatArray:
         """Return (n,) the number of detections that count up to each true positive."""
@@ -154,7 +167,9 @@ def rank(evidence: Evidence) -> list[Ranked]:
     position = np.empty(len(evidence.score), np.int64)
     for k in range(evidence.num_classes):
         rows = np.flatnonzero(evidence.det_class == k)
-        rows = rows[np.lexsort((evidence.place[rows], evidence.det_image[rows], -evidence.score[rows]))]
+        rows = rows[
+            np.lexsort((evidence.place[rows], evidence.det_image[rows], -evidence.score[rows]))
+        ]
         position[rows] = np.arange(len(rows))
         candidates = np.flatnonzero(of_candidates == k)
         candidates = candidates[np.argsort(position[evidence.candidate[candidates]])]
@@ -163,13 +178,20 @@ def rank(evidence: Evidence) -> list[Ranked]:
         for a in range(evidence.in_range.shape[1]):
             state = np.ascontiguousarray(evidence.state[candidates, :, a].T)  # (T, C_k)
             counts = evidence.in_range[rows[places], a]
-            change = ((state == MATCHED) & ~counts).astype(np.int64) - ((state == MATCHED_IGNORED) & counts)
+            change = ((state == MATCHED) & ~counts).astype(np.int64) - (
+                (state == MATCHED_IGNORED) & counts
+            )
             moved = [np.flatnonzero(of_threshold) for of_threshold in change]
             hits.append([places[of_threshold == MATCHED] for of_threshold in state])
             overlap.append(evidence.overlap[candidates[state[at] == MATCHED], a])
             shift_at.append([places[i] for i in moved])
             shift.append([of_threshold[i] for of_threshold, i in zip(change, moved, strict=True)])
-        columns = (evidence.score[rows], evidence.det_image[rows], evidence.place[rows], evidence.in_range[rows])
+        columns = (
+            evidence.score[rows],
+            evidence.det_image[rows],
+            evidence.place[rows],
+            evidence.in_range[rows],
+        )
         ranked.append(Ranked(*columns, hits, at, overlap, shift_at, shift))
     return ranked
 

@@ -17,7 +17,10 @@ from rfla.metrics.protocols import Protocol
 from rfla.metrics.result import Metrics, mean_of, summarize
 
 CURVE_IOUS = (0.25, 0.5, 0.75, 0.9)
-STEP, HALF_WINDOW = 0.25, 0.25  # octaves from one sliding window to the next, and on either side of its middle
+STEP, HALF_WINDOW = (
+    0.25,
+    0.25,
+)  # octaves from one sliding window to the next, and on either side of its middle
 MOST_OCTAVES = 10  # windows go from 1 to 1024 px at most, which bounds the memory
 SCORE_BINS = 10
 MISSES = ("found", "badly placed", "taken for another class", "not seen")
@@ -25,7 +28,10 @@ MISSES = ("found", "badly placed", "taken for another class", "not seen")
 
 @dataclass(frozen=True)
 class SizeCurve:
-    """Recall and AP at IoU 0.5 against object size, in windows half an octave wide; windows without boxes left out."""
+    """Recall and AP at IoU 0.5 against object size, in windows half an octave wide.
+
+    Windows without boxes left out.
+    """
 
     size: list[float]  # px of sqrt(area), middle of the window
     boxes: list[int]
@@ -35,27 +41,39 @@ class SizeCurve:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How often detections of a score are right at IoU 0.5; no bins where a score outside 0..1 is no probability."""
+    """How often detections of a score are right at IoU 0.5.
+
+    No bins where a score outside 0..1 is no probability.
+    """
 
     score: list[float]  # (B,) mean score of the bin, bins without detections left out
     precision: list[float]
     count: list[int]
-    error: float  # expected calibration error: mean distance of score and precision, weighted by count
+    error: (
+        float  # expected calibration error: mean distance of score and precision, weighted by count
+    )
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """All that the report tells beside the figures. `thresholds` are the scores at which counts are made."""
+    """All that the report tells beside the figures.
+
+    `thresholds` are the scores at which counts are made.
+    """
 
     names: list[str]
-    thresholds: list[float | None]  # (K,) the oLRP-optimal score of each class, None where it finds nothing
+    thresholds: list[
+        float | None
+    ]  # (K,) the oLRP-optimal score of each class, None where it finds nothing
     precision_by_iou: dict[str, list[float]]  # (R,) mean over classes
     precision_by_size: dict[str, list[float]]  # (R,) at IoU 0.5
     by_size: SizeCurve
     calibration: Calibration
     confusion: list[list[int]]  # (K + 1, K + 1) rows truth, columns detected, last one background
     sizes: list[str]
-    detection_kinds: dict[str, list[int]]  # kind -> (S,) detections above the thresholds, by their own size
+    detection_kinds: dict[
+        str, list[int]
+    ]  # kind -> (S,) detections above the thresholds, by their own size
     box_fates: dict[str, list[int]]  # fate -> (S,) true boxes, by their size
 
     def as_dict(self) -> dict[str, Any]:
@@ -81,11 +99,22 @@ def study(gt: GroundTruth, detections: Detections, protocol: Protocol) -> Study:
     evidence = gather(gt, detections, protocol)
     metrics = summarize(accumulate(evidence), protocol, gt)
     outcomes = find_outcomes(gt, detections, evidence)
-    return Study(gt, detections, metrics, _analyse(gt, detections, evidence, metrics, outcomes), outcomes, evidence)
+    return Study(
+        gt,
+        detections,
+        metrics,
+        _analyse(gt, detections, evidence, metrics, outcomes),
+        outcomes,
+        evidence,
+    )
 
 
 def _analyse(
-    gt: GroundTruth, detections: Detections, evidence: Evidence, metrics: Metrics, outcomes: Outcomes
+    gt: GroundTruth,
+    detections: Detections,
+    evidence: Evidence,
+    metrics: Metrics,
+    outcomes: Outcomes,
 ) -> Analysis:
     protocol = evidence.protocol
     thresholds = operating_points(metrics)
@@ -105,16 +134,30 @@ def _analyse(
 
 
 def operating_points(metrics: Metrics) -> FloatArray:
-    """Return (K,) the score at which each class makes the least error; above all scores where it finds nothing."""
-    points = np.array([row["threshold"] if row["boxes"] else np.nan for row in metrics.per_class], np.float64)
+    """Return (K,) the score at which each class makes the least error.
+
+    Above all scores where it finds nothing.
+    """
+    points = np.array(
+        [row["threshold"] if row["boxes"] else np.nan for row in metrics.per_class], np.float64
+    )
     return np.where(np.isnan(points), np.inf, points)
 
 
 def size_curve(gt: GroundTruth, detections: Detections, protocol: Protocol) -> SizeCurve:
     """Evaluate in sliding windows of size at IoU 0.5, by the same rules as the protocol's own ranges."""
     middles = _middles(gt)
-    windows = tuple((f"w{i}", 2 ** (o - HALF_WINDOW), 2 ** (o + HALF_WINDOW)) for i, o in enumerate(middles))
-    rules = replace(protocol, ious=(0.5,), extra_ious=(), sizes=windows, max_dets=protocol.max_dets[-1:], lrp=False)
+    windows = tuple(
+        (f"w{i}", 2 ** (o - HALF_WINDOW), 2 ** (o + HALF_WINDOW)) for i, o in enumerate(middles)
+    )
+    rules = replace(
+        protocol,
+        ious=(0.5,),
+        extra_ious=(),
+        sizes=windows,
+        max_dets=protocol.max_dets[-1:],
+        lrp=False,
+    )
     curves = accumulate(gather(gt, detections, rules))
     boxes = curves.boxes[:, 1:].sum(axis=0)  # (windows,)
     found = (np.maximum(curves.recall[0, :, 1:, 0], 0) * curves.boxes[:, 1:]).sum(axis=0)
@@ -138,7 +181,10 @@ def _middles(gt: GroundTruth) -> FloatArray:
 
 
 def calibrate(scores: FloatArray, outcomes: Outcomes) -> Calibration:
-    """Compare scores (D,) with the share of correct detections in bins of equal width; ignored ones are left out."""
+    """Compare scores (D,) with the share of correct detections in bins of equal width.
+
+    Ignored ones are left out.
+    """
     counted = outcomes.kind != IGNORED
     score, correct = scores[counted], outcomes.kind[counted] == CORRECT
     if len(score) and not 0 <= score.min() <= score.max() <= 1:
@@ -152,10 +198,13 @@ def calibrate(scores: FloatArray, outcomes: Outcomes) -> Calibration:
     return Calibration(mean.tolist(), precision.tolist(), count[kept].tolist(), error)
 
 
-def confusion(gt: GroundTruth, detections: Detections, protocol: Protocol, rows: IntArray) -> IntArray:
+def confusion(
+    gt: GroundTruth, detections: Detections, protocol: Protocol, rows: IntArray
+) -> IntArray:
     """Return (K + 1, K + 1) how often a box of one class was found as another, at IoU 0.5.
 
-    Matched without regard to class, by score. The last row holds detections of nothing, the last column missed boxes.
+    Matched without regard to class, by score. The last row holds detections of nothing, the last
+    column missed boxes.
 
     Args:
         gt: the true boxes.
@@ -192,13 +241,19 @@ def confusion(gt: GroundTruth, detections: Detections, protocol: Protocol, rows:
 def _precision_by_iou(metrics: Metrics) -> dict[str, list[float]]:
     indices = {iou: metrics.protocol.threshold_index(iou) for iou in CURVE_IOUS}
     precision = metrics.curves.precision
-    return {f"{iou:g}": _mean_curve(precision[t, :, :, 0]) for iou, t in indices.items() if t is not None}
+    return {
+        f"{iou:g}": _mean_curve(precision[t, :, :, 0])
+        for iou, t in indices.items()
+        if t is not None
+    }
 
 
 def _precision_by_size(metrics: Metrics) -> dict[str, list[float]]:
     at = metrics.protocol.threshold_index(0.5) or 0
     precision = metrics.curves.precision[at]  # (R, K, A)
-    return {name: _mean_curve(precision[:, :, a]) for a, name in enumerate(metrics.protocol.size_names)}
+    return {
+        name: _mean_curve(precision[:, :, a]) for a, name in enumerate(metrics.protocol.size_names)
+    }
 
 
 def _mean_curve(precision: FloatArray) -> list[float]:
@@ -209,18 +264,26 @@ def _mean_curve(precision: FloatArray) -> list[float]:
 
 def _size_rows(area: FloatArray, protocol: Protocol) -> Sequence[IntArray]:
     """Return the rows of each size range; an area on an edge belongs to both, as in the figures."""
-    return [np.flatnonzero((area >= low) & (area <= high)) for low, high in protocol.area_ranges[1:]]
+    return [
+        np.flatnonzero((area >= low) & (area <= high)) for low, high in protocol.area_ranges[1:]
+    ]
 
 
 def _kinds_by_size(
-    detections: Detections, outcomes: Outcomes, sure: np.ndarray[Any, np.dtype[np.bool_]], protocol: Protocol
+    detections: Detections,
+    outcomes: Outcomes,
+    sure: np.ndarray[Any, np.dtype[np.bool_]],
+    protocol: Protocol,
 ) -> dict[str, list[int]]:
     assert detections.sides is not None
     area = detections.sides[outcomes.det_row].prod(axis=1)
     counts = [
-        np.bincount(outcomes.kind[rows][sure[rows]], minlength=BACKGROUND + 1) for rows in _size_rows(area, protocol)
+        np.bincount(outcomes.kind[rows][sure[rows]], minlength=BACKGROUND + 1)
+        for rows in _size_rows(area, protocol)
     ]
-    return {kind: [int(count[k]) for count in counts] for k, kind in enumerate(KINDS) if k != IGNORED}
+    return {
+        kind: [int(count[k]) for count in counts] for k, kind in enumerate(KINDS) if k != IGNORED
+    }
 
 
 def _fates_by_size(
@@ -230,7 +293,11 @@ def _fates_by_size(
     rows = outcomes.gt_row
     own = thresholds[gt.labels[rows]]
     others = np.where(outcomes.mistaken_as < 0, np.inf, thresholds[outcomes.mistaken_as])
-    fate = np.select([outcomes.found_at >= own, outcomes.near_at >= own, outcomes.mistaken_at >= others], [0, 1, 2], 3)
+    fate = np.select(
+        [outcomes.found_at >= own, outcomes.near_at >= own, outcomes.mistaken_at >= others],
+        [0, 1, 2],
+        3,
+    )
     by_size = _size_rows(gt.area[rows], protocol)
     counts = [np.bincount(fate[r][outcomes.asked[r]], minlength=len(MISSES)) for r in by_size]
     return {name: [int(count[k]) for count in counts] for k, name in enumerate(MISSES)}

@@ -31,12 +31,15 @@ class GroundTruth:
         boxes: (G, 4) xyxy px.
         labels: (G,) positions in `names`, or `REGION` for a region that is ignored for every class.
         area: (G,) area in px², which decides the size range; None: width times height.
-        ignore: (G,) boxes that the protocols visdrone and tinyperson neither ask for nor punish; None: none.
-            As in the official evaluators of COCO and AI-TOD, the protocols coco and aitod do not look at it.
-        crowd: (G,) boxes round a crowd (COCO `iscrowd`), which may be matched many times and count nothing; None: none.
+        ignore: (G,) boxes that the protocols visdrone and tinyperson neither ask for nor punish;
+            None: none. As in the official evaluators of COCO and AI-TOD, the protocols coco and
+                aitod do not look at it.
+        crowd: (G,) boxes round a crowd (COCO `iscrowd`), which may be matched many times and count
+            nothing; None: none.
         names: class names in label order.
         category_ids: COCO category id of each name; (): 1, 2, 3, ...
-        sides: (G, 2) width and height px exactly as a file gave them (x1 + w - x1 is not always w); None: from `boxes`.
+        sides: (G, 2) width and height px exactly as a file gave them (x1 + w - x1 is not always w);
+            None: from `boxes`.
         files: image file name of each image, for the gallery; (): unknown.
     """
 
@@ -56,10 +59,16 @@ class GroundTruth:
         boxes, sides = _boxes_and_sides(self.boxes, self.sides, "ground truth")
         count = len(boxes)
         area = sides[:, 0] * sides[:, 1] if self.area is None else np.asarray(self.area, np.float64)
-        ids = tuple(i.item() if isinstance(i, np.generic) else i for i in self.image_ids)  # plain, for JSON
+        ids = tuple(
+            i.item() if isinstance(i, np.generic) else i for i in self.image_ids
+        )  # plain, for JSON
         names = tuple(self.names)
         _set(self, image_ids=ids, boxes=boxes, sides=sides, names=names)
-        _set(self, area=_sized(area, count, "area"), image_index=_integers(self.image_index, count, "image_index"))
+        _set(
+            self,
+            area=_sized(area, count, "area"),
+            image_index=_integers(self.image_index, count, "image_index"),
+        )
         _set(self, labels=_integers(self.labels, count, "labels"))
         _set(self, ignore=_flags(self.ignore, count), crowd=_flags(self.crowd, count))
         _set(self, category_ids=tuple(self.category_ids) or tuple(range(1, len(names) + 1)))
@@ -71,7 +80,9 @@ class GroundTruth:
         _check_range(self.image_index, 0, len(ids), "ground truth: image_index")
         _check_range(self.labels, REGION, len(names), "ground truth: label")
         if len(self.category_ids) != len(names):
-            raise MetricError(f"ground truth: {len(self.category_ids)} category ids for {len(names)} names")
+            raise MetricError(
+                f"ground truth: {len(self.category_ids)} category ids for {len(names)} names"
+            )
 
     @cached_property
     def image_rank(self) -> IntArray:
@@ -112,7 +123,9 @@ class Detections:
         bad = np.flatnonzero(~np.isfinite(scores))
         if len(bad):
             value = "NaN" if np.isnan(scores[bad[0]]) else "infinite"
-            raise MetricError(f"detections: the score of {_which(bad)} is {value}; every detection needs a score")
+            raise MetricError(
+                f"detections: the score of {_which(bad)} is {value}; every detection needs a score"
+            )
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -124,7 +137,10 @@ class Detections:
 
 
 def ranks(ids: tuple[int | str, ...] | tuple[int, ...]) -> IntArray:
-    """Return (N,) the place of each id among the sorted ids; mixed integers and strings sort as strings."""
+    """Return (N,) the place of each id among the sorted ids.
+
+    Mixed integers and strings sort as strings.
+    """
     keys = list(ids) if len({type(i) for i in ids}) == 1 else [str(i) for i in ids]
     order = sorted(range(len(keys)), key=keys.__getitem__)
     places = np.empty(len(keys), np.int64)
@@ -132,16 +148,22 @@ def ranks(ids: tuple[int | str, ...] | tuple[int, ...]) -> IntArray:
     return places
 
 
-def _boxes_and_sides(boxes: ArrayLike, sides: ArrayLike | None, what: str) -> tuple[FloatArray, FloatArray]:
+def _boxes_and_sides(
+    boxes: ArrayLike, sides: ArrayLike | None, what: str
+) -> tuple[FloatArray, FloatArray]:
     """Return (M, 4) boxes and (M, 2) sides in float64, checked to be finite and not inside out."""
     checked = np.ascontiguousarray(boxes, np.float64).reshape(-1, 4)
-    given = np.ascontiguousarray(checked[:, 2:] - checked[:, :2] if sides is None else sides, np.float64).reshape(-1, 2)
+    given = np.ascontiguousarray(
+        checked[:, 2:] - checked[:, :2] if sides is None else sides, np.float64
+    ).reshape(-1, 2)
     bad = np.flatnonzero(~(np.isfinite(checked).all(1)))
     if len(bad):
         raise MetricError(f"{what}: the box of {_which(bad)} is not finite")
     bad = np.flatnonzero(~(given >= 0).all(1))
     if len(bad):
-        raise MetricError(f"{what}: the box of {_which(bad)} has a negative width or height; boxes are x1, y1, x2, y2")
+        raise MetricError(
+            f"{what}: the box of {_which(bad)} has a negative width or height; boxes are x1, y1, x2, y2"
+        )
     return checked, _sized(given, len(checked), "sides")
 
 
@@ -172,7 +194,11 @@ def _integers(values: ArrayLike, count: int, what: str) -> IntArray:
 
 
 def _flags(values: ArrayLike | None, count: int) -> BoolArray:
-    return _sized(np.zeros(count, np.bool_) if values is None else np.asarray(values, np.bool_), count, "flags")
+    return _sized(
+        np.zeros(count, np.bool_) if values is None else np.asarray(values, np.bool_),
+        count,
+        "flags",
+    )
 
 
 def _set(target: object, **values: object) -> None:

@@ -1,7 +1,8 @@
 """The reference engines, pycocotools and faster-coco-eval, run under our protocols.
 
-They are what our engine is tested and timed against; nothing else in this package calls them. The summaries of these
-libraries are never used (see `result.summarize`). Only protocols that ignore crowds alone can be run here.
+They are what our engine is tested and timed against; nothing else in this package calls them. The
+summaries of these libraries are never used (see `result.summarize`). Only protocols that ignore
+crowds alone can be run here.
 """
 
 import contextlib
@@ -29,8 +30,12 @@ def reference_curves(
 ) -> Curves:
     """Return precision and recall as a reference engine computes them, classes in label order, without oLRP."""
     if protocol.ignoring != "crowd":
-        raise MetricError(f"{engine} has no ignored regions; protocol {protocol.name} runs on our engine only")
-    return run_reference(gt_to_coco(gt), to_coco(detections, gt), gt, protocol, engine, use_categories)
+        raise MetricError(
+            f"{engine} has no ignored regions; protocol {protocol.name} runs on our engine only"
+        )
+    return run_reference(
+        gt_to_coco(gt), to_coco(detections, gt), gt, protocol, engine, use_categories
+    )
 
 
 def run_reference(
@@ -65,7 +70,10 @@ def _count_boxes(gt: GroundTruth, protocol: Protocol, use_categories: bool) -> F
     labels = gt.labels if use_categories else np.zeros_like(gt.labels)
     classes = len(gt.names) if use_categories else 1
     counts = [
-        np.bincount(labels[(gt.area >= low) & (gt.area <= high) & ~gt.crowd & (gt.labels != REGION)], minlength=classes)
+        np.bincount(
+            labels[(gt.area >= low) & (gt.area <= high) & ~gt.crowd & (gt.labels != REGION)],
+            minlength=classes,
+        )
         for low, high in protocol.area_ranges
     ]
     return np.stack(counts, axis=1).astype(np.float64)
@@ -86,8 +94,14 @@ def gt_to_coco(gt: GroundTruth) -> dict[str, Any]:
         }
         for row in np.flatnonzero(gt.labels != REGION).tolist()
     ]
-    categories = [{"id": c, "name": name} for c, name in zip(gt.category_ids, gt.names, strict=True)]
-    return {"images": [{"id": image} for image in gt.image_ids], "annotations": annotations, "categories": categories}
+    categories = [
+        {"id": c, "name": name} for c, name in zip(gt.category_ids, gt.names, strict=True)
+    ]
+    return {
+        "images": [{"id": image} for image in gt.image_ids],
+        "annotations": annotations,
+        "categories": categories,
+    }
 
 
 def _evaluation(truths: dict[str, Any], results: list[dict[str, Any]], engine: Engine) -> Any:

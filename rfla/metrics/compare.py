@@ -1,7 +1,7 @@
 """Two sets of detections side by side: differences with bootstrap intervals over images, and which images changed.
 
-Images are drawn with replacement and the same draw is made for both, so what is common to both cancels out. The
-interval holds the middle 95 percent of the differences of the draws.
+Images are drawn with replacement and the same draw is made for both, so what is common to both
+cancels out. The interval holds the middle 95 percent of the differences of the draws.
 """
 
 import dataclasses
@@ -91,9 +91,13 @@ class Comparison:
         for name in (*self.names, "b - a", "interval"):
             table.add_column(name, justify="right", overflow="fold")
         for row in rows:
-            interval = "" if row.low is None or row.high is None else f"{row.low:+.3f} .. {row.high:+.3f}"
+            interval = (
+                "" if row.low is None or row.high is None else f"{row.low:+.3f} .. {row.high:+.3f}"
+            )
             mark = "*" if row.clear else " "
-            table.add_row(row.name, _shown(row.a), _shown(row.b), f"{row.delta:+.3f}{mark}", interval)
+            table.add_row(
+                row.name, _shown(row.a), _shown(row.b), f"{row.delta:+.3f}{mark}", interval
+            )
         table.caption = "* zero lies outside the interval"
         table.caption_justify = "left"
         return table
@@ -130,7 +134,8 @@ def compare(
         b: second detections.
         protocol: of `find_protocol`.
         names: of the two sides, for the table.
-        draws: number of bootstrap draws of images; the time is about that of `draws` accumulations on each side.
+        draws: number of bootstrap draws of images; the time is about that of `draws` accumulations
+            on each side.
         seed: of the draws.
         watch: passes the draws on and may count them, for a progress bar.
     """
@@ -143,11 +148,22 @@ def compare(
         for i, name in enumerate(names_of_figures)
     ]
     classes = [
-        _difference(row["name"], row["ap"], metrics[1].per_class[k]["ap"], drawn[:, :, len(names_of_figures) + k])
+        _difference(
+            row["name"],
+            row["ap"],
+            metrics[1].per_class[k]["ap"],
+            drawn[:, :, len(names_of_figures) + k],
+        )
         for k, row in enumerate(metrics[0].per_class)
     ]
     return Comparison(
-        names, metrics[0].protocol.name, len(gt.image_ids), draws, figures, classes, changed_images(*studies)
+        names,
+        metrics[0].protocol.name,
+        len(gt.image_ids),
+        draws,
+        figures,
+        classes,
+        changed_images(*studies),
     )
 
 
@@ -168,7 +184,9 @@ def changed_images(a: Study, b: Study) -> list[ImageChange]:
     ]
 
 
-def _draw(gt: GroundTruth, studies: tuple[Study, Study], numbers: Iterable[int], draws: int, seed: int) -> FloatArray:
+def _draw(
+    gt: GroundTruth, studies: tuple[Study, Study], numbers: Iterable[int], draws: int, seed: int
+) -> FloatArray:
     """Return (draws, 2, F) all figures and the AP of all classes in each draw."""
     rng, images = np.random.default_rng(seed), len(gt.image_ids)
     ranked = [rank(one.evidence) for one in studies]

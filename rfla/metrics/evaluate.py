@@ -3,7 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from rfla.metrics.accumulate import accumulate
-from rfla.metrics.coco_io import DetectionSource, GroundTruthSource, read_detections, read_ground_truth
+from rfla.metrics.coco_io import (
+    DetectionSource,
+    GroundTruthSource,
+    read_detections,
+    read_ground_truth,
+)
 from rfla.metrics.evidence import gather
 from rfla.metrics.protocols import Protocol, find_protocol
 from rfla.metrics.result import Metrics, summarize
@@ -25,13 +30,15 @@ def evaluate_boxes(
         gt: `GroundTruth`, a COCO dict, or a path to a COCO JSON file.
         detections: `Detections`, a COCO result list, or a path to one.
         protocol: "aitod", "coco", "visdrone", "soda", "tinyperson", or a `Protocol`.
-        sizes: own size ranges instead of the protocol's, {name: (low, high)} in px of sqrt(area), ends included.
+        sizes: own size ranges instead of the protocol's, {name: (low, high)} in px of sqrt(area),
+            ends included.
         max_dets: own limits of detections per image and class instead of the protocol's.
         use_categories: False: all classes are one.
         lrp: whether oLRP is computed; None: as the protocol says (yes).
 
     Raises:
-        MetricError: input that cannot be evaluated: NaN scores, unknown images or classes, a file that is not COCO.
+        MetricError: input that cannot be evaluated: NaN scores, unknown images or classes, a file
+            that is not COCO.
     """
     rules = find_protocol(protocol, sizes, max_dets, lrp)
     truths = read_ground_truth(gt)

@@ -1,10 +1,11 @@
 """From boxes to evidence: every detection sorted, and what it matched at each IoU threshold and size range.
 
-Evidence of disjoint sets of images can be gathered in different processes and merged; the figures made from the merged
-evidence are those of a single run to the last bit, because ties of scores are ordered by image id, not by arrival.
+Evidence of disjoint sets of images can be gathered in different processes and merged; the figures
+made from the merged evidence are those of a single run to the last bit, because ties of scores are
+ordered by image id, not by arrival.
 
-Shapes: D detections kept, C of them candidates (they overlap a true box of their image and class), G true boxes,
-N images, K classes, T IoU thresholds, A size ranges.
+Shapes: D detections kept, C of them candidates (they overlap a true box of their image and class),
+G true boxes, N images, K classes, T IoU thresholds, A size ranges.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,10 @@ from rfla.metrics.regions import inside_regions, region_flags
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """All that the figures are made from. Detections are sorted by image, class and descending score."""
+    """All that the figures are made from.
+
+    Detections are sorted by image, class and descending score.
+    """
 
     protocol: Protocol
     num_classes: int
@@ -53,7 +57,9 @@ class _Sorted(NamedTuple):
     swallows: BoolArray  # (G,)
 
 
-def gather(gt: GroundTruth, detections: Detections, protocol: Protocol, use_categories: bool = True) -> Evidence:
+def gather(
+    gt: GroundTruth, detections: Detections, protocol: Protocol, use_categories: bool = True
+) -> Evidence:
     """Sort and match everything.
 
     Args:
@@ -74,7 +80,9 @@ def gather(gt: GroundTruth, detections: Detections, protocol: Protocol, use_cate
     at, lowest = protocol.threshold_index(0.5) or 0, float(thresholds.min())
     found = [
         match(pairs, thresholds, truths.ignored, truths.swallows, group, at)
-        for pairs in find_pairs(side, truths.side, truths.swallows, lowest, inside=protocol.ignoring == "iod")
+        for pairs in find_pairs(
+            side, truths.side, truths.swallows, lowest, inside=protocol.ignoring == "iod"
+        )
     ]
     matched = _join(found, len(thresholds), truths.ignored.shape[1])
     area = side.sides[:, 0] * side.sides[:, 1]
@@ -88,7 +96,9 @@ def gather(gt: GroundTruth, detections: Detections, protocol: Protocol, use_cate
         det_class=group % classes,
         score=detections.scores[rows],
         place=place,
-        in_range=np.stack([(area >= low) & (area <= high) for low, high in protocol.area_ranges], axis=1),
+        in_range=np.stack(
+            [(area >= low) & (area <= high) for low, high in protocol.area_ranges], axis=1
+        ),
         candidate=matched.det,
         state=matched.state,
         overlap=matched.overlap,
@@ -117,13 +127,20 @@ def merge(parts: Sequence[Evidence]) -> Evidence:
         raise MetricError("evidence cannot be merged: the same image is in two parts")
     offsets = np.cumsum([0, *(len(p.det_row) for p in parts)])
     joined = {f.name: [getattr(p, f.name) for p in parts] for f in fields(Evidence)[2:]}
-    joined["candidate"] = [rows + offset for rows, offset in zip(joined["candidate"], offsets, strict=False)]
+    joined["candidate"] = [
+        rows + offset for rows, offset in zip(joined["candidate"], offsets, strict=False)
+    ]
     arrays = {name: np.concatenate(values) for name, values in joined.items()}
     return Evidence(protocol=parts[0].protocol, num_classes=parts[0].num_classes, **arrays)
 
 
 def _sort_truths(gt: GroundTruth, protocol: Protocol, use_categories: bool) -> _Sorted:
-    assert gt.crowd is not None and gt.ignore is not None and gt.area is not None and gt.sides is not None
+    assert (
+        gt.crowd is not None
+        and gt.ignore is not None
+        and gt.area is not None
+        and gt.sides is not None
+    )
     boxes = np.flatnonzero(gt.labels != REGION)
     if protocol.ignoring == "regions":
         dropped = region_flags(gt) | inside_regions(gt, gt.image_index, gt.boxes, gt.labels)
@@ -146,17 +163,20 @@ def _sort_detections(
 ) -> tuple[IntArray, IntArray, IntArray]:
     """Return (D,) rows sorted by group and descending score, their groups, and their places in the group.
 
-    Detections of equal score stay in the order of image, category id and input, as in pycocotools, and only the
-    `max_dets[-1]` surest of each image and class are kept.
+    Detections of equal score stay in the order of image, category id and input, as in pycocotools,
+    and only the `max_dets[-1]` surest of each image and class are kept.
     """
     count = len(gt.names)
     image = gt.image_rank[detections.image_index]
     rows = np.argsort(image * count + gt.class_rank[detections.labels], kind="stable")
     if protocol.ignoring == "regions":
-        rows = rows[~inside_regions(gt, detections.image_index, detections.boxes, detections.labels)[rows]]
+        rows = rows[
+            ~inside_regions(gt, detections.image_index, detections.boxes, detections.labels)[rows]
+        ]
     rows = rows[np.argsort(-detections.scores[rows], kind="stable")]
     group = image[rows] * count + detections.labels[rows] if use_categories else image[rows]
-    # one integer holds group and place in the order of scores: sorting it is several times faster than a stable argsort
+    # one integer holds group and place in the order of scores: sorting it is several times faster
+    # than a stable argsort
     bits = max(len(rows), 1).bit_length()
     packed = np.sort((group << bits) | np.arange(len(rows)))
     rows, group = rows[packed & ((1 << bits) - 1)], packed >> bits

@@ -32,11 +32,19 @@ GRID = {"color": "#dddddd", "linewidth": 0.7}
 
 
 def draw_figures(analysis: Analysis, protocol: Protocol) -> dict[str, bytes]:
-    """Return every figure by its file name without suffix; those that have nothing to show are left out."""
+    """Return every figure by its file name without suffix.
+
+    Those that have nothing to show are left out.
+    """
     figures: dict[str, Callable[[], bytes | None]] = {
-        "pr_by_iou": lambda: _pr_curves(analysis.precision_by_iou, "Precision and recall by IoU", "IoU {}"),
+        "pr_by_iou": lambda: _pr_curves(
+            analysis.precision_by_iou, "Precision and recall by IoU", "IoU {}"
+        ),
         "pr_by_size": lambda: _pr_curves(
-            {size_label(protocol, name): curve for name, curve in analysis.precision_by_size.items()},
+            {
+                size_label(protocol, name): curve
+                for name, curve in analysis.precision_by_size.items()
+            },
             "Precision and recall by size, IoU 0.5",
             "{}",
         ),
@@ -84,8 +92,20 @@ def _pr_curves(curves: Mapping[str, Sequence[float]], title: str, label: str) ->
         return None
     figure, (axis,) = _canvas(5.6, 4.2)
     for colour, (name, curve) in zip(LINES, drawn.items(), strict=False):
-        axis.plot(recall_axis(), curve, color=colour, linewidth=2, label=f"{label.format(name)}: {np.mean(curve):.3f}")
-    axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision, mean over classes", title=title)
+        axis.plot(
+            recall_axis(),
+            curve,
+            color=colour,
+            linewidth=2,
+            label=f"{label.format(name)}: {np.mean(curve):.3f}",
+        )
+    axis.set(
+        xlim=(0, 1),
+        ylim=(0, 1.02),
+        xlabel="recall",
+        ylabel="precision, mean over classes",
+        title=title,
+    )
     axis.legend(frameon=False, title="average precision", alignment="left")
     return _png(figure)
 
@@ -103,14 +123,32 @@ def _size_curve(analysis: Analysis) -> bytes | None:
     axis.set_zorder(counts.get_zorder() + 1)  # the lines over the bars
     axis.patch.set_visible(False)
     few = np.array(curve.boxes) < FEW_BOXES
-    for values, colour, label in ((curve.recall, LINES[0], "recall"), (curve.ap, LINES[1], "AP, mean over classes")):
+    for values, colour, label in (
+        (curve.recall, LINES[0], "recall"),
+        (curve.ap, LINES[1], "AP, mean over classes"),
+    ):
         axis.plot(curve.size, values, color=colour, linewidth=2, label=label)
         for hollow in (True, False):
             at = np.flatnonzero(few == hollow)
             face = "white" if hollow else colour
-            axis.plot(np.array(curve.size)[at], np.array(values)[at], "o", color=colour, markersize=4, mfc=face)
+            axis.plot(
+                np.array(curve.size)[at],
+                np.array(values)[at],
+                "o",
+                color=colour,
+                markersize=4,
+                mfc=face,
+            )
     if few.any():
-        axis.plot([], [], "o", color="#777777", mfc="white", markersize=4, label=f"fewer than {FEW_BOXES} boxes")
+        axis.plot(
+            [],
+            [],
+            "o",
+            color="#777777",
+            mfc="white",
+            markersize=4,
+            label=f"fewer than {FEW_BOXES} boxes",
+        )
     axis.set_xscale("log", base=2)
     ticks = [t for t in 2.0 ** np.arange(0, 11) if curve.size[0] / 1.5 <= t <= curve.size[-1] * 1.5]
     axis.set_xticks(ticks, [f"{t:g}" for t in ticks])
@@ -138,21 +176,42 @@ def _errors(analysis: Analysis, protocol: Protocol) -> bytes | None:
     return _png(figure)
 
 
-def _shares(axis: Any, labels: Sequence[str], parts: Mapping[str, Sequence[int]], colours: Mapping[str, str]) -> None:
+def _shares(
+    axis: Any, labels: Sequence[str], parts: Mapping[str, Sequence[int]], colours: Mapping[str, str]
+) -> None:
     """Draw a bar to 100 % for each size, with the number behind it below and each share that has room in it."""
     counts = np.array(list(parts.values()), np.float64)  # (kinds, sizes)
     shares = counts / np.maximum(counts.sum(axis=0), 1)
     places, bottom = np.arange(len(labels)), np.zeros(len(labels))
     for name, share in zip(parts, shares, strict=True):
-        axis.bar(places, share, 0.72, bottom=bottom, color=colours[name], label=name, edgecolor="white", linewidth=0.5)
+        axis.bar(
+            places,
+            share,
+            0.72,
+            bottom=bottom,
+            color=colours[name],
+            label=name,
+            edgecolor="white",
+            linewidth=0.5,
+        )
         for place in np.flatnonzero(share >= 0.05).tolist():
             ink = "#222222" if name in PALE else "white"
             middle = bottom[place] + share[place] / 2
-            axis.text(place, middle, f"{share[place]:.0%}", ha="center", va="center", fontsize=9, color=ink)
+            axis.text(
+                place,
+                middle,
+                f"{share[place]:.0%}",
+                ha="center",
+                va="center",
+                fontsize=9,
+                color=ink,
+            )
         bottom += share
     totals = counts.sum(axis=0).astype(np.int64)
     names = [label.replace(" ", "\n", 1) for label in labels]
-    axis.set_xticks(places, [f"{name}\nn = {total:,}" for name, total in zip(names, totals, strict=True)])
+    axis.set_xticks(
+        places, [f"{name}\nn = {total:,}" for name, total in zip(names, totals, strict=True)]
+    )
     axis.set_ylim(0, 1)
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axis.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1), reverse=True)
@@ -164,11 +223,26 @@ def _calibration(analysis: Analysis) -> bytes | None:
         return None
     figure, (axis,) = _canvas(5.6, 4.2)
     axis.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--", label="score = share")
-    axis.plot(calibration.score, calibration.precision, color=LINES[2], linewidth=2, marker="o", label="detections")
-    for score, precision, count in zip(calibration.score, calibration.precision, calibration.count, strict=True):
+    axis.plot(
+        calibration.score,
+        calibration.precision,
+        color=LINES[2],
+        linewidth=2,
+        marker="o",
+        label="detections",
+    )
+    for score, precision, count in zip(
+        calibration.score, calibration.precision, calibration.count, strict=True
+    ):
         above = precision < 0.9
-        place = {"xytext": (0, 6 if above else -6), "textcoords": "offset points", "va": "bottom" if above else "top"}
-        side = "left" if score < 0.06 else "right" if score > 0.94 else "center"  # inside, clear of the axis
+        place = {
+            "xytext": (0, 6 if above else -6),
+            "textcoords": "offset points",
+            "va": "bottom" if above else "top",
+        }
+        side = (
+            "left" if score < 0.06 else "right" if score > 0.94 else "center"
+        )  # inside, clear of the axis
         axis.annotate(f"{count:,}", (score, precision), ha=side, fontsize=8, **place)
     title = f"Calibration at IoU 0.5 (expected calibration error {calibration.error:.3f})"
     xlabel = "score, mean of the bin (numbers: detections in it)"
@@ -182,21 +256,37 @@ def _confusion(analysis: Analysis) -> bytes | None:
     table = np.array(analysis.confusion, np.float64)
     if not table.sum():
         return None
-    names = [*(name if len(name) <= 22 else name[:21] + "…" for name in analysis.names), "background"]
+    names = [
+        *(name if len(name) <= 22 else name[:21] + "…" for name in analysis.names),
+        "background",
+    ]
     side = float(np.clip(0.55 * len(names), 2.6, 13))  # inches of the table alone
     figure, (axis,) = _canvas(side + 2.8, side + 2.2)
-    figure.set_layout_engine("compressed")  # knows of the square cells; "constrained" cut the label of the rows
+    figure.set_layout_engine(
+        "compressed"
+    )  # knows of the square cells; "constrained" cut the label of the rows
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     picture = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axis.grid(False)
     axis.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axis.set_yticks(range(len(names)), names)
-    axis.set(xlabel="detected as (background: missed)", ylabel="true class (background: detections of nothing)")
+    axis.set(
+        xlabel="detected as (background: missed)",
+        ylabel="true class (background: detections of nothing)",
+    )
     figure.suptitle("Confusion at IoU 0.5 and the optimal scores")
     figure.colorbar(picture, ax=axis, label="share of the row", fraction=0.046, pad=0.03)
     for row, column in np.argwhere(table > 0) if len(names) <= 25 else []:
         colour = "white" if share[row, column] > 0.5 else "#333333"
-        axis.text(column, row, f"{table[row, column]:.0f}", ha="center", va="center", fontsize=8, color=colour)
+        axis.text(
+            column,
+            row,
+            f"{table[row, column]:.0f}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color=colour,
+        )
     axis.add_patch(_hatched(len(names) - 1))
     return _png(figure)
 
@@ -205,4 +295,12 @@ def _hatched(corner: int) -> Any:
     """Return what covers the cell of background taken for background, which nothing can count."""
     from matplotlib.patches import Rectangle
 
-    return Rectangle((corner - 0.5, corner - 0.5), 1, 1, fill=False, hatch="////", edgecolor="#bbbbbb", linewidth=0)
+    return Rectangle(
+        (corner - 0.5, corner - 0.5),
+        1,
+        1,
+        fill=False,
+        hatch="////",
+        edgecolor="#bbbbbb",
+        linewidth=0,
+    )

@@ -1,11 +1,13 @@
 """Greedy matching of detections to true boxes, for all IoU thresholds and size ranges at once.
 
-The rule is that of pycocotools (`COCOeval.evaluateImg`): within one image and class, detections take boxes in order of
-their score; each takes the free box with the highest overlap that reaches the threshold, the later one on a tie, and an
-ignored box only if no other is left. It is run here on the sparse pairs of `pairs.py`: detections that do not compete
-for a box are done together, so the number of steps is the length of the longest queue for one box.
+The rule is that of pycocotools (`COCOeval.evaluateImg`): within one image and class, detections
+take boxes in order of their score; each takes the free box with the highest overlap that reaches
+the threshold, the later one on a tie, and an ignored box only if no other is left. It is run here
+on the sparse pairs of `pairs.py`: detections that do not compete for a box are done together, so
+the number of steps is the length of the longest queue for one box.
 
-Shapes: P pairs, C detections with at least one pair (candidates), G true boxes, T thresholds, A size ranges.
+Shapes: P pairs, C detections with at least one pair (candidates), G true boxes, T thresholds, A
+size ranges.
 """
 
 from collections.abc import Iterator
@@ -18,7 +20,9 @@ from rfla.metrics.arrays import BoolArray, FloatArray, IntArray
 from rfla.metrics.pairs import Pairs
 
 UNMATCHED, MATCHED, MATCHED_IGNORED = 0, 1, 2
-_REAL = 1 << 14  # added to the place of a pair when its box counts, so that such a box beats every ignored one
+_REAL = (
+    1 << 14
+)  # added to the place of a pair when its box counts, so that such a box beats every ignored one
 _PEELS = 32
 
 
@@ -32,7 +36,12 @@ class Matched(NamedTuple):
 
 
 def match(
-    pairs: Pairs, thresholds: FloatArray, ignored: BoolArray, many: BoolArray, group: IntArray, at: int
+    pairs: Pairs,
+    thresholds: FloatArray,
+    ignored: BoolArray,
+    many: BoolArray,
+    group: IntArray,
+    at: int,
 ) -> Matched:
     """Match one chunk of pairs.
 
@@ -49,7 +58,13 @@ def match(
     level = _levels(pairs.det, gt, many[gt_rows], start, count, group[det])
     pair_order = np.lexsort((gt, pairs.overlap, np.repeat(np.arange(len(det)), count)))
     taken = np.zeros((len(gt_rows), len(thresholds), ignored.shape[1]), np.bool_)
-    work = _Work(gt[pair_order], pairs.overlap[pair_order], np.minimum(thresholds, 1 - 1e-10), ignored[gt_rows], taken)
+    work = _Work(
+        gt[pair_order],
+        pairs.overlap[pair_order],
+        np.minimum(thresholds, 1 - 1e-10),
+        ignored[gt_rows],
+        taken,
+    )
     state = np.zeros((len(det), *taken.shape[1:]), np.uint8)
     overlap = np.zeros((len(det), taken.shape[2]))
     chosen_gt = np.full(len(det), -1)
@@ -68,7 +83,11 @@ def match(
 
 
 def _swallow(
-    state: NDArray[np.uint8], pairs: Pairs, thresholds: FloatArray, ignored: BoolArray, start: IntArray
+    state: NDArray[np.uint8],
+    pairs: Pairs,
+    thresholds: FloatArray,
+    ignored: BoolArray,
+    start: IntArray,
 ) -> None:
     """Ignore the unmatched that lie far enough inside any ignored box (TinyPerson's IoD rule)."""
     assert pairs.inside is not None
@@ -90,14 +109,17 @@ class _Work(NamedTuple):
     def choose(self, start: IntArray, count: IntArray) -> NDArray[np.int16]:
         """Return (n, T, A) 1 + place of the pair each detection takes, plus _REAL where its box counts; 0 for none.
 
-        Detections come with their pairs descending in number, so the j-th pairs belong to the first few.
+        Detections come with their pairs descending in number, so the j-th pairs belong to the first
+        few.
         """
         best = np.zeros((len(start), *self.taken.shape[1:]), np.int16)
         for j in range(int(count[0])):
             rows = start[: np.searchsorted(-count, -j, side="left")] + j
             gt = self.gt[rows]
             reaches = self.overlap[rows, None] >= self.thresholds  # (n', T)
-            value = np.int16(j + 1) + np.where(self.ignored[gt], np.int16(0), np.int16(_REAL))  # (n', A)
+            value = np.int16(j + 1) + np.where(
+                self.ignored[gt], np.int16(0), np.int16(_REAL)
+            )  # (n', A)
             free = reaches[:, :, None] & ~self.taken[gt]
             np.maximum(best[: len(rows)], free * value[:, None, :], out=best[: len(rows)])
         return best
@@ -110,12 +132,18 @@ class _Work(NamedTuple):
 
 
 def _levels(
-    pair_det: IntArray, gt: IntArray, many: BoolArray, start: IntArray, count: IntArray, group: IntArray
+    pair_det: IntArray,
+    gt: IntArray,
+    many: BoolArray,
+    start: IntArray,
+    count: IntArray,
+    group: IntArray,
 ) -> IntArray:
     """Return (C,) the step at which each candidate may be matched: after all better ones that want one of its boxes.
 
-    Round by round, the candidates that come first for all their boxes leave. Long queues (hundreds of detections of one
-    object) are cut short: what is left after some rounds goes one by one within its group, which is also in order.
+    Round by round, the candidates that come first for all their boxes leave. Long queues (hundreds
+    of detections of one object) are cut short: what is left after some rounds goes one by one
+    within its group, which is also in order.
     """
     level = np.full(len(start), -1)
     place = np.repeat(np.arange(len(start)), count)  # candidate of each pair, ascending

@@ -1,7 +1,9 @@
-"""Optimal localisation recall precision error (oLRP; Oksuz et al., ECCV 2018), as the AI-TOD evaluator tells it.
+"""Optimal localisation recall precision error (oLRP.
 
-LRP at a score threshold is (sum of (1 - IoU) / (1 - tau) over true positives + FP + FN) / (TP + FP + FN); oLRP is its
-smallest value over all score thresholds of a class.
+Oksuz et al., ECCV 2018), as the AI-TOD evaluator tells it.
+
+LRP at a score threshold is (sum of (1 - IoU) / (1 - tau) over true positives + FP + FN) / (TP + FP
++ FN); oLRP is its smallest value over all score thresholds of a class.
 """
 
 from typing import NamedTuple
@@ -12,7 +14,10 @@ from rfla.metrics.arrays import FloatArray
 
 
 class LrpPoint(NamedTuple):
-    """The best operating point of one class: lower is better, all in 0..1; NaN where no true positive defines it."""
+    """The best operating point of one class: lower is better, all in 0..1.
+
+    NaN where no true positive defines it.
+    """
 
     olrp: float
     loc: float  # mean of 1 - IoU over true positives
@@ -35,8 +40,8 @@ def optimal_lrp(
 ) -> LrpPoint:
     """Find the smallest LRP.
 
-    A false positive never lowers LRP, so only true positives need be looked at, and the very first detection, which
-    wins a tie: LRP is 1 there as long as nothing is found.
+    A false positive never lowers LRP, so only true positives need be looked at, and the very first
+    detection, which wins a tie: LRP is 1 there as long as nothing is found.
 
     Args:
         found: (n,) true positives up to each true positive.
@@ -45,7 +50,8 @@ def optimal_lrp(
         scores: (n,) their scores.
         boxes: number of true boxes that count.
         tau: IoU from which a detection is a true positive.
-        first: (1 if a false positive else 0, score) of the very first detection; None where it is a true positive.
+        first: (1 if a false positive else 0, score) of the very first detection; None where it is a
+            true positive.
     """
     if not len(found) or found[-1] <= 0:
         return NOTHING_FOUND

@@ -1,9 +1,11 @@
 """What became of every detection and every true box at IoU 0.5: found, missed, and the kinds of error.
 
-Detections take boxes in order of score, so what becomes of one does not depend on less sure ones. All of this holds for
-any score threshold; only "missed" needs one, and is told by the score of the detection that found the box.
+Detections take boxes in order of score, so what becomes of one does not depend on less sure ones.
+All of this holds for any score threshold; only "missed" needs one, and is told by the score of the
+detection that found the box.
 
-Shapes: D detections (the surest of each image and class, as the protocol limits), G true boxes, P pairs.
+Shapes: D detections (the surest of each image and class, as the protocol limits), G true boxes, P
+pairs.
 """
 
 from dataclasses import dataclass
@@ -22,7 +24,10 @@ NEAR = 0.1
 
 CORRECT, IGNORED, DUPLICATE, WRONG_CLASS, LOCALISATION, BACKGROUND = range(6)
 KINDS = ("correct", "ignored", "duplicate", "class", "localisation", "background")
-"""Kinds of detections: a duplicate overlaps a box that a surer one took; class: IoU 0.5 with a box of another class."""
+"""Kinds of detections: a duplicate overlaps a box that a surer one took.
+
+Class: IoU 0.5 with a box of another class.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +40,9 @@ class Outcomes:
     gt_row: IntArray  # (G,) row in GroundTruth
     asked: BoolArray  # (G,) the box counts: neither crowd nor ignored nor out of all ranges
     found_at: FloatArray  # (G,) score of the detection that found it; -inf none
-    near_at: FloatArray  # (G,) score of the surest localisation error of its class about it; -inf none
+    near_at: (
+        FloatArray  # (G,) score of the surest localisation error of its class about it; -inf none
+    )
     mistaken_at: FloatArray  # (G,) score of the surest class error on it; -inf none
     mistaken_as: IntArray  # (G,) label of that class error; -1 none
 
@@ -56,7 +63,9 @@ def find_outcomes(gt: GroundTruth, detections: Detections, evidence: Evidence) -
     state = np.zeros(len(evidence.det_row), np.uint8)
     state[evidence.candidate] = evidence.state[:, at, 0]
     iou = np.zeros(len(state))
-    iou[evidence.candidate] = np.where(evidence.state[:, at, 0] == MATCHED, evidence.overlap[:, 0], 0.0)
+    iou[evidence.candidate] = np.where(
+        evidence.state[:, at, 0] == MATCHED, evidence.overlap[:, 0], 0.0
+    )
     ignored = (state == MATCHED_IGNORED) | ((state == 0) & ~evidence.in_range[:, 0])
     touches = _touched(len(state), pairs)
     kind = np.select(
@@ -65,13 +74,18 @@ def find_outcomes(gt: GroundTruth, detections: Detections, evidence: Evidence) -
         BACKGROUND,
     ).astype(np.uint8)
     scores = _scores(gt, evidence, pairs, kind)
-    return Outcomes(evidence.det_row, kind, iou, evidence.gt_row, ~evidence.gt_ignored[:, 0], *scores)
+    return Outcomes(
+        evidence.det_row, kind, iou, evidence.gt_row, ~evidence.gt_ignored[:, 0], *scores
+    )
 
 
 def _near_pairs(gt: GroundTruth, detections: Detections, evidence: Evidence) -> _Near:
     """Find all pairs with IoU of NEAR or more within an image."""
     assert gt.sides is not None and detections.sides is not None
-    order, gt_order = np.argsort(evidence.det_image, kind="stable"), np.argsort(evidence.gt_image, kind="stable")
+    order, gt_order = (
+        np.argsort(evidence.det_image, kind="stable"),
+        np.argsort(evidence.gt_image, kind="stable"),
+    )
     rows, gt_rows = evidence.det_row[order], evidence.gt_row[gt_order]
     dets = Side(evidence.det_image[order], detections.boxes[rows, :2], detections.sides[rows])
     truths = Side(evidence.gt_image[gt_order], gt.boxes[gt_rows, :2], gt.sides[gt_rows])
@@ -100,8 +114,8 @@ def _scores(
 ) -> tuple[FloatArray, FloatArray, FloatArray, IntArray]:
     """Return (G,) found_at, near_at, mistaken_at and mistaken_as.
 
-    A detection that found one box says nothing about the neighbour that it touches: only errors count for the last
-    three.
+    A detection that found one box says nothing about the neighbour that it touches: only errors
+    count for the last three.
     """
     count = len(evidence.gt_row)
     found, near, mistaken = (np.full(count, -np.inf) for _ in range(3))
@@ -113,7 +127,9 @@ def _scores(
     is_near = pairs.same & (kind[pairs.det] == LOCALISATION)
     is_other = ~pairs.same & (pairs.iou >= 0.5) & (kind[pairs.det] == WRONG_CLASS)
     np.maximum.at(near, pairs.gt[is_near], score[is_near])
-    others = np.flatnonzero(is_other)[np.argsort(score[is_other], kind="stable")]  # the surest is written last
+    others = np.flatnonzero(is_other)[
+        np.argsort(score[is_other], kind="stable")
+    ]  # the surest is written last
     mistaken[pairs.gt[others]] = score[others]
     mistaken_as = np.full(count, -1)
     mistaken_as[pairs.gt[others]] = evidence.det_class[pairs.det[others]]

@@ -1,8 +1,8 @@
 """Which detections and true boxes can match at all: the sparse pairs whose overlap reaches the lowest threshold.
 
-Shapes: D detections and G boxes of one evaluation, P pairs. A group is one image and one class; only boxes of one
-group are compared. Boxes are given as corner and sides (x, y, w, h) in px, because the official evaluators compute
-overlaps from these and 1e-9 is promised.
+Shapes: D detections and G boxes of one evaluation, P pairs. A group is one image and one class;
+only boxes of one group are compared. Boxes are given as corner and sides (x, y, w, h) in px,
+because the official evaluators compute overlaps from these and 1e-9 is promised.
 """
 
 from collections.abc import Iterator
@@ -40,24 +40,32 @@ class Side(NamedTuple):
 def overlap(dets: Side, gts: Side, swallows: BoolArray) -> FloatArray:
     """Return (P,) the overlap of paired boxes: IoU, or intersection over the detection where `swallows`.
 
-    The order of operations is that of `bbIou` in the COCO API, so that results agree to the last bit.
+    The order of operations is that of `bbIou` in the COCO API, so that results agree to the last
+    bit.
     """
     low = np.maximum(dets.corner, gts.corner)
     inner = np.minimum(dets.sides + dets.corner, gts.sides + gts.corner) - low
     inner[(inner <= 0).any(axis=1)] = 0.0
     intersection = inner[:, 0] * inner[:, 1]
     det_area = dets.sides[:, 0] * dets.sides[:, 1]
-    union = np.where(swallows, det_area, det_area + gts.sides[:, 0] * gts.sides[:, 1] - intersection)
-    value: FloatArray = np.divide(intersection, union, out=np.zeros_like(union), where=intersection > 0)
+    union = np.where(
+        swallows, det_area, det_area + gts.sides[:, 0] * gts.sides[:, 1] - intersection
+    )
+    value: FloatArray = np.divide(
+        intersection, union, out=np.zeros_like(union), where=intersection > 0
+    )
     return value
 
 
-def find_pairs(dets: Side, gts: Side, swallows: BoolArray, lowest: float, inside: bool = False) -> Iterator[Pairs]:
+def find_pairs(
+    dets: Side, gts: Side, swallows: BoolArray, lowest: float, inside: bool = False
+) -> Iterator[Pairs]:
     """Yield all pairs of one group whose overlap is at least `lowest`, chunk by chunk, no group split over chunks.
 
-    A box can reach IoU t with a detection of width w only if its left edge lies within w * (1 - t) / t to the left and
-    w * (1 - t) to the right of the detection's: IoU is at most the overlap in x over the larger width. A box that
-    swallows (a crowd) has no such bound and is paired with every detection of its group.
+    A box can reach IoU t with a detection of width w only if its left edge lies within w * (1 - t)
+    / t to the left and w * (1 - t) to the right of the detection's: IoU is at most the overlap in x
+    over the larger width. A box that swallows (a crowd) has no such bound and is paired with every
+    detection of its group.
 
     Args:
         dets: (D,) sorted by group.
@@ -80,11 +88,17 @@ def find_pairs(dets: Side, gts: Side, swallows: BoolArray, lowest: float, inside
         det = np.concatenate([near_det, far_det]) + first
         gt = np.concatenate([plain[rows[near]], crowd[far]])
         value = overlap(dets.rows(det), gts.rows(gt), swallows[gt])
-        share = overlap(dets.rows(det), gts.rows(gt), np.ones_like(gt, np.bool_)) if inside else None
-        reach = np.flatnonzero((value if share is None else np.maximum(value, share)) >= min(lowest, 1 - 1e-10))
+        share = (
+            overlap(dets.rows(det), gts.rows(gt), np.ones_like(gt, np.bool_)) if inside else None
+        )
+        reach = np.flatnonzero(
+            (value if share is None else np.maximum(value, share)) >= min(lowest, 1 - 1e-10)
+        )
         if len(reach):
             reach = reach[np.lexsort((gt[reach], det[reach]))]
-            yield Pairs(det[reach], gt[reach], value[reach], None if share is None else share[reach])
+            yield Pairs(
+                det[reach], gt[reach], value[reach], None if share is None else share[reach]
+            )
 
 
 def _windows(dets: Side, gts: Side, lowest: float) -> tuple[IntArray, IntArray, IntArray]:

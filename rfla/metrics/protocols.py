@@ -30,11 +30,11 @@ class Protocol:
         sizes: name -> (low, high) px of sqrt(area); the range "all" comes first by itself.
         max_dets: ascending; how many detections of one image and class count. AP uses the last.
         ignoring: what is neither asked for nor punished.
-            "crowd": crowd boxes, matched by intersection over the detection (IoD), as COCO and AI-TOD;
-            "regions": crowd and ignore boxes, all by IoD; boxes and detections of which half or more lies inside
-            regions are dropped, as the VisDrone toolkit;
-            "iod": crowd and ignore boxes; a detection without a match is ignored where its IoD with any box ignored in
-            that size range reaches the threshold, as TinyPerson's evaluator.
+            "crowd": crowd boxes, matched by intersection over the detection (IoD), as COCO and
+            AI-TOD; "regions": crowd and ignore boxes, all by IoD; boxes and detections of which
+            half or more lies inside regions are dropped, as the VisDrone toolkit;
+            "iod": crowd and ignore boxes; a detection without a match is ignored where its IoD with
+            any box ignored in that size range reaches the threshold, as TinyPerson's evaluator.
         smallest: px of sqrt(area) below which the range "all" ignores a box.
         lrp: whether oLRP is computed.
     """
@@ -81,12 +81,20 @@ TINYPERSON_SIZES = (
     ("reasonable", 32.0, LARGEST),
 )
 # Areas of 144, 400, 1024 and 2000 px²; "small" is the range of AP in the evaluator of SODA-A.
-SODA_SIZES = (("small", 0.0, 32.0), ("es", 0.0, 12.0), ("rs", 12.0, 20.0), ("gs", 20.0, 32.0), ("n", 32.0, 2000.0**0.5))
+SODA_SIZES = (
+    ("small", 0.0, 32.0),
+    ("es", 0.0, 12.0),
+    ("rs", 12.0, 20.0),
+    ("gs", 20.0, 32.0),
+    ("n", 32.0, 2000.0**0.5),
+)
 
 PROTOCOLS: dict[str, Protocol] = {
     "aitod": Protocol("aitod", sizes=AITOD_SIZES),
     "coco": Protocol("coco", sizes=COCO_SIZES, max_dets=(1, 10, 100)),
-    "visdrone": Protocol("visdrone", sizes=AITOD_SIZES, max_dets=(1, 10, 100, 500), ignoring="regions"),
+    "visdrone": Protocol(
+        "visdrone", sizes=AITOD_SIZES, max_dets=(1, 10, 100, 500), ignoring="regions"
+    ),
     "soda": Protocol("soda", sizes=SODA_SIZES, ignoring="regions"),
     "tinyperson": Protocol(
         "tinyperson",
@@ -114,14 +122,20 @@ def find_protocol(
     if isinstance(protocol, str):
         if protocol not in PROTOCOLS:
             known = ", ".join(PROTOCOLS)
-            raise MetricError(f"unknown protocol '{protocol}': {known}{did_you_mean(protocol, PROTOCOLS)}")
+            raise MetricError(
+                f"unknown protocol '{protocol}': {known}{did_you_mean(protocol, PROTOCOLS)}"
+            )
         protocol = PROTOCOLS[protocol]
     if not isinstance(protocol, Protocol):
         raise MetricError(f"protocol {protocol!r}: one name of {', '.join(PROTOCOLS)}")
     if sizes is not None:
         if not isinstance(sizes, Mapping) or not sizes:
-            raise MetricError(f"sizes: {sizes!r} must name size ranges, as {{vt: [0, 8], t: [8, 16]}}, in px")
-        protocol = replace(protocol, sizes=tuple(_size_range(name, bounds) for name, bounds in sizes.items()))
+            raise MetricError(
+                f"sizes: {sizes!r} must name size ranges, as {{vt: [0, 8], t: [8, 16]}}, in px"
+            )
+        protocol = replace(
+            protocol, sizes=tuple(_size_range(name, bounds) for name, bounds in sizes.items())
+        )
     if max_dets is not None:
         limits = tuple(sorted(int(limit) for limit in max_dets))
         if not limits or limits[0] < 1:
@@ -131,12 +145,17 @@ def find_protocol(
 
 
 def _size_range(name: object, bounds: Sequence[float]) -> tuple[str, float, float]:
-    """Check one entry of `sizes:`, {name: [low, high]} in px of sqrt(area); high may be null or .inf."""
+    """Check one entry of `sizes:`, {name: [low, high]} in px of sqrt(area).
+
+    High may be null or .inf.
+    """
     if not isinstance(name, str) or name == "all" or not name.isidentifier():
         raise MetricError(f"sizes: '{name}' cannot name a size range; a word other than 'all' can")
     if not isinstance(bounds, Sequence) or isinstance(bounds, str) or len(bounds) != 2:
         raise MetricError(f"sizes: {name}: {bounds!r} must be [low, high] in px of sqrt(area)")
     low, high = bounds[0] or 0.0, LARGEST if bounds[1] is None else bounds[1]
     if not all(isinstance(side, int | float) for side in (low, high)) or not 0 <= low < high:
-        raise MetricError(f"sizes: {name}: [{low}, {high}] must have 0 <= low < high, in px of sqrt(area)")
+        raise MetricError(
+            f"sizes: {name}: [{low}, {high}] must have 0 <= low < high, in px of sqrt(area)"
+        )
     return name, float(low), min(float(high), LARGEST)

@@ -1,6 +1,7 @@
 """`report.html`: one page without network that shows figures, curves, and the worst and best images with every box.
 
-Pictures are stored once, at full resolution, since the objects are 6 px; the page unpacks them as they come into view.
+Pictures are stored once, at full resolution, since the objects are 6 px; the page unpacks them as
+they come into view.
 """
 
 import base64
@@ -53,7 +54,8 @@ def write_report(
         read_picture: gives the pixels of an image; None: boxes on plain ground.
         title: of the page.
         speed: milliseconds an image by stage.
-        images: how many images the gallery shows, two thirds of them the worst, the others the best.
+        images: how many images the gallery shows, two thirds of them the worst, the others the
+            best.
         megabytes: pictures beyond this size are left out of the page.
 
     Returns:
@@ -79,7 +81,9 @@ def write_report(
     return folder / "report.html"
 
 
-def write_results(directory: str | Path, study: Study, speed: Mapping[str, float] | None = None) -> None:
+def write_results(
+    directory: str | Path, study: Study, speed: Mapping[str, float] | None = None
+) -> None:
     """Write `results.json` into a directory that is there."""
     text = json.dumps(results(study, speed), indent=1, allow_nan=False)
     write_atomically(Path(directory) / "results.json", text)
@@ -117,10 +121,16 @@ def image_counts(study: Study) -> tuple[IntArray, IntArray, IntArray]:
     gt_image, gt_label = study.gt.image_index[outcomes.gt_row], study.gt.labels[outcomes.gt_row]
     found = outcomes.asked & (outcomes.found_at >= optimal[gt_label])
     missed = outcomes.asked & ~found
-    image, label = study.detections.image_index[outcomes.det_row], study.detections.labels[outcomes.det_row]
+    image, label = (
+        study.detections.image_index[outcomes.det_row],
+        study.detections.labels[outcomes.det_row],
+    )
     wrong = (outcomes.kind != CORRECT) & (outcomes.kind != IGNORED)
     wrong &= study.detections.scores[outcomes.det_row] >= optimal[label]
-    counts = [np.bincount(rows, minlength=count) for rows in (gt_image[missed], image[wrong], gt_image[found])]
+    counts = [
+        np.bincount(rows, minlength=count)
+        for rows in (gt_image[missed], image[wrong], gt_image[found])
+    ]
     return counts[0], counts[1], counts[2]
 
 
@@ -130,7 +140,9 @@ def _gallery(
     """Return the data of each image and the packed pictures as script elements that the browser does not parse."""
     det_rows, gt_rows = _by_image(study)
     lowest = _lowest_score(study)
-    det_rows = [rows[study.detections.scores[study.outcomes.det_row[rows]] >= lowest] for rows in det_rows]
+    det_rows = [
+        rows[study.detections.scores[study.outcomes.det_row[rows]] >= lowest] for rows in det_rows
+    ]
     rows, pictures, used = [], [], 0
     for image in chosen.tolist():
         pixels = read_picture(image) if read_picture is not None and used < budget else None
@@ -148,7 +160,10 @@ def _by_image(study: Study) -> tuple[list[IntArray], list[IntArray]]:
     """Return for each image the positions in the outcomes of its detections and true boxes."""
     outcomes, count = study.outcomes, len(study.gt.image_ids)
     split = []
-    for image in (study.detections.image_index[outcomes.det_row], study.gt.image_index[outcomes.gt_row]):
+    for image in (
+        study.detections.image_index[outcomes.det_row],
+        study.gt.image_index[outcomes.gt_row],
+    ):
         order = np.argsort(image, kind="stable")
         split.append(np.split(order, np.searchsorted(image[order], np.arange(1, count))))
     return split[0], split[1]
@@ -171,7 +186,10 @@ def _image_row(study: Study, image: int, dets: IntArray, gts: IntArray) -> dict[
         *gt.boxes[gt_rows].round(1).T.tolist(),
         gt.labels[gt_rows].tolist(),
         np.sqrt(gt.area[gt_rows].clip(0)).round(2).tolist(),
-        *([round(s, DIGITS) if np.isfinite(s) else None for s in score[gts].tolist()] for score in scores),
+        *(
+            [round(s, DIGITS) if np.isfinite(s) else None for s in score[gts].tolist()]
+            for score in scores
+        ),
         outcomes.mistaken_as[gts].tolist(),
         outcomes.asked[gts].astype(int).tolist(),
     ]
@@ -204,11 +222,17 @@ def _lowest_score(study: Study) -> float:
     return min([LOWEST_SCORE, *(t for t in study.analysis.thresholds if t is not None)])
 
 
-def _page_data(study: Study, rows: list[dict[str, Any]], speed: Mapping[str, float] | None) -> dict[str, Any]:
+def _page_data(
+    study: Study, rows: list[dict[str, Any]], speed: Mapping[str, float] | None
+) -> dict[str, Any]:
     metrics, protocol, total = study.metrics, study.metrics.protocol, len(study.gt.image_ids)
     told = metrics.as_dict()
     when = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-    shown = f"all {total} images" if len(rows) == total else f"{len(rows)} of {total} images: the worst and the best"
+    shown = (
+        f"all {total} images"
+        if len(rows) == total
+        else f"{len(rows)} of {total} images: the worst and the best"
+    )
     bare, lowest = sum(row["p"] is None for row in rows), round(_lowest_score(study), DIGITS)
     without = f"; {bare} of them without their picture" if bare else ""
     return {
@@ -217,7 +241,9 @@ def _page_data(study: Study, rows: list[dict[str, Any]], speed: Mapping[str, flo
         "families": _families(study),
         "by_size": _size_table(study),
         "classes": [_class_row(row) for row in told["per_class"]],
-        "speed": [{"stage": stage, "ms per image": round(ms, 3)} for stage, ms in (speed or {}).items()],
+        "speed": [
+            {"stage": stage, "ms per image": round(ms, 3)} for stage, ms in (speed or {}).items()
+        ],
         "shown": f"{shown}{without}. Found, missed and wrong are told at IoU 0.5. "
         f"Detections with a score under {lowest:g} are left out.",
         "names": list(study.gt.names),
@@ -237,14 +263,20 @@ def _families(study: Study) -> list[tuple[str, list[tuple[str, float]]]]:
         "Recall": [f"ar_{limit}" for limit in limits],
         "oLRP, lower is better": [name for name in figures if name.startswith("olrp")],
     }
-    return [(title, [(name, figures[name]) for name in names if name in figures]) for title, names in families.items()]
+    return [
+        (title, [(name, figures[name]) for name in names if name in figures])
+        for title, names in families.items()
+    ]
 
 
 def _size_table(study: Study) -> list[dict[str, Any]]:
     """Return one line for each size range: how many boxes, and every figure of that size."""
     metrics, rows = study.metrics, []
     for a, name in enumerate(metrics.protocol.size_names[1:], start=1):
-        row = {"size": size_label(metrics.protocol, name), "boxes": int(metrics.curves.boxes[:, a].sum())}
+        row = {
+            "size": size_label(metrics.protocol, name),
+            "boxes": int(metrics.curves.boxes[:, a].sum()),
+        }
         told = {key: metrics.figures.get(f"{key}_{name}") for key in (*OVERALL, "ar")}
         rows.append(row | {key: value for key, value in told.items() if value is not None})
     return rows
@@ -253,7 +285,11 @@ def _size_table(study: Study) -> list[dict[str, Any]]:
 def _class_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return one line of the class table."""
     renamed = {"name": "class", "threshold": "best_score"}
-    return {renamed.get(key, key.removeprefix("olrp_")): value for key, value in row.items() if key != "category_id"}
+    return {
+        renamed.get(key, key.removeprefix("olrp_")): value
+        for key, value in row.items()
+        if key != "category_id"
+    }
 
 
 def _json_in_html(data: Any) -> str:

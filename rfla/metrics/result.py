@@ -1,8 +1,8 @@
 """What an evaluation returns: named figures, a row for each class, and the curves behind them.
 
-The figures of the AI-TOD protocol, in its order: ap ap25 ap50 ap75 ap_vt ap_t ap_s ap_m ar_100 ar_300 ar_1500 ar_vt
-ar_t ar_s ar_m olrp olrp_loc olrp_fp olrp_fn. A figure that nothing defines (no box of that size) is -1, as in
-pycocotools.
+The figures of the AI-TOD protocol, in its order: ap ap25 ap50 ap75 ap_vt ap_t ap_s ap_m ar_100
+ar_300 ar_1500 ar_vt ar_t ar_s ar_m olrp olrp_loc olrp_fp olrp_fn. A figure that nothing defines (no
+box of that size) is -1, as in pycocotools.
 """
 
 import math
@@ -24,7 +24,10 @@ FIGURES_IN_A_ROW = 4
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Metrics:
-    """The figures of one evaluation. Every figure is also an attribute: `metrics.ap50`, `metrics.ar_1500`."""
+    """The figures of one evaluation.
+
+    Every figure is also an attribute: `metrics.ap50`, `metrics.ar_1500`.
+    """
 
     protocol: Protocol
     figures: dict[str, float]
@@ -32,31 +35,48 @@ class Metrics:
     curves: Curves
 
     def __repr__(self) -> str:
-        return f"Metrics({self.protocol.name}: " + ", ".join(f"{k}={v:.3f}" for k, v in self.figures.items()) + ")"
+        return (
+            f"Metrics({self.protocol.name}: "
+            + ", ".join(f"{k}={v:.3f}" for k, v in self.figures.items())
+            + ")"
+        )
 
     def __getattr__(self, name: str) -> float:
         figures: dict[str, float] = self.__dict__.get("figures", {})
         if name in figures:
             return figures[name]
-        raise AttributeError(f"no such figure in this protocol: '{name}'{did_you_mean(name, figures)}")
+        raise AttributeError(
+            f"no such figure in this protocol: '{name}'{did_you_mean(name, figures)}"
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything that goes into results.json; undefined values are None."""
         rows = [{key: _plain(value) for key, value in row.items()} for row in self.per_class]
-        return {"protocol": self.protocol.name} | {k: _plain(v) for k, v in self.figures.items()} | {"per_class": rows}
+        return (
+            {"protocol": self.protocol.name}
+            | {k: _plain(v) for k, v in self.figures.items()}
+            | {"per_class": rows}
+        )
 
     def table(self) -> Group:
         """Return two rich tables that fit 80 columns: the figures, and each class."""
         return Group(self._figure_table(), self._class_table())
 
     def _figure_table(self) -> Table:
-        table = Table(title=f"{self.protocol.name} protocol", title_justify="left", show_header=False, box=None)
+        table = Table(
+            title=f"{self.protocol.name} protocol",
+            title_justify="left",
+            show_header=False,
+            box=None,
+        )
         table.padding = (0, 1, 0, 0)
         sizes = self.protocol.size_names[1:]
         families = {
             "AP": [name for name in self.figures if name in ("ap", "ap25", "ap50", "ap75")],
             "AP by size": [f"ap_{size}" for size in sizes],
-            **{f"AP{iou} by size": [f"ap{iou}_{size}" for size in sizes] for iou in (25, 50, 75)},  # TinyPerson
+            **{
+                f"AP{iou} by size": [f"ap{iou}_{size}" for size in sizes] for iou in (25, 50, 75)
+            },  # TinyPerson
             "AR": [f"ar_{limit}" for limit in self.protocol.max_dets],
             "AR by size": [f"ar_{size}" for size in sizes],
             "oLRP, lower is better": [name for name in self.figures if name.startswith("olrp")],
@@ -76,8 +96,17 @@ class Metrics:
     def _class_table(self) -> Table:
         sizes = [f"ap_{size}" for size in self.protocol.size_names[1:]]
         rows = self.per_class[0] if self.per_class else {}
-        columns = [name for name in ("boxes", "ap", "ap50", *sizes, "ar", "olrp", "threshold") if name in rows]
-        table = Table(title="by class; AP in the size ranges", title_justify="left", box=None, padding=(0, 1, 0, 0))
+        columns = [
+            name
+            for name in ("boxes", "ap", "ap50", *sizes, "ar", "olrp", "threshold")
+            if name in rows
+        ]
+        table = Table(
+            title="by class; AP in the size ranges",
+            title_justify="left",
+            box=None,
+            padding=(0, 1, 0, 0),
+        )
         table.add_column("class", overflow="fold", min_width=6)
         for name in columns:
             title = {"threshold": "score"}.get(name, _short(name))
@@ -87,11 +116,13 @@ class Metrics:
         return table
 
 
-def summarize(curves: Curves, protocol: Protocol, gt: GroundTruth, use_categories: bool = True) -> Metrics:
+def summarize(
+    curves: Curves, protocol: Protocol, gt: GroundTruth, use_categories: bool = True
+) -> Metrics:
     """Make the figures of a protocol from its curves.
 
-    The arrays are indexed here; the summary of pycocotools is never called, since it tells AP at the wrong detection
-    limit and no tiny sizes once the parameters are not those of COCO.
+    The arrays are indexed here; the summary of pycocotools is never called, since it tells AP at
+    the wrong detection limit and no tiny sizes once the parameters are not those of COCO.
     """
     count = len(protocol.ious)
     precision, recall = curves.precision, curves.recall
@@ -101,12 +132,16 @@ def summarize(curves: Curves, protocol: Protocol, gt: GroundTruth, use_categorie
         if index is not None:
             figures[f"ap{round(iou * 100)}"] = mean_of(precision[index, :, :, 0])
     figures |= _size_figures(curves, protocol)
-    figures |= {f"ar_{limit}": mean_of(recall[:count, :, 0, m]) for m, limit in enumerate(protocol.max_dets)}
+    figures |= {
+        f"ar_{limit}": mean_of(recall[:count, :, 0, m]) for m, limit in enumerate(protocol.max_dets)
+    }
     for a, name in enumerate(protocol.size_names[1:], start=1):
         figures[f"ar_{name}"] = mean_of(recall[:count, :, a, -1])
     if protocol.lrp:
         points = curves.lrp[:, 0, -1]  # (K, 5)
-        figures |= {_lrp_name(field): mean_of(points[:, i]) for i, field in enumerate(LrpPoint._fields[:4])}
+        figures |= {
+            _lrp_name(field): mean_of(points[:, i]) for i, field in enumerate(LrpPoint._fields[:4])
+        }
     return Metrics(protocol, figures, _class_rows(curves, protocol, gt, use_categories), curves)
 
 
@@ -127,22 +162,35 @@ def _size_figures(curves: Curves, protocol: Protocol) -> dict[str, float]:
     return figures
 
 
-def _class_rows(curves: Curves, protocol: Protocol, gt: GroundTruth, use_categories: bool) -> list[dict[str, Any]]:
+def _class_rows(
+    curves: Curves, protocol: Protocol, gt: GroundTruth, use_categories: bool
+) -> list[dict[str, Any]]:
     """Return one row a class in label order, each with its own name and category id."""
     count, rows = len(protocol.ious), []
     names = list(zip(gt.names, gt.category_ids, strict=True)) if use_categories else [("all", None)]
     for k, (name, category) in enumerate(names):
         precision, recall = curves.precision[:, :, k], curves.recall[:, k]
-        row: dict[str, Any] = {"name": name, "category_id": category, "boxes": int(curves.boxes[k, 0])}
+        row: dict[str, Any] = {
+            "name": name,
+            "category_id": category,
+            "boxes": int(curves.boxes[k, 0]),
+        }
         row["ap"] = mean_of(precision[:count, :, 0])
         for iou in (0.25, 0.5, 0.75):
             index = protocol.threshold_index(iou)
             if index is not None:
                 row[f"ap{round(iou * 100)}"] = mean_of(precision[index, :, 0])
-        row |= {f"ap_{size}": mean_of(precision[:count, :, a]) for a, size in enumerate(protocol.size_names) if a}
+        row |= {
+            f"ap_{size}": mean_of(precision[:count, :, a])
+            for a, size in enumerate(protocol.size_names)
+            if a
+        }
         row["ar"] = mean_of(recall[:count, 0, -1])
         if protocol.lrp:
-            row |= {_lrp_name(field): float(curves.lrp[k, 0, -1, i]) for i, field in enumerate(LrpPoint._fields)}
+            row |= {
+                _lrp_name(field): float(curves.lrp[k, 0, -1, i])
+                for i, field in enumerate(LrpPoint._fields)
+            }
         rows.append(row)
     return rows
 

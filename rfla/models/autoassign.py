@@ -1,10 +1,12 @@
-"""AutoAssign (arXiv 2007.03496) learns how much each point near a box counts; with RFLA, among those that HLA chose.
+"""AutoAssign (arXiv 2007.03496) learns how much each point near a box counts.
 
-Everything runs on (point, box) pairs, and never on the points x boxes matrix. `forward` and `decode` are in
-`PointDetector`; `assign` and `loss` are here.
+With RFLA, among those that HLA chose.
 
-Shapes: B images, P points over all levels, M boxes of all images together, C classes, K pairs. Boxes are xyxy in px of
-the network input.
+Everything runs on (point, box) pairs, and never on the points x boxes matrix. `forward` and
+`decode` are in `PointDetector`; `assign` and `loss` are here.
+
+Shapes: B images, P points over all levels, M boxes of all images together, C classes, K pairs.
+Boxes are xyxy in px of the network input.
 """
 
 from dataclasses import dataclass
@@ -64,7 +66,8 @@ class AutoAssign(PointDetector):
         backbone: pixels to stages.
         neck: stages to levels.
         head: `FCOSHead`; its centerness is AutoAssign's objectness.
-        points: the points and the assigner that chooses those of each box; without one, the original rule: all inside.
+        points: the points and the assigner that chooses those of each box; without one, the
+            original rule: all inside.
         limits: which detections are kept.
         num_classes: without background.
         box_loss_kind: `giou` in the paper.
@@ -87,7 +90,11 @@ class AutoAssign(PointDetector):
     ) -> None:
         super().__init__(backbone, neck, head, points, limits, num_classes=num_classes)
         self.center_prior = CenterPrior(num_classes)
-        self.box_loss_kind, self.box_weight, self.loss_weights = box_loss_kind, box_weight, loss_weights
+        self.box_loss_kind, self.box_weight, self.loss_weights = (
+            box_loss_kind,
+            box_weight,
+            loss_weights,
+        )
 
     @torch.no_grad()
     def assign(self, raw: Raw, targets: list[Target]) -> Pairs:
@@ -136,7 +143,10 @@ class AutoAssign(PointDetector):
         """(K,) weight of each pair by the centre prior of the box's class."""
         boxes = truth.boxes[pairs.box]
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-        points, strides = self.points.grid(raw["cls"]).centers, self.points.stride_of_each(raw["cls"])
+        points, strides = (
+            self.points.grid(raw["cls"]).centers,
+            self.points.stride_of_each(raw["cls"]),
+        )
         offsets = (points[pairs.point] - centres) / strides[pairs.point]
         weights: Tensor = self.center_prior(offsets, truth.labels[pairs.box])
         return weights
@@ -150,7 +160,9 @@ class AutoAssign(PointDetector):
         self, confidence: Tensor, pred_boxes: Tensor, prior: Tensor, pairs: Pairs, truth: _Truth
     ) -> Tensor:
         """Negative log of each box's confidence, weighed over its points (equations 5 to 7), summed."""
-        box_losses = box_loss(pred_boxes, truth.boxes[pairs.box], self.box_loss_kind) * self.box_weight
+        box_losses = (
+            box_loss(pred_boxes, truth.boxes[pairs.box], self.box_loss_kind) * self.box_weight
+        )
         of_class = confidence[pairs.image, pairs.point, truth.labels[pairs.box]]
         joint = of_class * torch.exp(-box_losses)
         weight = torch.exp(CONFIDENCE_SHARPNESS * joint) * prior
@@ -159,7 +171,9 @@ class AutoAssign(PointDetector):
         weighed = zeros.index_add(0, pairs.box, joint * weight / total[pairs.box])
         return functional.binary_cross_entropy(weighed, torch.ones_like(weighed), reduction="sum")
 
-    def _negative_loss(self, confidence: Tensor, pred_boxes: Tensor, pairs: Pairs, truth: _Truth) -> Tensor:
+    def _negative_loss(
+        self, confidence: Tensor, pred_boxes: Tensor, pairs: Pairs, truth: _Truth
+    ) -> Tensor:
         """Focal-like loss on all confidences, less where a point localises its box well (equations 8 and 9), summed."""
         weight = self._negative_weight(confidence.shape, pred_boxes, pairs, truth)
         logits = confidence * weight
@@ -167,12 +181,18 @@ class AutoAssign(PointDetector):
         return (logits.square() * losses).sum()
 
     @torch.no_grad()
-    def _negative_weight(self, shape: torch.Size, pred_boxes: Tensor, pairs: Pairs, truth: _Truth) -> Tensor:
+    def _negative_weight(
+        self, shape: torch.Size, pred_boxes: Tensor, pairs: Pairs, truth: _Truth
+    ) -> Tensor:
         """(B, P, C): 1, and less for the class of a box at the points that predict a box of the image well."""
         iou = best_iou(pred_boxes, pairs.image, truth.boxes, truth.counts)
         quality = 1 / (1 - iou).clamp(min=EPS)
-        lowest = quality.new_full((len(truth.boxes),), torch.inf).scatter_reduce(0, pairs.box, quality, "amin")
-        highest = quality.new_full((len(truth.boxes),), -torch.inf).scatter_reduce(0, pairs.box, quality, "amax")
+        lowest = quality.new_full((len(truth.boxes),), torch.inf).scatter_reduce(
+            0, pairs.box, quality, "amin"
+        )
+        highest = quality.new_full((len(truth.boxes),), -torch.inf).scatter_reduce(
+            0, pairs.box, quality, "amax"
+        )
         low, high = lowest[pairs.box], highest[pairs.box]
         quality = (quality - low + EPS) / (high - low + EPS)
         weight = quality.new_ones(shape).flatten()
@@ -189,7 +209,9 @@ class AutoAssign(PointDetector):
         total = zeros.index_add(0, pairs.image, prior)
         chosen = zeros.index_add(0, pairs.image, torch.ones_like(prior)) > 0
         boxes = torch.tensor(counts, dtype=prior.dtype, device=prior.device)
-        return torch.where(chosen, boxes / torch.where(chosen, total, 1.0).clamp(min=EPS), 0.0).mean()
+        return torch.where(
+            chosen, boxes / torch.where(chosen, total, 1.0).clamp(min=EPS), 0.0
+        ).mean()
 
     def _points_inside(self, raw: Raw, targets: list[Target]) -> Pairs:
         """All points strictly inside each box, a few boxes at a time."""
@@ -199,10 +221,16 @@ class AutoAssign(PointDetector):
         first = 0
         for image, target in enumerate(targets):
             for boxes in torch.split(target["boxes"].float().reshape(-1, 4), at_a_time):
-                inside = ((points > boxes[:, None, :2]) & (points < boxes[:, None, 2:])).all(dim=-1)  # (G, P)
+                inside = ((points > boxes[:, None, :2]) & (points < boxes[:, None, 2:])).all(
+                    dim=-1
+                )  # (G, P)
                 box, point = torch.nonzero(inside, as_tuple=True)
                 found.append(Pairs(torch.full_like(box, image), point, box + first))
                 first += len(boxes)
         empty = torch.zeros(0, dtype=torch.int64, device=points.device)
-        columns = zip(*[(part.image, part.point, part.box) for part in found], strict=True) if found else [(empty,)] * 3
+        columns = (
+            zip(*[(part.image, part.point, part.box) for part in found], strict=True)
+            if found
+            else [(empty,)] * 3
+        )
         return Pairs(*[torch.cat(column) for column in columns])

@@ -24,7 +24,10 @@ class ConvBlock(nn.Module):
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
-    """32 groups as in the authors' code; fewer where a narrow layer would have groups of one channel."""
+    """32 groups as in the authors' code.
+
+    Fewer where a narrow layer would have groups of one channel.
+    """
     groups = math.gcd(GROUPS, channels)
     return nn.GroupNorm(groups // 2 if groups == channels else groups, channels)
 

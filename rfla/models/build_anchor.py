@@ -1,10 +1,19 @@
-"""From a checked `ModelConfig` to the parts of a detector with anchors. The config object stops here."""
+"""From a checked `ModelConfig` to the parts of a detector with anchors.
+
+The config object stops here.
+"""
 
 from rfla.assign import ATSSAssigner, MaxIoUAssigner, RandomSampler
 from rfla.cfg.model_schema import ModelConfig
 from rfla.errors import ConfigError
 from rfla.models.backbones.detectors_resnet import DetectorsResNet
-from rfla.models.build_dense import build_backbone, build_hierarchical, build_limits, build_neck, receptive_fields
+from rfla.models.build_dense import (
+    build_backbone,
+    build_hierarchical,
+    build_limits,
+    build_neck,
+    receptive_fields,
+)
 from rfla.models.cascade_rcnn import CascadeRCNN
 from rfla.models.detectors import DetectoRS
 from rfla.models.faster_rcnn import FasterRCNN
@@ -89,10 +98,15 @@ def build_roi_head(config: ModelConfig, neck: FPN, num_classes: int) -> RoIHead:
     features = neck.width * section.pool_size**2
     return RoIHead(
         RoIAlignPyramid(neck.strides[:ROI_LEVELS], section.pool_size, section.finest_scale),
-        [BoxHead(features, num_classes, section.width, section.class_agnostic) for _ in section.pos_iou],
+        [
+            BoxHead(features, num_classes, section.width, section.class_agnostic)
+            for _ in section.pos_iou
+        ],
         [
             Stage(MaxIoUAssigner(iou, iou, iou, match_low_quality=False), DeltaCoder(stds), weight)
-            for iou, stds, weight in zip(section.pos_iou, section.stds, section.stage_weights, strict=True)
+            for iou, stds, weight in zip(
+                section.pos_iou, section.stds, section.stage_weights, strict=True
+            )
         ],
         RandomSampler(section.samples, section.pos_fraction),
         build_limits(config),
@@ -117,11 +131,22 @@ def build_detectors(config: ModelConfig, num_classes: int) -> DetectoRS:
         ConfigError: the pyramid is not the one that the later passes take back in.
     """
     if config.neck.start_level != 2 or config.neck.levels < FED_BACK or config.neck.extra != "pool":
-        raise ConfigError(f"detectors feeds P3 to P5 back: neck.start_level=2 neck.extra=pool neck.levels>={FED_BACK}")
+        raise ConfigError(
+            f"detectors feeds P3 to P5 back: neck.start_level=2 neck.extra=pool neck.levels>={FED_BACK}"
+        )
     section, width = config.backbone, config.neck.width
-    options = (section.name, section.style, section.frozen_stages, section.norm_eval, section.norm_trainable)
+    options = (
+        section.name,
+        section.style,
+        section.frozen_stages,
+        section.norm_eval,
+        section.norm_trainable,
+    )
     backbone = DetectorsResNet(*options)
-    later = [DetectorsResNet(*options, feedback_channels=width // 4 * 4) for _ in range(config.neck.steps - 1)]
+    later = [
+        DetectorsResNet(*options, feedback_channels=width // 4 * 4)
+        for _ in range(config.neck.steps - 1)
+    ]
     neck = RFP(backbone.channels, later, width, config.neck.levels)
     rpn_head, roi_head = build_rpn_head(config, neck), build_roi_head(config, neck, num_classes)
     return DetectoRS(backbone, neck, rpn_head, roi_head, num_classes=num_classes)

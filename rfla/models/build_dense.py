@@ -1,4 +1,7 @@
-"""From a checked `ModelConfig` to the parts of a one-stage detector. The config object stops here."""
+"""From a checked `ModelConfig` to the parts of a one-stage detector.
+
+The config object stops here.
+"""
 
 from typing import Literal
 
@@ -19,7 +22,13 @@ RFLA_CENTERNESS_FLOOR = 0.01  # of the authors' RFLA head; their baseline head h
 def build_backbone(config: ModelConfig) -> ResNet:
     """ResNet as configured, with random weights."""
     section = config.backbone
-    return ResNet(section.name, section.style, section.frozen_stages, section.norm_eval, section.norm_trainable)
+    return ResNet(
+        section.name,
+        section.style,
+        section.frozen_stages,
+        section.norm_eval,
+        section.norm_trainable,
+    )
 
 
 def build_neck(config: ModelConfig, in_channels: list[int]) -> FPN:
@@ -47,7 +56,9 @@ def receptive_fields(config: ModelConfig) -> list[float]:
     network = config.backbone.name if config.assigner.fields == "backbone" else "resnet50"
     first = config.neck.start_level
     levels = range(first, first + config.neck.levels)
-    return [float(side) for side in resnet_receptive_fields(int(network.removeprefix("resnet")), levels)]
+    return [
+        float(side) for side in resnet_receptive_fields(int(network.removeprefix("resnet")), levels)
+    ]
 
 
 def build_hierarchical(config: ModelConfig) -> HierarchicalAssigner:
@@ -70,12 +81,16 @@ def build_point_assigner(config: ModelConfig) -> Assigner:
     if config.assigner.name == "atss":
         return ATSSAssigner(topk=config.assigner.atss_topk)
     radius = config.assigner.center_radius
-    return PointsAssigner(_regress_ranges(config.neck.levels), center_sampling=radius > 0, center_radius=radius)
+    return PointsAssigner(
+        _regress_ranges(config.neck.levels), center_sampling=radius > 0, center_radius=radius
+    )
 
 
 def _regress_ranges(levels: int) -> list[tuple[float, float]]:
     """The ranges of FCOS for any number of levels; the last one has no upper end."""
-    ranges = [*FCOS_RANGES[: levels - 1]] + [(64.0 * 2**level, 64.0 * 2 ** (level + 1)) for level in range(4, levels)]
+    ranges = [*FCOS_RANGES[: levels - 1]] + [
+        (64.0 * 2**level, 64.0 * 2 ** (level + 1)) for level in range(4, levels)
+    ]
     ranges = ranges[: levels - 1]
     return [*ranges, (ranges[-1][1] if ranges else -1.0, FCOS_RANGES[-1][1])]
 
@@ -116,14 +131,25 @@ def build_fcos(config: ModelConfig, num_classes: int) -> FCOS:
 
 
 def build_autoassign(config: ModelConfig, num_classes: int) -> AutoAssign:
-    """AutoAssign, on P3 to P7; `assigner=baseline` lets each box choose among all points inside it."""
+    """AutoAssign, on P3 to P7.
+
+    `assigner=baseline` lets each box choose among all points inside it.
+    """
     backbone, section = build_backbone(config), config.head
     neck = build_neck(config, backbone.channels)
     start = {"start_probability": 0.02, "start_distance": 4.0}
     return AutoAssign(
         backbone,
         neck,
-        FCOSHead(neck.width, num_classes, neck.strides, section.width, section.depth, section.norm, **start),
+        FCOSHead(
+            neck.width,
+            num_classes,
+            neck.strides,
+            section.width,
+            section.depth,
+            section.norm,
+            **start,
+        ),
         build_points(config, neck, "corner"),
         build_limits(config),
         num_classes=num_classes,

@@ -1,7 +1,7 @@
 """What a model costs: parameters, floating-point operations, memory.
 
-Counted with torch's fake tensors, whose shapes flow and whose numbers are never computed: a few seconds for any model
-and size. On a GPU the peak memory of one training step is measured as well.
+Counted with torch's fake tensors, whose shapes flow and whose numbers are never computed: a few
+seconds for any model and size. On a GPU the peak memory of one training step is measured as well.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,10 +31,12 @@ class Cost:
         imgsz: side of the input, px.
         parameters: all of them.
         trainable: those that learn with the model's own settings.
-        gflops: 1e9 floating-point operations of a forward pass in evaluation mode, with as many proposals as the model
-            keeps; a multiply-add counts as two. Suppression and RoIAlign are left out.
+        gflops: 1e9 floating-point operations of a forward pass in evaluation mode, with as many
+            proposals as the model keeps; a multiply-add counts as two. Suppression and RoIAlign are
+            left out.
         weights_mib: parameters and buffers in float32.
-        activations_mib: what a training forward of the convolutions keeps for the backward pass, float32.
+        activations_mib: what a training forward of the convolutions keeps for the backward pass,
+            float32.
         step_peak_mib: peak of one training step on a GPU; None on a CPU.
     """
 
@@ -52,7 +54,10 @@ class Cost:
         rows = [
             ("model", self.model),
             ("input", f"{self.imgsz} x {self.imgsz} px, one image"),
-            ("parameters", f"{self.parameters / 1e6:.2f} M, of which {self.trainable / 1e6:.2f} M learn"),
+            (
+                "parameters",
+                f"{self.parameters / 1e6:.2f} M, of which {self.trainable / 1e6:.2f} M learn",
+            ),
             ("forward pass", f"{self.gflops:.1f} GFLOPs (a multiply-add is two)"),
             ("weights", f"{self.weights_mib:.0f} MiB (float32)"),
             ("activations", f"{self.activations_mib:.0f} MiB kept for the backward pass (float32)"),
@@ -88,7 +93,9 @@ def cost(model: str, imgsz: int = 800, num_classes: int = 8, device: str = "cpu"
         gflops=gflops,
         weights_mib=sum(tensor.numel() * tensor.element_size() for tensor in stored) / MIB,
         activations_mib=activations,
-        step_peak_mib=_step_peak(model, num_classes, size, device) if device.startswith("cuda") else None,
+        step_peak_mib=_step_peak(model, num_classes, size, device)
+        if device.startswith("cuda")
+        else None,
     )
 
 
@@ -106,21 +113,32 @@ def _raw(net: Detector, image: Tensor) -> Raw:
 
 def _forward_flops(net: Detector, image: Tensor) -> int:
     net.eval()
-    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: _deform_flops})
+    counter = FlopCounterMode(
+        display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: _deform_flops}
+    )
     with torch.no_grad(), counter:
         _raw(net, image)
         roi_head = getattr(net, "roi_head", None)
         for box_head in roi_head.bbox_head if roi_head is not None else ():
-            features = next(layer for layer in box_head.modules() if isinstance(layer, nn.Linear)).in_features
+            features = next(
+                layer for layer in box_head.modules() if isinstance(layer, nn.Linear)
+            ).in_features
             side = net.config.roi.pool_size
             box_head(image.new_empty(net.config.rpn.max_proposals, features // side**2, side, side))
     return int(counter.get_total_flops())
 
 
 def _deform_flops(
-    input_shape: torch.Size, weight_shape: torch.Size, *_: object, out_shape: torch.Size, **__: object
+    input_shape: torch.Size,
+    weight_shape: torch.Size,
+    *_: object,
+    out_shape: torch.Size,
+    **__: object,
 ) -> int:
-    """Those of the plain convolution of the same shape; the interpolation of the samples is left out."""
+    """Those of the plain convolution of the same shape.
+
+    The interpolation of the samples is left out.
+    """
     out_channels, in_channels, height, width = weight_shape
     return 2 * out_shape.numel() * in_channels * height * width if out_channels else 0
 
@@ -152,9 +170,14 @@ def _activation_bytes(net: Detector, image: Tensor) -> int:
 def _step_peak(model: str, num_classes: int, size: int, device: str) -> float:
     """Peak memory (MiB) of one forward and backward pass of one image in float32 on a GPU."""
     net = _build(model, num_classes).to(device).train()
-    centers = torch.rand(STEP_BOXES, 2, generator=torch.Generator().manual_seed(0)) * (size - 32) + 16
+    centers = (
+        torch.rand(STEP_BOXES, 2, generator=torch.Generator().manual_seed(0)) * (size - 32) + 16
+    )
     boxes = torch.cat((centers - 8, centers + 8), dim=1).to(device)
-    target: Target = {"boxes": boxes, "labels": torch.zeros(STEP_BOXES, dtype=torch.int64, device=device)}
+    target: Target = {
+        "boxes": boxes,
+        "labels": torch.zeros(STEP_BOXES, dtype=torch.int64, device=device),
+    }
     torch.cuda.reset_peak_memory_stats(device)
     losses = net(torch.rand(1, 3, size, size, device=device), [target])
     torch.autograd.backward(sum(losses.values()))

@@ -1,9 +1,10 @@
 """What all detectors share: a backbone, a pyramid, and the words of their contract.
 
-Every detector has `forward`, `assign`, `loss` and `decode`. In training mode `forward` returns a dict of named scalar
-losses; in evaluation mode a list of detections.
+Every detector has `forward`, `assign`, `loss` and `decode`. In training mode `forward` returns a
+dict of named scalar losses; in evaluation mode a list of detections.
 
-Shapes: B images, G boxes of one image, N detections of one image, (H, W) px. Boxes are xyxy in px of the input.
+Shapes: B images, G boxes of one image, N detections of one image, (H, W) px. Boxes are xyxy in px
+of the input.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,7 +61,8 @@ class Detector(nn.Module):
     Attributes:
         config: what it was built from (set by `build_from_config`).
         num_classes: without background.
-        statistics: filled by a training forward, for the loss line: `positives` and `boxes`, scalars on the device.
+        statistics: filled by a training forward, for the loss line: `positives` and `boxes`,
+            scalars on the device.
     """
 
     config: ModelConfig
@@ -83,7 +85,10 @@ class Detector(nn.Module):
 
 
 def inputs(
-    net: nn.Module, images: Tensor, targets: list[Target] | ImageSizes | None, image_sizes: ImageSizes | None
+    net: nn.Module,
+    images: Tensor,
+    targets: list[Target] | ImageSizes | None,
+    image_sizes: ImageSizes | None,
 ) -> tuple[list[Target], ImageSizes]:
     """Sort the arguments of a forward: `net(images, targets, image_sizes)` to train, `net(images, image_sizes)` after.
 
@@ -100,7 +105,11 @@ def inputs(
         image_sizes = cast(ImageSizes, targets)
     if net.training and targets is None:
         raise ValueError("training needs targets")
-    sizes = image_sizes if image_sizes is not None else [(images.shape[-2], images.shape[-1])] * len(images)
+    sizes = (
+        image_sizes
+        if image_sizes is not None
+        else [(images.shape[-2], images.shape[-1])] * len(images)
+    )
     return cast(list[Target], targets) if net.training else [], sizes
 
 

@@ -1,8 +1,8 @@
 """DetectoRS (arXiv 2006.02334): Cascade R-CNN that looks at the image twice.
 
-Its backbone has switchable atrous convolutions (`backbones/sac.py`), and its pyramid goes back into a second backbone
-(`necks/rfp.py`). `forward`, `assign`, `loss` and `decode` are those of `faster_rcnn.py`, the box heads
-those of Cascade R-CNN (`heads/roi.py`).
+Its backbone has switchable atrous convolutions (`backbones/sac.py`), and its pyramid goes back into
+a second backbone (`necks/rfp.py`). `forward`, `assign`, `loss` and `decode` are those of
+`faster_rcnn.py`, the box heads those of Cascade R-CNN (`heads/roi.py`).
 """
 
 from typing import cast
@@ -31,7 +31,13 @@ class DetectoRS(FasterRCNN):
     neck: RFP
 
     def __init__(
-        self, backbone: DetectorsResNet, neck: RFP, rpn_head: RPNHead, roi_head: RoIHead, *, num_classes: int
+        self,
+        backbone: DetectorsResNet,
+        neck: RFP,
+        rpn_head: RPNHead,
+        roi_head: RoIHead,
+        *,
+        num_classes: int,
     ) -> None:
         super().__init__(backbone, neck, rpn_head, roi_head, num_classes=num_classes)
 

@@ -1,9 +1,11 @@
 """FCOS: a fully convolutional one-stage detector (arXiv 1904.01355), with RFLA or its own rule as label assignment.
 
-`forward` pixels to losses or detections and `decode` are in `PointDetector`; `assign` and `loss` are here.
+`forward` pixels to losses or detections and `decode` are in `PointDetector`; `assign` and `loss`
+are here.
 
-Shapes: B images, P points over all levels, G boxes of one image, C classes. Boxes are xyxy in px of the network input;
-distances (left, top, right, bottom) are in px in `raw`, in strides in the targets and losses.
+Shapes: B images, P points over all levels, G boxes of one image, C classes. Boxes are xyxy in px of
+the network input; distances (left, top, right, bottom) are in px in `raw`, in strides in the
+targets and losses.
 """
 
 import torch
@@ -33,8 +35,9 @@ class FCOS(PointDetector):
         box_loss_kind: `diou`, `giou`, `iou` or `ciou`.
         loss_weights: of classification, box and centerness.
         focal: alpha and gamma.
-        centerness_floor: least distance to a side in the centerness target, in strides. RFLA has positive points
-            outside their box, whose centerness would be undefined; the authors floor it at 0.01.
+        centerness_floor: least distance to a side in the centerness target, in strides. RFLA has
+            positive points outside their box, whose centerness would be undefined; the authors
+            floor it at 0.01.
     """
 
     def __init__(
@@ -62,7 +65,8 @@ class FCOS(PointDetector):
     def loss(self, raw: Raw, targets: list[Target]) -> Losses:
         """`loss_cls` (focal), `loss_bbox` and `loss_centerness`, in float32 whatever autocast says.
 
-        Points that learn nothing weigh 0 in place of being picked out: the host never waits for the device.
+        Points that learn nothing weigh 0 in place of being picked out: the host never waits for the
+        device.
         """
         with torch.autocast(raw["cls"][0].device.type, enabled=False):
             matched = self.assign(raw, targets)
@@ -75,11 +79,19 @@ class FCOS(PointDetector):
             positives = mean_over_ranks(count.float()).clamp(min=1)
 
             logits = flatten_levels(raw["cls"], self.num_classes)
-            one_hot = (labels[..., None] == torch.arange(self.num_classes, device=labels.device)) & positive[..., None]
-            loss_cls = focal_loss(logits, one_hot, *self.focal).masked_fill((matched == IGNORED)[..., None], 0.0).sum()
+            one_hot = (
+                labels[..., None] == torch.arange(self.num_classes, device=labels.device)
+            ) & positive[..., None]
+            loss_cls = (
+                focal_loss(logits, one_hot, *self.focal)
+                .masked_fill((matched == IGNORED)[..., None], 0.0)
+                .sum()
+            )
 
             origin = distances.new_zeros(())
-            pred_distances = flatten_levels(raw["reg"], 4).float() / self.points.stride_of_each(raw["cls"])
+            pred_distances = flatten_levels(raw["reg"], 4).float() / self.points.stride_of_each(
+                raw["cls"]
+            )
             pred_boxes = distance_to_boxes(origin, pred_distances.flatten(0, 1))
             true_boxes = distance_to_boxes(origin, distances.flatten(0, 1))
             box_losses = box_loss(pred_boxes, true_boxes, self.box_loss_kind)
@@ -87,7 +99,9 @@ class FCOS(PointDetector):
             loss_box = (box_losses * weights).sum() / mean_over_ranks(weights.sum()).clamp(min=1e-6)
 
             center_logits = flatten_levels(raw["centerness"], 1)[..., 0].float()
-            center_losses = functional.binary_cross_entropy_with_logits(center_logits, centerness, reduction="none")
+            center_losses = functional.binary_cross_entropy_with_logits(
+                center_logits, centerness, reduction="none"
+            )
             loss_center = center_losses.masked_fill(~positive, 0.0).sum()
         cls_weight, box_weight, center_weight = self.loss_weights
         return {
@@ -97,8 +111,13 @@ class FCOS(PointDetector):
         }
 
     def _targets(self, raw: Raw, matched: Tensor, targets: list[Target]) -> tuple[Tensor, Tensor]:
-        """Label (B, P) and distances to the sides of the matched box (B, P, 4), in strides; any if unmatched."""
-        boxes, labels = pad_boxes([target["boxes"] for target in targets], [target["labels"] for target in targets])
+        """Label (B, P) and distances to the sides of the matched box (B, P, 4), in strides.
+
+        Any if unmatched.
+        """
+        boxes, labels = pad_boxes(
+            [target["boxes"] for target in targets], [target["labels"] for target in targets]
+        )
         index = matched.clamp(min=0)
         own_boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4))
         distances = boxes_to_distance(self.points.grid(raw["cls"]).centers, own_boxes)
@@ -106,7 +125,9 @@ class FCOS(PointDetector):
 
     def _centerness(self, distances: Tensor) -> Tensor:
         """How central a point is in its box, 0 to 1 (arXiv 1904.01355, equation 3): (B, P, 4) to (B, P)."""
-        sides = torch.stack((distances[..., 0::2], distances[..., 1::2]), dim=-2)  # (B, P, 2 axes, 2 sides)
+        sides = torch.stack(
+            (distances[..., 0::2], distances[..., 1::2]), dim=-2
+        )  # (B, P, 2 axes, 2 sides)
         nearest = sides.amin(dim=-1).clamp(min=self.centerness_floor)
         farthest = sides.amax(dim=-1).clamp(min=1e-6)
         return (nearest / farthest).prod(dim=-1).clamp(0, 1).sqrt()

@@ -1,6 +1,7 @@
 """Official weights: MMDetection 2.x key names mapped to ours, and its `.pth` files read without running a pickle.
 
-Our modules carry the official names but for the few differences in `RENAMED`, so that the map is this short table.
+Our modules carry the official names but for the few differences in `RENAMED`, so that the map is
+this short table.
 """
 
 import datetime
@@ -26,16 +27,27 @@ from rfla.models.zoo import build_detector
 RENAMED = (
     (r"^bbox_head\.center_prior\.", "center_prior."),
     (r"^bbox_head\.", "head."),  # one-stage head
-    (r"^roi_head\.bbox_head\.(?=[a-z])", "roi_head.bbox_head.0."),  # of one stage; a cascade numbers them
-    (r"^(neck\.(?:lateral_convs|fpn_convs)\.\d+)\.conv\.", r"\1."),  # the pyramid's convolutions come without a wrapper
+    (
+        r"^roi_head\.bbox_head\.(?=[a-z])",
+        "roi_head.bbox_head.0.",
+    ),  # of one stage; a cascade numbers them
+    (
+        r"^(neck\.(?:lateral_convs|fpn_convs)\.\d+)\.conv\.",
+        r"\1.",
+    ),  # the pyramid's convolutions come without a wrapper
     (r"^(head\.(?:cls_convs|reg_convs)\.\d+)\.gn\.", r"\1.norm."),
 )
-DISTANCES = {"kl": "kld", "exp_kl": "exp_kld", "kl_10": "kld_10", "wd": "wd"}  # their names and ours
+DISTANCES = {
+    "kl": "kld",
+    "exp_kl": "exp_kld",
+    "kl_10": "kld_10",
+    "wd": "wd",
+}  # their names and ours
 COUNTER = "num_batches_tracked"  # old checkpoints have none, and nothing depends on it
 MAX_CHECKPOINT_BYTES = 8 * 1024**3
 
-# What a checkpoint's meta holds beside plain values: best scores and palettes of numpy, whose parts had another address
-# before numpy 2. Nothing else may be built.
+# What a checkpoint's meta holds beside plain values: best scores and palettes of numpy, whose parts
+# had another address before numpy 2. Nothing else may be built.
 _NUMPY: Any = np._core.multiarray  # type: ignore[attr-defined]
 ALLOWED_TYPES: list[Any] = [
     np.dtype,
@@ -46,7 +58,8 @@ ALLOWED_TYPES: list[Any] = [
 ]  # fmt: skip
 
 RETINA_CLASSES, RETINA_BOXES = "bbox_head.retina_cls.weight", "bbox_head.retina_reg.weight"
-# The other layers whose outputs tell the number of classes, and how many of the outputs are not classes.
+# The other layers whose outputs tell the number of classes, and how many of the outputs are not
+# classes.
 CLASS_LAYERS = {
     "bbox_head.conv_cls.weight": 0,
     "roi_head.bbox_head.fc_cls.weight": 1,
@@ -79,7 +92,11 @@ def load_mmdet(net: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
 
 
 def import_checkpoint(
-    weights: str | Path, model: str, out: str | Path, names: Sequence[str] | None = None, assigner: str | None = None
+    weights: str | Path,
+    model: str,
+    out: str | Path,
+    names: Sequence[str] | None = None,
+    assigner: str | None = None,
 ) -> str:
     """Turn an MMDetection 2.x checkpoint into a weights file of this package.
 
@@ -94,7 +111,8 @@ def import_checkpoint(
         A line that says what was written.
 
     Raises:
-        WeightsError: unreadable, hostile, or not the weights of this model (with a guess which model they are of).
+        WeightsError: unreadable, hostile, or not the weights of this model (with a guess which
+            model they are of).
         ConfigError: no such model, or `out` is not a `.safetensors` file.
     """
     if Path(out).suffix != ".safetensors":
@@ -110,7 +128,9 @@ def import_checkpoint(
     net = build_detector(model, len(classes), assigner, settings)
     problems = misfits(net, _ours(net, state))
     if problems:
-        raise WeightsError(f"{weights}: not the weights of model={model}{_guess(state, len(classes))}: {problems}")
+        raise WeightsError(
+            f"{weights}: not the weights of model={model}{_guess(state, len(classes))}: {problems}"
+        )
     load_mmdet(net, state)
     check_finite(net, str(weights))
     save_weights(
@@ -127,14 +147,17 @@ def import_checkpoint(
             "source": Path(weights).name,
         },
     )
-    return f"wrote {out}: {model}, {len(state)} tensors, {len(classes)} classes ({', '.join(classes)})"
+    return (
+        f"wrote {out}: {model}, {len(state)} tensors, {len(classes)} classes ({', '.join(classes)})"
+    )
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Open a `.pth` file with torch's restricted unpickler: tensors and plain values, nothing that runs.
 
     Raises:
-        WeightsError: missing, too large, compressed (a bomb), damaged, or it holds what is not allowed.
+        WeightsError: missing, too large, compressed (a bomb), damaged, or it holds what is not
+            allowed.
     """
     path = Path(path)
     if not path.is_file():
@@ -145,13 +168,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         if zipfile.is_zipfile(path):
             _refuse_compressed(path)
         with torch.serialization.safe_globals(ALLOWED_TYPES), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of an unusual pickle protocol: it is read or refused all the same
+            warnings.simplefilter(
+                "ignore"
+            )  # of an unusual pickle protocol: it is read or refused all the same
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except WeightsError:
         raise
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path}: refused, nothing in it was run: {_reason(error)}") from None
-    except Exception as error:  # whatever the readers of zip, pickle and numpy stumble over in a hostile file
+    except (
+        Exception
+    ) as error:  # whatever the readers of zip, pickle and numpy stumble over in a hostile file
         raise WeightsError(f"{path}: not a readable checkpoint: {_reason(error)}") from None
     if not isinstance(checkpoint, dict):
         raise WeightsError(f"{path}: no state dict in it")
@@ -161,10 +188,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def _refuse_compressed(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise WeightsError(f"{path}: a compressed archive; torch writes checkpoints uncompressed")
+            raise WeightsError(
+                f"{path}: a compressed archive; torch writes checkpoints uncompressed"
+            )
 
 
-def _state_and_meta(checkpoint: dict[str, Any], where: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _state_and_meta(
+    checkpoint: dict[str, Any], where: str | Path
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     state = checkpoint.get("state_dict", checkpoint)
     meta = checkpoint.get("meta", {})
     if not isinstance(state, dict) or not state:
@@ -174,13 +205,17 @@ def _state_and_meta(checkpoint: dict[str, Any], where: str | Path) -> tuple[dict
     if not all(_is_plain(value) for value in state.values()):
         raise WeightsError(f"{where}: its state dict holds tensors that are not plain ones")
     state = {key.removeprefix("module."): value for key, value in state.items()}
-    averages = {"ema_" + key.replace(".", "_") for key in state}  # mmcv swaps the averaged weights in before it saves
+    averages = {
+        "ema_" + key.replace(".", "_") for key in state
+    }  # mmcv swaps the averaged weights in before it saves
     state = {key: value for key, value in state.items() if key not in averages}
     return state, meta if isinstance(meta, dict) else {}
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    return tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
+    return (
+        tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
+    )
 
 
 def _ours(net: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -201,7 +236,9 @@ def _settings_in(config: str) -> dict[str, Any]:
     numbers, gap = r"\[([\d., \n]{1,200})\]", r",\s{0,50}"
     found = re.search(rf"mean={numbers}{gap}std={numbers}{gap}to_rgb=(True|False)", config)
     if found:
-        mean, std = ([float(part) for part in text.split(",") if part.strip()] for text in found.groups()[:2])
+        mean, std = (
+            [float(part) for part in text.split(",") if part.strip()] for text in found.groups()[:2]
+        )
         if len(mean) == len(std) == 3:
             settings["normalize.mean"], settings["normalize.std"] = mean, std
             settings["normalize.channels"] = "rgb" if found[3] == "True" else "bgr"
@@ -225,7 +262,10 @@ def _image_size(config: str, usual: int) -> int:
 
 
 def _num_classes(state: Mapping[str, Tensor], where: str | Path) -> int:
-    """From the shape of the classification layer; RetinaNet's has one output for each class and anchor of a cell."""
+    """From the shape of the classification layer.
+
+    RetinaNet's has one output for each class and anchor of a cell.
+    """
     outputs = {key: value.shape[0] for key, value in state.items() if value.dim() > 0}
     for key, others in CLASS_LAYERS.items():
         if key in outputs:
@@ -236,7 +276,10 @@ def _num_classes(state: Mapping[str, Tensor], where: str | Path) -> int:
 
 
 def _class_names(
-    state: Mapping[str, Tensor], meta: Mapping[str, Any], names: Sequence[str] | None, where: str | Path
+    state: Mapping[str, Tensor],
+    meta: Mapping[str, Any],
+    names: Sequence[str] | None,
+    where: str | Path,
 ) -> list[str]:
     """The given names or those in the checkpoint, as many as the weights have classes."""
     count = _num_classes(state, where)
@@ -264,4 +307,8 @@ def _reason(error: Exception) -> str:
     asked = re.search(r"[Uu]nsupported (?:global: )?GLOBAL ([\w.]+)", text)
     if asked:
         return f"it asks for {asked[1][:100]}, which is neither a tensor nor a plain value"
-    return "it holds more than tensors and plain values" if "weights_only" in text else printable(text[:160])
+    return (
+        "it holds more than tensors and plain values"
+        if "weights_only" in text
+        else printable(text[:160])
+    )

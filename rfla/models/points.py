@@ -1,7 +1,7 @@
 """What FCOS and AutoAssign share: predictions at the points of a pyramid, and their decoding.
 
-Shapes: B images, P points over all levels, K candidates of one image, C classes. Boxes are xyxy in px of the network
-input; distances (left, top, right, bottom) are in px too.
+Shapes: B images, P points over all levels, K candidates of one image, C classes. Boxes are xyxy in
+px of the network input; distances (left, top, right, bottom) are in px too.
 """
 
 import torch
@@ -28,19 +28,30 @@ class PointDetector(Detector):
     """
 
     def __init__(
-        self, backbone: nn.Module, neck: FPN, head: nn.Module, points: Points, limits: Limits, *, num_classes: int
+        self,
+        backbone: nn.Module,
+        neck: FPN,
+        head: nn.Module,
+        points: Points,
+        limits: Limits,
+        *,
+        num_classes: int,
     ) -> None:
         super().__init__(backbone, neck, num_classes)
         self.head, self.points, self.limits = head, points, limits
 
     def forward(
-        self, images: Tensor, targets: list[Target] | None = None, image_sizes: ImageSizes | None = None
+        self,
+        images: Tensor,
+        targets: list[Target] | None = None,
+        image_sizes: ImageSizes | None = None,
     ) -> Losses | list[Detections]:
         """Losses in training mode, detections in evaluation mode.
 
         Args:
             images: (B, 3, H, W) normalised.
-            targets: B truths in training mode; in evaluation mode left out, `image_sizes` may stand in their place.
+            targets: B truths in training mode; in evaluation mode left out, `image_sizes` may stand
+                in their place.
             image_sizes: (height, width) of each image before padding; boxes are clipped to it.
         """
         targets, image_sizes = inputs(self, images, targets, image_sizes)
@@ -57,8 +68,13 @@ class PointDetector(Detector):
         raise NotImplementedError
 
     @torch.no_grad()
-    def priors(self, raw: Raw, targets: list[Target], image_sizes: ImageSizes) -> tuple[PriorGrid, Tensor] | None:
-        """The points and which box each is given (B, P), for pictures; None where boxes choose as they learn."""
+    def priors(
+        self, raw: Raw, targets: list[Target], image_sizes: ImageSizes
+    ) -> tuple[PriorGrid, Tensor] | None:
+        """The points and which box each is given (B, P), for pictures.
+
+        None where boxes choose as they learn.
+        """
         if self.points.assigner is None:
             return None
         return self.points.grid(raw["cls"]), self.points.assign(raw["cls"], targets, image_sizes)
@@ -71,9 +87,19 @@ class PointDetector(Detector):
             scores = flatten_levels(raw["cls"], self.num_classes).float().sigmoid()  # (B, P, C)
             centerness = flatten_levels(raw["centerness"], 1).float().sigmoid()  # (B, P, 1)
             best = scores.amax(dim=2) * centerness[..., 0]
-            index = torch.cat(best_candidates(best, grid.level_counts, self.limits.nms_pre), dim=1)  # (B, K)
-            boxes = distance_to_boxes(grid.centers[index], take(flatten_levels(raw["reg"], 4), index).float())
-            candidates = zip(boxes, take(scores, index), take(centerness, index)[..., 0], image_sizes, strict=True)
+            index = torch.cat(
+                best_candidates(best, grid.level_counts, self.limits.nms_pre), dim=1
+            )  # (B, K)
+            boxes = distance_to_boxes(
+                grid.centers[index], take(flatten_levels(raw["reg"], 4), index).float()
+            )
+            candidates = zip(
+                boxes,
+                take(scores, index),
+                take(centerness, index)[..., 0],
+                image_sizes,
+                strict=True,
+            )
             return [
                 select_detections(clip_boxes(own, size), own_scores, factors, self.limits)
                 for own, own_scores, factors, size in candidates

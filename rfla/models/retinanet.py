@@ -1,7 +1,8 @@
 """RetinaNet: a one-stage detector on anchors (arXiv 1708.02002), with RFLA, the IoU rule or ATSS as label assignment.
 
 `forward` pixels to losses or detections, `assign` anchors to boxes, `loss`, `decode`.
-Shapes: B images, P anchors over all levels, G boxes of one image, C classes. Boxes are xyxy in px of the network input.
+Shapes: B images, P anchors over all levels, G boxes of one image, C classes. Boxes are xyxy in px
+of the network input.
 """
 
 from collections.abc import Sequence
@@ -52,18 +53,25 @@ class RetinaNet(Detector):
         self.box_loss_kind, self.loss_weights, self.focal = box_loss_kind, loss_weights, focal
 
     def forward(
-        self, images: Tensor, targets: list[Target] | None = None, image_sizes: ImageSizes | None = None
+        self,
+        images: Tensor,
+        targets: list[Target] | None = None,
+        image_sizes: ImageSizes | None = None,
     ) -> Losses | list[Detections]:
         """Losses in training mode, detections in evaluation mode.
 
         Args:
             images: (B, 3, H, W) normalised.
-            targets: B truths in training mode; in evaluation mode left out, `image_sizes` may stand in their place.
-            image_sizes: (height, width) of each image before padding; anchors and boxes stay within it.
+            targets: B truths in training mode; in evaluation mode left out, `image_sizes` may stand
+                in their place.
+            image_sizes: (height, width) of each image before padding; anchors and boxes stay within
+                it.
         """
         targets, image_sizes = inputs(self, images, targets, image_sizes)
         raw = self.raw(images)
-        return self.loss(raw, targets, image_sizes) if self.training else self.decode(raw, image_sizes)
+        return (
+            self.loss(raw, targets, image_sizes) if self.training else self.decode(raw, image_sizes)
+        )
 
     def raw(self, images: Tensor) -> Raw:
         """Predictions before decoding, lists per level: `cls` logits, `reg` encoded offsets from the anchors."""
@@ -74,7 +82,9 @@ class RetinaNet(Detector):
         """Which box each anchor learns: (B, P) int64, -1 background, -2 ignored."""
         return self.anchors.assign(raw["cls"], targets, image_sizes)
 
-    def priors(self, raw: Raw, targets: Sequence[Target], image_sizes: ImageSizes) -> tuple[PriorGrid, Tensor]:
+    def priors(
+        self, raw: Raw, targets: Sequence[Target], image_sizes: ImageSizes
+    ) -> tuple[PriorGrid, Tensor]:
         """Return the anchors and which box each learns (B, P), for pictures."""
         return self.anchors.grid(raw["cls"]), self.assign(raw, targets, image_sizes)
 
@@ -83,7 +93,10 @@ class RetinaNet(Detector):
         matched = self.assign(raw, targets, image_sizes)
         positive = matched >= 0
         count = positive.sum()
-        self.statistics = {"positives": count, "boxes": count.new_tensor(sum(len(t["boxes"]) for t in targets))}
+        self.statistics = {
+            "positives": count,
+            "boxes": count.new_tensor(sum(len(t["boxes"]) for t in targets)),
+        }
         # An image without a positive counts as having one, as in the authors' code.
         normalizer = mean_over_ranks(positive.sum(dim=1).clamp(min=1).sum().float())
         cls_weight, box_weight = self.loss_weights
@@ -91,12 +104,18 @@ class RetinaNet(Detector):
             images, anchors = positive.nonzero(as_tuple=True)
             own = matched[images, anchors]
             counts = [len(target["boxes"]) for target in targets]
-            starts = torch.tensor([sum(counts[:image]) for image in range(len(counts))], device=own.device)
+            starts = torch.tensor(
+                [sum(counts[:image]) for image in range(len(counts))], device=own.device
+            )
             own = own + starts[images]  # into the boxes of the whole batch
             logits = flatten_levels(raw["cls"], self.num_classes).float()
             truth = torch.zeros_like(logits)
             truth[images, anchors, torch.cat([target["labels"] for target in targets])[own]] = 1
-            loss_cls = focal_loss(logits, truth, *self.focal).masked_fill((matched == IGNORED)[..., None], 0.0).sum()
+            loss_cls = (
+                focal_loss(logits, truth, *self.focal)
+                .masked_fill((matched == IGNORED)[..., None], 0.0)
+                .sum()
+            )
 
             offsets = flatten_levels(raw["reg"], 4)[images, anchors]
             boxes = self.coder.decode(self.anchors.grid(raw["cls"]).boxes[anchors], offsets)
@@ -117,7 +136,9 @@ class RetinaNet(Detector):
             index = torch.cat(levels, dim=1)  # (B, K)
             scores = take(logits, index).sigmoid()
             limits = torch.tensor(image_sizes, device=scores.device)[:, None]
-            boxes = self.coder.decode(grid.boxes[index], take(flatten_levels(raw["reg"], 4), index), limits)
+            boxes = self.coder.decode(
+                grid.boxes[index], take(flatten_levels(raw["reg"], 4), index), limits
+            )
             return [
                 select_detections(own, own_scores, None, self.limits)
                 for own, own_scores in zip(boxes, scores, strict=True)

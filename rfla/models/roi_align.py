@@ -1,7 +1,8 @@
 """RoIAlign over a feature pyramid: each box is pooled from the level that fits its size.
 
 Shapes: B images, L levels, N boxes of all images, C channels, S cells on a side. Boxes are xyxy px.
-Source: He et al., "Mask R-CNN" (arXiv 1703.06870) for the pooling; FPN (arXiv 1612.03144), equation 1, for the level.
+Source: He et al., "Mask R-CNN" (arXiv 1703.06870) for the pooling; FPN (arXiv 1612.03144), equation
+1, for the level.
 """
 
 from collections.abc import Sequence
@@ -14,8 +15,8 @@ from torchvision.ops import roi_align
 class RoIAlignPyramid(nn.Module):
     """Pool boxes from the pyramid.
 
-    torchvision's `MultiScaleRoIAlign` infers the strides from the image size and has no `aligned` option, which shifts
-    the samples by half a pixel: much, for objects of a few pixels.
+    torchvision's `MultiScaleRoIAlign` infers the strides from the image size and has no `aligned`
+    option, which shifts the samples by half a pixel: much, for objects of a few pixels.
     """
 
     def __init__(self, strides: Sequence[int], size: int = 7, finest_scale: float = 56.0) -> None:
@@ -43,10 +44,19 @@ class RoIAlignPyramid(nn.Module):
         """
         levels = self.levels(rois[:, 1:])
         order = levels.argsort(stable=True)
-        counts = (levels[:, None] == torch.arange(len(self.strides), device=levels.device)).sum(dim=0).tolist()
+        counts = (
+            (levels[:, None] == torch.arange(len(self.strides), device=levels.device))
+            .sum(dim=0)
+            .tolist()
+        )
         pooled = []
         with torch.autocast(rois.device.type, enabled=False):
-            for level, (stride, part) in enumerate(zip(self.strides, torch.split(rois[order], counts), strict=True)):
-                # A level without boxes still takes part, so that its gradient is zero and not missing.
-                pooled.append(roi_align(features[level].float(), part, self.size, 1 / stride, aligned=True))
+            for level, (stride, part) in enumerate(
+                zip(self.strides, torch.split(rois[order], counts), strict=True)
+            ):
+                # A level without boxes still takes part, so that its gradient is zero and not
+                # missing.
+                pooled.append(
+                    roi_align(features[level].float(), part, self.size, 1 / stride, aligned=True)
+                )
         return torch.cat(pooled)[order.argsort()]

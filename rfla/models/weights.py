@@ -1,7 +1,10 @@
-"""Weights files: safetensors with JSON metadata that is enough to rebuild the model. No pickle is written or read.
+"""Weights files: safetensors with JSON metadata that is enough to rebuild the model.
 
-A file from a stranger is read with suspicion: the header's length is checked before anything is allocated, the metadata
-must be ours, and a model it asks for must be of a sane size (`rfla.models.zoo`).
+No pickle is written or read.
+
+A file from a stranger is read with suspicion: the header's length is checked before anything is
+allocated, the metadata must be ours, and a model it asks for must be of a sane size
+(`rfla.models.zoo`).
 """
 
 import json
@@ -25,18 +28,25 @@ FORMAT = 1
 MAX_NAMES = 10_000
 
 
-def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+def save_weights(
+    path: str | Path, state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any]
+) -> None:
     """Write a weights file beside its place, then rename: a kill at any moment leaves the previous file.
 
     Args:
         path: a `.safetensors` file.
         state_dict: tensors by name, on any device.
-        metadata: what JSON can hold; `format`, `version`, `model`, `names`, `imgsz`, `metrics`, `date`.
+        metadata: what JSON can hold; `format`, `version`, `model`, `names`, `imgsz`, `metrics`,
+            `date`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {key: value.detach().to("cpu").contiguous().clone() for key, value in state_dict.items()}
-    write_atomically(path, save(tensors, {weights_header.KEY: json.dumps(dict(metadata), default=_plain)}))
+    tensors = {
+        key: value.detach().to("cpu").contiguous().clone() for key, value in state_dict.items()
+    }
+    write_atomically(
+        path, save(tensors, {weights_header.KEY: json.dumps(dict(metadata), default=_plain)})
+    )
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -60,7 +70,9 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     """
     metadata = weights_header.read_metadata(path)
     if metadata.get("format") != FORMAT:
-        raise WeightsError(f"{path}: weights of format {str(metadata.get('format'))[:20]}; this version reads {FORMAT}")
+        raise WeightsError(
+            f"{path}: weights of format {str(metadata.get('format'))[:20]}; this version reads {FORMAT}"
+        )
     names = metadata.get("names")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise WeightsError(f"{path}: metadata without class names")
@@ -79,7 +91,9 @@ def build_from_metadata(metadata: Mapping[str, Any]) -> Detector:
     model = metadata.get("model")
     if not isinstance(model, Mapping):
         raise WeightsError("the weights file does not say which model it holds")
-    return build_from_config(build_model_config(model, where="model in the weights file"), len(metadata["names"]))
+    return build_from_config(
+        build_model_config(model, where="model in the weights file"), len(metadata["names"])
+    )
 
 
 def load_model(path: str | Path) -> tuple[Detector, dict[str, Any]]:
@@ -124,7 +138,10 @@ def printable(name: str) -> str:
 
 
 def misfits(net: torch.nn.Module, state: Mapping[str, Tensor]) -> str:
-    """What keeps a state dict from fitting: missing, unexpected, misshaped and mistyped keys; empty if it fits."""
+    """What keeps a state dict from fitting: missing, unexpected, misshaped and mistyped keys.
+
+    Empty if it fits.
+    """
     own = net.state_dict()
     shared = own.keys() & state.keys()
     groups = {
@@ -138,14 +155,19 @@ def misfits(net: torch.nn.Module, state: Mapping[str, Tensor]) -> str:
         "mistyped": [
             f"{key} {state[key].dtype} for {own[key].dtype}"
             for key in sorted(shared)
-            if state[key].is_floating_point() != own[key].is_floating_point() or state[key].is_complex()
+            if state[key].is_floating_point() != own[key].is_floating_point()
+            or state[key].is_complex()
         ],
     }
-    return "; ".join(f"{len(keys)} {word} ({_listed(keys)})" for word, keys in groups.items() if keys)
+    return "; ".join(
+        f"{len(keys)} {word} ({_listed(keys)})" for word, keys in groups.items() if keys
+    )
 
 
 def _listed(keys: Sequence[str], shown: int = 4) -> str:
-    return ", ".join(printable(key[:120]) for key in keys[:shown]) + (", ..." if len(keys) > shown else "")
+    return ", ".join(printable(key[:120]) for key in keys[:shown]) + (
+        ", ..." if len(keys) > shown else ""
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -30,7 +30,10 @@ MAX_PARAMETERS = 500_000_000
 
 
 def build_detector(
-    name: str, num_classes: int = 8, assigner: str | None = None, settings: Mapping[str, Any] | None = None
+    name: str,
+    num_classes: int = 8,
+    assigner: str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Detector:
     """Build a detector with random weights.
 
@@ -38,7 +41,8 @@ def build_detector(
         name: zoo name (`fcos_p2`, ...) or path of a model YAML.
         num_classes: without background.
         assigner: `rfla`, `baseline` or `atss`; left out, what the YAML says (`rfla` for the zoo).
-        settings: dotted keys of the model sections, e.g. `{"assigner.distance": "wd", "backbone": "resnet18"}`.
+        settings: dotted keys of the model sections, e.g. `{"assigner.distance": "wd", "backbone":
+            "resnet18"}`.
 
     Raises:
         ConfigError: no such model, or a setting is wrong.
@@ -58,7 +62,9 @@ def build_from_config(config: ModelConfig, num_classes: int) -> Detector:
     with torch.device("meta"):
         size = sum(parameter.numel() for parameter in build(config, num_classes).parameters())
     if size > MAX_PARAMETERS:
-        raise ConfigError(f"a {config.detector} of {size / 1e6:.0f} M parameters: at most {MAX_PARAMETERS // 10**6} M")
+        raise ConfigError(
+            f"a {config.detector} of {size / 1e6:.0f} M parameters: at most {MAX_PARAMETERS // 10**6} M"
+        )
     net = build(config, num_classes)
     net.config = config
     return net
@@ -67,8 +73,8 @@ def build_from_config(config: ModelConfig, num_classes: int) -> Detector:
 def load_pretrained_backbone(net: Detector) -> bool:
     """Put torchvision's ImageNet weights into the backbone of a new detector.
 
-    Where they can neither be read from the torch hub cache nor downloaded, one line says so and the backbone is thawed:
-    with random weights nothing may stay frozen and batch norm has to learn.
+    Where they can neither be read from the torch hub cache nor downloaded, one line says so and the
+    backbone is thawed: with random weights nothing may stay frozen and batch norm has to learn.
 
     Returns:
         Whether the weights were found.
@@ -76,7 +82,8 @@ def load_pretrained_backbone(net: Detector) -> bool:
     for backbone in net.backbones:
         if not backbone.load_imagenet():
             log.warning(
-                "no ImageNet weights for %s here: random weights, nothing frozen, batch norm learns", backbone.name
+                "no ImageNet weights for %s here: random weights, nothing frozen, batch norm learns",
+                backbone.name,
             )
             for each in net.backbones:
                 each.thaw()

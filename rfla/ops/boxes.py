@@ -1,6 +1,7 @@
 """Box geometry of point-based detectors.
 
-Shapes: B images, P points over all levels, G boxes of one image. Boxes are xyxy in px of the network input.
+Shapes: B images, P points over all levels, G boxes of one image. Boxes are xyxy in px of the
+network input.
 """
 
 import torch
@@ -35,7 +36,9 @@ def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     return torch.minimum(boxes.clamp(min=0), limit)
 
 
-def pad_boxes(boxes_per_image: list[Tensor], labels_per_image: list[Tensor]) -> tuple[Tensor, Tensor]:
+def pad_boxes(
+    boxes_per_image: list[Tensor], labels_per_image: list[Tensor]
+) -> tuple[Tensor, Tensor]:
     """Stack the boxes of a batch, so that one gather serves all images without looking at the counts on the host.
 
     Args:
@@ -49,7 +52,9 @@ def pad_boxes(boxes_per_image: list[Tensor], labels_per_image: list[Tensor]) -> 
     first = boxes_per_image[0]
     boxes = first.new_zeros((len(boxes_per_image), longest, 4), dtype=torch.float32)
     labels = torch.zeros((len(boxes_per_image), longest), dtype=torch.int64, device=first.device)
-    for image, (image_boxes, image_labels) in enumerate(zip(boxes_per_image, labels_per_image, strict=True)):
+    for image, (image_boxes, image_labels) in enumerate(
+        zip(boxes_per_image, labels_per_image, strict=True)
+    ):
         boxes[image, : len(image_boxes)] = image_boxes
         labels[image, : len(image_labels)] = image_labels
     return boxes, labels

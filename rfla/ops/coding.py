@@ -1,7 +1,9 @@
 """Boxes as offsets from priors, the regression targets of anchor heads and RoI heads.
 
-Shape legend: N boxes, K boxes predicted for each prior (1, or one a class). Boxes are xyxy in px of the network input.
-Source: Girshick et al., "Rich feature hierarchies" (2014), appendix C, with the normalisation of Fast R-CNN.
+Shape legend: N boxes, K boxes predicted for each prior (1, or one a class). Boxes are xyxy in px of
+the network input.
+Source: Girshick et al., "Rich feature hierarchies" (2014), appendix C, with the normalisation of
+Fast R-CNN.
 """
 
 import math
@@ -46,8 +48,9 @@ class DeltaCoder:
         Args:
             priors: (..., 4) xyxy.
             deltas: (..., 4) or (..., K * 4) offsets, K boxes for each prior.
-            image_sizes: Clip boxes to these (height, width) in px: a tensor of shape (2,) for all, or one that
-                broadcasts against the leading dimensions of `priors`, such as (B, 1, 2). None does not clip.
+            image_sizes: Clip boxes to these (height, width) in px: a tensor of shape (2,) for all,
+                or one that broadcasts against the leading dimensions of `priors`, such as (B, 1,
+                2). None does not clip.
 
         Returns:
             Boxes xyxy, float32, in the shape of `deltas`.
@@ -55,7 +58,9 @@ class DeltaCoder:
         shape = deltas.shape
         deltas = deltas.float().reshape(*shape[:-1], shape[-1] // 4, 4)  # (..., K, 4)
         deltas = deltas * deltas.new_tensor(self.stds)
-        prior_centers, prior_sizes = (part.unsqueeze(-2) for part in _centers_and_sizes(priors.float()))  # (..., 1, 2)
+        prior_centers, prior_sizes = (
+            part.unsqueeze(-2) for part in _centers_and_sizes(priors.float())
+        )  # (..., 1, 2)
         centers = prior_centers + prior_sizes * deltas[..., :2]
         sizes = prior_sizes * deltas[..., 2:].clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
         low, high = centers - sizes * 0.5, centers + sizes * 0.5

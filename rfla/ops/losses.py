@@ -1,7 +1,8 @@
 """Losses on boxes and logits, in float32, element by element: the caller weights and sums.
 
-None of them looks at its values on the host. torchvision's box losses index with a boolean mask, which makes a GPU wait
-for the host, and its epsilon differs from the authors', so the four IoU losses are written here.
+None of them looks at its values on the host. torchvision's box losses index with a boolean mask,
+which makes a GPU wait for the host, and its epsilon differs from the authors', so the four IoU
+losses are written here.
 Shapes: N elements, boxes (N, 4) xyxy.
 """
 
@@ -15,27 +16,35 @@ from torch.nn import functional
 BoxLoss = Literal["iou", "giou", "diou", "ciou"]
 
 
-def box_loss(pred: Tensor, target: Tensor, kind: BoxLoss = "diou", eps: float | None = None) -> Tensor:
+def box_loss(
+    pred: Tensor, target: Tensor, kind: BoxLoss = "diou", eps: float | None = None
+) -> Tensor:
     """Loss of each predicted box against its target.
 
     Args:
         pred: (N, 4) xyxy, any unit.
         target: (N, 4) xyxy, the same unit.
-        kind: `iou` is -ln(IoU); `giou` (arXiv 1902.09630), `diou` and `ciou` (arXiv 1911.08287) are 1 - score.
-        eps: keeps the divisions finite; left out, 1e-6 (1e-7 for giou, as the authors' code has it).
+        kind: `iou` is -ln(IoU); `giou` (arXiv 1902.09630), `diou` and `ciou` (arXiv 1911.08287) are
+            1 - score.
+        eps: keeps the divisions finite; left out, 1e-6 (1e-7 for giou, as the authors' code has
+            it).
 
     Returns:
         (N,) float32.
     """
     pred, target = pred.float(), target.float()
     eps = eps if eps is not None else (1e-7 if kind == "giou" else 1e-6)
-    size = _not_negative(torch.minimum(pred[:, 2:], target[:, 2:]) - torch.maximum(pred[:, :2], target[:, :2]))
+    size = _not_negative(
+        torch.minimum(pred[:, 2:], target[:, 2:]) - torch.maximum(pred[:, :2], target[:, :2])
+    )
     overlap = size[:, 0] * size[:, 1]
     pred_size, target_size = pred[:, 2:] - pred[:, :2], target[:, 2:] - target[:, :2]
     union = pred_size[:, 0] * pred_size[:, 1] + target_size[:, 0] * target_size[:, 1] - overlap
     if kind == "iou":
         return -(overlap / union.clamp(min=eps)).clamp(min=eps).log()
-    hull = _not_negative(torch.maximum(pred[:, 2:], target[:, 2:]) - torch.minimum(pred[:, :2], target[:, :2]))
+    hull = _not_negative(
+        torch.maximum(pred[:, 2:], target[:, 2:]) - torch.minimum(pred[:, :2], target[:, :2])
+    )
     if kind == "giou":
         union = union.clamp(min=eps)
         hull_area = (hull[:, 0] * hull[:, 1]).clamp(min=eps)
@@ -91,7 +100,10 @@ def smooth_l1(pred: Tensor, target: Tensor, beta: float) -> Tensor:
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:
-    """Mean of a tensor over the processes of a distributed run; the tensor itself where there is one process."""
+    """Mean of a tensor over the processes of a distributed run.
+
+    The tensor itself where there is one process.
+    """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return value
     total = value.detach().clone()

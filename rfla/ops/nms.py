@@ -27,7 +27,8 @@ class Limits:
         score_thr: class scores must be above it.
         nms_iou: a box with a larger IoU than this with a better one of its class goes.
         max_det: detections kept.
-        nms_pre: candidates of each level before suppression; read by the heads that predict everywhere.
+        nms_pre: candidates of each level before suppression; read by the heads that predict
+            everywhere.
     """
 
     score_thr: float = 0.05
@@ -36,12 +37,14 @@ class Limits:
     nms_pre: int = 3000
 
 
-def class_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, limit: int) -> Tensor:
+def class_nms(
+    boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, limit: int
+) -> Tensor:
     """Indices that survive suppression within their class, best score first.
 
-    The usual trick shifts each class by more than the image's size and suppresses once; the shift eats the precision of
-    2 px boxes (torchvision's `batched_nms` does so below 4,000 values). Class by class, no box is moved, and memory
-    stays low.
+    The usual trick shifts each class by more than the image's size and suppresses once; the shift
+    eats the precision of 2 px boxes (torchvision's `batched_nms` does so below 4,000 values). Class
+    by class, no box is moved, and memory stays low.
 
     Args:
         boxes: (N, 4).
@@ -64,10 +67,13 @@ def class_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: floa
     return survivors[order[:limit]]
 
 
-def select_detections(boxes: Tensor, class_scores: Tensor, score_factors: Tensor | None, limits: Limits) -> Detections:
+def select_detections(
+    boxes: Tensor, class_scores: Tensor, score_factors: Tensor | None, limits: Limits
+) -> Detections:
     """Threshold, suppress and sort the candidates of one image.
 
-    The threshold sees the class scores alone; the factors (centerness) weigh in afterwards, as in the authors' code.
+    The threshold sees the class scores alone; the factors (centerness) weigh in afterwards, as in
+    the authors' code.
 
     Args:
         boxes: (N, 4) for all classes, or (N, C, 4).

@@ -17,7 +17,9 @@ def normalize_images(
     std: Sequence[float],
     channels: Literal["rgb", "bgr"] = "rgb",
 ) -> Tensor:
-    """(pixel - mean) / std, in the channel order of the network; the padding of each image becomes 0.
+    """(pixel - mean) / std, in the channel order of the network.
+
+    The padding of each image becomes 0.
 
     Args:
         images: (B, 3, H, W) uint8 or float, RGB, from 0 to 255.
@@ -32,8 +34,12 @@ def normalize_images(
     pixels = images.float()
     if channels == "bgr":
         pixels = pixels.flip(1)
-    shift = torch.tensor(mean, dtype=torch.float32).to(images.device, non_blocking=True).view(3, 1, 1)
-    scale = torch.tensor(std, dtype=torch.float32).to(images.device, non_blocking=True).view(3, 1, 1)
+    shift = (
+        torch.tensor(mean, dtype=torch.float32).to(images.device, non_blocking=True).view(3, 1, 1)
+    )
+    scale = (
+        torch.tensor(std, dtype=torch.float32).to(images.device, non_blocking=True).view(3, 1, 1)
+    )
     pixels = (pixels - shift) / scale
     if image_sizes is None:
         return pixels

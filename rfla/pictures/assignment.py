@@ -13,10 +13,19 @@ from rfla.pictures.boxes import EDGE, FONT, PALETTE, Array, enlarge
 WINDOW = 112  # px of the image that are shown
 FACTOR = 8
 BOX = (255, 255, 255)
-LEVELS = (PALETTE[1], PALETTE[2], PALETTE[6], PALETTE[4], PALETTE[5], PALETTE[3])  # by level, finest first
+LEVELS = (
+    PALETTE[1],
+    PALETTE[2],
+    PALETTE[6],
+    PALETTE[4],
+    PALETTE[5],
+    PALETTE[3],
+)  # by level, finest first
 
 
-def draw_assignment(image: Array, boxes: Array, fields: Array, levels: Array, strides: Sequence[int]) -> Array:
+def draw_assignment(
+    image: Array, boxes: Array, fields: Array, levels: Array, strides: Sequence[int]
+) -> Array:
     """Return the piece of `image` with most boxes, enlarged: boxes, positive points and their effective fields.
 
     A field is drawn as the ellipse of one standard deviation, half its side (RFLA, section 3.1).
@@ -54,7 +63,9 @@ def _crowded_window(shape: tuple[int, ...], boxes: Array) -> Array:
     limit = np.maximum([width - WINDOW, height - WINDOW], 0)
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     corners = np.clip(centres - WINDOW / 2, 0, limit).astype(int)  # (G, 2)
-    inside = (centres[None] >= corners[:, None]) & (centres[None] < corners[:, None] + WINDOW)  # (G, G, 2)
+    inside = (centres[None] >= corners[:, None]) & (
+        centres[None] < corners[:, None] + WINDOW
+    )  # (G, G, 2)
     return np.tile(corners[int(inside.all(axis=2).sum(axis=1).argmax())], 2)
 
 

@@ -1,8 +1,8 @@
 """Boxes on images, drawn so that hundreds of 6-pixel objects stay visible.
 
-Small images are enlarged by a whole factor first (nearest neighbour: a pixel stays a pixel), lines are thin, run round
-the object and not over it, and have a dark edge on their outer side, so that they show on pale ground too. Names are
-left out where they would cover what they name.
+Small images are enlarged by a whole factor first (nearest neighbour: a pixel stays a pixel), lines
+are thin, run round the object and not over it, and have a dark edge on their outer side, so that
+they show on pale ground too. Names are left out where they would cover what they name.
 """
 
 from collections.abc import Sequence
@@ -62,20 +62,26 @@ def draw_boxes(
         labels: (N,) class indices.
         names: Class names.
         scores: (N,) scores, written beside the names.
-        line_width: In px of the result, without the dark edge of 1 px; by default 1, or 2 for boxes whose median side
-            is over 24 px in the result.
+        line_width: In px of the result, without the dark edge of 1 px; by default 1, or 2 for boxes
+            whose median side is over 24 px in the result.
         show_labels: Write the name at each box; by default only for few and not too small boxes.
-        points: (K, 2) px and (K,) index of the box that each belongs to; drawn as dots in the box's colour.
+        points: (K, 2) px and (K,) index of the box that each belongs to; drawn as dots in the box's
+            colour.
         note: Written behind the legend.
     """
     factor = zoom_factor(*image.shape[:2])
     canvas = enlarge(image, factor)
-    sides = np.sqrt(np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1)) if len(boxes) else np.zeros(0)
+    sides = (
+        np.sqrt(np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1))
+        if len(boxes)
+        else np.zeros(0)
+    )
     median = float(np.median(sides)) if len(sides) else 0.0
     width = line_width or (2 if median * factor > 24 else 1)
     if show_labels is None:
         show_labels = 0 < len(boxes) <= MAX_LABELS and median >= 16
-    # Weak detections first: where boxes touch, the strong one is on top. All edges first: none covers a line.
+    # Weak detections first: where boxes touch, the strong one is on top. All edges first: none
+    # covers a line.
     order = np.argsort(scores, kind="stable") if scores is not None else np.arange(len(boxes))
     corners = np.rint(np.clip(np.asarray(boxes, np.float64) * factor, -1e6, 1e6)).astype(np.int64)
     for i in order:
@@ -104,11 +110,18 @@ def _draw_points(canvas: Array, points: Array, labels: Array) -> None:
 def _draw_frame(canvas: Array, box: Array, distance: int, colour: tuple[int, int, int]) -> None:
     """Draw a line 1 px wide round a box (4,) in px of the canvas, `distance` px out: 1 touches the object."""
     x1, y1, x2, y2 = (int(value) for value in box)
-    cv2.rectangle(canvas, (x1 - distance, y1 - distance), (x2 + distance - 1, y2 + distance - 1), colour, 1)
+    cv2.rectangle(
+        canvas, (x1 - distance, y1 - distance), (x2 + distance - 1, y2 + distance - 1), colour, 1
+    )
 
 
-def _write_name(canvas: Array, text: str, origin: tuple[int, int], colour: tuple[int, int, int]) -> None:
-    """Write `text` on a dark tag that is kept inside the canvas; `origin` is the tag's lower left corner."""
+def _write_name(
+    canvas: Array, text: str, origin: tuple[int, int], colour: tuple[int, int, int]
+) -> None:
+    """Write `text` on a dark tag that is kept inside the canvas.
+
+    `origin` is the tag's lower left corner.
+    """
     (width, height), base = cv2.getTextSize(text, FONT, 0.4, 1)
     width, height = width + 6, height + base + 2
     x = int(np.clip(origin[0], 0, max(0, canvas.shape[1] - width)))
@@ -152,7 +165,9 @@ def tile_pictures(pictures: Sequence[Array], columns: int = 2, gap: int = 6) -> 
     width = max(picture.shape[1] for picture in pictures)
     rows = -(-len(pictures) // columns)
     columns = min(columns, len(pictures))
-    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 12, dtype=np.uint8)
+    sheet = np.full(
+        (rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 12, dtype=np.uint8
+    )
     for i, picture in enumerate(pictures):
         top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
         sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture

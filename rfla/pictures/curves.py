@@ -11,7 +11,12 @@ from rfla.files import write_atomically
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BLUE, RED = "#3b7dd8", "#d8553b"
-OVERALL = {"metrics/ap": "AP", "metrics/ap25": "AP25", "metrics/ap50": "AP50", "metrics/ap75": "AP75"}
+OVERALL = {
+    "metrics/ap": "AP",
+    "metrics/ap25": "AP25",
+    "metrics/ap50": "AP50",
+    "metrics/ap75": "AP75",
+}
 
 
 def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
@@ -45,10 +50,14 @@ def plot_results(path: Path, columns: Mapping[str, Sequence[float]]) -> None:
         path: Where to write.
         columns: Columns of `results.csv`, by name, with `epoch` among them.
     """
-    losses = [name for name in columns if name.startswith("train/") and "loss_" in name]  # s0.loss_cls of a cascade too
+    losses = [
+        name for name in columns if name.startswith("train/") and "loss_" in name
+    ]  # s0.loss_cls of a cascade too
     sizes = [name for name in columns if name.startswith("metrics/ap_")]
     panels: dict[str, dict[str, str]] = {
-        "training losses": {name: name.removeprefix("train/").replace("loss_", "") for name in losses},
+        "training losses": {
+            name: name.removeprefix("train/").replace("loss_", "") for name in losses
+        },
         "average precision": OVERALL,
         "AP by object size": {name: name.removeprefix("metrics/ap_") for name in sizes},
         "positives per box": {"train/positives_per_box": ""},
@@ -60,7 +69,9 @@ def plot_results(path: Path, columns: Mapping[str, Sequence[float]]) -> None:
     if not shown:
         return
     across = min(3, len(shown))
-    figure, axes = _figure(-(-len(shown) // across), across, 4 * across, 3.2 * -(-len(shown) // across))
+    figure, axes = _figure(
+        -(-len(shown) // across), across, 4 * across, 3.2 * -(-len(shown) // across)
+    )
     for axis, (title, lines) in zip(axes.flat, shown.items(), strict=False):
         _draw_curves(axis, title, columns["epoch"], lines)
     for axis in axes.flat[len(shown) :]:
@@ -69,12 +80,21 @@ def plot_results(path: Path, columns: Mapping[str, Sequence[float]]) -> None:
 
 
 def _told(columns: Mapping[str, Sequence[float]], names: Mapping[str, str]) -> dict[str, Array]:
-    """Return the columns that have a figure to show, by their labels; -1, where nothing was to be found, is none."""
+    """Return the columns that have a figure to show, by their labels.
+
+    -1, where nothing was to be found, is none.
+    """
     values = {label: np.array(columns.get(name, []), dtype=float) for name, label in names.items()}
-    return {label: np.where(column >= 0, column, np.nan) for label, column in values.items() if (column >= 0).any()}
+    return {
+        label: np.where(column >= 0, column, np.nan)
+        for label, column in values.items()
+        if (column >= 0).any()
+    }
 
 
-def _draw_curves(axis: Any, title: str, epochs: Sequence[float], lines: Mapping[str, Array]) -> None:
+def _draw_curves(
+    axis: Any, title: str, epochs: Sequence[float], lines: Mapping[str, Array]
+) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axis.set_title(title, fontsize=10, loc="left")
@@ -88,12 +108,21 @@ def _draw_curves(axis: Any, title: str, epochs: Sequence[float], lines: Mapping[
     if any(lines):
         letters = max(map(len, lines))
         across = 4 if letters < 6 else 3 if letters < 11 else 2
-        axis.legend(fontsize=8, loc="upper left", ncols=across, borderaxespad=0.2, handlelength=1.5, edgecolor="none")
+        axis.legend(
+            fontsize=8,
+            loc="upper left",
+            ncols=across,
+            borderaxespad=0.2,
+            handlelength=1.5,
+            edgecolor="none",
+        )
         room += 0.1 * -(-len(lines) // across)  # so that no curve runs through a name
     axis.set_ylim(0, room * max(finite) or 1)
 
 
-def plot_labels(path: Path, boxes: Array, labels: Array, counts: Array, names: Sequence[str]) -> None:
+def plot_labels(
+    path: Path, boxes: Array, labels: Array, counts: Array, names: Sequence[str]
+) -> None:
     """Write `labels.png`: boxes by class, by size, by image, and their widths against their heights.
 
     Args:
@@ -115,7 +144,9 @@ def plot_labels(path: Path, boxes: Array, labels: Array, counts: Array, names: S
     title = "boxes by class" + (", the 20 most frequent" if len(names) > 20 else "")
     by_class.set_title(title, fontsize=10, loc="left")
     by_class.set_xlabel("boxes", fontsize=9)
-    by_size.hist(sizes, bins=np.geomspace(1, max(64.0, float(sizes.max(initial=0)) * 1.01), 50), color=BLUE)
+    by_size.hist(
+        sizes, bins=np.geomspace(1, max(64.0, float(sizes.max(initial=0)) * 1.01), 50), color=BLUE
+    )
     by_size.set_xscale("log", base=2)
     by_size.xaxis.set_major_formatter("{x:g}")
     for edge in (8, 16, 32):
@@ -123,11 +154,17 @@ def plot_labels(path: Path, boxes: Array, labels: Array, counts: Array, names: S
     by_size.set_title("boxes by size; lines at 8, 16 and 32 px", fontsize=10, loc="left")
     by_size.set_xlabel("square root of the area, px", fontsize=9)
     by_size.set_ylabel("boxes", fontsize=9)
-    step = -(-(int(counts.max(initial=0)) + 1) // 40)  # whole numbers alike in each bar, or it would look like a comb
-    by_image.hist(counts, bins=np.arange(0, counts.max(initial=0) + 1 + step, step) - 0.5, color=BLUE)
+    step = -(
+        -(int(counts.max(initial=0)) + 1) // 40
+    )  # whole numbers alike in each bar, or it would look like a comb
+    by_image.hist(
+        counts, bins=np.arange(0, counts.max(initial=0) + 1 + step, step) - 0.5, color=BLUE
+    )
     for counted in (by_class.xaxis, by_size.yaxis, by_image.xaxis, by_image.yaxis):
         counted.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    by_class.set_xlim(0, max(1.0, by_class.get_xlim()[1]))  # a split without boxes has no scale of its own
+    by_class.set_xlim(
+        0, max(1.0, by_class.get_xlim()[1])
+    )  # a split without boxes has no scale of its own
     by_size.set_ylim(0, max(1.0, by_size.get_ylim()[1]))
     by_image.set_title("boxes in an image", fontsize=10, loc="left")
     by_image.set_xlabel("boxes", fontsize=9)
@@ -145,7 +182,15 @@ def _draw_shapes(axis: Any, sides: Array) -> None:
     table, _, _ = np.histogram2d(sides[:, 0], sides[:, 1], [edges, edges])
     if table.any():
         seen = np.ma.masked_equal(table.T, 0)
-        picture = axis.pcolormesh(edges, edges, seen, cmap="Blues", norm=LogNorm(0.5, max(table.max(), 10)))
+        picture = axis.pcolormesh(
+            edges, edges, seen, cmap="Blues", norm=LogNorm(0.5, max(table.max(), 10))
+        )
         axis.figure.colorbar(picture, ax=axis, label="boxes", format="{x:g}").ax.minorticks_off()
-    axis.set(xlim=(0, edges[-1]), ylim=(0, edges[-1]), aspect="equal", xlabel="width, px", ylabel="height, px")
+    axis.set(
+        xlim=(0, edges[-1]),
+        ylim=(0, edges[-1]),
+        aspect="equal",
+        xlabel="width, px",
+        ylabel="height, px",
+    )
     axis.set_title("width and height", fontsize=10, loc="left")

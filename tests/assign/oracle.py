@@ -1,6 +1,7 @@
 """A plain dense HLA to test the fast one against: whole score matrices, loops over boxes, nothing clever.
 
-Scores are written out pair by pair in the order of the authors' float32 operations; nothing of `rfla.assign` is used.
+Scores are written out pair by pair in the order of the authors' float32 operations; nothing of
+`rfla.assign` is used.
 """
 
 import torch
@@ -16,7 +17,10 @@ def terms(gt: Tensor, priors: Tensor) -> tuple[Tensor, ...]:
     d = centre1 - centre2
     size1, size2 = gt[..., 2:] - gt[..., :2] + 1e-6, priors[..., 2:] - priors[..., :2] + 1e-6
     shape = torch.zeros(d.shape[:2], dtype=d.dtype)
-    return tuple(t + shape for t in (d[..., 0], d[..., 1], size1[..., 0], size1[..., 1], size2[..., 0], size2[..., 1]))
+    return tuple(
+        t + shape
+        for t in (d[..., 0], d[..., 1], size1[..., 0], size1[..., 1], size2[..., 0], size2[..., 1])
+    )
 
 
 def kl(dx, dy, w1, h1, w2, h2):
@@ -30,13 +34,19 @@ def wasserstein(dx, dy, w1, h1, w2, h2):
 
 def overlaps(gt: Tensor, priors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Intersection, union and hull sides (G, P, 2)."""
-    low, high = torch.max(gt[:, None, :2], priors[None, :, :2]), torch.min(gt[:, None, 2:], priors[None, :, 2:])
+    low, high = (
+        torch.max(gt[:, None, :2], priors[None, :, :2]),
+        torch.min(gt[:, None, 2:], priors[None, :, 2:]),
+    )
     sides = (high - low).clamp(min=0)
     area1 = (gt[:, 2] - gt[:, 0]) * (gt[:, 3] - gt[:, 1])
     area2 = (priors[:, 2] - priors[:, 0]) * (priors[:, 3] - priors[:, 1])
     inter = sides[..., 0] * sides[..., 1]
     union = (area1[:, None] + area2[None] - inter + 1e-6).clamp(min=1e-6)
-    low, high = torch.min(gt[:, None, :2], priors[None, :, :2]), torch.max(gt[:, None, 2:], priors[None, :, 2:])
+    low, high = (
+        torch.min(gt[:, None, :2], priors[None, :, :2]),
+        torch.max(gt[:, None, 2:], priors[None, :, 2:]),
+    )
     return inter, union, (high - low).clamp(min=0)
 
 
@@ -85,7 +95,9 @@ def rescale(priors: Tensor, factor: float) -> Tensor:
     return torch.cat((centre - side * factor / 2, centre + side * factor / 2), dim=1)
 
 
-def claims(scores: Tensor, gt: Tensor, priors: Tensor, groups: Tensor, valid: Tensor, k: int) -> list[Tensor]:
+def claims(
+    scores: Tensor, gt: Tensor, priors: Tensor, groups: Tensor, valid: Tensor, k: int
+) -> list[Tensor]:
     """For each box the indices of the priors it claims."""
     claimed = []
     candidates = valid.nonzero().squeeze(1)
@@ -120,15 +132,17 @@ def assign(
 ) -> Tensor:
     """(P,) int64: index of the box, -1 background, -2 ignored.
 
-    `masked_in_first_stage` (P,) bool repeats what the official code does with ignore regions: those priors score -1 in
-    the first stage and are free again in the second.
+    `masked_in_first_stage` (P,) bool repeats what the official code does with ignore regions: those
+    priors score -1 in the first stage and are free again in the second.
     """
     num_priors = len(priors)
     matched = torch.full((num_priors,), -1)
     valid = torch.ones(num_priors, dtype=torch.bool) if valid is None else valid
     if len(gt):
         area = ((gt[:, 2] - gt[:, 0]) * (gt[:, 3] - gt[:, 1])).tolist()
-        order = range(len(gt)) if conflict == "last" else sorted(range(len(gt)), key=lambda i: -area[i])
+        order = (
+            range(len(gt)) if conflict == "last" else sorted(range(len(gt)), key=lambda i: -area[i])
+        )
         shrunk = rescale(priors, decay)
         first, second = SCORES[distance](gt, priors), SCORES[distance](gt, shrunk)
         if masked_in_first_stage is not None:

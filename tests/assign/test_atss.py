@@ -20,9 +20,14 @@ def reference(grid, boxes, topk):
         candidates = torch.cat(candidates)
         iou = overlaps(box[None], grid.boxes[candidates])[0]
         threshold = iou.mean() + iou.std()
-        inside = ((grid.centers[candidates] - box[:2] > 0.01) & (box[2:] - grid.centers[candidates] > 0.01)).all(dim=1)
+        inside = (
+            (grid.centers[candidates] - box[:2] > 0.01)
+            & (box[2:] - grid.centers[candidates] > 0.01)
+        ).all(dim=1)
         for prior, value in zip(
-            candidates[inside & (iou >= threshold)].tolist(), iou[inside & (iou >= threshold)], strict=True
+            candidates[inside & (iou >= threshold)].tolist(),
+            iou[inside & (iou >= threshold)],
+            strict=True,
         ):
             if matched[prior] < 0 or value > best[prior]:
                 matched[prior], best[prior] = index, value
@@ -33,7 +38,10 @@ def reference(grid, boxes, topk):
 def test_equals_the_definition(seed):
     generator = torch.Generator().manual_seed(seed)
     grid = PriorGrid.points([(16, 16), (8, 8)], [4, 8], [32, 64])
-    centre, size = torch.rand(15, 2, generator=generator) * 64, torch.rand(15, 2, generator=generator) * 30 + 4
+    centre, size = (
+        torch.rand(15, 2, generator=generator) * 64,
+        torch.rand(15, 2, generator=generator) * 30 + 4,
+    )
     boxes = torch.cat((centre - size / 2, centre + size / 2), dim=1)
     matched = ATSSAssigner(topk=9)(grid, boxes)
     assert (matched >= 0).sum() > 10

@@ -15,9 +15,18 @@ from rfla.errors import ConfigError
 BOX, PRIOR = torch.tensor([[0.0, 0.0, 4.0, 8.0]]), torch.tensor([[1.0, 2.0, 9.0, 10.0]])
 # centres (2, 4) and (5, 6): dx = -3, dy = -2; w1 = 4, h1 = 8, w2 = h2 = 8
 KL = (64 / 16 + 64 / 64 + 4 * 9 / 16 + 4 * 4 / 64 + math.log(16 / 64) + math.log(64 / 64) - 2) / 2
-REVERSE = (16 / 64 + 64 / 64 + 4 * 9 / 64 + 4 * 4 / 64 + math.log(64 / 16) + math.log(64 / 64) - 2) / 2
+REVERSE = (
+    16 / 64 + 64 / 64 + 4 * 9 / 64 + 4 * 4 / 64 + math.log(64 / 16) + math.log(64 / 64) - 2
+) / 2
 W2 = 9 + 4 + (16 + 0) / 4
-OFFICIAL = {"kld": "kl", "exp_kld": "exp_kl", "kld_10": "kl_10", "wd": "wd", "iou": "iou", "giou": "giou"}
+OFFICIAL = {
+    "kld": "kl",
+    "exp_kld": "exp_kl",
+    "kld_10": "kl_10",
+    "wd": "wd",
+    "iou": "iou",
+    "giou": "giou",
+}
 
 
 @pytest.mark.parametrize(
@@ -30,7 +39,10 @@ OFFICIAL = {"kld": "kl", "exp_kld": "exp_kl", "kld_10": "kl_10", "wd": "wd", "io
         ("nwd", math.exp(-math.sqrt(W2) / 12.8)),
         ("dotd", math.exp(-math.sqrt(13) / 12.8)),
         ("symmetric_kld", 1 / (1 + (KL + REVERSE) / 2)),
-        ("gcd", math.exp(-math.sqrt(((9 + 4) * (1 / 16 + 1 / 64) + (4 + 0) * (1 / 64 + 1 / 64)) / 2))),
+        (
+            "gcd",
+            math.exp(-math.sqrt(((9 + 4) * (1 / 16 + 1 / 64) + (4 + 0) * (1 / 64 + 1 / 64)) / 2)),
+        ),
         ("simd", math.exp(-math.hypot(3 * 6.13 / 12, 2 * 4.59 / 16) - 4 * 6.13 / 12)),
         ("iou", 18 / (32 + 64 - 18)),  # 3 x 6 in common
         ("giou", 18 / 78 - (90 - 78) / 90),  # hull 9 x 10
@@ -65,7 +77,9 @@ def test_equal_to_the_oracle_in_range_and_without_nan(parity, name):
     assert torch.equal(scores, expected)
     low, high = DISTANCES[name].value_range
     assert scores.isfinite().all()
-    scores = scores[(tensors["b1"][:, 2:] >= tensors["b1"][:, :2]).all(dim=1)]  # one box is inside out: no range for it
+    scores = scores[
+        (tensors["b1"][:, 2:] >= tensors["b1"][:, :2]).all(dim=1)
+    ]  # one box is inside out: no range for it
     assert scores.min() >= low - 1e-6
     assert scores.max() <= high + 1e-6
 
@@ -100,9 +114,13 @@ def test_reach_bounds_the_offset(name, score, side, log_ratio, beyond):
     offset = distance.reach(score, side) * beyond + 1e-3
     if not offset < 1e6:
         return
-    sizes = torch.tensor([side * math.exp(log_ratio), side, math.hypot(side, 2 * offset)], dtype=torch.float64)
+    sizes = torch.tensor(
+        [side * math.exp(log_ratio), side, math.hypot(side, 2 * offset)], dtype=torch.float64
+    )
     boxes = torch.stack((offset - sizes / 2, -sizes / 2, offset + sizes / 2, sizes / 2), dim=1)
-    boxes[2, 1::2] = torch.tensor([-side / 2, side / 2])  # the most tolerant box: only its width adapts
+    boxes[2, 1::2] = torch.tensor(
+        [-side / 2, side / 2]
+    )  # the most tolerant box: only its width adapts
     prior = torch.tensor([[-side / 2, -side / 2, side / 2, side / 2]], dtype=torch.float64)
     assert receptive_field_distance(boxes, prior, name).max() < score
 

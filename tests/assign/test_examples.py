@@ -30,7 +30,10 @@ def test_assign_needs_torch_alone():
     """Importing it loads neither torchvision nor any other part of the package but the errors."""
     code = "import rfla.assign, sys; print(*sorted(m for m in sys.modules if m.startswith(('rfla', 'torchvision'))))"
     loaded = run("-c", code).split()
-    assert [name for name in loaded if not name.startswith("rfla.assign")] == ["rfla", "rfla.errors"]
+    assert [name for name in loaded if not name.startswith("rfla.assign")] == [
+        "rfla",
+        "rfla.errors",
+    ]
 
 
 def test_gpu_check_on_the_cpu(monkeypatch):
@@ -46,4 +49,6 @@ def test_gpu_check_on_the_cpu(monkeypatch):
         assert assigner_gpu.HierarchicalAssigner().batch(grid, images).shape == (2, len(grid))
     assert assigner_gpu.milliseconds(lambda: None, "cpu", 3) >= 0
     prior = int((assigner_gpu.HierarchicalAssigner()(grid, images[0]) >= 0).nonzero()[0])
-    assert isinstance(assigner_gpu._near_tie(assigner_gpu.HierarchicalAssigner(), grid, images[0][0], prior), bool)
+    assert isinstance(
+        assigner_gpu._near_tie(assigner_gpu.HierarchicalAssigner(), grid, images[0][0], prior), bool
+    )

@@ -16,7 +16,9 @@ def test_report_by_hand():
     assert report.level_positives == (1, 1)
     assert (report.background, report.ignored) == (4, 0)
     assert report.histogram == {0: 1, 1: 2}
-    assert [(b.name, b.boxes, b.positives, b.without, b.mean) for b in report.size_bins if b.boxes] == [
+    assert [
+        (b.name, b.boxes, b.positives, b.without, b.mean) for b in report.size_bins if b.boxes
+    ] == [
         ("very tiny 2-8", 2, 1, 1, 0.5),
         ("small 16-32", 1, 1, 0, 1.0),
     ]
@@ -25,7 +27,10 @@ def test_report_by_hand():
 def test_text_and_merge():
     grid = PriorGrid.points([(8, 8)], [4], [16])
     explain = HierarchicalAssigner().explain
-    one, none = explain(grid, torch.tensor([[4.0, 4.0, 10.0, 10.0]])), explain(grid, torch.zeros(0, 4))
+    one, none = (
+        explain(grid, torch.tensor([[4.0, 4.0, 10.0, 10.0]])),
+        explain(grid, torch.zeros(0, 4)),
+    )
     both = AssignmentReport.merge([one, none])
     assert both.images == 2
     assert both.positives == one.positives

@@ -12,22 +12,39 @@ from rfla.errors import ConfigError
 
 NAMES = {"kl": "kld", "wd": "wd", "exp_kl": "exp_kld", "kl_10": "kld_10"}
 PLATEAUS = {"c011", "c026", "c041", "c056", "c141"}
-"""Decided exceptions: the official code gives a degenerate box hundreds of priors (c141: all); ours k a stage."""
+"""Decided exceptions: the official code gives a degenerate box hundreds of priors (c141: all).
+
+Ours k a stage.
+"""
 
 
 def test_one_box_by_hand():
     """Points 2, 6, 10, 14 with fields of 4 px and a box of 4 px on 6: kl = 2 dx^2 / 16, so the nearest win."""
     grid = PriorGrid.points([(1, 4)], [4], [8])
     box = torch.tensor([[4.0, 0.0, 8.0, 4.0]])
-    assert HierarchicalAssigner(topk=(1, 1), ignore_above=None)(grid, box).tolist() == [-1, 0, -1, -1]
+    assert HierarchicalAssigner(topk=(1, 1), ignore_above=None)(grid, box).tolist() == [
+        -1,
+        0,
+        -1,
+        -1,
+    ]
     # 2 and 10 tie for the second place: the rule claims both
     assert HierarchicalAssigner(topk=(2, 1), ignore_above=None)(grid, box).tolist() == [0, 0, 0, -1]
-    # kl of the neighbours in the second stage, fields of 3.6 px: ln(16/12.96) + 12.96/16 - 1 + 2 = 2.02, score 0.33
-    assert HierarchicalAssigner(topk=(1, 1), ignore_above=0.33)(grid, box).tolist() == [-2, 0, -2, -1]
+    # kl of the neighbours in the second stage, fields of 3.6 px: ln(16/12.96) + 12.96/16 - 1 + 2 =
+    # 2.02, score 0.33
+    assert HierarchicalAssigner(topk=(1, 1), ignore_above=0.33)(grid, box).tolist() == [
+        -2,
+        0,
+        -2,
+        -1,
+    ]
 
 
 def test_second_stage_fills_what_the_first_left():
-    """With fields shrunk to the size of the second box its best prior changes level; a prior once given stays given."""
+    """With fields shrunk to the size of the second box its best prior changes level.
+
+    A prior once given stays given.
+    """
     grid = PriorGrid.points([(1, 1), (1, 1)], [4, 8], [8, 32])  # fields of 4 and 16 px
     box = torch.tensor([[-0.0, -0.0, 8.0, 8.0]])  # 8 px
     first = HierarchicalAssigner(topk=(1, 1), decay=1.0, ignore_above=None)(grid, box)
@@ -41,7 +58,9 @@ def test_conflicts():
     boxes = torch.tensor([[1.0, 1.0, 3.0, 3.0], [0.0, 0.0, 8.0, 8.0], [0.0, 0.0, 4.0, 4.0]])
     assert HierarchicalAssigner(conflict="last")(grid, boxes).tolist() == [2]
     assert HierarchicalAssigner(conflict="smallest")(grid, boxes).tolist() == [0]
-    assert HierarchicalAssigner(conflict="smallest")(grid, boxes[[0, 0, 1]]).tolist() == [1]  # of equal areas the last
+    assert HierarchicalAssigner(conflict="smallest")(grid, boxes[[0, 0, 1]]).tolist() == [
+        1
+    ]  # of equal areas the last
 
 
 def test_centers_inside():
@@ -56,7 +75,12 @@ def test_ignore_boxes_act_after_selection():
     grid = PriorGrid.points([(1, 4)], [4], [8])  # fields 0-4, 4-8, 8-12, 12-16
     box, ignore = torch.tensor([[4.0, 0.0, 8.0, 4.0]]), torch.tensor([[0.0, 0.0, 10.0, 4.0]])
     assigner = HierarchicalAssigner(topk=(1, 1), ignore_above=None)
-    assert assigner(grid, box, ignore).tolist() == [-2, 0, -2, -1]  # half of the third field is enough
+    assert assigner(grid, box, ignore).tolist() == [
+        -2,
+        0,
+        -2,
+        -1,
+    ]  # half of the third field is enough
     assert assigner(grid, box[:0], ignore).tolist() == [-2, -2, -2, -1]
     assert assigner(grid, box, torch.zeros(0, 4)).tolist() == [-1, 0, -1, -1]
 
@@ -65,7 +89,12 @@ def test_image_size_and_border():
     grid = PriorGrid.points([(1, 4)], [4], [8])
     box = torch.tensor([[12.0, 0.0, 16.0, 4.0]])
     assigner = HierarchicalAssigner(topk=(1, 1), ignore_above=None)
-    assert assigner(grid, box, image_size=(4, 12)).tolist() == [-1, -1, 0, -2]  # the best prior is beyond the image
+    assert assigner(grid, box, image_size=(4, 12)).tolist() == [
+        -1,
+        -1,
+        0,
+        -2,
+    ]  # the best prior is beyond the image
     # fields must end before 12 + 0: the third one, 8-12, does not
     assert assigner(grid, box, image_size=(5, 12), allowed_border=0).tolist() == [-1, 0, -2, -2]
     with pytest.raises(ValueError, match="image size"):
@@ -80,12 +109,23 @@ def test_fewer_priors_than_k():
 
 
 def test_a_plateau_gives_k_nearest():
-    """A box of no size under exp_kld: every score underflows to 0; the 3 nearest of 400 win, ties by index."""
+    """A box of no size under exp_kld: every score underflows to 0.
+
+    The 3 nearest of 400 win, ties by index.
+    """
     grid = PriorGrid.points([(20, 20)], [4], [40], fraction=1.0)
-    box = torch.tensor([[41.0, 42.0, 41.0, 42.0]])  # nearest centres: column 10 (42), row 10 (42), then 9 (38)
-    matched = HierarchicalAssigner("exp_kld", topk=(3, 1), ignore_above=None)(grid, box).view(20, 20)
+    box = torch.tensor(
+        [[41.0, 42.0, 41.0, 42.0]]
+    )  # nearest centres: column 10 (42), row 10 (42), then 9 (38)
+    matched = HierarchicalAssigner("exp_kld", topk=(3, 1), ignore_above=None)(grid, box).view(
+        20, 20
+    )
     positives = (matched == 0).nonzero().tolist()
-    assert positives == [[9, 10], [10, 9], [10, 10]]  # squares 1 + 0, 9 + 0, and 1 + 16: (9, 10), the first of two
+    assert positives == [
+        [9, 10],
+        [10, 9],
+        [10, 10],
+    ]  # squares 1 + 0, 9 + 0, and 1 + 16: (9, 10), the first of two
 
 
 @pytest.mark.parametrize("distance", ["kld", "giou"])
@@ -98,7 +138,9 @@ def test_plain_boxes_equal_the_grid(distance):
 
 
 def test_bad_settings():
-    with pytest.raises(ConfigError, match=r"assigner\.conflict: 'smalest'.*did you mean 'smallest'"):
+    with pytest.raises(
+        ConfigError, match=r"assigner\.conflict: 'smalest'.*did you mean 'smallest'"
+    ):
         HierarchicalAssigner(conflict="smalest")
     with pytest.raises(ConfigError, match=r"assigner\.topk"):
         HierarchicalAssigner(topk=(3, 0))
@@ -113,7 +155,10 @@ def recorded(parity):
     for case in manifest["cases"]:
         settings = case["assigner"]
         assigner = HierarchicalAssigner(
-            NAMES[settings["assign_metric"]], settings["topk"], settings["ratio"], settings["inside"]
+            NAMES[settings["assign_metric"]],
+            settings["topk"],
+            settings["ratio"],
+            settings["inside"],
         )
         yield case, assigner, tensors
 
@@ -151,12 +196,19 @@ def test_recorded_plateaus(parity, recorded_grid, ours):
             continue
         seen.add(case["id"])
         boxes = gt_of(case, tensors)
-        matched, official = assigner(recorded_grid(case["prior"]), boxes), ours(tensors[case["gt_inds"]])
+        matched, official = (
+            assigner(recorded_grid(case["prior"]), boxes),
+            ours(tensors[case["gt_inds"]]),
+        )
         counts = torch.bincount(matched[matched >= 0], minlength=len(boxes))
-        wide = torch.bincount(official[official >= 0], minlength=len(boxes)) > 2 * sum(assigner.topk)
+        wide = torch.bincount(official[official >= 0], minlength=len(boxes)) > 2 * sum(
+            assigner.topk
+        )
         assert wide.any()
         assert (counts[wide] <= sum(assigner.topk)).all()
-        if case["id"] != "c141":  # there one box took every prior, so nothing can be said of the others
+        if (
+            case["id"] != "c141"
+        ):  # there one box took every prior, so nothing can be said of the others
             for box in (~wide).nonzero().flatten().tolist():
                 missing = (official == box) & (matched != box)
                 assert not missing.any(), (case["id"], box)
@@ -166,19 +218,34 @@ def test_recorded_plateaus(parity, recorded_grid, ours):
 def test_recorded_ignore_boxes(parity, recorded_grid, ours):
     """The official ignore accident, re-created from outside: plain IoU with the rescaled priors masks the first stage.
 
-    By decision ours instead ignores background of which half lies in an ignore box, after selection.
+    By decision ours instead ignores background of which half lies in an ignore box, after
+    selection.
     """
-    cases = [(case, assigner, tensors) for case, assigner, tensors in recorded(parity) if case.get("gt_ignore")]
+    cases = [
+        (case, assigner, tensors)
+        for case, assigner, tensors in recorded(parity)
+        if case.get("gt_ignore")
+    ]
     assert cases
     for case, assigner, tensors in cases:
-        grid, boxes, regions = recorded_grid(case["prior"]), gt_of(case, tensors), tensors[case["gt_ignore"]]
+        grid, boxes, regions = (
+            recorded_grid(case["prior"]),
+            gt_of(case, tensors),
+            tensors[case["gt_ignore"]],
+        )
         fields = oracle.rescale(grid.boxes, assigner.decay)
         inter, union, _ = oracle.overlaps(regions, fields)
         threshold = case["assigner"]["ignore_iof_thr"]
         masked = (inter / union > threshold).any(dim=0) if threshold > 0 else None
         name = NAMES[case["assigner"]["assign_metric"]]
         official = oracle.assign(
-            grid.boxes, grid.shape_group, boxes, name, assigner.topk, assigner.decay, masked_in_first_stage=masked
+            grid.boxes,
+            grid.shape_group,
+            boxes,
+            name,
+            assigner.topk,
+            assigner.decay,
+            masked_in_first_stage=masked,
         )
         assert torch.equal(official, ours(tensors[case["gt_inds"]])), case["id"]
         plain, ignoring = assigner(grid, boxes), assigner(grid, boxes, regions)
@@ -195,8 +262,12 @@ def test_the_records_accident_of_a_shared_tensor(parity, recorded_grid, ours):
         key = case.get("gt_inds_second_call_same_tensor")
         if key and case["id"] not in PLATEAUS and not case.get("gt_ignore"):
             grid = recorded_grid(case["prior"])
-            assert torch.equal(assigner(grid.scaled(assigner.decay), gt_of(case, tensors)), ours(tensors[key]))
-            assert torch.equal(grid.boxes, recorded_grid(case["prior"]).boxes)  # ours leaves the caller's grid alone
+            assert torch.equal(
+                assigner(grid.scaled(assigner.decay), gt_of(case, tensors)), ours(tensors[key])
+            )
+            assert torch.equal(
+                grid.boxes, recorded_grid(case["prior"]).boxes
+            )  # ours leaves the caller's grid alone
             checked += 1
     assert checked
 
@@ -206,7 +277,10 @@ def test_chunks_do_not_matter(monkeypatch):
 
     grid = PriorGrid.anchors([(64, 64), (32, 32)], [4, 8], [35, 91])
     generator = torch.Generator().manual_seed(0)
-    centre, size = torch.rand(300, 2, generator=generator) * 256, torch.rand(300, 2, generator=generator) * 30 + 2
+    centre, size = (
+        torch.rand(300, 2, generator=generator) * 256,
+        torch.rand(300, 2, generator=generator) * 30 + 2,
+    )
     boxes = torch.cat((centre - size / 2, centre + size / 2), dim=1)
     whole = HierarchicalAssigner()(grid, boxes)
     monkeypatch.setattr(hierarchical, "CACHE_BUDGET", CACHE_BUDGET // 100)
@@ -217,11 +291,15 @@ def test_half_precision_and_autocast_change_nothing():
     grid = PriorGrid.points([(64, 64), (32, 32)], [4, 8], [35, 91])
     generator = torch.Generator().manual_seed(0)
     corner = torch.randint(0, 240, (80, 2), generator=generator)
-    boxes = torch.cat((corner, corner + torch.randint(1, 16, (80, 2), generator=generator)), dim=1).float()
+    boxes = torch.cat(
+        (corner, corner + torch.randint(1, 16, (80, 2), generator=generator)), dim=1
+    ).float()
     for distance in ("kld", "wd", "giou", "gcd"):
         assigner = HierarchicalAssigner(distance)
         expected = assigner(grid, boxes)
-        assert torch.equal(assigner(grid, boxes.half()), expected)  # whole numbers below 2048 are exact
+        assert torch.equal(
+            assigner(grid, boxes.half()), expected
+        )  # whole numbers below 2048 are exact
         assert torch.equal(assigner(grid, boxes.double()), expected)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert torch.equal(assigner(grid, boxes), expected)
@@ -252,14 +330,24 @@ def test_a_broken_box_disturbs_no_other(distance, broken):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc to forget a memory peak")
-@pytest.mark.parametrize(("distance", "count"), [("kld", 2000), ("wd", 2000), ("giou", 100), ("diou", 100)])
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc to forget a memory peak"
+)
+@pytest.mark.parametrize(
+    ("distance", "count"), [("kld", 2000), ("wd", 2000), ("giou", 100), ("diou", 100)]
+)
 def test_peak_memory(distance, count):
-    """2,000 boxes on 159,882 anchors add less than 64 MiB; the dense path keeps to its budget, however many boxes."""
+    """2,000 boxes on 159,882 anchors add less than 64 MiB.
+
+    The dense path keeps to its budget, however many boxes.
+    """
     sizes = [(200, 200), (100, 100), (50, 50), (25, 25), (13, 13)]
     grid = PriorGrid.anchors(sizes, [4, 8, 16, 32, 64], [35, 91, 267, 427, 555])
     generator = torch.Generator().manual_seed(0)
-    centre, side = torch.rand(count, 2, generator=generator) * 800, torch.rand(count, 2, generator=generator) * 30 + 2
+    centre, side = (
+        torch.rand(count, 2, generator=generator) * 800,
+        torch.rand(count, 2, generator=generator) * 30 + 2,
+    )
     boxes = torch.cat((centre - side / 2, centre + side / 2), dim=1)
     assigner = HierarchicalAssigner(distance)
     assigner(grid, boxes[:3])

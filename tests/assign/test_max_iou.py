@@ -17,7 +17,10 @@ def test_thresholds_by_hand():
 
 
 def test_low_quality_goes_to_the_later_box():
-    priors, boxes = torch.tensor([[0.0, 0, 4, 4], [50, 50, 54, 54]]), torch.tensor([[0.0, 0, 10, 10], [0, 0, 8, 8]])
+    priors, boxes = (
+        torch.tensor([[0.0, 0, 4, 4], [50, 50, 54, 54]]),
+        torch.tensor([[0.0, 0, 10, 10], [0, 0, 8, 8]]),
+    )
     # the first prior is the best of both boxes, with IoU 0.16 and 0.25
     assert MaxIoUAssigner(0.7, 0.3, min_pos_iou=0.1)(priors, boxes).tolist() == [1, -1]
     assert MaxIoUAssigner(0.7, 0.3, min_pos_iou=0.3)(priors, boxes).tolist() == [-1, -1]
@@ -27,7 +30,12 @@ def test_ignore_boxes_beat_everything():
     ignore = torch.tensor([[0.0, 0.0, 10.0, 4.5]])  # holds 0.45, 0.9, 0, 1 of the priors
     assigner = MaxIoUAssigner(0.5, 0.5, ignore_iof_thr=0.5)
     assert assigner(PRIORS, BOX, ignore).tolist() == [0, -2, -1, -2]
-    assert MaxIoUAssigner(0.5, 0.5, ignore_iof_thr=None)(PRIORS, BOX, ignore).tolist() == [0, 0, -1, -1]
+    assert MaxIoUAssigner(0.5, 0.5, ignore_iof_thr=None)(PRIORS, BOX, ignore).tolist() == [
+        0,
+        0,
+        -1,
+        -1,
+    ]
 
 
 def test_border():
@@ -44,7 +52,9 @@ def test_chunks_do_not_matter(monkeypatch):
     whole = assigner(priors, boxes)
     monkeypatch.setattr(dense_module.chunks, "__defaults__", (4000,))
     assert torch.equal(assigner(priors, boxes), whole)
-    assert torch.equal(assigner.batch([priors, priors], [boxes, boxes[:0]])[1], torch.full((60,), -1))
+    assert torch.equal(
+        assigner.batch([priors, priors], [boxes, boxes[:0]])[1], torch.full((60,), -1)
+    )
 
 
 def test_recorded_assignments(parity, ours):

@@ -8,7 +8,9 @@ from rfla.assign import PointsAssigner, PriorGrid
 
 @pytest.fixture
 def grid():
-    return PriorGrid.points([(1, 4), (1, 2)], [8, 16], [8, 16])  # centres 4, 12, 20, 28 and 8, 24; rows 4 and 8
+    return PriorGrid.points(
+        [(1, 4), (1, 2)], [8, 16], [8, 16]
+    )  # centres 4, 12, 20, 28 and 8, 24; rows 4 and 8
 
 
 def test_inside_and_ranges(grid):
@@ -24,7 +26,9 @@ def test_border_points_are_outside(grid):
 
 
 def test_center_sampling(grid):
-    boxes = torch.tensor([[0.0, 0.0, 32.0, 16.0]])  # centre 16, 8; radius 0.75 * 8 = 6 reaches 12 and 20, and row 4
+    boxes = torch.tensor(
+        [[0.0, 0.0, 32.0, 16.0]]
+    )  # centre 16, 8; radius 0.75 * 8 = 6 reaches 12 and 20, and row 4
     assigner = PointsAssigner([(-1, 64), (64, 1e8)], center_sampling=True, center_radius=0.75)
     assert assigner(grid, boxes).tolist() == [-1, 0, 0, -1, -1, -1]
 
@@ -37,7 +41,9 @@ def test_the_smallest_box_wins_then_the_first(grid):
 def test_ignore_and_image_size(grid):
     boxes = torch.tensor([[0.0, 0.0, 16.0, 16.0]])
     assigner = PointsAssigner([(-1, 64), (64, 1e8)])
-    ignore = torch.tensor([[16.0, 0.0, 24.0, 8.0]])  # all of the third field; a quarter of the last one
+    ignore = torch.tensor(
+        [[16.0, 0.0, 24.0, 8.0]]
+    )  # all of the third field; a quarter of the last one
     assert assigner(grid, boxes, ignore).tolist() == [0, 0, -2, -1, -1, -1]
     assert assigner(grid, boxes, image_size=(8, 24)).tolist() == [0, 0, -1, -2, -1, -1]
     assert assigner(grid, boxes[:0]).tolist() == [-1] * 6

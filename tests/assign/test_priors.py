@@ -15,7 +15,9 @@ def test_points_by_hand():
 
 
 def test_anchors_run_rows_columns_ratios():
-    grid = PriorGrid.anchors([(2, 1)], [4], [8], fraction=1.0, ratios=(1.0, 4.0))  # ratio 4: 4 wide, 16 high
+    grid = PriorGrid.anchors(
+        [(2, 1)], [4], [8], fraction=1.0, ratios=(1.0, 4.0)
+    )  # ratio 4: 4 wide, 16 high
     assert grid.boxes.tolist() == [[-4, -4, 4, 4], [-2, -8, 2, 8], [-4, 0, 4, 8], [-2, -4, 2, 12]]
     assert grid.shape_group.tolist() == [0, 1, 0, 1]
 
@@ -36,10 +38,14 @@ def test_scaling_keeps_the_original():
 
 
 def test_valid_cells_and_border_by_hand():
-    grid = PriorGrid.points([(3, 3)], [4], [8], fraction=0.5)  # centres 2, 6, 10; sides 4: fields touch
+    grid = PriorGrid.points(
+        [(3, 3)], [4], [8], fraction=0.5
+    )  # centres 2, 6, 10; sides 4: fields touch
     cells = grid.valid((5, 12)).view(3, 3)  # 5 px are two rows of cells
     assert cells.tolist() == [[True] * 3, [True] * 3, [False] * 3]
-    inside = grid.valid((9, 12), allowed_border=0).view(3, 3)  # rows end at 4, 8, 12; a field must end before 9 (12)
+    inside = grid.valid((9, 12), allowed_border=0).view(
+        3, 3
+    )  # rows end at 4, 8, 12; a field must end before 9 (12)
     assert inside.tolist() == [[True, True, False]] * 2 + [[False] * 3]
 
 
@@ -58,12 +64,16 @@ def test_recorded_rf_grids(parity, recorded_grid):
     checked = 0
     for case in manifest["cases"]:
         for entry in case.get("grids", []):
-            grid = recorded_grid({**case, "family": "rfgen", "featmap_sizes": entry["featmap_sizes"]})
+            grid = recorded_grid(
+                {**case, "family": "rfgen", "featmap_sizes": entry["featmap_sizes"]}
+            )
             assert torch.equal(grid.boxes, tensors[entry["tensor"]]), case["id"]
             assert list(grid.level_counts) == entry["per_level"]
             checked += 1
             if "valid_flags_pad_shape_100x70" in entry:
-                assert torch.equal(grid.valid((100, 70)), tensors[entry["valid_flags_pad_shape_100x70"]])
+                assert torch.equal(
+                    grid.valid((100, 70)), tensors[entry["valid_flags_pad_shape_100x70"]]
+                )
     assert checked > 30
 
 
@@ -72,7 +82,9 @@ def test_recorded_anchors_of_the_baselines(parity):
     cases = {case["id"]: case for case in manifest["cases"]}
     case = cases["AnchorGenerator_faster_baseline"]
     strides = case["args"]["strides"]
-    grid = PriorGrid.anchors(case["featmap_sizes"], strides, strides, fraction=1.0, scales=case["args"]["scales"])
+    grid = PriorGrid.anchors(
+        case["featmap_sizes"], strides, strides, fraction=1.0, scales=case["args"]["scales"]
+    )
     assert torch.equal(grid.boxes, tensors[case["grid"]])
     case = cases["AnchorGenerator_retina_default"]
     strides = case["args"]["strides"]
@@ -86,5 +98,13 @@ def test_recorded_point_fields(parity, recorded_grid):
     for level, first in (("p2", 4), ("p3", 8)):
         strides = [first * 2**i for i in range(5)]
         sizes = [(-(-192 // s), -(-320 // s)) for s in strides]
-        prior = {"level": level, "family": "fcos_points", "featmap_sizes": sizes, "strides": strides, "fraction": 0.5}
-        assert torch.equal(recorded_grid(prior).boxes, tensors[f"prior_full_fcos_points_{level}_192x320_f0.5"])
+        prior = {
+            "level": level,
+            "family": "fcos_points",
+            "featmap_sizes": sizes,
+            "strides": strides,
+            "fraction": 0.5,
+        }
+        assert torch.equal(
+            recorded_grid(prior).boxes, tensors[f"prior_full_fcos_points_{level}_192x320_f0.5"]
+        )

@@ -2,11 +2,17 @@
 
 import pytest
 
-from rfla.assign import Layer, full_receptive_fields, resnet_receptive_fields, theoretical_receptive_fields
+from rfla.assign import (
+    Layer,
+    full_receptive_fields,
+    resnet_receptive_fields,
+    theoretical_receptive_fields,
+)
 
 
 def test_three_layers_by_hand():
-    # 1 + 6 = 7; then cells are 2 px apart: 7 + 2 * 2 = 11; then 4 px apart, dilation 2: 11 + 2 * 2 * 4 = 27
+    # 1 + 6 = 7; then cells are 2 px apart: 7 + 2 * 2 = 11; then 4 px apart, dilation 2: 11 + 2 * 2
+    # * 4 = 27
     path = [Layer(7, stride=2, level=1), Layer(3, stride=2, level=2), Layer(3, dilation=2, level=3)]
     assert theoretical_receptive_fields(path) == {1: 7, 2: 11, 3: 27}
 
@@ -26,7 +32,8 @@ def test_resnet_by_the_authors_counting(depth, fields):
 
 
 def test_caffe_style_strides_in_the_1x1_layer():
-    # the 3 x 3 of the first block of C3 then sees cells 8 px apart instead of 4: 8 px more at C3, 24 at C4, 56 at C5
+    # the 3 x 3 of the first block of C3 then sees cells 8 px apart instead of 4: 8 px more at C3,
+    # 24 at C4, 56 at C5
     assert resnet_receptive_fields(50, [2, 3, 4, 5], style="caffe") == [35, 99, 291, 483]
 
 
@@ -36,7 +43,14 @@ def test_full_count_by_hand():
     assert full_receptive_fields(50, [5], head_depth=1) == [427 + 64 + 128]
     # P6: 3 cells of P5, that is 5 cells of C5
     assert full_receptive_fields(50, [6], head_depth=-1) == [427 + 4 * 32]
-    assert full_receptive_fields(50, range(2, 8)) == [491, 523, 619, 811, 1195, 1963]  # the table of docs/method.md
+    assert full_receptive_fields(50, range(2, 8)) == [
+        491,
+        523,
+        619,
+        811,
+        1195,
+        1963,
+    ]  # the table of docs/method.md
     # P4 sees 3 of its cells, which lie in at most 2 cells of C5
     assert full_receptive_fields(50, [4], head_depth=-1) == [427 + 32]
 

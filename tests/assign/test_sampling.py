@@ -35,7 +35,11 @@ def test_counts(num, fraction, bound, positive, negative):
 def test_seeds():
     matched = torch.where(torch.arange(1000) % 3 == 0, 0, -1)
     sampler = RandomSampler(64, 0.25)
-    first, again, other = sampler(matched, 5), sampler(matched, torch.Generator().manual_seed(5)), sampler(matched, 6)
+    first, again, other = (
+        sampler(matched, 5),
+        sampler(matched, torch.Generator().manual_seed(5)),
+        sampler(matched, 6),
+    )
     assert torch.equal(first.positive, again.positive)
     assert torch.equal(first.negative, again.negative)
     assert not torch.equal(first.positive, other.positive)

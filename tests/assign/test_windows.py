@@ -28,13 +28,18 @@ def grids(draw):
     fields = [draw(st.floats(1, 12)) * stride for stride in strides]
     fraction = draw(st.sampled_from([0.25, 1 / 3, 0.5, 0.7, 1.0]))
     if draw(st.booleans()):
-        return PriorGrid.points(sizes, strides, fields, fraction, draw(st.sampled_from(["half", "corner"])))
+        return PriorGrid.points(
+            sizes, strides, fields, fraction, draw(st.sampled_from(["half", "corner"]))
+        )
     ratios = draw(st.sampled_from([(1.0,), (0.5, 1.0, 2.0), (0.3, 0.5, 1.0, 2.0, 3.0)]))
     return PriorGrid.anchors(sizes, strides, fields, fraction, ratios)
 
 
 def make_boxes(grid, kind, count, seed):
-    """Boxes of one kind, some outside the image; seeded, so that a failing example can be repeated."""
+    """Boxes of one kind, some outside the image.
+
+    Seeded, so that a failing example can be repeated.
+    """
     generator = torch.Generator().manual_seed(seed)
     stride = grid.strides[0]
     extent = torch.tensor([grid.feature_sizes[0][1], grid.feature_sizes[0][0]]) * float(stride)
@@ -89,11 +94,16 @@ def check_against_oracle(case):
     assigner = HierarchicalAssigner(distance, topk, decay, False, ignore_above, conflict)
     matched = assigner(grid, boxes, image_size=size, allowed_border=border)
     valid = None if size is None else grid.valid(size, border)
-    expected = oracle.assign(grid.boxes, grid.shape_group, boxes, distance, topk, decay, ignore_above, conflict, valid)
+    expected = oracle.assign(
+        grid.boxes, grid.shape_group, boxes, distance, topk, decay, ignore_above, conflict, valid
+    )
     assert torch.equal(matched, expected)
 
 
-RELAXED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+RELAXED = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
+}
 
 
 @settings(max_examples=100, **RELAXED)
@@ -127,30 +137,42 @@ def test_a_batch_equals_its_images(seed, kinds, sized, distance):
     ):
         many = assigner.batch(grid, boxes, ignore, sizes, 0 if sized else None)
         for i, row in enumerate(many):
-            one = assigner(grid, boxes[i], ignore[i], sizes[i] if sized else None, 0 if sized else None)
+            one = assigner(
+                grid, boxes[i], ignore[i], sizes[i] if sized else None, 0 if sized else None
+            )
             assert torch.equal(row, one)
 
 
-@pytest.mark.parametrize("distance", [name for name, distance in DISTANCES.items() if distance.reach])
+@pytest.mark.parametrize(
+    "distance", [name for name, distance in DISTANCES.items() if distance.reach]
+)
 @pytest.mark.parametrize("kind", ["tiny", "any", "aligned", "long"])
 def test_scattered_claims_equal_listed_ones(distance, kind):
     """What a GPU does, on the CPU: the same candidates, without reading a size from the device."""
     grid = PriorGrid.anchors([(40, 50), (20, 25)], [4, 8], [35, 91])
     for seed in range(2):
         boxes = make_boxes(grid, kind, 25, seed)
-        for topk, above in (((3, 1), (None, 0.8)), ((1, 3), (0.8, None)), ((2,), (0.5,))):  # one stage or two
+        for topk, above in (
+            ((3, 1), (None, 0.8)),
+            ((1, 3), (0.8, None)),
+            ((2,), (0.5,)),
+        ):  # one stage or two
             fields = [grid, grid.scaled(0.9)][: len(topk)]
             radius = max(
                 window_radius(one, DISTANCES[distance], k, score)
                 for one, k, score in zip(fields, topk, above, strict=True)
             )
-            windows = score_windows(fields, DISTANCES[distance], boxes, min(int(radius), 30), Limits.of_grid(grid))
+            windows = score_windows(
+                fields, DISTANCES[distance], boxes, min(int(radius), 30), Limits.of_grid(grid)
+            )
             listed, unsure = list_claims(windows, topk, above)
             for stage, (k, score) in enumerate(zip(topk, above, strict=True)):
                 scattered, here = scatter_claims(windows, stage, k, score), listed.stage == stage
                 undecided = unsure[stage] if unsure else torch.zeros(0, dtype=torch.int64)
                 decided = ~torch.isin(scattered.box, undecided)
-                assert pairs(scattered, scattered.claimed & decided) == pairs(listed, listed.claimed & here)
+                assert pairs(scattered, scattered.claimed & decided) == pairs(
+                    listed, listed.claimed & here
+                )
                 assert pairs(scattered, scattered.band) == pairs(listed, listed.band & here)
                 assert (scattered.claimed.sum(dim=0)[undecided] <= 2 * k).all()
 
@@ -166,14 +188,19 @@ def test_a_plateau_takes_the_same_k_on_both_ways():
     boxes = torch.tensor([[41.0, 42.0, 41.0, 42.0], [80.0, 80.0, 80.0, 80.0]])
     windows = score_windows([grid], DISTANCES["exp_kld"], boxes, 3, Limits.of_grid(grid))
     claims = scatter_claims(windows, 0, 3, None)
-    expected = HierarchicalAssigner("exp_kld", topk=(3, 1), decay=1.0, ignore_above=None)(grid, boxes)
+    expected = HierarchicalAssigner("exp_kld", topk=(3, 1), decay=1.0, ignore_above=None)(
+        grid, boxes
+    )
     for box in (0, 1):
         chosen = claims.prior[claims.claimed & (claims.box == box)]
         assert sorted(chosen.tolist()) == (expected == box).nonzero().flatten().tolist()
 
 
 def test_window_radius_by_hand():
-    """P2 points of 15.75 px, the second stage: 0.403 * 15.75 = 6.35 px, 1.6 cells, so 2; k = 3 needs 2 + 1."""
+    """P2 points of 15.75 px, the second stage: 0.403 * 15.75 = 6.35 px, 1.6 cells, so 2.
+
+    K = 3 needs 2 + 1.
+    """
     grid = PriorGrid.points([(50, 50)], [4], [31.5])
     kld = DISTANCES["kld"]
     assert kld.reach(0.8, 15.75) == pytest.approx(15.75 / 2 * math.sqrt(math.exp(0.5) - 1))
@@ -186,7 +213,10 @@ def test_window_radius_by_hand():
 
 
 def test_ordinary_boxes_never_need_the_dense_path(monkeypatch):
-    """The fall-back for undecided boxes is for degenerate ones; 2 to 64 px boxes on 800 x 800 never take it."""
+    """The fall-back for undecided boxes is for degenerate ones.
+
+    2 to 64 px boxes on 800 x 800 never take it.
+    """
     monkeypatch.setattr(hierarchical, "dense_claims", lambda *_: pytest.fail("dense path taken"))
     sizes = [(-(-800 // s), -(-800 // s)) for s in (4, 8, 16, 32, 64)]
     for grid in (
@@ -194,15 +224,23 @@ def test_ordinary_boxes_never_need_the_dense_path(monkeypatch):
         PriorGrid.anchors(sizes, [4, 8, 16, 32, 64], [35, 91, 267, 427, 555]),
     ):
         generator = torch.Generator().manual_seed(1)
-        centre, size = torch.rand(1000, 2, generator=generator) * 800, torch.rand(1000, 2, generator=generator) * 62 + 2
+        centre, size = (
+            torch.rand(1000, 2, generator=generator) * 800,
+            torch.rand(1000, 2, generator=generator) * 62 + 2,
+        )
         boxes = torch.cat((centre - size / 2, centre + size / 2), dim=1)
         for distance in ("kld", "wd", "nwd", "gcd", "symmetric_kld", "dotd", "simd", "kld_10"):
             HierarchicalAssigner(distance)(grid, boxes)
 
 
-@pytest.mark.parametrize(("distance", "conflict"), [("kld", "last"), ("wd", "smallest"), ("simd", "last")])
+@pytest.mark.parametrize(
+    ("distance", "conflict"), [("kld", "last"), ("wd", "smallest"), ("simd", "last")]
+)
 def test_a_device_is_never_waited_for(distance, conflict):
-    """Tensors on `meta` have no values: reading one, or a size that depends on one, raises. The path is a GPU's."""
+    """Tensors on `meta` have no values: reading one, or a size that depends on one, raises.
+
+    The path is a GPU's.
+    """
     sizes = [(-(-800 // s), -(-800 // s)) for s in (4, 8, 16, 32, 64)]
     grid = PriorGrid.anchors(sizes, [4, 8, 16, 32, 64], [35, 91, 267, 427, 555]).to("meta")
     boxes = [torch.zeros(count, 4, device="meta") for count in (30, 0, 5)]

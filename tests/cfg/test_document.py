@@ -14,7 +14,9 @@ ADVICE = "out of date: run `python -m rfla.cfg.document`"
 
 
 def test_default_yaml_is_up_to_date() -> None:
-    assert (REPOSITORY / "rfla/cfg/default.yaml").read_text(encoding="utf-8") == document.default_yaml(), ADVICE
+    assert (REPOSITORY / "rfla/cfg/default.yaml").read_text(
+        encoding="utf-8"
+    ) == document.default_yaml(), ADVICE
 
 
 def test_configuration_page_is_up_to_date() -> None:
@@ -48,8 +50,12 @@ def test_every_key_is_documented() -> None:
     for schema in (Config, *OPTIONS.values()):
         for key in keys_of(schema).values():
             assert len(key.description) > 8, key.name
-            assert key.description.endswith("...") or not key.description.endswith("."), f"{key.name}: not a phrase"
-            assert "\n" not in key.description and "Literal" not in key.kind and "<" not in key.kind, key.name
+            assert key.description.endswith("...") or not key.description.endswith("."), (
+                f"{key.name}: not a phrase"
+            )
+            assert (
+                "\n" not in key.description and "Literal" not in key.kind and "<" not in key.kind
+            ), key.name
 
 
 def test_every_default_is_valid_and_typed() -> None:

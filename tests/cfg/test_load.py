@@ -29,15 +29,26 @@ def weights_file(path: Path, metadata: Any) -> str:
 
 
 def test_precedence(tmp_path: Path) -> None:
-    """Schema < model YAML < data YAML < cfg file < what was typed; each layer moves one more key."""
-    model = write(tmp_path / "net.yaml", "detector: fcos\nlr0: 0.1\nmomentum: 0.1\nbatch: 3\nepochs: 3\n")
+    """Schema < model YAML < data YAML < cfg file < what was typed.
+
+    Each layer moves one more key.
+    """
+    model = write(
+        tmp_path / "net.yaml", "detector: fcos\nlr0: 0.1\nmomentum: 0.1\nbatch: 3\nepochs: 3\n"
+    )
     data = write(
         tmp_path / "data.yaml",
         "train: images/train\nnames: [a]\nsettings: {momentum: 0.2, batch: 4, epochs: 4, test.max_det: 77}\n",
     )
     own = write(tmp_path / "my.yaml", "batch: 5\nepochs: 5\naug: {fliplr: 0.25}\n")
     cfg = load_config({"model": model, "data": data, "cfg": own, "epochs": 6}, mode="train")
-    assert (cfg.weight_decay, cfg.lr0, cfg.momentum, cfg.batch, cfg.epochs) == (1e-4, 0.1, 0.2, 5, 6)
+    assert (cfg.weight_decay, cfg.lr0, cfg.momentum, cfg.batch, cfg.epochs) == (
+        1e-4,
+        0.1,
+        0.2,
+        5,
+        6,
+    )
     assert cfg.aug.fliplr == 0.25
     assert cfg.max_det == cfg.test.max_det == 77
     assert cfg.given == {"model", "data", "batch", "epochs", "aug.fliplr"}
@@ -45,26 +56,44 @@ def test_precedence(tmp_path: Path) -> None:
 
 def test_zoo_model_and_its_baseline() -> None:
     cfg = load_config({"model": "fcos_p2"})
-    assert (cfg.detector, cfg.assigner.name, cfg.neck.start_level, cfg.lr0) == ("fcos", "rfla", 2, 0.005)
+    assert (cfg.detector, cfg.assigner.name, cfg.neck.start_level, cfg.lr0) == (
+        "fcos",
+        "rfla",
+        2,
+        0.005,
+    )
     assert cfg.given == {"model"}
     baseline = load_config({"model": "fcos_p2", "assigner": "baseline"})
-    assert (baseline.assigner.name, baseline.loss.box) == ("baseline", "giou")  # the model YAML's `assigners` section
+    assert (baseline.assigner.name, baseline.loss.box) == (
+        "baseline",
+        "giou",
+    )  # the model YAML's `assigners` section
     assert baseline.given == {"model", "assigner.name"}
 
 
 def test_shorthand_nested_and_dotted_mean_the_same() -> None:
-    texts = [{"backbone": "resnet18"}, {"backbone.name": "resnet18"}, {"backbone": {"name": "resnet18"}}]
+    texts = [
+        {"backbone": "resnet18"},
+        {"backbone.name": "resnet18"},
+        {"backbone": {"name": "resnet18"}},
+    ]
     assert len({to_yaml(load_config(text)) for text in texts}) == 1
 
 
 def test_conf_iou_max_det_and_the_test_section_agree() -> None:
-    """The flat keys and `test.*` are two faces of one number; predict alone has a threshold of its own."""
+    """The flat keys and `test.*` are two faces of one number.
+
+    Predict alone has a threshold of its own.
+    """
     for mode, expected in ((None, 0.05), ("train", 0.05), ("val", 0.05), ("predict", 0.25)):
-        cfg = load_config({"model": "fcos_p2", "data": "d", "source": "s"}, mode=mode)  # type: ignore[arg-type]
+        # type: ignore[arg-type]
+        cfg = load_config({"model": "fcos_p2", "data": "d", "source": "s"}, mode=mode)
         assert cfg.conf == cfg.test.score_thr == expected
     cfg = load_config({"conf": 0.4, "iou": 0.3, "max_det": 10, "test.score_thr": 0.9})
     assert (
-        (cfg.conf, cfg.iou, cfg.max_det) == (cfg.test.score_thr, cfg.test.nms_iou, cfg.test.max_det) == (0.4, 0.3, 10)
+        (cfg.conf, cfg.iou, cfg.max_det)
+        == (cfg.test.score_thr, cfg.test.nms_iou, cfg.test.max_det)
+        == (0.4, 0.3, 10)
     )
     cfg = load_config({"test.score_thr": 0.1, "model": "fcos", "source": "s"}, mode="predict")
     assert cfg.conf == 0.1
@@ -110,10 +139,19 @@ def test_values_as_people_write_them(key: str, value: Any, expected: Any) -> Non
             {"roi.pos_iou": [0.5, 0.6]},
             "roi.pos_iou, roi.stage_weights and roi.stds need one value for each stage, 1 to 8",
         ),
-        ({"anchors.pos_iou": 0.1, "anchors.neg_iou": 0.9}, "anchors.neg_iou=0.9 must not be above anchors.pos_iou=0.1"),
+        (
+            {"anchors.pos_iou": 0.1, "anchors.neg_iou": 0.9},
+            "anchors.neg_iou=0.9 must not be above anchors.pos_iou=0.1",
+        ),
         ({"loss.box_weight": 1e30}, "must be a number above 0, at most 1,000,000 (default 1)"),
-        ({"normalize.std": [0, 1, 1]}, "normalize.std=[0,1,1]: must be a list of 3 numbers, each above 0 (default"),
-        ({"imgsz": [640, 640]}, "imgsz=[640,640]: must be a whole number of at least 32 (default 800)"),
+        (
+            {"normalize.std": [0, 1, 1]},
+            "normalize.std=[0,1,1]: must be a list of 3 numbers, each above 0 (default",
+        ),
+        (
+            {"imgsz": [640, 640]},
+            "imgsz=[640,640]: must be a whole number of at least 32 (default 800)",
+        ),
         ({"batch": 0}, "batch=0: must be at least 1, or -1"),
         ({"conf": 1.5}, "conf=1.5: must be a number from 0 to 1 or none"),
         ({"cos_lr": "maybe"}, "cos_lr=maybe: must be true/false (default false)"),
@@ -122,8 +160,14 @@ def test_values_as_people_write_them(key: str, value: Any, expected: Any) -> Non
         ({"device": "gpu"}, "device=gpu: must be auto, cpu,"),
         ({"lr_steps": [11, 8]}, "lr_steps=[11,8]: must be epochs that rise"),
         ({"resume": 3.5}, "resume=3.5: must be true/false or text"),
-        ({"assigner": 3}, "assigner=3: assigner is a section; set its keys, for example assigner.name=rfla"),
-        ({"assigner": "rlfa"}, "assigner.name=rlfa: must be one of rfla, baseline, atss; did you mean 'rfla'?"),
+        (
+            {"assigner": 3},
+            "assigner=3: assigner is a section; set its keys, for example assigner.name=rfla",
+        ),
+        (
+            {"assigner": "rlfa"},
+            "assigner.name=rlfa: must be one of rfla, baseline, atss; did you mean 'rfla'?",
+        ),
         ({"aug": "none"}, "aug=none: aug is a section"),
         ({"aug": {"fliplr": 2}}, "aug.fliplr=2: must be a number from 0 to 1 (default 0.5)"),
         ({"normalize.mean": [1, 2]}, "normalize.mean=[1,2]: must be a list of 3 numbers"),
@@ -149,7 +193,10 @@ def test_refused_in_one_line(values: dict[str, Any], message: str) -> None:
     ("text", "message"),
     [
         ("epochs: 3\nlr0: fast\n", "my.yaml:2: lr0=fast: must be a number from 0 to 10"),
-        ("aug:\n  fliplr: 0.5\n  flipup: 1\n", "my.yaml:3: unknown key 'aug.flipup'; did you mean aug.flipud"),
+        (
+            "aug:\n  fliplr: 0.5\n  flipup: 1\n",
+            "my.yaml:3: unknown key 'aug.flipup'; did you mean aug.flipud",
+        ),
         ("cfg: my.yaml\n", "my.yaml:1: a settings file cannot name another"),
         ("epochs:\n  a: 1\n", "my.yaml:1: epochs="),
         ("name: on\n", "my.yaml:1: name=true: must be text or none"),  # YAML 1.1 reads `on` as true
@@ -188,14 +235,21 @@ def test_frozen_and_changed_copies() -> None:
     with pytest.raises(ValidationError):
         cfg.epochs = 3  # type: ignore[misc]
     other = with_settings(cfg, {"imgsz": 256, "backbone.name": "resnet18", "test.score_thr": 0.1})
-    assert (other.imgsz, other.backbone.name, other.conf, other.given) == (256, "resnet18", 0.1, cfg.given)
+    assert (other.imgsz, other.backbone.name, other.conf, other.given) == (
+        256,
+        "resnet18",
+        0.1,
+        cfg.given,
+    )
     assert cfg.imgsz == 800
     with pytest.raises(ConfigError, match="imgsz=0"):
         with_settings(cfg, {"imgsz": 0})
 
 
 def test_args_yaml_reads_back(tmp_path: Path) -> None:
-    cfg = load_config({"model": "faster_rcnn", "assigner.topk": [2, 1], "classes": ["a", 2], "name": "über"})
+    cfg = load_config(
+        {"model": "faster_rcnn", "assigner.topk": [2, 1], "classes": ["a", 2], "name": "über"}
+    )
     path = tmp_path / "args.yaml"
     path.write_text(to_yaml(cfg), encoding="utf-8")
     saved = load_saved(path)
@@ -213,18 +267,25 @@ def test_model_sections_alone() -> None:
 class TestWeightsFile:
     def test_model_sections_and_size_come_from_the_file(self, tmp_path: Path) -> None:
         small = load_config({"model": "fcos_p2", "backbone": "resnet18", "head.depth": 2})
-        path = weights_file(tmp_path / "x.safetensors", {"model": model_part(small).model_dump(), "imgsz": 320})
+        path = weights_file(
+            tmp_path / "x.safetensors", {"model": model_part(small).model_dump(), "imgsz": 320}
+        )
         cfg = load_config({"model": path, "data": "d"}, mode="val")
         assert (cfg.backbone.name, cfg.head.depth, cfg.imgsz) == ("resnet18", 2, 320)
         assert load_config({"model": path, "data": "d", "imgsz": 640}, mode="val").imgsz == 640
-        assert load_config({"model": path, "data": "d"}, mode="train").imgsz == 800  # fine-tuning follows its own data
+        assert (
+            load_config({"model": path, "data": "d"}, mode="train").imgsz == 800
+        )  # fine-tuning follows its own data
 
     @pytest.mark.parametrize(
         ("metadata", "message"),
         [
             ({"model": 3}, "does not describe a model"),
             ({}, "does not describe a model"),
-            ({"model": {"backbone": {"name": "resnet18", "evil": 1}}}, "unknown key 'backbone.evil'"),
+            (
+                {"model": {"backbone": {"name": "resnet18", "evil": 1}}},
+                "unknown key 'backbone.evil'",
+            ),
             ({"model": {"neck": {"width": 10**12}}}, "neck.width=1000000000000: must be"),
             ({"model": {"epochs": 3}}, "unknown key 'epochs'"),
         ],
@@ -261,7 +322,12 @@ class TestResume:
         assert latest.resume == by_file.resume == str(run)
 
     def test_repeating_a_setting_is_no_change(self, run: Path) -> None:
-        assert load_config({"resume": str(run), "lr0": 0.01, "assigner.topk": [3, 1]}, mode="train").lr0 == 0.01
+        assert (
+            load_config(
+                {"resume": str(run), "lr0": 0.01, "assigner.topk": [3, 1]}, mode="train"
+            ).lr0
+            == 0.01
+        )
 
     @pytest.mark.parametrize(
         ("values", "message"),
@@ -280,14 +346,18 @@ class TestResume:
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 
 
 @given(
     st.dictionaries(
-        st.sampled_from(sorted(set(keys_of(Config)) - {"data", "model"})) | st.text(max_size=8), ANYTHING, max_size=3
+        st.sampled_from(sorted(set(keys_of(Config)) - {"data", "model"})) | st.text(max_size=8),
+        ANYTHING,
+        max_size=3,
     )
 )
 @settings(max_examples=200, deadline=None)
@@ -302,7 +372,13 @@ def test_any_values_give_settings_or_one_line(values: dict[str, Any]) -> None:
 
 
 def test_a_data_set_recommends_for_single_detectors() -> None:
-    """DOTA-v2's authors take topk (6, 1) for FCOS and (2, 1) for Faster R-CNN; RetinaNet keeps its own."""
-    found = {model: load_config({"model": model, "data": "dota2"}).assigner.topk for model in ("fcos", "faster_rcnn")}
+    """DOTA-v2's authors take topk (6, 1) for FCOS and (2, 1) for Faster R-CNN.
+
+    RetinaNet keeps its own.
+    """
+    found = {
+        model: load_config({"model": model, "data": "dota2"}).assigner.topk
+        for model in ("fcos", "faster_rcnn")
+    }
     assert found == {"fcos": (6, 1), "faster_rcnn": (2, 1)}
     assert load_config({"model": "retinanet", "data": "dota2"}).assigner.topk == (3, 1)

@@ -29,7 +29,10 @@ def parse(line: str) -> dict[str, Any]:
         ("freeze=[backbone, 'neck']", {"freeze": ["backbone", "neck"]}),
         # options as other tools have them
         ("--epochs 3 --lr0 -0.01 --batch=4", {"epochs": 3, "lr0": -0.01, "batch": 4}),
-        ("--cos-lr --amp false --plots epochs=1", {"cos_lr": True, "amp": False, "plots": True, "epochs": 1}),
+        (
+            "--cos-lr --amp false --plots epochs=1",
+            {"cos_lr": True, "amp": False, "plots": True, "epochs": 1},
+        ),
         ("--resume --epochs 3", {"resume": True, "epochs": 3}),
         ("--resume runs/train", {"resume": "runs/train"}),
         ("--amp bf16 --show-labels --cos_lr", {"amp": "bf16", "show_labels": True, "cos_lr": True}),
@@ -38,7 +41,10 @@ def parse(line: str) -> dict[str, Any]:
         # bare yes/no keys, also those that may be text or none
         ("cos_lr resume show_labels", {"cos_lr": True, "resume": True, "show_labels": True}),
         # text stays as typed
-        ("name=None project=007 source=a=b.png", {"name": "None", "project": "007", "source": "a=b.png"}),
+        (
+            "name=None project=007 source=a=b.png",
+            {"name": "None", "project": "007", "source": "a=b.png"},
+        ),
         ("source=dir/a[1].png device=0,1", {"source": "dir/a[1].png", "device": "0,1"}),
         ("source='two words.png' split=1", {"source": "two words.png", "split": "1"}),
         ("model=none data=NULL conf=None", {"model": None, "data": None, "conf": None}),
@@ -106,26 +112,47 @@ KEYS: dict[str, st.SearchStrategy[Any]] = {
     "name": st.from_regex(r"[A-Za-z0-9_.][A-Za-z0-9_.\-]{0,8}", fullmatch=True),
 }
 SETTINGS = st.lists(st.sampled_from(sorted(KEYS)), unique=True).flatmap(
-    lambda names: st.tuples(*(KEYS[name].map(lambda value, name=name: (name, value)) for name in names))
+    lambda names: st.tuples(
+        *(KEYS[name].map(lambda value, name=name: (name, value)) for name in names)
+    )
 )
 STYLES = st.sampled_from(["k=v", "k = v", "k= v", "k =v", "k=v,", "--k=v", "--k v", "--k = v"])
 
 
 @given(SETTINGS, st.data())
 @settings(max_examples=150, deadline=None)
-def test_any_spacing_means_the_same(pairs: tuple[tuple[str, Any], ...], data: st.DataObject) -> None:
+def test_any_spacing_means_the_same(
+    pairs: tuple[tuple[str, Any], ...], data: st.DataObject
+) -> None:
     """However the settings are spaced, they are read as what they were made from."""
     line = []
     for name, value in pairs:
         text = str(value).lower() if value is None or isinstance(value, bool) else str(value)
         line.append(
-            data.draw(STYLES).replace("k", name, 1).replace("v", text, 1) if name != "name" else f"{name}={text}"
+            data.draw(STYLES).replace("k", name, 1).replace("v", text, 1)
+            if name != "name"
+            else f"{name}={text}"
         )
     assert parse_tokens(" ".join(line).split(), Config) == dict(pairs)
 
 
 WORDS = st.text(max_size=12) | st.sampled_from(
-    ["=", "epochs", "epochs=", "=3", "--epochs", "--", "-", "[", "lr_steps=[", "]", ",", "cos_lr", "assigner", "aug=[("]
+    [
+        "=",
+        "epochs",
+        "epochs=",
+        "=3",
+        "--epochs",
+        "--",
+        "-",
+        "[",
+        "lr_steps=[",
+        "]",
+        ",",
+        "cos_lr",
+        "assigner",
+        "aug=[(",
+    ]
 )
 
 

@@ -19,7 +19,9 @@ def write(folder: Path, content: str | bytes) -> Path:
 
 
 def test_values_and_lines(tmp_path: Path) -> None:
-    file = read_yaml(write(tmp_path, "lr0: 1e-3\naug:\n  fliplr: 0.5\n  flipud: 0\nlr_steps: [8, 11]\n"))
+    file = read_yaml(
+        write(tmp_path, "lr0: 1e-3\naug:\n  fliplr: 0.5\n  flipud: 0\nlr_steps: [8, 11]\n")
+    )
     assert file.values == {"lr0": 0.001, "aug": {"fliplr": 0.5, "flipud": 0}, "lr_steps": [8, 11]}
     assert file.lines["aug.flipud"] == 4
     assert file.where("aug.flipud").endswith("x.yaml:4")
@@ -32,7 +34,8 @@ def test_empty_files_say_nothing(tmp_path: Path, content: str) -> None:
 
 
 LAUGHS = "a: &a [lol, lol]\n" + "".join(
-    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"
+    for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )
 
 
@@ -84,9 +87,14 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         read_yaml("a\0b")
 
 
-@given(st.text(alphabet=st.sampled_from("ab:-[]{}&*!|>'\"#%@? \n\t,0.e~"), max_size=40) | st.binary(max_size=40))
+@given(
+    st.text(alphabet=st.sampled_from("ab:-[]{}&*!|>'\"#%@? \n\t,0.e~"), max_size=40)
+    | st.binary(max_size=40)
+)
 @settings(max_examples=300, deadline=None)
-def test_any_content_is_a_mapping_or_one_line(tmp_path_factory: pytest.TempPathFactory, content: str | bytes) -> None:
+def test_any_content_is_a_mapping_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, content: str | bytes
+) -> None:
     path = write(tmp_path_factory.getbasetemp(), content)
     try:
         assert isinstance(read_yaml(path).values, dict)

@@ -13,7 +13,9 @@ import pytest
 def write_picture(path: Path, height: int = 40, width: int = 60, value: int | None = None) -> None:
     """A picture of noise, or of one grey value, in the format that the name says."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = np.random.default_rng(crc32(path.name.encode())).integers(0, 255, (height, width, 3), np.uint8)
+    image = np.random.default_rng(crc32(path.name.encode())).integers(
+        0, 255, (height, width, 3), np.uint8
+    )
     if value is not None:
         image[:] = value
     done, data = cv2.imencode(path.suffix, image)
@@ -28,15 +30,25 @@ def picture() -> Callable[..., None]:
 
 @pytest.fixture
 def coco(tmp_path: Path) -> Callable[..., Path]:
-    """Write `root/images/` and `root/annotations/{split}.json`; boxes by image as (x, y, w, h, category, extra)."""
+    """Write `root/images/` and `root/annotations/{split}.json`.
 
-    def write(boxes: list[list[tuple]], split: str = "train", size: tuple[int, int] = (40, 60), first: int = 1) -> Path:
+    Boxes by image as (x, y, w, h, category, extra).
+    """
+
+    def write(
+        boxes: list[list[tuple]],
+        split: str = "train",
+        size: tuple[int, int] = (40, 60),
+        first: int = 1,
+    ) -> Path:
         root = tmp_path / "set"
         images, annotations = [], []
         for number, found in enumerate(boxes):
             name = f"{split}_{number}.png"
             write_picture(root / "images" / name, *size)
-            images.append({"id": first + number, "file_name": name, "height": size[0], "width": size[1]})
+            images.append(
+                {"id": first + number, "file_name": name, "height": size[0], "width": size[1]}
+            )
             for x, y, w, h, category, *extra in found:
                 entry = {
                     "id": len(annotations) + 1,
@@ -48,7 +60,9 @@ def coco(tmp_path: Path) -> Callable[..., Path]:
         categories = [{"id": 3, "name": "ship"}, {"id": 7, "name": "car"}]
         path = root / "annotations" / f"{split}.json"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+        path.write_text(
+            json.dumps({"images": images, "annotations": annotations, "categories": categories})
+        )
         return root
 
     return write
@@ -56,7 +70,10 @@ def coco(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def yolo(tmp_path: Path) -> Callable[..., Path]:
-    """Write a YOLO data set of 40 x 60 pictures with the label text given for each; returns its data.yaml."""
+    """Write a YOLO data set of 40 x 60 pictures with the label text given for each.
+
+    Returns its data.yaml.
+    """
 
     def write(labels: list[str | None], split: str = "train") -> Path:
         root = tmp_path / "yolo"

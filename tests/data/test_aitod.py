@@ -16,7 +16,8 @@ from rfla.data.convert.options import run_convert
 from rfla.data.images import read_image, write_image
 from rfla.errors import ConfigError, DataError
 
-# A usual tile, the near-duplicate last column of a 1007 px scene (600, then 207), a scene smaller than a tile.
+# A usual tile, the near-duplicate last column of a 1007 px scene (600, then 207), a scene smaller
+# than a tile.
 TRAIN = ["5__0_0.png", "5__600_0.png", "12__0_0.png", "P0706__1.0__0___0.png"]
 VAL = ["5__207_0.png"]
 TEST = ["5__0_200.png", "0000002_00005_d_0000014__0_0.png"]
@@ -28,12 +29,26 @@ def pixels(height, width, seed):
 
 def coco_file(path, names, first_id=1):
     path.parent.mkdir(parents=True, exist_ok=True)
-    images = [{"id": first_id + i, "file_name": name, "width": 800, "height": 800} for i, name in enumerate(names)]
+    images = [
+        {"id": first_id + i, "file_name": name, "width": 800, "height": 800}
+        for i, name in enumerate(names)
+    ]
     box = {"bbox": [10, 20, 12, 8], "area": 96, "iscrowd": 0, "category_id": 6}
     annotations = [box | {"id": 100 + image["id"], "image_id": image["id"]} for image in images]
-    names = ["airplane", "bridge", "storage-tank", "ship", "swimming-pool", "vehicle", "person", "wind-mill"]
+    names = [
+        "airplane",
+        "bridge",
+        "storage-tank",
+        "ship",
+        "swimming-pool",
+        "vehicle",
+        "person",
+        "wind-mill",
+    ]
     categories = [{"id": i, "name": name} for i, name in enumerate(names, 1)]
-    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    path.write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
 
 
 @pytest.fixture
@@ -61,15 +76,25 @@ def test_every_tile_is_its_window_zero_padded(sources, tmp_path):
     report = build_aitod(**paths, out=tmp_path / "out", channel_order="rgb", workers=2)
     assert report.complete and report.wanted == 7 and report.made == 7 and not report.problems
     big, small = scenes["5"], scenes["12"]
-    tiles = {name: read_image(tmp_path / "out" / "images" / "trainval" / name) for name in TRAIN[:3] + VAL}
+    tiles = {
+        name: read_image(tmp_path / "out" / "images" / "trainval" / name)
+        for name in TRAIN[:3] + VAL
+    }
     assert np.array_equal(tiles["5__0_0.png"], big[:800, :800])
     padded = np.zeros((800, 800, 3), np.uint8)
     padded[:, :407] = big[:800, 600:]
     assert np.array_equal(tiles["5__600_0.png"], padded)
-    assert np.array_equal(tiles["5__207_0.png"], big[:800, 207:])  # begins before the tile before it: kept as listed
-    assert np.array_equal(tiles["12__0_0.png"][:500, :640], small) and not tiles["12__0_0.png"][500:].any()
+    assert np.array_equal(
+        tiles["5__207_0.png"], big[:800, 207:]
+    )  # begins before the tile before it: kept as listed
+    assert (
+        np.array_equal(tiles["12__0_0.png"][:500, :640], small)
+        and not tiles["12__0_0.png"][500:].any()
+    )
     assert np.array_equal(read_image(tmp_path / "out/images/test/5__0_200.png"), big[200:, :800])
-    assert any("1 xView scenes have tiles both in trainval and in test" in note for note in report.notes)
+    assert any(
+        "1 xView scenes have tiles both in trainval and in test" in note for note in report.notes
+    )
 
 
 def test_official_order_exchanges_red_and_blue_of_xview_tiles_alone(sources, tmp_path):
@@ -77,7 +102,9 @@ def test_official_order_exchanges_red_and_blue_of_xview_tiles_alone(sources, tmp
     build_aitod(**paths, out=tmp_path / "out")
     tile = read_image(tmp_path / "out/images/trainval/5__0_0.png")
     assert np.array_equal(tile, scenes["5"][:800, :800, ::-1])
-    assert np.array_equal(read_image(tmp_path / "out/images/trainval" / TRAIN[3]), pixels(800, 800, 1))
+    assert np.array_equal(
+        read_image(tmp_path / "out/images/trainval" / TRAIN[3]), pixels(800, 800, 1)
+    )
     with pytest.raises(DataError, match="begun with channel_order=official"):
         build_aitod(**paths, out=tmp_path / "out", channel_order="rgb")
     with pytest.raises(ConfigError, match="official or rgb"):
@@ -120,7 +147,10 @@ def test_missing_scenes_are_named_and_a_second_run_goes_on(sources, tmp_path):
     (paths["xview"] / "5.tif").rename(hidden)
     report = build_aitod(**paths, out=out)
     assert not report.complete and report.missing_scenes == {"5": 4}
-    assert "scene 5.tif is missing: 4 images need it" in report.table() and "NOT complete" in report.table()
+    assert (
+        "scene 5.tif is missing: 4 images need it" in report.table()
+        and "NOT complete" in report.table()
+    )
     assert not (out / "data.yaml").exists() and "5.tif" in (out / "missing.txt").read_text()
     kept = out / "images/trainval/12__0_0.png"
     before = kept.stat().st_mtime_ns
@@ -165,7 +195,10 @@ def test_window_outside_and_unreadable_scene_are_problems_not_crashes(sources, t
     ("names", "message"),
     [
         (["notes.txt"], "no .json file named after"),
-        (["small_trainval_v2_2.0.json", "small_trainval_v2_3.0.json"], "both aitodv2_trainval"),  # two releases
+        (
+            ["small_trainval_v2_2.0.json", "small_trainval_v2_3.0.json"],
+            "both aitodv2_trainval",
+        ),  # two releases
     ],
 )
 def test_annotation_files_that_cannot_be_told_apart(tmp_path, names, message):
@@ -194,12 +227,20 @@ def test_linked_scenes_and_names_with_spaces(sources, tmp_path):
     report = build_aitod(paths["annotations"], linked, paths["wo_xview"], tmp_path / "out dir")
     assert report.complete
     content = yaml.safe_load(Path(tmp_path / "out dir" / "data.yaml").read_text())
-    assert content["trainval"] == {"images": "images/trainval", "annotations": "annotations/aitod_trainval.json"}
+    assert content["trainval"] == {
+        "images": "images/trainval",
+        "annotations": "annotations/aitod_trainval.json",
+    }
 
 
 def test_from_the_command_line(sources, tmp_path, capsys):
     paths, _ = sources
-    options = {"format": "aitod-xview", "out": str(tmp_path / "out"), "channel_order": "rgb", "workers": "1"}
+    options = {
+        "format": "aitod-xview",
+        "out": str(tmp_path / "out"),
+        "channel_order": "rgb",
+        "workers": "1",
+    }
     assert run_convert(options | {"annotations": str(paths["annotations"])}) == 1
     assert "NOT complete" in capsys.readouterr().out
     assert run_convert(options | {key: str(path) for key, path in paths.items()}) == 0

@@ -1,4 +1,7 @@
-"""`rfla inspect`: every planted fault is found and judged; the repaired copy is clean, the source untouched."""
+"""`rfla inspect`: every planted fault is found and judged.
+
+The repaired copy is clean, the source untouched.
+"""
 
 import hashlib
 import json
@@ -30,7 +33,10 @@ class Options:
 
 
 def findings(report: DataReport, split: str) -> dict[str, tuple[str, int]]:
-    return {finding.what: (finding.severity, finding.count) for finding in report.findings.get(split, [])}
+    return {
+        finding.what: (finding.severity, finding.count)
+        for finding in report.findings.get(split, [])
+    }
 
 
 def found(report: DataReport, split: str, start: str) -> tuple[str, int]:
@@ -60,7 +66,9 @@ def faulty(coco) -> Path:
     coco([[(5, 5, 10, 10, 3)]], split="val", first=50)
     (root / "images/train_1.png").write_bytes(b"no image")
     (root / "images/train_2.png").write_bytes((root / "images/val_0.png").read_bytes())
-    cv2.imwrite(str(root / "images/train_3.png"), np.zeros((80, 120, 3), np.uint8))  # stated 40 x 60
+    cv2.imwrite(
+        str(root / "images/train_3.png"), np.zeros((80, 120, 3), np.uint8)
+    )  # stated 40 x 60
     return root
 
 
@@ -83,7 +91,11 @@ def test_every_fault_is_found(faulty: Path):
     assert found(report, "val", "classes without a box") == ("warning", 1)
     assert not report.safe and report.exit_code == 1
     text = report.text()
-    assert "NOT safe to train on" in text and "train_1.png: not a readable image" in text and "boxes by size" in text
+    assert (
+        "NOT safe to train on" in text
+        and "train_1.png: not a readable image" in text
+        and "boxes by size" in text
+    )
 
 
 def test_a_sound_set_is_safe(coco):
@@ -107,24 +119,42 @@ def test_every_copy_of_an_image_of_another_split_is_left_out_of_train(coco, tmp_
     coco([[(5, 5, 10, 10, 7)]], split="val", first=50)
     for number in (0, 2):
         (root / f"images/train_{number}.png").write_bytes((root / "images/val_0.png").read_bytes())
-    report = inspect(Options(str(root), fix=True, out=str(tmp_path / "fixed"), project=str(tmp_path / "runs")))
+    report = inspect(
+        Options(str(root), fix=True, out=str(tmp_path / "fixed"), project=str(tmp_path / "runs"))
+    )
     assert report.repairs == {"images of train that another split holds too left out": 2}
-    assert "repaired copy: 2 images of train" in report.text() and "fixed/data.yaml" in report.text()
+    assert (
+        "repaired copy: 2 images of train" in report.text() and "fixed/data.yaml" in report.text()
+    )
     assert inspect_data(load_data_spec(tmp_path / "fixed")).safe
 
 
 def test_annotation_ids_that_repeat(coco):
     root = coco([[(5, 5, 10, 10, 3), (20, 20, 9, 9, 3, {"id": 1})]])
     report = inspect_data(load_data_spec(root))
-    assert found(report, "train", "annotations with the id of another") == ("warning", 1) and report.safe
+    assert (
+        found(report, "train", "annotations with the id of another") == ("warning", 1)
+        and report.safe
+    )
 
 
 def test_ignored_boxes_are_no_objects_in_the_tables(coco):
-    root = coco([[(5, 5, 10, 10, 3), (20, 20, 9, 9, 3, {"ignore": 1}), (0, 0, 30, 30, -1)], [(1, 1, 4, 4, 7)]])
+    root = coco(
+        [
+            [(5, 5, 10, 10, 3), (20, 20, 9, 9, 3, {"ignore": 1}), (0, 0, 30, 30, -1)],
+            [(1, 1, 4, 4, 7)],
+        ]
+    )
     report = inspect_data(load_data_spec(root))
     assert found(report, "train", "boxes of category 0 or -1") == ("note", 1)
     lines = [line.split() for line in report.text().splitlines()]
-    assert ["ship", "1", "1", "10.0", "10.0", "10.0"] in lines and ["8", "to", "16", "1", "#" * 24] in lines
+    assert ["ship", "1", "1", "10.0", "10.0", "10.0"] in lines and [
+        "8",
+        "to",
+        "16",
+        "1",
+        "#" * 24,
+    ] in lines
     assert ["1", "1", "#" * 24] in lines  # one image with one box
 
 
@@ -133,7 +163,9 @@ def test_a_split_that_cannot_be_read_does_not_hide_the_others(coco):
     coco([[]], split="val")
     (root / "annotations/val.json").write_text("{")
     report = inspect_data(load_data_spec(root))
-    assert list(report.splits) == ["train"] and found(report, "val", "split that cannot be read") == ("error", 1)
+    assert list(report.splits) == ["train"] and found(
+        report, "val", "split that cannot be read"
+    ) == ("error", 1)
     (root / "annotations/train.json").write_text("{")
     with pytest.raises(DataError, match=r"train\.json:1: not valid JSON"):
         inspect_data(load_data_spec(root))
@@ -143,7 +175,10 @@ def test_pictures_and_the_verb(coco, tmp_path: Path, capsys: pytest.CaptureFixtu
     root = coco([[(5, 5, 10, 10, 3)], [(5, 5, 10, 10, 7)]])
     options = Options(str(root), project=str(tmp_path / "runs"))
     first, second = inspect(options), inspect(options)
-    assert [path.parent.name for path in (first.pictures[0], second.pictures[0])] == ["inspect", "inspect2"]
+    assert [path.parent.name for path in (first.pictures[0], second.pictures[0])] == [
+        "inspect",
+        "inspect2",
+    ]
     assert {path.name for path in first.pictures} == {"mosaic_train.jpg", "labels_train.png"}
     assert all(read_image(path).std() > 5 for path in first.pictures)
     assert "verdict: safe" in capsys.readouterr().out
@@ -153,7 +188,11 @@ def test_pictures_and_the_verb(coco, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_the_repaired_copy_is_clean_and_the_source_untouched(faulty: Path, tmp_path: Path):
     def state() -> dict[str, str]:
-        return {str(path): hashlib.sha1(path.read_bytes()).hexdigest() for path in faulty.rglob("*") if path.is_file()}
+        return {
+            str(path): hashlib.sha1(path.read_bytes()).hexdigest()
+            for path in faulty.rglob("*")
+            if path.is_file()
+        }
 
     before = state()
     out = tmp_path / "copy"
@@ -161,24 +200,34 @@ def test_the_repaired_copy_is_clean_and_the_source_untouched(faulty: Path, tmp_p
     assert state() == before and report.repaired == out
     again = inspect_data(load_data_spec(out))
     assert again.safe and found(again, "train", "boxes under 1 px") == ("warning", 1)
-    assert len(findings(again, "train")) == 2 and found(again, "train", "images without boxes") == ("note", 2)
+    assert len(findings(again, "train")) == 2 and found(again, "train", "images without boxes") == (
+        "note",
+        2,
+    )
     index = load_index(load_data_spec(out), "train")
     assert index.image_ids.tolist() == [1, 4, 5] and index.boxes.tolist() == [
         [5, 5, 15, 15],
         [9, 9, 9.5, 13],
         [55, 5, 60, 15],
     ]
-    assert json.loads((out / "repairs.json").read_text())["images that cannot be used left out"] == 1
+    assert (
+        json.loads((out / "repairs.json").read_text())["images that cannot be used left out"] == 1
+    )
     with pytest.raises(DataError, match="is not empty"):
         inspect(Options(str(faulty), fix=True, out=str(out), project=str(tmp_path / "runs")))
 
 
 def test_images_of_another_size_than_stated(coco, tmp_path: Path):
-    """40 x 60 px stated: twice that is the same picture resized, 50 x 70 is not; sizes agree in the copy."""
+    """40 x 60 px stated: twice that is the same picture resized, 50 x 70 is not.
+
+    Sizes agree in the copy.
+    """
     root = coco([[(5, 5, 10, 10, 3), (7, 2, 3, 3, 7)], [(5, 5, 10, 10, 3)]])
     cv2.imwrite(str(root / "images/train_0.png"), np.zeros((80, 120, 3), np.uint8))
     cv2.imwrite(str(root / "images/train_1.png"), np.zeros((50, 70, 3), np.uint8))
-    report = inspect(Options(str(root), fix=True, out=str(tmp_path / "copy"), project=str(tmp_path / "runs")))
+    report = inspect(
+        Options(str(root), fix=True, out=str(tmp_path / "copy"), project=str(tmp_path / "runs"))
+    )
     assert found(report, "train", "images that were resized") == ("warning", 1)
     assert found(report, "train", "images that cannot be used") == ("error", 1)
     assert "train_1.png: 70 x 50 px, but its annotations state 60 x 40" in report.text()
@@ -191,7 +240,9 @@ def test_nearly_identical_images_between_splits(coco):
     root = coco([[(5, 5, 10, 10, 3)]] * 2, size=(200, 300))
     coco([[(5, 5, 10, 10, 3)]] * 2, split="val", size=(200, 300), first=50)
     rng = np.random.default_rng(0)
-    smooth = cv2.resize(rng.integers(0, 255, (9, 9, 3), np.uint8), (300, 200), interpolation=cv2.INTER_CUBIC)
+    smooth = cv2.resize(
+        rng.integers(0, 255, (9, 9, 3), np.uint8), (300, 200), interpolation=cv2.INTER_CUBIC
+    )
     cv2.imwrite(str(root / "images/train_0.png"), smooth)
     noisy = np.clip(smooth.astype(int) + rng.normal(2, 3, smooth.shape), 0, 255).astype(np.uint8)
     cv2.imwrite(str(root / "images/val_1.png"), noisy)
@@ -226,4 +277,6 @@ def test_shared_parents_are_said(coco):
         path = root / f"annotations/{split}.json"
         path.write_text(path.read_text().replace(f"{split}_0.png", name))
     report = inspect_data(load_data_spec(root))
-    assert found(report, "", "scenes, by the names of their tiles") == ("warning", 1) and report.safe
+    assert (
+        found(report, "", "scenes, by the names of their tiles") == ("warning", 1) and report.safe
+    )

@@ -24,7 +24,10 @@ def picture(path, width=60, height=40, seed=0):
 
 @pytest.fixture
 def visdrone(tmp_path):
-    """Two splits; a region, an object, "others", a box over the border, one of no size; a name with a space and ü."""
+    """Two splits; a region, an object, "others", a box over the border, one of no size.
+
+    A name with a space and ü.
+    """
     root = tmp_path / "VisDrone"
     lines = "0,0,10,10,0,0,0,0\n20,5,6,4,1,4,0,1\n30,5,6,4,0,11,0,0\n55,30,20,20,1,1,0,0\n5,5,0,4,1,1,0,0\n"
     for split, stem in (("train", "a ü"), ("train", "b"), ("val", "c")):
@@ -48,10 +51,20 @@ def test_visdrone_to_coco_trains_at_once(visdrone, tmp_path):
     assert spec.protocol == "visdrone" and spec.names[3] == "car"
     index = load_index(spec, "train")
     assert len(index) == 2 and index.boxes[0].tolist() == [0, 0, 10, 10]
-    assert index.labels.tolist() == [-1, 3, -1, 0] and index.ignore.tolist() == [True, False, True, False]
+    assert index.labels.tolist() == [-1, 3, -1, 0] and index.ignore.tolist() == [
+        True,
+        False,
+        True,
+        False,
+    ]
     assert index.boxes[3].tolist() == [55, 30, 60, 40]
     assert json.loads((out / "convert.json").read_text())["images"] == {"train": 2, "val": 1}
-    assert sorted(path.name for path in out.iterdir()) == ["annotations", "convert.json", "data.yaml", "images"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "annotations",
+        "convert.json",
+        "data.yaml",
+        "images",
+    ]
     assert "car" in report.table() and "dropped 2: boxes without width or height" in report.table()
 
 
@@ -91,13 +104,21 @@ def test_xview_is_written_for_its_own_classes(tmp_path):
     back = convert("xview", tmp_path / "out", tmp_path / "back")
     assert back.images == {"train": 1} and back.num_boxes == 1
     with pytest.raises(DataError, match="to=xview: class 'car' is none of the 60"):
-        convert("coco", coco_source(tmp_path / "cars", [(10, 12, 8, 6)]), tmp_path / "no", to="xview")
+        convert(
+            "coco", coco_source(tmp_path / "cars", [(10, 12, 8, 6)]), tmp_path / "no", to="xview"
+        )
     assert not list(tmp_path.glob("no*"))
 
 
 def test_split_and_annotations_apart_from_images(visdrone, tmp_path):
     folder = visdrone / "VisDrone2019-DET-train"
-    report = convert("visdrone", folder / "images", tmp_path / "a", annotations=folder / "annotations", split="minival")
+    report = convert(
+        "visdrone",
+        folder / "images",
+        tmp_path / "a",
+        annotations=folder / "annotations",
+        split="minival",
+    )
     assert report.images == {"minival": 2}
     assert convert("visdrone", visdrone, tmp_path / "b", split="val").images == {"val": 1}
     with pytest.raises(DataError, match="no split 'vall'; found train, val; did you mean 'val'"):
@@ -115,7 +136,9 @@ def test_missing_and_unreadable_images_are_dropped_and_named(visdrone, tmp_path)
     report = convert("visdrone", visdrone, tmp_path / "b")
     assert report.dropped["images that cannot be used"] == 1 and report.images == {"val": 1}
     (visdrone / "VisDrone2019-DET-val" / "images" / "c.jpg").unlink()
-    with pytest.raises(DataError, match=r"none of the annotated images could be used; the first: .*not a readable"):
+    with pytest.raises(
+        DataError, match=r"none of the annotated images could be used; the first: .*not a readable"
+    ):
         convert("visdrone", visdrone, tmp_path / "c")
     (images / "b.jpg").unlink()
     with pytest.raises(DataError, match="none of the annotated images was found; looked in"):
@@ -146,7 +169,10 @@ def test_existing_output_is_left_alone(visdrone, tmp_path):
     convert("visdrone", visdrone, tmp_path / "mine", split="val")
     with pytest.raises(DataError, match="exist_ok=true"):
         convert("visdrone", visdrone, tmp_path / "mine")
-    assert convert("visdrone", visdrone, tmp_path / "mine", exist_ok=True).images == {"train": 2, "val": 1}
+    assert convert("visdrone", visdrone, tmp_path / "mine", exist_ok=True).images == {
+        "train": 2,
+        "val": 1,
+    }
     assert not list(tmp_path.glob("mine.*"))
 
 
@@ -192,10 +218,21 @@ def coco_source(root, boxes, size=(60, 40), stated=None, image_id=41, name="car"
     width, height = stated or size
     image = {"id": image_id, "file_name": "scene.png", "width": width, "height": height}
     annotations = [
-        {"id": 7 + n, "image_id": image_id, "category_id": 5, "bbox": list(box), "area": box[2] * box[3], "iscrowd": 0}
+        {
+            "id": 7 + n,
+            "image_id": image_id,
+            "category_id": 5,
+            "bbox": list(box),
+            "area": box[2] * box[3],
+            "iscrowd": 0,
+        }
         for n, box in enumerate(boxes)
     ]
-    content = {"images": [image], "annotations": annotations, "categories": [{"id": 5, "name": name}]}
+    content = {
+        "images": [image],
+        "annotations": annotations,
+        "categories": [{"id": 5, "name": name}],
+    }
     (root / "annotations").mkdir()
     (root / "annotations" / "train.json").write_text(json.dumps(content))
     return root
@@ -205,7 +242,10 @@ def test_coco_ids_are_kept(tmp_path):
     convert("coco", coco_source(tmp_path / "src", [(1, 2, 3, 4), (5, 6, 7, 8)]), tmp_path / "out")
     content = json.loads((tmp_path / "out" / "annotations" / "train.json").read_text())
     assert [image["id"] for image in content["images"]] == [41]
-    assert [(a["id"], a["image_id"], a["category_id"]) for a in content["annotations"]] == [(7, 41, 5), (8, 41, 5)]
+    assert [(a["id"], a["image_id"], a["category_id"]) for a in content["annotations"]] == [
+        (7, 41, 5),
+        (8, 41, 5),
+    ]
 
 
 def test_ids_that_cannot_be_kept_are_counted(tmp_path):
@@ -213,7 +253,9 @@ def test_ids_that_cannot_be_kept_are_counted(tmp_path):
     path = source / "annotations" / "train.json"
     path.write_text(path.read_text().replace('"id": 8', '"id": 7'))
     report = convert("coco", source, tmp_path / "out")
-    assert report.repaired == {"ids of annotations that repeat or are no whole numbers from 0: all numbered anew": 2}
+    assert report.repaired == {
+        "ids of annotations that repeat or are no whole numbers from 0: all numbered anew": 2
+    }
     content = json.loads((tmp_path / "out" / "annotations" / "train.json").read_text())
     assert [a["id"] for a in content["annotations"]] == [1, 2]
 
@@ -224,7 +266,9 @@ def test_boxes_of_resized_images_are_scaled(tmp_path, to):
     for name, width, right in (("a", 120, 22), ("b", 121, (4 + 40) * 60 / 121)):
         source = coco_source(tmp_path / name, [(4, 2, 40, 6)], stated=(width, 80))
         report = convert("coco", source, tmp_path / f"out{name}", to=to)
-        assert report.repaired == {"images that were resized after they were annotated: boxes scaled": 1}
+        assert report.repaired == {
+            "images that were resized after they were annotated: boxes scaled": 1
+        }
         index = load_index(load_data_spec(tmp_path / f"out{name}"), "train")
         assert index.image_hw.tolist() == [[40, 60]] and index.boxes[0, 1::2].tolist() == [1, 4]
         assert index.boxes[0, 2] == pytest.approx(right, abs=1e-4)
@@ -233,9 +277,12 @@ def test_boxes_of_resized_images_are_scaled(tmp_path, to):
 @pytest.mark.parametrize("stated", [(40, 60), (60, 60)])
 def test_images_of_another_shape_than_stated_are_left_out(tmp_path, stated):
     with pytest.raises(
-        DataError, match=r"none of the annotated images could be used; the first: scene\.png: [46]0 x 60 stated"
+        DataError,
+        match=r"none of the annotated images could be used; the first: scene\.png: [46]0 x 60 stated",
     ):
-        convert("coco", coco_source(tmp_path / "b", [(1, 2, 3, 4)], stated=stated), tmp_path / "outb")
+        convert(
+            "coco", coco_source(tmp_path / "b", [(1, 2, 3, 4)], stated=stated), tmp_path / "outb"
+        )
 
 
 @pytest.mark.parametrize("to", ["coco", "yolo"])
@@ -247,9 +294,13 @@ def test_boxes_drawn_before_the_exif_orientation_keep_their_pixels(tmp_path, to)
     PillowImage.fromarray(image).save(source / "images" / "scene.jpg", exif=exif, quality=95)
     (source / "images" / "scene.png").unlink()
     report = convert("coco", source, tmp_path / "out", to=to)
-    assert report.repaired == {"images annotated before their EXIF orientation: pixels as stored written as PNG": 1}
+    assert report.repaired == {
+        "images annotated before their EXIF orientation: pixels as stored written as PNG": 1
+    }
     index = load_index(load_data_spec(tmp_path / "out"), "train")
-    assert read_image(index.paths[0]).shape == image.shape and index.boxes.round(4).tolist() == [[1, 2, 31, 6]]
+    assert read_image(index.paths[0]).shape == image.shape and index.boxes.round(4).tolist() == [
+        [1, 2, 31, 6]
+    ]
 
 
 def test_files_that_are_cut_off_are_left_out(tmp_path):
@@ -260,16 +311,27 @@ def test_files_that_are_cut_off_are_left_out(tmp_path):
         data = (tmp_path / "src" / name).read_bytes()
         (tmp_path / "src" / name).write_bytes(data[: len(data) // 2])
     report = convert("yolo", tmp_path / "src", tmp_path / "out")
-    assert report.images == {"train": 1} and "truncated JPEG" in report.examples["images that cannot be used"]
-    assert report.dropped == {"images that cannot be used": 2, "boxes of images that cannot be used": 2}
+    assert (
+        report.images == {"train": 1}
+        and "truncated JPEG" in report.examples["images that cannot be used"]
+    )
+    assert report.dropped == {
+        "images that cannot be used": 2,
+        "boxes of images that cannot be used": 2,
+    }
 
 
 def test_tiles_show_the_same_pixels_and_boxes(tmp_path):
     source = coco_source(tmp_path / "src", [(10, 12, 8, 6), (75, 45, 10, 10)], size=(180, 110))
-    report = convert("coco", source, tmp_path / "out", tile=100, overlap=20, keep_visible=0.6, empty_tiles=0)
+    report = convert(
+        "coco", source, tmp_path / "out", tile=100, overlap=20, keep_visible=0.6, empty_tiles=0
+    )
     scene = read_image(source / "images" / "scene.png")
     index = load_index(load_data_spec(tmp_path / "out"), "train")
-    assert report.images["train"] == len(index) == 2 and report.dropped["tiles without objects (empty_tiles)"] == 2
+    assert (
+        report.images["train"] == len(index) == 2
+        and report.dropped["tiles without objects (empty_tiles)"] == 2
+    )
     assert report.num_boxes == 4  # both boxes are whole in both tiles of the left column
     content = json.loads((tmp_path / "out" / "annotations" / "train.json").read_text())
     for row, image in enumerate(content["images"]):
@@ -281,16 +343,31 @@ def test_tiles_show_the_same_pixels_and_boxes(tmp_path):
         assert boxes.tolist() == [[10, 12, 18, 18], [75, 45, 85, 55]]
     assert len({a["id"] for a in content["annotations"]}) == len(content["annotations"])
     all_tiles = convert("coco", source, tmp_path / "all", tile=100, overlap=20)
-    assert all_tiles.images["train"] == 4 and all_tiles.num_boxes == 6  # half of the second box in the right column
+    assert (
+        all_tiles.images["train"] == 4 and all_tiles.num_boxes == 6
+    )  # half of the second box in the right column
 
 
 def test_tinyperson_corners_become_tiles_of_their_picture(tmp_path):
     picture(tmp_path / "src" / "images" / "p.png", 100, 50)
     images = [
-        {"id": n, "file_name": "labeled_images/p.png", "width": 60, "height": 50, "corner": [x, 0, x + 60, 50]}
+        {
+            "id": n,
+            "file_name": "labeled_images/p.png",
+            "width": 60,
+            "height": 50,
+            "corner": [x, 0, x + 60, 50],
+        }
         for n, x in enumerate((0, 40))
     ]
-    box = {"id": 9, "image_id": 1, "category_id": 1, "bbox": [10, 5, 4, 8], "ignore": False, "uncertain": True}
+    box = {
+        "id": 9,
+        "image_id": 1,
+        "category_id": 1,
+        "bbox": [10, 5, 4, 8],
+        "ignore": False,
+        "uncertain": True,
+    }
     content = {"images": images, "annotations": [box, box | {"id": 3, "uncertain": False}]}
     content["categories"] = [{"id": 1, "name": "person"}]
     (tmp_path / "src" / "train.json").write_text(json.dumps(content))
@@ -301,7 +378,9 @@ def test_tinyperson_corners_become_tiles_of_their_picture(tmp_path):
     assert np.array_equal(read_image(index.paths[1]), parent[:, 40:])
     assert index.boxes.tolist() == [[10, 5, 14, 13]] * 2 and index.ignore.tolist() == [True, False]
     kept = json.loads((tmp_path / "out" / "annotations" / "train.json").read_text())
-    assert [a["id"] for a in kept["annotations"]] == [9, 3] and [i["id"] for i in kept["images"]] == [0, 1]
+    assert [a["id"] for a in kept["annotations"]] == [9, 3] and [
+        i["id"] for i in kept["images"]
+    ] == [0, 1]
 
 
 def test_one_name_for_two_images_is_refused(tmp_path):
@@ -314,22 +393,31 @@ def test_one_name_for_two_images_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("to", "clash"), [("coco", 0), ("csv", 0), ("soda", 0), ("yolo", 1), ("voc", 2), ("visdrone", 2), ("dota", 2)]
+    ("to", "clash"),
+    [("coco", 0), ("csv", 0), ("soda", 0), ("yolo", 1), ("voc", 2), ("visdrone", 2), ("dota", 2)],
 )
 def test_two_images_never_share_a_label_file(tmp_path, to, clash):
-    """x.jpg and x.png have one label file in YOLO; s/x.png too in the formats without directories; in COCO none has."""
+    """x.jpg and x.png have one label file in YOLO.
+
+    S/x.png too in the formats without directories; in COCO none has.
+    """
     names = ["x.jpg", "y.png", ("z.png", "x.png", "s/x.png")[clash]]
     for count, wanted in ((2, True), (3, clash == 0)):
         root = tmp_path / str(count)
         for name in names[:count]:
             picture(root / "images" / name)
-        images = [{"id": n, "file_name": name, "width": 60, "height": 40} for n, name in enumerate(names[:count])]
+        images = [
+            {"id": n, "file_name": name, "width": 60, "height": 40}
+            for n, name in enumerate(names[:count])
+        ]
         content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "car"}]}
         (root / "train.json").write_text(json.dumps(content))
         if wanted:
             assert convert("coco", root, tmp_path / f"out{count}", to=to).images == {"train": count}
         else:
-            with pytest.raises(DataError, match=r"would both become the label file of x; rename one"):
+            with pytest.raises(
+                DataError, match=r"would both become the label file of x; rename one"
+            ):
                 convert("coco", root, tmp_path / f"out{count}", to=to)
 
 
@@ -347,9 +435,13 @@ def test_voc_images_are_found_by_the_stem_and_by_what_is_stated(tmp_path):
     """Files are renamed together with their images; `filename` inside is left behind."""
     for stem, stated, image in (("0001", "old.jpg", "0001.png"), ("0002", "b 2.png", "b 2.png")):
         picture(tmp_path / "src" / image)
-        (tmp_path / "src" / f"{stem}.xml").write_text(f"<annotation><filename>{stated}</filename></annotation>")
+        (tmp_path / "src" / f"{stem}.xml").write_text(
+            f"<annotation><filename>{stated}</filename></annotation>"
+        )
     (tmp_path / "src" / "old.jpg").write_bytes((tmp_path / "src" / "0001.png").read_bytes())
-    (tmp_path / "src" / "0003.xml").write_text("<annotation><filename>c.png</filename></annotation>")
+    (tmp_path / "src" / "0003.xml").write_text(
+        "<annotation><filename>c.png</filename></annotation>"
+    )
     report = convert("voc", tmp_path / "src", tmp_path / "out", names=["car"])
     content = json.loads((tmp_path / "out" / "annotations" / "train.json").read_text())
     assert [image["file_name"] for image in content["images"]] == ["0001.png", "b 2.png"]
@@ -363,20 +455,38 @@ def test_voc_images_are_found_by_the_stem_and_by_what_is_stated(tmp_path):
         ({"format": "visdrone"}, "needs source="),
         ({"format": "visdron", "source": ".", "out": "x"}, "did you mean 'visdrone'"),
         ({"format": "coco", "sorce": "."}, "unknown key 'sorce' of convert; did you mean 'source'"),
-        ({"format": "coco", "source": ".", "out": "x", "tile": "big"}, "tile=big: must be a whole number"),
+        (
+            {"format": "coco", "source": ".", "out": "x", "tile": "big"},
+            "tile=big: must be a whole number",
+        ),
         ({"format": "coco", "source": ".", "out": "x", "tile": "5"}, "tile=5: must be 0"),
-        ({"format": "coco", "source": ".", "out": "x", "tile": "100", "overlap": "100"}, "less than tile=100"),
+        (
+            {"format": "coco", "source": ".", "out": "x", "tile": "100", "overlap": "100"},
+            "less than tile=100",
+        ),
         ({"format": "coco", "source": ".", "out": "x", "overlap": "10"}, "less than tile=0"),
         (
             {"format": "coco", "source": ".", "out": "x", "keep_visible": "2"},
             "keep_visible=2.0: must be between 0 and 1",
         ),
-        ({"format": "coco", "source": ".", "out": "x", "empty_tiles": "nan"}, "must be between 0 and 1"),
-        ({"format": "coco", "source": ".", "out": "x", "exist_ok": "maybe"}, "must be true or false"),
+        (
+            {"format": "coco", "source": ".", "out": "x", "empty_tiles": "nan"},
+            "must be between 0 and 1",
+        ),
+        (
+            {"format": "coco", "source": ".", "out": "x", "exist_ok": "maybe"},
+            "must be true or false",
+        ),
         ({"format": "coco", "source": ".", "out": "x", "to": "coc"}, "did you mean 'coco'"),
-        ({"format": "coco", "source": ".", "out": "x", "names": "a,b"}, "states its classes itself"),
+        (
+            {"format": "coco", "source": ".", "out": "x", "names": "a,b"},
+            "states its classes itself",
+        ),
         ({"format": "voc", "source": ".", "out": "x", "names": "a,a"}, "a name is given twice"),
-        ({"format": "coco", "source": ".", "out": "x", "xview": "y"}, "does not go with format=coco"),
+        (
+            {"format": "coco", "source": ".", "out": "x", "xview": "y"},
+            "does not go with format=coco",
+        ),
         ({"format": "aitod-xview", "out": "x"}, "needs annotations="),
         (
             {"format": "aitod-xview", "out": "x", "annotations": ".", "tile": "800"},
@@ -409,14 +519,23 @@ def test_names_from_the_command_line_or_a_file(tmp_path):
     (tmp_path / "names").write_text("air plane\nship\n")
     for names, out in (("[car, 'bus']", "a"), (str(tmp_path / "names"), "b")):
         assert (
-            run_convert({"format": "yolo", "source": str(tmp_path / "src"), "out": str(tmp_path / out), "names": names})
+            run_convert(
+                {
+                    "format": "yolo",
+                    "source": str(tmp_path / "src"),
+                    "out": str(tmp_path / out),
+                    "names": names,
+                }
+            )
             == 0
         )
     assert load_data_spec(tmp_path / "a").names == ("car", "bus")
     assert load_data_spec(tmp_path / "b").names == ("air plane", "ship")
 
 
-@pytest.mark.parametrize("name", ["aitod", "aitodv2", "visdrone", "dota2", "tinyperson", "sodad", "xview"])
+@pytest.mark.parametrize(
+    "name", ["aitod", "aitodv2", "visdrone", "dota2", "tinyperson", "sodad", "xview"]
+)
 def test_every_public_data_set_says_how_to_obtain_it(name, tmp_path, monkeypatch):
     monkeypatch.setenv("RFLA_DATASETS", str(tmp_path / "my sets"))
     spec = load_data_spec(name)
@@ -427,12 +546,24 @@ def test_every_public_data_set_says_how_to_obtain_it(name, tmp_path, monkeypatch
     assert f"out='{tmp_path / 'my sets' / spec.root.name}'" in text
     command = next(line for line in text.splitlines() if line.strip().startswith("rfla convert"))
     keys = [word.split("=")[0] for word in command.replace(f"'{spec.root}'", "X").split()[2:]]
-    assert set(keys) <= {"format", "source", "out", "tile", "overlap", "annotations", "xview", "wo_xview"}
+    assert set(keys) <= {
+        "format",
+        "source",
+        "out",
+        "tile",
+        "overlap",
+        "annotations",
+        "xview",
+        "wo_xview",
+    }
 
 
 def test_missing_data_without_advice():
     text = missing_dataset_message("mine", Path("root"), Path("x"), {})
-    assert text == "data=mine: x does not exist; set `path:` in the data YAML or the directory RFLA_DATASETS"
+    assert (
+        text
+        == "data=mine: x does not exist; set `path:` in the data YAML or the directory RFLA_DATASETS"
+    )
 
 
 @pytest.mark.slow

@@ -29,7 +29,12 @@ def test_every_kind_of_place_has_sound_boxes():
         classes.update(labels)
         assert image.shape == (256, 256, 3) and image.std() > 8 and len(boxes) == len(labels) <= 150
         sides = boxes[:, 2:] - boxes[:, :2]
-        assert (boxes >= 0).all() and (boxes <= 256).all() and (sides >= 1).all() and (sides <= 44).all()
+        assert (
+            (boxes >= 0).all()
+            and (boxes <= 256).all()
+            and (sides >= 1).all()
+            and (sides <= 44).all()
+        )
     assert len(paint_scene(len(PLACES) - 1)[1]) == 0  # wilderness
     assert set(classes) == set(range(len(NAMES)))
 
@@ -37,7 +42,9 @@ def test_every_kind_of_place_has_sound_boxes():
 def test_a_box_is_tight_round_the_painted_pixels():
     scene = blank_scene(np.random.default_rng(0), 64)
     assert stamp(scene, [(rectangle(8, 4, 0.0, (20.25, 30.5)), (1.0, 1.0, 1.0))], 0.0, 3)
-    np.testing.assert_allclose(scene.boxes[0], [16.25, 28.5, 24.25, 32.5], atol=0.13)  # painted at 8 samples a pixel
+    np.testing.assert_allclose(
+        scene.boxes[0], [16.25, 28.5, 24.25, 32.5], atol=0.13
+    )  # painted at 8 samples a pixel
     x1, y1, x2, y2 = scene.boxes[0]
     covered = scene.image[..., 0]
     assert covered.sum() == pytest.approx((x2 - x1) * (y2 - y1), rel=0.02)
@@ -59,8 +66,12 @@ def test_the_set_is_written_complete(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ensure_demo(root)
     assert [path.name for path in (tmp_path / "sets").iterdir()] == ["demo-1"]
     content = json.loads((root / "annotations/train.json").read_text())
-    assert len(content["images"]) == 3 and {entry["name"] for entry in content["categories"]} == set(NAMES)
-    assert all((root / "images/train" / entry["file_name"]).is_file() for entry in content["images"])
+    assert len(content["images"]) == 3 and {
+        entry["name"] for entry in content["categories"]
+    } == set(NAMES)
+    assert all(
+        (root / "images/train" / entry["file_name"]).is_file() for entry in content["images"]
+    )
     ids = [
         e["id"]
         for split in ("train", "val", "test")

@@ -1,4 +1,7 @@
-"""Every kind of image file becomes upright RGB; the resize is mmcv's; what is no image is refused in one line."""
+"""Every kind of image file becomes upright RGB; the resize is mmcv's.
+
+What is no image is refused in one line.
+"""
 
 import struct
 from pathlib import Path
@@ -29,7 +32,8 @@ def two_halves(mode: str = "RGB") -> PillowImage.Image:
 
 
 @pytest.mark.parametrize(
-    "name", ["a.png", "a.jpg", "a.webp", "a.tif", "a.bmp", "bild größe 東京.png", "a b  c.jpg", "a.gif"]
+    "name",
+    ["a.png", "a.jpg", "a.webp", "a.tif", "a.bmp", "bild größe 東京.png", "a b  c.jpg", "a.gif"],
 )
 def test_formats_and_names(tmp_path: Path, name: str):
     path = tmp_path / name
@@ -41,7 +45,8 @@ def test_formats_and_names(tmp_path: Path, name: str):
 
 
 @pytest.mark.parametrize(
-    ("mode", "suffix"), [("RGBA", "png"), ("P", "png"), ("CMYK", "jpg"), ("CMYK", "tif"), ("L", "png"), ("LA", "png")]
+    ("mode", "suffix"),
+    [("RGBA", "png"), ("P", "png"), ("CMYK", "jpg"), ("CMYK", "tif"), ("L", "png"), ("LA", "png")],
 )
 def test_colour_modes(tmp_path: Path, mode: str, suffix: str):
     path = tmp_path / f"a.{suffix}"
@@ -62,7 +67,9 @@ def test_16_bit_is_divided_by_256_whatever_the_content(tmp_path: Path):
         values[0, 0] = 65535
 
 
-@pytest.mark.parametrize(("orientation", "shape"), [(1, (40, 60)), (3, (40, 60)), (6, (60, 40)), (8, (60, 40))])
+@pytest.mark.parametrize(
+    ("orientation", "shape"), [(1, (40, 60)), (3, (40, 60)), (6, (60, 40)), (8, (60, 40))]
+)
 def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, shape: tuple[int, int]):
     path = tmp_path / "a.jpg"
     exif = PillowImage.Exif()
@@ -88,7 +95,9 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, shape: tu
 def test_what_is_no_image(tmp_path: Path, name: str, data: bytes | str | None, message: str):
     path = tmp_path / name
     if data == "half":
-        PillowImage.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(path)
+        PillowImage.fromarray(
+            np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+        ).save(path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     elif data is not None:
         path.write_bytes(data)
@@ -98,7 +107,11 @@ def test_what_is_no_image(tmp_path: Path, name: str, data: bytes | str | None, m
 
 
 def test_hidden_files_are_no_images():
-    assert is_image(Path("a/b.PNG")) and not is_image(Path("a/._b.png")) and not is_image(Path("a/b.txt"))
+    assert (
+        is_image(Path("a/b.PNG"))
+        and not is_image(Path("a/._b.png"))
+        and not is_image(Path("a/b.txt"))
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,10 +154,13 @@ def test_resize_flip_normalise_pad_as_the_official_pipeline(parity, number: int)
         image = image[:, ::-1]
         boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)
     channels = image if case["norm"]["to_rgb"] else image[..., ::-1]
-    normalised = (channels.astype(np.float32) - np.array(case["norm"]["mean"])) / np.array(case["norm"]["std"])
+    normalised = (channels.astype(np.float32) - np.array(case["norm"]["mean"])) / np.array(
+        case["norm"]["std"]
+    )
     expected = tensors[case["out_img_hwc"]].numpy()
     np.testing.assert_allclose(boxes, tensors[case["out_boxes"]].numpy(), atol=1e-4)
-    # OpenCV 5 rounds a resized value differently from OpenCV 4.8 here and there: one grey level, not more.
+    # OpenCV 5 rounds a resized value differently from OpenCV 4.8 here and there: one grey level,
+    # not more.
     level = 1.001 / np.array(case["norm"]["std"]).min()
     difference = np.abs(normalised - expected[:height, :width])
     assert difference.max() <= level and (difference > 1e-4).mean() < 0.02
@@ -154,7 +170,16 @@ def test_resize_flip_normalise_pad_as_the_official_pipeline(parity, number: int)
 def test_bands_that_are_not_marked_as_rgb_are_refused(tmp_path: Path):
     """OpenCV would read a raw four-band scene as something else and say nothing."""
     bands = np.arange(4 * 6 * 5, dtype=np.uint8).reshape(6, 5, 4)
-    tags = [(256, 3, 5), (257, 3, 6), (258, 3, 8), (262, 3, 1), (273, 4, 8), (277, 3, 4), (278, 3, 6), (279, 4, 120)]
+    tags = [
+        (256, 3, 5),
+        (257, 3, 6),
+        (258, 3, 8),
+        (262, 3, 1),
+        (273, 4, 8),
+        (277, 3, 4),
+        (278, 3, 6),
+        (279, 4, 120),
+    ]
     entries = b"".join(
         struct.pack("<HHI", tag, kind, 1)
         + struct.pack("<HH" if kind == 3 else "<I", *((value, 0) if kind == 3 else (value,)))
@@ -162,18 +187,27 @@ def test_bands_that_are_not_marked_as_rgb_are_refused(tmp_path: Path):
     )
     header = struct.pack("<2sHI", b"II", 42, 8 + bands.size)
     path = tmp_path / "scene.tif"
-    path.write_bytes(header + bands.tobytes() + struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0))
+    path.write_bytes(
+        header + bands.tobytes() + struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+    )
     with pytest.raises(DataError, match="not marked as RGB"):
         read_image(path)
     path.write_bytes(
-        path.read_bytes().replace(struct.pack("<HHIHH", 262, 3, 1, 1, 0), struct.pack("<HHIHH", 262, 3, 1, 2, 0))
+        path.read_bytes().replace(
+            struct.pack("<HHIHH", 262, 3, 1, 1, 0), struct.pack("<HHIHH", 262, 3, 1, 2, 0)
+        )
     )
     np.testing.assert_array_equal(read_image(path), bands[..., :3])
 
 
 def test_linked_directories_are_entered_once_and_never_in_a_circle(tmp_path: Path):
     root, elsewhere = tmp_path / "images", tmp_path / "elsewhere"
-    for path in (root / "b" / "1.png", root / "b" / "._2.png", elsewhere / "3.jpg", root / "notes.txt"):
+    for path in (
+        root / "b" / "1.png",
+        root / "b" / "._2.png",
+        elsewhere / "3.jpg",
+        root / "notes.txt",
+    ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     (root / "a").symlink_to(root / "b")  # a second name of what is here anyway

@@ -16,17 +16,30 @@ from rfla.errors import DataError
 
 def test_coco_boxes_in_image_order(coco):
     root = coco(
-        [[(1, 2, 3, 4, 7)], [], [(5, 6, 7, 8, 3), (0, 0, 2, 2, 7, {"iscrowd": 1}), (9, 9, 4, 4, 3, {"ignore": 1})]]
+        [
+            [(1, 2, 3, 4, 7)],
+            [],
+            [(5, 6, 7, 8, 3), (0, 0, 2, 2, 7, {"iscrowd": 1}), (9, 9, 4, 4, 3, {"ignore": 1})],
+        ]
     )
     index = load_index(load_data_spec(root), "train")
     assert index.names == ("ship", "car") and index.category_ids == (3, 7)
     assert index.box_start.tolist() == [0, 1, 1, 4]
     assert index.boxes.tolist() == [[1, 2, 4, 6], [5, 6, 12, 14], [0, 0, 2, 2], [9, 9, 13, 13]]
     assert index.labels.tolist() == [1, 0, 1, 0]
-    assert index.crowd.tolist() == [False, False, True, False] and index.ignore.tolist() == [False, False, False, True]
+    assert index.crowd.tolist() == [False, False, True, False] and index.ignore.tolist() == [
+        False,
+        False,
+        False,
+        True,
+    ]
     assert index.area.tolist() == [12, 56, 4, 16]  # no stated area: width x height
     assert index.image_hw.tolist() == [[40, 60]] * 3 and index.image_ids.tolist() == [1, 2, 3]
-    assert (index.boxes.dtype, index.labels.dtype, index.area.dtype) == (np.float32, np.int64, np.float64)
+    assert (index.boxes.dtype, index.labels.dtype, index.area.dtype) == (
+        np.float32,
+        np.int64,
+        np.float64,
+    )
 
 
 def test_evaluation_has_the_numbers_of_the_file_to_the_last_bit(coco):
@@ -41,7 +54,12 @@ def test_evaluation_has_the_numbers_of_the_file_to_the_last_bit(coco):
 
 def test_training_drops_what_evaluation_keeps(coco):
     rows = [
-        *[(10, 10, 0, 5, 3), (10, 10, 0.9, 5, 3), (10, 10, 4, 4, 3, {"area": 0}), (-3, 5, 10, 10, 3)],
+        *[
+            (10, 10, 0, 5, 3),
+            (10, 10, 0.9, 5, 3),
+            (10, 10, 4, 4, 3, {"area": 0}),
+            (-3, 5, 10, 10, 3),
+        ],
         *[(10, 10, 5, 5, 3), (10, 10, 5, 5, 3), (70, 10, 5, 5, 3)],
     ]
     root = coco([rows])
@@ -50,11 +68,17 @@ def test_training_drops_what_evaluation_keeps(coco):
     for_training = load_index(load_data_spec(root), "train", for_training=True)
     assert for_training.boxes.tolist() == [[0, 5, 7, 15], [10, 10, 15, 15]]
     dropped = {what.split(" dropped")[0]: count for what, count in for_training.counts.items()}
-    assert dropped == {"boxes clipped to the image": 2, "boxes under 1 px or without area": 4, "repeated boxes": 1}
+    assert dropped == {
+        "boxes clipped to the image": 2,
+        "boxes under 1 px or without area": 4,
+        "repeated boxes": 1,
+    }
 
 
 def test_what_is_no_box_is_dropped_counted_and_named_once(coco, caplog: pytest.LogCaptureFixture):
-    root = coco([[(float("nan"), 1, 2, 3, 3), (5, 5, -2, 3, 3), (1, 1, 3, 3, 3)], [(5, 5, 1e400, 3, 3)]])
+    root = coco(
+        [[(float("nan"), 1, 2, 3, 3), (5, 5, -2, 3, 3), (1, 1, 3, 3, 3)], [(5, 5, 1e400, 3, 3)]]
+    )
     path = root / "annotations/train.json"
     content = json.loads(path.read_text())
     content["annotations"][2]["bbox"] = [1, 1]  # not four numbers
@@ -62,12 +86,22 @@ def test_what_is_no_box_is_dropped_counted_and_named_once(coco, caplog: pytest.L
     with caplog.at_level(logging.WARNING, "rfla.data"):
         index = load_index(load_data_spec(root), "train")
     assert len(index.boxes) == 0 and len(index) == 2
-    assert index.counts == {"boxes that are not finite dropped": 3, "boxes of negative size dropped": 1}
+    assert index.counts == {
+        "boxes that are not finite dropped": 3,
+        "boxes of negative size dropped": 1,
+    }
     assert len(caplog.records) == 1 and "train_0.png" in caplog.text
 
 
 def test_yolo_rows(yolo):
-    path = yolo(["0 0.5 0.5 0.1 0.2\n1 0.25 0.25 0.1 0.1\n", "", None, "1 0.1 0.1 0.3 0.1 0.3 0.5 0.1 0.5\n"])
+    path = yolo(
+        [
+            "0 0.5 0.5 0.1 0.2\n1 0.25 0.25 0.1 0.1\n",
+            "",
+            None,
+            "1 0.1 0.1 0.3 0.1 0.3 0.5 0.1 0.5\n",
+        ]
+    )
     index = load_index(load_data_spec(path), "train")
     assert index.box_start.tolist() == [0, 2, 2, 2, 3]
     np.testing.assert_allclose(index.boxes[0], [27, 16, 33, 24], atol=1e-5)
@@ -97,7 +131,9 @@ def test_a_yolo_row_with_nan_and_one_of_zero_width(yolo):
     assert len(load_index(load_data_spec(path), "train", for_training=True).boxes) == 1
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.text(alphabet="0123456789.-einfa \t,", max_size=30), max_size=4))
 def test_yolo_text_never_crashes(yolo, rows: list[str]):
     path = yolo(["\n".join(rows)])
@@ -109,15 +145,30 @@ def test_yolo_text_never_crashes(yolo, rows: list[str]):
         assert np.isfinite(index.boxes).all()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.integers(-5, 10) | st.text(max_size=3),
-        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["id", "bbox", "image_id"]), inner),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(st.sampled_from(["id", "bbox", "image_id"]), inner)
+        ),
         max_leaves=6,
     ),
     st.sampled_from(
-        ["bbox", "area", "category_id", "image_id", "iscrowd", "id", "images", "annotations", "categories"]
+        [
+            "bbox",
+            "area",
+            "category_id",
+            "image_id",
+            "iscrowd",
+            "id",
+            "images",
+            "annotations",
+            "categories",
+        ]
     ),
 )
 def test_coco_values_never_crash(coco, value, key: str):
@@ -144,7 +195,10 @@ def test_coco_values_never_crash(coco, value, key: str):
             lambda c: c["annotations"][0].update(category_id=99),
             r"annotations\[0\] has category_id 99; ids are \[3, 7\]",
         ),
-        (lambda c: c["annotations"][0].update(image_id=99), "belongs to image 99, which is not listed"),
+        (
+            lambda c: c["annotations"][0].update(image_id=99),
+            "belongs to image 99, which is not listed",
+        ),
         (lambda c: c["images"].append(c["images"][0]), "image id 1 is used twice"),
         (lambda c: c.pop("categories"), "'categories' is missing"),
         (lambda c: c["images"][0].pop("file_name"), "has no 'file_name'"),
@@ -169,11 +223,15 @@ def test_truncated_json_names_the_line(coco):
 
 def test_names_of_the_yaml_decide_the_order(coco):
     root = coco([[(1, 2, 3, 4, 3), (1, 2, 3, 4, 7)]])
-    (root / "data.yaml").write_text("train: annotations/train.json\nimages: images\nnames: [car, boat, ship]\n")
+    (root / "data.yaml").write_text(
+        "train: annotations/train.json\nimages: images\nnames: [car, boat, ship]\n"
+    )
     index = load_index(load_data_spec(root), "train")
     assert index.labels.tolist() == [2, 0] and index.category_ids == (7, 8, 3)
     (root / "data.yaml").write_text("train: annotations/train.json\nnames: [car, shipp]\n")
-    with pytest.raises(DataError, match=r"category 'ship' is not among names.*did you mean 'shipp'"):
+    with pytest.raises(
+        DataError, match=r"category 'ship' is not among names.*did you mean 'shipp'"
+    ):
         load_index(load_data_spec(root), "train")
 
 
@@ -208,7 +266,11 @@ def test_joined_splits_keep_ids_or_renumber(coco):
 def test_fraction_and_single_class(coco):
     root = coco([[(1, 2, 3, 4, 7)] for _ in range(10)])
     spec = load_data_spec(root)
-    assert load_index(spec, "train", fraction=0.3).image_ids.tolist() == [3, 5, 7]  # drawn, and the same each time
+    assert load_index(spec, "train", fraction=0.3).image_ids.tolist() == [
+        3,
+        5,
+        7,
+    ]  # drawn, and the same each time
     assert len(load_index(spec, "train", fraction=4)) == 4
     single = load_index(spec, "train", single_cls=True)
     assert single.names == ("object",) and not single.labels.any()
@@ -241,9 +303,19 @@ def test_the_size_of_aitod_in_seconds(tmp_path: Path):
     images = [{"id": n, "file_name": f"{n}.png", "width": 800, "height": 800} for n in range(28036)]
     for entry in images:
         (tmp_path / "images" / entry["file_name"]).touch()
-    corners, owners = rng.uniform(0, 780, (752_754, 2)).round(2).tolist(), rng.integers(0, 28036, 752_754).tolist()
+    corners, owners = (
+        rng.uniform(0, 780, (752_754, 2)).round(2).tolist(),
+        rng.integers(0, 28036, 752_754).tolist(),
+    )
     annotations = [
-        {"id": n, "image_id": owner, "bbox": [x, y, 12.5, 9.0], "category_id": n % 8 + 1, "area": 112.5, "iscrowd": 0}
+        {
+            "id": n,
+            "image_id": owner,
+            "bbox": [x, y, 12.5, 9.0],
+            "category_id": n % 8 + 1,
+            "area": 112.5,
+            "iscrowd": 0,
+        }
         for n, ((x, y), owner) in enumerate(zip(corners, owners, strict=True))
     ]
     categories = [{"id": n + 1, "name": str(n)} for n in range(8)]

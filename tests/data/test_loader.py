@@ -25,14 +25,25 @@ from rfla.errors import DataError
 
 @pytest.fixture
 def dataset(coco) -> DetectionDataset:
-    boxes = [[(5 + n, 6, 8, 9, 3), (30, 20, 6, 6, 7), (40, 5, 9, 9, 7, {"ignore": 1})][: n % 4] for n in range(11)]
+    boxes = [
+        [(5 + n, 6, 8, 9, 3), (30, 20, 6, 6, 7), (40, 5, 9, 9, 7, {"ignore": 1})][: n % 4]
+        for n in range(11)
+    ]
     return DetectionDataset(
-        load_index(load_data_spec(coco(boxes)), "train", for_training=True), 96, Augmentation(), seed=3
+        load_index(load_data_spec(coco(boxes)), "train", for_training=True),
+        96,
+        Augmentation(),
+        seed=3,
     )
 
 
 def batches(
-    dataset: DetectionDataset, workers: int, epoch: int = 1, rank: int = 0, world: int = 1, skip: int = 0
+    dataset: DetectionDataset,
+    workers: int,
+    epoch: int = 1,
+    rank: int = 0,
+    world: int = 1,
+    skip: int = 0,
 ) -> list[Batch]:
     sampler = TrainSampler(len(dataset), 4, seed=3, rank=rank, world=world)
     sampler.set_epoch(epoch, skip_batches=skip)
@@ -48,13 +59,20 @@ def assert_same(first: Batch, second: Batch) -> None:
 
 def test_what_a_batch_holds(dataset: DetectionDataset):
     batch = batches(dataset, 0)[0]
-    assert batch.images.shape == (4, 3, *batch.images.shape[2:]) and batch.images.dtype == torch.uint8
+    assert (
+        batch.images.shape == (4, 3, *batch.images.shape[2:]) and batch.images.dtype == torch.uint8
+    )
     assert all(side % 32 == 0 for side in batch.images.shape[2:])
     for image, (h, w), target in zip(batch.images, batch.image_sizes, batch.targets, strict=True):
         assert max(h, w) == 96 and not image[:, h:].any() and not image[:, :, w:].any()
-        assert target["boxes"].dtype == torch.float32 and target["boxes"].shape == (len(target["labels"]), 4)
+        assert target["boxes"].dtype == torch.float32 and target["boxes"].shape == (
+            len(target["labels"]),
+            4,
+        )
         assert target["labels"].dtype == torch.int64 and target["ignore"].shape[1:] == (4,)
-    assert batch.indices.shape == (4,) and batch.scales.shape == (4, 2) and len(batch.to("cpu")) == 4
+    assert (
+        batch.indices.shape == (4,) and batch.scales.shape == (4, 2) and len(batch.to("cpu")) == 4
+    )
 
 
 def test_the_same_batches_at_any_number_of_workers(dataset: DetectionDataset):
@@ -64,7 +82,9 @@ def test_the_same_batches_at_any_number_of_workers(dataset: DetectionDataset):
             assert_same(one, two)
 
 
-def test_mosaics_are_the_same_at_any_number_of_workers_and_survive_an_unreadable_image(dataset: DetectionDataset):
+def test_mosaics_are_the_same_at_any_number_of_workers_and_survive_an_unreadable_image(
+    dataset: DetectionDataset,
+):
     Path(str(dataset.index.paths[6])).write_bytes(b"no image")
     mosaic = DetectionDataset(dataset.index, 96, Augmentation(mosaic=1.0), seed=3)
     reference = batches(mosaic, 0)
@@ -75,7 +95,9 @@ def test_mosaics_are_the_same_at_any_number_of_workers_and_survive_an_unreadable
     assert skipped == {6} and sum(bool(sample.skipped) for sample in samples) > 1
     labels = mosaic.index.labels[~mosaic.index.ignore]
     for sample in samples:
-        assert set(sample.labels.tolist()) <= set(labels.tolist()) and len(sample.boxes) == len(sample.labels)
+        assert set(sample.labels.tolist()) <= set(labels.tolist()) and len(sample.boxes) == len(
+            sample.labels
+        )
     assert max(len(sample.labels) for sample in samples) > 2  # more than any one of the images has
 
 
@@ -96,7 +118,9 @@ def test_a_run_resumed_in_the_middle_of_an_epoch(dataset: DetectionDataset):
 
 def test_epochs_differ_and_every_image_comes_once(dataset: DetectionDataset):
     rows = [torch.cat([batch.indices for batch in batches(dataset, 0, epoch)]) for epoch in (0, 1)]
-    assert len(rows[0]) == 12 and sorted(set(rows[0].tolist())) == list(range(11)) == sorted(set(rows[1].tolist()))
+    assert len(rows[0]) == 12 and sorted(set(rows[0].tolist())) == list(range(11)) == sorted(
+        set(rows[1].tolist())
+    )
     assert rows[0].tolist() != rows[1].tolist()
     assert not torch.equal(batches(dataset, 0, 0)[0].images, batches(dataset, 0, 1)[0].images)
 
@@ -111,7 +135,12 @@ def test_fewer_images_than_a_batch():
 
 @pytest.mark.parametrize(("length", "world"), [(10, 1), (10, 2), (3, 2), (0, 1), (9, 4)])
 def test_evaluation_takes_every_row_once(length: int, world: int):
-    seen = [row for rank in range(world) for keys in EvalSampler(length, 2, rank, world) for _, row in keys]
+    seen = [
+        row
+        for rank in range(world)
+        for keys in EvalSampler(length, 2, rank, world)
+        for _, row in keys
+    ]
     assert sorted(seen) == list(range(length))
     assert all(
         len(EvalSampler(length, 2, rank, world)) == len(list(EvalSampler(length, 2, rank, world)))
@@ -127,7 +156,9 @@ def test_evaluation_boxes_are_scaled_with_the_image(dataset: DetectionDataset):
     assert sample.labels.tolist() == [0, 1] and sample.ignore.shape == (1, 4)
 
 
-def test_unreadable_images_are_skipped_and_named_once(dataset: DetectionDataset, caplog: pytest.LogCaptureFixture):
+def test_unreadable_images_are_skipped_and_named_once(
+    dataset: DetectionDataset, caplog: pytest.LogCaptureFixture
+):
     for row in (2, 5):
         Path(str(dataset.index.paths[row])).write_bytes(b"no image")
     with caplog.at_level(logging.WARNING, "rfla.data"):
@@ -139,7 +170,9 @@ def test_unreadable_images_are_skipped_and_named_once(dataset: DetectionDataset,
     for number in (0, 1, 2, 3):
         Path(str(dataset.index.paths[number])).write_bytes(b"")
     loader = build_loader(DetectionDataset(dataset.index, 96), 4, 0)
-    assert [batch.indices.tolist() for batch in loader] == [[4, 6, 7], [8, 9, 10]] and len(loader.skipped) == 5
+    assert [batch.indices.tolist() for batch in loader] == [[4, 6, 7], [8, 9, 10]] and len(
+        loader.skipped
+    ) == 5
 
 
 def test_a_set_without_any_readable_image_ends_with_one_line(coco):
@@ -162,10 +195,16 @@ def test_annotations_of_another_size_than_the_image(coco):
     image, boxes = dataset.read(0)
     assert image.shape == (80, 120, 3) and boxes.tolist() == [[20, 20, 60, 40]]
     sample = dataset[0]  # 60 px wide, as the annotations have it: nothing to scale back
-    assert sample.image.shape == (40, 60, 3) and sample.scale == (1, 1) and sample.boxes.tolist() == [[10, 10, 30, 20]]
+    assert (
+        sample.image.shape == (40, 60, 3)
+        and sample.scale == (1, 1)
+        and sample.boxes.tolist() == [[10, 10, 30, 20]]
+    )
     assert index.picture(0).shape == (40, 60, 3)
     PillowImage.new("RGB", (70, 50)).save(root / "images/train_0.png")
-    with pytest.raises(DataError, match=r"train_0\.png: 70 x 50 px, but its annotations state 60 x 40"):
+    with pytest.raises(
+        DataError, match=r"train_0\.png: 70 x 50 px, but its annotations state 60 x 40"
+    ):
         dataset.read(0)
 
 
@@ -178,10 +217,18 @@ def test_boxes_drawn_before_the_exif_orientation(coco):
     content = json.loads(path.read_text().replace("train_0.png", "train_0.jpg"))
     path.write_text(json.dumps(content))
     index = load_index(load_data_spec(root), "train")
-    assert DetectionDataset(index, 60).read(0)[0].shape == (40, 60, 3)  # as stated: the pixels as stored
+    assert DetectionDataset(index, 60).read(0)[0].shape == (
+        40,
+        60,
+        3,
+    )  # as stated: the pixels as stored
     content["images"][0].update(width=40, height=60)
     path.write_text(json.dumps(content))
-    assert DetectionDataset(load_index(load_data_spec(root), "train"), 60).read(0)[0].shape == (60, 40, 3)
+    assert DetectionDataset(load_index(load_data_spec(root), "train"), 60).read(0)[0].shape == (
+        60,
+        40,
+        3,
+    )
 
 
 @pytest.mark.parametrize("kind", ["ram", "disk"])
@@ -197,7 +244,9 @@ def test_a_cache_gives_the_same_batches(
         assert_same(one, two)
 
 
-def test_a_disk_cache_is_removed_at_the_end_and_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_disk_cache_is_removed_at_the_end_and_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     killed = tmp_path / "rfla/decoded/999999999-left"
     killed.mkdir(parents=True)
@@ -228,7 +277,12 @@ def test_what_the_official_dataset_trains_on(parity, parity_dir: Path, tmp_path:
     for entry in case["appended_annotations"]:
         x, y, w, h = entry["bbox"]
         area = w * h if entry["area"] is None else entry["area"]
-        extra = {"id": 10**6 + len(content["annotations"]), "image_id": first, "category_id": category, "iscrowd": 0}
+        extra = {
+            "id": 10**6 + len(content["annotations"]),
+            "image_id": first,
+            "category_id": category,
+            "iscrowd": 0,
+        }
         content["annotations"].append(extra | {"bbox": [x, y, w, h], "area": area})
     (tmp_path / "annotations").mkdir()
     (tmp_path / "images").mkdir()
@@ -236,7 +290,10 @@ def test_what_the_official_dataset_trains_on(parity, parity_dir: Path, tmp_path:
         (tmp_path / "images" / entry["file_name"]).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "images" / entry["file_name"]).touch()
     (tmp_path / "annotations/train.json").write_text(json.dumps(content))
-    names = [next(c["name"] for c in content["categories"] if c["id"] == i) for i in case["cat_ids_in_label_order"]]
+    names = [
+        next(c["name"] for c in content["categories"] if c["id"] == i)
+        for i in case["cat_ids_in_label_order"]
+    ]
     (tmp_path / "data.yaml").write_text(
         json.dumps({"train": "annotations/train.json", "images": "images", "names": names})
     )
@@ -246,6 +303,10 @@ def test_what_the_official_dataset_trains_on(parity, parity_dir: Path, tmp_path:
         rows = index.rows_of(row_of[record["img_id"]])
         apart = index.ignore[rows] | index.crowd[rows]
         assert int((~apart).sum()) == record["n"] and int(apart.sum()) == record["n_ignore"]
-        if record["img_id"] != first:  # boxes were appended there, and ours clips those over the border
+        if (
+            record["img_id"] != first
+        ):  # boxes were appended there, and ours clips those over the border
             assert int(index.labels[rows][~apart].sum()) == record["label_sum"]
-            assert float(index.boxes[rows][~apart].sum()) == pytest.approx(record["box_sum"], rel=1e-5)
+            assert float(index.boxes[rows][~apart].sum()) == pytest.approx(
+                record["box_sum"], rel=1e-5
+            )

@@ -33,7 +33,10 @@ def test_ultralytics_form(tmp_path: Path):
     )
     spec = load_data_spec(path)
     assert spec.names == ("a", "b") and set(spec.splits) == {"train", "val"}
-    assert spec.splits["train"].images == (tmp_path / "images/train",) and spec.splits["train"].annotations is None
+    assert (
+        spec.splits["train"].images == (tmp_path / "images/train",)
+        and spec.splits["train"].annotations is None
+    )
     assert len(spec.splits["val"].images) == 2
 
 
@@ -74,7 +77,9 @@ def test_roots_are_searched_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert load_data_spec(path).root == tmp_path / "second/things"
 
 
-def test_a_data_set_in_the_search_path_by_bare_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_data_set_in_the_search_path_by_bare_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     write(tmp_path, "train: images\nnames: [a]\n", "harbour.yaml")
     monkeypatch.setenv("RFLA_DATASETS", str(tmp_path))
     assert load_data_spec("harbour").name == "harbour"
@@ -110,16 +115,38 @@ def test_an_empty_directory(tmp_path: Path):
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=4) | st.just("images/train"),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["images", "annotations", "0"]), inner),
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.floats()
+    | st.text(max_size=4)
+    | st.just("images/train"),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["images", "annotations", "0"]), inner)
+    ),
     max_leaves=5,
 )
 KEYS = st.sampled_from(
-    ["path", "train", "val", "names", "nc", "splits", "images", "train_json", "settings", "sizes", "obtain"]
+    [
+        "path",
+        "train",
+        "val",
+        "names",
+        "nc",
+        "splits",
+        "images",
+        "train_json",
+        "settings",
+        "sizes",
+        "obtain",
+    ]
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(content=st.dictionaries(KEYS | st.text(max_size=3), VALUES, max_size=5))
 def test_a_data_yaml_never_crashes(tmp_path: Path, content: dict):
     path = write(tmp_path, yaml.safe_dump({"train": "images/train", "names": ["a"]} | content))

@@ -13,8 +13,13 @@ from rfla.data.transforms import Augmentation, Augmented, build_augmentation
 PLAIN = {"hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0}
 
 
-def painted(size: tuple[int, int], boxes: list[tuple[int, int, int, int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Black picture with box `i` filled with grey level 255 in an image of its own channel set; xyxy float32."""
+def painted(
+    size: tuple[int, int], boxes: list[tuple[int, int, int, int]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Black picture with box `i` filled with grey level 255 in an image of its own channel set.
+
+    Xyxy float32.
+    """
     image = np.zeros((*size, 3), np.uint8)
     for x1, y1, x2, y2 in boxes:
         image[y1:y2, x1:x2] = 255
@@ -44,13 +49,18 @@ def cases(draw: st.DrawFn):
     size, boxes = draw(pictures(imgsz))
     chance = st.sampled_from([0.0, 0.5, 1.0])
     names = ("fliplr", "flipud", "rot90", "zoom")
-    settings_ = {name: draw(chance) for name in names} | {"scale": draw(st.sampled_from([0.0, 0.4, 1.5]))}
+    settings_ = {name: draw(chance) for name in names} | {
+        "scale": draw(st.sampled_from([0.0, 0.4, 1.5]))
+    }
     return size, boxes, Augmentation(**settings_, **PLAIN), imgsz, draw(st.integers(0, 10**6))
 
 
 @st.composite
 def mosaics(draw: st.DrawFn):
-    """Four pictures, each with its objects in a colour of its own; one, anywhere among them, has none."""
+    """Four pictures, each with its objects in a colour of its own.
+
+    One, anywhere among them, has none.
+    """
     size, boxes, augmentation, imgsz, seed = draw(cases())
     empty = draw(st.integers(0, 3))
     sources, colours = [], []
@@ -70,33 +80,51 @@ def edges(profile: np.ndarray, level: float) -> tuple[float, float]:
     first, last = over[0], over[-1]
     before = profile[first - 1] if first else 0.0
     after = profile[last + 1] if last + 1 < len(profile) else 0.0
-    low = first + 0.5 - (profile[first] - level / 2) / max(profile[first] - before, 1e-9) if first else 0.0
+    low = (
+        first + 0.5 - (profile[first] - level / 2) / max(profile[first] - before, 1e-9)
+        if first
+        else 0.0
+    )
     high = last + 0.5 + (profile[last] - level / 2) / max(profile[last] - after, 1e-9)
     return low, (high if last + 1 < len(profile) else float(len(profile)))
 
 
 def assert_framed(result: Augmented, colours: np.ndarray) -> None:
-    """Every box that is not cut frames its object, in the channel given, to half a pixel; no object is left bare."""
+    """Every box that is not cut frames its object, in the channel given, to half a pixel.
+
+    No object is left bare.
+    """
     height, width = result.image.shape[:2]
     seen = result.image.astype(float)
     for box, cut, colour in zip(result.boxes, result.cut, colours, strict=True):
-        assert (box >= 0).all() and box[2] <= width and box[3] <= height and (box[2:] > box[:2]).all()
+        assert (
+            (box >= 0).all() and box[2] <= width and box[3] <= height and (box[2:] > box[:2]).all()
+        )
         x1, y1, x2, y2 = box
         if cut or min(x2 - x1, y2 - y1) < 2:
             continue
         # the object's own patch: no other object is so near
-        window = np.s_[max(int(y1) - 2, 0) : int(np.ceil(y2)) + 2, max(int(x1) - 2, 0) : int(np.ceil(x2)) + 2]
+        window = np.s_[
+            max(int(y1) - 2, 0) : int(np.ceil(y2)) + 2, max(int(x1) - 2, 0) : int(np.ceil(x2)) + 2
+        ]
         patch = seen[..., colour][window]
         left, right = edges(patch.max(0), patch.max())
         top, bottom = edges(patch.max(1), patch.max())
         found = np.array(
-            [left + window[1].start, top + window[0].start, right + window[1].start, bottom + window[0].start]
+            [
+                left + window[1].start,
+                top + window[0].start,
+                right + window[1].start,
+                bottom + window[0].start,
+            ]
         )
         assert np.abs(found - box).max() <= 0.5, (found, box)
     # every bright pixel belongs to a box: nothing became background while its pixels stayed
     outside = seen.max(axis=2)
     for x1, y1, x2, y2 in result.boxes:
-        outside[max(int(y1) - 1, 0) : int(np.ceil(y2)) + 1, max(int(x1) - 1, 0) : int(np.ceil(x2)) + 1] = 0
+        outside[
+            max(int(y1) - 1, 0) : int(np.ceil(y2)) + 1, max(int(x1) - 1, 0) : int(np.ceil(x2)) + 1
+        ] = 0
     assert outside.max(initial=0) < 128
 
 
@@ -118,10 +146,14 @@ def test_the_same_of_a_mosaic_and_nothing_is_shrunk_for_it(case):
     result = augmentation(image, boxes, imgsz, np.random.default_rng(seed), others)
     assert max(result.image.shape[:2]) == imgsz
     assert_framed(result, colours[result.kept])
-    scales = np.concatenate([np.full(len(xyxy), imgsz / max(picture.shape)) for picture, xyxy in sources])
+    scales = np.concatenate(
+        [np.full(len(xyxy), imgsz / max(picture.shape)) for picture, xyxy in sources]
+    )
     before = np.concatenate([xyxy[:, 2:] - xyxy[:, :2] for _, xyxy in sources])
     after = result.boxes[:, 2:] - result.boxes[:, :2]
-    least = 0.385 * (before.prod(axis=1) * scales**2)[result.kept]  # aug.min_visible of its own size in training
+    least = (
+        0.385 * (before.prod(axis=1) * scales**2)[result.kept]
+    )  # aug.min_visible of its own size in training
     assert (after.prod(axis=1) >= least)[~result.cut].all()
 
 
@@ -156,7 +188,9 @@ def test_one_step_at_a_time(key: str, expected: list[int] | None):
 
 def test_a_box_cut_too_far_becomes_an_ignored_region():
     """Two boxes at opposite ends under a zoom of up to 4: sooner or later one is cut below 40 %."""
-    image, xyxy = painted((60, 60), [(20, 20, 32, 32), (36, 20, 48, 32), (20, 36, 32, 48), (36, 36, 48, 48)])
+    image, xyxy = painted(
+        (60, 60), [(20, 20, 32, 32), (36, 20, 48, 32), (20, 36, 32, 48), (36, 36, 48, 48)]
+    )
     augmentation = Augmentation(fliplr=0, flipud=0, rot90=0, zoom=1.0, scale=3.0, **PLAIN)
     cut = 0
     for seed in range(60):
@@ -173,14 +207,18 @@ def test_a_mosaic_of_thin_and_single_pixel_images():
     for shape in ((1, 1), (1, 60), (60, 2), (2, 2)):
         picture = np.full((*shape, 3), 9, np.uint8)
         for seed in range(5):
-            result = Augmentation()(picture, dot, 32, np.random.default_rng(seed), [(picture, dot)] * 3)
+            result = Augmentation()(
+                picture, dot, 32, np.random.default_rng(seed), [(picture, dot)] * 3
+            )
             assert max(result.image.shape[:2]) == 32 and len(result.boxes) == 0
 
 
 def test_scale_only_goes_up():
     image, xyxy = painted((60, 60), [(20, 20, 30, 30)])
     for seed in range(40):
-        sx, sy = Augmentation(zoom=1.0, scale=0.5, **PLAIN)(image, xyxy, 60, np.random.default_rng(seed)).scale
+        sx, sy = Augmentation(zoom=1.0, scale=0.5, **PLAIN)(
+            image, xyxy, 60, np.random.default_rng(seed)
+        ).scale
         assert 1.0 <= sx <= 1.55 and 1.0 <= sy <= 1.55
 
 
@@ -193,7 +231,12 @@ def test_a_mosaic_shows_objects_at_their_own_size_round_one_of_each_image():
         (image, xyxy), *others = sources
         result = augmentation(image, xyxy, 100, np.random.default_rng(seed), others)
         sides = (result.boxes[:, 2:] - result.boxes[:, :2]).round(3).tolist()
-        assert result.scale == (1, 1) and {kept // 2 for kept in result.kept.tolist()} == {0, 1, 2, 3}
+        assert result.scale == (1, 1) and {kept // 2 for kept in result.kept.tolist()} == {
+            0,
+            1,
+            2,
+            3,
+        }
         assert sum(side in ([6, 4], [10, 4]) for side in sides) >= 2
         assert (result.image == 255).all(axis=2).sum() == np.prod(sides, axis=1).sum()
         origins.add(tuple(result.boxes[0].tolist()))
@@ -212,7 +255,9 @@ def test_dark_pictures_stay_visible():
     """A fluorescence image of levels 5 to 30: brightness is a factor."""
     image = np.random.default_rng(0).integers(5, 30, (32, 32, 3), np.uint8)
     for seed in range(30):
-        result = Augmentation()(image, np.zeros((0, 4), np.float32), 32, np.random.default_rng(seed))
+        result = Augmentation()(
+            image, np.zeros((0, 4), np.float32), 32, np.random.default_rng(seed)
+        )
         assert 0.6 * image.mean() < result.image.mean() < 1.4 * image.mean()
 
 
@@ -235,11 +280,18 @@ def test_a_spawned_worker_gets_the_same_augmentation():
     augmentation = Augmentation(zoom=1.0, mosaic=0.5)
     copy = pickle.loads(pickle.dumps(augmentation))
     one, two = (each(image, xyxy, 60, np.random.default_rng(2)) for each in (augmentation, copy))
-    assert copy == augmentation and np.array_equal(one.image, two.image) and np.array_equal(one.boxes, two.boxes)
+    assert (
+        copy == augmentation
+        and np.array_equal(one.image, two.image)
+        and np.array_equal(one.boxes, two.boxes)
+    )
 
 
 def test_colour_keeps_greys_grey_and_turns_the_rest():
-    """Grey stays grey at any hue and saturation; half the saturation halves the distance from grey."""
+    """Grey stays grey at any hue and saturation.
+
+    Half the saturation halves the distance from grey.
+    """
     grey, red = np.full((2, 2, 3), 100, np.uint8), np.full((2, 2, 3), (140, 90, 90), np.uint8)
     none = np.zeros((0, 4), np.float32)
     still = {"fliplr": 0.0, "flipud": 0.0, "rot90": 0.0, "zoom": 0.0}
@@ -248,9 +300,15 @@ def test_colour_keeps_greys_grey_and_turns_the_rest():
         colourful = Augmentation(**still, hsv_h=0.5, hsv_s=1.0, hsv_v=0.0)
         assert np.ptp(colourful(grey, none, 2, np.random.default_rng(seed)).image) <= 1
         changed.append(colourful(red, none, 2, np.random.default_rng(seed)).image[0, 0].tolist())
-        faded = Augmentation(**still, hsv_h=0.0, hsv_s=1.0, hsv_v=0.0)(red, none, 2, np.random.default_rng(seed)).image
+        faded = Augmentation(**still, hsv_h=0.0, hsv_s=1.0, hsv_v=0.0)(
+            red, none, 2, np.random.default_rng(seed)
+        ).image
         r, g, b = faded[0, 0].astype(int)
-        assert abs(g - b) <= 1 and r >= g - 1 and abs(0.299 * r + 0.587 * g + 0.114 * b - 104.95) <= 1.5
+        assert (
+            abs(g - b) <= 1
+            and r >= g - 1
+            and abs(0.299 * r + 0.587 * g + 0.114 * b - 104.95) <= 1.5
+        )
     assert {int(np.argmax(colour)) for colour in changed} == {0, 1, 2}
 
 

@@ -56,7 +56,9 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def write_set(root: Path, images: int = 6, names: tuple[str, ...] = ("ship", "car"), size: int = 64) -> Path:
+def write_set(
+    root: Path, images: int = 6, names: tuple[str, ...] = ("ship", "car"), size: int = 64
+) -> Path:
     """Pictures of noise with bright squares, in COCO form: train and val are the same images."""
     rng = np.random.default_rng(7)
     (root / "images").mkdir(parents=True)
@@ -70,11 +72,18 @@ def write_set(root: Path, images: int = 6, names: tuple[str, ...] = ("ship", "ca
             label = int(rng.integers(0, len(names)))
             picture[y : y + side, x : x + side] = (230, 230, 40) if label else (60, 60, 240)
             annotations.append(
-                {"id": len(annotations) + 1, "image_id": number + 1, "bbox": [x, y, side, side], "area": side * side}
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number + 1,
+                    "bbox": [x, y, side, side],
+                    "area": side * side,
+                }
                 | {"category_id": label + 1, "iscrowd": 0}
             )
         cv2.imwrite(str(root / "images" / f"{number}.png"), picture)
-        entries.append({"id": number + 1, "file_name": f"{number}.png", "height": size, "width": size})
+        entries.append(
+            {"id": number + 1, "file_name": f"{number}.png", "height": size, "width": size}
+        )
     categories = [{"id": i + 1, "name": name} for i, name in enumerate(names)]
     document = json.dumps({"images": entries, "annotations": annotations, "categories": categories})
     for split in ("train", "val"):

@@ -1,6 +1,7 @@
 """A detector of 40,000 weights: FCOS with a backbone of five small convolutions, so that a step takes milliseconds.
 
-`install()` puts it in the place of the zoo's FCOS; run as a script, this file is `python -m rfla` with it installed.
+`install()` puts it in the place of the zoo's FCOS; run as a script, this file is `python -m rfla`
+with it installed.
 """
 
 import sys
@@ -33,7 +34,9 @@ class MicroBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         stages = [self.bn1(self.conv1(images)).relu()]
-        if self.training and self.learns:  # as the samples of a two-stage detector: the global generator matters
+        if (
+            self.training and self.learns
+        ):  # as the samples of a two-stage detector: the global generator matters
             stages[0] = stages[0] * (1 + 0.1 * torch.rand(()))
         for layer in self.layers:
             stages.append(layer(stages[-1]).relu())
@@ -42,7 +45,9 @@ class MicroBackbone(nn.Module):
 
 def build_micro(config: ModelConfig, num_classes: int) -> nn.Module:
     net = build_fcos(config, num_classes)
-    net.backbone = MicroBackbone(learns=config.assigner.decay != 0.95)  # a test freezes the norm by this number
+    net.backbone = MicroBackbone(
+        learns=config.assigner.decay != 0.95
+    )  # a test freezes the norm by this number
     return net
 
 

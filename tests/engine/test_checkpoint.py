@@ -30,7 +30,9 @@ def test_round_trip(state: Path) -> None:
     assert document == {"position": {"epoch": 1}}
 
 
-@pytest.mark.parametrize("keep", [0, 7, 60, -1])  # bytes: nothing, half a length, half a header, all but the last
+@pytest.mark.parametrize(
+    "keep", [0, 7, 60, -1]
+)  # bytes: nothing, half a length, half a header, all but the last
 def test_a_truncated_state_gives_way_to_the_one_before(state: Path, keep: int) -> None:
     save_state(state, {"model/a": torch.ones(1)}, {"position": {"epoch": 2}})
     state.write_bytes(state.read_bytes()[:keep])
@@ -56,7 +58,9 @@ def test_a_header_that_claims_more_than_the_file_holds(tmp_path: Path) -> None:
     path.write_bytes(struct.pack("<Q", 2**60) + b"{}")
     with pytest.raises(WeightsError, match="damaged"):
         load_state(path)
-    header = json.dumps({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
+    header = json.dumps(
+        {"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}
+    ).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header)
     with pytest.raises(WeightsError, match="damaged"):
         load_state(path)
@@ -89,7 +93,9 @@ def test_optimiser_goes_on_as_if_nothing_had_happened(name: str, tmp_path: Path)
 
     net, optimizer = make()
     step(net, optimizer)
-    tensors = {key: tensor.clone() for key, tensor in checkpoint.optimizer_tensors(optimizer).items()}
+    tensors = {
+        key: tensor.clone() for key, tensor in checkpoint.optimizer_tensors(optimizer).items()
+    }
     weights = {key: tensor.clone() for key, tensor in net.state_dict().items()}
     step(net, optimizer)
     other, its = make()
@@ -101,7 +107,11 @@ def test_optimiser_goes_on_as_if_nothing_had_happened(name: str, tmp_path: Path)
 
 def test_state_of_another_model(tmp_path: Path) -> None:
     optimizer = torch.optim.SGD(nn.Linear(3, 2).parameters(), lr=0.1)
-    for key, tensor in {"0/x": torch.ones(5, 5), "9/x": torch.ones(1), "x/y": torch.ones(1)}.items():
+    for key, tensor in {
+        "0/x": torch.ones(5, 5),
+        "9/x": torch.ones(1),
+        "x/y": torch.ones(1),
+    }.items():
         with pytest.raises(WeightsError, match="another optimiser or model"):
             checkpoint.restore_optimizer(optimizer, {key: tensor}, tmp_path)
     with pytest.raises(WeightsError, match="made by another model"):
@@ -112,17 +122,27 @@ def test_state_of_another_model(tmp_path: Path) -> None:
 
 def test_every_random_generator_comes_back() -> None:
     random.gauss(0, 1), np.random.normal()  # leaves half a pair behind in both
-    tensors, document = checkpoint.random_tensors(), json.loads(json.dumps(checkpoint.random_document()))
+    tensors, document = (
+        checkpoint.random_tensors(),
+        json.loads(json.dumps(checkpoint.random_document())),
+    )
 
     def draw() -> list[float]:
-        return [random.random(), random.gauss(0, 1), float(np.random.normal()), float(torch.rand(1))]
+        return [
+            random.random(),
+            random.gauss(0, 1),
+            float(np.random.normal()),
+            float(torch.rand(1)),
+        ]
 
     expected = draw()
     checkpoint.restore_random(tensors, document)
     assert draw() == expected
 
 
-def test_a_failed_write_leaves_the_file_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_file_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "file"
     write_atomically(path, "old")
 

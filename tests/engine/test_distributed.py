@@ -28,7 +28,8 @@ from rfla.engine.validator import validate
 from rfla.errors import ConfigError, RflaError
 
 Job = Callable[[int], Any]
-# Norm layers are frozen by this number (see micro.py): each process would else see the statistics of its own images.
+# Norm layers are frozen by this number (see micro.py): each process would else see the statistics
+# of its own images.
 FROZEN_NORM = {"assigner.decay": 0.95}
 
 
@@ -65,7 +66,8 @@ def child_of(rank: int, count: int, port: int, job: Job, folder: Path) -> int:
 def in_processes(count: int, job: Job, folder: Path, seconds: float = 240) -> list[tuple[int, str]]:
     """Run `job(rank)` in forked processes; return the exit code and the error of each.
 
-    None may outlive this: a process of a run that lost its peer waits for minutes where it should end.
+    None may outlive this: a process of a run that lost its peer waits for minutes where it should
+    end.
     """
     port = free_port()
     children = [child_of(rank, count, port, job, folder) for rank in range(count)]
@@ -82,7 +84,10 @@ def in_processes(count: int, job: Job, folder: Path, seconds: float = 240) -> li
         os.waitpid(child, 0)
     assert not hanging, f"{len(hanging)} processes did not end in {seconds} s"
     errors = [folder / f"error{rank}.txt" for rank in range(count)]
-    return [(codes[c], e.read_text() if e.exists() else "") for c, e in zip(children, errors, strict=True)]
+    return [
+        (codes[c], e.read_text() if e.exists() else "")
+        for c, e in zip(children, errors, strict=True)
+    ]
 
 
 class Losses(Hooks):
@@ -99,7 +104,10 @@ class Losses(Hooks):
 
 
 class Diary(Hooks):
-    """Writes what each global batch was and lost, one line a step; ends its process by SIGKILL after step `last`."""
+    """Writes what each global batch was and lost, one line a step.
+
+    Ends its process by SIGKILL after step `last`.
+    """
 
     def __init__(self, path: Path, last: int | None = None) -> None:
         self.path, self.last = path, last
@@ -107,10 +115,17 @@ class Diary(Hooks):
     def batch_end(self, trainer: Trainer, losses: dict[str, Tensor]) -> None:
         step = trainer.epoch * trainer.parts.batches_per_epoch + trainer.position.batch
         mean = mean_of(trainer.world, {name: part.detach() for name, part in losses.items()})
-        rows = [row for share in gather(trainer.world, trainer.meter.recent[-1].indices.tolist()) for row in share]
+        rows = [
+            row
+            for share in gather(trainer.world, trainer.meter.recent[-1].indices.tolist())
+            for row in share
+        ]
         if trainer.is_main:
             with self.path.open("a") as file:
-                file.write(json.dumps([step, rows, {name: float(mean[name]) for name in sorted(mean)}]) + "\n")
+                file.write(
+                    json.dumps([step, rows, {name: float(mean[name]) for name in sorted(mean)}])
+                    + "\n"
+                )
         if step == self.last:
             mean_of(trainer.world, mean)  # nobody dies before the main process has written
             os.kill(os.getpid(), signal.SIGKILL)
@@ -119,7 +134,9 @@ class Diary(Hooks):
         return [tuple(json.loads(line)) for line in self.path.read_text().splitlines()]
 
 
-def compare(count: int, settings: Callable[..., dict[str, Any]], tmp_path: Path, **changes: Any) -> None:
+def compare(
+    count: int, settings: Callable[..., dict[str, Any]], tmp_path: Path, **changes: Any
+) -> None:
     """One process and `count` train on the same global batches: equal losses, weights, figures."""
     given = settings(**{"batch": 4, "epochs": 2} | FROZEN_NORM | changes)
 
@@ -127,24 +144,32 @@ def compare(count: int, settings: Callable[..., dict[str, Any]], tmp_path: Path,
         train(load_config(given | {"name": "many"}, mode="train"), Losses(tmp_path / "many.json"))
 
     assert in_processes(count, job, tmp_path) == [(0, "")] * count
-    single = train(load_config(given | {"name": "one"}, mode="train"), Losses(tmp_path / "one.json"))
+    single = train(
+        load_config(given | {"name": "one"}, mode="train"), Losses(tmp_path / "one.json")
+    )
     ours, theirs = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("many", "one"))
     assert len(ours) == len(theirs) >= 4
     for step, (one, other) in enumerate(zip(ours, theirs, strict=True)):
         assert one == pytest.approx(other, rel=1e-5, abs=1e-5), step
     many = tmp_path / "runs" / "many"
     for key, tensor in load_file(single.last).items():
-        torch.testing.assert_close(load_file(many / "weights" / "last.safetensors")[key], tensor, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            load_file(many / "weights" / "last.safetensors")[key], tensor, rtol=1e-4, atol=1e-6
+        )
     assert f"{count} processes" in (tmp_path / "log0.txt").read_text()
     assert (tmp_path / "log1.txt").read_text() == ""  # one log
 
 
-def test_two_processes_train_as_one(settings: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_two_processes_train_as_one(
+    settings: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
     compare(2, settings, tmp_path)
 
 
 @pytest.mark.slow
-def test_four_processes_train_as_one(settings: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_four_processes_train_as_one(
+    settings: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
     compare(4, settings, tmp_path, ema=0.9, accumulate=2, save_minutes=1e-9, epochs=3)
 
 
@@ -152,19 +177,31 @@ def test_four_processes_train_as_one(settings: Callable[..., dict[str, Any]], tm
 def test_a_run_that_changes_its_number_of_processes_at_each_kill(
     settings: Callable[..., dict[str, Any]], make_set: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Two processes, killed in epoch 1; one, killed in epoch 2; four to the end: as one that was never killed."""
-    data = str(make_set(tmp_path / "ten", images=10))  # three batches of four: the last one is filled up
+    """Two processes, killed in epoch 1; one, killed in epoch 2.
+
+    Four to the end: as one that was never killed.
+    """
+    data = str(
+        make_set(tmp_path / "ten", images=10)
+    )  # three batches of four: the last one is filled up
     given = settings(data=data, batch=4, epochs=3, ema=0.9, save_minutes=1e-9, **FROZEN_NORM)
 
     unbroken, broken = Diary(tmp_path / "unbroken.jsonl"), tmp_path / "broken.jsonl"
     train(load_config(given | {"name": "unbroken"}, mode="train"), unbroken)
     resumed = {"resume": str(tmp_path / "runs" / "broken")}
-    for count, start, last in ((2, given | {"name": "broken"}, 2), (1, resumed, 5), (4, resumed, None)):
+    for count, start, last in (
+        (2, given | {"name": "broken"}, 2),
+        (1, resumed, 5),
+        (4, resumed, None),
+    ):
 
         def job(rank: int, start: dict[str, Any] = start, last: int | None = last) -> None:
             train(load_config(start, mode="train"), Diary(broken, last))
 
-        assert in_processes(count, job, tmp_path) == [(0 if last is None else -signal.SIGKILL, "")] * count
+        assert (
+            in_processes(count, job, tmp_path)
+            == [(0 if last is None else -signal.SIGKILL, "")] * count
+        )
     ours = Diary(broken).read()
     assert [step for step, _, _ in ours] == [
         1,
@@ -185,7 +222,10 @@ def test_a_run_that_changes_its_number_of_processes_at_each_kill(
         assert rows == theirs[step][0], step
         assert losses == pytest.approx(theirs[step][1], rel=1e-5, abs=1e-5), step
     for name in ("last", "best"):
-        files = [tmp_path / "runs" / run / "weights" / f"{name}.safetensors" for run in ("broken", "unbroken")]
+        files = [
+            tmp_path / "runs" / run / "weights" / f"{name}.safetensors"
+            for run in ("broken", "unbroken")
+        ]
         one, other = map(load_file, files)
         assert one.keys() == other.keys()
         for key, tensor in other.items():
@@ -196,7 +236,13 @@ def test_validation_and_prediction_are_those_of_one_process(
     settings: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     weights = str(train(load_config(settings(epochs=1, val=False), mode="train")).best)
-    common = {"model": weights, "device": "cpu", "project": str(tmp_path / "runs"), "batch": 2, "conf": 0.01}
+    common = {
+        "model": weights,
+        "device": "cpu",
+        "project": str(tmp_path / "runs"),
+        "batch": 2,
+        "conf": 0.01,
+    }
     data = {"data": settings()["data"], "workers": 0, "save_json": True, "plots": False}
     source = {"source": settings()["data"] + "/images", "save": False}
 
@@ -207,7 +253,9 @@ def test_validation_and_prediction_are_those_of_one_process(
     assert in_processes(2, lambda rank: job("many"), tmp_path) == [(0, ""), (0, "")]
     job("one")
     for verb in ("val", "predict"):
-        many, one = (tmp_path / "runs" / f"{verb}_{name}" / "predictions.json" for name in ("many", "one"))
+        many, one = (
+            tmp_path / "runs" / f"{verb}_{name}" / "predictions.json" for name in ("many", "one")
+        )
         assert json.loads(many.read_text()) == json.loads(one.read_text()) != []
 
 
@@ -215,14 +263,20 @@ def test_an_error_of_all_is_told_once_and_of_one_with_its_number(
     settings: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     def job(rank: int) -> None:
-        train(load_config(settings(data=str(tmp_path / "gone") if rank else settings()["data"]), mode="train"))
+        train(
+            load_config(
+                settings(data=str(tmp_path / "gone") if rank else settings()["data"]), mode="train"
+            )
+        )
 
     (first, error), (second, quiet) = in_processes(2, job, tmp_path)
     assert (first, second, quiet) == (2, 2, "")
     assert error.startswith("process 1: ") and "gone" in error
 
 
-def test_a_dead_process_ends_the_run_in_seconds(settings: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_a_dead_process_ends_the_run_in_seconds(
+    settings: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
     class Dies(Hooks):
         def batch_end(self, trainer: Trainer, losses: dict[str, Tensor]) -> None:
             if trainer.world.rank == 1 and trainer.position.iteration == 2:
@@ -250,7 +304,12 @@ def test_devices_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert is_needed("0,1") and not is_needed("0")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert [str(select_device(d)) for d in ("auto", "2,3", "cuda", "3")] == ["cuda:1", "cuda:3", "cuda:1", "cuda:3"]
+    assert [str(select_device(d)) for d in ("auto", "2,3", "cuda", "3")] == [
+        "cuda:1",
+        "cuda:3",
+        "cuda:1",
+        "cuda:3",
+    ]
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert not is_needed("0,1")
     monkeypatch.setenv("LOCAL_RANK", "2")
@@ -268,11 +327,16 @@ def test_several_devices_that_are_not_there(settings: Callable[..., dict[str, An
 @pytest.mark.parametrize("run", [validate, predict])
 def test_only_training_starts_processes_of_its_own(run: Callable[..., Any], tmp_path: Path) -> None:
     given = {"model": "fcos_p2", "data": "demo", "source": "in", "device": "0,1"}
-    with pytest.raises(ConfigError, match="device=0,1: start it as torchrun --standalone --nproc-per-node 2 -m rfla"):
+    with pytest.raises(
+        ConfigError,
+        match="device=0,1: start it as torchrun --standalone --nproc-per-node 2 -m rfla",
+    ):
         run(load_config(given))
 
 
-def test_hooks_do_not_cross(settings: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hooks_do_not_cross(
+    settings: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("rfla.engine.launch.select_device", lambda _: None)
     with pytest.raises(ConfigError, match="start your script with torchrun"):
         train_on_several(load_config(settings(device="0,1"), mode="train"), Hooks())
@@ -292,15 +356,32 @@ def test_given_keys_survive_the_command_line(settings: Callable[..., dict[str, A
 def test_torchrun(settings: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     """The real launcher with two processes on the CPU; then a run that fails in both."""
     script = Path(__file__).with_name("micro.py")
-    tokens = [f"{key}={json.dumps(v) if not isinstance(v, str) else v}" for key, v in settings(epochs=1).items()]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    tokens = [
+        f"{key}={json.dumps(v) if not isinstance(v, str) else v}"
+        for key, v in settings(epochs=1).items()
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(script),
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, "train", *tokens], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "train", *tokens], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("writing to") == 1 and "2 processes" in done.stdout
     assert (tmp_path / "runs" / "train" / "weights" / "best.safetensors").exists()
     failed = subprocess.run(
-        [*command, "train", *tokens, "freeze=[spine]"], env=environment, capture_output=True, text=True, check=False
+        [*command, "train", *tokens, "freeze=[spine]"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert failed.returncode != 0
     assert failed.stderr.count("error: freeze=spine") == 1

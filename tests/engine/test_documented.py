@@ -22,17 +22,23 @@ ROOT = Path(__file__).resolve().parents[2]
 def script(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
     assert spec is not None and spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+    module = sys.modules[name] = importlib.util.module_from_spec(
+        spec
+    )  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
 
-def test_the_example_of_hooks(settings: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_example_of_hooks(
+    settings: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
     text = (ROOT / "docs" / "training.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     call = 'RFLA("fcos_p2").train(data="demo", epochs=2, hooks=hooks)'
     assert call in code
-    space: dict[str, Any] = {"given": {key: value for key, value in settings(epochs=2).items() if key != "model"}}
+    space: dict[str, Any] = {
+        "given": {key: value for key, value in settings(epochs=2).items() if key != "model"}
+    }
     exec(code.replace(call, 'RFLA("fcos_p2").train(**given, hooks=hooks)'), space)
     assert len(space["hooks"].history) == 2
     assert max(space["hooks"].history) == pytest.approx(space["metrics"].ap)
@@ -40,7 +46,11 @@ def test_the_example_of_hooks(settings: Callable[..., dict[str, Any]], capsys: p
 
 
 def test_every_hook_is_in_the_table() -> None:
-    documented = set(re.findall(r"^\| `(\w+)\(trainer", (ROOT / "docs" / "training.md").read_text(), re.MULTILINE))
+    documented = set(
+        re.findall(
+            r"^\| `(\w+)\(trainer", (ROOT / "docs" / "training.md").read_text(), re.MULTILINE
+        )
+    )
     assert documented == {name for name in vars(Hooks) if not name.startswith("_")}
 
 
@@ -50,7 +60,18 @@ def test_throughput_on_a_cpu(
 ) -> None:
     monkeypatch.setitem(zoo.DETECTORS, "fcos", build_fcos)  # the real one
     out = tmp_path / "r.json"
-    short = ["--imgsz", "64", "--batch", "1", "--steps", "1", "--models", "fcos", "--seconds", "100000"]
+    short = [
+        "--imgsz",
+        "64",
+        "--batch",
+        "1",
+        "--steps",
+        "1",
+        "--models",
+        "fcos",
+        "--seconds",
+        "100000",
+    ]
     module = script("train_gpu")
     monkeypatch.setitem(module.SECONDS, "compiled", 1e9)
     result = module.main(["--device", "cpu", *short, "--out", str(out)])
@@ -65,7 +86,9 @@ def test_throughput_on_a_cpu(
 
 @pytest.mark.slow
 def test_boxes_in_an_image(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = script("boxes_per_image").main(["--models", "fcos_p2", "--size", "64", "--boxes", "1", "50", "--steps", "1"])
+    rows = script("boxes_per_image").main(
+        ["--models", "fcos_p2", "--size", "64", "--boxes", "1", "50", "--steps", "1"]
+    )
     assert [row["boxes"] for row in rows] == [1, 50]
     assert all(float(row["seconds"]) > 0 and float(row["mb"]) > 0 for row in rows)
     assert "| fcos_p2 | 50 |" in capsys.readouterr().out
@@ -88,7 +111,9 @@ def test_what_matters_most_is_measured_first() -> None:
 def test_soak_for_seconds(settings: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     soak = script("soak")
     tokens = [f"data={settings()['data']}", "fraction=1.0", "imgsz=64"]
-    soak.main(["--minutes", "0.1", "--period", "0.2", "--out", str(tmp_path / "s.png"), "--set", *tokens])
+    soak.main(
+        ["--minutes", "0.1", "--period", "0.2", "--out", str(tmp_path / "s.png"), "--set", *tokens]
+    )
     assert (tmp_path / "s.png").stat().st_size > 5000
     rows = (tmp_path / "s.csv").read_text().splitlines()
     assert rows[0] == "minutes,main_mb,workers_mb,open_files,children" and len(rows) > 4

@@ -45,12 +45,16 @@ def test_statistics_of_a_bad_batch_are_not_kept(config: Configure) -> None:
     def poison(trainer: Trainer) -> None:
         count = iter(range(1000))
         conv: Any = trainer.net.backbone.conv1  # type: ignore[union-attr]
-        conv.register_forward_hook(lambda _, __, out: out * float("nan") if next(count) == 1 else out)
+        conv.register_forward_hook(
+            lambda _, __, out: out * float("nan") if next(count) == 1 else out
+        )
 
     result = train(config(epochs=1, val=False), Act(train_start=poison))
     last = load_file(result.last)
     assert "backbone.bn1.running_mean" in last
-    assert all(torch.isfinite(tensor).all() for tensor in last.values() if tensor.is_floating_point())
+    assert all(
+        torch.isfinite(tensor).all() for tensor in last.values() if tensor.is_floating_point()
+    )
     with (result.run_dir / "results.csv").open() as file:
         assert [row["skipped"] for row in csv.DictReader(file)] == ["1"]
 
@@ -110,8 +114,16 @@ def test_a_killed_loading_process_is_told_in_one_line(config: Configure) -> None
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (RuntimeError("DataLoader worker (pid 3) is killed by signal: Bus error. It is possible"), "/dev/shm"),
-        (RuntimeError("DataLoader worker (pid(s) 3, 4) exited unexpectedly"), "has died; memory may be short"),
+        (
+            RuntimeError(
+                "DataLoader worker (pid 3) is killed by signal: Bus error. It is possible"
+            ),
+            "/dev/shm",
+        ),
+        (
+            RuntimeError("DataLoader worker (pid(s) 3, 4) exited unexpectedly"),
+            "has died; memory may be short",
+        ),
         (RuntimeError("something else"), ""),
         (ValueError("DataLoader worker"), ""),
     ],
@@ -135,7 +147,8 @@ def test_words_of_a_full_memory(text: str, is_memory: bool) -> None:
     assert memory.ran_out(RuntimeError(text)) is is_memory
     if not is_memory:
         with pytest.raises(RuntimeError, match="illegal"):
-            memory.use_smaller_batches(SimpleNamespace(), RuntimeError(text))  # type: ignore[arg-type]
+            # type: ignore[arg-type]
+            memory.use_smaller_batches(SimpleNamespace(), RuntimeError(text))
 
 
 def test_a_run_directory_that_vanishes(config: Configure) -> None:
@@ -143,7 +156,9 @@ def test_a_run_directory_that_vanishes(config: Configure) -> None:
         if epoch == 1:
             shutil.rmtree(trainer.run_dir)
 
-    with pytest.raises(ExistingRunError, match=r"^cannot write .*: No such file or directory; .*begin anew$"):
+    with pytest.raises(
+        ExistingRunError, match=r"^cannot write .*: No such file or directory; .*begin anew$"
+    ):
         train(config(epochs=3, val=False), Act(epoch_start=remove))
 
 
@@ -161,7 +176,9 @@ def test_a_new_run_in_an_old_directory_does_not_resume_the_old_one(config: Confi
 
     with pytest.raises(KeyboardInterrupt):
         train(config(epochs=1, exist_ok=True, seed=5), Act(train_start=look, batch_end=interrupt))
-    best, last = (load_file(first.run_dir / "weights" / f"{name}.safetensors") for name in ("best", "last"))
+    best, last = (
+        load_file(first.run_dir / "weights" / f"{name}.safetensors") for name in ("best", "last")
+    )
     assert all(torch.equal(best[key], tensor) for key, tensor in last.items())
     resumed = train(load_config({"resume": str(first.run_dir)}, mode="train"))
     whole = train(config(epochs=1, seed=5, name="whole"))
@@ -169,15 +186,21 @@ def test_a_new_run_in_an_old_directory_does_not_resume_the_old_one(config: Confi
     assert all(torch.equal(again[key], tensor) for key, tensor in once.items())
 
 
-def test_data_may_move_but_not_change(config: Configure, make_set: Callable[..., Path], tmp_path: Path) -> None:
+def test_data_may_move_but_not_change(
+    config: Configure, make_set: Callable[..., Path], tmp_path: Path
+) -> None:
     run = train(config(epochs=1, val=False)).run_dir
 
     def resume(data: Path) -> None:
         train(load_config({"resume": str(run), "epochs": 2, "data": str(data)}, mode="train"))
 
-    with pytest.raises(WeightsError, match=r"the run had 6 images, data=.* has 7: .*train anew from model=.*last"):
+    with pytest.raises(
+        WeightsError, match=r"the run had 6 images, data=.* has 7: .*train anew from model=.*last"
+    ):
         resume(make_set(tmp_path / "larger", images=7))
-    with pytest.raises(WeightsError, match=r"the run had ship, car classes, data=.* has car, ship: that would be"):
+    with pytest.raises(
+        WeightsError, match=r"the run had ship, car classes, data=.* has car, ship: that would be"
+    ):
         resume(make_set(tmp_path / "renamed", names=("car", "ship")))
     resume(make_set(tmp_path / "moved"))
 
@@ -190,7 +213,9 @@ def test_the_fullest_gpu_decides(config: Configure) -> None:
     assert memory.settle_batch(config(), [0, 0]) == (config(), [])
 
 
-def test_no_larger_batch_than_there_are_images(config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_larger_batch_than_there_are_images(
+    config: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(memory, "_fits", lambda *_: True)
     gpu, net = torch.device("cuda", 0), nn.Linear(1, 1)
     assert memory.largest_that_fits(config(batch=-1), net, gpu, images=100) == 100
@@ -202,12 +227,18 @@ def test_world_size_alone_is_no_world(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ConfigError, match=r"WORLD_SIZE=2 is set, but not RANK, MASTER_ADDR, MASTER_PORT: start with"):
+    with pytest.raises(
+        ConfigError,
+        match=r"WORLD_SIZE=2 is set, but not RANK, MASTER_ADDR, MASTER_PORT: start with",
+    ):
         join_world(torch.device("cpu"))
 
 
 def test_an_average_of_a_compiled_network_runs_its_own_weights() -> None:
-    """A compiled call belongs to the network that it was compiled for; a copy must not take it along."""
+    """A compiled call belongs to the network that it was compiled for.
+
+    A copy must not take it along.
+    """
     net = nn.Module()
     net.backbone = nn.Linear(1, 1, bias=False)
     compile_parts(net)
@@ -217,7 +248,9 @@ def test_an_average_of_a_compiled_network_runs_its_own_weights() -> None:
     assert float(average.net.backbone(torch.ones(1, 1))) == 2.0  # type: ignore[operator]
 
 
-def test_compilation_comes_after_the_check_of_the_precision(config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compilation_comes_after_the_check_of_the_precision(
+    config: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Compiled before, the parts would see images of two sizes and be compiled again for any size."""
     order: list[str] = []
     monkeypatch.setattr(trainer_module, "autocast_dtype", lambda *_: torch.bfloat16)

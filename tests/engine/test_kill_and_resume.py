@@ -19,13 +19,27 @@ from rfla.cfg import load_config
 from rfla.engine.hooks import Hooks
 from rfla.engine.trainer import Trainer, train
 
-TIMES = {"time", "images_per_s", "data_wait", "memory_mb"}  # columns that a clock or the system decides
+TIMES = {
+    "time",
+    "images_per_s",
+    "data_wait",
+    "memory_mb",
+}  # columns that a clock or the system decides
 EVERY_STEP = 1e-9  # save_minutes
 
 RUNS: dict[str, dict[str, Any]] = {
     "sgd, one batch a step": {"optimizer": "sgd"},
-    "adamw, EMA, two batches a step, cosine": {"optimizer": "adamw", "ema": 0.9, "accumulate": 2, "cos_lr": True},
-    "random crops and sizes, warm-up, frozen head": {"multi_scale": 0.5, "warmup_iters": 3, "freeze": ["head.cls"]},
+    "adamw, EMA, two batches a step, cosine": {
+        "optimizer": "adamw",
+        "ema": 0.9,
+        "accumulate": 2,
+        "cos_lr": True,
+    },
+    "random crops and sizes, warm-up, frozen head": {
+        "multi_scale": 0.5,
+        "warmup_iters": 3,
+        "freeze": ["head.cls"],
+    },
 }
 
 
@@ -78,12 +92,16 @@ def in_a_child(settings: dict[str, Any], hooks: Hooks | None, log: Path) -> int:
 
 def rows(run: Path) -> list[list[tuple[str, str]]]:
     with (run / "results.csv").open(newline="") as file:
-        return [[(key, row[key]) for key in row if key not in TIMES] for row in csv.DictReader(file)]
+        return [
+            [(key, row[key]) for key in row if key not in TIMES] for row in csv.DictReader(file)
+        ]
 
 
 def assert_same(broken: Path, whole: Path) -> None:
     for name in ("best", "last", "last.state"):
-        ours, theirs = (load_file(run / "weights" / f"{name}.safetensors") for run in (broken, whole))
+        ours, theirs = (
+            load_file(run / "weights" / f"{name}.safetensors") for run in (broken, whole)
+        )
         assert ours.keys() == theirs.keys()
         for key, tensor in theirs.items():
             assert torch.equal(ours[key], tensor), f"{name}: {key}"
@@ -91,7 +109,9 @@ def assert_same(broken: Path, whole: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", RUNS)
-def test_killed_at_random_moments(kind: str, settings: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_killed_at_random_moments(
+    kind: str, settings: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
     """About a dozen kills each; the seed of the moments is fixed, so a failure repeats."""
     common = RUNS[kind] | {"epochs": 3}
     log = tmp_path / "log.txt"
@@ -112,19 +132,28 @@ def test_killed_at_random_moments(kind: str, settings: Callable[..., dict[str, A
     assert_same(broken, whole)
 
 
-def test_killed_while_processes_load_the_images(settings: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_killed_while_processes_load_the_images(
+    settings: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
     """The order and the augmentation of the images do not depend on how many processes load them."""
     log = tmp_path / "log.txt"
     assert in_a_child(settings(name="whole"), None, log) == 0, log.read_text()
-    assert in_a_child(settings(name="broken", workers=2, save_minutes=EVERY_STEP), Deadly(12), log) == -signal.SIGKILL
+    assert (
+        in_a_child(settings(name="broken", workers=2, save_minutes=EVERY_STEP), Deadly(12), log)
+        == -signal.SIGKILL
+    )
     broken = tmp_path / "runs" / "broken"
     assert in_a_child({"resume": str(broken), "workers": 1}, None, log) == 0, log.read_text()
     assert_same(broken, tmp_path / "runs" / "whole")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])  # of a terminal; of `timeout` or SLURM
-def test_a_signal_to_all_processes(number: int, settings: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM]
+)  # of a terminal; of `timeout` or SLURM
+def test_a_signal_to_all_processes(
+    number: int, settings: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
     """It goes to the loading processes too: one line each on both outputs, no traceback, exit code 130."""
     tokens = [f"{key}={value}" for key, value in settings(epochs=1000, workers=2).items()]
     command = [sys.executable, str(Path(__file__).with_name("micro.py")), "train", *tokens]

@@ -14,7 +14,9 @@ from rfla.engine.trainer import Trainer, train
 from rfla.errors import ConfigError, RflaError
 
 
-@pytest.mark.parametrize(("capacity", "found"), [(0, 0), (1, 1), (2, 2), (7, 7), (8, 8), (100, 96), (10_000, 256)])
+@pytest.mark.parametrize(
+    ("capacity", "found"), [(0, 0), (1, 1), (2, 2), (7, 7), (8, 8), (100, 96), (10_000, 256)]
+)
 def test_largest_batch(capacity: int, found: int) -> None:
     tried: list[int] = []
 
@@ -33,7 +35,9 @@ def test_batch_minus_one_needs_a_gpu(config: Callable[..., Config]) -> None:
 
 
 def test_out_of_memory_in_the_first_epoch(
-    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    config: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """At batch 4 the second step fails: the rest runs with batch 2 and two batches a step, over the same images."""
     seen: list[list[int]] = []
@@ -50,22 +54,34 @@ def test_out_of_memory_in_the_first_epoch(
     saved = load_saved(result.run_dir / "args.yaml")
     assert (saved.batch, saved.accumulate) == (2, 2)
     out = capsys.readouterr().out
-    assert "out of memory with batch=4: going on with batch=2 accumulate=2, which is the same step" in out
+    assert (
+        "out of memory with batch=4: going on with batch=2 accumulate=2, which is the same step"
+        in out
+    )
     whole: list[list[int]] = []
     monkeypatch.setattr(
-        Trainer, "forward_backward", lambda *a, **k: whole.append(a[1].indices.tolist()) or real(*a, **k)
+        Trainer,
+        "forward_backward",
+        lambda *a, **k: whole.append(a[1].indices.tolist()) or real(*a, **k),
     )
     train(config(batch=4, epochs=1))
-    assert [len(rows) for rows in seen] == [4, 2]  # six images: one batch of 4, one of 2 (the last is not filled up)
+    assert [len(rows) for rows in seen] == [
+        4,
+        2,
+    ]  # six images: one batch of 4, one of 2 (the last is not filled up)
     assert list(chain(*seen)) == list(chain(*whole))[:6]
 
 
-def test_out_of_memory_with_a_single_image(config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_with_a_single_image(
+    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Trainer, "forward_backward", fail)
-    with pytest.raises(RflaError, match="out of memory with batch=1 in epoch 1; use a smaller imgsz= or model"):
+    with pytest.raises(
+        RflaError, match="out of memory with batch=1 in epoch 1; use a smaller imgsz= or model"
+    ):
         train(config(batch=2, epochs=1))
 
 
@@ -87,13 +103,21 @@ def test_boxes_move_with_the_pixels(factor: float) -> None:
     """A white square of 16 px in a 64 x 96 picture: after resizing it is where its box is."""
     images = torch.zeros(1, 3, 64, 96)
     images[..., 32:48, 48:64] = 1
-    target = {"boxes": torch.tensor([[48.0, 32, 64, 48]]), "labels": torch.tensor([0]), "ignore": torch.zeros(0, 4)}
+    target = {
+        "boxes": torch.tensor([[48.0, 32, 64, 48]]),
+        "labels": torch.tensor([0]),
+        "ignore": torch.zeros(0, 4),
+    }
     resized, sizes, targets = rescale(images, [(64, 90)], [target], factor)
     assert resized.shape[-2] % 32 == resized.shape[-1] % 32 == 0
     assert sizes == [(round(64 * factor), round(90 * factor))]
     ys, xs = torch.nonzero(resized[0, 0] > 0.5, as_tuple=True)
     found = [int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1]
-    assert targets[0]["boxes"][0].tolist() == found == [48 * factor, 32 * factor, 64 * factor, 48 * factor]
+    assert (
+        targets[0]["boxes"][0].tolist()
+        == found
+        == [48 * factor, 32 * factor, 64 * factor, 48 * factor]
+    )
     assert targets[0]["labels"] is target["labels"]
 
 

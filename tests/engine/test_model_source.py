@@ -7,12 +7,24 @@ import torch
 
 from rfla.cfg import load_config, model_part
 from rfla.engine.build import freeze, training_mode, weights_metadata
-from rfla.engine.model_source import _map_classes, apply_mapping, class_mapping, fine_tune, load_trained
+from rfla.engine.model_source import (
+    _map_classes,
+    apply_mapping,
+    class_mapping,
+    fine_tune,
+    load_trained,
+)
 from rfla.errors import ConfigError, DataError, WeightsError
 from rfla.models import build_from_config
 from rfla.models.weights import save_weights
 
-SMALL = {"model": "fcos_p2", "backbone.name": "resnet18", "neck.width": 16, "head.width": 16, "head.depth": 1}
+SMALL = {
+    "model": "fcos_p2",
+    "backbone.name": "resnet18",
+    "neck.width": 16,
+    "head.width": 16,
+    "head.depth": 1,
+}
 
 
 def save(path: Path, names: list[str], **changes: object) -> dict[str, torch.Tensor]:
@@ -31,7 +43,10 @@ def test_a_weights_file_is_enough(tmp_path: Path) -> None:
 
 
 def test_classes_are_mapped_by_name(tmp_path: Path) -> None:
-    """Old classes car, ship; new ones ship, bus, car: row 0 is the old 1, row 2 the old 0, row 1 begins anew."""
+    """Old classes car, ship.
+
+    New ones ship, bus, car: row 0 is the old 1, row 2 the old 0, row 1 begins anew.
+    """
     path = tmp_path / "x.safetensors"
     old = save(path, ["car", "ship"])
     model = fine_tune(path, model_part(load_config(SMALL)), ["ship", "bus", "car"])
@@ -61,7 +76,12 @@ def test_blocks_of_classes(model: str) -> None:
             assert grown.shape == new.shape
             continue
         rows = grown.shape[0] - new.shape[0]
-        source = torch.arange(float(old.shape[0])).reshape(-1, *[1] * (old.ndim - 1)).expand(old.shape).clone()
+        source = (
+            torch.arange(float(old.shape[0]))
+            .reshape(-1, *[1] * (old.ndim - 1))
+            .expand(old.shape)
+            .clone()
+        )
         target = torch.full(new.shape, -1.0)
         assert _map_classes(target, source, grown, ["car", "ship"], ["ship", "bus", "car"])
         column = target.reshape(len(target), -1)[:, 0].tolist()
@@ -91,7 +111,9 @@ def test_what_does_not_fit_starts_anew_and_is_named(tmp_path: Path) -> None:
 
 
 def test_not_one_class_in_common() -> None:
-    with pytest.raises(DataError, match="no class in common: the model knows ship; the data holds bus, car"):
+    with pytest.raises(
+        DataError, match="no class in common: the model knows ship; the data holds bus, car"
+    ):
         class_mapping(["ship"], ["bus", "car"])
     assert class_mapping(["ship", "car"], ["car", "bus"]) == [-1, 0]
     assert apply_mapping(torch.tensor([1, 0, 1]), [-1, 0]).tolist() == [0, -1, 0]
@@ -100,7 +122,9 @@ def test_not_one_class_in_common() -> None:
 def test_a_file_that_does_not_fit_the_settings_given_now(tmp_path: Path) -> None:
     save(tmp_path / "x.safetensors", ["car"])
     with pytest.raises(WeightsError, match="does not fit the model"):
-        load_trained(tmp_path / "x.safetensors", model_part(load_config(SMALL | {"head.width": 24})))
+        load_trained(
+            tmp_path / "x.safetensors", model_part(load_config(SMALL | {"head.width": 24}))
+        )
 
 
 def test_freeze_by_name() -> None:
@@ -110,6 +134,7 @@ def test_freeze_by_name() -> None:
     training_mode(net, ["backbone"])
     assert net.training and not net.backbone.bn1.training  # its statistics stay too
     with pytest.raises(
-        ConfigError, match=r"freeze=spine: no parameter starts so; the model's parts are backbone, head, neck"
+        ConfigError,
+        match=r"freeze=spine: no parameter starts so; the model's parts are backbone, head, neck",
     ):
         freeze(net, ["spine"])

@@ -1,7 +1,8 @@
 """A training step of FCOS never makes the host wait for a GPU: shown without one, on fake CUDA tensors.
 
-Fake tensors have shapes and devices but no values: reading a value, or a size that depends on one, raises. A mode on
-top names what would also wait, a copy between host and device that is not asked to be asynchronous.
+Fake tensors have shapes and devices but no values: reading a value, or a size that depends on one,
+raises. A mode on top names what would also wait, a copy between host and device that is not asked
+to be asynchronous.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +13,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    FakeTensorMode,
+    unset_fake_temporarily,
+)
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from rfla.assign import PriorGrid
@@ -29,7 +34,11 @@ from rfla.engine.trainer import Trainer
 from rfla.models import zoo
 from rfla.models.build_dense import build_fcos
 
-READS_VALUES = {"aten._local_scalar_dense.default", "aten.nonzero.default", "aten.masked_select.default"}
+READS_VALUES = {
+    "aten._local_scalar_dense.default",
+    "aten.nonzero.default",
+    "aten.masked_select.default",
+}
 
 
 class Waits(TorchDispatchMode):
@@ -43,11 +52,15 @@ class Waits(TorchDispatchMode):
         name, devices = str(func), {arg.device.type for arg in args if isinstance(arg, Tensor)}
         if name in READS_VALUES:
             self.found.append(name)
-        if name.startswith("aten._fused_"):  # the step of the optimiser: one kernel, which fake tensors do not know
+        if name.startswith(
+            "aten._fused_"
+        ):  # the step of the optimiser: one kernel, which fake tensors do not know
             return None
         result = func(*args, **(kwargs or {}))
         if name in ("aten._to_copy.default", "aten.copy_.default"):
-            asynchronous = (kwargs or {}).get("non_blocking") or (name == "aten.copy_.default" and args[2:] == (True,))
+            asynchronous = (kwargs or {}).get("non_blocking") or (
+                name == "aten.copy_.default" and args[2:] == (True,)
+            )
             if len(devices | {result.device.type}) > 1 and not asynchronous:
                 self.found.append(f"{name} from {devices} to {result.device}")
         return result
@@ -70,7 +83,10 @@ class Scaler(torch.amp.GradScaler):
 
 @contextmanager
 def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Tensors that claim to be on a GPU. Grids of priors are built on the host with values, and then moved."""
+    """Tensors that claim to be on a GPU.
+
+    Grids of priors are built on the host with values, and then moved.
+    """
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     points = PriorGrid.points
@@ -88,7 +104,9 @@ def trainer_on_fake_gpu(cfg: Config) -> Trainer:
     """As much of a trainer as a step needs."""
     trainer: Any = object.__new__(Trainer)
     with torch.device("cuda"):
-        trainer.net, twin = (build.build_from_config(build.model_part(cfg), num_classes=3).train() for _ in range(2))
+        trainer.net, twin = (
+            build.build_from_config(build.model_part(cfg), num_classes=3).train() for _ in range(2)
+        )
         trainer.model = trainer.net
     trainable = list(trainer.net.parameters())
     trainer.cfg, trainer.world, trainer.device = cfg, World(), torch.device("cuda", 0)
@@ -96,11 +114,17 @@ def trainer_on_fake_gpu(cfg: Config) -> Trainer:
     trainer.optimizer = build.optimizer_for(trainer.net, cfg, trainer.device)
     trainer.schedule = Schedule(epochs=1, iterations_per_epoch=9)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("copy.deepcopy", lambda _: twin)  # copying the storage of a fake tensor writes to no man's memory
+        patch.setattr(
+            "copy.deepcopy", lambda _: twin
+        )  # copying the storage of a fake tensor writes to no man's memory
         trainer.ema = EMA(trainer.net, 0.9)
     trainer.dtype, trainer.scaler = torch.bfloat16, Scaler("cuda", init_scale=1.0)
     trainer.scaler.parameters = trainable
-    trainer.position, trainer.meter, trainer.statistics = Position(), Meter(), RunningStatistics(trainer.net)
+    trainer.position, trainer.meter, trainer.statistics = (
+        Position(),
+        Meter(),
+        RunningStatistics(trainer.net),
+    )
     return trainer  # type: ignore[no-any-return]
 
 
@@ -108,9 +132,18 @@ def fake_batch() -> Batch:
     """Two images of different sizes, as they come from the loader: on the host, to be copied."""
     boxes = [torch.rand(count, 4) for count in (7, 0)]
     labels = [torch.zeros(len(one), dtype=torch.int64) for one in boxes]
-    targets = [{"boxes": b, "labels": c, "ignore": torch.rand(2, 4)} for b, c in zip(boxes, labels, strict=True)]
+    targets = [
+        {"boxes": b, "labels": c, "ignore": torch.rand(2, 4)}
+        for b, c in zip(boxes, labels, strict=True)
+    ]
     sizes = [(64, 90), (50, 96)]
-    return Batch(torch.zeros(2, 3, 64, 96, dtype=torch.uint8), sizes, targets, torch.arange(2), torch.ones(2, 2))
+    return Batch(
+        torch.zeros(2, 3, 64, 96, dtype=torch.uint8),
+        sizes,
+        targets,
+        torch.arange(2),
+        torch.ones(2, 2),
+    )
 
 
 def test_a_step_never_waits(config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +152,9 @@ def test_a_step_never_waits(config: Callable[..., Config], monkeypatch: pytest.M
     cfg = config(multi_scale=0.5, plots=False, optimizer="sgd")
     with fake_gpu(monkeypatch):
         trainer, batch = trainer_on_fake_gpu(cfg), fake_batch()
-        trainer.forward_backward(batch, share=0.5, is_last=False)  # the optimiser and the scaler begin
+        trainer.forward_backward(
+            batch, share=0.5, is_last=False
+        )  # the optimiser and the scaler begin
         with Waits() as waits:
             for is_last in (False, True):
                 losses = trainer.forward_backward(batch, share=0.5, is_last=is_last)
@@ -130,11 +165,19 @@ def test_a_step_never_waits(config: Callable[..., Config], monkeypatch: pytest.M
     assert waits.found == []
 
 
-def test_the_backward_pass_reads_no_value(config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_backward_pass_reads_no_value(
+    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its operations do not depend on the device, so they are watched on the CPU."""
     monkeypatch.setitem(zoo.DETECTORS, "fcos", build_fcos)
     net = build.build_from_config(build.model_part(config()), num_classes=3).train()
-    targets = [{"boxes": torch.tensor([[4.0, 5, 14, 19]]), "labels": torch.tensor([1]), "ignore": torch.zeros(0, 4)}]
+    targets = [
+        {
+            "boxes": torch.tensor([[4.0, 5, 14, 19]]),
+            "labels": torch.tensor([1]),
+            "ignore": torch.zeros(0, 4),
+        }
+    ]
     loss = torch.stack(list(net(torch.rand(1, 3, 64, 64), targets).values())).sum()
     with Waits() as waits:
         loss.backward()

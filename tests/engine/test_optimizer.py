@@ -22,7 +22,9 @@ class Official(nn.Module):
             for depth, name in enumerate(path):
                 if not hasattr(parent, name):
                     last = depth == len(path) - 1
-                    parent.add_module(name, nn.GroupNorm(1, 1) if last and kind == "norm" else nn.Module())
+                    parent.add_module(
+                        name, nn.GroupNorm(1, 1) if last and kind == "norm" else nn.Module()
+                    )
                 parent = getattr(parent, name)
             setattr(parent, leaf, nn.Parameter(torch.zeros(1)))
 
@@ -31,7 +33,9 @@ def kind_of(key: str) -> str:
     return "norm" if re.search(r"(^|\.)(bn\d|gn|bn|downsample\.1)\.", key) else "other"
 
 
-@pytest.mark.parametrize("model", ["fcos_p3_rfla", "fcos_p2_rfla", "retinanet_rfla", "autoassign_rfla"])
+@pytest.mark.parametrize(
+    "model", ["fcos_p3_rfla", "fcos_p2_rfla", "retinanet_rfla", "autoassign_rfla"]
+)
 def test_groups_of_the_authors_models(model: str, parity: Callable) -> None:
     manifest, _ = parity("optim")
     case = next(case for case in manifest["cases"] if case["model"] == model)
@@ -41,7 +45,11 @@ def test_groups_of_the_authors_models(model: str, parity: Callable) -> None:
         if isinstance(entry["keys"], list)
         for key in entry["keys"]
     }
-    others = ["backbone.conv1.weight", "backbone.layer2.0.bn1.bias", "neck.lateral_convs.0.conv.weight"]
+    others = [
+        "backbone.conv1.weight",
+        "backbone.layer2.0.bn1.bias",
+        "neck.lateral_convs.0.conv.weight",
+    ]
     net = Official({key: kind_of(key) for key in [*listed, *others]})
     rules = case["optimizer"].get("paramwise_cfg", {})
     groups = parameter_groups(
@@ -53,19 +61,26 @@ def test_groups_of_the_authors_models(model: str, parity: Callable) -> None:
         norm_decay=rules.get("norm_decay_mult", 1.0),
     )
     names = {id(parameter): name for name, parameter in net.named_parameters()}
-    ours = {names[id(p)]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    ours = {
+        names[id(p)]: (group["lr"], group["weight_decay"])
+        for group in groups
+        for p in group["params"]
+    }
     for key, expected in listed.items():
         assert ours[key] == pytest.approx(expected), key
     usual = (0.005, 0.0 if model == "autoassign_rfla" else 1e-4)
     assert ours["backbone.conv1.weight"] == pytest.approx((0.005, 1e-4))
-    # mmcv counts the biases of norm layers as theirs, not as biases. (The recorded backbone's norms do not learn.)
+    # mmcv counts the biases of norm layers as theirs, not as biases. (The recorded backbone's norms
+    # do not learn.)
     assert ours["backbone.layer2.0.bn1.bias"] == pytest.approx(usual)
 
 
 def test_frozen_parameters_are_left_out_and_the_backbone_has_its_own_rate() -> None:
     net = nn.ModuleDict({"backbone": nn.Linear(2, 2), "backbones": nn.Linear(2, 2)})
     net["backbones"].weight.requires_grad_(False)
-    groups = parameter_groups(net, lr=1.0, weight_decay=0.1, bias_lr_mult=2.0, bias_decay=0.5, backbone_lr_mult=0.1)
+    groups = parameter_groups(
+        net, lr=1.0, weight_decay=0.1, bias_lr_mult=2.0, bias_decay=0.5, backbone_lr_mult=0.1
+    )
     assert [(len(g["params"]), g["base_lr"], g["weight_decay"]) for g in groups] == [
         (1, pytest.approx(0.1), 0.1),
         (1, pytest.approx(0.2), 0.05),
@@ -76,7 +91,8 @@ def test_frozen_parameters_are_left_out_and_the_backbone_has_its_own_rate() -> N
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_optimiser_by_name(name: str) -> None:
     net = nn.Linear(2, 2)
-    optimizer = build_optimizer(name, parameter_groups(net, 0.1, 0.0), 0.1, 0.8, fused=False)  # type: ignore[arg-type]
+    # type: ignore[arg-type]
+    optimizer = build_optimizer(name, parameter_groups(net, 0.1, 0.0), 0.1, 0.8, fused=False)
     assert type(optimizer).__name__.lower() == name
     group = optimizer.param_groups[0]
     assert group.get("momentum", group.get("betas", (None,))[0]) == 0.8

@@ -35,7 +35,12 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def asked(weights: Path, folder: Path, tmp_path: Path) -> Callable[..., Config]:
     def give(**changes: Any) -> Config:
-        settings = {"model": str(weights), "source": str(folder), "project": str(tmp_path / "runs"), "device": "cpu"}
+        settings = {
+            "model": str(weights),
+            "source": str(folder),
+            "project": str(tmp_path / "runs"),
+            "device": "cpu",
+        }
         return load_config(settings | changes, mode="predict")
 
     return give
@@ -71,12 +76,19 @@ def test_a_batch_of_mixed_sizes_finds_what_single_images_do(weights: Path, folde
     model = RFLA(weights)
     together = model.predict(folder, conf=0.01, batch=3, device="cpu")
     alone = list(model.predict(folder, conf=0.01, batch=1, device="cpu", stream=True))
-    assert [r.path for r in together] == [r.path for r in alone] == sorted(str(p) for p in folder.iterdir())
+    assert (
+        [r.path for r in together]
+        == [r.path for r in alone]
+        == sorted(str(p) for p in folder.iterdir())
+    )
     for one, other in zip(together, alone, strict=True):
         assert one.orig_shape == other.orig_shape
         height, width = one.orig_shape
-        assert (one.boxes.xyxy <= [width, height, width, height]).all() and (one.boxes.xyxy >= 0).all()
-        # Padding is zero, as beyond an image's edge, but its points take part: compare the sure ones.
+        assert (one.boxes.xyxy <= [width, height, width, height]).all() and (
+            one.boxes.xyxy >= 0
+        ).all()
+        # Padding is zero, as beyond an image's edge, but its points take part: compare the sure
+        # ones.
         best = min(5, len(other))
         np.testing.assert_allclose(one.boxes.conf[:best], other.boxes.conf[:best], atol=2e-2)
 
@@ -85,13 +97,17 @@ def test_classes(weights: Path, folder: Path) -> None:
     found = RFLA(weights).predict(str(folder), conf=0.01, classes=["car"], device="cpu")
     assert {int(label) for result in found for label in result.boxes.cls} <= {1}
     assert class_indices(["car", 0, "1"], ["ship", "car"]) == [1, 0, 1]
-    with pytest.raises(ConfigError, match="classes=cat: the model knows ship, car; did you mean 'car'"):
+    with pytest.raises(
+        ConfigError, match="classes=cat: the model knows ship, car; did you mean 'car'"
+    ):
         class_indices(["cat"], ["ship", "car"])
     with pytest.raises(ConfigError, match="classes=7"):
         class_indices([7], ["ship", "car"])
 
 
-def test_the_python_face(weights: Path, folder: Path, settings: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_the_python_face(
+    weights: Path, folder: Path, settings: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
     model = RFLA("fcos_p2")
     assert (repr(model), model.names) == ("RFLA('fcos_p2')", ())
     with pytest.raises(ConfigError, match="fcos_p2 is not trained yet"):
@@ -102,7 +118,9 @@ def test_the_python_face(weights: Path, folder: Path, settings: Callable[..., di
     metrics = model.train(**given)
     assert metrics is not None and model.model.endswith("best.safetensors")
     assert model.names == ("ship", "car")
-    again = model.val(data=given["data"], project=given["project"], device="cpu", workers=0, plots=False)
+    again = model.val(
+        data=given["data"], project=given["project"], device="cpu", workers=0, plots=False
+    )
     assert again.figures == pytest.approx(metrics.figures, abs=1e-6)
     results = model(np.zeros((50, 60, 3), np.uint8), conf=0.0, max_det=3, device="cpu")
     assert len(results) == 1 and len(results[0]) <= 3 and results[0].names == ("ship", "car")

@@ -29,16 +29,22 @@ def test_a_race_gives_everyone_another_directory(tmp_path: Path) -> None:
 
 def test_not_a_directory(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file")
-    with pytest.raises(ExistingRunError, match=r"cannot make the run directory .*choose another project="):
+    with pytest.raises(
+        ExistingRunError, match=r"cannot make the run directory .*choose another project="
+    ):
         create_run_dir(tmp_path / "runs", "train")
 
 
 def test_a_name_that_no_file_system_takes(tmp_path: Path) -> None:
-    with pytest.raises(ExistingRunError, match="embedded null byte; choose another project= or name="):
+    with pytest.raises(
+        ExistingRunError, match="embedded null byte; choose another project= or name="
+    ):
         create_run_dir(tmp_path, "a\0b")
 
 
-def test_a_directory_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_may_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object, **__: object) -> None:  # a real one would let root write
         raise PermissionError(13, "Permission denied")
 
@@ -53,7 +59,10 @@ def test_a_disk_that_became_read_only_hides_no_error(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    with pytest.raises(ConfigError, match="what happened first"), claim_run_dir(config(), World(), "train"):
+    with (
+        pytest.raises(ConfigError, match="what happened first"),
+        claim_run_dir(config(), World(), "train"),
+    ):
         monkeypatch.setattr(Path, "unlink", refuse)
         raise ConfigError("what happened first")
 

@@ -38,7 +38,9 @@ def test_rates_of_the_authors_runs(parity: Callable) -> None:
     ],
 )
 def test_cosine(iteration: int, factor: float) -> None:
-    schedule = Schedule(epochs=10, iterations_per_epoch=10, cosine=True, final=0.01, warmup_iterations=0)
+    schedule = Schedule(
+        epochs=10, iterations_per_epoch=10, cosine=True, final=0.01, warmup_iterations=0
+    )
     assert schedule.factor(iteration) == pytest.approx(factor)
 
 
@@ -51,6 +53,8 @@ def test_warmup_is_never_longer_than_a_tenth() -> None:
     assert (capped_warmup(5000, 300), capped_warmup(500, 67_000)) == (30, 500)
 
 
-@pytest.mark.parametrize(("epochs", "steps"), [(24, (16, 22)), (12, (8, 11)), (3, (2, 3)), (1, (1,))])
+@pytest.mark.parametrize(
+    ("epochs", "steps"), [(24, (16, 22)), (12, (8, 11)), (3, (2, 3)), (1, (1,))]
+)
 def test_steps_of_another_length(epochs: int, steps: tuple[int, ...]) -> None:
     assert scaled_steps((8, 11), 12, epochs) == steps

@@ -53,7 +53,10 @@ def test_arrays_and_pil() -> None:
         (lambda d: d / "notes.md", "not an image"),
         (lambda d: d / "*.tif", "the pattern matches no image"),
         (lambda d: (d / "empty").mkdir() or d / "empty", "no images in this directory"),
-        (lambda d: (d / "l.txt").write_text("gone.png\n") and d / "l.txt", r"l.txt:1: no such image: gone.png"),
+        (
+            lambda d: (d / "l.txt").write_text("gone.png\n") and d / "l.txt",
+            r"l.txt:1: no such image: gone.png",
+        ),
         (lambda d: (d / "l.txt").write_text("\n") and d / "l.txt", "the list names no image"),
         (lambda d: (d / "l.txt").write_bytes(b"\xff\xfe\x00") and d / "l.txt", "not a text file"),
         (lambda d: np.zeros((4, 4, 3), np.float32), "uint8 RGB array is expected"),
@@ -66,5 +69,7 @@ def test_what_is_refused(folder: Path, make: object, message: str) -> None:
 
 
 def test_equal_names_are_kept_apart(folder: Path) -> None:
-    images = find_images([str(folder / "a.jpg"), str(folder / "deep" / "a.png"), str(folder / "deep")])
+    images = find_images(
+        [str(folder / "a.jpg"), str(folder / "deep" / "a.png"), str(folder / "deep")]
+    )
     assert [str(name) for name in output_names(images)] == ["a", "a_2", "a_3"]

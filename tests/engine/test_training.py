@@ -23,7 +23,14 @@ from rfla.engine.console import metric_line
 from rfla.engine.device import precision_holds
 from rfla.engine.hooks import Hooks
 from rfla.engine.trainer import Trainer, train
-from rfla.errors import ConfigError, DataError, ExistingRunError, MetricError, RflaError, WeightsError
+from rfla.errors import (
+    ConfigError,
+    DataError,
+    ExistingRunError,
+    MetricError,
+    RflaError,
+    WeightsError,
+)
 from rfla.models.weights import read_metadata
 
 Configure = Callable[..., Config]
@@ -44,22 +51,54 @@ class Act(Hooks):
 
 def test_what_a_run_leaves(config: Configure, capsys: pytest.CaptureFixture[str]) -> None:
     result = train(config(plots=True, save_period=1, ema=0.9, accumulate=2))
-    names = {str(path.relative_to(result.run_dir)) for path in result.run_dir.rglob("*") if path.is_file()}
-    pictures = {f"train_batch{i}.jpg" for i in range(3)} | {"val_batch0_labels.jpg", "val_batch0_pred.jpg"}
-    weights = {f"weights/{name}.safetensors" for name in ("best", "last", "epoch1", "epoch2", "last.state")}
-    assert {"args.yaml", "results.csv", "results.png", "labels.png", "report.html", "results.json"} <= names
+    names = {
+        str(path.relative_to(result.run_dir))
+        for path in result.run_dir.rglob("*")
+        if path.is_file()
+    }
+    pictures = {f"train_batch{i}.jpg" for i in range(3)} | {
+        "val_batch0_labels.jpg",
+        "val_batch0_pred.jpg",
+    }
+    weights = {
+        f"weights/{name}.safetensors" for name in ("best", "last", "epoch1", "epoch2", "last.state")
+    }
+    assert {
+        "args.yaml",
+        "results.csv",
+        "results.png",
+        "labels.png",
+        "report.html",
+        "results.json",
+    } <= names
     assert pictures <= names and weights <= names
     assert not {name for name in names if Path(name).name.startswith(".")}
     written = rows(result.run_dir)
     assert [row["epoch"] for row in written] == ["1", "2"]
     assert all(value != "" for row in written for value in row.values())
-    expected = {"train/loss", "train/loss_cls", "train/grad_norm", "train/positives_per_box", "lr", "images_per_s"}
-    assert expected | {"data_wait", "memory_mb", "skipped", "time", "metrics/ap", "metrics/ap_vt"} <= written[0].keys()
+    expected = {
+        "train/loss",
+        "train/loss_cls",
+        "train/grad_norm",
+        "train/positives_per_box",
+        "lr",
+        "images_per_s",
+    }
+    assert (
+        expected | {"data_wait", "memory_mb", "skipped", "time", "metrics/ap", "metrics/ap_vt"}
+        <= written[0].keys()
+    )
     metadata = read_metadata(result.best)
-    assert (metadata["names"], metadata["imgsz"], metadata["run"]["seed"]) == (["ship", "car"], 64, 0)
+    assert (metadata["names"], metadata["imgsz"], metadata["run"]["seed"]) == (
+        ["ship", "car"],
+        64,
+        0,
+    )
     out = capsys.readouterr().out
     assert "pos/box" in out and f"rfla val model={result.best}" in out
-    assert result.metrics is not None and result.metrics.ap == pytest.approx(metadata["metrics"]["ap"])
+    assert result.metrics is not None and result.metrics.ap == pytest.approx(
+        metadata["metrics"]["ap"]
+    )
 
 
 def test_brackets_in_paths_and_names_are_no_markup(
@@ -70,13 +109,17 @@ def test_brackets_in_paths_and_names_are_no_markup(
 ) -> None:
     """`[/x]` would end a style that nobody began, `[red]` would vanish."""
     data = make_set(tmp_path / "[red]set", names=("[/ship]", "[bold]car"))
-    given = settings(data=str(data), project=str(tmp_path / "[/runs]"), epochs=1, **{"head.norm": "gn"})
+    given = settings(
+        data=str(data), project=str(tmp_path / "[/runs]"), epochs=1, **{"head.norm": "gn"}
+    )
     train(load_config(given, mode="train"))
     lines = capsys.readouterr().out.splitlines()
     told = next(line for line in lines if line.startswith("given:"))
     assert f" data={data} " in told and " pretrained=false " in told
     assert f"writing to {tmp_path}/[/runs]/train" in lines
-    assert any(line.startswith("[/ship] ") for line in lines) and any(line.startswith("[bold]car ") for line in lines)
+    assert any(line.startswith("[/ship] ") for line in lines) and any(
+        line.startswith("[bold]car ") for line in lines
+    )
 
 
 def test_what_is_of_no_use_is_said(config: Configure, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,12 +149,17 @@ def test_keys_that_change_the_run(config: Configure) -> None:
     ):  # fmt: skip
         settings = {"warmup_iters": 0, "epochs": 1} | changes
         other = weights(**{key: value for key, value in settings.items() if key != "epochs"})
-        same = all(key in other and torch.equal(other[key], tensor) for key, tensor in usual.items())
+        same = all(
+            key in other and torch.equal(other[key], tensor) for key, tensor in usual.items()
+        )
         assert not same or changes == {"warmup_iters": 50}, changes
 
 
 def test_cached_images_are_the_same_images(config: Configure) -> None:
-    lasts = [load_file(train(config(epochs=1, val=False, cache=place)).last) for place in ("off", "ram", "disk")]
+    lasts = [
+        load_file(train(config(epochs=1, val=False, cache=place)).last)
+        for place in ("off", "ram", "disk")
+    ]
     for other in lasts[1:]:
         assert all(torch.equal(other[key], tensor) for key, tensor in lasts[0].items())
 
@@ -122,11 +170,19 @@ def test_freeze(config: Configure) -> None:
     def remember(trainer: Trainer) -> None:
         started.update({key: value.clone() for key, value in trainer.net.state_dict().items()})
 
-    last = load_file(train(config(epochs=1, val=False, freeze=["backbone"]), Act(train_start=remember)).last)
+    last = load_file(
+        train(config(epochs=1, val=False, freeze=["backbone"]), Act(train_start=remember)).last
+    )
     same = {key.split(".")[0] for key, tensor in last.items() if torch.equal(tensor, started[key])}
     assert "backbone" in same
-    assert all(torch.equal(tensor, started[key]) for key, tensor in last.items() if key.startswith("backbone"))
-    assert not all(torch.equal(tensor, started[key]) for key, tensor in last.items() if key.startswith("neck"))
+    assert all(
+        torch.equal(tensor, started[key])
+        for key, tensor in last.items()
+        if key.startswith("backbone")
+    )
+    assert not all(
+        torch.equal(tensor, started[key]) for key, tensor in last.items() if key.startswith("neck")
+    )
 
 
 def test_patience_and_time(config: Configure, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,17 +195,23 @@ def test_patience_and_time(config: Configure, capsys: pytest.CaptureFixture[str]
     result = train(config(epochs=9, time=1e-9))
     assert len(rows(result.run_dir)) == 1
     assert "stopping after epoch 1: time=1e-09 h is over" in capsys.readouterr().out
-    train(load_config({"resume": str(result.run_dir)}, mode="train"))  # does not train a bit more each time
+    train(
+        load_config({"resume": str(result.run_dir)}, mode="train")
+    )  # does not train a bit more each time
     assert len(rows(result.run_dir)) == 1
     assert "stopping after epoch 1: time=1e-09 h is over" in capsys.readouterr().out
     train(load_config({"resume": str(result.run_dir), "time": 1, "epochs": 2}, mode="train"))
     assert len(rows(result.run_dir)) == 2
 
 
-def test_what_to_type_next_can_be_typed(config: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_to_type_next_can_be_typed(
+    config: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     result = train(config(epochs=1, val=False, project=str(tmp_path / "my runs")))
     out = capsys.readouterr().out
-    command = next(line for line in out.splitlines() if line.startswith("next ")).split(maxsplit=1)[1]
+    command = next(line for line in out.splitlines() if line.startswith("next ")).split(maxsplit=1)[
+        1
+    ]
     assert shlex.split(command) == ["rfla", "val", f"model={result.best}", f"data={tmp_path}/set"]
     assert "val: " not in out  # nothing of a split that is not looked at
 
@@ -162,7 +224,9 @@ def test_tensorboard(config: Configure, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_without_tensorboard(config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ConfigError, match=r"tensorboard=true: not installed .*pip install 'rfla\[log\]'"):
+    with pytest.raises(
+        ConfigError, match=r"tensorboard=true: not installed .*pip install 'rfla\[log\]'"
+    ):
         train(config(tensorboard=True))
 
 
@@ -193,11 +257,16 @@ def test_a_loss_that_is_not_finite_is_named_skipped_and_counted(
     assert all(torch.isfinite(tensor).all() for tensor in load_file(result.last).values())
 
 
-def test_a_loss_that_never_comes_back_ends_the_run_with_good_weights(config: Configure, tmp_path: Path) -> None:
+def test_a_loss_that_never_comes_back_ends_the_run_with_good_weights(
+    config: Configure, tmp_path: Path
+) -> None:
     with pytest.raises(
-        RflaError, match=r"not finite in 10 batches in a row; the last good weights are in .*try a lower"
+        RflaError,
+        match=r"not finite in 10 batches in a row; the last good weights are in .*try a lower",
     ):
-        train(config(epochs=9, val=False), Act(train_start=lambda trainer: poison(trainer, 3, 10_000)))
+        train(
+            config(epochs=9, val=False), Act(train_start=lambda trainer: poison(trainer, 3, 10_000))
+        )
     last = load_file(tmp_path / "runs" / "train" / "weights" / "last.safetensors")
     assert all(torch.isfinite(tensor).all() for tensor in last.values())
 
@@ -212,7 +281,10 @@ def test_a_corrupt_image_is_replaced_and_named(
 
 
 def test_a_bad_data_set_trains_to_the_end(
-    config: Configure, make_set: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: Configure,
+    make_set: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Corrupt images, boxes without width, and an image with 3,000 boxes."""
     root = make_set(tmp_path / "bad", images=10)
@@ -222,7 +294,8 @@ def test_a_bad_data_set_trains_to_the_end(
         document = json.loads(path.read_text())
         document["annotations"][0]["bbox"][2] = 0
         crowd = [
-            {"id": 1000 + i, "image_id": 3, "category_id": 1, "bbox": [i % 58, i // 58, 6, 6]} for i in range(3000)
+            {"id": 1000 + i, "image_id": 3, "category_id": 1, "bbox": [i % 58, i // 58, 6, 6]}
+            for i in range(3000)
         ]
         document["annotations"] += [entry | {"area": 36, "iscrowd": 0} for entry in crowd]
         path.write_text(json.dumps(document))
@@ -231,23 +304,32 @@ def test_a_bad_data_set_trains_to_the_end(
     out = capsys.readouterr().out
     assert re.search(r"train: 10 images, 30\d\d boxes; 1 ", out)
     for split in ("train", "val"):
-        assert re.search(rf"^{split}: 1 images could not be read, the first: .*4\.png: ", out, re.MULTILINE)
+        assert re.search(
+            rf"^{split}: 1 images could not be read, the first: .*4\.png: ", out, re.MULTILINE
+        )
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_data_set_that_vanishes_in_the_middle(config: Configure, tiny_set: Path, workers: int) -> None:
+def test_a_data_set_that_vanishes_in_the_middle(
+    config: Configure, tiny_set: Path, workers: int
+) -> None:
     def vanish(trainer: Trainer, epoch: int) -> None:
         if epoch == 1:
             shutil.rmtree(tiny_set / "images")
 
-    with pytest.raises(DataError, match=r"^20 images in a row cannot be read; the first: .*\.png.*; go on: ") as caught:
+    with pytest.raises(
+        DataError, match=r"^20 images in a row cannot be read; the first: .*\.png.*; go on: "
+    ) as caught:
         train(config(epochs=3, workers=workers), Act(epoch_start=vanish))
     assert "\n" not in str(caught.value)
     run = tiny_set.parent / "runs" / "train"
-    assert load_file(run / "weights" / "last.state.safetensors") and load_file(run / "weights" / "best.safetensors")
+    assert load_file(run / "weights" / "last.state.safetensors") and load_file(
+        run / "weights" / "best.safetensors"
+    )
     shutil.rmtree(tiny_set)
     with pytest.raises(
-        DataError, match=r"no such data .*if it has moved, say where to: data= may be given with resume="
+        DataError,
+        match=r"no such data .*if it has moved, say where to: data= may be given with resume=",
     ):
         train(load_config({"resume": str(run)}, mode="train"))
 
@@ -267,15 +349,22 @@ def test_a_full_disk(config: Configure, tmp_path: Path, files: int) -> None:
         if epoch == 1:
             os.fsync = full
 
-    with pytest.raises(ExistingRunError, match=r"^cannot write .*: No space left on device; .*resume=.*/runs/train$"):
+    with pytest.raises(
+        ExistingRunError,
+        match=r"^cannot write .*: No space left on device; .*resume=.*/runs/train$",
+    ):
         try:
             train(config(epochs=3), Act(epoch_start=fill))
         finally:
             os.fsync = flush
     weights = tmp_path / "runs" / "train" / "weights"
     names = {path.name for path in weights.iterdir()}  # nothing half written beside them
-    assert names - {"last.state.safetensors.previous"} == {f"{n}.safetensors" for n in ("best", "last", "last.state")}
-    resumed = train(load_config({"resume": str(tmp_path / "runs" / "train"), "device": "cpu"}, mode="train"))
+    assert names - {"last.state.safetensors.previous"} == {
+        f"{n}.safetensors" for n in ("best", "last", "last.state")
+    }
+    resumed = train(
+        load_config({"resume": str(tmp_path / "runs" / "train"), "device": "cpu"}, mode="train")
+    )
     assert len(rows(resumed.run_dir)) == 3
 
 
@@ -309,11 +398,15 @@ def test_stopping_leaves_usable_weights_and_a_state(
     )
 
 
-def test_a_refused_resume_changes_nothing(config: Configure, make_set: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_refused_resume_changes_nothing(
+    config: Configure, make_set: Callable[..., Path], tmp_path: Path
+) -> None:
     run = train(config(epochs=1, plots=True, gallery=0)).run_dir
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     other = make_set(tmp_path / "other", images=7)
-    with pytest.raises(WeightsError, match=r"the run had 6 images, .* has 7: that would be another run"):
+    with pytest.raises(
+        WeightsError, match=r"the run had 6 images, .* has 7: that would be another run"
+    ):
         train(load_config({"resume": str(run), "data": str(other), "epochs": 2}, mode="train"))
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
@@ -321,13 +414,16 @@ def test_a_refused_resume_changes_nothing(config: Configure, make_set: Callable[
 def test_resuming_what_somebody_has_changed(config: Configure) -> None:
     run = train(config(epochs=1)).run_dir
     (run / "results.csv").write_text("a;b\n1;2\n")
-    with pytest.raises(ExistingRunError, match=r"results.csv: not the table of the run any more; move it away"):
+    with pytest.raises(
+        ExistingRunError, match=r"results.csv: not the table of the run any more; move it away"
+    ):
         train(load_config({"resume": str(run), "epochs": 2}, mode="train"))
     (run / "results.csv").unlink()
     for state in run.glob("weights/last.state*"):
         state.unlink()
     with pytest.raises(
-        WeightsError, match=rf"no training state .*model={run}/weights/last.safetensors begins a new run"
+        WeightsError,
+        match=rf"no training state .*model={run}/weights/last.safetensors begins a new run",
     ):
         train(load_config({"resume": str(run), "epochs": 2}, mode="train"))
     (run / "args.yaml").write_text("epochs: 2\n")
@@ -341,7 +437,8 @@ def test_resuming_what_is_finished_or_belongs_to_somebody(
     result = train(config(epochs=1))
     again = train(load_config({"resume": str(result.run_dir)}, mode="train"))
     assert "this run has done its 1 epochs" in capsys.readouterr().out
-    assert again.metrics is not None and again.metrics.ap == pytest.approx(result.metrics.ap)  # type: ignore[union-attr]
+    # type: ignore[union-attr]
+    assert again.metrics is not None and again.metrics.ap == pytest.approx(result.metrics.ap)
     more = train(load_config({"resume": str(result.run_dir), "epochs": 2}, mode="train"))
     assert len(rows(more.run_dir)) == 2
     (result.run_dir / "weights" / "last.state.safetensors").write_bytes(b"junk")
@@ -359,13 +456,18 @@ def test_two_runs_into_one_directory(config: Configure) -> None:
     assert result.last.exists()
 
 
-def test_what_cannot_be_trained(config: Configure, make_set: Callable[..., Path], tmp_path: Path) -> None:
+def test_what_cannot_be_trained(
+    config: Configure, make_set: Callable[..., Path], tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match="nothing is left to train"):
         train(config(freeze=["backbone", "neck", "head"]))
     with pytest.raises(MetricError, match=r"unknown protocol 'aitd'.*did you mean 'aitod'"):
         train(config(protocol="aitd"))
     other = make_set(tmp_path / "other", names=("bus",))
-    shutil.copy(make_set(tmp_path / "third") / "annotations" / "val.json", other / "annotations" / "val.json")
+    shutil.copy(
+        make_set(tmp_path / "third") / "annotations" / "val.json",
+        other / "annotations" / "val.json",
+    )
     with pytest.raises(DataError, match="train and val name different classes"):
         train(config(data=str(other)))
 
@@ -381,12 +483,21 @@ def test_half_precision_that_is_not_the_same_is_turned_off(
     assert precision_holds(net, cpu, torch.bfloat16)
     honest = net.raw
     monkeypatch.setattr(
-        net, "raw", lambda x: honest(x) if not torch.is_autocast_enabled("cpu") else {"cls": [honest(x)["cls"][0] * 9]}
+        net,
+        "raw",
+        lambda x: (
+            honest(x)
+            if not torch.is_autocast_enabled("cpu")
+            else {"cls": [honest(x)["cls"][0] * 9]}
+        ),
     )
     monkeypatch.setattr(trainer_module, "autocast_dtype", lambda *_: torch.bfloat16)
     monkeypatch.setattr(trainer_module, "precision_holds", lambda *_: False)
     train(config(epochs=1, val=False))
-    assert "amp: torch.bfloat16 gives other outputs than float32 here; training in float32" in capsys.readouterr().out
+    assert (
+        "amp: torch.bfloat16 gives other outputs than float32 here; training in float32"
+        in capsys.readouterr().out
+    )
 
 
 def test_bfloat16_trains(config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,10 +505,15 @@ def test_bfloat16_trains(config: Configure, monkeypatch: pytest.MonkeyPatch) -> 
     result = train(config(epochs=1))
     losses = float(rows(result.run_dir)[0]["train/loss"])
     monkeypatch.undo()
-    assert losses == pytest.approx(float(rows(train(config(epochs=1)).run_dir)[0]["train/loss"]), rel=0.05)
+    assert losses == pytest.approx(
+        float(rows(train(config(epochs=1)).run_dir)[0]["train/loss"]), rel=0.05
+    )
 
 
 @pytest.mark.slow
 def test_compiled_losses_are_the_same(config: Configure) -> None:
-    losses = [float(rows(train(config(epochs=1, compile=c)).run_dir)[0]["train/loss"]) for c in (False, True)]
+    losses = [
+        float(rows(train(config(epochs=1, compile=c)).run_dir)[0]["train/loss"])
+        for c in (False, True)
+    ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)

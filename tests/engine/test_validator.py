@@ -30,8 +30,15 @@ def weights(config: Configure) -> Path:
 @pytest.fixture
 def judged(tiny_set: Path, tmp_path: Path) -> Callable[..., Config]:
     def give(model: Path | None, **changes: Any) -> Config:
-        settings = {"data": str(tiny_set), "project": str(tmp_path / "runs"), "workers": 0, "device": "cpu"}
-        return load_config(settings | ({"model": str(model)} if model else {}) | changes, mode="val")
+        settings = {
+            "data": str(tiny_set),
+            "project": str(tmp_path / "runs"),
+            "workers": 0,
+            "device": "cpu",
+        }
+        return load_config(
+            settings | ({"model": str(model)} if model else {}) | changes, mode="val"
+        )
 
     return give
 
@@ -57,7 +64,9 @@ def test_class_order_does_not_matter(
 
 
 def test_no_class_in_common(weights: Path, judged: Callable[..., Config]) -> None:
-    with pytest.raises(DataError, match="no class in common: the model knows bus, tram; the data holds ship, car"):
+    with pytest.raises(
+        DataError, match="no class in common: the model knows bus, tram; the data holds ship, car"
+    ):
         validate(judged(renamed(weights, ["bus", "tram"], [0, 1]), plots=False))
 
 
@@ -72,7 +81,13 @@ def test_files_and_a_second_judgement_of_the_same_detections(
     metrics = validate(judged(weights, save_json=True, conf=0.01, gallery=3))
     run = tmp_path / "runs" / "val"
     names = {path.name for path in run.iterdir()}
-    assert {"args.yaml", "results.json", "report.html", "predictions.json", "val_batch0_pred.jpg"} <= names
+    assert {
+        "args.yaml",
+        "results.json",
+        "report.html",
+        "predictions.json",
+        "val_batch0_pred.jpg",
+    } <= names
     assert "weights" not in names
     assert "3 of 6 images" in (run / "report.html").read_text()
     told = json.loads((run / "results.json").read_text())
@@ -88,9 +103,15 @@ def test_given_detections_are_judged_as_by_the_official_evaluator(
     """`rfla val predictions=...` from annotations alone: the figures of the records to 1e-9, without one image."""
     folder = parity_dir / "aitod_eval"
     for side in ("gt", "dt"):
-        (tmp_path / f"{side}.json").write_bytes(gzip.decompress((folder / f"{name}_{side}.json.gz").read_bytes()))
+        (tmp_path / f"{side}.json").write_bytes(
+            gzip.decompress((folder / f"{name}_{side}.json.gz").read_bytes())
+        )
     (tmp_path / "data.yaml").write_text("images: nowhere\nval: gt.json\nprotocol: aitod\n")
-    given = {"data": str(tmp_path / "data.yaml"), "predictions": str(tmp_path / "dt.json"), "plots": False}
+    given = {
+        "data": str(tmp_path / "data.yaml"),
+        "predictions": str(tmp_path / "dt.json"),
+        "plots": False,
+    }
     metrics = validate(judged(None, **given))
     official = json.loads((folder / f"{name}_expected.json").read_text())["runs"][0]["stats"]
     ours = list(metrics.figures.values())
@@ -100,7 +121,9 @@ def test_given_detections_are_judged_as_by_the_official_evaluator(
     assert {"images", "boxes", "detections", "metrics", "analysis"} <= set(told)
 
 
-def test_given_detections_of_more_images_and_classes(judged: Callable[..., Config], tiny_set: Path) -> None:
+def test_given_detections_of_more_images_and_classes(
+    judged: Callable[..., Config], tiny_set: Path
+) -> None:
     """Perfect detections of the whole split are perfect on a part of it, and as one class."""
     truths = json.loads((tiny_set / "annotations" / "val.json").read_text())
     keys = ("image_id", "category_id", "bbox")
@@ -127,7 +150,9 @@ def test_wrong_rules_are_refused_before_anything_else(
     judged: Callable[..., Config], tiny_set: Path, text: str, message: str
 ) -> None:
     source = tiny_set / "data.yaml"
-    source.write_text((source.read_text() if source.exists() else "val: annotations/val.json\n") + text)
+    source.write_text(
+        (source.read_text() if source.exists() else "val: annotations/val.json\n") + text
+    )
     with pytest.raises(MetricError, match=message):
         validate(judged(None, predictions="nowhere.json", data=str(source)))
 
@@ -152,7 +177,9 @@ def test_shards_are_merged_in_the_order_of_one_process() -> None:
         np.array([0, 1, 0, 1, 0, 1]),
     )
     shards = [
-        Detections(whole.image_index[keep], whole.boxes[keep], whole.scores[keep], whole.labels[keep])
+        Detections(
+            whole.image_index[keep], whole.boxes[keep], whole.scores[keep], whole.labels[keep]
+        )
         for keep in (whole.image_index % 2 == 0, whole.image_index % 2 == 1)
     ]
     merged = merge_detections(shards)

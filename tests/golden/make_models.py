@@ -1,7 +1,8 @@
 """Cut the essentials out of the parity records of the whole models: `python tests/golden/make_models.py RECORDS`.
 
-The weights follow from the key names by a formula (`tests/models/recipe.py`), so that keys, detections and losses are
-enough to prove a detector number for number. The records were made with the authors' code; see docs/models.md.
+The weights follow from the key names by a formula (`tests/models/recipe.py`), so that keys,
+detections and losses are enough to prove a detector number for number. The records were made with
+the authors' code; see docs/models.md.
 """
 
 import json
@@ -10,7 +11,14 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-MODELS = ("fcos_p2_rfla", "autoassign_base", "retinanet_rfla", "faster_rfla", "cascade_rfla", "detectors_rfla")
+MODELS = (
+    "fcos_p2_rfla",
+    "autoassign_base",
+    "retinanet_rfla",
+    "faster_rfla",
+    "cascade_rfla",
+    "detectors_rfla",
+)
 
 
 def essentials(folder: Path) -> dict:
@@ -24,7 +32,9 @@ def essentials(folder: Path) -> dict:
         "config": manifest["config"],
         "entries": [entry[:2] for entry in entries],
         "score_thr": cases["eval"]["score_thr_used"],
-        "boxes_scores": [[round(value, 5) for value in row] for row in tensors["det_boxes_scores"].tolist()],
+        "boxes_scores": [
+            [round(value, 5) for value in row] for row in tensors["det_boxes_scores"].tolist()
+        ],
         "labels": tensors["det_labels"].tolist(),
         "train": {key: train[key] for key in ("gts", "labels", "losses", "total_grad_l2")},
     }

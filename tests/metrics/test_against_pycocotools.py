@@ -12,13 +12,18 @@ from rfla.metrics.accumulate import accumulate
 from rfla.metrics.coco import reference_curves
 from rfla.metrics.evidence import gather
 
-EDGES = np.array([0, 1, 64, 144, 256, 400, 1024, 9216, 1e10])  # px², where the size ranges of the protocols meet
+EDGES = np.array(
+    [0, 1, 64, 144, 256, 400, 1024, 9216, 1e10]
+)  # px², where the size ranges of the protocols meet
 
 
-def scene(seed, images=4, boxes=12, dets=25, classes=3, side=60, whole_px=True, crowd=0.1, texts=False):
+def scene(
+    seed, images=4, boxes=12, dets=25, classes=3, side=60, whole_px=True, crowd=0.1, texts=False
+):
     """Boxes on whole px with few different scores: equal IoUs, IoUs of exactly a threshold, and tied scores abound.
 
-    A third of the scenes have areas of their own, many of them exactly on the edge of a size range or one ulp beside.
+    A third of the scenes have areas of their own, many of them exactly on the edge of a size range
+    or one ulp beside.
     """
     rng = np.random.default_rng(seed)
 
@@ -37,20 +42,26 @@ def scene(seed, images=4, boxes=12, dets=25, classes=3, side=60, whole_px=True, 
         dt_boxes[:, 2:] = np.maximum(dt_boxes[:, 2:], dt_boxes[:, :2])
     ids = tuple(int(i) for i in rng.permutation(np.arange(1, images + 1) * 7))
     edges = rng.choice(EDGES, boxes)
-    area = np.where(rng.random(boxes) < 0.5, edges, np.nextafter(edges, rng.choice([0.0, np.inf], boxes)))
+    area = np.where(
+        rng.random(boxes) < 0.5, edges, np.nextafter(edges, rng.choice([0.0, np.inf], boxes))
+    )
     gt = GroundTruth(
         image_ids=tuple(f"{i}.png" for i in ids) if texts else ids,
         image_index=rng.integers(0, images, boxes),
         boxes=gt_boxes,
         labels=rng.integers(0, classes, boxes),
-        area=np.where(rng.random(boxes) < 0.5, area, rng.uniform(0, 400, boxes)) if seed % 3 == 0 else None,
+        area=np.where(rng.random(boxes) < 0.5, area, rng.uniform(0, 400, boxes))
+        if seed % 3 == 0
+        else None,
         ignore=rng.random(boxes) < 0.3,  # to be without effect here
         crowd=rng.random(boxes) < crowd,
         names=tuple("abcdefgh"[:classes]),
         category_ids=tuple(int(c) for c in rng.permutation(100)[:classes]),
     )
     scores = rng.integers(1, 6, dets) / 8
-    return gt, Detections(rng.integers(0, images, dets), dt_boxes, scores, rng.integers(0, classes, dets))
+    return gt, Detections(
+        rng.integers(0, images, dets), dt_boxes, scores, rng.integers(0, classes, dets)
+    )
 
 
 def assert_same(gt, dets, protocol, engine="pycocotools", use_categories=True):
@@ -73,8 +84,13 @@ def assert_same(gt, dets, protocol, engine="pycocotools", use_categories=True):
     use_categories=st.booleans(),
     whole_px=st.booleans(),
 )
-def test_same_as_pycocotools(seed, images, boxes, dets, classes, name, texts, max_dets, use_categories, whole_px):
-    """The ranges, IoU thresholds and limits of every protocol; crowds alone are ignored, as pycocotools can."""
+def test_same_as_pycocotools(
+    seed, images, boxes, dets, classes, name, texts, max_dets, use_categories, whole_px
+):
+    """The ranges, IoU thresholds and limits of every protocol.
+
+    Crowds alone are ignored, as pycocotools can.
+    """
     gt, found = scene(seed, images, boxes, dets, classes, whole_px=whole_px, texts=texts)
     protocol = replace(find_protocol(name, max_dets=max_dets), ignoring="crowd")
     assert_same(gt, found, protocol, use_categories=use_categories)
@@ -93,9 +109,14 @@ def test_every_edge_of_every_range(name):
 
 
 def test_images_of_one_side_alone():
-    """Images with true boxes and no detections, the reverse, and with neither; classes that one side alone has."""
+    """Images with true boxes and no detections, the reverse, and with neither.
+
+    Classes that one side alone has.
+    """
     boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [0, 0, 10, 10]], np.float64)
-    gt = GroundTruth((5, 3, 9, 1), [0, 0, 1], boxes, [0, 1, 0], names=("a", "b", "c"), category_ids=(7, 4, 99))
+    gt = GroundTruth(
+        (5, 3, 9, 1), [0, 0, 1], boxes, [0, 1, 0], names=("a", "b", "c"), category_ids=(7, 4, 99)
+    )
     found = Detections([1, 2, 2, 1], boxes[[2, 0, 1, 0]], [0.5, 0.9, 0.8, 0.5], [0, 0, 2, 2])
     for use_categories in (True, False):
         assert_same(gt, found, find_protocol("aitod"), use_categories=use_categories)
@@ -122,7 +143,9 @@ def test_a_heap_of_detections_on_few_boxes():
     boxes = np.array([[10, 10, 30, 30], [12, 10, 32, 30], [10, 14, 30, 34]], np.float64)
     dets = boxes[rng.integers(0, 3, 300)] + rng.normal(0, 1, (300, 1))
     gt = GroundTruth((1,), np.zeros(3, np.int64), boxes, np.zeros(3, np.int64), names=("a",))
-    found = Detections(np.zeros(300, np.int64), dets, rng.integers(0, 4, 300) / 4, np.zeros(300, np.int64))
+    found = Detections(
+        np.zeros(300, np.int64), dets, rng.integers(0, 4, 300) / 4, np.zeros(300, np.int64)
+    )
     assert_same(gt, found, find_protocol("aitod"))
     assert_same(gt, found, find_protocol("aitod", max_dets=(1, 20, 150)))
 

@@ -14,7 +14,10 @@ FAR = [500, 500, 508, 508]
 
 
 def scene():
-    """Class 0 at x = 0, 100, 200; class 1 at x = 300; a crowd of class 0 at x = 400. All 10 px wide and high."""
+    """Class 0 at x = 0, 100, 200; class 1 at x = 300; a crowd of class 0 at x = 400.
+
+    All 10 px wide and high.
+    """
     boxes = [[x, 0, x + 10, 10] for x in (0, 100, 200, 300, 400)]
     gt = GroundTruth(
         image_ids=(1,),
@@ -34,14 +37,18 @@ def scene():
         ([300, 0, 310, 8], 0.3, 1, "correct"),
     ]
     box, score, label, kinds = zip(*detections, strict=True)
-    found = Detections(np.zeros(7, np.int64), np.array(box, np.float64), np.array(score), np.array(label))
+    found = Detections(
+        np.zeros(7, np.int64), np.array(box, np.float64), np.array(score), np.array(label)
+    )
     return gt, found, kinds
 
 
 def test_kind_of_each_detection():
     gt, found, kinds = scene()
     outcomes = study(gt, found, find_protocol("aitod")).outcomes
-    told = {int(row): KINDS[kind] for row, kind in zip(outcomes.det_row, outcomes.kind, strict=True)}
+    told = {
+        int(row): KINDS[kind] for row, kind in zip(outcomes.det_row, outcomes.kind, strict=True)
+    }
     assert tuple(told[row] for row in range(7)) == kinds
 
 
@@ -82,7 +89,11 @@ def test_confusion_between_classes():
     """A ship found as a car only; the car it was taken for counts in the ship's row."""
     gt = GroundTruth((1,), [0, 0], [[0, 0, 10, 10], [50, 0, 60, 10]], [0, 1], names=("car", "ship"))
     found = Detections([0, 0], [[0, 0, 10, 10], [50, 0, 60, 10]], [0.4, 0.9], [0, 0])
-    assert study(gt, found, find_protocol("aitod")).analysis.confusion == [[1, 0, 0], [1, 0, 0], [0, 0, 0]]
+    assert study(gt, found, find_protocol("aitod")).analysis.confusion == [
+        [1, 0, 0],
+        [1, 0, 0],
+        [0, 0, 0],
+    ]
 
 
 def test_size_curve_sees_each_size_by_itself():
@@ -111,11 +122,17 @@ def test_every_size_from_1_to_1024_px_has_a_window(low, high):
 
 
 def test_a_found_neighbour_makes_no_box_badly_placed():
-    """Two boxes with IoU 0.33; the one found says nothing of the other, which nothing was placed for."""
+    """Two boxes with IoU 0.33.
+
+    The one found says nothing of the other, which nothing was placed for.
+    """
     gt = GroundTruth((1,), [0, 0], [[0, 0, 10, 10], [5, 0, 15, 10]], [0, 0], names=("car",))
     found = Detections([0], [[0, 0, 10, 10]], [0.9], [0])
     fates = study(gt, found, find_protocol("aitod")).analysis.box_fates
-    assert {name: sum(counts) for name, counts in fates.items() if sum(counts)} == {"found": 1, "not seen": 1}
+    assert {name: sum(counts) for name, counts in fates.items() if sum(counts)} == {
+        "found": 1,
+        "not seen": 1,
+    }
 
 
 def test_a_class_error_below_the_score_of_its_class_takes_no_box():
@@ -142,7 +159,9 @@ def test_scores_that_are_no_probabilities_are_judged_but_not_calibrated(tmp_path
     """Logits: the same figures as their probabilities, no calibration, and a report that opens at the right scores."""
     gt, found, _ = scene()
     logits = np.log(found.scores / (1 - found.scores))
-    result = study(gt, Detections(found.image_index, found.boxes, logits, found.labels), find_protocol("aitod"))
+    result = study(
+        gt, Detections(found.image_index, found.boxes, logits, found.labels), find_protocol("aitod")
+    )
     assert result.metrics.ap == study(gt, found, find_protocol("aitod")).metrics.ap
     assert result.analysis.calibration.count == []
     assert result.analysis.thresholds == pytest.approx([logits[0], logits[6]])
@@ -154,7 +173,9 @@ def test_calibration_by_hand():
     gt, found, _ = scene()
     outcomes = study(gt, found, find_protocol("aitod")).outcomes
     result = calibrate(found.scores[outcomes.det_row], outcomes)
-    np.testing.assert_allclose(result.score, [0.3, 0.4, 0.6, 0.7, 0.8, 0.9])  # 0.5 lies on the crowd
+    np.testing.assert_allclose(
+        result.score, [0.3, 0.4, 0.6, 0.7, 0.8, 0.9]
+    )  # 0.5 lies on the crowd
     assert result.precision == [1.0, 0.0, 0.0, 0.0, 0.0, 1.0]
     assert result.error == pytest.approx((0.7 + 0.4 + 0.6 + 0.7 + 0.8 + 0.1) / 6)
 

@@ -19,7 +19,14 @@ def truths(**more):
         "images": [{"id": 7, "file_name": "a.png"}, {"id": 3, "file_name": "b.png"}],
         "categories": [{"id": 40, "name": "ship"}, {"id": 2, "name": "car"}],
         "annotations": [
-            {"id": 1, "image_id": 7, "category_id": 2, "bbox": [0.1, 0, 10.2, 10], "area": 90, "iscrowd": 0},
+            {
+                "id": 1,
+                "image_id": 7,
+                "category_id": 2,
+                "bbox": [0.1, 0, 10.2, 10],
+                "area": 90,
+                "iscrowd": 0,
+            },
             {"id": 2, "image_id": 3, "category_id": 40, "bbox": [5, 5, 6, 6], "ignore": 1},
         ],
     }
@@ -32,7 +39,12 @@ def one(**more):
 
 def test_ground_truth_of_a_dict():
     gt = read_ground_truth(truths())
-    assert (gt.image_ids, gt.names, gt.category_ids, gt.files) == ((7, 3), ("ship", "car"), (40, 2), ("a.png", "b.png"))
+    assert (gt.image_ids, gt.names, gt.category_ids, gt.files) == (
+        (7, 3),
+        ("ship", "car"),
+        (40, 2),
+        ("a.png", "b.png"),
+    )
     np.testing.assert_array_equal(gt.labels, [1, 0])
     np.testing.assert_array_equal(gt.area, [90, 36])
     np.testing.assert_array_equal(gt.ignore, [False, True])
@@ -55,7 +67,9 @@ def test_image_ids_as_strings(ids):
     """Strings are accepted on either side; "7" and 7 are the same image."""
     in_truth, in_detection = ids
     gt = {"images": [{"id": in_truth}], "categories": [{"id": 2}], "annotations": []}
-    assert read_detections(one(image_id=in_detection), read_ground_truth(gt)).image_index.tolist() == [0]
+    assert read_detections(
+        one(image_id=in_detection), read_ground_truth(gt)
+    ).image_index.tolist() == [0]
 
 
 @pytest.mark.parametrize(
@@ -68,8 +82,14 @@ def test_image_ids_as_strings(ids):
         (one(score=10**400), "detection 0: 'score' is 1000.*, which is too large"),
         (one(score=[0.5]), r"detection 0: 'score' is \[0.5\], not a number"),
         (one(score=True) + one(score="x"), "detection 0: 'score' is True"),
-        (one() + one(image_id=8), "detection 1: image_id 8 is not in the ground truth, which has 3, 7"),
-        (one(category_id=1), "detection 0: category_id 1 is not in the ground truth, which has 2, 40"),
+        (
+            one() + one(image_id=8),
+            "detection 1: image_id 8 is not in the ground truth, which has 3, 7",
+        ),
+        (
+            one(category_id=1),
+            "detection 0: category_id 1 is not in the ground truth, which has 2, 40",
+        ),
         (one(bbox=[0, 0, -1, 4]), "detection 0: bbox .* negative side"),
         (one(bbox=[0, 0, math.inf, 4]), "detection 0: bbox .* not finite"),
         (one(bbox=[0, 0, 4]), "detection 0: bbox .* is not"),
@@ -108,15 +128,27 @@ def test_wrong_detections_are_named_in_one_line(results, message):
         (truths(categories=[2]), "category 0 has no 'id'"),
         (truths(annotations=None), "not COCO ground truth"),
         (truths(annotations=[5]), "annotation 0 has no 'bbox'"),
-        (truths(annotations=[{"image_id": 7, "category_id": 2, "bbox": [0, 0, 1, 1], "area": "x"}]), "'area' is 'x'"),
         (
-            truths(annotations=[{"image_id": 7, "category_id": 2, "bbox": [0, 0, 1, 1], "area": math.nan}]),
+            truths(
+                annotations=[{"image_id": 7, "category_id": 2, "bbox": [0, 0, 1, 1], "area": "x"}]
+            ),
+            "'area' is 'x'",
+        ),
+        (
+            truths(
+                annotations=[
+                    {"image_id": 7, "category_id": 2, "bbox": [0, 0, 1, 1], "area": math.nan}
+                ]
+            ),
             r"the area of annotation 0 \(image 7\) is NaN",
         ),
         (truths(images=[{"id": 7}]), "annotation 1: image_id 3 is not in"),
         (truths(annotations=[{"image_id": 7, "category_id": 2}]), "annotation 0 has no 'bbox'"),
         (truths(categories=[{"name": "ship"}]), "category 0 has no 'id'"),
-        (truths(categories=[{"id": "ship"}]), "category ids must be integers, each given once; they are .'ship'"),
+        (
+            truths(categories=[{"id": "ship"}]),
+            "category ids must be integers, each given once; they are .'ship'",
+        ),
         (truths(categories=[{"id": 2}, {"id": 2}]), "each given once"),
     ],
 )
@@ -137,11 +169,22 @@ def test_wrong_files_are_named_in_one_line(tmp_path):
     (tmp_path / "latin.json").write_bytes(b'[{"image_id": "\xe4"}]')
     (tmp_path / "long.json").write_text("[" + "9" * 5000 + "]")
     (tmp_path / "empty.json").write_text("")
-    (tmp_path / "twice.json").write_text('[{"image_id": 7, "category_id": 2, "score": 0.1, "score": 0.9}]')
+    (tmp_path / "twice.json").write_text(
+        '[{"image_id": 7, "category_id": 2, "score": 0.1, "score": 0.9}]'
+    )
     (tmp_path / "folder.json").mkdir()
     unreadable = dict.fromkeys(("broken.json.gz", "bent.json.gz", "folder.json"), "cannot be read")
     not_json = dict.fromkeys(
-        ("broken.json", "deep.json", "cut.json", "latin.json", "long.json", "empty.json", "twice.json"), "not JSON"
+        (
+            "broken.json",
+            "deep.json",
+            "cut.json",
+            "latin.json",
+            "long.json",
+            "empty.json",
+            "twice.json",
+        ),
+        "not JSON",
     )
     for name, message in {"none.json": "no such file", **unreadable, **not_json}.items():
         with pytest.raises(MetricError, match=f"{name}: {message}") as error:
@@ -151,15 +194,29 @@ def test_wrong_files_are_named_in_one_line(tmp_path):
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
     max_leaves=6,
 )
-KEYS = ("image_id", "category_id", "bbox", "score", "area", "iscrowd", "ignore", "id", "file_name", "name")
+KEYS = (
+    "image_id",
+    "category_id",
+    "bbox",
+    "score",
+    "area",
+    "iscrowd",
+    "ignore",
+    "id",
+    "file_name",
+    "name",
+)
 
 
 @settings(max_examples=150, deadline=None)
 @given(
-    entry=st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=4), part=st.sampled_from([*truths(), "detections"])
+    entry=st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=4),
+    part=st.sampled_from([*truths(), "detections"]),
 )
 def test_any_value_is_used_or_refused_in_one_line(entry, part):
     """Whatever JSON holds at any place, nothing else than a MetricError comes of it, and never a false figure."""
@@ -178,18 +235,33 @@ def test_any_value_is_used_or_refused_in_one_line(entry, part):
     ("make", "message"),
     [
         (lambda: Detections([0], [[0, 0, 1, 1]], [math.nan], [0]), "the score of number 0 is NaN"),
-        (lambda: Detections([0], [[0, 0, 1, 1]], [-math.inf], [0]), "the score of number 0 is infinite"),
+        (
+            lambda: Detections([0], [[0, 0, 1, 1]], [-math.inf], [0]),
+            "the score of number 0 is infinite",
+        ),
         (lambda: GroundTruth((1, 1), [], [], [], names=("a",)), "an image id is given twice"),
         (lambda: arrays(area=[math.inf]), "the area of number 0 is not finite"),
-        (lambda: Detections([0], [[0, 0, math.nan, 1]], [1], [0]), "the box of number 0 is not finite"),
+        (
+            lambda: Detections([0], [[0, 0, math.nan, 1]], [1], [0]),
+            "the box of number 0 is not finite",
+        ),
         (lambda: Detections([0], [[5, 0, 1, 1]], [1], [0]), "negative width"),
         (lambda: Detections([0.5], [[0, 0, 1, 1]], [1], [0]), "integers are needed"),
         (lambda: Detections([0, 1], [[0, 0, 1, 1]], [1], [0]), "image_index: 2 values for 1 boxes"),
-        (lambda: evaluate_boxes(arrays(), Detections([3], [[0, 0, 1, 1]], [1], [0])), "image_index 3 of number 0"),
-        (lambda: evaluate_boxes(arrays(), Detections([0], [[0, 0, 1, 1]], [1], [-1])), "label -1 of number 0"),
+        (
+            lambda: evaluate_boxes(arrays(), Detections([3], [[0, 0, 1, 1]], [1], [0])),
+            "image_index 3 of number 0",
+        ),
+        (
+            lambda: evaluate_boxes(arrays(), Detections([0], [[0, 0, 1, 1]], [1], [-1])),
+            "label -1 of number 0",
+        ),
         (lambda: arrays(names=()), "label 0"),
         (lambda: GroundTruth((1,), [], [], [], category_ids=(1,)), "1 category ids for 0 names"),
-        (lambda: evaluate_boxes(GroundTruth((1,), [], [], []), Detections([], [], [], [])), "no class is named"),
+        (
+            lambda: evaluate_boxes(GroundTruth((1,), [], [], []), Detections([], [], [], [])),
+            "no class is named",
+        ),
     ],
 )
 def test_wrong_arrays_are_named_in_one_line(make, message):
@@ -206,7 +278,15 @@ def test_no_detections_no_truth_and_no_images():
     gt = read_ground_truth(truths())
     nothing = Detections([], [], [], [])
     missed = evaluate_boxes(gt, [])
-    assert (missed.ap, missed.ap_vt, missed.ar_1500, missed.olrp, missed.olrp_loc) == (0, 0, 0, 1, -1)
+    assert (missed.ap, missed.ap_vt, missed.ar_1500, missed.olrp, missed.olrp_loc) == (
+        0,
+        0,
+        0,
+        1,
+        -1,
+    )
     empty = read_ground_truth(truths(annotations=[]))
     assert set(evaluate_boxes(empty, one()).figures.values()) == {-1.0}
-    assert set(evaluate_boxes(GroundTruth((), [], [], [], names=("a",)), nothing).figures.values()) == {-1.0}
+    assert set(
+        evaluate_boxes(GroundTruth((), [], [], [], names=("a",)), nothing).figures.values()
+    ) == {-1.0}

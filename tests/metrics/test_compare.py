@@ -20,14 +20,21 @@ def scene(images=30, seed=0):
     image = np.repeat(np.arange(images), 5)
     files = tuple(f"{i}.png" for i in range(images))
     gt = GroundTruth(
-        tuple(range(images)), image, boxes, np.tile([0, 0, 0, 1, 1], images), names=("a", "b"), files=files
+        tuple(range(images)),
+        image,
+        boxes,
+        np.tile([0, 0, 0, 1, 1], images),
+        names=("a", "b"),
+        files=files,
     )
     return gt, rng
 
 
 def some_of(gt, rng, share):
     kept = np.flatnonzero(rng.random(len(gt.labels)) < share)
-    return Detections(gt.image_index[kept], gt.boxes[kept], rng.uniform(0.3, 0.9, len(kept)), gt.labels[kept])
+    return Detections(
+        gt.image_index[kept], gt.boxes[kept], rng.uniform(0.3, 0.9, len(kept)), gt.labels[kept]
+    )
 
 
 def test_same_detections_do_not_differ():
@@ -58,12 +65,20 @@ def test_images_that_changed_are_named():
     kept = np.arange(len(scores)) != 17
     less = Detections(gt.image_index[kept], gt.boxes[kept], scores[kept], gt.labels[kept])
     (change,) = compare(gt, everything, less, PROTOCOL, draws=2).changed
-    assert (change.image, change.file, change.missed, change.wrong, change.gain) == (3, "3.png", (0, 1), (0, 0), -1)
+    assert (change.image, change.file, change.missed, change.wrong, change.gain) == (
+        3,
+        "3.png",
+        (0, 1),
+        (0, 0),
+        -1,
+    )
 
 
 def test_tables_and_json_of_a_comparison():
     gt, rng = scene(images=6)
-    result = compare(gt, some_of(gt, rng, 0.5), some_of(gt, rng, 0.8), PROTOCOL, draws=5, names=("old", "new"))
+    result = compare(
+        gt, some_of(gt, rng, 0.5), some_of(gt, rng, 0.8), PROTOCOL, draws=5, names=("old", "new")
+    )
     told = json.loads(json.dumps(result.as_dict()))
     assert [row["name"] for row in told["figures"]][:3] == ["ap", "ap25", "ap50"]
     assert told["figures"][7]["low"] is None  # no box of 32 px
@@ -78,5 +93,7 @@ def test_tables_and_json_of_a_comparison():
 def test_nothing_to_compare(empty):
     gt, rng = scene(images=3)
     nothing = Detections([], [], [], [])
-    result = compare(gt, nothing, nothing if empty == "both" else some_of(gt, rng, 1), PROTOCOL, draws=3)
+    result = compare(
+        gt, nothing, nothing if empty == "both" else some_of(gt, rng, 1), PROTOCOL, draws=3
+    )
     assert result.figures[0].delta == pytest.approx(0 if empty == "both" else 1)

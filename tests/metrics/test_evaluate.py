@@ -42,13 +42,19 @@ def test_curves_and_classes_equal_the_official_ones(parity_dir, name):
     folder = parity_dir / "aitod_eval"
     expected = runs(folder, name)[0]
     metrics = evaluate_boxes(str(folder / f"{name}_gt.json.gz"), str(folder / f"{name}_dt.json.gz"))
-    order = np.argsort([row["category_id"] for row in metrics.per_class])  # the records are sorted by category id
+    order = np.argsort(
+        [row["category_id"] for row in metrics.per_class]
+    )  # the records are sorted by category id
     curves, points = metrics.curves, expected["precision_points"]["values"]
-    np.testing.assert_allclose(curves.recall[:10, order], expected["recall_all"]["values"], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(
+        curves.recall[:10, order], expected["recall_all"]["values"], rtol=0, atol=1e-9
+    )
     precision = curves.precision[[0, 5, 9]][:, ::10][:, :, order]
     np.testing.assert_allclose(precision, points, rtol=0, atol=1e-9)
     for i, field in enumerate(("olrp", "olrp_loc", "olrp_fp", "olrp_fn", "lrp_opt_thr")):
-        official = np.array(expected["olrp_all"][field], np.float64).reshape(curves.lrp.shape[:3])  # None becomes NaN
+        official = np.array(expected["olrp_all"][field], np.float64).reshape(
+            curves.lrp.shape[:3]
+        )  # None becomes NaN
         np.testing.assert_allclose(curves.lrp[order][..., i], official, rtol=0, atol=1e-9)
     for k, row in zip(order, expected["per_class"], strict=True):
         ours = metrics.per_class[k]
@@ -104,7 +110,11 @@ def with_appended(folder, case):
     extra = [a | {"image_id": gt["images"][0]["id"]} for a in case["appended_annotations"]]
     extra.append({"image_id": 9999, "bbox": [1, 1, 5, 5], "area": None})
     for number, annotation in enumerate(extra):
-        category = categories[0] if annotation["image_id"] == 9999 else categories[number % len(categories)]
+        category = (
+            categories[0]
+            if annotation["image_id"] == 9999
+            else categories[number % len(categories)]
+        )
         gt["annotations"].append(annotation | {"id": 10**6 + number, "category_id": category})
     gt["images"].append({"id": 9999})
     return gt

@@ -17,20 +17,30 @@ PROTOCOL = find_protocol("aitod", max_dets=(2, 3, 8))
 def scene(images=6, boxes=60, dets=200, ties=True):
     rng = np.random.default_rng(3)
     corner = rng.integers(0, 60, (boxes, 2))
-    truth = np.concatenate([corner, corner + rng.integers(2, 14, (boxes, 2))], axis=1).astype(np.float64)
+    truth = np.concatenate([corner, corner + rng.integers(2, 14, (boxes, 2))], axis=1).astype(
+        np.float64
+    )
     ids = tuple(int(i) for i in rng.permutation(images) + 1)
-    gt = GroundTruth(ids, rng.integers(0, images, boxes), truth, rng.integers(0, 2, boxes), names=("a", "b"))
+    gt = GroundTruth(
+        ids, rng.integers(0, images, boxes), truth, rng.integers(0, 2, boxes), names=("a", "b")
+    )
     source = rng.integers(0, boxes, dets)
     found = truth[source] + rng.integers(-1, 2, (dets, 1))
-    scores = rng.integers(1, 5, dets) / 4 if ties else rng.random(dets)  # ties within and between images
+    scores = (
+        rng.integers(1, 5, dets) / 4 if ties else rng.random(dets)
+    )  # ties within and between images
     return gt, Detections(gt.image_index[source], found, scores, gt.labels[source])
 
 
 def part_of(gt, dets, images):
     """The boxes and detections of some images, with the list of all images."""
     truth, found = np.isin(gt.image_index, images), np.isin(dets.image_index, images)
-    part = GroundTruth(gt.image_ids, gt.image_index[truth], gt.boxes[truth], gt.labels[truth], names=gt.names)
-    return part, Detections(dets.image_index[found], dets.boxes[found], dets.scores[found], dets.labels[found])
+    part = GroundTruth(
+        gt.image_ids, gt.image_index[truth], gt.boxes[truth], gt.labels[truth], names=gt.names
+    )
+    return part, Detections(
+        dets.image_index[found], dets.boxes[found], dets.scores[found], dets.labels[found]
+    )
 
 
 def test_merged_parts_are_exactly_one_run():
@@ -53,7 +63,9 @@ def test_parts_gathered_in_other_processes():
 def test_order_of_input_between_images_does_not_matter():
     gt, dets = scene()
     order = np.argsort(-dets.image_index, kind="stable")
-    turned = Detections(dets.image_index[order], dets.boxes[order], dets.scores[order], dets.labels[order])
+    turned = Detections(
+        dets.image_index[order], dets.boxes[order], dets.scores[order], dets.labels[order]
+    )
     first, second = accumulate(gather(gt, dets, PROTOCOL)), accumulate(gather(gt, turned, PROTOCOL))
     np.testing.assert_array_equal(first.precision, second.precision)
 
@@ -83,10 +95,16 @@ def test_weight_two_counts_an_image_twice():
         images.append(np.full(len(parts[-1]), new))
         found.append(np.flatnonzero(dets.image_index == index_of_rank[rank]))
     rows, drows = np.concatenate(parts), np.concatenate(found)
-    drawn = GroundTruth(tuple(range(6)), np.concatenate(images), gt.boxes[rows], gt.labels[rows], names=gt.names)
+    drawn = GroundTruth(
+        tuple(range(6)), np.concatenate(images), gt.boxes[rows], gt.labels[rows], names=gt.names
+    )
     place = np.repeat(np.arange(6), [len(f) for f in found])
     again = accumulate(
-        gather(drawn, Detections(place, dets.boxes[drows], dets.scores[drows], dets.labels[drows]), PROTOCOL)
+        gather(
+            drawn,
+            Detections(place, dets.boxes[drows], dets.scores[drows], dets.labels[drows]),
+            PROTOCOL,
+        )
     )
     np.testing.assert_array_equal(weighted.boxes, again.boxes)
     np.testing.assert_allclose(weighted.recall, again.recall, atol=1e-12)

@@ -49,17 +49,28 @@ def inside(det, gt):
 def scene(seed, images=3, boxes=25, dets=60):
     rng = np.random.default_rng(seed)
     corner = rng.integers(0, 50, (boxes, 2))
-    truth = np.concatenate([corner, corner + rng.integers(1, 30, (boxes, 2))], axis=1).astype(np.float64)
+    truth = np.concatenate([corner, corner + rng.integers(1, 30, (boxes, 2))], axis=1).astype(
+        np.float64
+    )
     kind = rng.choice(4, boxes, p=[0.6, 0.2, 0.2, 0.0])
     labels = rng.integers(0, 2, boxes)
     image = rng.integers(0, images, boxes)
     gt = GroundTruth(
-        tuple(range(1, images + 1)), image, truth, labels, ignore=kind == 1, crowd=kind == 2, names=("a", "b")
+        tuple(range(1, images + 1)),
+        image,
+        truth,
+        labels,
+        ignore=kind == 1,
+        crowd=kind == 2,
+        names=("a", "b"),
     )
     moved = truth[rng.integers(0, boxes, dets)] + rng.integers(-3, 4, (dets, 4))
     moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2] + 1)
     found = Detections(
-        rng.integers(0, images, dets), moved.astype(np.float64), rng.integers(1, 9, dets) / 9, rng.integers(0, 2, dets)
+        rng.integers(0, images, dets),
+        moved.astype(np.float64),
+        rng.integers(1, 9, dets) / 9,
+        rng.integers(0, 2, dets),
     )
     return gt, found
 

@@ -15,7 +15,13 @@ from rfla.metrics.coco import gt_to_coco
 from rfla.metrics.coco_io import to_coco
 from rfla.metrics.evidence import gather
 
-NOTHING = (1.0, np.nan, np.nan, 1.0, np.nan)  # oLRP, Loc, FP, FN, threshold of a class that finds nothing
+NOTHING = (
+    1.0,
+    np.nan,
+    np.nan,
+    1.0,
+    np.nan,
+)  # oLRP, Loc, FP, FN, threshold of a class that finds nothing
 
 
 def scene(seed, boxes, dets, crowd):
@@ -24,12 +30,16 @@ def scene(seed, boxes, dets, crowd):
     corner, sides = rng.integers(0, 60, (boxes, 2)), rng.integers(1, 40, (boxes, 2))
     truth = np.concatenate([corner, corner + sides], axis=1).astype(np.float64)
     image, labels = rng.integers(0, 3, boxes), rng.integers(0, 2, boxes)
-    gt = GroundTruth((2, 1, 3), image, truth, labels, crowd=rng.random(boxes) < crowd, names=("a", "b"))
+    gt = GroundTruth(
+        (2, 1, 3), image, truth, labels, crowd=rng.random(boxes) < crowd, names=("a", "b")
+    )
     source = rng.integers(0, boxes, dets)
     moved = truth[source] + rng.integers(-3, 4, (dets, 4))
     moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2] + 1)
     scores = rng.integers(1, 9, dets) / 9
-    return gt, Detections(image[source], moved, scores, np.where(rng.random(dets) < 0.9, labels[source], 0))
+    return gt, Detections(
+        image[source], moved, scores, np.where(rng.random(dets) < 0.9, labels[source], 0)
+    )
 
 
 def evaluation_of(gt, found, protocol):
@@ -95,4 +105,6 @@ def test_olrp_is_the_smallest_error_of_all(seed, boxes, dets, crowd, max_dets):
         for a, area in enumerate(evaluation.params.areaRng):
             for m, limit in enumerate(protocol.max_dets):
                 expected = lrp_by_definition(evaluation, category, area, limit)
-                np.testing.assert_allclose(ours[label, a, m], expected, rtol=0, atol=1e-9, err_msg=f"{label} {a} {m}")
+                np.testing.assert_allclose(
+                    ours[label, a, m], expected, rtol=0, atol=1e-9, err_msg=f"{label} {a} {m}"
+                )

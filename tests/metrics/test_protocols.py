@@ -34,13 +34,19 @@ BEFORE = {"ap50": pytest.approx(1.0)}
 @pytest.mark.parametrize(
     ("protocol", "figures"),
     [
-        ("aitod", "ap ap25 ap50 ap75 ap_vt ap_t ap_s ap_m ar_100 ar_300 ar_1500 ar_vt ar_t ar_s ar_m"),
+        (
+            "aitod",
+            "ap ap25 ap50 ap75 ap_vt ap_t ap_s ap_m ar_100 ar_300 ar_1500 ar_vt ar_t ar_s ar_m",
+        ),
         ("coco", "ap ap25 ap50 ap75 ap_s ap_m ap_l ar_1 ar_10 ar_100 ar_s ar_m ar_l"),
         (
             "soda",
             "ap ap25 ap50 ap75 ap_small ap_es ap_rs ap_gs ap_n ar_100 ar_300 ar_1500 ar_small ar_es ar_rs ar_gs ar_n",
         ),
-        ("visdrone", "ap ap25 ap50 ap75 ap_vt ap_t ap_s ap_m ar_1 ar_10 ar_100 ar_500 ar_vt ar_t ar_s ar_m"),
+        (
+            "visdrone",
+            "ap ap25 ap50 ap75 ap_vt ap_t ap_s ap_m ar_1 ar_10 ar_100 ar_500 ar_vt ar_t ar_s ar_m",
+        ),
     ],
 )
 def test_figures_of_each_protocol(protocol, figures):
@@ -54,7 +60,9 @@ def test_tables_show_every_figure():
         metrics = evaluate_boxes(truth([TARGET]), found([TARGET], [0.5]), protocol)
         console = Console(width=80, file=io.StringIO())
         console.print(metrics.table())
-        cells = re.findall(r"\S+ (?:\d\.\d{3}|-)(?= |$)", console.file.getvalue().split("by class")[0], re.M)
+        cells = re.findall(
+            r"\S+ (?:\d\.\d{3}|-)(?= |$)", console.file.getvalue().split("by class")[0], re.M
+        )
         assert len(cells) == len(metrics.figures), protocol
 
 
@@ -78,7 +86,10 @@ def test_crowd_takes_any_number_and_counts_nothing():
 
 
 def test_tinyperson_swallows_what_lies_inside_an_ignored_box_of_the_range():
-    """A detection inside an ignored giant is ignored by IoD; one inside a box that only its size ignores as well."""
+    """A detection inside an ignored giant is ignored by IoD.
+
+    One inside a box that only its size ignores as well.
+    """
     gt = truth([TARGET, [80, 80, 160, 160]], ignore=[False, True])
     dets = found([CORNER, TARGET], [0.9, 0.8])
     assert evaluate_boxes(gt, dets, "tinyperson").ap50 == pytest.approx(1.0)
@@ -91,7 +102,10 @@ def test_tinyperson_swallows_what_lies_inside_an_ignored_box_of_the_range():
 
 @pytest.mark.parametrize("stored", ["one without class", "once a class"])
 def test_visdrone_drops_what_lies_in_a_region(stored):
-    """Boxes and detections of every class with half their area in a region are out; 40 percent is not enough."""
+    """Boxes and detections of every class with half their area in a region are out.
+
+    40 percent is not enough.
+    """
     region, half, less = [100, 0, 200, 50], [100, 45, 110, 55], [120, 46, 130, 56]
     if stored == "one without class":
         gt = truth([TARGET, region, half], [0, REGION, 0])
@@ -106,7 +120,9 @@ def test_visdrone_drops_what_lies_in_a_region(stored):
     metrics = evaluate_boxes(gt, dets, "visdrone")
     assert metrics.per_class[0]["boxes"] == 1
     assert metrics.per_class[0]["ap50"] == pytest.approx(1.0)
-    only_less = evaluate_boxes(truth([TARGET, [300, 0, 310, 10], region], [0, 1, REGION]), dets, "visdrone")
+    only_less = evaluate_boxes(
+        truth([TARGET, [300, 0, 310, 10], region], [0, 1, REGION]), dets, "visdrone"
+    )
     # of class b, `less` stays as the only false positive: oLRP has no true positive to go by
     assert only_less.per_class[1]["olrp"] == 1.0
 
@@ -119,7 +135,9 @@ def test_covered_share_counts_overlapping_regions_once():
 
 def test_own_sizes_are_told_by_name():
     gt = truth([[0, 0, 3, 3], [20, 20, 32, 32]])
-    metrics = evaluate_boxes(gt, found([[0, 0, 3, 3]], [0.5]), sizes={"needle": [0, 4], "rest": [4, None]})
+    metrics = evaluate_boxes(
+        gt, found([[0, 0, 3, 3]], [0.5]), sizes={"needle": [0, 4], "rest": [4, None]}
+    )
     assert metrics.ap_needle == pytest.approx(1.0)
     assert metrics.ap_rest == 0.0
     assert "ap_vt" not in metrics.figures

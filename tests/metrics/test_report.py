@@ -16,12 +16,17 @@ from rfla.metrics.analysis import study
 from rfla.metrics.figures import _confusion
 from rfla.metrics.report import choose_images, image_counts, write_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 NASTY = "</script><b>&.png"
 
 
 def make_study(images=4, per_image=6, dets=8):
-    """Image i misses i of its boxes; every third detection is of nothing; class b is of 20 px, class a of 6 px."""
+    """Image i misses i of its boxes; every third detection is of nothing.
+
+    Class b is of 20 px, class a of 6 px.
+    """
     sides = np.where(np.arange(per_image) % 2, 20.0, 6.0)
     left = np.arange(per_image) * 30.0 + 5
     boxes = np.tile(np.stack([left, left, left + sides, left + sides], axis=1), (images, 1))
@@ -31,7 +36,12 @@ def make_study(images=4, per_image=6, dets=8):
     nothing = np.tile([180.0, 5, 188, 13], (images * (dets // 3), 1))
     count = len(nothing)
     gt = GroundTruth(
-        tuple(range(images)), image, boxes, labels, names=("a<b>", "b"), files=(NASTY, *("x.png",) * (images - 1))
+        tuple(range(images)),
+        image,
+        boxes,
+        labels,
+        names=("a<b>", "b"),
+        files=(NASTY, *("x.png",) * (images - 1)),
     )
     detections = Detections(
         np.concatenate([image[found], np.repeat(np.arange(images), dets // 3)]),
@@ -47,13 +57,19 @@ def picture(image):
 
 
 def page_data(text):
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S).group(1))
+    return json.loads(
+        re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S).group(1)
+    )
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     return write_report(
-        tmp_path_factory.mktemp("run") / "val", make_study(), picture, title="A <run>", speed={"nms": 1.5}
+        tmp_path_factory.mktemp("run") / "val",
+        make_study(),
+        picture,
+        title="A <run>",
+        speed={"nms": 1.5},
     )
 
 
@@ -67,7 +83,9 @@ def test_files_of_a_report(report):
     figures = ("pr_by_iou", "pr_by_size", "by_size", "errors", "calibration", "confusion")
     assert names == {"report.html", "results.json", *(f"{figure}.png" for figure in figures)}
     told = json.loads((report.parent / "results.json").read_text())
-    assert told["metrics"]["ap50"] == pytest.approx(told["metrics"]["per_class"][0]["ap50"] / 2 + 0.5, abs=0.3)
+    assert told["metrics"]["ap50"] == pytest.approx(
+        told["metrics"]["per_class"][0]["ap50"] / 2 + 0.5, abs=0.3
+    )
     assert told["analysis"]["by_size"]["size"]
     assert told["speed_ms"] == {"nms": 1.5}
 
@@ -98,12 +116,18 @@ def noisy_study(seed=0, images=5, boxes=400, dets=900):
     rng = np.random.default_rng(seed)
     corner = rng.uniform(0, 300, (boxes, 2))
     truth = np.concatenate([corner, corner + rng.uniform(3, 20, (boxes, 2))], axis=1)
-    image, labels, source = rng.integers(0, images, boxes), rng.integers(0, 3, boxes), rng.integers(0, boxes, dets)
+    image, labels, source = (
+        rng.integers(0, images, boxes),
+        rng.integers(0, 3, boxes),
+        rng.integers(0, boxes, dets),
+    )
     gt = GroundTruth(tuple(range(images)), image, truth, labels, names=("a", "b", "c"))
     wrong = rng.random(dets) < 0.3
     found = truth[source] + rng.normal(0, 0.5, (dets, 1)) + 100 * wrong[:, None]
     scores = np.where(wrong, rng.beta(2, 4, dets), rng.beta(4, 2, dets))
-    return study(gt, Detections(image[source], found, scores, labels[source]), find_protocol("aitod"))
+    return study(
+        gt, Detections(image[source], found, scores, labels[source]), find_protocol("aitod")
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -124,9 +148,13 @@ def test_tables_of_the_page(tmp_path):
     """By size: the boxes and figures of each range, also where one name ends like another."""
     gt = GroundTruth((1,), [0, 0], [[0, 0, 6, 6], [50, 0, 70, 20]], [0, 0], names=("car",))
     sizes = {"t": [0, 8], "not_t": [8, None]}
-    some = study(gt, Detections([0], [[0, 0, 6, 6]], [0.9], [0]), find_protocol("tinyperson", sizes=sizes))
+    some = study(
+        gt, Detections([0], [[0, 0, 6, 6]], [0.9], [0]), find_protocol("tinyperson", sizes=sizes)
+    )
     data = page_data(write_report(tmp_path, some).read_text())
-    assert [(row["size"], row["boxes"], row["ap"], row["ap50"], row["ar"]) for row in data["by_size"]] == [
+    assert [
+        (row["size"], row["boxes"], row["ap"], row["ap50"], row["ar"]) for row in data["by_size"]
+    ] == [
         ("t 0-8 px", 1, pytest.approx(1), pytest.approx(1), 1),
         ("not_t 8 px up", 1, 0, 0, 0),
     ]
@@ -182,8 +210,8 @@ const start = performance.now();
 for (let i = 0; i < 5; i++) set("score", String(0.1 + 0.1 * i));
 document.body.dataset.milliseconds = (performance.now() - start) / 5;
 </script>"""
-# The browser's clock is virtual and leaps over idle time, but pictures are decoded in real time: a ticking timer makes
-# it wait for them.
+# The browser's clock is virtual and leaps over idle time, but pictures are decoded in real time: a
+# ticking timer makes it wait for them.
 DRIVE = """<script>
 const ticking = setInterval(() => {}, 1);
 const told = { problems };
@@ -236,7 +264,13 @@ VIRTUAL = "--virtual-time-budget=2000000"
 
 
 def browse(path, tmp_path, *flags):
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
     command += ["--window-size=1280,4000", *flags, path.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=True).stdout
 
@@ -249,7 +283,9 @@ def drive(path, tmp_path):
     dom = browse(driven, tmp_path, VIRTUAL, "--dump-dom")
     body = re.search(r'data-told="([^"]*)"', dom)
     assert body, f"the page did not get to its end: {dom[-500:]}"
-    return json.loads(body.group(1).replace("&quot;", '"').replace("&lt;", "<").replace("&amp;", "&"))
+    return json.loads(
+        body.group(1).replace("&quot;", '"').replace("&lt;", "<").replace("&amp;", "&")
+    )
 
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium in the path")
@@ -296,17 +332,25 @@ def test_images_are_drawn_as_they_come_into_view(report, tmp_path):
 @pytest.mark.usefixtures("no_figures")
 def test_500_images_do_not_freeze_the_page(tmp_path):
     big = make_study(images=500, per_image=100, dets=300)
-    path = write_report(tmp_path / "val", big, lambda image: np.full((64, 64, 3), image % 255, np.uint8), images=500)
+    path = write_report(
+        tmp_path / "val", big, lambda image: np.full((64, 64, 3), image % 255, np.uint8), images=500
+    )
     told = drive(path, tmp_path)
     assert told["problems"] == []
     assert len(told["all"]) == 500
     timed = tmp_path / "timed.html"
     timed.write_text(path.read_text().replace("</body>", SET + TIME + "</body>"))
-    milliseconds = re.search(r'data-milliseconds="([0-9.]+)"', browse(timed, tmp_path, "--dump-dom"))
-    assert float(milliseconds.group(1)) < 1000  # one change of a filter, everything recounted and sorted
+    milliseconds = re.search(
+        r'data-milliseconds="([0-9.]+)"', browse(timed, tmp_path, "--dump-dom")
+    )
+    assert (
+        float(milliseconds.group(1)) < 1000
+    )  # one change of a filter, everything recounted and sorted
 
 
-@pytest.mark.parametrize("names", [["car"], ["vehicle", "ship", "storage-tank", "airplane", "person", "wind-mill"]])
+@pytest.mark.parametrize(
+    "names", [["car"], ["vehicle", "ship", "storage-tank", "airplane", "person", "wind-mill"]]
+)
 def test_no_word_of_the_confusion_is_cut(names):
     table = [[1] * (len(names) + 1)] * (len(names) + 1)
     png = _confusion(SimpleNamespace(confusion=table, names=names))

@@ -26,8 +26,12 @@ def official_net(parity_dir: Path, recipe: ModuleType) -> Callable[..., torch.nn
     """`official_net("fcos_p2_rfla", "fcos_p2", "rfla")`: a detector with the recorded weights."""
     from rfla.models import build_detector, load_mmdet
 
-    def build(record: str, name: str, assigner: str, settings: dict[str, Any] | None = None) -> torch.nn.Module:
-        entries = json.loads((parity_dir / "models" / record / "state_dict.json").read_text())["entries"]
+    def build(
+        record: str, name: str, assigner: str, settings: dict[str, Any] | None = None
+    ) -> torch.nn.Module:
+        entries = json.loads((parity_dir / "models" / record / "state_dict.json").read_text())[
+            "entries"
+        ]
         net = build_detector(name, num_classes=8, assigner=assigner, settings=settings)
         load_mmdet(net, recipe.recipe_state({entry[0]: tuple(entry[1]) for entry in entries}))
         return net
@@ -41,7 +45,10 @@ def truth() -> Callable[[dict[str, Any]], list[dict[str, torch.Tensor]]]:
 
     def make(case: dict[str, Any]) -> list[dict[str, torch.Tensor]]:
         return [
-            {"boxes": torch.tensor(boxes).reshape(-1, 4), "labels": torch.tensor(labels, dtype=torch.int64)}
+            {
+                "boxes": torch.tensor(boxes).reshape(-1, 4),
+                "labels": torch.tensor(labels, dtype=torch.int64),
+            }
             for boxes, labels in zip(case["gts"], case["labels"], strict=True)
         ]
 
@@ -52,13 +59,16 @@ def truth() -> Callable[[dict[str, Any]], list[dict[str, torch.Tensor]]]:
 def check_training() -> Callable[..., None]:
     """`check_training(net, case, images, targets)`: losses and gradient norms of a recorded training step, within 1e-4.
 
-    A norm may also differ by `noise` times the norm of all gradients together. One can hang on a ReLU next to zero,
-    which in float32 falls on either side of it, by the number of threads: where a norm does not meet the record, the
-    step is repeated in float64, which has to meet the record or our float32 number.
+    A norm may also differ by `noise` times the norm of all gradients together. One can hang on a
+    ReLU next to zero, which in float32 falls on either side of it, by the number of threads: where
+    a norm does not meet the record, the step is repeated in float64, which has to meet the record
+    or our float32 number.
     """
     from rfla.models.mmdet import our_key
 
-    def step(net: torch.nn.Module, case: dict[str, Any], images: torch.Tensor, targets: list[Any]) -> dict[str, float]:
+    def step(
+        net: torch.nn.Module, case: dict[str, Any], images: torch.Tensor, targets: list[Any]
+    ) -> dict[str, float]:
         net.train().zero_grad()
         sizes = [tuple(case["img_shape"])] if "img_shape" in case else None
         losses = net(images, targets, sizes)
@@ -66,10 +76,18 @@ def check_training() -> Callable[..., None]:
         for name, value in losses.items():
             assert value.item() == pytest.approx(case["losses"][name], rel=1e-4, abs=1e-7), name
         sum(losses.values()).backward()
-        return {name: float(p.grad.double().norm()) for name, p in net.named_parameters() if p.requires_grad}
+        return {
+            name: float(p.grad.double().norm())
+            for name, p in net.named_parameters()
+            if p.requires_grad
+        }
 
     def check(
-        net: torch.nn.Module, case: dict[str, Any], images: torch.Tensor, targets: list[Any], noise: float = 1e-9
+        net: torch.nn.Module,
+        case: dict[str, Any],
+        images: torch.Tensor,
+        targets: list[Any],
+        noise: float = 1e-9,
     ) -> None:
         norms = step(net, case, images, targets)
         total = sum(norm**2 for norm in norms.values()) ** 0.5
@@ -88,7 +106,9 @@ def check_training() -> Callable[..., None]:
             exact = step(net.double(), case, images.double(), targets)
             net.float().load_state_dict(state)
             missed = [
-                name for name in missed if not (close(exact[name], recorded[name]) or close(exact[name], norms[name]))
+                name
+                for name in missed
+                if not (close(exact[name], recorded[name]) or close(exact[name], norms[name]))
             ]
         assert missed == []
 
@@ -99,8 +119,8 @@ def check_training() -> Callable[..., None]:
 def shrunken_fields() -> Callable[[torch.nn.Module], Any]:
     """Context in which a point detector's assigner gives image i of a batch fields shrunk by 0.9**i.
 
-    That is an accident of the official code: it shrinks the caller's fields in place, and the images of a batch share
-    them; an image without boxes does not shrink them.
+    That is an accident of the official code: it shrinks the caller's fields in place, and the
+    images of a batch share them; an image without boxes does not shrink them.
     """
     from contextlib import contextmanager
 

@@ -25,7 +25,9 @@ def _values(key: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ..
     return mean + std * random.standard_normal(count)
 
 
-def _mean_and_std(key: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> tuple[float, float]:
+def _mean_and_std(
+    key: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[float, float]:
     """Of the normal values of an entry: the first rule that matches wins."""
     if key.endswith(("running_mean", "center_prior.mean")):
         return 0.0, 0.1
@@ -48,7 +50,8 @@ def recipe_state(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """A state dict with the official keys, filled by the recipe.
 
     Args:
-        shapes: official key to shape, e.g. from `state_dict.json`: `{e[0]: tuple(e[1]) for e in state["entries"]}`.
+        shapes: official key to shape, e.g. from `state_dict.json`: `{e[0]: tuple(e[1]) for e in
+            state["entries"]}`.
     """
     state = {}
     for key, shape in shapes.items():

@@ -1,7 +1,8 @@
 """Targets and losses of RPN and RetinaNet against the records, on the recorded raw predictions.
 
-`rpn_rfla` holds what the authors trained with: box targets encoded against anchors that the assigner had shrunk to 0.9,
-re-created by `rpn.target_anchor_scale=0.9`. `repaired_rpn_rfla` holds the same inputs with that accident mended.
+`rpn_rfla` holds what the authors trained with: box targets encoded against anchors that the
+assigner had shrunk to 0.9, re-created by `rpn.target_anchor_scale=0.9`. `repaired_rpn_rfla` holds
+the same inputs with that accident mended.
 """
 
 from types import SimpleNamespace
@@ -37,9 +38,13 @@ def make_head(model, folder):
     if name == "retinanet":
         part = torch.nn.Identity()
         anchors = build_anchors(config, strides(name))
-        return RetinaNet(part, part, part, anchors, Limits(), num_classes=8, box_loss_kind=config.loss.box)
+        return RetinaNet(
+            part, part, part, anchors, Limits(), num_classes=8, box_loss_kind=config.loss.box
+        )
     accident = folder == "rpn_rfla" and assigner == "rfla"
-    config = model_config(name, assigner, settings | {"rpn.target_anchor_scale": 0.9 if accident else 1.0})
+    config = model_config(
+        name, assigner, settings | {"rpn.target_anchor_scale": 0.9 if accident else 1.0}
+    )
     head = build_rpn_head(config, SimpleNamespace(width=8, strides=strides(name)))
     head.sampler = lambda matched, seed: PseudoSampler()(matched)
     return head
@@ -58,10 +63,14 @@ def record_inputs(case, tensors, base):
         # cases without losses have no predictions either: only the sizes matter then
         empty = torch.zeros(len(case["gts"]), 1, sum(sizes))
         flat = (tensor(f"{case['id']}.{name}") if "losses" in case else empty).split(sizes, dim=2)
-        raw[key] = [part.unflatten(2, size) for part, size in zip(flat, case["featmap_sizes"], strict=True)]
+        raw[key] = [
+            part.unflatten(2, size) for part, size in zip(flat, case["featmap_sizes"], strict=True)
+        ]
     raw["objectness"] = raw["cls"]
     boxes = [tensor(name) for name in case["gts"]]
-    labels = [tensor(name).long() for name in case.get("labels", [])] or [torch.zeros(len(b)).long() for b in boxes]
+    labels = [tensor(name).long() for name in case.get("labels", [])] or [
+        torch.zeros(len(b)).long() for b in boxes
+    ]
     return raw, [{"boxes": b, "labels": c} for b, c in zip(boxes, labels, strict=True)]
 
 
@@ -80,10 +89,17 @@ def test_targets_and_losses(parity, folder, model):
         for image in range(len(targets)):
             check_image(case, image, head, raw, matched[image], targets[image]["boxes"], tensors)
         if "losses" in case:
-            loss_args = (targets, sizes) if model == "retina_rfla" else (matched, targets, [0] * len(targets))
+            loss_args = (
+                (targets, sizes)
+                if model == "retina_rfla"
+                else (matched, targets, [0] * len(targets))
+            )
             losses = head.loss(raw, *loss_args)
             for name, value in case["losses"].items():
-                assert losses[name].item() == pytest.approx(value, rel=1e-4, abs=1e-7), (case["id"], name)
+                assert losses[name].item() == pytest.approx(value, rel=1e-4, abs=1e-7), (
+                    case["id"],
+                    name,
+                )
 
 
 def check_image(case, image, head, raw, matched, boxes, tensors):
@@ -91,7 +107,9 @@ def check_image(case, image, head, raw, matched, boxes, tensors):
     positive = (matched >= 0).nonzero().squeeze(1)
     assert positive.tolist() == tensors[prefix + "pos_index"].tolist(), case["id"]
     assert matched[positive].tolist() == tensors[prefix + "pos_gt_index"].tolist(), case["id"]
-    assert torch.equal((matched != -2).to(torch.uint8), tensors[prefix + "label_weights"]), case["id"]
+    assert torch.equal((matched != -2).to(torch.uint8), tensors[prefix + "label_weights"]), case[
+        "id"
+    ]
     if isinstance(head, RetinaNet):
         expected = boxes[matched[positive]]
     else:
@@ -100,7 +118,10 @@ def check_image(case, image, head, raw, matched, boxes, tensors):
 
 
 def test_decoding_a_target_gives_the_box_back():
-    """The default encodes against the anchors of decoding; with the authors' 0.9 boxes come out 1/0.9 as large."""
+    """The default encodes against the anchors of decoding.
+
+    With the authors' 0.9 boxes come out 1/0.9 as large.
+    """
     boxes = torch.tensor([[20.0, 30.0, 32.0, 40.0]])
     for scale, growth in ((1.0, 1.0), (0.9, 1 / 0.9)):
         config = model_config("faster_rcnn", "rfla", {"rpn.target_anchor_scale": scale})
@@ -131,10 +152,15 @@ class Recorder:
 
 
 def test_anchors_of_the_retinanet_paper():
-    """Three octave scales from 4 strides, three ratios: nine anchors; the first level's sides are 32, 40.3, 50.8 px."""
+    """Three octave scales from 4 strides, three ratios: nine anchors.
+
+    The first level's sides are 32, 40.3, 50.8 px.
+    """
     config = model_config("retinanet", "baseline", {})
     anchors = build_anchors(config, [8, 16, 32, 64, 128])
     assert anchors.per_cell == 9
     boxes = anchors.grid([torch.zeros(1, 1, 1, 1)] * 5).boxes[:9]
     sides = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
-    torch.testing.assert_close(sides, torch.tensor([32.0, 32 * 2 ** (1 / 3), 32 * 2 ** (2 / 3)]).repeat(3))
+    torch.testing.assert_close(
+        sides, torch.tensor([32.0, 32 * 2 ** (1 / 3), 32 * 2 ** (2 / 3)]).repeat(3)
+    )

@@ -1,6 +1,7 @@
 """AutoAssign against the records: the original rule, and RFLA with the mask by box (the repaired official code).
 
-The official RFLA variant indexes with an integer mask by accident; its training records are not compared.
+The official RFLA variant indexes with an integer mask by accident; its training records are not
+compared.
 """
 
 import pytest
@@ -14,15 +15,23 @@ SMALL = {"backbone": "resnet18", "neck.width": 8, "head.width": 8, "head.depth":
 def make_case(case, inputs):
     """Detector, raw predictions as lists per level, their leaves, targets."""
     name = case["id"]
-    net = build_detector("autoassign", 8, "rfla" if case["head"].startswith("RFLA") else "baseline", SMALL).train()
+    net = build_detector(
+        "autoassign", 8, "rfla" if case["head"].startswith("RFLA") else "baseline", SMALL
+    ).train()
     with torch.no_grad():
         net.center_prior.mean.copy_(torch.tensor(case["center_prior_mean"]))
         net.center_prior.sigma.copy_(torch.tensor(case["center_prior_sigma"]))
     sizes = case["featmap_sizes"]
     counts = [height * width for height, width in sizes]
-    leaves = {part: inputs[f"{name}.pred_{part}"].clone().requires_grad_() for part in ("cls", "reg", "obj")}
+    leaves = {
+        part: inputs[f"{name}.pred_{part}"].clone().requires_grad_()
+        for part in ("cls", "reg", "obj")
+    }
     levels = {
-        part: [level.unflatten(2, size) for level, size in zip(leaf.split(counts, dim=2), sizes, strict=True)]
+        part: [
+            level.unflatten(2, size)
+            for level, size in zip(leaf.split(counts, dim=2), sizes, strict=True)
+        ]
         for part, leaf in leaves.items()
     }
     raw = {"cls": levels["cls"], "reg": levels["reg"], "centerness": levels["obj"]}
@@ -37,11 +46,17 @@ def check(case, inputs):
     net, raw, leaves, targets = make_case(case, inputs)
     losses = net.loss(raw, targets)
     for name, value in losses.items():
-        assert value.item() == pytest.approx(case["losses"][name], rel=1e-4, abs=1e-6), (case["id"], name)
+        assert value.item() == pytest.approx(case["losses"][name], rel=1e-4, abs=1e-6), (
+            case["id"],
+            name,
+        )
     sum(losses.values()).backward()
     for name, leaf in leaves.items():
         total = leaf.grad.double().abs().sum().item()
-        assert total == pytest.approx(case["grad_abs_sum"][name], rel=1e-4, abs=1e-6), (case["id"], name)
+        assert total == pytest.approx(case["grad_abs_sum"][name], rel=1e-4, abs=1e-6), (
+            case["id"],
+            name,
+        )
     gradient = torch.tensor(case["grad_center_prior_mean"])
     torch.testing.assert_close(net.center_prior.mean.grad, gradient, rtol=1e-4, atol=1e-6)
 

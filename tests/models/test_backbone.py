@@ -13,11 +13,17 @@ SMALL = {"backbone": "resnet18", "neck.width": 8, "head.width": 8, "head.depth":
 
 
 def test_stride_place():
-    """Both styles halve the map in the first block of stages 2 to 4; Caffe's in the 1x1 convolution."""
+    """Both styles halve the map in the first block of stages 2 to 4.
+
+    Caffe's in the 1x1 convolution.
+    """
     for style, places in {"pytorch": ((1, 1), (2, 2)), "caffe": ((2, 2), (1, 1))}.items():
         block = ResNet("resnet50", style).layer2[0]
         assert (block.conv1.stride, block.conv2.stride) == places
-    sizes = [tuple(level.shape[1:]) for level in ResNet("resnet18", "caffe").eval()(torch.zeros(1, 3, 64, 96))]
+    sizes = [
+        tuple(level.shape[1:])
+        for level in ResNet("resnet18", "caffe").eval()(torch.zeros(1, 3, 64, 96))
+    ]
     assert sizes == [(64, 16, 24), (128, 8, 12), (256, 4, 6), (512, 2, 3)]
 
 
@@ -26,7 +32,10 @@ def test_frozen_stages_stay_in_evaluation_mode():
     assert not net.bn1.training
     assert not net.layer2.training
     assert net.layer3.training
-    assert {name.split(".")[0] for name, p in net.named_parameters() if p.requires_grad} == {"layer3", "layer4"}
+    assert {name.split(".")[0] for name, p in net.named_parameters() if p.requires_grad} == {
+        "layer3",
+        "layer4",
+    }
     net = ResNet("resnet18", frozen_stages=-1, norm_eval=True, norm_trainable=False).train()
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     assert not any(norm.training or norm.weight.requires_grad for norm in norms)
@@ -56,11 +65,23 @@ def test_without_weights_everything_learns_and_one_line_says_so(monkeypatch, cap
 
 
 def test_with_weights_they_arrive(monkeypatch):
-    state = {key: value + 1 for key, value in ResNet("resnet18").state_dict().items() if "num_batches" not in key}
-    counters = {key: value for key, value in ResNet("resnet18").state_dict().items() if "num_batches" in key}
-    monkeypatch.setattr("rfla.models.backbones.resnet.imagenet_state", lambda weights: state | counters)
-    net = build_detector("retinanet", 2, settings={key: value for key, value in SMALL.items() if key != "head.depth"})
+    state = {
+        key: value + 1
+        for key, value in ResNet("resnet18").state_dict().items()
+        if "num_batches" not in key
+    }
+    counters = {
+        key: value for key, value in ResNet("resnet18").state_dict().items() if "num_batches" in key
+    }
+    monkeypatch.setattr(
+        "rfla.models.backbones.resnet.imagenet_state", lambda weights: state | counters
+    )
+    net = build_detector(
+        "retinanet", 2, settings={key: value for key, value in SMALL.items() if key != "head.depth"}
+    )
     assert load_pretrained_backbone(net)
     torch.testing.assert_close(net.backbone.layer4[1].conv2.weight, state["layer4.1.conv2.weight"])
-    torch.testing.assert_close(net.backbone.conv1.weight, state["conv1.weight"])  # RGB with ImageNet's own std
+    torch.testing.assert_close(
+        net.backbone.conv1.weight, state["conv1.weight"]
+    )  # RGB with ImageNet's own std
     assert not net.backbone.conv1.weight.requires_grad

@@ -18,19 +18,27 @@ def test_equals_the_official_convolution(parity, case_id):
     args = case["args"]
     weight = tensors[case["state"]["weight"]]
     outputs, inputs = weight.shape[:2]
-    plain = nn.Conv2d(inputs, outputs, args["kernel_size"], args["stride"], args["padding"], bias=False)
+    plain = nn.Conv2d(
+        inputs, outputs, args["kernel_size"], args["stride"], args["padding"], bias=False
+    )
     layer = (SwitchableConv2d if "switch.weight" in case["state"] else StandardizedConv2d)(plain)
     state = {key: tensors[name] for key, name in case["state"].items()}
-    derived = {key: value for key, value in state.items() if key not in ("weight_gamma", "weight_beta")}
+    derived = {
+        key: value for key, value in state.items() if key not in ("weight_gamma", "weight_beta")
+    }
     layer.load_state_dict(derived)  # strict: deviation and mean are taken from the weight
     torch.testing.assert_close(layer.weight_gamma, state["weight_gamma"])
     torch.testing.assert_close(layer.weight_beta, state["weight_beta"])
     with torch.no_grad():
-        torch.testing.assert_close(layer(tensors[case["input"]]), tensors[case["out"]], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            layer(tensors[case["input"]]), tensors[case["out"]], rtol=1e-4, atol=1e-4
+        )
         layer.weight_gamma *= 1.3
         layer.weight_beta += 0.05
         found = layer(tensors[case["input"]])
-        torch.testing.assert_close(found, tensors[case["out_gamma_x1.3_beta_plus_0.05"]], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            found, tensors[case["out_gamma_x1.3_beta_plus_0.05"]], rtol=1e-4, atol=1e-4
+        )
 
 
 def test_standardized_weights_ignore_scale_and_shift():
@@ -91,12 +99,17 @@ def test_imagenet_weights_start_as_the_plain_network(monkeypatch, name):
     monkeypatch.setattr(detectors_resnet, "imagenet_state", lambda weights: plain.state_dict())
     images = torch.randn(1, 3, 64, 64)
     expected = plain.eval()(images)
-    for feedback_channels, feedback in ((None, ()), (8, [torch.randn(1, 8, side, side) for side in (8, 4, 2)])):
+    for feedback_channels, feedback in (
+        (None, ()),
+        (8, [torch.randn(1, 8, side, side) for side in (8, 4, 2)]),
+    ):
         net = DetectorsResNet(name, feedback_channels=feedback_channels)
         assert net.load_imagenet()
         with torch.no_grad():
             for found, level in zip(net.eval()(images, feedback), expected, strict=True):
-                torch.testing.assert_close(found, level, rtol=1e-3, atol=1e-3 * float(level.detach().abs().max()))
+                torch.testing.assert_close(
+                    found, level, rtol=1e-3, atol=1e-3 * float(level.detach().abs().max())
+                )
 
 
 def test_pretrained_weights_reach_every_backbone(monkeypatch):
@@ -104,7 +117,9 @@ def test_pretrained_weights_reach_every_backbone(monkeypatch):
     from rfla.models import build_detector, load_pretrained_backbone
 
     plain = ResNet("resnet18")
-    net = build_detector("detectors", 2, settings={"backbone": "resnet18", "neck.width": 16, "roi.width": 16})
+    net = build_detector(
+        "detectors", 2, settings={"backbone": "resnet18", "neck.width": 16, "roi.width": 16}
+    )
     assert not net.neck.rfp_modules[0].conv1.weight.requires_grad
     monkeypatch.setattr(detectors_resnet, "imagenet_state", lambda weights: plain.state_dict())
     assert load_pretrained_backbone(net)
@@ -116,7 +131,9 @@ def test_pretrained_weights_reach_every_backbone(monkeypatch):
     assert all(parameter.requires_grad for parameter in net.parameters())
 
 
-@pytest.mark.parametrize("setting", [{"neck.start_level": 3}, {"neck.levels": 3}, {"neck.extra": "on_input"}])
+@pytest.mark.parametrize(
+    "setting", [{"neck.start_level": 3}, {"neck.levels": 3}, {"neck.extra": "on_input"}]
+)
 def test_refuses_a_pyramid_that_it_cannot_feed_back(setting):
     from rfla.errors import ConfigError
     from rfla.models import build_detector

@@ -1,7 +1,8 @@
 """Targets, losses and gradients of the FCOS head on recorded predictions.
 
-`fcos_targets` holds the official code's numbers, with its accident for the later images of a batch (`shrunken_fields`
-re-creates it); `repaired_fcos_targets` holds what ours computes by default. Small backbones: only the loss is used.
+`fcos_targets` holds the official code's numbers, with its accident for the later images of a batch
+(`shrunken_fields` re-creates it); `repaired_fcos_targets` holds what ours computes by default.
+Small backbones: only the loss is used.
 """
 
 from contextlib import nullcontext
@@ -24,12 +25,21 @@ def make_net(case):
 
 
 def make_raw(case, tensors):
-    """Recorded predictions (B, K, P), distances in strides, as raw predictions; and the leaves of the gradients."""
+    """Recorded predictions (B, K, P), distances in strides, as raw predictions.
+
+    And the leaves of the gradients.
+    """
     sizes = case["featmap_sizes"]
     counts = [height * width for height, width in sizes]
-    leaves = {name: tensors[f"{case['id']}.pred_{name}"].clone().requires_grad_() for name in ("cls", "reg", "ctr")}
+    leaves = {
+        name: tensors[f"{case['id']}.pred_{name}"].clone().requires_grad_()
+        for name in ("cls", "reg", "ctr")
+    }
     raw = {
-        name: [part.unflatten(2, size) for part, size in zip(leaf.split(counts, dim=2), sizes, strict=True)]
+        name: [
+            part.unflatten(2, size)
+            for part, size in zip(leaf.split(counts, dim=2), sizes, strict=True)
+        ]
         for name, leaf in leaves.items()
     }
     reg = [level * stride for level, stride in zip(raw["reg"], case["strides"], strict=True)]
@@ -46,7 +56,10 @@ def check(case, tensors, inputs, accident):
     net = make_net(case)
     raw, leaves = make_raw(case, inputs)
     targets = [
-        {"boxes": inputs[f"{case['id']}.gts{i}"], "labels": inputs[f"{case['id']}.gt_labels{i}"].long()}
+        {
+            "boxes": inputs[f"{case['id']}.gts{i}"],
+            "labels": inputs[f"{case['id']}.gt_labels{i}"].long(),
+        }
         for i in range(len(case["gts"]))
     ]
     with accident(net):
@@ -58,21 +71,28 @@ def check(case, tensors, inputs, accident):
     assert torch.equal(labels, tensors[f"{case['id']}.targets.labels"].long())
     assert torch.equal(positive.nonzero()[:, 0], tensors[f"{case['id']}.targets.pos_index"].long())
     torch.testing.assert_close(
-        level_major(case, distances)[positive], tensors[f"{case['id']}.targets.pos_bbox_targets"], rtol=0, atol=1e-5
+        level_major(case, distances)[positive],
+        tensors[f"{case['id']}.targets.pos_bbox_targets"],
+        rtol=0,
+        atol=1e-5,
     )
     torch.testing.assert_close(
-        level_major(case, net._centerness(distances))[positive], tensors[f"{case['id']}.targets.centerness"]
+        level_major(case, net._centerness(distances))[positive],
+        tensors[f"{case['id']}.targets.centerness"],
     )
     for name, value in losses.items():
         assert value.item() == pytest.approx(case["losses"][name], rel=1e-4, abs=1e-7), name
     sum(losses.values()).backward()
     for name, leaf in leaves.items():
         expected = case["grad_abs_sum"][name]
-        assert leaf.grad.double().abs().sum().item() == pytest.approx(expected, rel=1e-4, abs=1e-7), name
+        assert leaf.grad.double().abs().sum().item() == pytest.approx(
+            expected, rel=1e-4, abs=1e-7
+        ), name
 
 
 @pytest.mark.parametrize(
-    "prefix", ["rfla_p3.", "rfla_p2.", "base_p3.", "base_p2.", "base_p2_nocenter.", "base_p3_nocenter."]
+    "prefix",
+    ["rfla_p3.", "rfla_p2.", "base_p3.", "base_p2.", "base_p2_nocenter.", "base_p3_nocenter."],
 )
 def test_official_targets_and_losses(parity, shrunken_fields, prefix):
     manifest, tensors = parity("fcos_targets")
@@ -95,7 +115,11 @@ def test_a_batch_equals_its_images_one_by_one(parity):
     net = make_net(case)
     raw, _ = make_raw(case, tensors)
     targets = [
-        {"boxes": tensors[f"rfla_p2.b5.gts{i}"], "labels": tensors[f"rfla_p2.b5.gt_labels{i}"].long()} for i in (0, 1)
+        {
+            "boxes": tensors[f"rfla_p2.b5.gts{i}"],
+            "labels": tensors[f"rfla_p2.b5.gt_labels{i}"].long(),
+        }
+        for i in (0, 1)
     ]
     together = net.assign(raw, targets)
     for image, target in enumerate(targets):

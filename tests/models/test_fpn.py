@@ -20,7 +20,10 @@ def test_recorded_pyramid(parity, name):
     manifest, tensors = parity("components")
     case = next(case for case in manifest["cases"] if case["id"] == name)
     inputs = [tensors[f"fpn.in{stage}"] for stage in range(4)]
-    state = {our_key(f"neck.{key}").removeprefix("neck."): tensors[value] for key, value in case["state"].items()}
+    state = {
+        our_key(f"neck.{key}").removeprefix("neck."): tensors[value]
+        for key, value in case["state"].items()
+    }
     width = next(iter(state.values())).shape[0]
     neck = FPN([level.shape[1] for level in inputs], width, **VARIANTS[name])
     neck.load_state_dict(state)

@@ -15,7 +15,16 @@ from rfla.models import build_detector
 from rfla.models.mmdet import import_checkpoint, our_key, read_checkpoint
 from rfla.models.weights import load_model
 
-NAMES = ("airplane", "bridge", "storage-tank", "ship", "swimming-pool", "vehicle", "person", "wind-mill")
+NAMES = (
+    "airplane",
+    "bridge",
+    "storage-tank",
+    "ship",
+    "swimming-pool",
+    "vehicle",
+    "person",
+    "wind-mill",
+)
 CONFIG = """model = dict(backbone=dict(style='caffe'), assigner=dict(type='HieAssigner'))
 img_norm_cfg = dict(
     mean=[1.0, 2.0, 3.0], std=[1.0, 1.0, 1.0], to_rgb=False)"""
@@ -23,7 +32,9 @@ img_norm_cfg = dict(
 
 @pytest.fixture(scope="module")
 def fcos_checkpoint(parity_dir, recipe, tmp_path_factory):
-    entries = json.loads((parity_dir / "models" / "fcos_p2_rfla" / "state_dict.json").read_text())["entries"]
+    entries = json.loads((parity_dir / "models" / "fcos_p2_rfla" / "state_dict.json").read_text())[
+        "entries"
+    ]
     state = recipe.recipe_state({entry[0]: tuple(entry[1]) for entry in entries})
     meta = {
         "mmdet_version": "2.20.0",
@@ -33,7 +44,14 @@ def fcos_checkpoint(parity_dir, recipe, tmp_path_factory):
         "hook_msgs": {"best_score": np.float64(0.16)},
     }
     path = tmp_path_factory.mktemp("official") / "epoch_12.pth"
-    torch.save({"meta": meta, "state_dict": state, "optimizer": {"state": {}, "param_groups": [{"lr": 0.005}]}}, path)
+    torch.save(
+        {
+            "meta": meta,
+            "state_dict": state,
+            "optimizer": {"state": {}, "param_groups": [{"lr": 0.005}]},
+        },
+        path,
+    )
     return path, state
 
 
@@ -64,12 +82,16 @@ def test_a_partial_state_is_refused(fcos_checkpoint, tmp_path):
     del state["bbox_head.conv_reg.weight"]
     torch.save({"state_dict": state, "meta": {"CLASSES": NAMES}}, tmp_path / "part.pth")
     with pytest.raises(WeightsError, match=r"1 missing.*head\.conv_reg\.weight"):
-        import_checkpoint(tmp_path / "part.pth", "fcos_p2", tmp_path / "x.safetensors", assigner="rfla")
+        import_checkpoint(
+            tmp_path / "part.pth", "fcos_p2", tmp_path / "x.safetensors", assigner="rfla"
+        )
 
 
 def test_names_are_counted(fcos_checkpoint, tmp_path):
     with pytest.raises(WeightsError, match="2 names for 8 classes"):
-        import_checkpoint(fcos_checkpoint[0], "fcos_p2", tmp_path / "x.safetensors", names=["a", "b"])
+        import_checkpoint(
+            fcos_checkpoint[0], "fcos_p2", tmp_path / "x.safetensors", names=["a", "b"]
+        )
     torch.save({"state_dict": fcos_checkpoint[1]}, tmp_path / "bare.pth")
     with pytest.raises(WeightsError, match="8 classes without names"):
         import_checkpoint(tmp_path / "bare.pth", "fcos_p2", tmp_path / "x.safetensors")
@@ -98,8 +120,12 @@ def tiny(tmp_path):
             return key.replace(".weight", ".conv.weight").replace(".bias", ".conv.bias")
         return key.replace("head.", "bbox_head.", 1) if key.startswith("head.") else key
 
-    state = {official(key): value for key, value in build_detector(str(path), 8).state_dict().items()}
-    return str(path), {key: value for key, value in state.items() if "num_batches_tracked" not in key}
+    state = {
+        official(key): value for key, value in build_detector(str(path), 8).state_dict().items()
+    }
+    return str(path), {
+        key: value for key, value in state.items() if "num_batches_tracked" not in key
+    }
 
 
 META = {
@@ -111,7 +137,9 @@ dict(type='Resize', img_scale=(1024, 1024), keep_ratio=True)""",
     "CLASSES": NAMES,
     "PALETTE": np.zeros((8, 3), dtype=np.uint8),
     "seed": np.int64(3),
-    "hook_msgs": OrderedDict(best_score=np.float32(0.2), flag=np.bool_(True), name=np.str_("x"), all=np.array([1.5])),
+    "hook_msgs": OrderedDict(
+        best_score=np.float32(0.2), flag=np.bool_(True), name=np.str_("x"), all=np.array([1.5])
+    ),
 }
 
 
@@ -119,9 +147,15 @@ dict(type='Resize', img_scale=(1024, 1024), keep_ratio=True)""",
 def test_forms_of_a_checkpoint(tiny, tmp_path, legacy):
     """Both file formats, numpy in meta, a wrapped model, EMA copies, parameters and halves in place of tensors."""
     model, state = tiny
-    wrapped = OrderedDict(("module." + key, torch.nn.Parameter(value.half())) for key, value in state.items())
+    wrapped = OrderedDict(
+        ("module." + key, torch.nn.Parameter(value.half())) for key, value in state.items()
+    )
     averages = {"module.ema_" + key.replace(".", "_"): value for key, value in state.items()}
-    content = {"meta": META, "state_dict": wrapped | averages, "optimizer": {"state": {0: {"step": 3}}}}
+    content = {
+        "meta": META,
+        "state_dict": wrapped | averages,
+        "optimizer": {"state": {0: {"step": 3}}},
+    }
     torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
     import_checkpoint(tmp_path / "x.pth", model, tmp_path / "x.safetensors")
     net, metadata = load_model(tmp_path / "x.safetensors")
@@ -138,7 +172,9 @@ def test_an_imported_file_predicts(tiny, tmp_path):
     torch.save({"meta": META, "state_dict": state}, tmp_path / "x.pth")
     import_checkpoint(tmp_path / "x.pth", model, tmp_path / "x.safetensors")
     picture = np.zeros((64, 96, 3), dtype=np.uint8)
-    (result,) = RFLA(str(tmp_path / "x.safetensors")).predict(picture, conf=0.0, max_det=5, imgsz=96, save=False)
+    (result,) = RFLA(str(tmp_path / "x.safetensors")).predict(
+        picture, conf=0.0, max_det=5, imgsz=96, save=False
+    )
     assert len(result.boxes.conf) == 5
     assert set(result.names) <= set(NAMES) or tuple(result.names.values()) == NAMES
 
@@ -155,7 +191,10 @@ def test_an_imported_file_predicts(tiny, tmp_path):
 )
 def test_tensors_that_are_no_weights(tiny, tmp_path, value, message):
     model, state = tiny
-    torch.save({"meta": META, "state_dict": state | {"neck.fpn_convs.0.conv.bias": value}}, tmp_path / "x.pth")
+    torch.save(
+        {"meta": META, "state_dict": state | {"neck.fpn_convs.0.conv.bias": value}},
+        tmp_path / "x.pth",
+    )
     with pytest.raises(WeightsError, match=message):
         import_checkpoint(tmp_path / "x.pth", model, tmp_path / "x.safetensors")
     assert not (tmp_path / "x.safetensors").exists()
@@ -213,7 +252,9 @@ def test_a_compressed_archive_is_refused(tmp_path):
         read_checkpoint(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"hello", bytes(1000), b"PK\x05\x06" + bytes(18)])
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04 not a zip", b"hello", bytes(1000), b"PK\x05\x06" + bytes(18)]
+)
 def test_rubbish(tmp_path, content):
     path = tmp_path / "x.pth"
     path.write_bytes(content)
@@ -236,7 +277,12 @@ def test_a_directory_and_a_truncated_file(tiny, tmp_path):
 def test_a_giant_view_costs_nothing(tmp_path):
     """One stored number that claims to be 4 TB: its shape is refused before anything is copied."""
     torch.save(
-        {"state_dict": {"bbox_head.conv_cls.weight": torch.zeros(1).expand(1000, 1000, 1000, 1000)}}, tmp_path / "x.pth"
+        {
+            "state_dict": {
+                "bbox_head.conv_cls.weight": torch.zeros(1).expand(1000, 1000, 1000, 1000)
+            }
+        },
+        tmp_path / "x.pth",
     )
     with pytest.raises(WeightsError, match="names"):
         import_checkpoint(tmp_path / "x.pth", "fcos", tmp_path / "x.safetensors")
@@ -255,9 +301,14 @@ def test_a_giant_view_costs_nothing(tmp_path):
     ],
 )
 def test_all_detectors(parity_dir, recipe, tmp_path, record, model):
-    entries = json.loads((parity_dir / "models" / record / "state_dict.json").read_text())["entries"]
+    entries = json.loads((parity_dir / "models" / record / "state_dict.json").read_text())[
+        "entries"
+    ]
     state = recipe.recipe_state({entry[0]: tuple(entry[1]) for entry in entries})
-    torch.save({"state_dict": state, "meta": {"CLASSES": NAMES, "config": "HieAssigner"}}, tmp_path / "x.pth")
+    torch.save(
+        {"state_dict": state, "meta": {"CLASSES": NAMES, "config": "HieAssigner"}},
+        tmp_path / "x.pth",
+    )
     import_checkpoint(tmp_path / "x.pth", model, tmp_path / "x.safetensors")
     net, _ = load_model(tmp_path / "x.safetensors")
     assert type(net) is type(build_detector(model))

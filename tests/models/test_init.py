@@ -18,7 +18,11 @@ RECORDS = {
 
 
 @pytest.mark.parametrize(
-    "record", [name if name == "fcos_p2_rfla" else pytest.param(name, marks=pytest.mark.slow) for name in RECORDS]
+    "record",
+    [
+        name if name == "fcos_p2_rfla" else pytest.param(name, marks=pytest.mark.slow)
+        for name in RECORDS
+    ],
 )
 def test_initial_statistics(parity, record):
     """Constants are equal; a random tensor of n values has its mean within 6 and its std within 5 standard errors."""
@@ -35,6 +39,10 @@ def test_initial_statistics(parity, record):
             continue
         count = values.numel()
         assert abs(values.mean().item() - mean) < 6 * std * (2 / count) ** 0.5, key
-        assert values.std(correction=0).item() == pytest.approx(std, rel=max(5 / count**0.5, 1e-3)), key
-        uniform = high < 2 * std  # of a uniform distribution the largest value is sqrt(3) standard deviations
+        assert values.std(correction=0).item() == pytest.approx(
+            std, rel=max(5 / count**0.5, 1e-3)
+        ), key
+        uniform = (
+            high < 2 * std
+        )  # of a uniform distribution the largest value is sqrt(3) standard deviations
         assert count < 1000 or (values.max().item() < 2 * std) == uniform, key

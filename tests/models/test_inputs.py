@@ -8,7 +8,9 @@ import torch
 
 from rfla.models import build_detector
 
-_spec = importlib.util.spec_from_file_location("anchors", Path(__file__).with_name("test_trainable_anchors.py"))
+_spec = importlib.util.spec_from_file_location(
+    "anchors", Path(__file__).with_name("test_trainable_anchors.py")
+)
 anchors = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(anchors)
 
@@ -24,11 +26,17 @@ def net(request):
 
 
 def target(*boxes):
-    return {"boxes": torch.tensor(boxes).float().reshape(-1, 4), "labels": torch.zeros(len(boxes), dtype=torch.int64)}
+    return {
+        "boxes": torch.tensor(boxes).float().reshape(-1, 4),
+        "labels": torch.zeros(len(boxes), dtype=torch.int64),
+    }
 
 
 def test_any_size_and_the_sizes_before_padding(net):
-    """`net(images, image_sizes)` in evaluation mode; boxes end at the sizes, also on a tensor of 75 x 101 px."""
+    """`net(images, image_sizes)` in evaluation mode.
+
+    Boxes end at the sizes, also on a tensor of 75 x 101 px.
+    """
     net.eval()
     images = torch.randn(2, 3, 75, 101)
     sizes = [(75, 101), (40, 30)]
@@ -49,7 +57,11 @@ def test_boxes_out_of_place(net):
     """Outside the image, across its border, larger than it, without area, a thousandth of a pixel."""
     net.train().zero_grad()
     odd = target(
-        [500, 500, 510, 510], [-20, -20, 5, 5], [-1e4, -1e4, 1e4, 1e4], [9, 9, 9, 20], [30, 30, 30.001, 30.001]
+        [500, 500, 510, 510],
+        [-20, -20, 5, 5],
+        [-1e4, -1e4, 1e4, 1e4],
+        [9, 9, 9, 20],
+        [30, 30, 30.001, 30.001],
     )
     losses = net(torch.randn(2, 3, 64, 64), [odd, target()], [(64, 64), (50, 40)])
     assert all(loss.isfinite() for loss in losses.values())
@@ -93,7 +105,12 @@ def test_the_order_of_a_batch_does_not_matter(net):
 @pytest.mark.parametrize("assigner", ["rfla", "baseline"])
 def test_what_can_be_looked_at(name, assigner):
     """`pyramid` and `raw` of any detector with DOTA's classes and numbers: levels from fine to coarse, none decoded."""
-    settings = {"backbone": "resnet18", "neck.width": 16, "assigner.distance": "wd", "assigner.topk": [2, 1]}
+    settings = {
+        "backbone": "resnet18",
+        "neck.width": 16,
+        "assigner.distance": "wd",
+        "assigner.topk": [2, 1],
+    }
     net = build_detector(name, num_classes=18, assigner=assigner, settings=settings).eval()
     images = torch.randn(1, 3, 128, 160)
     with torch.no_grad():

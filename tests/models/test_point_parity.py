@@ -1,7 +1,7 @@
 """FCOS and AutoAssign against the authors' detectors: same weights, same pyramid, head, detections, losses, gradients.
 
-One accident of the official code is re-created from outside where a record contains it: the receptive fields of the
-second image of a batch are shrunk once more (`shrunken_fields`).
+One accident of the official code is re-created from outside where a record contains it: the
+receptive fields of the second image of a batch are shrunk once more (`shrunken_fields`).
 """
 
 import json
@@ -13,11 +13,18 @@ import torch
 CASES = [
     pytest.param(("fcos_p2_rfla", "fcos_p2", "rfla"), id="fcos_p2_rfla"),
     pytest.param(("fcos_p3_rfla", "fcos", "rfla"), id="fcos_p3_rfla", marks=pytest.mark.slow),
-    pytest.param(("fcos_p2_base", "fcos_p2", "baseline"), id="fcos_p2_base", marks=pytest.mark.slow),
-    pytest.param(("autoassign_rfla", "autoassign", "rfla"), id="autoassign_rfla", marks=pytest.mark.slow),
-    pytest.param(("autoassign_base", "autoassign", "baseline"), id="autoassign_base", marks=pytest.mark.slow),
+    pytest.param(
+        ("fcos_p2_base", "fcos_p2", "baseline"), id="fcos_p2_base", marks=pytest.mark.slow
+    ),
+    pytest.param(
+        ("autoassign_rfla", "autoassign", "rfla"), id="autoassign_rfla", marks=pytest.mark.slow
+    ),
+    pytest.param(
+        ("autoassign_base", "autoassign", "baseline"), id="autoassign_base", marks=pytest.mark.slow
+    ),
 ]
-# The training records of autoassign_rfla hold the accident of the integer mask; test_autoassign.py has the repaired.
+# The training records of autoassign_rfla hold the accident of the integer mask; test_autoassign.py
+# has the repaired.
 TRAINABLE = [case for case in CASES if case.id != "autoassign_rfla"]
 
 
@@ -25,7 +32,12 @@ TRAINABLE = [case for case in CASES if case.id != "autoassign_rfla"]
 def detector(request, official_net, parity):
     record, name, assigner = request.param
     manifest, tensors = parity(f"models/{record}")
-    return official_net(record, name, assigner), {case["id"]: case for case in manifest["cases"]}, tensors, record
+    return (
+        official_net(record, name, assigner),
+        {case["id"]: case for case in manifest["cases"]},
+        tensors,
+        record,
+    )
 
 
 def close(actual, expected, rtol=1e-4):
@@ -50,7 +62,9 @@ def test_pyramid_and_head(detector, recipe):
     close(levels[3], tensors["fpn3"])
     close(levels[4], tensors["fpn4"])
     for ours, theirs in {"cls": "cls", "reg": "reg", "centerness": "ctr"}.items():
-        close(torch.cat([level.flatten(2) for level in raw[ours]], dim=2), tensors[f"head_{theirs}"])
+        close(
+            torch.cat([level.flatten(2) for level in raw[ours]], dim=2), tensors[f"head_{theirs}"]
+        )
 
 
 def test_detections(detector, recipe):
@@ -58,7 +72,10 @@ def test_detections(detector, recipe):
     net.eval()
     raw = net.raw(recipe.recipe_image())
     net.limits = replace(net.limits, score_thr=cases["eval"]["config_score_thr"])
-    assert len(net.decode(raw, [(256, 320)])[0]["boxes"]) == cases["eval"]["num_detections_at_config_thr"]
+    assert (
+        len(net.decode(raw, [(256, 320)])[0]["boxes"])
+        == cases["eval"]["num_detections_at_config_thr"]
+    )
     net.limits = replace(net.limits, score_thr=cases["eval"]["score_thr_used"])
     (found,) = net.decode(raw, [(256, 320)])
     expected = tensors["det_boxes_scores"]
@@ -74,7 +91,9 @@ def test_detections_of_a_padded_image(detector, recipe):
     padded = cases["eval"]["det_padded_rescaled"]
     (found,) = net(recipe.recipe_image(), [tuple(padded["img_shape"])])
     expected = tensors["det_padded_rescaled_boxes_scores"]
-    torch.testing.assert_close(found["boxes"] / padded["scale_factor"], expected[:, :4], rtol=0, atol=1e-2)
+    torch.testing.assert_close(
+        found["boxes"] / padded["scale_factor"], expected[:, :4], rtol=0, atol=1e-2
+    )
     torch.testing.assert_close(found["scores"], expected[:, 4], rtol=0, atol=1e-4)
     assert found["labels"].tolist() == tensors["det_padded_rescaled_labels"].tolist()
 
@@ -84,20 +103,31 @@ def test_detections_of_a_padded_image(detector, recipe):
 def test_losses_and_gradients(detector, recipe, truth, case_id, shrunken_fields, check_training):
     net, cases, _, _ = detector
     with shrunken_fields(net):
-        check_training(net, cases[case_id], recipe.recipe_image(len(cases[case_id]["gts"])), truth(cases[case_id]))
+        check_training(
+            net,
+            cases[case_id],
+            recipe.recipe_image(len(cases[case_id]["gts"])),
+            truth(cases[case_id]),
+        )
 
 
 def test_keys_and_frozen_parameters(detector, parity_dir):
     from rfla.models.mmdet import our_key
 
     net, _, _, record = detector
-    entries = json.loads((parity_dir / "models" / record / "state_dict.json").read_text())["entries"]
+    entries = json.loads((parity_dir / "models" / record / "state_dict.json").read_text())[
+        "entries"
+    ]
     expected = {our_key(entry[0]): (tuple(entry[1]), entry[3]) for entry in entries}
     parameters = dict(net.named_parameters())
     found = {
         key: (
             tuple(value.shape),
-            "buffer" if key not in parameters else "param" if parameters[key].requires_grad else "param_frozen",
+            "buffer"
+            if key not in parameters
+            else "param"
+            if parameters[key].requires_grad
+            else "param_frozen",
         )
         for key, value in net.state_dict().items()
     }

@@ -1,7 +1,7 @@
 """The model YAMLs against the configurations that the records were made with, value by value.
 
-Every value of a recorded configuration is either compared with a setting of ours or named in `FIXED`, the values that
-our code has built in. One that is neither fails the test.
+Every value of a recorded configuration is either compared with a setting of ours or named in
+`FIXED`, the values that our code has built in. One that is neither fails the test.
 """
 
 import json
@@ -61,7 +61,11 @@ def test_training_settings(training):
     assert ours.bias_decay == rules.get("bias_decay_mult", 1)
     assert ours.norm_decay == rules.get("norm_decay_mult", 1)
     assert ours.clip_grad == (clip["max_norm"] if clip else 0)
-    assert (schedule["policy"], list(ours.lr_steps), ours.lr_gamma) == ("step", schedule["step"], 0.1)
+    assert (schedule["policy"], list(ours.lr_steps), ours.lr_gamma) == (
+        "step",
+        schedule["step"],
+        0.1,
+    )
     assert (ours.warmup, ours.warmup_iters) == (schedule["warmup"], schedule["warmup_iters"])
     assert ours.warmup_ratio == pytest.approx(schedule["warmup_ratio"])
     assert (ours.epochs, ours.batch) == (case["runner"]["max_epochs"], case["samples_per_gpu"])
@@ -74,7 +78,13 @@ def test_rate_and_decay_of_every_parameter(training):
     with torch.device("meta"):
         net = DETECTORS[ours.detector](ours, 8)
     groups = parameter_groups(
-        net, ours.lr0, ours.weight_decay, ours.bias_lr_mult, ours.bias_decay, ours.backbone_lr_mult, ours.norm_decay
+        net,
+        ours.lr0,
+        ours.weight_decay,
+        ours.bias_lr_mult,
+        ours.bias_decay,
+        ours.backbone_lr_mult,
+        ours.norm_decay,
     )
     recorded, usual = {}, None
     for text, entry in case["param_settings"].items():
@@ -84,18 +94,27 @@ def test_rate_and_decay_of_every_parameter(training):
         else:
             usual = setting
     names = {id(parameter): name for name, parameter in net.named_parameters()}
-    found = {names[id(p)]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    found = {
+        names[id(p)]: (group["lr"], group["weight_decay"])
+        for group in groups
+        for p in group["params"]
+    }
     assert recorded.keys() <= found.keys()
     assert len(found) == case["n_params_in_optimizer"] - case["params_in_optimizer_without_grad"]
     for name, setting in found.items():
         assert setting == pytest.approx(recorded.get(name, usual)), name
 
 
-MODELS = Path(os.environ.get("RFLA_PARITY", Path(__file__).parents[3] / "shared" / "parity")) / "models"
+MODELS = (
+    Path(os.environ.get("RFLA_PARITY", Path(__file__).parents[3] / "shared" / "parity")) / "models"
+)
 
 
 def leaves(value, prefix=""):
-    """Dotted names and values of a nested configuration; the heads and rules of a cascade are numbered."""
+    """Dotted names and values of a nested configuration.
+
+    The heads and rules of a cascade are numbered.
+    """
     if isinstance(value, dict):
         for key, part in value.items():
             yield from leaves(part, f"{prefix}.{key}" if prefix else key)
@@ -111,7 +130,11 @@ def stage(match):
 
 
 LOSSES = {"DIoULoss": "diou", "GIoULoss": "giou", "L1Loss": "l1", "SmoothL1Loss": "smooth_l1"}
-EXTRA = {"on_output": "on_output", "on_input": "on_input", True: "on_input"}  # True: on C5, for compatibility's sake
+EXTRA = {
+    "on_output": "on_output",
+    "on_input": "on_input",
+    True: "on_input",
+}  # True: on C5, for compatibility's sake
 ASSIGNER = {"HieAssigner": "rfla", "MaxIoUAssigner": "baseline"}
 RCNN = r"train_cfg\.rcnn(?:\.(\d))?"
 BOX_HEAD = r"roi_head\.bbox_head(?:\.(\d))?"
@@ -188,7 +211,9 @@ SETTINGS = [
 ]  # fmt: skip
 # Values that our code has built in, or that say nothing about numbers.
 FIXED = {
-    r"(backbone\.)?(pretrained|init_cfg)|neck\.rfp_backbone\.pretrained": (None,),  # taken off for the records
+    r"(backbone\.)?(pretrained|init_cfg)|neck\.rfp_backbone\.pretrained": (
+        None,
+    ),  # taken off for the records
     r".*gpu_assign_thr": (256, 512),  # when to fall back to the CPU
     r".*\.debug": (False,),
     r".*num_classes": (8, 18),  # an argument of build_detector
@@ -199,9 +224,18 @@ FIXED = {
     r"(neck\.rfp_)?backbone\.stage_with_sac": ([False, True, True, True],),
     r"backbone\.output_img": (True,),
     r"neck\.in_channels": ([256, 512, 1024, 2048],),
-    r"neck\.init_cfg\.(type|layer)": ("Caffe2Xavier", "Conv2d"),  # of AutoAssign alone, `gain_by_input`
+    r"neck\.init_cfg\.(type|layer)": (
+        "Caffe2Xavier",
+        "Conv2d",
+    ),  # of AutoAssign alone, `gain_by_input`
     r"neck\.aspp_dilations": ([1, 3, 6, 1],),
-    r"bbox_head\.type": ("FCOSHead", "RFLA_FCOSHead", "AutoAssignHead", "RFLA_AutoAssignHead", "RetinaHead"),
+    r"bbox_head\.type": (
+        "FCOSHead",
+        "RFLA_FCOSHead",
+        "AutoAssignHead",
+        "RFLA_AutoAssignHead",
+        "RetinaHead",
+    ),
     r"rpn_head\.type": ("RPNHead",),
     r"(bbox|rpn)_head\.anchor_generator\.type": ("RFGenerator", "AnchorGenerator"),
     r".*bbox_coder\.type": ("DeltaXYWHBBoxCoder",),
@@ -220,23 +254,33 @@ FIXED = {
     r"roi_head\.bbox_head(\.\d)?\.type": ("Shared2FCBBoxHead",),
     r"train_cfg": (None,),
     r"train_cfg\..*assigner\.type": ("MaxIoUAssigner",),  # of the box heads
-    r"train_cfg\..*iou_calculator\.type|train_cfg\.assigner\.iou_calculator\.type": ("BboxDistanceMetric",),
+    r"train_cfg\..*iou_calculator\.type|train_cfg\.assigner\.iou_calculator\.type": (
+        "BboxDistanceMetric",
+    ),
     r"train_cfg\.(.*\.)?ignore_iof_thr": (-1,),
     r"train_cfg\.(.*\.)?pos_weight": (-1,),
     r"train_cfg\.rpn\.assigner\.match_low_quality": (True,),
     r"train_cfg\.rcnn(\.\d)?\.assigner\.match_low_quality": (False,),
     r"train_cfg\.(rpn|rcnn(\.\d)?)\.sampler\.type": ("RandomSampler",),
-    r"train_cfg\.(rpn|rcnn(\.\d)?)\.sampler\.num": (10**9,),  # everything, for the records; 256 and 512 in training
+    r"train_cfg\.(rpn|rcnn(\.\d)?)\.sampler\.num": (
+        10**9,
+    ),  # everything, for the records; 256 and 512 in training
     r"train_cfg\.(rpn|rcnn(\.\d)?)\.sampler\.neg_pos_ub": (-1,),
     r"train_cfg\.rpn\.sampler\.add_gt_as_proposals": (False,),
     r"train_cfg\.rcnn(\.\d)?\.sampler\.add_gt_as_proposals": (True,),
     r".*min_bbox_size": (0,),
     r".*nms\.type": ("nms",),
-    r"train_cfg\.assigner\.(pos_iou_thr|neg_iou_thr|min_pos_iou)": (0.5, 0.4, 0),  # FCOS's own rule does not use it
+    r"train_cfg\.assigner\.(pos_iou_thr|neg_iou_thr|min_pos_iou)": (
+        0.5,
+        0.4,
+        0,
+    ),  # FCOS's own rule does not use it
 }
 
 
-@pytest.mark.parametrize("record", sorted(path.name for path in MODELS.glob("*")) or ["fcos_p3_rfla"])
+@pytest.mark.parametrize(
+    "record", sorted(path.name for path in MODELS.glob("*")) or ["fcos_p3_rfla"]
+)
 def test_model_settings(parity_dir, record):
     typed = dict(OPTIM[record])
     theirs = json.loads((parity_dir / "models" / record / "manifest.json").read_text())["model_cfg"]
@@ -247,8 +291,19 @@ def test_model_settings(parity_dir, record):
         ours = model_config(name, assigner, typed)
     compared = 0
     for name, value in leaves(theirs):
-        rule = next(((found, say, word) for key, say, word in SETTINGS if (found := re.fullmatch(key, name))), None)
-        if name == "train_cfg.assigner.type" and ours.detector == "fcos" and value == "MaxIoUAssigner":
+        rule = next(
+            (
+                (found, say, word)
+                for key, say, word in SETTINGS
+                if (found := re.fullmatch(key, name))
+            ),
+            None,
+        )
+        if (
+            name == "train_cfg.assigner.type"
+            and ours.detector == "fcos"
+            and value == "MaxIoUAssigner"
+        ):
             assert ours.assigner.name == "baseline"
         elif rule is None:
             allowed = [values for key, values in FIXED.items() if re.fullmatch(key, name)]

@@ -5,7 +5,10 @@ from rfla.models.roi_align import RoIAlignPyramid
 
 
 def test_levels_by_hand():
-    """sqrt(area) below 112 px is the finest level, then one more for each doubling; no area is the finest too."""
+    """sqrt(area) below 112 px is the finest level, then one more for each doubling.
+
+    No area is the finest too.
+    """
     sides = torch.tensor([0.0, 4.0, 111.0, 112.0, 223.0, 224.0, 448.0, 5000.0])
     boxes = torch.stack([torch.zeros(8), torch.zeros(8), sides, sides], dim=1)
     assert RoIAlignPyramid([4, 8, 16, 32]).levels(boxes).tolist() == [0, 0, 0, 1, 1, 2, 3, 3]

@@ -25,7 +25,11 @@ VARIANTS = [
     ("autoassign", "baseline"),
     ("autoassign", "atss"),
 ]
-EMPTY = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "ignore": torch.zeros(0, 4)}
+EMPTY = {
+    "boxes": torch.zeros(0, 4),
+    "labels": torch.zeros(0, dtype=torch.int64),
+    "ignore": torch.zeros(0, 4),
+}
 
 
 def scene(seed, size=96, count=6):
@@ -42,7 +46,10 @@ def scene(seed, size=96, count=6):
         image[:, y : y + height, x : x + width] += 2.0 if label == 0 else -2.0
         boxes.append([x, y, x + width, y + height])
         labels.append(label)
-    return torch.from_numpy(image), {"boxes": torch.tensor(boxes, dtype=torch.float32), "labels": torch.tensor(labels)}
+    return torch.from_numpy(image), {
+        "boxes": torch.tensor(boxes, dtype=torch.float32),
+        "labels": torch.tensor(labels),
+    }
 
 
 def batch(count=2, size=96):
@@ -58,7 +65,9 @@ def ap50(found, targets):
     no = np.zeros(len(boxes), dtype=bool)
     truth = GroundTruth(
         image_ids=tuple(range(len(targets))),
-        image_index=np.repeat(np.arange(len(targets)), [len(target["boxes"]) for target in targets]),
+        image_index=np.repeat(
+            np.arange(len(targets)), [len(target["boxes"]) for target in targets]
+        ),
         boxes=boxes,
         labels=torch.cat([target["labels"] for target in targets]).numpy(),
         area=area,
@@ -104,8 +113,14 @@ def test_gradients_reach_every_parameter(name, assigner):
     losses = net(images, targets)
     assert all(loss.isfinite() and loss.dim() == 0 for loss in losses.values())
     sum(losses.values()).backward()
-    assert [key for key, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
-    still = [key for key, p in net.named_parameters() if not p.grad.any() and not key.startswith("head.scales")]
+    assert [
+        key for key, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()
+    ] == []
+    still = [
+        key
+        for key, p in net.named_parameters()
+        if not p.grad.any() and not key.startswith("head.scales")
+    ]
     # zero-initialised residual scales hide the convolutions behind them in the first step alone
     assert [key for key in still if not key.startswith("backbone.layer")] == []
     assert int(net.statistics["positives"]) > 0
@@ -123,11 +138,17 @@ def test_frozen_parameters_and_statistics_do_not_move(name):
     optimizer.step()
     moved = {key for key, value in net.state_dict().items() if not torch.equal(value, before[key])}
     assert "head.conv_cls.bias" in moved
-    assert not [key for key in moved if "bn" in key or "downsample.1" in key or key.startswith("backbone.layer1")]
+    assert not [
+        key
+        for key in moved
+        if "bn" in key or "downsample.1" in key or key.startswith("backbone.layer1")
+    ]
     assert "backbone.conv1.weight" not in moved
 
 
-@pytest.mark.parametrize(("name", "assigner"), [variant for variant in VARIANTS if variant[0] != "fcos"])
+@pytest.mark.parametrize(
+    ("name", "assigner"), [variant for variant in VARIANTS if variant[0] != "fcos"]
+)
 def test_images_without_boxes(name, assigner):
     net = build_detector(name, 2, assigner, TINY).train()
     images, targets = batch()
@@ -140,7 +161,10 @@ def test_images_without_boxes(name, assigner):
 
 
 def test_ignore_regions_take_no_part():
-    """Background inside an ignore region pulls at nothing, whatever is predicted there; other background does."""
+    """Background inside an ignore region pulls at nothing, whatever is predicted there.
+
+    Other background does.
+    """
     net = build_detector("fcos_p2", 2, "rfla", TINY).train()
     images, targets = batch(1)
     targets[0]["ignore"] = torch.tensor([[0.0, 0, 96, 48]])
@@ -182,21 +206,31 @@ def test_a_batch_loses_what_its_images_lose():
 
 
 def test_detections_do_not_depend_on_the_batch():
-    net = build_detector("fcos_p2", 2, "rfla", TINY | {"test.score_thr": 0.0099, "test.max_det": 50}).eval()
+    net = build_detector(
+        "fcos_p2", 2, "rfla", TINY | {"test.score_thr": 0.0099, "test.max_det": 50}
+    ).eval()
     images, _ = batch(2)
     with torch.no_grad():
         together = net(images)
         for image, found in zip(images, together, strict=True):
-            torch.testing.assert_close(net(image[None])[0]["scores"], found["scores"], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                net(image[None])[0]["scores"], found["scores"], rtol=1e-4, atol=1e-5
+            )
 
 
 def _ddp_worker(rank, world, path, name):
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=world)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{path}", rank=rank, world_size=world
+    )
     torch.manual_seed(0)
     net = torch.nn.parallel.DistributedDataParallel(build_detector(name, 2, "rfla", TINY).train())
     image, target = scene(rank, 64, 3)
-    for targets in ([target], [EMPTY], [target]):  # an unused parameter makes the next forward raise
+    for targets in (
+        [target],
+        [EMPTY],
+        [target],
+    ):  # an unused parameter makes the next forward raise
         sum(net(image[None], targets).values()).backward()
     torch.distributed.destroy_process_group()
 

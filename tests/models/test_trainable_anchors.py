@@ -9,13 +9,22 @@ import torch
 from rfla.models import build_detector
 from rfla.models.faster_rcnn import image_seeds
 
-_spec = importlib.util.spec_from_file_location("trainable", Path(__file__).with_name("test_trainable.py"))
+_spec = importlib.util.spec_from_file_location(
+    "trainable", Path(__file__).with_name("test_trainable.py")
+)
 points = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(points)
 
-FEW = {"rpn.samples": 64, "rpn.nms_pre": 64, "rpn.max_proposals": 64, "roi.samples": 64, "roi.width": 64}
+FEW = {
+    "rpn.samples": 64,
+    "rpn.nms_pre": 64,
+    "rpn.max_proposals": 64,
+    "roi.samples": 64,
+    "roi.width": 64,
+}
 TINY = {key: value for key, value in points.TINY.items() if key != "head.norm"} | FEW
-# At 96 px: baseline anchors small enough for the boxes, and coarse anchors used though they cross the border.
+# At 96 px: baseline anchors small enough for the boxes, and coarse anchors used though they cross
+# the border.
 REACHABLE = {"anchors.scale": 2.0, "assigner.allowed_border": -1}
 ALL = {"rpn.samples": 10**9, "roi.samples": 10**9}
 EMPTY = points.EMPTY
@@ -56,9 +65,14 @@ def test_gradients_reach_every_parameter(name, assigner):
     net = build_detector(name, 2, assigner, TINY | REACHABLE).train()
     images, targets = points.batch()
     losses = net(images, targets)
-    assert all(loss.isfinite() and loss.dim() == 0 and loss.dtype == torch.float32 for loss in losses.values())
+    assert all(
+        loss.isfinite() and loss.dim() == 0 and loss.dtype == torch.float32
+        for loss in losses.values()
+    )
     sum(losses.values()).backward()
-    assert [key for key, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+    assert [
+        key for key, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()
+    ] == []
     still = [key for key, p in net.named_parameters() if not p.grad.any()]
     # zero-initialised residual scales hide the convolutions behind them in the first step alone
     assert [key for key in still if ".layer" not in key] == []
@@ -77,8 +91,13 @@ def test_frozen_parameters_and_statistics_do_not_move(name):
     optimizer.step()
     moved = {key for key, value in net.state_dict().items() if not torch.equal(value, before[key])}
     assert "neck.fpn_convs.0.bias" in moved
-    assert [key for key in moved if "running" in key or ".layer1." in key or ".conv1.weight_" in key] == []
-    assert not {"backbone.conv1.weight", "backbone.bn1.bias", "neck.rfp_modules.0.conv1.weight"} & moved
+    assert [
+        key for key in moved if "running" in key or ".layer1." in key or ".conv1.weight_" in key
+    ] == []
+    assert (
+        not {"backbone.conv1.weight", "backbone.bn1.bias", "neck.rfp_modules.0.conv1.weight"}
+        & moved
+    )
 
 
 @pytest.mark.parametrize(("name", "assigner"), VARIANTS)
@@ -97,7 +116,9 @@ def test_images_without_boxes(name, assigner):
 def test_a_box_of_no_area_keeps_the_losses_finite(name):
     net = build_detector(name, 2, "rfla", TINY).train()
     images, _ = points.batch(1, 64)
-    boxes = torch.tensor([[10.0, 10.0, 10.0, 20.0], [30.0, 30.0, 30.0, 30.0], [5.0, 40.0, 15.0, 50.0]])
+    boxes = torch.tensor(
+        [[10.0, 10.0, 10.0, 20.0], [30.0, 30.0, 30.0, 30.0], [5.0, 40.0, 15.0, 50.0]]
+    )
     losses = net(images, [{"boxes": boxes, "labels": torch.tensor([0, 1, 0])}])
     assert all(loss.isfinite() for loss in losses.values())
     sum(losses.values()).backward()
@@ -151,12 +172,19 @@ def test_ignore_regions_take_no_part():
     plain = net(images, targets)
     covered = net(images, [targets[0] | {"ignore": torch.tensor([[0.0, 0, 64, 64]])}])
     assert covered["loss_rpn_cls"] != plain["loss_rpn_cls"]
-    matched = net.assign(net.raw(images), [targets[0] | {"ignore": torch.tensor([[-99.0, -99, 199, 199]])}], [(64, 64)])
+    matched = net.assign(
+        net.raw(images),
+        [targets[0] | {"ignore": torch.tensor([[-99.0, -99, 199, 199]])}],
+        [(64, 64)],
+    )
     assert not (matched == -1).any()
 
 
 def test_samples_follow_the_image_and_not_its_place():
-    """Same generator state, same boxes, other order: the seeds move with their images; a further step draws others."""
+    """Same generator state, same boxes, other order: the seeds move with their images.
+
+    A further step draws others.
+    """
     _, targets = points.batch(3)
     torch.manual_seed(5)
     seeds = image_seeds(targets)
@@ -169,7 +197,10 @@ def test_samples_follow_the_image_and_not_its_place():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["retinanet", "faster_rcnn", "detectors"])
 def test_two_processes_equal_one(tmp_path, name):
-    """Same gradients as one process with the whole batch, samplers included; no parameter is unused, boxes or none."""
+    """Same gradients as one process with the whole batch, samplers included.
+
+    No parameter is unused, boxes or none.
+    """
     torch.multiprocessing.spawn(_ddp_worker, args=(2, tmp_path / "store", name), nprocs=2)
 
 
@@ -185,8 +216,12 @@ def _ddp_worker(rank, world, path, name):
         sum(model(images, targets).values()).backward()
         return {key: parameter.grad.clone() for key, parameter in net.named_parameters()}
 
-    together = gradients(net, torch.stack([image for image, _ in scenes]), [target for _, target in scenes])
-    torch.distributed.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=world)
+    together = gradients(
+        net, torch.stack([image for image, _ in scenes]), [target for _, target in scenes]
+    )
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{path}", rank=rank, world_size=world
+    )
     model = torch.nn.parallel.DistributedDataParallel(net)
     image, target = scenes[rank]
     apart = gradients(model, image[None], [target])

@@ -1,7 +1,8 @@
 """RetinaNet and the two-stage detectors against the records of the authors' code: same weights, same numbers.
 
-One accident of the official code is re-created by a setting: their RPN encodes its targets against anchors that the
-assigner had shrunk (`rpn.target_anchor_scale=0.9`). The samplers take everything (10**9), as in the records.
+One accident of the official code is re-created by a setting: their RPN encodes its targets against
+anchors that the assigner had shrunk (`rpn.target_anchor_scale=0.9`). The samplers take everything
+(10**9), as in the records.
 """
 
 import json
@@ -63,7 +64,10 @@ def check_detections(found, boxes_scores, labels, scale=1.0):
 
 
 def check_proposals(found, expected, ordered):
-    """Proposals (K, 5): the best ones in order; of DetectoRS as a set, since those of nearly equal score may swap."""
+    """Proposals (K, 5): the best ones in order.
+
+    Of DetectoRS as a set, since those of nearly equal score may swap.
+    """
     if ordered:
         torch.testing.assert_close(found[: len(expected)], expected, rtol=0, atol=1e-2)
         return
@@ -80,7 +84,9 @@ def test_outputs(nets, records, recipe, record):
     image = recipe.recipe_image()
     with torch.no_grad():
         stages = net.backbone(image)
-        pyramid = net.neck.recurse(image, stages) if hasattr(net.neck, "recurse") else net.neck(stages)
+        pyramid = (
+            net.neck.recurse(image, stages) if hasattr(net.neck, "recurse") else net.neck(stages)
+        )
         raw = net.rpn_head(pyramid) if record in TWO_STAGE else net.head(pyramid)
         recorded_stages = summary["backbone"][-4:]  # that of DetectoRS begins with the image
         for stage, stage_summary in zip(stages, recorded_stages, strict=True):
@@ -95,7 +101,9 @@ def test_outputs(nets, records, recipe, record):
         close(torch.cat([level.flatten(2) for level in cls], dim=2), tensors["head_cls"])
         close(torch.cat([level.flatten(2) for level in raw["reg"]], dim=2), tensors["head_reg"])
         if record in TWO_STAGE:
-            check_second_stage(net, pyramid, raw, summary, tensors, ordered="detectors" not in record)
+            check_second_stage(
+                net, pyramid, raw, summary, tensors, ordered="detectors" not in record
+            )
             pooled = net.roi_head.pooler(pyramid, tensors["rois"])
             close(recipe.samples(pooled), torch.tensor(summary["roi_feat_stage0"]["sample"]))
         check_final(net, pyramid, raw, summary, tensors)
@@ -104,7 +112,9 @@ def test_outputs(nets, records, recipe, record):
 def check_second_stage(net, pyramid, raw, summary, tensors, ordered):
     (proposals,) = net.rpn_head.decode(raw, [(256, 320)])
     assert len(proposals) == summary["num_proposals"]
-    assert float(proposals[:, 4].double().sum()) == pytest.approx(summary["proposal_score_sum"], rel=1e-6)
+    assert float(proposals[:, 4].double().sum()) == pytest.approx(
+        summary["proposal_score_sum"], rel=1e-6
+    )
     check_proposals(proposals, tensors["proposals_top300"], ordered)
     rois = tensors["rois"][:, 1:]
     assert net.roi_head.pooler.levels(rois).tolist() == summary["roi_levels"]
@@ -126,13 +136,18 @@ def check_final(net, pyramid, raw, summary, tensors):
     check_detections(decode((256, 320)), tensors["det_boxes_scores"], tensors["det_labels"])
     padded = summary["det_padded_rescaled"]
     found = decode(tuple(padded["img_shape"]))
-    boxes_scores, labels = tensors["det_padded_rescaled_boxes_scores"], tensors["det_padded_rescaled_labels"]
+    boxes_scores, labels = (
+        tensors["det_padded_rescaled_boxes_scores"],
+        tensors["det_padded_rescaled_labels"],
+    )
     check_detections(found, boxes_scores, labels, padded["scale_factor"])
 
 
 def train_cases():
     """All recorded cases."""
-    ids = [(record, case) for record in CASES for case in ("train_b1", "train_b2", "train_b1_padded")]
+    ids = [
+        (record, case) for record in CASES for case in ("train_b1", "train_b2", "train_b1_padded")
+    ]
     quick = [(record, "train_b1") for record in QUICK]
     return [pytest.param(*one, marks=() if one in quick else pytest.mark.slow) for one in ids]
 
@@ -140,7 +155,8 @@ def train_cases():
 @pytest.mark.parametrize(("record", "case_id"), train_cases())
 def test_losses_and_gradients(nets, records, recipe, truth, record, case_id, check_training):
     case = records(record)[0][case_id]
-    # The gradients of DetectoRS' switches and offsets are differences of nearly equal sums: up to 4e-6 apart.
+    # The gradients of DetectoRS' switches and offsets are differences of nearly equal sums: up to
+    # 4e-6 apart.
     noise = 1e-5 if "detectors" in record else 1e-9
     check_training(nets(record), case, recipe.recipe_image(len(case["gts"])), truth(case), noise)
 
@@ -150,13 +166,19 @@ def test_keys_and_frozen_parameters(nets, parity_dir, record):
     from rfla.models.mmdet import our_key
 
     net = nets(record)
-    entries = json.loads((parity_dir / "models" / record / "state_dict.json").read_text())["entries"]
+    entries = json.loads((parity_dir / "models" / record / "state_dict.json").read_text())[
+        "entries"
+    ]
     expected = {our_key(entry[0]): (tuple(entry[1]), entry[3]) for entry in entries}
     parameters = dict(net.named_parameters())
     found = {
         key: (
             tuple(value.shape),
-            "buffer" if key not in parameters else "param" if parameters[key].requires_grad else "param_frozen",
+            "buffer"
+            if key not in parameters
+            else "param"
+            if parameters[key].requires_grad
+            else "param_frozen",
         )
         for key, value in net.state_dict().items()
     }

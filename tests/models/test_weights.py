@@ -8,13 +8,24 @@ import torch
 
 from rfla.errors import ConfigError, RflaError, WeightsError
 from rfla.models import build_detector
-from rfla.models.weights import build_from_metadata, load_model, load_weights, read_metadata, save_weights
+from rfla.models.weights import (
+    build_from_metadata,
+    load_model,
+    load_weights,
+    read_metadata,
+    save_weights,
+)
 
 SMALL = {"backbone": "resnet18", "neck.width": 8, "head.width": 8, "head.depth": 1}
 
 
 def metadata_of(net, names):
-    return {"format": 1, "version": "0", "model": net.config.model_dump(mode="json"), "names": names}
+    return {
+        "format": 1,
+        "version": "0",
+        "model": net.config.model_dump(mode="json"),
+        "names": names,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -70,16 +81,24 @@ def ours(**changes):
         (lambda path: path.write_bytes(b"\x80\x04\x95" * 40), "not a safetensors file"),
         (lambda path: with_header(path, b"{}", length=2**62), "header of"),  # asks for exabytes
         (lambda path: with_header(path, b"{" * 2000), "not JSON"),
-        (lambda path: with_header(path, b"[" * 100_000), "not JSON"),  # nested too deep for a parser
+        (
+            lambda path: with_header(path, b"[" * 100_000),
+            "not JSON",
+        ),  # nested too deep for a parser
         (lambda path: with_header(path, b"[1]"), "not a JSON object"),
-        (lambda path: with_header(path, {"__metadata__": {"format": "pt"}}), "rfla import"),  # somebody else's file
+        (
+            lambda path: with_header(path, {"__metadata__": {"format": "pt"}}),
+            "rfla import",
+        ),  # somebody else's file
         (lambda path: with_header(path, {"__metadata__": 3}), "without the metadata"),
         (lambda path: with_header(path, {"__metadata__": {"rfla": "{"}}), "not JSON"),
         (lambda path: with_header(path, ours(format=9)), "format 9"),
         (lambda path: with_header(path, ours(names=[])), "class names"),
         (lambda path: with_header(path, ours(names=["x"] * 20_000)), "20000 class names"),
         (
-            lambda path: with_header(path, ours() | {"w": {"dtype": "F32", "shape": [9], "data_offsets": [0, 36]}}),
+            lambda path: with_header(
+                path, ours() | {"w": {"dtype": "F32", "shape": [9], "data_offsets": [0, 36]}}
+            ),
             "damaged",
         ),
     ],
@@ -102,7 +121,10 @@ def test_a_missing_file(tmp_path):
     [
         ({"detector": "fcos", "neck": {"width": 10**9}}, "neck.width"),
         ({"detector": "os.system"}, "detector"),
-        ({"detector": "fcos", "head": {"width": 2048, "depth": 8}, "neck": {"width": 2048}}, "parameters: at most"),
+        (
+            {"detector": "fcos", "head": {"width": 2048, "depth": 8}, "neck": {"width": 2048}},
+            "parameters: at most",
+        ),
         ({"detector": "fcos", "hed": {}}, "did you mean 'head'"),
         ({"detector": "fcos", "backbone": {"name": "/etc/passwd"}}, "backbone.name"),
         ({"detector": "fcos", "loss": float("nan")}, "loss"),
@@ -121,7 +143,8 @@ def test_shapes_that_do_not_fit(net, tmp_path):
     state["extra"] = torch.zeros(1)
     save_weights(tmp_path / "x.safetensors", state, metadata_of(net, ["ship", "car"]))
     with pytest.raises(
-        WeightsError, match=r"1 missing.*conv_reg.bias.*1 unexpected.*extra.*1 misshaped.*conv_cls.bias"
+        WeightsError,
+        match=r"1 missing.*conv_reg.bias.*1 unexpected.*extra.*1 misshaped.*conv_cls.bias",
     ) as caught:
         load_model(tmp_path / "x.safetensors")
     assert "\n" not in str(caught.value)
@@ -145,7 +168,11 @@ def test_numbers_that_are_no_weights(net, tmp_path, change, message):
 
 
 def test_names_cannot_steer_a_terminal(net, tmp_path):
-    save_weights(tmp_path / "x.safetensors", net.state_dict(), metadata_of(net, ["red\x1b[31m", "two\nlines"]))
+    save_weights(
+        tmp_path / "x.safetensors",
+        net.state_dict(),
+        metadata_of(net, ["red\x1b[31m", "two\nlines"]),
+    )
     assert load_model(tmp_path / "x.safetensors")[1]["names"] == ["red?[31m", "two?lines"]
 
 
@@ -153,7 +180,9 @@ def bomb(depth=40):
     """A few lines whose aliases stand for 9**40 values."""
     lines = ["x0: &x0 [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9)}]" for i in range(1, depth)]
-    return "\n".join([*lines, f"neck: {{width: *x{depth - 1}}}", f"assigner: {{topk: *x{depth - 1}}}"])
+    return "\n".join(
+        [*lines, f"neck: {{width: *x{depth - 1}}}", f"assigner: {{topk: *x{depth - 1}}}"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,17 @@ def test_encode_by_hand():
     box = torch.tensor([[10.0, 22.5, 50.0, 27.5]])
     expected = torch.tensor([[0.5, 0.5, math.log(2), math.log(0.5)]])
     torch.testing.assert_close(DeltaCoder().encode(prior, box), expected)
-    torch.testing.assert_close(DeltaCoder(RCNN_STDS).encode(prior, box), expected / torch.tensor(RCNN_STDS))
+    torch.testing.assert_close(
+        DeltaCoder(RCNN_STDS).encode(prior, box), expected / torch.tensor(RCNN_STDS)
+    )
 
 
 def test_decode_clips_to_the_image():
     prior = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
     deltas = torch.tensor([[0.0, 0.0, math.log(4), math.log(8)]])  # 40 x 80 round (5, 5)
-    torch.testing.assert_close(DeltaCoder().decode(prior, deltas), torch.tensor([[-15.0, -35.0, 25.0, 45.0]]))
+    torch.testing.assert_close(
+        DeltaCoder().decode(prior, deltas), torch.tensor([[-15.0, -35.0, 25.0, 45.0]])
+    )
     clipped = DeltaCoder().decode(prior, deltas, torch.tensor([30, 20]))
     torch.testing.assert_close(clipped, torch.tensor([[0.0, 0.0, 20.0, 30.0]]))
 
@@ -31,7 +35,9 @@ def test_decode_clips_each_image_of_a_batch():
     priors = torch.tensor([[5.0, 5.0, 15.0, 15.0]]).expand(2, 1, 4)
     sizes = torch.tensor([[10.0, 20.0], [20.0, 10.0]])[:, None]  # (B, 1, 2) height, width
     boxes = DeltaCoder().decode(priors, torch.zeros(2, 1, 4), sizes)
-    torch.testing.assert_close(boxes[:, 0], torch.tensor([[5.0, 5.0, 15.0, 10.0], [5.0, 5.0, 10.0, 15.0]]))
+    torch.testing.assert_close(
+        boxes[:, 0], torch.tensor([[5.0, 5.0, 15.0, 10.0], [5.0, 5.0, 10.0, 15.0]])
+    )
 
 
 def test_decode_limits_growth_and_stays_finite():
@@ -44,13 +50,17 @@ def test_decode_limits_growth_and_stays_finite():
 
 def test_half_precision_is_computed_in_float32():
     prior = torch.tensor([[1000.0, 1000.0, 1004.0, 1004.0]])
-    boxes = DeltaCoder().decode(prior, torch.tensor([[0.125, 0.125, 0.0, 0.0]], dtype=torch.float16))
+    boxes = DeltaCoder().decode(
+        prior, torch.tensor([[0.125, 0.125, 0.0, 0.0]], dtype=torch.float16)
+    )
     assert boxes.dtype == torch.float32
     torch.testing.assert_close(boxes, prior + 0.5)
 
 
 def test_a_box_of_no_width_encodes_to_finite_offsets():
-    deltas = DeltaCoder().encode(torch.tensor([[0.0, 0.0, 10.0, 10.0]]), torch.tensor([[5.0, 5.0, 5.0, 15.0]]))
+    deltas = DeltaCoder().encode(
+        torch.tensor([[0.0, 0.0, 10.0, 10.0]]), torch.tensor([[5.0, 5.0, 5.0, 15.0]])
+    )
     torch.testing.assert_close(deltas, torch.tensor([[0.0, 0.5, math.log(1e-4), 0.0]]))
 
 
@@ -71,7 +81,9 @@ def test_decoding_an_encoding_gives_the_box_back(prior, target):
     priors, boxes = torch.tensor([prior]), torch.tensor([target])
     ratio = (boxes[:, 2:] - boxes[:, :2]) / (priors[:, 2:] - priors[:, :2])
     if (ratio.log().abs() < MAX_LOG_RATIO).all():
-        torch.testing.assert_close(coder.decode(priors, coder.encode(priors, boxes)), boxes, atol=2e-3, rtol=0)
+        torch.testing.assert_close(
+            coder.decode(priors, coder.encode(priors, boxes)), boxes, atol=2e-3, rtol=0
+        )
 
 
 @pytest.mark.parametrize("name", ["rpn", "rcnn", "stage2", "stage3"])
@@ -79,10 +91,20 @@ def test_equals_the_official_coder(parity, name):
     manifest, tensors = parity("components")
     case = next(case for case in manifest["cases"] if case["id"] == f"coder_{name}")
     coder = DeltaCoder(case["stds"])
-    priors, boxes, deltas, many = (tensors[f"coder.{name}.{part}"] for part in ("priors", "gts", "deltas", "deltas12"))
+    priors, boxes, deltas, many = (
+        tensors[f"coder.{name}.{part}"] for part in ("priors", "gts", "deltas", "deltas12")
+    )
     close = {"rtol": 1e-6, "atol": 1e-5}
-    torch.testing.assert_close(coder.encode(priors, boxes), tensors[f"coder.{name}.encode"], **close)
-    torch.testing.assert_close(coder.decode(priors, deltas), tensors[f"coder.{name}.decode"], **close)
+    torch.testing.assert_close(
+        coder.encode(priors, boxes), tensors[f"coder.{name}.encode"], **close
+    )
+    torch.testing.assert_close(
+        coder.decode(priors, deltas), tensors[f"coder.{name}.decode"], **close
+    )
     size = torch.tensor([80, 90])
-    torch.testing.assert_close(coder.decode(priors, deltas, size), tensors[f"coder.{name}.decode_clip"], **close)
-    torch.testing.assert_close(coder.decode(priors, many, size), tensors[f"coder.{name}.decode12"], **close)
+    torch.testing.assert_close(
+        coder.decode(priors, deltas, size), tensors[f"coder.{name}.decode_clip"], **close
+    )
+    torch.testing.assert_close(
+        coder.decode(priors, many, size), tensors[f"coder.{name}.decode12"], **close
+    )

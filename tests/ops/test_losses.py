@@ -33,7 +33,9 @@ def test_recorded_box_losses(parity, kind):
     pred = tensors["iou.pred"].clone().requires_grad_()
     loss = box_loss(pred, tensors["iou.target"], kind)
     assert loss.isfinite().all()
-    known = expected.isfinite()  # the official CIoU divides 0 by 0 where boxes coincide; ours is 0 there
+    known = (
+        expected.isfinite()
+    )  # the official CIoU divides 0 by 0 where boxes coincide; ours is 0 there
     torch.testing.assert_close(loss[known], expected[known], rtol=1e-5, atol=1e-5)
     mean = (loss * tensors["iou.weight"]).sum() / 7.5
     mean.backward()
@@ -46,8 +48,12 @@ def test_recorded_box_losses(parity, kind):
 
 @pytest.mark.parametrize("kind", list(NAMES))
 def test_degenerate_boxes_stay_finite(kind):
-    pred = torch.tensor([[3.0, 3, 3, 3], [0, 0, 0, 5], [1, 1, 2, 2], [0, 0, 1e5, 1e5]], requires_grad=True)
-    target = torch.tensor([[3.0, 3, 3, 3], [0, 0, 4, 5], [1, 1, 2, 2], [5e4, 5e4, 5e4 + 2, 5e4 + 2]])
+    pred = torch.tensor(
+        [[3.0, 3, 3, 3], [0, 0, 0, 5], [1, 1, 2, 2], [0, 0, 1e5, 1e5]], requires_grad=True
+    )
+    target = torch.tensor(
+        [[3.0, 3, 3, 3], [0, 0, 4, 5], [1, 1, 2, 2], [5e4, 5e4, 5e4 + 2, 5e4 + 2]]
+    )
     loss = box_loss(pred, target, kind)
     loss.sum().backward()
     assert loss.isfinite().all()
@@ -88,9 +94,14 @@ def test_focal_equals_torchvision():
 
     logits = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)) * 8
     targets = (torch.arange(200).reshape(50, 4) % 7 == 0).float()
-    torch.testing.assert_close(focal_loss(logits, targets), sigmoid_focal_loss(logits, targets), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(
-        focal_loss(logits, targets, 0.4, 1.5), sigmoid_focal_loss(logits, targets, 0.4, 1.5), rtol=1e-4, atol=1e-6
+        focal_loss(logits, targets), sigmoid_focal_loss(logits, targets), rtol=1e-4, atol=1e-6
+    )
+    torch.testing.assert_close(
+        focal_loss(logits, targets, 0.4, 1.5),
+        sigmoid_focal_loss(logits, targets, 0.4, 1.5),
+        rtol=1e-4,
+        atol=1e-6,
     )
 
 
@@ -99,7 +110,9 @@ def test_half_precision_comes_out_in_float32():
     assert box_loss(torch.ones(1, 4).half(), torch.ones(1, 4).half()).dtype == torch.float32
 
 
-@pytest.mark.parametrize(("name", "beta"), [("L1", 0.0), ("SmoothL1_beta_1_9", 1 / 9), ("SmoothL1_beta_1", 1.0)])
+@pytest.mark.parametrize(
+    ("name", "beta"), [("L1", 0.0), ("SmoothL1_beta_1_9", 1 / 9), ("SmoothL1_beta_1", 1.0)]
+)
 def test_recorded_smooth_l1(parity, name, beta):
     manifest, tensors = parity("components")
     case = next(case for case in manifest["cases"] if case["id"] == name)
@@ -110,4 +123,6 @@ def test_recorded_smooth_l1(parity, name, beta):
 @pytest.mark.parametrize(("beta", "expected"), [(1.0, [0.125, 1.5]), (0.0, [0.5, 2.0])])
 def test_smooth_l1(beta, expected):
     """0.5 x^2 / beta below beta, x - beta / 2 above."""
-    torch.testing.assert_close(smooth_l1(torch.tensor([0.5, 2.0]), torch.zeros(2), beta), torch.tensor(expected))
+    torch.testing.assert_close(
+        smooth_l1(torch.tensor([0.5, 2.0]), torch.zeros(2), beta), torch.tensor(expected)
+    )

@@ -19,13 +19,17 @@ def test_by_hand():
 def test_nothing_in_nothing_out():
     none = torch.zeros(0, dtype=torch.int64)
     assert class_nms(torch.zeros(0, 4), torch.zeros(0), none, 0.5, 10).shape == (0,)
-    found = select_detections(torch.zeros(5, 4), torch.zeros(5, 3), torch.ones(5), Limits(max_det=10))
+    found = select_detections(
+        torch.zeros(5, 4), torch.zeros(5, 3), torch.ones(5), Limits(max_det=10)
+    )
     assert found["boxes"].shape == (0, 4)
 
 
 def test_equal_scores_keep_their_order():
     boxes = torch.arange(6.0)[:, None] * 10 + torch.tensor([0.0, 0, 2, 2])
-    assert class_nms(boxes, torch.full((6,), 0.5), torch.tensor([2, 0, 1, 2, 0, 1]), 0.5, 10).tolist() == [
+    assert class_nms(
+        boxes, torch.full((6,), 0.5), torch.tensor([2, 0, 1, 2, 0, 1]), 0.5, 10
+    ).tolist() == [
         0,
         1,
         2,
@@ -53,7 +57,8 @@ def test_the_threshold_sees_the_class_score_alone():
 
 
 @pytest.mark.parametrize(
-    ("name", "factors", "limit"), [("plain", False, 3000), ("factors", True, 3000), ("max20", False, 20)]
+    ("name", "factors", "limit"),
+    [("plain", False, 3000), ("factors", True, 3000), ("max20", False, 20)],
 )
 def test_recorded_multiclass_nms(parity, name, factors, limit):
     manifest, tensors = parity("components")

@@ -14,7 +14,9 @@ def test_the_piece_with_most_boxes_is_shown() -> None:
     picture = draw_assignment(GREY, boxes, fields, np.array([1]), (4, 8))
     assert picture.shape == (WINDOW * FACTOR + 24, WINDOW * FACTOR, 3)
     assert tuple(picture[97 * FACTOR, 97 * FACTOR]) == LEVELS[1]
-    assert tuple(picture[(250 - 188) * FACTOR - 2, (355 - 288) * FACTOR]) == BOX  # upper side of the third box
+    assert (
+        tuple(picture[(250 - 188) * FACTOR - 2, (355 - 288) * FACTOR]) == BOX
+    )  # upper side of the third box
     # the ellipse of the field has its leftmost point half a side, 4 px, from the centre
     ring = picture[97 * FACTOR, 93 * FACTOR].astype(int)
     assert np.abs(ring - LEVELS[1]).max() < np.abs(ring - 90).max()

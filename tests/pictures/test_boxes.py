@@ -8,13 +8,22 @@ import cv2
 import numpy as np
 import pytest
 
-from rfla.pictures.boxes import colour_of, draw_boxes, enlarge, tile_pictures, write_picture, zoom_factor
+from rfla.pictures.boxes import (
+    colour_of,
+    draw_boxes,
+    enlarge,
+    tile_pictures,
+    write_picture,
+    zoom_factor,
+)
 from rfla.pictures.curves import _draw_curves, _figure, plot_labels, plot_results
 
 NAMES = ("ship", "car")
 
 
-@pytest.mark.parametrize(("size", "factor"), [((64, 64), 6), ((256, 256), 4), ((800, 800), 1), ((4000, 10), 1)])
+@pytest.mark.parametrize(
+    ("size", "factor"), [((64, 64), 6), ((256, 256), 4), ((800, 800), 1), ((4000, 10), 1)]
+)
 def test_small_images_are_enlarged(size: tuple[int, int], factor: int) -> None:
     assert zoom_factor(*size) == factor
 
@@ -37,7 +46,9 @@ def test_the_line_runs_round_the_object_and_not_over_it() -> None:
 def test_a_line_shows_on_any_ground(ground: int, label: int) -> None:
     """Each colour is light, and its outer edge is dark: one of the two stands off from whatever lies below."""
     image = np.full((800, 800, 3), ground, np.uint8)
-    picture = draw_boxes(image, np.array([[400.0, 400, 406, 406]]), np.array([label]), [str(i) for i in range(12)])
+    picture = draw_boxes(
+        image, np.array([[400.0, 400, 406, 406]]), np.array([label]), [str(i) for i in range(12)]
+    )
     outwards = picture[403, 397:401].astype(int)  # ground, edge, line, object
     assert outwards[0].tolist() == outwards[3].tolist() == [ground] * 3
     assert tuple(outwards[2]) == colour_of(label)
@@ -73,7 +84,8 @@ def test_any_number_of_boxes(count: int) -> None:
 def test_a_note_stands_behind_the_legend() -> None:
     image, none = np.zeros((100, 200, 3), np.uint8), np.zeros((0, 4))
     plain, noted = (
-        draw_boxes(image, none, np.zeros(0, np.int64), NAMES, note=note) for note in ("", "(scores from 0.3)")
+        draw_boxes(image, none, np.zeros(0, np.int64), NAMES, note=note)
+        for note in ("", "(scores from 0.3)")
     )
     changed = np.flatnonzero((plain != noted).any(axis=(1, 2)))
     assert len(changed) and changed.min() >= 500  # the image itself is not written on
@@ -83,12 +95,19 @@ def test_a_note_stands_behind_the_legend() -> None:
 def test_tiles_and_files(tmp_path: Path) -> None:
     sheet = tile_pictures([np.full((10, 20, 3), i, np.uint8) for i in (50, 100, 150)], gap=2)
     assert sheet.shape == (22, 42, 3)
-    assert (sheet[0, 0, 0], sheet[0, 22, 0], sheet[12, 0, 0], sheet[21, 41, 0]) == (50, 100, 150, 12)
+    assert (sheet[0, 0, 0], sheet[0, 22, 0], sheet[12, 0, 0], sheet[21, 41, 0]) == (
+        50,
+        100,
+        150,
+        12,
+    )
     write_picture(tmp_path / "x" / "a.png", np.full((4, 4, 3), (255, 0, 0), np.uint8))
     assert cv2.imread(str(tmp_path / "x" / "a.png"))[0, 0].tolist() == [0, 0, 255]
 
 
-def test_a_full_disk_leaves_no_half_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_half_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -99,7 +118,9 @@ def test_a_full_disk_leaves_no_half_picture(tmp_path: Path, monkeypatch: pytest.
     writers = {
         picture: lambda: write_picture(picture, np.full((400, 400, 3), 9, np.uint8)),
         curves: lambda: plot_results(curves, {"epoch": [1.0], "lr": [0.1]}),
-        labels: lambda: plot_labels(labels, np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(3), NAMES),
+        labels: lambda: plot_labels(
+            labels, np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(3), NAMES
+        ),
     }
     for path, write in writers.items():
         with pytest.raises(OSError, match="No space left") as error:
@@ -119,7 +140,9 @@ def test_no_curve_runs_through_a_name_of_the_legend() -> None:
     assert highest < names.y0 and names.x1 <= axis.bbox.x1
 
 
-def test_boxes_are_counted_in_whole_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boxes_are_counted_in_whole_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where there are two, or none: no tick at 0.25 boxes, none below zero."""
     figures: list[Any] = []
     monkeypatch.setattr("rfla.pictures.curves._write", lambda figure, _: figures.append(figure))
@@ -142,10 +165,20 @@ def test_losses_of_each_stage_of_a_cascade_are_drawn(tmp_path: Path) -> None:
 
 
 def test_curves(tmp_path: Path) -> None:
-    columns = {"epoch": [1.0, 2.0], "train/loss_cls": [1.0, 0.5], "lr": [0.1, 0.1], "metrics/ap": [float("nan"), 0.1]}
+    columns = {
+        "epoch": [1.0, 2.0],
+        "train/loss_cls": [1.0, 0.5],
+        "lr": [0.1, 0.1],
+        "metrics/ap": [float("nan"), 0.1],
+    }
     plot_results(tmp_path / "r.png", columns | {"metrics/ap_m": [-1.0, -1.0]})
-    plot_results(tmp_path / "one.png", {"epoch": [1.0], "train/loss_cls": [1.0], "lr": [float("nan")]})
-    assert cv2.imread(str(tmp_path / "r.png")).shape[:2] == (352, 1320)  # three panels: nothing else has a figure
+    plot_results(
+        tmp_path / "one.png", {"epoch": [1.0], "train/loss_cls": [1.0], "lr": [float("nan")]}
+    )
+    assert cv2.imread(str(tmp_path / "r.png")).shape[:2] == (
+        352,
+        1320,
+    )  # three panels: nothing else has a figure
     assert cv2.imread(str(tmp_path / "one.png")).shape[:2] == (352, 440)
     plot_results(tmp_path / "none.png", {"epoch": []})
     assert not (tmp_path / "none.png").exists()

@@ -1,13 +1,15 @@
 """Build the complete images of AI-TOD and AI-TOD-v2 from xView's scenes and the part that is not from xView.
 
-Nothing but the image names of the annotation files is needed: `N__x_y.png` is the 800 x 800 px window of scene `N.tif`
-at x, y, zero padded past the border; every other name is an image of the published part without xView. So the quirks of
-the authors' cutting (a last tile that almost repeats its neighbour, scenes smaller than a tile) come out by themselves.
-(jwwangchn/AI-TOD, aitodtoolkit; nothing of it is used.)
+Nothing but the image names of the annotation files is needed: `N__x_y.png` is the 800 x 800 px
+window of scene `N.tif` at x, y, zero padded past the border; every other name is an image of the
+published part without xView. So the quirks of the authors' cutting (a last tile that almost repeats
+its neighbour, scenes smaller than a tile) come out by themselves. (jwwangchn/AI-TOD, aitodtoolkit;
+nothing of it is used.)
 
-Channel order: the authors' tool reads scenes as RGB and writes them with a function that expects BGR, so that red and
-blue are exchanged in their files, and in what everybody trained on. `channel_order="official"` repeats that, for
-published numbers and official weights; `"rgb"` writes true colours. The part without xView is taken as it is.
+Channel order: the authors' tool reads scenes as RGB and writes them with a function that expects
+BGR, so that red and blue are exchanged in their files, and in what everybody trained on.
+`channel_order="official"` repeats that, for published numbers and official weights; `"rgb"` writes
+true colours. The part without xView is taken as it is.
 """
 
 import hashlib
@@ -19,7 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from rfla.data.aitod.names import FROM_XVIEW, SIDE, Wanted, find_annotations, images_of, shared_scenes, wanted_images
+from rfla.data.aitod.names import (
+    FROM_XVIEW,
+    SIDE,
+    Wanted,
+    find_annotations,
+    images_of,
+    shared_scenes,
+    wanted_images,
+)
 from rfla.data.aitod.report import AitodReport
 from rfla.data.formats.coco import load_json
 from rfla.data.formats.images import index_stems
@@ -52,7 +62,8 @@ def build_aitod(
         annotations: Directory (or one file) of `aitod_*.json` and `aitodv2_*.json`.
         xview: Directory of the xView scenes, `N.tif`.
         wo_xview: Directory of the published images that are not from xView.
-        out: Directory to write: `images/trainval`, `images/test`, `annotations/aitod_{split}.json`, `checksums.sha256`.
+        out: Directory to write: `images/trainval`, `images/test`, `annotations/aitod_{split}.json`,
+            `checksums.sha256`.
         channel_order: `official` or `rgb`; see the head of this file.
         workers: Threads; each holds one scene, or one window of it where rasterio is installed.
         progress: Show a progress bar on a terminal.
@@ -73,7 +84,9 @@ def build_aitod(
     wanted = wanted_images(images)
     _claim(target, channel_order)
     report = AitodReport(target, channel_order, len(wanted))
-    report.count_splits(files, {key: len(names) for key, names in images.items()}, shared_scenes(wanted))
+    report.count_splits(
+        files, {key: len(names) for key, names in images.items()}, shared_scenes(wanted)
+    )
     tasks = _group(wanted, scenes, others, report)
     _run(tasks, target, channel_order, workers, report, progress)
     _finish(target, files, report, channel_order)
@@ -99,7 +112,9 @@ def _claim(out: Path, channel_order: str) -> None:
     if state.is_file():
         before = load_json(state).get("channel_order")
         if before != channel_order:
-            raise DataError(f"out={out}: was begun with channel_order={before}; give another directory or that order")
+            raise DataError(
+                f"out={out}: was begun with channel_order={before}; give another directory or that order"
+            )
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"out={out}: is not empty and no build of AI-TOD was begun there")
     for folder in ("trainval", "test"):
@@ -111,18 +126,29 @@ def _claim(out: Path, channel_order: str) -> None:
 
 
 def _write_state(out: Path, channel_order: str, state: str) -> None:
-    write_atomically(out / STATE, json.dumps({"data": "AI-TOD", "channel_order": channel_order, "state": state}) + "\n")
+    write_atomically(
+        out / STATE,
+        json.dumps({"data": "AI-TOD", "channel_order": channel_order, "state": state}) + "\n",
+    )
 
 
 def _group(
-    wanted: Iterable[Wanted], scenes: Mapping[str, list[Path]], others: Mapping[str, list[Path]], report: AitodReport
+    wanted: Iterable[Wanted],
+    scenes: Mapping[str, list[Path]],
+    others: Mapping[str, list[Path]],
+    report: AitodReport,
 ) -> list[tuple[Path, list[Wanted]]]:
-    """Return pairs of a source file and the images made of it; what has no source is noted as missing."""
+    """Return pairs of a source file and the images made of it.
+
+    What has no source is noted as missing.
+    """
     groups: dict[Path, list[Wanted]] = {}
     for image in wanted:
         match = FROM_XVIEW.fullmatch(image.name)
         scene = (
-            next((p for p in scenes.get(match[1], []) if p.suffix.lower() in (".tif", ".tiff")), None)
+            next(
+                (p for p in scenes.get(match[1], []) if p.suffix.lower() in (".tif", ".tiff")), None
+            )
             if match
             else None
         )
@@ -132,7 +158,9 @@ def _group(
         elif ready:
             near = [path for path in ready if image.folder in path.parts]
             groups.setdefault((near or ready)[0], []).append(image)
-        elif not (report.out / image.relative).is_file():  # built by an earlier run, its source since moved
+        elif not (
+            report.out / image.relative
+        ).is_file():  # built by an earlier run, its source since moved
             report.miss(image.name, match[1] if match else None)
         else:
             groups.setdefault(report.out / image.relative, []).append(image)
@@ -148,7 +176,10 @@ def _run(
     progress: bool,
 ) -> None:
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        futures = {pool.submit(_build, source, images, out, channel_order): source for source, images in tasks}
+        futures = {
+            pool.submit(_build, source, images, out, channel_order): source
+            for source, images in tasks
+        }
         results = (result for future in as_completed(futures) for result in future.result())
         try:
             for image, checksum, made, problem in tracked(
@@ -164,7 +195,9 @@ def _run(
             raise
 
 
-_Result = tuple[Wanted, str, bool, str]  # image, checksum of its file, whether it was made now, what is wrong
+_Result = tuple[
+    Wanted, str, bool, str
+]  # image, checksum of its file, whether it was made now, what is wrong
 
 
 def _build(source: Path, images: list[Wanted], out: Path, channel_order: str) -> list[_Result]:
@@ -172,11 +205,18 @@ def _build(source: Path, images: list[Wanted], out: Path, channel_order: str) ->
     results: list[_Result] = []
     todo = [image for image in images if not (out / image.relative).is_file()]
     try:
-        if todo and FROM_XVIEW.fullmatch(todo[0].name) and source.suffix.lower() in (".tif", ".tiff"):
+        if (
+            todo
+            and FROM_XVIEW.fullmatch(todo[0].name)
+            and source.suffix.lower() in (".tif", ".tiff")
+        ):
             with open_scene(source) as scene:
                 for image in todo:
                     pixels = cut_tile(scene, *_corner(image.name))
-                    write_image(out / image.relative, pixels if channel_order == "rgb" else swap_red_and_blue(pixels))
+                    write_image(
+                        out / image.relative,
+                        pixels if channel_order == "rgb" else swap_red_and_blue(pixels),
+                    )
         else:
             for image in todo:
                 place_image(source, out / image.relative)
@@ -185,7 +225,9 @@ def _build(source: Path, images: list[Wanted], out: Path, channel_order: str) ->
         results = [(image, "", False, str(error)) for image in images if image in missing]
         images = [image for image in images if image not in missing]
     new = set(todo)
-    return results + [(image, *_verify(out / image.relative, image, image in new)) for image in images]
+    return results + [
+        (image, *_verify(out / image.relative, image, image in new)) for image in images
+    ]
 
 
 def _verify(path: Path, image: Wanted, made: bool) -> tuple[str, bool, str]:
@@ -214,7 +256,9 @@ def cut_tile(scene: Scene, x: int, y: int) -> Image:
     """
     right, below = min(x + SIDE, scene.width), min(y + SIDE, scene.height)
     if x >= right or y >= below:
-        raise DataError(f"window at {x}, {y} lies outside its scene of {scene.width} x {scene.height} px")
+        raise DataError(
+            f"window at {x}, {y} lies outside its scene of {scene.width} x {scene.height} px"
+        )
     tile = np.zeros((SIDE, SIDE, 3), np.uint8)
     tile[: below - y, : right - x] = scene.read((x, y, right, below))
     return tile
@@ -230,7 +274,10 @@ def _finish(out: Path, files: Mapping[str, Path], report: AitodReport, channel_o
     (out / "annotations").mkdir(exist_ok=True)
     for key, path in files.items():
         write_atomically(out / "annotations" / f"{key}.json", path.read_bytes())
-    write_atomically(out / CHECKSUMS, "".join(f"{sha}  {name}\n" for name, sha in sorted(report.checksums.items())))
+    write_atomically(
+        out / CHECKSUMS,
+        "".join(f"{sha}  {name}\n" for name, sha in sorted(report.checksums.items())),
+    )
     missing = out / "missing.txt"
     if not report.complete:
         write_atomically(missing, "".join(f"{line}\n" for line in report.missing_lines()))
@@ -240,7 +287,10 @@ def _finish(out: Path, files: Mapping[str, Path], report: AitodReport, channel_o
     for version in ("aitod", "aitodv2"):
         splits = [key.removeprefix(f"{version}_") for key in files if key.startswith(f"{version}_")]
         if splits:
-            write_atomically(out / ("data.yaml" if first else "data_v2.yaml"), _yaml(version, splits, channel_order))
+            write_atomically(
+                out / ("data.yaml" if first else "data_v2.yaml"),
+                _yaml(version, splits, channel_order),
+            )
             first = False
     _write_state(out, channel_order, "complete")
 

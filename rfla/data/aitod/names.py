@@ -31,8 +31,8 @@ class Wanted:
 def find_annotations(source: Path) -> dict[str, Path]:
     """Return the annotation files by the name they get: `aitod_trainval`, `aitodv2_test`, ...
 
-    Known names: `aitod_test_v1.json`, `aitod_training_v1.0.json`, `small_trainval_v1_1.0.json`, `aitodv2_test.json`,
-    `small_test_v2_3.0.json`, and so on.
+    Known names: `aitod_test_v1.json`, `aitod_training_v1.0.json`, `small_trainval_v1_1.0.json`,
+    `aitodv2_test.json`, `small_test_v2_3.0.json`, and so on.
 
     Raises:
         DataError: There is none, or two for one split.
@@ -47,10 +47,14 @@ def find_annotations(source: Path) -> dict[str, Path]:
         version = "aitodv2" if re.search(r"aitod-?_?v2|_v2", path.stem.lower()) else "aitod"
         key = f"{version}_{split}"
         if key in found and found[key].read_bytes() != path.read_bytes():
-            raise DataError(f"annotations={source}: {found[key]} and {path} are both {key}; keep one of them there")
+            raise DataError(
+                f"annotations={source}: {found[key]} and {path} are both {key}; keep one of them there"
+            )
         found[key] = path
     if not found:
-        raise DataError(f"annotations={source}: no .json file named after train, val, trainval or test")
+        raise DataError(
+            f"annotations={source}: no .json file named after train, val, trainval or test"
+        )
     return found
 
 
@@ -71,7 +75,9 @@ def _entries(path: Path) -> dict[str, tuple[int, int]]:
             raise DataError(f"{path}: images[{row}] has no file_name")
         sides = [image.get(key, SIDE) for key in ("width", "height")]
         if any(type(side) is not int or side < 1 for side in sides):
-            raise DataError(f"{path}: images[{row}]: width and height must be whole numbers, not {sides}")
+            raise DataError(
+                f"{path}: images[{row}]: width and height must be whole numbers, not {sides}"
+            )
         entries[Path(name.replace("\\", "/")).name] = (sides[0], sides[1])
     return entries
 

@@ -19,7 +19,8 @@ class AitodReport:
         channel_order: `official` or `rgb`.
         wanted: Images that the annotations name.
         made: Images made or placed by this run.
-        checksums: SHA-256 of every image that is there and has its annotated size, by path below `out`.
+        checksums: SHA-256 of every image that is there and has its annotated size, by path below
+            `out`.
         missing_scenes: xView scenes that were not found, with the number of images that need them.
         missing_images: Images of the part without xView that were not found.
         problems: Images that are wrong, and why.
@@ -48,7 +49,9 @@ class AitodReport:
         else:
             self.missing_scenes[scene] += 1
 
-    def count_splits(self, files: Mapping[str, Path], images: Mapping[str, int], shared: int) -> None:
+    def count_splits(
+        self, files: Mapping[str, Path], images: Mapping[str, int], shared: int
+    ) -> None:
         """Compare the number of images of each annotation file with what was published."""
         for key in files:
             published = PUBLISHED[key.rpartition("_")[2]]
@@ -65,7 +68,9 @@ class AitodReport:
         """Return every missing scene and image and every problem, one in a line."""
         scenes = sorted(self.missing_scenes.items(), key=lambda item: int(item[0]))
         lines = [f"scene {scene}.tif is missing: {count} images need it" for scene, count in scenes]
-        lines += [f"{name} is missing from the part without xView" for name in sorted(self.missing_images)]
+        lines += [
+            f"{name} is missing from the part without xView" for name in sorted(self.missing_images)
+        ]
         return lines + sorted(self.problems)
 
     def table(self) -> str:
@@ -84,7 +89,9 @@ class AitodReport:
         missing = self.missing_lines()
         lines += missing[:SHOWN]
         if len(missing) > SHOWN:
-            lines.append(f"... and {len(missing) - SHOWN:,} more lines in {self.out / 'missing.txt'}")
+            lines.append(
+                f"... and {len(missing) - SHOWN:,} more lines in {self.out / 'missing.txt'}"
+            )
         end = f"complete: train with data={self.out / 'data.yaml'}"
         again = "NOT complete: no data.yaml was written; add what is missing and run the same command again"
         return "\n".join([*lines, end if self.complete else again])

@@ -15,12 +15,15 @@ from rfla.data.rows import REFUSED, REGIONS, UNOPENED
 from rfla.data.spec import DataSpec, load_data_spec
 from rfla.errors import DataError
 
-# Entries of `BoxIndex.counts` that make a data set unfit as it is; the others are repaired while training.
+# Entries of `BoxIndex.counts` that make a data set unfit as it is; the others are repaired while
+# training.
 _UNFIT = (REFUSED, "images without a file left out")
 
 
 def inspect(options: InspectOptions) -> DataReport:
-    """Run the verb: inspect, draw, repair if asked, print the report. `report.exit_code` is 0 where training is safe.
+    """Run the verb: inspect, draw, repair if asked, print the report.
+
+    `report.exit_code` is 0 where training is safe.
 
     Raises:
         DataError: The data set cannot be found, or `fix` has no usable `out`.
@@ -67,7 +70,9 @@ def inspect_data(
         except DataError as error:
             refused.append(error)
             severity: Severity = "error" if name in {"train", "val"} or split else "warning"
-            report.add(name, Finding(severity, "split that cannot be read", 1, str(error).splitlines()[0]))
+            report.add(
+                name, Finding(severity, "split that cannot be read", 1, str(error).splitlines()[0])
+            )
             continue
         report.names = report.names or index.names
         report.splits[name] = index
@@ -96,8 +101,15 @@ def _check_images(report: DataReport, split: str, index: BoxIndex, looks: list[L
         severity: Severity = "error" if what in _UNFIT else "note" if what == REGIONS else "warning"
         report.add(split, Finding(severity, what, count, index.examples.get(what, "")))
     faults = [look.fault for look in looks if look.size is None]
-    report.add(split, Finding("error", "images that cannot be used", len(faults), faults[0] if faults else ""))
-    wrong = [row for row, look in enumerate(looks) if look.size and look.size != tuple(index.image_hw[row])]
+    report.add(
+        split,
+        Finding("error", "images that cannot be used", len(faults), faults[0] if faults else ""),
+    )
+    wrong = [
+        row
+        for row, look in enumerate(looks)
+        if look.size and look.size != tuple(index.image_hw[row])
+    ]
     where = _size_note(index, looks, wrong[0]) if wrong else ""
     what = "images that were resized after they were annotated (their boxes are scaled)"
     report.add(split, Finding("warning", what, len(wrong), where))
@@ -111,12 +123,17 @@ def _check_images(report: DataReport, split: str, index: BoxIndex, looks: list[L
 def _check_boxes(report: DataReport, split: str, index: BoxIndex) -> None:
     real = ~(index.ignore | index.crowd)
     if not real.any():
-        report.add(split, Finding("error" if split == "train" else "warning", "split without a single box", 1))
+        report.add(
+            split,
+            Finding("error" if split == "train" else "warning", "split without a single box", 1),
+        )
         return
     width, height = (index.boxes[:, 2:] - index.boxes[:, :2]).T
     limit = index.image_hw[index.image_index][:, ::-1].astype(np.float32)
     outside = ((index.boxes[:, 2:] <= 0) | (index.boxes[:, :2] >= limit)).any(axis=1)
-    crossing = ((index.boxes[:, :2] < -0.01) | (index.boxes[:, 2:] > limit + 0.01)).any(axis=1) & ~outside
+    crossing = ((index.boxes[:, :2] < -0.01) | (index.boxes[:, 2:] > limit + 0.01)).any(
+        axis=1
+    ) & ~outside
     zero = np.minimum(width, height) <= 0
     tiny = (np.minimum(width, height) < 1) & ~zero
     key = np.column_stack([index.image_index, index.labels, index.boxes.view(np.int32)])
@@ -124,7 +141,10 @@ def _check_boxes(report: DataReport, split: str, index: BoxIndex) -> None:
     repeated = np.ones(len(index.boxes), bool)
     repeated[first] = False
     for what, found in (
-        ("boxes of zero width or height (dropped from training; in evaluation nobody can find them)", zero & real),
+        (
+            "boxes of zero width or height (dropped from training; in evaluation nobody can find them)",
+            zero & real,
+        ),
         ("boxes under 1 px wide or high (dropped from training)", tiny & real),
         ("boxes outside their image (dropped from training)", outside & real),
         ("boxes over the border of their image (clipped for training)", crossing & real),
@@ -132,7 +152,9 @@ def _check_boxes(report: DataReport, split: str, index: BoxIndex) -> None:
     ):
         where = _box_place(index, int(np.argmax(found))) if found.any() else ""
         report.add(split, Finding("warning", what, int(found.sum()), where))
-    absent = [name for label, name in enumerate(index.names) if not (index.labels[real] == label).any()]
+    absent = [
+        name for label, name in enumerate(index.names) if not (index.labels[real] == label).any()
+    ]
     report.add(split, Finding("warning", "classes without a box", len(absent), ", ".join(absent)))
 
 
@@ -144,10 +166,23 @@ def _compare_splits(report: DataReport) -> None:
             first, second = report.splits[one], report.splits[two]
             same = identical(looks[one], looks[two])
             where = _pair(first, second, same[0]) if same else ""
-            report.add("", Finding("error", f"images of {two} are in {one} too: scores would lie", len(same), where))
+            report.add(
+                "",
+                Finding(
+                    "error", f"images of {two} are in {one} too: scores would lie", len(same), where
+                ),
+            )
             near = alike(looks[one], looks[two])
             where = _pair(first, second, near[0]) if near else ""
-            report.add("", Finding("warning", f"pairs of nearly identical images in {one} and {two}", len(near), where))
+            report.add(
+                "",
+                Finding(
+                    "warning",
+                    f"pairs of nearly identical images in {one} and {two}",
+                    len(near),
+                    where,
+                ),
+            )
             shared = sorted(_parents(first).keys() & _parents(second).keys())
             what = f"scenes, by the names of their tiles, are in both {one} and {two} (scores are a little optimistic)"
             report.add("", Finding("warning", what, len(shared), shared[0] if shared else ""))
@@ -176,6 +211,8 @@ def _box_place(index: BoxIndex, row: int) -> str:
 def _new_folder(options: InspectOptions) -> Path:
     """`project/name`, `project/name2`, ...: the first that does not exist."""
     number = 1
-    while (folder := Path(options.project) / (options.name + (str(number) if number > 1 else ""))).exists():
+    while (
+        folder := Path(options.project) / (options.name + (str(number) if number > 1 else ""))
+    ).exists():
         number += 1
     return folder

@@ -1,6 +1,7 @@
 """Open every image of a split and remember what a check needs: size, faults, and how it looks, in a few bytes.
 
-Shapes: N images; a thumbnail is (16, 16) uint8 grey, a fingerprint (32,) uint8: 256 bits, each "brighter than the
+Shapes: N images; a thumbnail is (16, 16) uint8 grey, a fingerprint (32,) uint8: 256 bits, each
+"brighter than the
     next".
 """
 
@@ -32,7 +33,8 @@ class Look:
     """What one image looks like.
 
     Attributes:
-        size: Height and width, px; None where it cannot be read, or is of another shape than its annotations state.
+        size: Height and width, px; None where it cannot be read, or is of another shape than its
+            annotations state.
         fault: Why not.
         digest: Of the decoded pixels: equal for identical pictures in any file format.
         thumbnail: (16, 16) uint8.
@@ -48,7 +50,10 @@ class Look:
 
 def look_at(index: BoxIndex, workers: int, progress: bool = False) -> list[Look]:
     """Open all images of an index, `workers` at a time (decoding leaves Python's lock alone, so threads do)."""
-    jobs = [(str(path), (int(h), int(w))) for path, (h, w) in zip(index.paths, index.image_hw, strict=True)]
+    jobs = [
+        (str(path), (int(h), int(w)))
+        for path, (h, w) in zip(index.paths, index.image_hw, strict=True)
+    ]
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         return list(tracked(pool.map(_look, jobs), index.name, len(jobs), progress))
 
@@ -82,7 +87,10 @@ def identical(first: list[Look], second: list[Look] | None = None) -> list[tuple
 
 
 def alike(first: list[Look], second: list[Look]) -> list[tuple[int, int]]:
-    """Pairs of rows, one of each list, that look nearly the same and are not identical. Blank pictures do not count."""
+    """Pairs of rows, one of each list, that look nearly the same and are not identical.
+
+    Blank pictures do not count.
+    """
     found = set()
     for left, right in _candidates(first, second):
         one, two = first[left], second[right]

@@ -32,7 +32,13 @@ def draw_split(index: BoxIndex, split: str, folder: Path) -> list[Path]:
     real = ~(index.ignore | index.crowd)
     if real.any():
         written.append(folder / f"labels_{split}.png")
-        plot_labels(written[-1], index.boxes[real], index.labels[real], np.diff(index.box_start), list(index.names))
+        plot_labels(
+            written[-1],
+            index.boxes[real],
+            index.labels[real],
+            np.diff(index.box_start),
+            list(index.names),
+        )
     return written
 
 
@@ -45,7 +51,9 @@ def _tile(index: BoxIndex, row: int) -> np.ndarray:
     if sides.max() > _LONGEST:
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         middle = centres.mean(axis=0) if len(boxes) else sides / 2
-        if len(boxes):  # the box that is nearest to the middle of all: between clusters there may be nothing
+        if len(
+            boxes
+        ):  # the box that is nearest to the middle of all: between clusters there may be nothing
             middle = centres[np.argmin(((centres - middle) ** 2).sum(axis=1))]
         corner = np.clip(middle - _LONGEST / 2, 0, np.maximum(sides - _LONGEST, 0)).astype(int)
         image = image[corner[1] : corner[1] + _LONGEST, corner[0] : corner[0] + _LONGEST]

@@ -19,9 +19,10 @@ from rfla.data.spec import DataSpec
 def write_repaired(spec: DataSpec, report: DataReport, out: Path) -> Counter[str]:
     """Write `out/images/{split}/`, `out/annotations/{split}.json` and `out/data.yaml`.
 
-    Left out: images that cannot be used, images of `train` that another split holds too, boxes that are none, of zero
-    size, outside their image or repeated, and malformed rows. Repaired: boxes over the border are clipped, boxes of
-    images that were resized since are scaled. `out/repairs.json` counts it all.
+    Left out: images that cannot be used, images of `train` that another split holds too, boxes that
+    are none, of zero size, outside their image or repeated, and malformed rows. Repaired: boxes
+    over the border are clipped, boxes of images that were resized since are scaled.
+    `out/repairs.json` counts it all.
 
     Returns:
         What was left out and repaired, counted.
@@ -31,7 +32,13 @@ def write_repaired(spec: DataSpec, report: DataReport, out: Path) -> Counter[str
     """
     check_target(out, [spec.root], exist_ok=False)
     looks = report.looks
-    held = {look.digest for split in report.splits if split != "train" for look in looks[split] if look.digest}
+    held = {
+        look.digest
+        for split in report.splits
+        if split != "train"
+        for look in looks[split]
+        if look.digest
+    }
     leaked = {row for row, look in enumerate(looks.get("train", [])) if look.digest in held}
     counts: Counter[str] = Counter()
     with partial_directory(out) as folder:
@@ -39,9 +46,15 @@ def write_repaired(spec: DataSpec, report: DataReport, out: Path) -> Counter[str
         for split, index in report.splits.items():
             counts.update(index.counts)
             content = _split_content(
-                index, looks[split], leaked if split == "train" else set(), folder / "images" / split, counts
+                index,
+                looks[split],
+                leaked if split == "train" else set(),
+                folder / "images" / split,
+                counts,
             )
-            (folder / "annotations" / f"{split}.json").write_text(json.dumps(content), encoding="utf-8")
+            (folder / "annotations" / f"{split}.json").write_text(
+                json.dumps(content), encoding="utf-8"
+            )
         (folder / "data.yaml").write_text(_data_yaml(spec, report), encoding="utf-8")
         (folder / "repairs.json").write_text(json.dumps(dict(counts), indent=1), encoding="utf-8")
     return counts
@@ -63,19 +76,28 @@ def _split_content(
             continue
         source = Path(str(index.paths[row]))
         used[source.name] += 1  # images of several directories can share a name
-        name = source.name if used[source.name] == 1 else f"{source.stem}-{used[source.name]}{source.suffix}"
+        name = (
+            source.name
+            if used[source.name] == 1
+            else f"{source.stem}-{used[source.name]}{source.suffix}"
+        )
         shutil.copyfile(source, folder / name)
         identity = index.image_ids[row].item()
-        images.append({"id": identity, "file_name": name, "height": look.size[0], "width": look.size[1]})
+        images.append(
+            {"id": identity, "file_name": name, "height": look.size[0], "width": look.size[1]}
+        )
         for entry in _boxes(index, row, look.size, counts):
             annotations.append({"id": len(annotations) + 1, "image_id": identity, **entry})
     categories = [
-        {"id": identity, "name": name} for identity, name in zip(index.category_ids, index.names, strict=True)
+        {"id": identity, "name": name}
+        for identity, name in zip(index.category_ids, index.names, strict=True)
     ]
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def _boxes(index: BoxIndex, row: int, size: tuple[int, int], counts: Counter[str]) -> list[dict[str, Any]]:
+def _boxes(
+    index: BoxIndex, row: int, size: tuple[int, int], counts: Counter[str]
+) -> list[dict[str, Any]]:
     rows = index.rows_of(row)
     ratio = np.array(size[::-1]) / index.image_hw[row][::-1]
     boxes, labels = index.boxes[rows].astype(np.float64) * np.tile(ratio, 2), index.labels[rows]
@@ -86,7 +108,11 @@ def _boxes(index: BoxIndex, row: int, size: tuple[int, int], counts: Counter[str
         sides = box[2:] - box[:2]
         key = (int(labels[number]), *before.tolist())
         if key in seen or (sides <= 0).any():
-            counts["repeated boxes left out" if key in seen else "boxes of zero size or outside left out"] += 1
+            counts[
+                "repeated boxes left out"
+                if key in seen
+                else "boxes of zero size or outside left out"
+            ] += 1
             continue
         seen.add(key)
         moved = bool((box != before).any())
@@ -108,10 +134,15 @@ def _boxes(index: BoxIndex, row: int, size: tuple[int, int], counts: Counter[str
 
 def _data_yaml(spec: DataSpec, report: DataReport) -> str:
     content: dict[str, Any] = {
-        split: {"images": f"images/{split}", "annotations": f"annotations/{split}.json"} for split in report.splits
+        split: {"images": f"images/{split}", "annotations": f"annotations/{split}.json"}
+        for split in report.splits
     }
     content["names"] = list(report.names)
-    for key, value in (("protocol", spec.protocol), ("sizes", spec.sizes), ("settings", dict(spec.settings))):
+    for key, value in (
+        ("protocol", spec.protocol),
+        ("sizes", spec.sizes),
+        ("settings", dict(spec.settings)),
+    ):
         if value:
             content[key] = value
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

@@ -16,7 +16,16 @@ from rfla.data.check.looks import Look
 from rfla.data.index import BoxIndex
 
 Severity = Literal["error", "warning", "note"]
-SIZE_EDGES = (0.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf)  # px of the square root of width x height
+SIZE_EDGES = (
+    0.0,
+    2.0,
+    4.0,
+    8.0,
+    16.0,
+    32.0,
+    64.0,
+    np.inf,
+)  # px of the square root of width x height
 _BAR = 24
 
 
@@ -31,7 +40,9 @@ class Finding:
 
     def line(self) -> str:
         """The finding as one line of text."""
-        return f"{self.severity}: {self.count:,} {self.what}" + (f" (first: {self.where})" if self.where else "")
+        return f"{self.severity}: {self.count:,} {self.what}" + (
+            f" (first: {self.where})" if self.where else ""
+        )
 
 
 @dataclass
@@ -63,7 +74,9 @@ class DataReport:
     @property
     def safe(self) -> bool:
         """Whether training on it is safe: no finding is an error."""
-        return not any(finding.severity == "error" for found in self.findings.values() for finding in found)
+        return not any(
+            finding.severity == "error" for found in self.findings.values() for finding in found
+        )
 
     @property
     def exit_code(self) -> int:
@@ -71,7 +84,10 @@ class DataReport:
         return 0 if self.safe else 1
 
     def add(self, split: str, finding: Finding) -> None:
-        """Note a finding of a split, or of "" (between splits); without an occurrence it is none."""
+        """Note a finding of a split, or of "" (between splits).
+
+        Without an occurrence it is none.
+        """
         if finding.count:
             self.findings.setdefault(split, []).append(finding)
 
@@ -93,15 +109,27 @@ class DataReport:
             console.print(f"written: {path}", markup=False, soft_wrap=True)
         for what, count in self.repairs.items():
             console.print(f"repaired copy: {count:,} {what}", markup=False, soft_wrap=True)
-        console.print("verdict: " + ("safe to train on" if self.safe else "NOT safe to train on: see the errors above"))
+        console.print(
+            "verdict: "
+            + ("safe to train on" if self.safe else "NOT safe to train on: see the errors above")
+        )
         if self.repaired:
-            console.print(f"repaired copy: data={self.repaired / 'data.yaml'}", markup=False, soft_wrap=True)
+            console.print(
+                f"repaired copy: data={self.repaired / 'data.yaml'}", markup=False, soft_wrap=True
+            )
         return page.getvalue()
 
     def _split_table(self) -> Table:
         table = Table(box=None, header_style="bold", pad_edge=False)
         table.add_column("split")
-        for title in ("images", "boxes", "ignored", "empty images", "boxes/image min med max", "image sizes"):
+        for title in (
+            "images",
+            "boxes",
+            "ignored",
+            "empty images",
+            "boxes/image min med max",
+            "image sizes",
+        ):
             table.add_column(title, justify="right")
         for split, index in self.splits.items():
             counts = np.diff(index.box_start)
@@ -129,19 +157,33 @@ class DataReport:
             table.add_column(split, justify="right")
         for title in ("all", "size px, 10 % median 90 %"):
             table.add_column(title, justify="right")
-        sizes = np.concatenate([box_sizes(index) for index in self.splits.values()] or [np.zeros(0)])
-        learned = [np.where(index.ignore | index.crowd, -1, index.labels) for index in self.splits.values()]
+        sizes = np.concatenate(
+            [box_sizes(index) for index in self.splits.values()] or [np.zeros(0)]
+        )
+        learned = [
+            np.where(index.ignore | index.crowd, -1, index.labels) for index in self.splits.values()
+        ]
         labels = np.concatenate(learned or [np.zeros(0, np.int64)])
         for label, name in enumerate(self.names):
             per_split = [int((one == label).sum()) for one in learned]
             own = sizes[labels == label]
-            spread = " ".join(f"{value:.1f}" for value in np.percentile(own, [10, 50, 90])) if len(own) else "-"
-            table.add_row(name, *(f"{count:,}" for count in per_split), f"{sum(per_split):,}", spread)
+            spread = (
+                " ".join(f"{value:.1f}" for value in np.percentile(own, [10, 50, 90]))
+                if len(own)
+                else "-"
+            )
+            table.add_row(
+                name, *(f"{count:,}" for count in per_split), f"{sum(per_split):,}", spread
+            )
         return table
 
     def _histograms(self) -> list[tuple[str, list[str]]]:
-        sizes = np.concatenate([box_sizes(index) for index in self.splits.values()] or [np.zeros(0)])
-        counts = np.concatenate([np.diff(index.box_start) for index in self.splits.values()] or [np.zeros(0, np.int64)])
+        sizes = np.concatenate(
+            [box_sizes(index) for index in self.splits.values()] or [np.zeros(0)]
+        )
+        counts = np.concatenate(
+            [np.diff(index.box_start) for index in self.splits.values()] or [np.zeros(0, np.int64)]
+        )
         per_image = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, np.inf)
         return [
             ("\nboxes by size (square root of the area, px)", _bars(sizes, SIZE_EDGES)),
@@ -157,13 +199,24 @@ def box_sizes(index: BoxIndex) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
 
 
 def _bars(values: np.ndarray, edges: Sequence[float], *, whole: bool = False) -> list[str]:
-    """Lines of a histogram up to the last bar; `whole` numbers are named by the first and last of each bar."""
+    """Lines of a histogram up to the last bar.
+
+    `whole` numbers are named by the first and last of each bar.
+    """
     heights = [int(((values >= low) & (values < high)).sum()) for low, high in pairwise(edges)]
     filled = max((place for place, count in enumerate(heights, 1) if count), default=0)
     most = max([*heights, 1])
     lines = []
-    for low, high, count in zip(edges[:filled], edges[1 : filled + 1], heights[:filled], strict=True):
+    for low, high, count in zip(
+        edges[:filled], edges[1 : filled + 1], heights[:filled], strict=True
+    ):
         last = high - 1 if whole else high
-        name = f"{low:g} and more" if high == np.inf else f"{low:g}" if last == low else f"{low:g} to {last:g}"
+        name = (
+            f"{low:g} and more"
+            if high == np.inf
+            else f"{low:g}"
+            if last == low
+            else f"{low:g} to {last:g}"
+        )
         lines.append(f"  {name:>14}  {count:>9,}  {'#' * round(_BAR * count / most)}".rstrip())
     return lines

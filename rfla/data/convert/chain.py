@@ -1,7 +1,8 @@
 """Convert an annotated data set of any known format into one that `rfla train data=...` takes at once.
 
-The chain of one split: read records -> find images and sizes -> clean boxes -> cut tiles -> place images -> write.
-All is written into `OUT.partial` and renamed at the end, so that a kill leaves nothing that looks done.
+The chain of one split: read records -> find images and sizes -> clean boxes -> cut tiles -> place
+images -> write. All is written into `OUT.partial` and renamed at the end, so that a kill leaves
+nothing that looks done.
 """
 
 import json
@@ -23,7 +24,13 @@ from rfla.errors import ConfigError, DataError, did_you_mean
 
 TRAINABLE = ("coco", "yolo")  # what a data YAML can name
 # The data YAML of the package whose protocol and sizes belong to a format.
-PROTOCOL_OF = {"visdrone": "visdrone", "dota": "dota2", "tinyperson": "tinyperson", "soda": "sodad", "xview": "xview"}
+PROTOCOL_OF = {
+    "visdrone": "visdrone",
+    "dota": "dota2",
+    "tinyperson": "tinyperson",
+    "soda": "sodad",
+    "xview": "xview",
+}
 
 
 def convert(
@@ -48,21 +55,26 @@ def convert(
     Args:
         format: One of `FORMATS`.
         source: Its directory (or annotation file, where the format has one for all images).
-        out: Directory to write: `images/{split}`, annotations, `data.yaml`, and the counts in `convert.json`.
+        out: Directory to write: `images/{split}`, annotations, `data.yaml`, and the counts in
+            `convert.json`.
         to: `coco` or `yolo`, which rfla trains on; any other of `FORMATS` for other tools.
         split: Convert this split alone; where the source has one unnamed split, its name.
         names: Class names in label order, for formats whose files may not state them.
-        annotations: The annotation file or directory where it is not in `source`; images are looked for in `source`.
-        tile: Side of the tiles in px; 0 keeps whole images. The last tile of a row is shifted inwards.
+        annotations: The annotation file or directory where it is not in `source`; images are looked
+            for in `source`.
+        tile: Side of the tiles in px; 0 keeps whole images. The last tile of a row is shifted
+            inwards.
         overlap: Of neighbouring tiles, px; a quarter of `tile` by default.
-        keep_visible: Share of a box from which its visible part stays an object in a tile; below it it is ignored.
+        keep_visible: Share of a box from which its visible part stays an object in a tile; below it
+            it is ignored.
         empty_tiles: Share of the tiles without objects that is kept.
         workers: Threads that write tiles.
         exist_ok: Replace `out` if an earlier conversion wrote it.
         progress: Show a progress bar on a terminal.
 
     Raises:
-        DataError: With file and line, for what cannot be read; images that cannot be told apart; nothing to convert.
+        DataError: With file and line, for what cannot be read; images that cannot be told apart;
+            nothing to convert.
         ConfigError: An argument that makes no sense.
     """
     kind = _check(format, to, names, tile, overlap, keep_visible, empty_tiles)
@@ -76,15 +88,21 @@ def convert(
     with partial_directory(target) as beside:
         job = Job(to, tile, gap, keep_visible, empty_tiles, max(workers, 1), beside, report)
         for name, part in parts.items():
-            total = len(part.annotations) if len(part.annotations) > 1 else None  # a file for each image
+            total = (
+                len(part.annotations) if len(part.annotations) > 1 else None
+            )  # a file for each image
             records = tracked(kind.read(part, classes), name, total, progress)
             _write(job, name, convert_records(job, records, part.images, name), classes)
         if not report.images:
             unusable = report.examples.get(UNUSABLE)
             if unusable:
-                raise DataError(f"source={source}: none of the annotated images could be used; the first: {unusable}")
+                raise DataError(
+                    f"source={source}: none of the annotated images could be used; the first: {unusable}"
+                )
             looked = ", ".join(str(folder) for part in parts.values() for folder in part.images)
-            raise DataError(f"source={source}: none of the annotated images was found; looked in {looked}")
+            raise DataError(
+                f"source={source}: none of the annotated images was found; looked in {looked}"
+            )
         if to in TRAINABLE:
             _write_yaml(beside / "data.yaml", format, to, list(report.images), classes)
         counts = json.dumps({"format": format} | report.as_dict(), indent=1, ensure_ascii=False)
@@ -105,7 +123,9 @@ def _check(
         known = ", ".join([*FORMATS, "aitod-xview"])
         raise ConfigError(f"format={format}: formats are {known}{did_you_mean(format, FORMATS)}")
     if to not in FORMATS:
-        raise ConfigError(f"to={to}: must be one of {', '.join(FORMATS)}{did_you_mean(to, FORMATS)}")
+        raise ConfigError(
+            f"to={to}: must be one of {', '.join(FORMATS)}{did_you_mean(to, FORMATS)}"
+        )
     if names and not FORMATS[format].needs_names:
         raise ConfigError(f"names=: format {format} states its classes itself; leave names= out")
     if names and len(set(names)) < len(names):
@@ -120,7 +140,9 @@ def _check(
     return FORMATS[format]
 
 
-def find_parts(kind: Format, source: Path, annotations: Path | None, split: str | None) -> dict[str, Part]:
+def find_parts(
+    kind: Format, source: Path, annotations: Path | None, split: str | None
+) -> dict[str, Part]:
     """Find the splits to convert.
 
     Raises:
@@ -138,7 +160,9 @@ def find_parts(kind: Format, source: Path, annotations: Path | None, split: str 
         return {split: parts[split]}
     if len(parts) == 1 and "/" not in split:
         return {split: next(iter(parts.values()))}
-    raise DataError(f"source={source}: no split '{split}'; found {', '.join(parts)}{did_you_mean(split, parts)}")
+    raise DataError(
+        f"source={source}: no split '{split}'; found {', '.join(parts)}{did_you_mean(split, parts)}"
+    )
 
 
 def _write(job: Job, split: str, records: Iterator[ImageRecord], classes: Classes) -> None:
@@ -152,12 +176,24 @@ def _write_yaml(path: Path, format: str, to: str, splits: Sequence[str], classes
     content: dict[str, Any] = {"format": to}
     for split in splits:
         images = f"images/{split}"
-        content[split] = images if to == "yolo" else {"images": images, "annotations": f"annotations/{split}.json"}
+        content[split] = (
+            images
+            if to == "yolo"
+            else {"images": images, "annotations": f"annotations/{split}.json"}
+        )
     content["names"] = classes.names
     if format in PROTOCOL_OF:
-        text = resources.files("rfla.cfg").joinpath("datasets", f"{PROTOCOL_OF[format]}.yaml").read_text("utf-8")
+        text = (
+            resources.files("rfla.cfg")
+            .joinpath("datasets", f"{PROTOCOL_OF[format]}.yaml")
+            .read_text("utf-8")
+        )
         content |= {
-            key: value for key, value in yaml.safe_load(text).items() if key in ("protocol", "sizes", "licence")
+            key: value
+            for key, value in yaml.safe_load(text).items()
+            if key in ("protocol", "sizes", "licence")
         }
     head = f"# Written by `rfla convert format={format}`; paths are relative to this file. Counts: {MARK}.\n"
-    path.write_text(head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    path.write_text(
+        head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )

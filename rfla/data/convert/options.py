@@ -16,7 +16,9 @@ KINDS = {
     **dict.fromkeys(("keep_visible", "empty_tiles"), float),
     "exist_ok": bool,
 }
-OF_AITOD = frozenset({"format", "annotations", "xview", "wo_xview", "out", "channel_order", "workers"})
+OF_AITOD = frozenset(
+    {"format", "annotations", "xview", "wo_xview", "out", "channel_order", "workers"}
+)
 OF_OTHERS = frozenset(KINDS) - {"xview", "wo_xview", "channel_order"}
 
 
@@ -59,10 +61,14 @@ def _run_aitod(values: dict[str, Any]) -> int:
     return 0 if report.complete else 1
 
 
-def _require(values: Mapping[str, Any], allowed: frozenset[str], needed: tuple[str, ...], name: str) -> None:
+def _require(
+    values: Mapping[str, Any], allowed: frozenset[str], needed: tuple[str, ...], name: str
+) -> None:
     for key in values:
         if key not in allowed:
-            raise ConfigError(f"{key}=: does not go with format={name}; its keys are {', '.join(sorted(allowed))}")
+            raise ConfigError(
+                f"{key}=: does not go with format={name}; its keys are {', '.join(sorted(allowed))}"
+            )
     for key in needed:
         if key not in values:
             raise ConfigError(f"convert format={name} needs {key}=")
@@ -72,7 +78,9 @@ def _typed(options: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, text in options.items():
         if key not in KINDS:
-            raise ConfigError(f"unknown key '{key}' of convert{did_you_mean(key, KINDS)}; keys are {', '.join(KINDS)}")
+            raise ConfigError(
+                f"unknown key '{key}' of convert{did_you_mean(key, KINDS)}; keys are {', '.join(KINDS)}"
+            )
         text = str(text).strip()
         if not text:
             raise ConfigError(f"{key}= is empty")

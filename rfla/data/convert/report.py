@@ -9,7 +9,12 @@ import numpy as np
 
 from rfla.data.formats.record import NO_CLASS, ImageRecord
 
-SIZES = (("vt", 0.0, 8.0), ("t", 8.0, 16.0), ("s", 16.0, 32.0), ("m", 32.0, float("inf")))  # px of sqrt(area)
+SIZES = (
+    ("vt", 0.0, 8.0),
+    ("t", 8.0, 16.0),
+    ("s", 16.0, 32.0),
+    ("m", 32.0, float("inf")),
+)  # px of sqrt(area)
 SHOWN = 12  # names of classes without a box
 
 
@@ -85,7 +90,8 @@ class ConvertReport:
             "target": self.target,
             "images": dict(self.images),
             "boxes": {
-                n: dict(zip(bins, row.tolist(), strict=True)) for n, row in zip(self.names, self.boxes, strict=True)
+                n: dict(zip(bins, row.tolist(), strict=True))
+                for n, row in zip(self.names, self.boxes, strict=True)
             },
             "ignored": dict(zip([*self.names, "(no class)"], self.ignored.tolist(), strict=True)),
             "dropped": dict(self.dropped),
@@ -96,7 +102,9 @@ class ConvertReport:
     def table(self) -> str:
         """Return the summary as text."""
         wide = max([len(name) for name in self.names] + [10])
-        head = "".join(f"{title:>10}" for title in ["boxes", *(name for name, _, _ in SIZES), "ignored"])
+        head = "".join(
+            f"{title:>10}" for title in ["boxes", *(name for name, _, _ in SIZES), "ignored"]
+        )
         lines = [f"{'class':<{wide}}{head}"]
         absent = []
         for label, name in enumerate(self.names):
@@ -111,7 +119,9 @@ class ConvertReport:
             more = f" and {len(absent) - SHOWN} more" if len(absent) > SHOWN else ""
             lines.append(f"classes without a box: {', '.join(absent[:SHOWN])}{more}")
         images = ", ".join(f"{split} {count:,}" for split, count in self.images.items())
-        lines.append(f"images: {images or 'none'}    sizes: vt < 8 px, t < 16, s < 32, m from 32 (sides of squares)")
+        lines.append(
+            f"images: {images or 'none'}    sizes: vt < 8 px, t < 16, s < 32, m from 32 (sides of squares)"
+        )
         for verb, counts in (("dropped", self.dropped), ("repaired", self.repaired)):
             for reason, count in counts.most_common():
                 first = f" (first: {self.examples[reason]})" if reason in self.examples else ""
@@ -121,4 +131,8 @@ class ConvertReport:
 
 
 def _row(name: str, wide: int, bins: np.ndarray[Any, np.dtype[np.int64]], ignored: Any) -> str:
-    return f"{name:<{wide}}{int(bins.sum()):>10,}" + "".join(f"{count:>10,}" for count in bins) + f"{int(ignored):>10,}"
+    return (
+        f"{name:<{wide}}{int(bins.sum()):>10,}"
+        + "".join(f"{count:>10,}" for count in bins)
+        + f"{int(ignored):>10,}"
+    )

@@ -39,7 +39,10 @@ class Job:
 def convert_records(
     job: Job, records: Iterable[ImageRecord], folders: Sequence[Path], split: str
 ) -> Iterator[ImageRecord]:
-    """Yield the records of a split as they are to be written; their images, looked for in `folders`, are in place."""
+    """Yield the records of a split as they are to be written.
+
+    Their images, looked for in `folders`, are in place.
+    """
     finder = ImageFinder(folders)
     taken: dict[str, Path] = {}
     with ThreadPoolExecutor(job.workers) as pool:
@@ -48,9 +51,18 @@ def convert_records(
                 job.report.drop(reason, record.where, count)
             for reason, count in record.repaired.items():
                 job.report.repair(reason, record.where, count)
-            image = finder.find(record.file_name) or (record.other_name and finder.find(record.other_name)) or None
+            image = (
+                finder.find(record.file_name)
+                or (record.other_name and finder.find(record.other_name))
+                or None
+            )
             if image is None:
-                _leave_out(job, record, "images that are not there", f"{record.file_name} of {record.where}")
+                _leave_out(
+                    job,
+                    record,
+                    "images that are not there",
+                    f"{record.file_name} of {record.where}",
+                )
                 continue
             record.file_name = _output_name(record, image)
             try:
@@ -85,7 +97,9 @@ class _UnreadableImage(Exception):
 def _output_name(record: ImageRecord, image: Path) -> str:
     """Return the image's name below `images/{split}`: with its directories, but for one that is called `images`."""
     relative = clean_name(record.file_name)
-    return "/".join([*(part for part in relative.parent.parts if part.lower() != "images"), image.name])
+    return "/".join(
+        [*(part for part in relative.parent.parts if part.lower() != "images"), image.name]
+    )
 
 
 def _claim(taken: dict[str, Path], to: str, piece: ImageRecord, image: Path) -> None:
@@ -96,12 +110,20 @@ def _claim(taken: dict[str, Path], to: str, piece: ImageRecord, image: Path) -> 
     """
     name = clean_name(piece.file_name)
     own_label_file = FORMATS[to].label_file_of_each_image
-    key = str(name) if not own_label_file else str(name.with_suffix("")) if to == "yolo" else name.stem
+    key = (
+        str(name)
+        if not own_label_file
+        else str(name.with_suffix(""))
+        if to == "yolo"
+        else name.stem
+    )
     first = taken.setdefault(key, image)
     if first is image or (not own_label_file and first.samefile(image)):
         return
     what = f"the label file of {key}" if own_label_file else f"images/{name}"
-    raise DataError(f"{piece.where}: {image} and {first} would both become {what}; rename one of them")
+    raise DataError(
+        f"{piece.where}: {image} and {first} would both become {what}; rename one of them"
+    )
 
 
 def _pieces(
@@ -109,7 +131,12 @@ def _pieces(
 ) -> Iterator[ImageRecord]:
     folder = job.folder / "images" / split
     scene = _as_annotated(record, scene)
-    frame = record.window or (0, 0, scene.width, scene.height)  # what the record is about, in px of the picture
+    frame = record.window or (
+        0,
+        0,
+        scene.width,
+        scene.height,
+    )  # what the record is about, in px of the picture
     record = clean(_at_size(job, record, frame, scene), job.report)
     if not job.tile and record.window is None and not scene.rewritten:
         place_image(image, folder / record.file_name)
@@ -118,11 +145,23 @@ def _pieces(
         return
     if not job.tile and record.window is None:
         job.report.repair(f"images {scene.rewritten}", str(image))
-    windows = plan_windows(record.width, record.height, job.tile, job.overlap) if job.tile else [_whole(record)]
+    windows = (
+        plan_windows(record.width, record.height, job.tile, job.overlap)
+        if job.tile
+        else [_whole(record)]
+    )
     pending: list[Future[None]] = []
     for window in windows:
-        piece = _piece(record, window, frame, job.keep_visible) if job.tile or record.window else _as_png(record)
-        if job.tile and not _has_objects(piece) and not keeps_empty(piece.file_name, job.empty_tiles):
+        piece = (
+            _piece(record, window, frame, job.keep_visible)
+            if job.tile or record.window
+            else _as_png(record)
+        )
+        if (
+            job.tile
+            and not _has_objects(piece)
+            and not keeps_empty(piece.file_name, job.empty_tiles)
+        ):
             job.report.drop("tiles without objects (empty_tiles)", f"{image} at {piece.window}")
             continue
         pixels = _pixels(scene, piece.window or window)
@@ -158,12 +197,17 @@ def _whole(record: ImageRecord) -> Window:
 
 
 def _piece(record: ImageRecord, window: Window, frame: Window, keep_visible: float) -> ImageRecord:
-    """Cut a window out of a record; `frame` is where the record lies in its picture, and names the piece."""
+    """Cut a window out of a record.
+
+    `frame` is where the record lies in its picture, and names the piece.
+    """
     left, top = frame[0], frame[1]
     piece = cut(record, window, keep_visible)
     x1, y1, x2, y2 = window
     piece.window = (x1 + left, y1 + top, x2 + left, y2 + top)
-    if record.window is not None and window == _whole(record):  # a tile of the source itself: nothing was cut
+    if record.window is not None and window == _whole(
+        record
+    ):  # a tile of the source itself: nothing was cut
         piece.ids, piece.image_id = record.ids, record.image_id
     stem = clean_name(record.file_name)
     piece.file_name = str(stem.with_name(f"{stem.stem}__{piece.window[0]}_{piece.window[1]}.png"))
@@ -191,7 +235,9 @@ def _at_size(job: Job, record: ImageRecord, frame: Window, scene: Scene) -> Imag
         stated = f"{record.file_name}: {record.width} x {record.height} stated, {size[0]} x {size[1]} in the file"
         if not is_resized((record.height, record.width), size[::-1]):
             raise _UnreadableImage(stated)
-        job.report.repair("images that were resized after they were annotated: boxes scaled", stated)
+        job.report.repair(
+            "images that were resized after they were annotated: boxes scaled", stated
+        )
         record = record.scaled(size[0] / record.width, size[1] / record.height)
     record.width, record.height = size
     return record
@@ -220,7 +266,9 @@ def clean(record: ImageRecord, report: ConvertReport) -> ImageRecord:
             keep[rows] = False
     over = np.flatnonzero(keep & (np.abs(clipped - record.boxes) > BORDER).any(axis=1))
     if len(over):
-        report.repair("boxes over the border of their image: clipped", record.place(int(over[0])), len(over))
+        report.repair(
+            "boxes over the border of their image: clipped", record.place(int(over[0])), len(over)
+        )
         if "area" in record.attributes:
             record.attributes["area"][over] = np.nan
     record.boxes = np.where(keep[:, None], clipped, record.boxes)
@@ -228,7 +276,9 @@ def clean(record: ImageRecord, report: ConvertReport) -> ImageRecord:
     return record if keep.all() else record.select(keep)
 
 
-def _count_areas(record: ImageRecord, keep: np.ndarray[Any, np.dtype[np.bool_]], report: ConvertReport) -> None:
+def _count_areas(
+    record: ImageRecord, keep: np.ndarray[Any, np.dtype[np.bool_]], report: ConvertReport
+) -> None:
     if "area" not in record.attributes:
         return
     area = record.attributes["area"]
@@ -236,5 +286,7 @@ def _count_areas(record: ImageRecord, keep: np.ndarray[Any, np.dtype[np.bool_]],
     wrong = np.flatnonzero(keep & np.isfinite(area) & ((area <= 0) | (area > most)))
     if len(wrong):
         report.repair(
-            "stated areas that their box cannot hold: width x height taken", record.place(int(wrong[0])), len(wrong)
+            "stated areas that their box cannot hold: width x height taken",
+            record.place(int(wrong[0])),
+            len(wrong),
         )

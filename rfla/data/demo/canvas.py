@@ -1,6 +1,7 @@
 """Brushes of the demo scenes: noise, smooth-edged shapes, shadows, and the stamp that paints an object and measures it.
 
-Shapes: the picture is (S, S, 3) float32 RGB in 0 to 1; masks are (S, S) float32 coverage in 0 to 1; points are (N, 2)
+Shapes: the picture is (S, S, 3) float32 RGB in 0 to 1; masks are (S, S) float32 coverage in 0 to 1;
+points are (N, 2)
     x, y px.
 """
 
@@ -79,15 +80,21 @@ def fractal(rng: np.random.Generator, size: int, cells: Sequence[int], fall: flo
 
 
 def rotated(
-    points: Sequence[tuple[float, float]] | Array, angle: float, centre: Sequence[float] | Array = (0.0, 0.0)
+    points: Sequence[tuple[float, float]] | Array,
+    angle: float,
+    centre: Sequence[float] | Array = (0.0, 0.0),
 ) -> Array:
     """Points turned by `angle` (radians) about the origin, then moved to `centre`."""
     cosine, sine = np.cos(angle), np.sin(angle)
     turn = np.array([[cosine, sine], [-sine, cosine]], np.float32)
-    return np.asarray(np.asarray(points, np.float32) @ turn + np.asarray(centre, np.float32), np.float32)
+    return np.asarray(
+        np.asarray(points, np.float32) @ turn + np.asarray(centre, np.float32), np.float32
+    )
 
 
-def rectangle(length: float, width: float, angle: float, centre: Sequence[float] | Array = (0.0, 0.0)) -> Array:
+def rectangle(
+    length: float, width: float, angle: float, centre: Sequence[float] | Array = (0.0, 0.0)
+) -> Array:
     """Corners (4, 2) of a rectangle with its long axis along `angle`."""
     half, side = length / 2, width / 2
     return rotated([(-half, -side), (half, -side), (half, side), (-half, side)], angle, centre)
@@ -96,7 +103,9 @@ def rectangle(length: float, width: float, angle: float, centre: Sequence[float]
 def disc(diameter: float, centre: Sequence[float] | Array = (0.0, 0.0), corners: int = 24) -> Array:
     """Corners of a circle."""
     turn = np.linspace(0, 2 * np.pi, corners, endpoint=False)
-    return np.asarray(np.stack([np.cos(turn), np.sin(turn)], 1) * diameter / 2 + np.asarray(centre), np.float32)
+    return np.asarray(
+        np.stack([np.cos(turn), np.sin(turn)], 1) * diameter / 2 + np.asarray(centre), np.float32
+    )
 
 
 def polygon_mask(size: int, points: Array) -> Array:
@@ -110,12 +119,24 @@ def line_mask(size: int, points: Array | Sequence[Array], width: float) -> Array
     """Coverage (S, S) of a polyline, or of several, `width` px wide."""
     lines = [points] if isinstance(points, np.ndarray) else points
     mask = np.zeros((size, size), np.uint8)
-    cv2.polylines(mask, [_fixed(line) for line in lines], False, 255, max(round(width), 1), cv2.LINE_AA, _SHIFT)
+    cv2.polylines(
+        mask,
+        [_fixed(line) for line in lines],
+        False,
+        255,
+        max(round(width), 1),
+        cv2.LINE_AA,
+        _SHIFT,
+    )
     return np.asarray(mask, np.float32) / 255
 
 
 def fill(
-    scene: Scene, mask: Array, colour: Colour | Array, texture: Array | float = 0.0, ground: int | None = None
+    scene: Scene,
+    mask: Array,
+    colour: Colour | Array,
+    texture: Array | float = 0.0,
+    ground: int | None = None,
 ) -> None:
     """Paint `colour` plus `texture` (S, S) where `mask` covers, and set the kind of ground there."""
     window = _window(mask)
@@ -135,16 +156,22 @@ def darken(scene: Scene, mask: Array, strength: float) -> None:
     """Cast a shadow where `mask` covers; shadows are a little blue."""
     window = _window(mask)
     if window is not None:
-        scene.image[window] *= 1 - mask[window][..., None] * np.array([1.0, 0.94, 0.84], np.float32) * strength
+        scene.image[window] *= (
+            1 - mask[window][..., None] * np.array([1.0, 0.94, 0.84], np.float32) * strength
+        )
 
 
 def cast(scene: Scene, points: Array, height: float, strength: float = 0.5) -> None:
     """Shadow of a block with outline `points` and `height` px: the hull of the outline and its shifted copy."""
-    hull = cv2.convexHull(np.concatenate([points, points + scene.sun * height]).astype(np.float32))[:, 0]
+    hull = cv2.convexHull(np.concatenate([points, points + scene.sun * height]).astype(np.float32))[
+        :, 0
+    ]
     darken(scene, cv2.GaussianBlur(polygon_mask(scene.size, hull), (3, 3), 0.6), strength)
 
 
-def stamp(scene: Scene, parts: Sequence[tuple[Array, Colour]], height: float, label: int | None) -> bool:
+def stamp(
+    scene: Scene, parts: Sequence[tuple[Array, Colour]], height: float, label: int | None
+) -> bool:
     """Paint an object from coloured polygons, one over the other, and note the box of the pixels they cover.
 
     Args:
@@ -154,8 +181,8 @@ def stamp(scene: Scene, parts: Sequence[tuple[Array, Colour]], height: float, la
         label: Class; None paints clutter without a box.
 
     Returns:
-        False, with nothing painted, where another object is, less than half is inside the picture, or the scene is
-        full.
+        False, with nothing painted, where another object is, less than half is inside the picture,
+        or the scene is full.
     """
     if label is not None and len(scene.labels) >= MOST_OBJECTS:
         return False
@@ -163,17 +190,27 @@ def stamp(scene: Scene, parts: Sequence[tuple[Array, Colour]], height: float, la
     x0, y0 = (int(value) for value in np.floor(corners.min(0)) - 1)
     width, tall = (int(value) for value in np.ceil(corners.max(0)) + 1 - (x0, y0))
     cover, colours = _samples(parts, (x0, y0), width, tall)
-    left, top, right, bottom = max(x0, 0), max(y0, 0), min(x0 + width, scene.size), min(y0 + tall, scene.size)
+    left, top, right, bottom = (
+        max(x0, 0),
+        max(y0, 0),
+        min(x0 + width, scene.size),
+        min(y0 + tall, scene.size),
+    )
     inner = np.s_[top - y0 : bottom - y0, left - x0 : right - x0]
     outer = np.s_[top:bottom, left:right]
-    fine = cover[inner[0].start * _FINE : inner[0].stop * _FINE, inner[1].start * _FINE : inner[1].stop * _FINE]
+    fine = cover[
+        inner[0].start * _FINE : inner[0].stop * _FINE,
+        inner[1].start * _FINE : inner[1].stop * _FINE,
+    ]
     if right <= left or bottom <= top or fine.sum() < 0.5 * cover.sum() or not fine.any():
         return False
     alpha = _shrunk(cover.astype(np.float32), width, tall)[inner]
     if (scene.taken[outer] & (alpha > 0.02)).any():
         return False
     _object_shadow(scene, cover, (x0, y0), height)
-    paint = _shrunk(colours * cover[..., None], width, tall)[inner] / np.maximum(alpha, 1e-4)[..., None]
+    paint = (
+        _shrunk(colours * cover[..., None], width, tall)[inner] / np.maximum(alpha, 1e-4)[..., None]
+    )
     scene.image[outer] += alpha[..., None] * (paint - scene.image[outer])
     scene.taken[outer] |= alpha > 0.02
     if label is not None:
@@ -201,7 +238,9 @@ def _shrunk(fine: Array, width: int, tall: int) -> Array:
     return np.asarray(cv2.resize(fine, (width, tall), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _object_shadow(scene: Scene, cover: NDArray[np.uint8], origin: tuple[int, int], height: float) -> None:
+def _object_shadow(
+    scene: Scene, cover: NDArray[np.uint8], origin: tuple[int, int], height: float
+) -> None:
     """Shadow of an object: its outline, smeared along the sun by its height."""
     reach = scene.sun * height
     pad = int(np.abs(reach).max()) + 3
@@ -212,9 +251,16 @@ def _object_shadow(scene: Scene, cover: NDArray[np.uint8], origin: tuple[int, in
         shift = np.array([[1, 0, reach[0] * share], [0, 1, reach[1] * share]], np.float32)
         shadow = np.maximum(shadow, cv2.warpAffine(small, shift, (width, tall)))
     x0, y0 = origin[0] - pad, origin[1] - pad
-    left, top, right, bottom = max(x0, 0), max(y0, 0), min(x0 + width, scene.size), min(y0 + tall, scene.size)
+    left, top, right, bottom = (
+        max(x0, 0),
+        max(y0, 0),
+        min(x0 + width, scene.size),
+        min(y0 + tall, scene.size),
+    )
     outer = np.s_[top:bottom, left:right]
-    dark = shadow[top - y0 : bottom - y0, left - x0 : right - x0] * ~scene.taken[outer]  # not on its neighbours
+    dark = (
+        shadow[top - y0 : bottom - y0, left - x0 : right - x0] * ~scene.taken[outer]
+    )  # not on its neighbours
     scene.image[outer] *= 1 - dark[..., None] * np.array([0.55, 0.52, 0.46], np.float32)
 
 

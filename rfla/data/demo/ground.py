@@ -26,12 +26,23 @@ _OCTAVES = (4, 9, 20, 48, 110, 256)
 
 GRASS: tuple[Colour, ...] = ((0.33, 0.38, 0.21), (0.40, 0.42, 0.25), (0.28, 0.35, 0.20))
 CROPS: tuple[Colour, ...] = (
-    *((0.45, 0.45, 0.24), (0.58, 0.52, 0.33), (0.34, 0.41, 0.20), (0.50, 0.40, 0.29), (0.62, 0.57, 0.40)),
+    *(
+        (0.45, 0.45, 0.24),
+        (0.58, 0.52, 0.33),
+        (0.34, 0.41, 0.20),
+        (0.50, 0.40, 0.29),
+        (0.62, 0.57, 0.40),
+    ),
     *((0.26, 0.33, 0.17), (0.44, 0.36, 0.26), (0.53, 0.50, 0.27)),
 )
 DRY: tuple[Colour, ...] = ((0.60, 0.52, 0.40), (0.66, 0.59, 0.47), (0.53, 0.47, 0.38))
 SAND: tuple[Colour, ...] = ((0.80, 0.73, 0.58), (0.76, 0.70, 0.58))
-SEA: tuple[Colour, ...] = ((0.09, 0.20, 0.27), (0.12, 0.26, 0.29), (0.07, 0.15, 0.21), (0.20, 0.29, 0.27))
+SEA: tuple[Colour, ...] = (
+    (0.09, 0.20, 0.27),
+    (0.12, 0.26, 0.29),
+    (0.07, 0.15, 0.21),
+    (0.20, 0.29, 0.27),
+)
 ROOFS: tuple[Colour, ...] = (
     *((0.52, 0.29, 0.22), (0.60, 0.37, 0.28), (0.48, 0.47, 0.46), (0.66, 0.65, 0.62)),
     *((0.35, 0.34, 0.35), (0.76, 0.75, 0.72)),
@@ -58,7 +69,9 @@ def meadow(scene: Scene, colours: tuple[Colour, ...], contrast: float = 0.035) -
     rough = fractal(scene.rng, scene.size, _OCTAVES, 0.7)
     drift = fractal(scene.rng, scene.size, (3, 7, 15))
     two = choose(scene, colours, 0.06) - choose(scene, colours, 0.06)
-    scene.image[:] = choose(scene, colours) + drift[..., None] * two * 0.5 + rough[..., None] * contrast
+    scene.image[:] = (
+        choose(scene, colours) + drift[..., None] * two * 0.5 + rough[..., None] * contrast
+    )
     scene.ground[:] = LAND
 
 
@@ -73,7 +86,10 @@ def patchwork(scene: Scene, angle: float, cell: float) -> None:
     fields = (rows * 57 + columns) % 64
     colour = np.stack([choose(scene, CROPS) for _ in range(64)])[fields]
     period, turn = rng.uniform(2.5, 6.0, 64)[fields], rng.integers(0, 2, 64)[fields]
-    furrows = np.sin(2 * np.pi * np.where(turn, along, across) / period) * rng.uniform(0.0, 0.03, 64)[fields]
+    furrows = (
+        np.sin(2 * np.pi * np.where(turn, along, across) / period)
+        * rng.uniform(0.0, 0.03, 64)[fields]
+    )
     grain = fractal(rng, size, _OCTAVES, 0.75) * 0.03
     scene.image[:] = colour + (furrows + grain)[..., None]
     border = np.zeros((size, size), np.float32)
@@ -105,7 +121,11 @@ def whitecaps(scene: Scene, count: int) -> None:
         if scene.ground[int(y), int(x)] == WATER:
             length, width = scene.rng.uniform(1.5, 7), scene.rng.uniform(0.8, 2)
             outline = rectangle(length, width, scene.rng.normal(0.4, 0.25), (x, y))
-            fill(scene, polygon_mask(scene.size, outline) * float(scene.rng.uniform(0.2, 0.75)), (0.75, 0.79, 0.80))
+            fill(
+                scene,
+                polygon_mask(scene.size, outline) * float(scene.rng.uniform(0.2, 0.75)),
+                (0.75, 0.79, 0.80),
+            )
 
 
 def road(scene: Scene, points: Array, width: float, dirt: bool = False) -> Road:
@@ -136,7 +156,9 @@ def bend(scene: Scene) -> Array:
     start, end = (-10, rng.uniform(0, size)), (size + 10, rng.uniform(0, size))
     middle = rng.uniform(0.25, 0.75, 2) * size
     step = np.linspace(0, 1, size + 40, dtype=np.float32)[:, None]
-    curve = (1 - step) ** 2 * np.array(start) + 2 * step * (1 - step) * middle + step**2 * np.array(end)
+    curve = (
+        (1 - step) ** 2 * np.array(start) + 2 * step * (1 - step) * middle + step**2 * np.array(end)
+    )
     return np.asarray(curve[:, ::-1] if rng.random() < 0.5 else curve, np.float32)
 
 
@@ -147,7 +169,10 @@ def pavement(scene: Scene, outline: Array, light: float) -> None:
 
 
 def building(scene: Scene, x: float, y: float, length: float, width: float, angle: float) -> bool:
-    """A roof with its shadow, and a ridge or machines (clutter as large as vehicles); False without room."""
+    """A roof with its shadow, and a ridge or machines (clutter as large as vehicles).
+
+    False without room.
+    """
     outline = rectangle(length, width, angle, (x, y))
     mask = polygon_mask(scene.size, outline)
     under = mask > 0.2
@@ -162,10 +187,16 @@ def building(scene: Scene, x: float, y: float, length: float, width: float, angl
         fill(scene, polygon_mask(scene.size, half), np.asarray(colour * 0.78, np.float32))
         return True
     for _ in range(int(rng.integers(0, 5))):
-        at = rotated([(rng.uniform(-0.4, 0.4) * length, rng.uniform(-0.4, 0.4) * width)], angle, (x, y))[0]
+        at = rotated(
+            [(rng.uniform(-0.4, 0.4) * length, rng.uniform(-0.4, 0.4) * width)], angle, (x, y)
+        )[0]
         block = rectangle(rng.uniform(2.5, 7), rng.uniform(2, 4.2), angle, at)
         cast(scene, block, 1.5, 0.4)
-        fill(scene, polygon_mask(scene.size, block), np.asarray(colour + rng.uniform(-0.15, 0.25), np.float32))
+        fill(
+            scene,
+            polygon_mask(scene.size, block),
+            np.asarray(colour + rng.uniform(-0.15, 0.25), np.float32),
+        )
     return True
 
 
@@ -185,4 +216,6 @@ def on_ground(scene: Scene, x: float, y: float, kind: int, margin: int = 1) -> b
     left, top = int(x) - margin, int(y) - margin
     if left < 0 or top < 0 or left + 2 * margin >= scene.size or top + 2 * margin >= scene.size:
         return False
-    return bool((scene.ground[top : top + 2 * margin + 1, left : left + 2 * margin + 1] == kind).all())
+    return bool(
+        (scene.ground[top : top + 2 * margin + 1, left : left + 2 * margin + 1] == kind).all()
+    )

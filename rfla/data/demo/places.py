@@ -53,20 +53,30 @@ def traffic(scene: Scene, lane: Road, gap: float) -> None:
             place += 12 * scene.scale + rng.exponential(gap)
 
 
-def car_park(scene: Scene, x: float, y: float, angle: float, columns: int, rows: int, full: float) -> None:
+def car_park(
+    scene: Scene, x: float, y: float, angle: float, columns: int, rows: int, full: float
+) -> None:
     """Rows of marked bays, a share of them taken: a crowd of vehicles side by side."""
     scale, rng = scene.scale, scene.rng
     bay, depth = 4.9 * scale, 10.5 * scale
-    pavement(scene, rectangle(columns * bay + 6, rows * depth * 1.45 + 4, angle, (x, y)), rng.uniform(0.36, 0.5))
+    pavement(
+        scene,
+        rectangle(columns * bay + 6, rows * depth * 1.45 + 4, angle, (x, y)),
+        rng.uniform(0.36, 0.5),
+    )
     for row in range(rows):
         lie = (row - (rows - 1) / 2) * depth * 1.45
         places = [(column - columns / 2) * bay for column in range(columns + 1)]
-        ends = [rotated([(at, lie - depth / 2), (at, lie + depth / 2)], angle, (x, y)) for at in places]
+        ends = [
+            rotated([(at, lie - depth / 2), (at, lie + depth / 2)], angle, (x, y)) for at in places
+        ]
         fill(scene, line_mask(scene.size, ends, 1) * 0.4, (0.85, 0.85, 0.82))
         for column, at in enumerate(places):
             if column < columns and rng.random() < full:
                 cx, cy = rotated([(at + bay / 2, lie + rng.normal(0, 0.5))], angle, (x, y))[0]
-                objects.vehicle(scene, cx, cy, angle + np.pi / 2 * rng.choice([-1, 1]) + rng.normal(0, 0.03))
+                objects.vehicle(
+                    scene, cx, cy, angle + np.pi / 2 * rng.choice([-1, 1]) + rng.normal(0, 0.03)
+                )
 
 
 def town(scene: Scene) -> None:
@@ -77,21 +87,36 @@ def town(scene: Scene) -> None:
     lanes = []
     for number in range(-3, 4):
         for turn in (angle, angle + np.pi / 2):
-            shift = np.array([-np.sin(turn), np.cos(turn)]) * block * number * (1.0 if turn == angle else 1.4)
+            shift = (
+                np.array([-np.sin(turn), np.cos(turn)])
+                * block
+                * number
+                * (1.0 if turn == angle else 1.4)
+            )
             through = (size / 2 + shift[0], size / 2 + shift[1])
             points = straight(scene, turn, through)
             if len(points) > 30:
                 lanes.append(road(scene, points, 10.5 * scene.scale))
     if rng.random() < 0.6:
         at = rng.uniform(0.3, 0.7, 2) * size
-        car_park(scene, at[0], at[1], angle, int(rng.integers(5, 12)), int(rng.integers(1, 4)), rng.uniform(0.4, 0.9))
+        car_park(
+            scene,
+            at[0],
+            at[1],
+            angle,
+            int(rng.integers(5, 12)),
+            int(rng.integers(1, 4)),
+            rng.uniform(0.4, 0.9),
+        )
     step = rng.uniform(19, 27) * scene.scale
     lattice = np.arange(-size * 0.75, size * 0.75, step, dtype=np.float32)
     grid = np.stack(np.meshgrid(lattice, lattice * 1.1), -1).reshape(-1, 2)
     for x, y in rotated(grid + rng.normal(0, 2, grid.shape), angle, (size / 2, size / 2)):
         if 0 < x < size and 0 < y < size and rng.random() < 0.8:
             turn = angle + np.pi / 2 * int(rng.integers(2))
-            building(scene, x, y, rng.uniform(0.6, 0.95) * step, rng.uniform(0.45, 0.65) * step, turn)
+            building(
+                scene, x, y, rng.uniform(0.6, 0.95) * step, rng.uniform(0.45, 0.65) * step, turn
+            )
     for lane in lanes:
         traffic(scene, lane, rng.uniform(25, 110))
     trees(scene, int(rng.integers(20, 60)), clumped=False)
@@ -102,7 +127,9 @@ def countryside(scene: Scene) -> None:
     rng = scene.rng
     patchwork(scene, rng.uniform(0, np.pi), rng.uniform(40, 90))
     for _ in range(int(rng.integers(1, 3))):
-        traffic(scene, road(scene, bend(scene), rng.uniform(9, 13) * scene.scale), rng.uniform(40, 160))
+        traffic(
+            scene, road(scene, bend(scene), rng.uniform(9, 13) * scene.scale), rng.uniform(40, 160)
+        )
     x, y = rng.uniform(0.2, 0.8, 2) * scene.size
     turn = rng.uniform(0, np.pi)
     for _ in range(5):
@@ -142,18 +169,36 @@ def harbour(scene: Scene) -> None:
     angle, offset = rng.uniform(0, 2 * np.pi), rng.uniform(-size * 0.3, size * 0.1)
     water(scene, coast(scene, angle, offset, 0.4))
     middle = np.array([size / 2, size / 2])
-    seaward, along = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
+    seaward, along = (
+        np.array([np.cos(angle), np.sin(angle)]),
+        np.array([-np.sin(angle), np.cos(angle)]),
+    )
     quay = rectangle(2 * size, 26, angle + np.pi / 2, middle + seaward * (offset - 13))
     pavement(scene, quay, rng.uniform(0.45, 0.6))
     for place in np.arange(-size * 0.7, size * 0.7, rng.uniform(44, 70)):
         _jetty(scene, middle + seaward * offset + along * place, angle, rng.uniform(30, 70))
     for _ in range(22):
-        x, y = middle + seaward * (offset - rng.uniform(4, 22)) + along * rng.uniform(-size * 0.6, size * 0.6)
+        x, y = (
+            middle
+            + seaward * (offset - rng.uniform(4, 22))
+            + along * rng.uniform(-size * 0.6, size * 0.6)
+        )
         put = objects.vehicle if rng.random() < 0.35 else objects.container
         put(scene, x, y, angle + np.pi / 2 * int(rng.integers(2)) + rng.normal(0, 0.03))
     for _ in range(30):
-        x, y = middle + seaward * (offset - rng.uniform(38, 110)) + along * rng.uniform(-size * 0.7, size * 0.7)
-        building(scene, x, y, rng.uniform(20, 44), rng.uniform(12, 22), angle + np.pi / 2 * int(rng.integers(2)))
+        x, y = (
+            middle
+            + seaward * (offset - rng.uniform(38, 110))
+            + along * rng.uniform(-size * 0.7, size * 0.7)
+        )
+        building(
+            scene,
+            x,
+            y,
+            rng.uniform(20, 44),
+            rng.uniform(12, 22),
+            angle + np.pi / 2 * int(rng.integers(2)),
+        )
     for _ in range(int(rng.integers(3, 10))):
         _sailing(scene, rng.uniform(6, size - 6, 2), float(rng.choice([8, 11, 16, 26])))
     whitecaps(scene, int(rng.integers(20, 90)))
@@ -162,16 +207,30 @@ def harbour(scene: Scene) -> None:
 def _jetty(scene: Scene, foot: Array, angle: float, length: float) -> None:
     rng = scene.rng
     tip = foot + np.array([np.cos(angle), np.sin(angle)]) * length
-    fill(scene, line_mask(scene.size, np.array([foot, tip], np.float32), 3), (0.55, 0.50, 0.43), ground=PAVED)
+    fill(
+        scene,
+        line_mask(scene.size, np.array([foot, tip], np.float32), 3),
+        (0.55, 0.50, 0.43),
+        ground=PAVED,
+    )
     boat = rng.uniform(7, 14)
     for place in np.arange(8, length, boat * 0.42 * scene.scale + 1.5):
         for side in (-1, 1):
             if rng.random() < 0.7:
                 turn = angle + side * np.pi / 2
                 reach = boat * scene.scale / 2 + 2.6
-                x, y = rotated([(place, 0)], angle, foot)[0] + np.array([np.cos(turn), np.sin(turn)]) * reach
+                x, y = (
+                    rotated([(place, 0)], angle, foot)[0]
+                    + np.array([np.cos(turn), np.sin(turn)]) * reach
+                )
                 if on_ground(scene, x, y, WATER):
-                    objects.ship(scene, x, y, turn + np.pi * int(rng.integers(2)), boat * rng.uniform(0.8, 1.1))
+                    objects.ship(
+                        scene,
+                        x,
+                        y,
+                        turn + np.pi * int(rng.integers(2)),
+                        boat * rng.uniform(0.8, 1.1),
+                    )
 
 
 def _sailing(scene: Scene, at: Array, length: float) -> None:
@@ -196,26 +255,44 @@ def airport(scene: Scene) -> None:
     middle = np.array([size / 2, size / 2]) + across * rng.uniform(-20, 20)
     runway = straight(scene, angle, tuple(middle - across * rng.uniform(60, 80)))
     road(scene, runway, rng.uniform(20, 28))
-    pavement(scene, rectangle(rng.uniform(170, 300), 78, angle, middle + across * 22), rng.uniform(0.52, 0.66))
+    pavement(
+        scene,
+        rectangle(rng.uniform(170, 300), 78, angle, middle + across * 22),
+        rng.uniform(0.52, 0.66),
+    )
     length = float(rng.choice([11, 14, 20, 25]))
     step = length * scene.scale * 1.15 + 4
     for row in range(1 if length > 18 else int(rng.integers(1, 4))):
         for place in np.arange(-120, 120, step):
             x, y = middle + across * (34 - row * step) + rotated([(place, 0)], angle)[0]
             if rng.random() < 0.75 and on_ground(scene, x, y, PAVED, 2):
-                objects.airplane(scene, x, y, angle + np.pi / 2 + rng.normal(0, 0.06), length * rng.uniform(0.85, 1.1))
+                objects.airplane(
+                    scene,
+                    x,
+                    y,
+                    angle + np.pi / 2 + rng.normal(0, 0.06),
+                    length * rng.uniform(0.85, 1.1),
+                )
     for place in rng.uniform(-120, 120, int(rng.integers(0, 3))):  # on the runway
         x, y = runway[len(runway) // 2] + rotated([(place, 0)], angle)[0]
         objects.airplane(scene, x, y, angle, length)
     for _ in range(int(rng.integers(4, 14))):
-        x, y = middle + across * rng.uniform(-10, 56) + rotated([(rng.uniform(-120, 120), 0)], angle)[0]
+        x, y = (
+            middle
+            + across * rng.uniform(-10, 56)
+            + rotated([(rng.uniform(-120, 120), 0)], angle)[0]
+        )
         if on_ground(scene, x, y, PAVED, 3):
             objects.vehicle(scene, x, y, angle + rng.choice([0, np.pi / 2]) + rng.normal(0, 0.2))
     x, y = middle + across * 78
     building(scene, x, y, rng.uniform(90, 160), 22, angle)
     for _ in range(int(rng.integers(0, 12))):  # painted stands: thin crosses
-        at = middle + across * rng.uniform(-5, 40) + rotated([(rng.uniform(-110, 110), 0)], angle)[0]
-        cross = line_mask(size, rotated([(-7, 0), (7, 0)], angle + np.pi / 2, at), 1) * (~scene.taken)
+        at = (
+            middle + across * rng.uniform(-5, 40) + rotated([(rng.uniform(-110, 110), 0)], angle)[0]
+        )
+        cross = line_mask(size, rotated([(-7, 0), (7, 0)], angle + np.pi / 2, at), 1) * (
+            ~scene.taken
+        )
         fill(scene, np.asarray(cross * 0.5, np.float32), (0.85, 0.75, 0.30))
     trees(scene, int(rng.integers(0, 25)))
 
@@ -225,7 +302,9 @@ def tank_farm(scene: Scene) -> None:
     rng, size = scene.rng, scene.size
     meadow(scene, DRY + GRASS[:1])
     angle = rng.uniform(0, np.pi / 2)
-    lane = road(scene, straight(scene, angle, (size / 2, size / 2 + rng.uniform(-90, 90))), 10 * scene.scale)
+    lane = road(
+        scene, straight(scene, angle, (size / 2, size / 2 + rng.uniform(-90, 90))), 10 * scene.scale
+    )
     cell, split = rng.uniform(28, 50), int(rng.choice([1, 1, 2]))
     verge = line_mask(size, lane.points, 14)
     for column in range(-4, 5):
@@ -244,7 +323,9 @@ def _tank_court(scene: Scene, at: Array, angle: float, cell: float, count: int) 
     rng = scene.rng
     pavement(scene, rectangle(cell - 3, cell - 3, angle, at), rng.uniform(0.5, 0.64))
     wall = rectangle(cell - 4, cell - 4, angle, at)
-    fill(scene, line_mask(scene.size, np.concatenate([wall, wall[:1]]), 1) * 0.6, (0.75, 0.74, 0.70))
+    fill(
+        scene, line_mask(scene.size, np.concatenate([wall, wall[:1]]), 1) * 0.6, (0.75, 0.74, 0.70)
+    )
     room = (cell - 8) / count
     for row in range(count):
         for column in range(count):
@@ -261,14 +342,24 @@ def beach(scene: Scene) -> None:
     angle, offset = rng.uniform(0, 2 * np.pi), rng.uniform(-10, 70)
     sea = coast(scene, angle, offset, 3.5)
     foam = coast(scene, angle, offset - 5, 3.5) * (1 - sea)
-    fill(scene, np.asarray(foam * 0.5, np.float32), np.asarray(choose(scene, SAND) * 0.75, np.float32))
+    fill(
+        scene,
+        np.asarray(foam * 0.5, np.float32),
+        np.asarray(choose(scene, SAND) * 0.75, np.float32),
+    )
     water(scene, sea)
     whitecaps(scene, int(rng.integers(20, 70)))
     hubs = rng.uniform(0, size, (int(rng.integers(2, 6)), 2))
     for _ in range(int(rng.integers(40, 190))):
         x, y = hubs[int(rng.integers(len(hubs)))] + rng.normal(0, 36, 2)
-        if on_ground(scene, x, y, LAND, 2) or (rng.random() < 0.35 and on_ground(scene, x, y, WATER, 2)):
-            put = objects.parasol if rng.random() < 0.14 and on_ground(scene, x, y, LAND, 2) else objects.person
+        if on_ground(scene, x, y, LAND, 2) or (
+            rng.random() < 0.35 and on_ground(scene, x, y, WATER, 2)
+        ):
+            put = (
+                objects.parasol
+                if rng.random() < 0.14 and on_ground(scene, x, y, LAND, 2)
+                else objects.person
+            )
             put(scene, x, y)
     for _ in range(int(rng.integers(0, 4))):
         _sailing(scene, rng.uniform(6, size - 6, 2), float(rng.choice([8, 12])))
@@ -285,9 +376,15 @@ def square(scene: Scene) -> None:
     rng, size = scene.rng, scene.size
     meadow(scene, GRASS)
     angle = rng.uniform(0, np.pi / 2)
-    lane = road(scene, straight(scene, angle, (size / 2, size * rng.uniform(0.08, 0.2))), 11 * scene.scale)
+    lane = road(
+        scene, straight(scene, angle, (size / 2, size * rng.uniform(0.08, 0.2))), 11 * scene.scale
+    )
     middle = np.array([size / 2, size / 2 + 18])
-    pavement(scene, rectangle(rng.uniform(120, 200), rng.uniform(80, 130), angle, middle), rng.uniform(0.5, 0.68))
+    pavement(
+        scene,
+        rectangle(rng.uniform(120, 200), rng.uniform(80, 130), angle, middle),
+        rng.uniform(0.5, 0.68),
+    )
     for _ in range(60):
         turn = angle + np.pi / 2 * int(rng.integers(2))
         building(scene, *_anywhere(scene), rng.uniform(22, 48), rng.uniform(14, 24), turn)
@@ -323,7 +420,9 @@ def _rocks(scene: Scene, count: int) -> None:
         if on_ground(scene, x, y, LAND, 2):
             turn = np.sort(rng.uniform(0, 2 * np.pi, 7))
             radii = np.array([1.0, rng.uniform(0.5, 1)]) * rng.uniform(1, 4.5)
-            outline = np.asarray(np.stack([np.cos(turn), np.sin(turn)], 1) * radii + (x, y), np.float32)
+            outline = np.asarray(
+                np.stack([np.cos(turn), np.sin(turn)], 1) * radii + (x, y), np.float32
+            )
             red, green, blue = (choose(scene, DRY) * 0.8).tolist()
             stamp(scene, [(outline, (red, green, blue))], 1.5, None)
 

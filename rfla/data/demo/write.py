@@ -1,7 +1,8 @@
 """`data=demo`: overhead scenes with six classes of objects of 2 to 32 px, painted by the package itself.
 
-Every picture is a function of (version, seed, split, number). The set is written once, in a few seconds, beneath the
-first data set directory (`RFLA_DATASETS`, else the user's cache) and reused from then on.
+Every picture is a function of (version, seed, split, number). The set is written once, in a few
+seconds, beneath the first data set directory (`RFLA_DATASETS`, else the user's cache) and reused
+from then on.
 """
 
 import json
@@ -31,7 +32,9 @@ SIZE = 256  # px
 IMAGES = {"train": 200, "val": 60, "test": 60}
 
 
-def paint_scene(number: int, split: str = "train", seed: int = 0) -> tuple[Image, NDArray[np.float32], list[int]]:
+def paint_scene(
+    number: int, split: str = "train", seed: int = 0
+) -> tuple[Image, NDArray[np.float32], list[int]]:
     """One picture with its objects.
 
     Args:
@@ -40,7 +43,8 @@ def paint_scene(number: int, split: str = "train", seed: int = 0) -> tuple[Image
         seed: Of the whole set.
 
     Returns:
-        (256, 256, 3) uint8 RGB; (G, 4) float32 xyxy px, tight round the painted pixels; G labels into `NAMES`.
+        (256, 256, 3) uint8 RGB; (G, 4) float32 xyxy px, tight round the painted pixels; G labels
+        into `NAMES`.
     """
     rng = np.random.default_rng([seed, list(IMAGES).index(split), number])
     scene = blank_scene(rng, SIZE)
@@ -54,7 +58,9 @@ def _photograph(scene: Scene) -> Image:
     rng, size = scene.rng, scene.size
     ys, xs = np.mgrid[:size, :size].astype(np.float32) / size - 0.5
     turn = rng.uniform(0, 2 * np.pi)
-    light = 1 + rng.uniform(0, 0.14) * (xs * np.cos(turn) + ys * np.sin(turn)) - 0.12 * (xs**2 + ys**2)
+    light = (
+        1 + rng.uniform(0, 0.14) * (xs * np.cos(turn) + ys * np.sin(turn)) - 0.12 * (xs**2 + ys**2)
+    )
     if rng.random() < 0.25:  # the shadow of a cloud
         light *= 1 - 0.4 / (1 + np.exp(-(fractal(rng, size, (2, 4, 9)) - 0.7) * 5))
     exposure, haze = rng.uniform(0.92, 1.28), rng.uniform(0.0, 0.12)
@@ -69,15 +75,17 @@ def _photograph(scene: Scene) -> Image:
 def ensure_demo(root: Path, seed: int = 0) -> None:
     """Write the set beneath `root` unless it is there: `images/{split}/` and `annotations/{split}.json`, COCO form.
 
-    It is made in a directory beside `root` and renamed when it is complete, so a kill leaves nothing half-made, and two
-    processes that start together both succeed.
+    It is made in a directory beside `root` and renamed when it is complete, so a kill leaves
+    nothing half-made, and two processes that start together both succeed.
 
     Raises:
         DataError: The place cannot be written.
     """
     if root.is_dir():
         return
-    log.warning("data=demo: painting %d pictures into %s (once, some seconds)", sum(IMAGES.values()), root)
+    log.warning(
+        "data=demo: painting %d pictures into %s (once, some seconds)", sum(IMAGES.values()), root
+    )
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(root)
@@ -92,18 +100,27 @@ def ensure_demo(root: Path, seed: int = 0) -> None:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
-        raise DataError(f"data=demo: {root} cannot be written ({error.strerror}); set RFLA_DATASETS") from None
+        raise DataError(
+            f"data=demo: {root} cannot be written ({error.strerror}); set RFLA_DATASETS"
+        ) from None
 
 
 def write_demo(folder: Path, seed: int = 0, images: dict[str, int] | None = None) -> None:
-    """Paint and write the splits into `folder`; `images` says how many of each, `IMAGES` by default."""
+    """Paint and write the splits into `folder`.
+
+    `images` says how many of each, `IMAGES` by default.
+    """
     for split, count in (images or IMAGES).items():
         (folder / "images" / split).mkdir(parents=True)
         (folder / "annotations").mkdir(exist_ok=True)
         jobs = [(number, split, seed, folder) for number in range(count)]
-        context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else None)
+        context = multiprocessing.get_context(
+            "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+        )
         workers = min(os.cpu_count() or 1, 8)
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(0,)) as pool:
+        with ProcessPoolExecutor(
+            workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(0,)
+        ) as pool:
             painted = list(pool.map(_write_picture, jobs, chunksize=4))
         (folder / "annotations" / f"{split}.json").write_text(json.dumps(_coco(split, painted)))
 
@@ -111,7 +128,12 @@ def write_demo(folder: Path, seed: int = 0, images: dict[str, int] | None = None
 def _write_picture(job: tuple[int, str, int, Path]) -> tuple[NDArray[np.float32], list[int]]:
     number, split, seed, folder = job
     image, boxes, labels = paint_scene(number, split, seed)
-    options = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    options = [
+        cv2.IMWRITE_JPEG_QUALITY,
+        95,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    ]
     path = folder / "images" / split / _file_name(split, number)
     if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options):
         raise OSError(28, "the picture cannot be written", str(path))
@@ -123,7 +145,9 @@ def _file_name(split: str, number: int) -> str:
 
 
 def _coco(split: str, painted: list[tuple[NDArray[np.float32], list[int]]]) -> dict[str, Any]:
-    first = 1 + 1000 * list(IMAGES).index(split)  # image ids are unique over the splits, so that trainval keeps them
+    first = 1 + 1000 * list(IMAGES).index(
+        split
+    )  # image ids are unique over the splits, so that trainval keeps them
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, (boxes, labels) in enumerate(painted):

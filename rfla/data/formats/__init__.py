@@ -5,7 +5,18 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rfla.data.formats import coco, coco_write, csv, dota, soda, tinyperson, visdrone, voc, xview, yolo
+from rfla.data.formats import (
+    coco,
+    coco_write,
+    csv,
+    dota,
+    soda,
+    tinyperson,
+    visdrone,
+    voc,
+    xview,
+    yolo,
+)
 from rfla.data.formats.record import Classes, ImageRecord, Part
 
 
@@ -38,12 +49,20 @@ class Format:
 JSON = "annotations/{split}.json"
 FORMATS = {
     "coco": Format(coco.find, coco.classes, coco.read, coco_write.write, JSON),
-    "yolo": Format(yolo.find, yolo.classes, yolo.read, yolo.write, "labels/{split}", needs_names=True),
+    "yolo": Format(
+        yolo.find, yolo.classes, yolo.read, yolo.write, "labels/{split}", needs_names=True
+    ),
     "voc": Format(voc.find, voc.classes, voc.read, voc.write, needs_names=True),
     "visdrone": Format(visdrone.find, visdrone.classes, visdrone.read, visdrone.write),
     "dota": Format(dota.find, dota.classes, dota.read, dota.write, needs_names=True),
-    "tinyperson": Format(tinyperson.find, tinyperson.classes, tinyperson.read, tinyperson.write, JSON),
-    "xview": Format(xview.find, xview.classes, xview.read, xview.write, "annotations/{split}.geojson"),
-    "csv": Format(csv.find, csv.classes, csv.read, csv.write, "annotations/{split}.csv", needs_names=True),
+    "tinyperson": Format(
+        tinyperson.find, tinyperson.classes, tinyperson.read, tinyperson.write, JSON
+    ),
+    "xview": Format(
+        xview.find, xview.classes, xview.read, xview.write, "annotations/{split}.geojson"
+    ),
+    "csv": Format(
+        csv.find, csv.classes, csv.read, csv.write, "annotations/{split}.csv", needs_names=True
+    ),
     "soda": Format(soda.find, soda.classes, soda.read, soda.write, JSON),
 }

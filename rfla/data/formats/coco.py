@@ -1,9 +1,10 @@
 """COCO detection JSON: `images`, `annotations` (bbox = x, y, w, h in px) and `categories` in one file for each split.
 
-What goes round unharmed: ids of images, annotations and categories, `iscrowd`, `ignore`, `area` where it is possible,
-quadrangles (in `segmentation`), and under `attributes` what only some formats know. Masks are not kept: this is
-detection. A region without a class (VisDrone's ignored regions) has category -1, which `categories` does not name:
-`rfla.metrics` knows it, other evaluators pass over it.
+What goes round unharmed: ids of images, annotations and categories, `iscrowd`, `ignore`, `area`
+where it is possible, quadrangles (in `segmentation`), and under `attributes` what only some formats
+know. Masks are not kept: this is detection. A region without a class (VisDrone's ignored regions)
+has category -1, which `categories` does not name: `rfla.metrics` knows it, other evaluators pass
+over it.
 """
 
 import json
@@ -16,7 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfla.data.formats.images import find_folders, image_folders, require_directory, root_of, split_of
+from rfla.data.formats.images import (
+    find_folders,
+    image_folders,
+    require_directory,
+    root_of,
+    split_of,
+)
 from rfla.data.formats.record import (
     NO_CLASS,
     REPEAT,
@@ -32,12 +39,16 @@ from rfla.errors import DataError
 # Whole numbers, under `attributes` of an annotation.
 CARRIED = ("truncation", "occlusion", "difficult", "category", "uncertain", "logo")
 FLAGS = ("ignore",)
-REGION_ID = -1  # category id of a region without a class; 0 is read as one too where no category has it
+REGION_ID = (
+    -1
+)  # category id of a region without a class; 0 is read as one too where no category has it
 Entry = Mapping[str, Any]
 
 
 def find(source: Path) -> dict[str, Part]:
-    """Find the splits: one JSON file; `annotations/*.json` or `*.json` with images beside or below; `{split}/*.json`.
+    """Find the splits: one JSON file.
+
+    `annotations/*.json` or `*.json` with images beside or below; `{split}/*.json`.
 
     Raises:
         DataError: There is no JSON file, or two for one split.
@@ -51,7 +62,9 @@ def find(source: Path) -> dict[str, Part]:
         return find_folders(source, ("annotations",), ("images",), ".json")
     parts: dict[str, Part] = {}
     for file in files:
-        split = (split_of(file.stem) or file.stem) if len(files) > 1 else split_of(file.stem) or "train"
+        split = (
+            (split_of(file.stem) or file.stem) if len(files) > 1 else split_of(file.stem) or "train"
+        )
         if split in parts:
             first = parts[split].annotations[0]
             raise DataError(
@@ -125,7 +138,9 @@ def load(path: Path) -> dict[str, Any]:
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise DataError(f"{path}: not a COCO detection file: no list '{key}'")
-        wrong = next((row for row, entry in enumerate(content[key]) if not isinstance(entry, dict)), None)
+        wrong = next(
+            (row for row, entry in enumerate(content[key]) if not isinstance(entry, dict)), None
+        )
         if wrong is not None:
             raise DataError(f"{path}: {key}[{wrong}] is no object")
     return dict(content)
@@ -172,7 +187,11 @@ def without_ids(record: ImageRecord) -> ImageRecord:
 
 
 def records(
-    content: Entry, path: Path, classes: Classes, flags: Sequence[str] = FLAGS, regions: frozenset[int] = frozenset()
+    content: Entry,
+    path: Path,
+    classes: Classes,
+    flags: Sequence[str] = FLAGS,
+    regions: frozenset[int] = frozenset(),
 ) -> Iterator[ImageRecord]:
     """Turn a loaded COCO file into records.
 
@@ -183,24 +202,34 @@ def records(
         flags: Keys of an annotation that make it an ignored box when true.
         regions: Category ids that mean "nothing is counted here" instead of a class.
     """
-    ids = [_identity(entry.get("id"), f"{path}: images[{row}]") for row, entry in enumerate(content["images"])]
+    ids = [
+        _identity(entry.get("id"), f"{path}: images[{row}]")
+        for row, entry in enumerate(content["images"])
+    ]
     _refuse_repeated(ids, path)
     rows_of: dict[int | str, list[int]] = {identity: [] for identity in ids}
     annotations = content["annotations"]
     for row, entry in enumerate(annotations):
         key = _identity(entry.get("image_id"), f"{path}: annotations[{row}]", "image_id")
         if key not in rows_of:
-            raise DataError(f"{path}: annotations[{row}] belongs to image {key!r}, which is not listed")
+            raise DataError(
+                f"{path}: annotations[{row}] belongs to image {key!r}, which is not listed"
+            )
         rows_of[key].append(row)
     keep_ids = unique_whole([entry.get("id") for entry in annotations])
     keep_image_ids = unique_whole(ids)
     renumbered = Counter[str]()
-    for what, kept, count in (("annotations", keep_ids, len(annotations)), ("images", keep_image_ids, len(ids))):
+    for what, kept, count in (
+        ("annotations", keep_ids, len(annotations)),
+        ("images", keep_image_ids, len(ids)),
+    ):
         if not kept:
             renumbered[f"ids of {what} that {REPEAT}"] = count
     for row, entry in enumerate(content["images"]):
         parsed = [
-            _annotation(annotations[index], f"{path}: annotations[{index}]", classes, flags, regions)
+            _annotation(
+                annotations[index], f"{path}: annotations[{index}]", classes, flags, regions
+            )
             for index in rows_of[ids[row]]
         ]
         record = _image(entry, f"{path}: images[{row}]", path, parsed, keep_ids)
@@ -229,7 +258,12 @@ def whole(entry: Entry, key: str, where: str) -> int:
         DataError: It is none.
     """
     value = entry.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value != int(value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or value != int(value)
+    ):
         raise DataError(f"{where}: {key} must be a whole number, not {value!r:.60}")
     if abs(value) >= 2**63:
         raise DataError(f"{where}: {key} {value!r:.60} is too large")
@@ -261,31 +295,46 @@ def _annotation(
     }
 
 
-def four_numbers(value: Any, where: str, what: str = "bbox", order: str = "x, y, w, h") -> tuple[float, ...]:
+def four_numbers(
+    value: Any, where: str, what: str = "bbox", order: str = "x, y, w, h"
+) -> tuple[float, ...]:
     """Return the four numbers of a `bbox`, or of what is called `what`.
 
     Raises:
         DataError: It is no list of four finite numbers.
     """
     good = isinstance(value, list) and len(value) == 4
-    if not good or any(isinstance(v, bool) or not isinstance(v, int | float) or abs(v) > 1e15 or v != v for v in value):
+    if not good or any(
+        isinstance(v, bool) or not isinstance(v, int | float) or abs(v) > 1e15 or v != v
+        for v in value
+    ):
         raise DataError(f"{where}: {what} must be four finite numbers {order}, not {value!r:.80}")
     return float(value[0]), float(value[1]), float(value[2]), float(value[3])
 
 
 def _quadrangle(value: Any) -> list[float] | None:
-    if not isinstance(value, list) or len(value) != 1 or not isinstance(value[0], list) or len(value[0]) != 8:
+    if (
+        not isinstance(value, list)
+        or len(value) != 1
+        or not isinstance(value[0], list)
+        or len(value[0]) != 8
+    ):
         return None
     if not all(isinstance(number, int | float) and abs(number) < 1e15 for number in value[0]):
         return None
     return [float(number) for number in value[0]]
 
 
-def _image(entry: Entry, where: str, path: Path, boxes: list[dict[str, Any]], keep_ids: bool) -> ImageRecord:
+def _image(
+    entry: Entry, where: str, path: Path, boxes: list[dict[str, Any]], keep_ids: bool
+) -> ImageRecord:
     name = entry.get("file_name")
     if not isinstance(name, str) or not name.strip():
         raise DataError(f"{where}: file_name must be a text, not {name!r:.60}")
-    size = tuple(max(whole(entry, key, where), 0) if entry.get(key) is not None else 0 for key in ("width", "height"))
+    size = tuple(
+        max(whole(entry, key, where), 0) if entry.get(key) is not None else 0
+        for key in ("width", "height")
+    )
     return make_record(
         name,
         str(path),
@@ -304,7 +353,9 @@ def _columns(boxes: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
     areas = [box["area"] if type(box["area"]) in (int, float) else math.nan for box in boxes]
     columns: dict[str, NDArray[Any]] = {"area": np.array(areas, np.float64)}
     if any(box["polygon"] for box in boxes):
-        columns["polygon"] = np.array([box["polygon"] or [math.nan] * 8 for box in boxes], np.float64)
+        columns["polygon"] = np.array(
+            [box["polygon"] or [math.nan] * 8 for box in boxes], np.float64
+        )
     for name in CARRIED:
         if any(name in box for box in boxes):
             columns[name] = np.array([box.get(name, 0) for box in boxes], np.int64)

@@ -21,14 +21,15 @@ def write(
 ) -> Counter[str]:
     """Write one COCO file; it appears under its name when it is whole.
 
-    Ids of images and annotations are kept; records without get 1, 2, ... in order. `area` is kept where the record
-    states one that its box can hold, else width x height.
+    Ids of images and annotations are kept; records without get 1, 2, ... in order. `area` is kept
+    where the record states one that its box can hold, else width x height.
 
     Args:
         path: The file.
         records: What to write.
         classes: Its categories.
-        region: Category id and name of a region without a class; without a name `categories` does not list it.
+        region: Category id and name of a region without a class; without a name `categories` does
+            not list it.
         flags: Attributes that are written as true or false beside `ignore`, not under `attributes`.
 
     Returns:
@@ -73,12 +74,21 @@ def _write_annotations(
 
 
 def _image(record: ImageRecord, image_id: int) -> dict[str, Any]:
-    entry = {"id": image_id, "file_name": record.file_name, "width": record.width, "height": record.height}
+    entry = {
+        "id": image_id,
+        "file_name": record.file_name,
+        "width": record.width,
+        "height": record.height,
+    }
     return entry if record.window is None else entry | {"window": list(record.window)}
 
 
-def _annotations(record: ImageRecord, category_ids: Sequence[int], flags: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield the annotation entries of one record; `id` -1 where it has none, `image_id` is left out.
+def _annotations(
+    record: ImageRecord, category_ids: Sequence[int], flags: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield the annotation entries of one record.
+
+    `id` -1 where it has none, `image_id` is left out.
 
     Args:
         record: Its labels are rows of `category_ids`, whose last row stands for `NO_CLASS`.
@@ -88,7 +98,9 @@ def _annotations(record: ImageRecord, category_ids: Sequence[int], flags: Sequen
     boxes = record.boxes.tolist()
     for row, (x1, y1, x2, y2) in enumerate(boxes):
         width, height = x2 - x1, y2 - y1
-        extra = {name: int(record.attributes[name][row]) for name in CARRIED if name in record.attributes}
+        extra = {
+            name: int(record.attributes[name][row]) for name in CARRIED if name in record.attributes
+        }
         entry: dict[str, Any] = {
             "id": int(record.ids[row]),
             "bbox": [_plain(value) for value in (x1, y1, width, height)],
@@ -96,7 +108,9 @@ def _annotations(record: ImageRecord, category_ids: Sequence[int], flags: Sequen
             "iscrowd": int(record.crowd[row]),
         }
         if flags:
-            entry |= {"ignore": bool(record.ignore[row])} | {flag: bool(extra.pop(flag, 0)) for flag in flags}
+            entry |= {"ignore": bool(record.ignore[row])} | {
+                flag: bool(extra.pop(flag, 0)) for flag in flags
+            }
         elif record.ignore[row]:
             entry["ignore"] = 1
         polygon = _polygon(record, row)

@@ -1,12 +1,13 @@
 """CSV and TSV: one row for each box, columns found by their names, commas, tabs or semicolons between them.
 
-Known heads: DeepForest's `image_path,xmin,ymin,xmax,ymax,label`, TensorFlow's `filename,width,height,class,xmin,...`,
-`x,y,w,h` for a corner and sides, and one `bbox` column with these four in brackets. Without a head: keras-retinanet's
-`path,x1,y1,x2,y2,class`, empty fields for an image without objects. Without a class column everything is one class,
-`object`. Files of points hold no boxes and are refused, and so are shares of the image.
+Known heads: DeepForest's `image_path,xmin,ymin,xmax,ymax,label`, TensorFlow's
+`filename,width,height,class,xmin,...`, `x,y,w,h` for a corner and sides, and one `bbox` column with
+these four in brackets. Without a head: keras-retinanet's `path,x1,y1,x2,y2,class`, empty fields for
+an image without objects. Without a class column everything is one class, `object`. Files of points
+hold no boxes and are refused, and so are shares of the image.
 
-Read where they are there, and written: flags (`ignore`, `crowd`, `difficult`, ...) and `annotation_id`. A row with
-`ignore` and without a class is a region in which nothing is counted.
+Read where they are there, and written: flags (`ignore`, `crowd`, `difficult`, ...) and
+`annotation_id`. A row with `ignore` and without a class is a region in which nothing is counted.
 """
 
 import csv
@@ -69,7 +70,18 @@ ALIASES = {
     "difficult": ("difficult",),
 }
 FLAGS = ("ignore", "crowd", "truncation", "occlusion", "difficult")
-WRITTEN = ("image_path", "xmin", "ymin", "xmax", "ymax", "label", "width", "height", "annotation_id", *FLAGS)
+WRITTEN = (
+    "image_path",
+    "xmin",
+    "ymin",
+    "xmax",
+    "ymax",
+    "label",
+    "width",
+    "height",
+    "annotation_id",
+    *FLAGS,
+)
 CORNERS, SIDES, ONE = ("x1", "y1", "x2", "y2"), ("x", "y", "w", "h"), ("bbox",)
 HEADLESS = {"image": 0, "x1": 1, "y1": 2, "x2": 3, "y2": 4, "label": 5}
 ONE_CLASS = "object"
@@ -77,7 +89,9 @@ SUFFIXES = (".csv", ".tsv", ".txt")
 
 
 def find(source: Path) -> dict[str, Part]:
-    """Take one file, or the files of a directory, split by their names; images beside or below them.
+    """Take one file, or the files of a directory, split by their names.
+
+    Images beside or below them.
 
     Raises:
         DataError: There is no file, or two for one split.
@@ -87,7 +101,9 @@ def find(source: Path) -> dict[str, Part]:
         return {split: Part((source,), _images(root_of(source), split))}
     folder = require_directory(source)
     files = sorted(
-        path for path in [*folder.glob("*"), *folder.glob("annotations/*")] if path.suffix.lower() in SUFFIXES[:2]
+        path
+        for path in [*folder.glob("*"), *folder.glob("annotations/*")]
+        if path.suffix.lower() in SUFFIXES[:2]
     )
     if not files:
         raise DataError(f"source={source}: no .csv or .tsv file, here or in annotations/")
@@ -151,11 +167,20 @@ def read_file(path: Path, classes: Classes) -> Iterator[ImageRecord]:
                     continue
             if len(fields) != count:
                 raise DataError(f"{where}: {len(fields)} columns, the first row has {count}")
-            _add(images, [field.strip() for field in fields], columns, classes, where, reader.line_num)
+            _add(
+                images,
+                [field.strip() for field in fields],
+                columns,
+                classes,
+                where,
+                reader.line_num,
+            )
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: not valid CSV ({error})") from None
     if 0 < max((max(box) for rows in images.values() for box in rows.boxes), default=0) <= 1:
-        raise DataError(f"{path}: no coordinate is above 1: these are shares of the image; give pixels")
+        raise DataError(
+            f"{path}: no coordinate is above 1: these are shares of the image; give pixels"
+        )
     ids = [number for rows in images.values() for number in rows.ids]
     keep_ids = unique_whole(ids)
     repaired = Counter[str]()
@@ -198,12 +223,17 @@ def _columns(fields: Sequence[str], where: str) -> tuple[dict[str, int], bool]:
     """Return the place of each column, and whether the row is a head."""
     names = [field.strip().lower().lstrip("#").strip() for field in fields]
     places = {
-        key: names.index(alias) for key, aliases in ALIASES.items() for alias in reversed(aliases) if alias in names
+        key: names.index(alias)
+        for key, aliases in ALIASES.items()
+        for alias in reversed(aliases)
+        if alias in names
     }
     if not places and len(fields) == len(HEADLESS) and _is_box(fields[1:5]):
         return HEADLESS, False
     if all(key in places for key in ("x", "y")) and not {"w", "x2", "bbox"} & places.keys():
-        raise DataError(f"{where}: this file holds points (x, y) and no boxes; give it w and h columns first")
+        raise DataError(
+            f"{where}: this file holds points (x, y) and no boxes; give it w and h columns first"
+        )
     corners = _corners(places)
     missing = [key for key in ("image", *corners) if key not in places]
     if missing:
@@ -225,7 +255,12 @@ def _is_box(fields: Sequence[str]) -> bool:
 
 
 def _add(
-    images: dict[str, _Rows], fields: list[str], columns: dict[str, int], classes: Classes, where: str, line: int
+    images: dict[str, _Rows],
+    fields: list[str],
+    columns: dict[str, int],
+    classes: Classes,
+    where: str,
+    line: int,
 ) -> None:
     name = fields[columns["image"]]
     if not name:
@@ -241,7 +276,9 @@ def _add(
     if corners == ONE:
         values = values[0].strip("[]()").replace(",", " ").split()
         if len(values) != 4:
-            raise DataError(f"{where}: bbox must be four numbers x, y, w, h, not {fields[columns['bbox']][:60]!r}")
+            raise DataError(
+                f"{where}: bbox must be four numbers x, y, w, h, not {fields[columns['bbox']][:60]!r}"
+            )
     box = parse_numbers(values, where)
     if corners != CORNERS:
         box = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
@@ -257,10 +294,13 @@ def _add(
 
 
 def write(path: Path, records: Iterable[ImageRecord], classes: Classes) -> Counter[str]:
-    """Write one file with the columns `WRITTEN`; an image without boxes has one row with empty fields.
+    """Write one file with the columns `WRITTEN`.
+
+    An image without boxes has one row with empty fields.
 
     Returns:
-        What could not be held, counted (nothing but ids of images and polygons, which are not counted).
+        What could not be held, counted (nothing but ids of images and polygons, which are not
+        counted).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -269,12 +309,23 @@ def write(path: Path, records: Iterable[ImageRecord], classes: Classes) -> Count
         for record in records:
             size = (record.width, record.height)
             if not len(record):
-                writer.writerow([record.file_name, "", "", "", "", "", *size, "", *([""] * len(FLAGS))])
+                writer.writerow(
+                    [record.file_name, "", "", "", "", "", *size, "", *([""] * len(FLAGS))]
+                )
             for row, box in enumerate(record.boxes.tolist()):
                 label, number = int(record.labels[row]), int(record.ids[row])
                 name = "" if label == NO_CLASS else classes.names[label]
                 flags = {"ignore": record.ignore, "crowd": record.crowd} | record.attributes
                 values = [int(flags[flag][row]) if flag in flags else "" for flag in FLAGS]
                 corners = [as_text(value) for value in box]
-                writer.writerow([record.file_name, *corners, name, *size, number if number >= 0 else "", *values])
+                writer.writerow(
+                    [
+                        record.file_name,
+                        *corners,
+                        name,
+                        *size,
+                        number if number >= 0 else "",
+                        *values,
+                    ]
+                )
     return Counter()

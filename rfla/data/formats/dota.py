@@ -1,7 +1,8 @@
 """DOTA 1.0, 1.5, 2.0: one text file for each image, rows `x1 y1 x2 y2 x3 y3 x4 y4 class difficult` in px.
 
-Up to two head lines state `imagesource:` and `gsd:`. A polygon becomes the tight box round it and is kept beside it.
-Difficult objects (1, and 2 of the devkit's tiles) become ignored boxes. (CAPTAIN-WHU/DOTA_devkit.)
+Up to two head lines state `imagesource:` and `gsd:`. A polygon becomes the tight box round it and
+is kept beside it. Difficult objects (1, and 2 of the devkit's tiles) become ignored boxes.
+(CAPTAIN-WHU/DOTA_devkit.)
 """
 
 from collections import Counter
@@ -27,11 +28,33 @@ from rfla.errors import DataError
 
 # Version 1.0 has the first 15, version 1.5 the first 16, version 2.0 all.
 NAMES = (
-    *("plane", "baseball-diamond", "bridge", "ground-track-field", "small-vehicle", "large-vehicle", "ship"),
-    *("tennis-court", "basketball-court", "storage-tank", "soccer-ball-field", "roundabout", "harbor"),
+    *(
+        "plane",
+        "baseball-diamond",
+        "bridge",
+        "ground-track-field",
+        "small-vehicle",
+        "large-vehicle",
+        "ship",
+    ),
+    *(
+        "tennis-court",
+        "basketball-court",
+        "storage-tank",
+        "soccer-ball-field",
+        "roundabout",
+        "harbor",
+    ),
     *("swimming-pool", "helicopter", "container-crane", "airport", "helipad"),
 )
-LABEL_FOLDERS = ("labelTxt-v2.0", "labelTxt-v1.5", "labelTxt-v1.0", "labelTxt", "annfiles", "annotations")
+LABEL_FOLDERS = (
+    "labelTxt-v2.0",
+    "labelTxt-v1.5",
+    "labelTxt-v1.0",
+    "labelTxt",
+    "annfiles",
+    "annotations",
+)
 HEAD = ("imagesource:", "gsd:", "acquisition dates:")
 
 
@@ -66,7 +89,8 @@ def read_file(path: Path, classes: Classes) -> ImageRecord:
     """Read one file; the image has its stem.
 
     Raises:
-        DataError: With file and line: not 8 finite numbers, a class and a flag, or an unknown class.
+        DataError: With file and line: not 8 finite numbers, a class and a flag, or an unknown
+            class.
     """
     polygons: list[list[float]] = []
     labels: list[int] = []
@@ -109,7 +133,8 @@ def _flag(text: str, where: str) -> int:
 def write(folder: Path, records: Iterable[ImageRecord], classes: Classes) -> Counter[str]:
     """Write `{stem}.txt` for each record: the polygon where there is one, else the corners of the box.
 
-    Spaces in class names become `-`: the format cannot hold them. Regions without a class and ids are not held.
+    Spaces in class names become `-`: the format cannot hold them. Regions without a class and ids
+    are not held.
 
     Returns:
         What could not be held, counted.
@@ -119,7 +144,9 @@ def write(folder: Path, records: Iterable[ImageRecord], classes: Classes) -> Cou
     for record in records:
         kept = record.select(record.labels != NO_CLASS)
         if len(kept) < len(record):
-            lost["ignored regions without a class (DOTA cannot hold them)"] += len(record) - len(kept)
+            lost["ignored regions without a class (DOTA cannot hold them)"] += len(record) - len(
+                kept
+            )
         text = "".join(_line(kept, row, classes) for row in range(len(kept)))
         (folder / f"{Path(record.file_name).stem}.txt").write_text(text, encoding="utf-8")
     return lost
@@ -131,7 +158,9 @@ def _line(record: ImageRecord, row: int, classes: Classes) -> str:
     if "polygon" in record.attributes and np.isfinite(record.attributes["polygon"][row]).all():
         corners = record.attributes["polygon"][row].tolist()
     difficult = (
-        int(record.attributes["difficult"][row]) if "difficult" in record.attributes else int(record.ignore[row])
+        int(record.attributes["difficult"][row])
+        if "difficult" in record.attributes
+        else int(record.ignore[row])
     )
     name = "-".join(classes.names[record.labels[row]].split())
     return f"{' '.join(map(as_text, corners))} {name} {difficult}\n"

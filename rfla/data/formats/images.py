@@ -24,7 +24,9 @@ class ImageFinder:
         self._stems: dict[str, list[Path]] | None = None
 
     def find(self, file_name: str) -> Path | None:
-        """Return the file of that name; else the one file with that stem and another image suffix; else None.
+        """Return the file of that name.
+
+        Else the one file with that stem and another image suffix; else None.
 
         Raises:
             DataError: Several files could be meant.
@@ -36,11 +38,17 @@ class ImageFinder:
                     return directory / name
         if self._stems is None:
             self._stems = index_stems(self.directories)
-        matches = self._stems.get(_composed(relative.stem), []) or self._stems.get(_composed(relative.name), [])
-        same_name = [match for match in matches if _composed(match.name) == _composed(relative.name)]
+        matches = self._stems.get(_composed(relative.stem), []) or self._stems.get(
+            _composed(relative.name), []
+        )
+        same_name = [
+            match for match in matches if _composed(match.name) == _composed(relative.name)
+        ]
         matches = same_name or matches
         if len(matches) > 1:
-            raise DataError(f"{file_name}: several images could be meant: {matches[0]} and {matches[1]}")
+            raise DataError(
+                f"{file_name}: several images could be meant: {matches[0]} and {matches[1]}"
+            )
         return matches[0] if matches else None
 
 
@@ -58,7 +66,11 @@ def _composed(name: str) -> str:
 
 def clean_name(file_name: str) -> PurePosixPath:
     """Return an image name as a relative path that cannot leave its directory."""
-    parts = [part for part in PurePosixPath(file_name.replace("\\", "/")).parts if part not in {"/", "..", "."}]
+    parts = [
+        part
+        for part in PurePosixPath(file_name.replace("\\", "/")).parts
+        if part not in {"/", "..", "."}
+    ]
     return PurePosixPath(*parts) if parts else PurePosixPath("unnamed")
 
 
@@ -108,10 +120,13 @@ def require_directory(source: Path) -> Path:
     return source
 
 
-def find_folders(source: Path, labels: Sequence[str], images: Sequence[str], suffix: str) -> dict[str, Part]:
+def find_folders(
+    source: Path, labels: Sequence[str], images: Sequence[str], suffix: str
+) -> dict[str, Part]:
     """Find the splits of a format with one annotation file for each image.
 
-    Layouts: `labels/{split}` + `images/{split}`; `{anything with a split name}/labels` + `.../images`; `labels` +
+    Layouts: `labels/{split}` + `images/{split}`; `{anything with a split name}/labels` +
+        `.../images`; `labels` +
     `images`; all files in one directory. Without a split name it is `train`.
 
     Args:
@@ -124,25 +139,49 @@ def find_folders(source: Path, labels: Sequence[str], images: Sequence[str], suf
         DataError: There are no such files.
     """
     parts: dict[str, Part] = {}
-    named = sorted(path for path in require_directory(source).iterdir() if path.is_dir() and split_of(path.name))
+    named = sorted(
+        path
+        for path in require_directory(source).iterdir()
+        if path.is_dir() and split_of(path.name)
+    )
     for folder in named:
-        _add(parts, split_of(folder.name) or "train", _folder_part(folder, labels, images, suffix), folder)
+        _add(
+            parts,
+            split_of(folder.name) or "train",
+            _folder_part(folder, labels, images, suffix),
+            folder,
+        )
     label_root = first_directory(*(source / name for name in labels))
     if label_root is not None:
-        named = sorted(path for path in label_root.iterdir() if path.is_dir() and split_of(path.name))
+        named = sorted(
+            path for path in label_root.iterdir() if path.is_dir() and split_of(path.name)
+        )
         for folder in [path for path in named if not _is_double(path)]:
-            roots = [source / name / folder.name for name in images] + [source / name for name in images]
+            roots = [source / name / folder.name for name in images] + [
+                source / name for name in images
+            ]
             found = first_directory(*roots) or folder
             part = Part(_files(folder, suffix), (found,))
-            _add(parts, split_of(folder.name) or "train", part if part.annotations else None, folder)
+            _add(
+                parts, split_of(folder.name) or "train", part if part.annotations else None, folder
+            )
     if not parts:
-        _add(parts, split_of(source.name) or "train", _folder_part(source, labels, images, suffix), source)
+        _add(
+            parts,
+            split_of(source.name) or "train",
+            _folder_part(source, labels, images, suffix),
+            source,
+        )
     if not parts:
-        raise DataError(f"source={source}: no {suffix} files, here or in {' or '.join(f'{name}/' for name in labels)}")
+        raise DataError(
+            f"source={source}: no {suffix} files, here or in {' or '.join(f'{name}/' for name in labels)}"
+        )
     return parts
 
 
-def _folder_part(folder: Path, labels: Sequence[str], images: Sequence[str], suffix: str) -> Part | None:
+def _folder_part(
+    folder: Path, labels: Sequence[str], images: Sequence[str], suffix: str
+) -> Part | None:
     label_folder = first_directory(*(folder / name for name in labels)) or folder
     image_folder = first_directory(*(folder / name for name in images)) or folder
     files = _files(label_folder, suffix)
@@ -152,18 +191,26 @@ def _folder_part(folder: Path, labels: Sequence[str], images: Sequence[str], suf
 
 
 def _files(folder: Path, suffix: str, pattern: str = "*") -> tuple[Path, ...]:
-    found = [path for path in folder.glob(f"{pattern}{suffix}") if path.is_file() and not path.name.startswith(".")]
+    found = [
+        path
+        for path in folder.glob(f"{pattern}{suffix}")
+        if path.is_file() and not path.name.startswith(".")
+    ]
     return tuple(sorted(path for path in found if not _is_double(path.parent)))
 
 
 def _is_double(folder: Path) -> bool:
     """Tell whether a directory repeats the one beside it: DOTA's boxes (`..._hbb`), which are made of its polygons."""
-    return folder.name.endswith("_hbb") and folder.with_name(folder.name.removesuffix("_hbb")).is_dir()
+    return (
+        folder.name.endswith("_hbb") and folder.with_name(folder.name.removesuffix("_hbb")).is_dir()
+    )
 
 
 def _add(parts: dict[str, Part], split: str, part: Part | None, folder: Path) -> None:
     if part is None:
         return
     if split in parts:
-        raise DataError(f"{folder}: a second directory for split '{split}'; convert one of them with split={split}")
+        raise DataError(
+            f"{folder}: a second directory for split '{split}'; convert one of them with split={split}"
+        )
     parts[split] = part

@@ -1,7 +1,8 @@
 """What every annotation format is read into and written from: one small record for each image.
 
-Shapes: n boxes of one image. Boxes are (n, 4) float64 xyxy in px of the image, x to the right, y down, as the file
-states them: nothing is rounded, clipped or dropped here, so that a file can be written back as it was.
+Shapes: n boxes of one image. Boxes are (n, 4) float64 xyxy in px of the image, x to the right, y
+down, as the file states them: nothing is rounded, clipped or dropped here, so that a file can be
+written back as it was.
 """
 
 import math
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 from rfla.errors import DataError, did_you_mean
 
 NO_CLASS = -1  # label of a region in which objects of any class are not counted
-REPEAT = "repeat or are no whole numbers from 0: all numbered anew"  # what is said of ids that are not kept
+# what is said of ids that are not kept
+REPEAT = "repeat or are no whole numbers from 0: all numbered anew"
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -35,14 +37,18 @@ class ImageRecord:
         height: In px; 0 where the format does not state it.
         boxes: (n, 4) xyxy px.
         labels: (n,) row of the class table, or `NO_CLASS`.
-        ignore: (n,) not to be learned and not to be counted as missed (ignored regions, difficult objects).
-        crowd: (n,) a region of many objects: detections inside it are compared by their overlap with the detection.
+        ignore: (n,) not to be learned and not to be counted as missed (ignored regions, difficult
+            objects).
+        crowd: (n,) a region of many objects: detections inside it are compared by their overlap
+            with the detection.
         ids: (n,) annotation ids; all -1 where the format has none.
         lines: (n,) line of each box in its file; 0 where that means nothing.
         image_id: The file's own number of the image, or None.
-        attributes: What only some formats know, one row for each box: `area` (n,) float64, `polygon` (n, 8) float64,
-            and (n,) int64 `truncation`, `occlusion`, `difficult`, `category`.
-        window: x1, y1, x2, y2 of the file's picture that this record is about (TinyPerson's `corner`), or None.
+        attributes: What only some formats know, one row for each box: `area` (n,) float64,
+            `polygon` (n, 8) float64, and (n,) int64 `truncation`, `occlusion`, `difficult`,
+            `category`.
+        window: x1, y1, x2, y2 of the file's picture that this record is about (TinyPerson's
+            `corner`), or None.
         other_name: What the image file may be called instead, or "".
         dropped: Boxes that the reader left out, counted by reason.
         repaired: What the reader changed, counted by reason.
@@ -143,10 +149,13 @@ class Classes:
     Args:
         names: Names in label order.
         ids: Their category ids; by default 1, 2, ...
-        grows: Take unknown names as new classes (used for a first pass over files that state no table).
+        grows: Take unknown names as new classes (used for a first pass over files that state no
+            table).
     """
 
-    def __init__(self, names: Sequence[str] = (), ids: Sequence[int] | None = None, *, grows: bool = False) -> None:
+    def __init__(
+        self, names: Sequence[str] = (), ids: Sequence[int] | None = None, *, grows: bool = False
+    ) -> None:
         self.names = list(names)
         self.ids = list(range(1, len(self.names) + 1)) if ids is None else list(ids)
         self.grows = grows
@@ -196,7 +205,9 @@ class Classes:
             if name not in table:
                 few = f": {', '.join(table)}" if len(table) <= 20 else ""
                 near = did_you_mean(name, table)
-                raise DataError(f"to={format}: class '{name}' is none of the {len(table)} of this format{few}{near}")
+                raise DataError(
+                    f"to={format}: class '{name}' is none of the {len(table)} of this format{few}{near}"
+                )
         return [table[name] for name in self.names]
 
 
@@ -217,7 +228,9 @@ class Part:
 
 def unique_whole(ids: Sequence[Any]) -> bool:
     """Tell whether ids can be kept: whole numbers from 0, each once."""
-    return all(type(number) is int and 0 <= number < 2**63 for number in ids) and len(set(ids)) == len(ids)
+    return all(type(number) is int and 0 <= number < 2**63 for number in ids) and len(
+        set(ids)
+    ) == len(ids)
 
 
 def parse_numbers(fields: Sequence[str], where: str) -> list[float]:

@@ -1,7 +1,7 @@
 """SODA-D and SODA-A: COCO-like JSON, one file for each split (D) or for each image (A, with `poly` for `bbox`).
 
-A category named `ignore` marks regions in which nothing is counted. Polygons become the tight boxes round them.
-(Cheng et al., Towards Large-Scale Small Object Detection, TPAMI 2023.)
+A category named `ignore` marks regions in which nothing is counted. Polygons become the tight boxes
+round them. (Cheng et al., Towards Large-Scale Small Object Detection, TPAMI 2023.)
 """
 
 from collections import Counter
@@ -20,7 +20,10 @@ REGION = "ignore"
 
 
 def find(source: Path) -> dict[str, Part]:
-    """Find the splits: `Annotations/{split}.json` (D); `Annotations/{split}/*.json` or `{split}/Annotations` (A)."""
+    """Find the splits: `Annotations/{split}.json` (D).
+
+    `Annotations/{split}/*.json` or `{split}/Annotations` (A).
+    """
     if source.is_file():
         return coco.find(source)
     try:
@@ -43,13 +46,17 @@ def classes(parts: Iterable[Part]) -> Classes:
         for path in part.annotations:
             for number, name in coco.category_names(_load(path), path).items():
                 if table.setdefault(number, name) != name:
-                    raise DataError(f"{path}: category {number} is '{name}' here but '{table[number]}' in another file")
+                    raise DataError(
+                        f"{path}: category {number} is '{name}' here but '{table[number]}' in another file"
+                    )
     ids = sorted(number for number, name in table.items() if name.lower() != REGION)
     return Classes([table[number] for number in ids], ids)
 
 
 def read(part: Part, classes: Classes) -> Iterator[ImageRecord]:
-    """Read the images of a split. With a file for each image the ids of the files are dropped: they repeat.
+    """Read the images of a split.
+
+    With a file for each image the ids of the files are dropped: they repeat.
 
     Raises:
         DataError: An entry that is malformed.
@@ -77,7 +84,8 @@ def _load(path: Path) -> dict[str, Any]:
         if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
             raise DataError(f"{path}: not a SODA file: '{key}' is no list of objects")
     entries = [
-        _annotation(entry, image["id"], f"{path}: annotations[{row}]") for row, entry in enumerate(annotations or [])
+        _annotation(entry, image["id"], f"{path}: annotations[{row}]")
+        for row, entry in enumerate(annotations or [])
     ]
     return {"images": [image], "annotations": entries, "categories": categories}
 
@@ -89,7 +97,8 @@ def _annotation(entry: dict[str, Any], image_id: Any, where: str) -> dict[str, A
     corners = entry["poly"]
     good = isinstance(corners, list) and len(corners) >= 6 and len(corners) % 2 == 0
     if not good or any(
-        isinstance(v, bool) or not isinstance(v, int | float) or v != v or abs(v) > 1e15 for v in corners
+        isinstance(v, bool) or not isinstance(v, int | float) or v != v or abs(v) > 1e15
+        for v in corners
     ):
         raise DataError(f"{where}: poly must be x, y of three or more corners, not {corners!r:.80}")
     polygon: Floats = np.array([corners], np.float64)
@@ -103,4 +112,6 @@ def write(path: Path, records: Iterable[ImageRecord], classes: Classes) -> Count
     Returns:
         What could not be held, counted (nothing).
     """
-    return coco_write.write(path, records, classes, region=(max(classes.ids, default=0) + 1, REGION))
+    return coco_write.write(
+        path, records, classes, region=(max(classes.ids, default=0) + 1, REGION)
+    )

@@ -1,8 +1,9 @@
 """TinyPerson: COCO JSON with flags, and with `corner` where an image entry is a tile of a picture.
 
-`ignore`, `uncertain` and `logo` (regions that are no single person) become ignored boxes. `corner` is x1, y1, x2, y2 of
-the tile in its picture, whatever the README's words say: the printed data and the authors' loader agree on that. The
-boxes of a tile are relative to its corner. Several entries share one `file_name`. (ucas-vg/TinyBenchmark.)
+`ignore`, `uncertain` and `logo` (regions that are no single person) become ignored boxes. `corner`
+is x1, y1, x2, y2 of the tile in its picture, whatever the README's words say: the printed data and
+the authors' loader agree on that. The boxes of a tile are relative to its corner. Several entries
+share one `file_name`. (ucas-vg/TinyBenchmark.)
 
 Written are the flags, and no corners: a conversion makes each tile a picture of its own.
 """
@@ -19,7 +20,8 @@ from rfla.errors import DataError
 
 FLAGS = ("ignore", "uncertain", "logo")
 ERASED = "erase_with_uncertain_dataset"  # the training images with uncertain regions painted out
-# In the order of preference; the first that exists is taken. Training on tiles, testing on whole pictures.
+# In the order of preference; the first that exists is taken. Training on tiles, testing on whole
+# pictures.
 TRAIN = (
     f"{ERASED}/annotations/corner/task/tiny_set_train_sw640_sh512_all.json",
     "annotations/corner/task/tiny_set_train_sw640_sh512_all.json",
@@ -37,11 +39,14 @@ def find(source: Path) -> dict[str, Part]:
     """Find the splits of `tiny_set`, or take one JSON file."""
     if source.is_file():
         return {
-            split: Part(part.annotations, _images(source.parent, split)) for split, part in coco.find(source).items()
+            split: Part(part.annotations, _images(source.parent, split))
+            for split, part in coco.find(source).items()
         }
     parts: dict[str, Part] = {}
     for split, names in (("train", TRAIN), ("test", TEST)):
-        file = next((source / name for name in names if (require_directory(source) / name).is_file()), None)
+        file = next(
+            (source / name for name in names if (require_directory(source) / name).is_file()), None
+        )
         if file is not None:
             erased = ERASED in file.parts
             parts[split] = Part((file,), _images(source / ERASED if erased else source, split))
@@ -78,7 +83,9 @@ def read(part: Part, classes: Classes) -> Iterator[ImageRecord]:
 def _corner(value: Any, where: str) -> tuple[int, int, int, int]:
     x1, y1, x2, y2 = coco.four_numbers(value, where, "corner", "x1, y1, x2, y2")
     if min(x1, y1) < 0 or x2 <= x1 or y2 <= y1 or any(v != int(v) for v in (x1, y1, x2, y2)):
-        raise DataError(f"{where}: corner must be whole x1, y1, x2, y2 with x1 < x2 and y1 < y2, not {value}")
+        raise DataError(
+            f"{where}: corner must be whole x1, y1, x2, y2 with x1 < x2 and y1 < y2, not {value}"
+        )
     return int(x1), int(y1), int(x2), int(y2)
 
 

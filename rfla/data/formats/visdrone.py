@@ -1,8 +1,9 @@
 """VisDrone2019-DET: one text file for each image, rows `x,y,w,h,score,category,truncation,occlusion` in px.
 
-Category 0 is a region in which nothing is counted, 1 to 10 are the classes, 11 is "others". Score 0 says that the
-evaluation leaves the row out. So 0, 11 and every row of score 0 become ignored regions; those of category 0 and 11 hold
-for every class. Some published files end rows with a comma. (VisDrone-DET toolkit, README.)
+Category 0 is a region in which nothing is counted, 1 to 10 are the classes, 11 is "others". Score 0
+says that the evaluation leaves the row out. So 0, 11 and every row of score 0 become ignored
+regions; those of category 0 and 11 hold for every class. Some published files end rows with a
+comma. (VisDrone-DET toolkit, README.)
 """
 
 from collections import Counter
@@ -24,7 +25,18 @@ from rfla.data.formats.record import (
 )
 from rfla.errors import DataError
 
-NAMES = ("pedestrian", "people", "bicycle", "car", "van", "truck", "tricycle", "awning-tricycle", "bus", "motor")
+NAMES = (
+    "pedestrian",
+    "people",
+    "bicycle",
+    "car",
+    "van",
+    "truck",
+    "tricycle",
+    "awning-tricycle",
+    "bus",
+    "motor",
+)
 OTHERS = 11
 COLUMNS = "x,y,w,h,score,category,truncation,occlusion"
 
@@ -64,7 +76,10 @@ def read_file(path: Path, classes: Classes) -> ImageRecord:
             lines.append(number)
     values = np.array(rows, np.float64).reshape(-1, 8)
     category = values[:, 5].astype(np.int64)
-    labels = [classes.label_of_id(value, str(path)) if 0 < value < OTHERS else NO_CLASS for value in category.tolist()]
+    labels = [
+        classes.label_of_id(value, str(path)) if 0 < value < OTHERS else NO_CLASS
+        for value in category.tolist()
+    ]
     ignore = (values[:, 4] == 0) | (np.array(labels, np.int64) == NO_CLASS)
     boxes = np.concatenate([values[:, :2], values[:, :2] + values[:, 2:4]], axis=1)
     attributes = {
@@ -73,7 +88,14 @@ def read_file(path: Path, classes: Classes) -> ImageRecord:
         "occlusion": values[:, 7].astype(np.int64),
     }
     return make_record(
-        path.stem, str(path), boxes.tolist(), labels, ignore=ignore, crowd=ignore, lines=lines, attributes=attributes
+        path.stem,
+        str(path),
+        boxes.tolist(),
+        labels,
+        ignore=ignore,
+        crowd=ignore,
+        lines=lines,
+        attributes=attributes,
     )
 
 
@@ -84,8 +106,14 @@ def _row(text: str, where: str) -> list[float]:
     values = parse_numbers(fields, where)
     if values[5] not in range(OTHERS + 1):
         raise DataError(f"{where}: category {fields[5].strip()[:40]} is none of 0 to {OTHERS}")
-    if values[4] not in (0, 1) or values[6] not in range(-1, 100) or values[7] not in range(-1, 100):
-        raise DataError(f"{where}: score must be 0 or 1, truncation and occlusion whole numbers, not {text[:60]}")
+    if (
+        values[4] not in (0, 1)
+        or values[6] not in range(-1, 100)
+        or values[7] not in range(-1, 100)
+    ):
+        raise DataError(
+            f"{where}: score must be 0 or 1, truncation and occlusion whole numbers, not {text[:60]}"
+        )
     return values
 
 
@@ -112,7 +140,10 @@ def _line(record: ImageRecord, row: int, categories: Sequence[int]) -> str:
     category = categories[label] if label != NO_CLASS else _attribute(record, "category", row)
     score = 0 if record.ignore[row] or label == NO_CLASS else 1
     flags = [_attribute(record, "truncation", row), _attribute(record, "occlusion", row)]
-    return ",".join([*map(as_text, (x1, y1, x2 - x1, y2 - y1)), *map(str, (score, category, *flags))]) + "\n"
+    return (
+        ",".join([*map(as_text, (x1, y1, x2 - x1, y2 - y1)), *map(str, (score, category, *flags))])
+        + "\n"
+    )
 
 
 def _attribute(record: ImageRecord, name: str, row: int) -> int:

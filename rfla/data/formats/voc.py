@@ -1,8 +1,9 @@
 """Pascal VOC: one XML file for each image with `object/name` and `object/bndbox/{xmin,ymin,xmax,ymax}` in px.
 
-Coordinates are taken as the edges of the box, as LabelImg, Roboflow and DeepForest write them. (The VOC challenge
-itself counted pixels from 1; nothing in a file tells the two apart.) `difficult` objects become ignored boxes. The
-image is the one of the file's own stem; where there is none, the one that `filename` states.
+Coordinates are taken as the edges of the box, as LabelImg, Roboflow and DeepForest write them. (The
+VOC challenge itself counted pixels from 1; nothing in a file tells the two apart.) `difficult`
+objects become ignored boxes. The image is the one of the file's own stem; where there is none, the
+one that `filename` states.
 """
 
 from collections import Counter
@@ -35,11 +36,16 @@ Texts = dict[str, tuple[str, int]]  # text and line of an element by its path, a
 
 
 def find(source: Path) -> dict[str, Part]:
-    """Find the splits: the lists of `ImageSets/Main` with `Annotations` + `JPEGImages`; else as in `find_folders`."""
+    """Find the splits: the lists of `ImageSets/Main` with `Annotations` + `JPEGImages`.
+
+    Else as in `find_folders`.
+    """
     lists = sorted((require_directory(source) / "ImageSets" / "Main").glob("*.txt"))
     lists = [path for path in lists if path.stem in ("train", "val", "trainval", "test")]
     if not lists:
-        return find_folders(source, ("Annotations", "annotations"), ("JPEGImages", "images"), ".xml")
+        return find_folders(
+            source, ("Annotations", "annotations"), ("JPEGImages", "images"), ".xml"
+        )
     images = tuple(folder for folder in (source / "JPEGImages", source) if folder.is_dir())
     return {path.stem: Part(_listed(path, source / "Annotations"), images) for path in lists}
 
@@ -131,10 +137,12 @@ def parse(path: Path) -> tuple[Texts, list[tuple[Texts, int]]]:
     """Read the texts of a file with their lines (ElementTree does not keep lines).
 
     Returns:
-        The texts outside objects by path below the root, and for each object its texts and its line.
+        The texts outside objects by path below the root, and for each object its texts and its
+        line.
 
     Raises:
-        DataError: With the line, where it stops being XML; an entity declaration; no `annotation` root.
+        DataError: With the line, where it stops being XML; an entity declaration; no `annotation`
+            root.
     """
     reader = _Reader(path)
     parser = expat.ParserCreate()
@@ -146,8 +154,14 @@ def parse(path: Path) -> tuple[Texts, list[tuple[Texts, int]]]:
     try:
         parser.Parse(path.read_bytes(), True)
     except expat.ExpatError as error:
-        raise DataError(f"{path}:{error.lineno}: not valid XML ({expat.errors.messages[error.code]})") from None
-    except (OSError, ValueError, LookupError) as error:  # LookupError: an encoding that Python does not know
+        raise DataError(
+            f"{path}:{error.lineno}: not valid XML ({expat.errors.messages[error.code]})"
+        ) from None
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+    ) as error:  # LookupError: an encoding that Python does not know
         raise DataError(f"{path}: cannot be read ({error})") from None
     return reader.head, reader.objects
 
@@ -165,7 +179,9 @@ class _Reader:
 
     def start(self, tag: str, line: int) -> None:
         if not self._stack and tag != "annotation":
-            raise DataError(f"{self.path}:{line}: not a Pascal VOC file (its root is <{tag[:40]}>, not <annotation>)")
+            raise DataError(
+                f"{self.path}:{line}: not a Pascal VOC file (its root is <{tag[:40]}>, not <annotation>)"
+            )
         self._stack.append(tag)
         self._pieces, self._line = [], line
         if self._stack[1:] == ["object"]:
@@ -177,7 +193,10 @@ class _Reader:
     def end(self) -> None:
         in_object = self._stack[1:2] == ["object"]
         texts = self.objects[-1][0] if in_object else self.head
-        texts.setdefault("/".join(self._stack[2 if in_object else 1 :]), ("".join(self._pieces).strip(), self._line))
+        texts.setdefault(
+            "/".join(self._stack[2 if in_object else 1 :]),
+            ("".join(self._pieces).strip(), self._line),
+        )
         self._stack.pop()
         self._pieces = []
 
@@ -196,8 +215,12 @@ def write(folder: Path, records: Iterable[ImageRecord], classes: Classes) -> Cou
     for record in records:
         kept = record.select(record.labels != NO_CLASS)
         if len(kept) < len(record):
-            lost["ignored regions without a class (VOC cannot hold them)"] += len(record) - len(kept)
-        (folder / f"{Path(record.file_name).stem}.xml").write_text(_document(kept, classes), encoding="utf-8")
+            lost["ignored regions without a class (VOC cannot hold them)"] += len(record) - len(
+                kept
+            )
+        (folder / f"{Path(record.file_name).stem}.xml").write_text(
+            _document(kept, classes), encoding="utf-8"
+        )
     return lost
 
 
@@ -211,7 +234,9 @@ def _document(record: ImageRecord, classes: Classes) -> str:
 
 
 def _object(record: ImageRecord, row: int, classes: Classes) -> str:
-    values = {tag: int(record.attributes[c][row]) for tag, c in FLAGS.items() if c in record.attributes}
+    values = {
+        tag: int(record.attributes[c][row]) for tag, c in FLAGS.items() if c in record.attributes
+    }
     values["difficult"] = max(values.get("difficult", 0), int(record.ignore[row]))
     name = escape(classes.names[record.labels[row]])
     flags = "".join(f"<{tag}>{value}</{tag}>" for tag, value in values.items())

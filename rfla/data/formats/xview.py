@@ -1,8 +1,11 @@
-"""xView: one GeoJSON of all scenes; a feature has `image_id`, `type_id` and `bounds_imcoords` "x1,y1,x2,y2" in px.
+"""xView: one GeoJSON of all scenes.
 
-Published oddities, handled and counted: types 75 and 82 mean nothing, scene 1395.tif is not there, `._*.tif` files of
-a Mac archive are no images. xView's own validation images have no public labels, so about one scene in ten, fixed by
-its name, is `val`. Files that are named `{split}.geojson`, as we write them, hold that split alone.
+A feature has `image_id`, `type_id` and `bounds_imcoords` "x1,y1,x2,y2" in px.
+
+Published oddities, handled and counted: types 75 and 82 mean nothing, scene 1395.tif is not there,
+`._*.tif` files of a Mac archive are no images. xView's own validation images have no public labels,
+so about one scene in ten, fixed by its name, is `val`. Files that are named `{split}.geojson`, as
+we write them, hold that split alone.
 """
 
 import json
@@ -14,7 +17,15 @@ from typing import Any, NamedTuple
 
 from rfla.data.formats.coco import load_json, whole
 from rfla.data.formats.images import SPLITS, image_folders, root_of
-from rfla.data.formats.record import NO_CLASS, Classes, ImageRecord, Part, as_text, make_record, parse_numbers
+from rfla.data.formats.record import (
+    NO_CLASS,
+    Classes,
+    ImageRecord,
+    Part,
+    as_text,
+    make_record,
+    parse_numbers,
+)
 from rfla.errors import DataError
 
 TYPES = {
@@ -49,7 +60,11 @@ def find(source: Path) -> dict[str, Part]:
     Raises:
         DataError: There is no GeoJSON file.
     """
-    files = [source] if source.is_file() else sorted([*source.glob("*.geojson"), *source.glob("*/*.geojson")])
+    files = (
+        [source]
+        if source.is_file()
+        else sorted([*source.glob("*.geojson"), *source.glob("*/*.geojson")])
+    )
     if not files:
         raise DataError(f"source={source}: no .geojson file")
     named = [file for file in files if file.stem in SPLITS]
@@ -72,7 +87,9 @@ def split_of_scene(name: str) -> str:
 
 
 def read(part: Part, classes: Classes) -> Iterator[ImageRecord]:
-    """Read the scenes of a split, sorted by name. Features of undefined types are counted in `dropped`.
+    """Read the scenes of a split, sorted by name.
+
+    Features of undefined types are counted in `dropped`.
 
     Raises:
         DataError: With file and line, or the number of the feature: what is malformed.
@@ -137,7 +154,12 @@ def _has_lines(path: Path) -> bool:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     complete = head.splitlines()[:-1]
     lines = [line.strip().rstrip(",") for line in complete if '"Feature"' in line]
-    return bool(lines) and lines[0].startswith("{") and lines[0].endswith("}") and not lines[0].endswith("]}")
+    return (
+        bool(lines)
+        and lines[0].startswith("{")
+        and lines[0].endswith("}")
+        and not lines[0].endswith("]}")
+    )
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:
@@ -162,12 +184,16 @@ def _feature(feature: Any, where: str, classes: Classes, line: int) -> tuple[str
     fields = bounds.split(",") if isinstance(bounds, str) else []
     if len(fields) != 4:
         raise DataError(f"{where}: bounds_imcoords must be 'x1,y1,x2,y2', not {bounds!r:.60}")
-    number = whole(properties, "feature_id", where) if properties.get("feature_id") is not None else -1
+    number = (
+        whole(properties, "feature_id", where) if properties.get("feature_id") is not None else -1
+    )
     return name, _Row(parse_numbers(fields, where), classes.label_of_id(kind, where), number, line)
 
 
 def write(path: Path, records: Iterable[ImageRecord], classes: Classes) -> Counter[str]:
-    """Write one GeoJSON file, a feature in each line; without coordinates on the ground, so its geometries are null.
+    """Write one GeoJSON file, a feature in each line.
+
+    Without coordinates on the ground, so its geometries are null.
 
     Returns:
         What could not be held, counted.

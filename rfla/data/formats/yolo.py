@@ -1,7 +1,8 @@
 """YOLO: one text file for each image, rows `class xc yc w h` as shares of the image's sides, classes numbered from 0.
 
-Rows of polygons (`class x y x y x y ...`) become the tight boxes round them. An image without a file is one without
-objects. The format holds neither ignored regions nor ids. (Darknet; Ultralytics' data set guide.)
+Rows of polygons (`class x y x y x y ...`) become the tight boxes round them. An image without a
+file is one without objects. The format holds neither ignored regions nor ids. (Darknet;
+Ultralytics' data set guide.)
 """
 
 from collections import Counter
@@ -34,7 +35,8 @@ TEXT_NAMES = ("classes.txt", "obj.names")
 def find(source: Path) -> dict[str, Part]:
     """Find the splits of a data YAML, of `images/{split}` + `labels/{split}`, of `train.txt`, or one flat directory.
 
-    `Part.images` are the places where images are: directories or `.txt` lists. `Part.annotations` is the YAML or empty.
+    `Part.images` are the places where images are: directories or `.txt` lists. `Part.annotations`
+    is the YAML or empty.
 
     Raises:
         DataError: There is no image.
@@ -46,7 +48,11 @@ def find(source: Path) -> dict[str, Part]:
     )
     if found is not None:
         spec = load_data_spec(found)
-        return {split: Part((found,), place.images) for split, place in spec.splits.items() if not place.annotations}
+        return {
+            split: Part((found,), place.images)
+            for split, place in spec.splits.items()
+            if not place.annotations
+        }
     if source.suffix == ".txt":
         return {"train": Part((), (source,))}
     return _folders(require_directory(source))
@@ -66,7 +72,9 @@ def _folders(source: Path) -> dict[str, Part]:
 
 
 def classes(parts: Iterable[Part]) -> Classes:
-    """Return the class names of the data YAML, of `classes.txt` or a `*.names` file; else `class0`, `class1`, ...
+    """Return the class names of the data YAML, of `classes.txt` or a `*.names` file.
+
+    Else `class0`, `class1`, ...
 
     Raises:
         DataError: A file that is not readable.
@@ -90,7 +98,9 @@ def _text_names(part: Part) -> list[str]:
     for place in part.images:
         folders = [place, *place.parents[:3]] if place.is_dir() else list(place.parents[:3])
         for folder in folders:
-            files = [folder / name for name in TEXT_NAMES if (folder / name).is_file()] + sorted(folder.glob("*.names"))
+            files = [folder / name for name in TEXT_NAMES if (folder / name).is_file()] + sorted(
+                folder.glob("*.names")
+            )
             for file in files:
                 return [line.strip() for line in read_text(file).splitlines() if line.strip()]
     return []
@@ -108,7 +118,9 @@ def read(part: Part, classes: Classes) -> Iterator[ImageRecord]:
             inside = image.relative_to(folder) if image.is_relative_to(folder) else Path(image.name)
             try:
                 height, width = image_size(image)
-            except DataError:  # whoever opens the image will say so; without its size shares mean nothing
+            except (
+                DataError
+            ):  # whoever opens the image will say so; without its size shares mean nothing
                 yield make_record(inside.as_posix(), str(image), [], [])
                 continue
             yield read_file(label_path(image), inside.as_posix(), (width, height), classes)
@@ -122,14 +134,21 @@ def _images(part: Part) -> list[Path]:
 
 
 def _listed(path: Path) -> list[Path]:
-    """Return the images of a list; a name that is not found as it stands is looked for by its last part."""
+    """Return the images of a list.
+
+    A name that is not found as it stands is looked for by its last part.
+    """
     finder = ImageFinder([path.parent])
     images = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if line.strip():
-            image = Path(line.strip()) if Path(line.strip()).is_file() else finder.find(line.strip())
+            image = (
+                Path(line.strip()) if Path(line.strip()).is_file() else finder.find(line.strip())
+            )
             if image is None:
-                raise DataError(f"{path}:{number}: no such image, here or below {path.parent}: {line.strip()[:120]}")
+                raise DataError(
+                    f"{path}:{number}: no such image, here or below {path.parent}: {line.strip()[:120]}"
+                )
             images.append(image)
     return images
 
@@ -137,7 +156,11 @@ def _listed(path: Path) -> list[Path]:
 def _lines(path: Path) -> list[tuple[str, str]]:
     if not path.is_file():
         return []
-    return [(f"{path}:{number}", line) for number, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
+    return [
+        (f"{path}:{number}", line)
+        for number, line in enumerate(read_text(path).splitlines(), 1)
+        if line.strip()
+    ]
 
 
 def read_file(path: Path, file_name: str, size: tuple[int, int], classes: Classes) -> ImageRecord:
@@ -150,7 +173,8 @@ def read_file(path: Path, file_name: str, size: tuple[int, int], classes: Classe
         classes: The class table.
 
     Raises:
-        DataError: With file and line: wrong number of columns, no finite number, an unknown class, pixels for shares.
+        DataError: With file and line: wrong number of columns, no finite number, an unknown class,
+            pixels for shares.
     """
     boxes: list[list[float]] = []
     labels: list[int] = []
@@ -164,7 +188,9 @@ def read_file(path: Path, file_name: str, size: tuple[int, int], classes: Classe
             raise DataError(f"{where}: class {label} is none of 0 to {len(classes.names) - 1}")
         values = parse_numbers(fields[1:], where)
         if max(values) > 2:
-            raise DataError(f"{where}: {max(values):g} is no share of the image; YOLO coordinates are between 0 and 1")
+            raise DataError(
+                f"{where}: {max(values):g} is no share of the image; YOLO coordinates are between 0 and 1"
+            )
         boxes.append(_box(values, size))
         labels.append(label)
         lines.append(int(where.rpartition(":")[2]))
@@ -174,15 +200,23 @@ def read_file(path: Path, file_name: str, size: tuple[int, int], classes: Classe
 def _box(values: list[float], size: tuple[int, int]) -> list[float]:
     width, height = size
     if len(values) > 4:
-        return [float(v) for v in tight_boxes(np.array([values]))[0] * (width, height, width, height)]
+        return [
+            float(v) for v in tight_boxes(np.array([values]))[0] * (width, height, width, height)
+        ]
     xc, yc, w, h = values
-    return [(xc - w / 2) * width, (yc - h / 2) * height, (xc + w / 2) * width, (yc + h / 2) * height]
+    return [
+        (xc - w / 2) * width,
+        (yc - h / 2) * height,
+        (xc + w / 2) * width,
+        (yc + h / 2) * height,
+    ]
 
 
 def write(folder: Path, records: Iterable[ImageRecord], classes: Classes) -> Counter[str]:
     """Write a label file for each record, below `folder` as its image is below the image directory.
 
-    Coordinates are written to the last digit. Ignored and crowd boxes are left out: YOLO would make them objects.
+    Coordinates are written to the last digit. Ignored and crowd boxes are left out: YOLO would make
+    them objects.
 
     Returns:
         What could not be held, counted.

@@ -24,7 +24,8 @@ class DetectorsResNet(ResNet):
         frozen_stages: see `ResNet`.
         norm_eval: see `ResNet`.
         norm_trainable: see `ResNet`.
-        feedback_channels: channels of the maps that `forward` takes back in; None for the first pass, which takes none.
+        feedback_channels: channels of the maps that `forward` takes back in; None for the first
+            pass, which takes none.
     """
 
     def __init__(
@@ -59,7 +60,8 @@ class DetectorsResNet(ResNet):
 
         Args:
             images: (B, 3, H, W).
-            feedback: For the second pass three maps of the sizes of C3, C4, C5, added in the first block of each stage.
+            feedback: For the second pass three maps of the sizes of C3, C4, C5, added in the first
+                block of each stage.
         """
         features = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         outputs = []
@@ -73,7 +75,10 @@ class DetectorsResNet(ResNet):
         return outputs
 
     def load_imagenet(self) -> bool:
-        """Load torchvision's ImageNet weights; what they lack starts without effect. False where there are none."""
+        """Load torchvision's ImageNet weights; what they lack starts without effect.
+
+        False where there are none.
+        """
         state = imagenet_state(get_model_weights(self.name).DEFAULT)
         if state is None:
             return False
@@ -102,7 +107,9 @@ def _feedback_conv(inputs: int, outputs: int) -> nn.Conv2d:
     return conv
 
 
-def _block_with_feedback(block: BasicBlock | Bottleneck, features: Tensor, feedback: Tensor) -> Tensor:
+def _block_with_feedback(
+    block: BasicBlock | Bottleneck, features: Tensor, feedback: Tensor
+) -> Tensor:
     """The forward of torchvision's block, with one more term in its last sum."""
     out = block.bn2(block.conv2(block.relu(block.bn1(block.conv1(features)))))
     if isinstance(block, Bottleneck):

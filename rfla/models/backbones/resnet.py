@@ -20,7 +20,8 @@ class ResNet(Backbone):
 
     Args:
         name: `resnet18`, `resnet34`, `resnet50` or `resnet101`.
-        style: where a bottleneck strides: `pytorch` in the 3x3 convolution, `caffe` in the first 1x1.
+        style: where a bottleneck strides: `pytorch` in the 3x3 convolution, `caffe` in the first
+            1x1.
         frozen_stages: -1 nothing, 0 the stem, n the stem and the first n stages.
         norm_eval: batch norm keeps its stored statistics while training.
         norm_trainable: scale and shift of batch norm learn.
@@ -35,15 +36,33 @@ class ResNet(Backbone):
         norm_trainable: bool = True,
     ) -> None:
         super().__init__()
-        # Every block starts as the identity (arXiv 1706.02677), as the authors' code does without pretrained weights.
+        # Every block starts as the identity (arXiv 1706.02677), as the authors' code does without
+        # pretrained weights.
         body: resnet.ResNet = get_model(name, weights=None, zero_init_residual=True)
         self.name, self.style = name, style
-        self.conv1, self.bn1, self.relu, self.maxpool = body.conv1, body.bn1, body.relu, body.maxpool
-        self.layer1, self.layer2, self.layer3, self.layer4 = body.layer1, body.layer2, body.layer3, body.layer4
-        self.channels = [width * (4 if isinstance(body.layer1[0], Bottleneck) else 1) for width in (64, 128, 256, 512)]
+        self.conv1, self.bn1, self.relu, self.maxpool = (
+            body.conv1,
+            body.bn1,
+            body.relu,
+            body.maxpool,
+        )
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            body.layer1,
+            body.layer2,
+            body.layer3,
+            body.layer4,
+        )
+        self.channels = [
+            width * (4 if isinstance(body.layer1[0], Bottleneck) else 1)
+            for width in (64, 128, 256, 512)
+        ]
         if style == "caffe":
             _stride_in_first_convolution(self)
-        self.frozen_stages, self.norm_eval, self.norm_trainable = frozen_stages, norm_eval, norm_trainable
+        self.frozen_stages, self.norm_eval, self.norm_trainable = (
+            frozen_stages,
+            norm_eval,
+            norm_trainable,
+        )
         self._freeze()
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -73,7 +92,10 @@ class ResNet(Backbone):
         self.train(self.training)
 
     def load_imagenet(self) -> bool:
-        """Load torchvision's ImageNet weights from the torch hub cache or the network; False where neither has them."""
+        """Load torchvision's ImageNet weights from the torch hub cache or the network.
+
+        False where neither has them.
+        """
         state = imagenet_state(get_model_weights(self.name).DEFAULT)
         if state is None:
             return False

@@ -19,14 +19,22 @@ DILATION = 3  # the second branch sees three times as far
 class StandardizedConv2d(nn.Conv2d):
     """Convolution whose filters are brought to a stored mean and deviation, whatever training does to them.
 
-    Buffers `weight_gamma` and `weight_beta` (O, 1, 1, 1) are that deviation and mean. A state dict of a plain
-    convolution (ImageNet weights) has none: they are then taken from its filters, so that the layer computes the same.
+    Buffers `weight_gamma` and `weight_beta` (O, 1, 1, 1) are that deviation and mean. A state dict
+    of a plain convolution (ImageNet weights) has none: they are then taken from its filters, so
+    that the layer computes the same.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         """Take the place of `conv`: its geometry and its weights."""
         stride, padding = _pair(conv.stride), _pair(cast(tuple[int, ...], conv.padding))
-        super().__init__(conv.in_channels, conv.out_channels, _pair(conv.kernel_size), stride, padding, bias=False)
+        super().__init__(
+            conv.in_channels,
+            conv.out_channels,
+            _pair(conv.kernel_size),
+            stride,
+            padding,
+            bias=False,
+        )
         self.weight = conv.weight
         self.weight_gamma: Tensor
         self.weight_beta: Tensor
@@ -53,15 +61,19 @@ class StandardizedConv2d(nn.Conv2d):
         weight = state_dict.get(prefix + "weight")
         if weight is not None and prefix + "weight_gamma" not in state_dict:
             mean, deviation = _filter_statistics(weight)
-            state_dict = {**state_dict, prefix + "weight_gamma": deviation, prefix + "weight_beta": mean}
+            state_dict = {
+                **state_dict,
+                prefix + "weight_gamma": deviation,
+                prefix + "weight_beta": mean,
+            }
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class SwitchableConv2d(StandardizedConv2d):
     """Two deformable 3x3 convolutions, one dilated three times, mixed cell by cell by a learned switch.
 
-    Both share the standardised filters; the dilated one adds `weight_diff`. Before and after, the global average of
-    the map is added through a 1x1 convolution.
+    Both share the standardised filters; the dilated one adds `weight_diff`. Before and after, the
+    global average of the map is added through a 1x1 convolution.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
@@ -96,8 +108,12 @@ class SwitchableConv2d(StandardizedConv2d):
         """(B, C, H, W) to (B, O, H / stride, W / stride); the deformable branches in float32."""
         features = features + self.pre_context(functional.adaptive_avg_pool2d(features, 1))
         pad = WINDOW // 2
-        mode = "reflect" if min(features.shape[-2:]) > pad else "replicate"  # maps of 1 or 2 cells cannot be reflected
-        average = functional.avg_pool2d(functional.pad(features, (pad, pad, pad, pad), mode=mode), WINDOW, stride=1)
+        mode = (
+            "reflect" if min(features.shape[-2:]) > pad else "replicate"
+        )  # maps of 1 or 2 cells cannot be reflected
+        average = functional.avg_pool2d(
+            functional.pad(features, (pad, pad, pad, pad), mode=mode), WINDOW, stride=1
+        )
         switch = self.switch(average)
         weight = self.standardized()
         near = self._deform(features, self.offset_s(average), weight, 1)

@@ -17,7 +17,8 @@ class FCOSHead(nn.Module):
     Args:
         in_channels: channels of the pyramid.
         num_classes: without background.
-        strides: px of each pyramid level; each level has its own learnable factor on the distances too.
+        strides: px of each pyramid level; each level has its own learnable factor on the distances
+            too.
         width: channels of the towers.
         depth: convolutions of each tower.
         norm: `none` or `gn`.
@@ -55,8 +56,8 @@ class FCOSHead(nn.Module):
         """Pyramid to lists per level.
 
         Returns:
-            `cls` (B, C, H, W) logits, `reg` (B, 4, H, W) left, top, right, bottom in px, never negative, `centerness`
-            (B, 1, H, W) logits.
+            `cls` (B, C, H, W) logits, `reg` (B, 4, H, W) left, top, right, bottom in px, never
+            negative, `centerness` (B, 1, H, W) logits.
         """
         raw: dict[str, list[Tensor]] = {"cls": [], "reg": [], "centerness": []}
         for feature, scale, stride in zip(features, self.scales, self.strides, strict=True):

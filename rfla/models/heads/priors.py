@@ -1,6 +1,7 @@
 """What the heads share that predict from points or anchors: the grid of priors, whom an assigner gives each to.
 
-Shapes: B images, L levels, P priors over all levels, G boxes of one image, K candidates. Boxes are xyxy px.
+Shapes: B images, L levels, P priors over all levels, G boxes of one image, K candidates. Boxes are
+xyxy px.
 """
 
 from collections import OrderedDict
@@ -14,7 +15,8 @@ from rfla.assign import PriorGrid
 from rfla.models.detector import ImageSizes, Target, feature_sizes
 
 GRIDS_KEPT = 8
-PAD_MULTIPLE = 32  # the authors pad images to a multiple of this, and cells of that padding count as background
+# the authors pad images to a multiple of this, and cells of that padding count as background
+PAD_MULTIPLE = 32
 
 
 class Assigner(Protocol):
@@ -32,7 +34,9 @@ class Assigner(Protocol):
 
 
 class Priors(nn.Module):
-    """The priors of a pyramid and their assignment to boxes; `Points` and `Anchors` say which priors.
+    """The priors of a pyramid and their assignment to boxes.
+
+    `Points` and `Anchors` say which priors.
 
     Args:
         assigner: matches priors to boxes; None where the detector has a rule of its own.
@@ -63,7 +67,10 @@ class Priors(nn.Module):
 
     @torch.no_grad()
     def assign(
-        self, levels: Sequence[Tensor], targets: Sequence[Target], image_sizes: ImageSizes | None = None
+        self,
+        levels: Sequence[Tensor],
+        targets: Sequence[Target],
+        image_sizes: ImageSizes | None = None,
     ) -> Tensor:
         """Assign the priors of all images in one call.
 
@@ -73,7 +80,8 @@ class Priors(nn.Module):
             image_sizes: (height, width) of each image before padding; anchors heed it.
 
         Returns:
-            (B, P) int64: index of the box, -1 background, -2 ignored (also beyond the image and its border).
+            (B, P) int64: index of the box, -1 background, -2 ignored (also beyond the image and its
+            border).
         """
         if self.assigner is None:
             raise ValueError("this detector has no assigner")
@@ -113,7 +121,9 @@ class Points(Priors):
         """(P, 1) float32 px."""
         grid = self.grid(levels)
         counts = zip(grid.level_counts, self.strides, strict=True)
-        return torch.cat([torch.full((count, 1), float(stride), device=grid.device) for count, stride in counts])
+        return torch.cat(
+            [torch.full((count, 1), float(stride), device=grid.device) for count, stride in counts]
+        )
 
 
 class Anchors(Priors):
@@ -122,7 +132,8 @@ class Anchors(Priors):
     Args:
         assigner: see `Priors`.
         strides: see `Priors`.
-        sides: side (px) of the square anchor of each level before `fraction`: receptive fields, or scaled strides.
+        sides: side (px) of the square anchor of each level before `fraction`: receptive fields, or
+            scaled strides.
         fraction: factor on the sides.
         ratios: shapes, height / width.
         scales: further factors on the sides.
@@ -147,7 +158,9 @@ class Anchors(Priors):
 
     def make(self, sizes: Sequence[tuple[int, int]]) -> PriorGrid:
         """Lay out the anchors of levels of these (height, width) in cells."""
-        return PriorGrid.anchors(sizes, self.strides, self.sides, self.fraction, self.ratios, self.scales)
+        return PriorGrid.anchors(
+            sizes, self.strides, self.sides, self.fraction, self.ratios, self.scales
+        )
 
     def within(self, image_sizes: ImageSizes | None) -> tuple[ImageSizes | None, float | None]:
         """Return the image sizes as they are with a border, and as the authors pad them without one."""
@@ -165,14 +178,16 @@ def best_candidates(scores: Tensor, counts: Sequence[int], limit: int) -> list[T
         limit: How many to keep of each level.
 
     Returns:
-        For each level (B, K) int64 indices into P, best first; a level with at most `limit` priors keeps its order.
+        For each level (B, K) int64 indices into P, best first; a level with at most `limit` priors
+        keeps its order.
     """
     picked = []
     first = 0
     for level in torch.split(scores, list(counts), dim=1):
         count = level.shape[1]
         if count > limit:
-            # Equal scores, common near 1, come in topk's order, which is that of the authors' proposals too.
+            # Equal scores, common near 1, come in topk's order, which is that of the authors'
+            # proposals too.
             order = level.topk(limit, dim=1).indices
         else:
             order = torch.arange(count, device=level.device).expand(len(level), -1)

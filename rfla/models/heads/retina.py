@@ -26,7 +26,13 @@ class RetinaHead(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, num_classes: int, per_cell: int, width: int = 256, depth: int = 4, norm: str = "none"
+        self,
+        in_channels: int,
+        num_classes: int,
+        per_cell: int,
+        width: int = 256,
+        depth: int = 4,
+        norm: str = "none",
     ) -> None:
         super().__init__()
         widths = [in_channels] + [width] * depth

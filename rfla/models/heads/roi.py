@@ -1,10 +1,11 @@
 """Second stage of the two-stage detectors: what each proposal is, and where exactly, in one stage or in a cascade.
 
-`assign` proposals to boxes, `loss`, `decode` to detections. A cascade (arXiv 1712.00726) feeds the boxes of each stage
-to the next, which asks for a higher overlap; one stage is Fast R-CNN (arXiv 1504.08083).
+`assign` proposals to boxes, `loss`, `decode` to detections. A cascade (arXiv 1712.00726) feeds the
+boxes of each stage to the next, which asks for a higher overlap; one stage is Fast R-CNN (arXiv
+1504.08083).
 
-Shapes: B images, N proposals or RoIs of all images, K proposals of one image, G boxes of one image, C classes.
-Boxes are xyxy px. Class C is background.
+Shapes: B images, N proposals or RoIs of all images, K proposals of one image, G boxes of one image,
+C classes. Boxes are xyxy px. Class C is background.
 """
 
 from collections.abc import Sequence
@@ -32,7 +33,9 @@ class BoxHead(nn.Module):
         class_agnostic: one box for all classes.
     """
 
-    def __init__(self, in_features: int, num_classes: int, width: int = 1024, class_agnostic: bool = False) -> None:
+    def __init__(
+        self, in_features: int, num_classes: int, width: int = 1024, class_agnostic: bool = False
+    ) -> None:
         super().__init__()
         self.shared_fcs = nn.ModuleList([nn.Linear(in_features, width), nn.Linear(width, width)])
         self.fc_cls = nn.Linear(width, num_classes + 1)
@@ -43,7 +46,9 @@ class BoxHead(nn.Module):
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """(N, D, S, S) to logits (N, C + 1), background last, and offsets (N, 4) or (N, C * 4), both float32."""
-        features = pooled.flatten(1).to(self.fc_cls.weight.dtype)  # RoIs are pooled in float32 whatever the network is
+        features = pooled.flatten(1).to(
+            self.fc_cls.weight.dtype
+        )  # RoIs are pooled in float32 whatever the network is
         for layer in self.shared_fcs:
             features = functional.relu(layer(features))
         return self.fc_cls(features).float(), self.fc_reg(features).float()
@@ -62,7 +67,8 @@ class Stage:
 class RoISample:
     """Sampled RoIs of one image, positives first: `boxes` (n, 4), `labels` (n,), `own` (p, 4) box of each positive.
 
-    `is_truth` (n,) marks RoIs that are true boxes, added so that even a bad first stage leaves positives.
+    `is_truth` (n,) marks RoIs that are true boxes, added so that even a bad first stage leaves
+    positives.
     """
 
     boxes: Tensor
@@ -99,9 +105,13 @@ class RoIHead(nn.Module):
         self.pooler, self.bbox_head, self.stages = pooler, nn.ModuleList(bbox_head), tuple(stages)
         self.sampler, self.limits, self.num_classes, self.beta = sampler, limits, num_classes, beta
 
-    def forward(self, pyramid: Sequence[Tensor], boxes: Sequence[Tensor], stage: int = 0) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, pyramid: Sequence[Tensor], boxes: Sequence[Tensor], stage: int = 0
+    ) -> tuple[Tensor, Tensor]:
         """Logits (N, C + 1) and offsets of the boxes (K, 4) of each image, at one stage."""
-        images = torch.cat([part.new_full((len(part), 1), float(index)) for index, part in enumerate(boxes)])
+        images = torch.cat(
+            [part.new_full((len(part), 1), float(index)) for index, part in enumerate(boxes)]
+        )
         rois = torch.cat([images, torch.cat(list(boxes))], dim=1)
         predicted: tuple[Tensor, Tensor] = self.bbox_head[stage](self.pooler(pyramid, rois))
         return predicted
@@ -124,7 +134,9 @@ class RoIHead(nn.Module):
         owner = matched[sample.positive]
         labels = matched.new_full((len(chosen),), self.num_classes)
         labels[: len(owner)] = target["labels"][owner]
-        return RoISample(torch.cat([truth, proposals])[chosen], labels, truth[owner], chosen < len(truth))
+        return RoISample(
+            torch.cat([truth, proposals])[chosen], labels, truth[owner], chosen < len(truth)
+        )
 
     def loss(
         self,
@@ -134,7 +146,9 @@ class RoIHead(nn.Module):
         image_sizes: ImageSizes,
         seeds: Sequence[int],
     ) -> Losses:
-        """Compute `loss_cls` (cross entropy) and `loss_bbox`; of a cascade `s0.loss_cls`, `s0.loss_bbox`, `s1.` ...
+        """Compute `loss_cls` (cross entropy) and `loss_bbox`.
+
+        Of a cascade `s0.loss_cls`, `s0.loss_bbox`, `s1.` ...
 
         Args:
             pyramid: feature maps.
@@ -158,32 +172,49 @@ class RoIHead(nn.Module):
                     proposals = self._refine(stage, samples, logits, offsets, image_sizes)
         return losses
 
-    def _stage_loss(self, stage: Stage, samples: Sequence[RoISample], logits: Tensor, offsets: Tensor) -> Losses:
+    def _stage_loss(
+        self, stage: Stage, samples: Sequence[RoISample], logits: Tensor, offsets: Tensor
+    ) -> Losses:
         labels = torch.cat([sample.labels for sample in samples])
         count = mean_over_ranks(torch.tensor(float(max(len(labels), 1)), device=logits.device))
         loss_cls = functional.cross_entropy(logits, labels, reduction="sum") / count
 
-        positive = torch.cat([sample.labels < self.num_classes for sample in samples]).nonzero().squeeze(1)
+        positive = (
+            torch.cat([sample.labels < self.num_classes for sample in samples]).nonzero().squeeze(1)
+        )
         boxes = torch.cat([sample.boxes for sample in samples])[positive]
         own_offsets = self._of_class(offsets[positive], labels[positive])
         truth = stage.coder.encode(boxes, torch.cat([sample.own for sample in samples]))
-        return {"loss_cls": loss_cls, "loss_bbox": smooth_l1(own_offsets, truth, self.beta).sum() / count}
+        return {
+            "loss_cls": loss_cls,
+            "loss_bbox": smooth_l1(own_offsets, truth, self.beta).sum() / count,
+        }
 
     @torch.no_grad()
     def _refine(
-        self, stage: Stage, samples: Sequence[RoISample], logits: Tensor, offsets: Tensor, image_sizes: ImageSizes
+        self,
+        stage: Stage,
+        samples: Sequence[RoISample],
+        logits: Tensor,
+        offsets: Tensor,
+        image_sizes: ImageSizes,
     ) -> list[Tensor]:
         """Boxes of a stage as the proposals of the next, which adds the true boxes itself: here they are left out."""
         labels = torch.cat([sample.labels for sample in samples])
         labels = torch.where(labels == self.num_classes, logits[:, :-1].argmax(dim=1), labels)
-        boxes = self._move(stage, [sample.boxes for sample in samples], labels, offsets, image_sizes)
+        boxes = self._move(
+            stage, [sample.boxes for sample in samples], labels, offsets, image_sizes
+        )
         return [part[~sample.is_truth] for part, sample in zip(boxes, samples, strict=True)]
 
     @torch.no_grad()
     def decode(
         self, pyramid: Sequence[Tensor], proposals: Sequence[Tensor], image_sizes: ImageSizes
     ) -> list[Detections]:
-        """Proposals (K, 4) of each image to its detections; scores are those of the mean logits of all stages."""
+        """Proposals (K, 4) of each image to its detections.
+
+        Scores are those of the mean logits of all stages.
+        """
         boxes = list(proposals)
         total = torch.zeros((), device=pyramid[0].device)
         for index, stage in enumerate(self.stages):
@@ -196,12 +227,21 @@ class RoIHead(nn.Module):
             return self._select(self.stages[-1], boxes, scores, offsets, image_sizes)
 
     def _select(
-        self, stage: Stage, boxes: Sequence[Tensor], scores: Tensor, offsets: Tensor, image_sizes: ImageSizes
+        self,
+        stage: Stage,
+        boxes: Sequence[Tensor],
+        scores: Tensor,
+        offsets: Tensor,
+        image_sizes: ImageSizes,
     ) -> list[Detections]:
         counts = [len(part) for part in boxes]
         detections = []
         for part, part_scores, part_offsets, size in zip(
-            boxes, torch.split(scores, counts), torch.split(offsets, counts), image_sizes, strict=True
+            boxes,
+            torch.split(scores, counts),
+            torch.split(offsets, counts),
+            image_sizes,
+            strict=True,
         ):
             moved = stage.coder.decode(part, part_offsets, torch.tensor(size, device=part.device))
             if moved.shape[1] > 4:
@@ -210,7 +250,12 @@ class RoIHead(nn.Module):
         return detections
 
     def _move(
-        self, stage: Stage, boxes: Sequence[Tensor], labels: Tensor, offsets: Tensor, image_sizes: ImageSizes
+        self,
+        stage: Stage,
+        boxes: Sequence[Tensor],
+        labels: Tensor,
+        offsets: Tensor,
+        image_sizes: ImageSizes,
     ) -> list[Tensor]:
         """Move the boxes (K, 4) of each image by the offsets of their classes, and clip them to their image."""
         counts = [len(part) for part in boxes]

@@ -1,7 +1,8 @@
 """Region proposal network (arXiv 1506.01497): where objects may be, for the second stage.
 
 `forward` pyramid to raw predictions, `assign` anchors to boxes, `loss`, `decode` to proposals.
-Shapes: B images, L levels, P anchors over all levels, A anchors of a cell, K proposals. Boxes are xyxy px.
+Shapes: B images, L levels, P anchors over all levels, A anchors of a cell, K proposals. Boxes are
+xyxy px.
 """
 
 from collections.abc import Sequence
@@ -29,8 +30,9 @@ class RPNHead(nn.Module):
         sampler: picks the anchors that the loss looks at.
         width: channels of the shared convolution.
         beta: see `smooth_l1`; 0 is L1.
-        target_anchor_scale: targets are encoded against anchors scaled by this. The authors' assigner shrinks the
-            caller's anchors in place, so that they trained with 0.9; right is 1, as decoding takes them as they are.
+        target_anchor_scale: targets are encoded against anchors scaled by this. The authors'
+            assigner shrinks the caller's anchors in place, so that they trained with 0.9; right is
+            1, as decoding takes them as they are.
         nms_pre: candidates of each level.
         nms_iou: overlap above which a proposal suppresses another of its level.
         max_proposals: proposals of an image.
@@ -72,7 +74,9 @@ class RPNHead(nn.Module):
         """Which box each anchor learns: (B, P) int64, -1 background, -2 ignored."""
         return self.anchors.assign(raw["objectness"], targets, image_sizes)
 
-    def loss(self, raw: Raw, matched: Tensor, targets: Sequence[Target], seeds: Sequence[int]) -> Losses:
+    def loss(
+        self, raw: Raw, matched: Tensor, targets: Sequence[Target], seeds: Sequence[int]
+    ) -> Losses:
         """Compute `loss_rpn_cls` (binary cross entropy) and `loss_rpn_bbox`, in float32 whatever autocast says.
 
         Args:
@@ -83,13 +87,23 @@ class RPNHead(nn.Module):
         """
         samples = [self.sampler(*one) for one in zip(matched, seeds, strict=True)]
         # An image without a positive (or a negative) counts as having one, as in the authors' code.
-        total = sum(max(len(sample.positive), 1) + max(len(sample.negative), 1) for sample in samples)
+        total = sum(
+            max(len(sample.positive), 1) + max(len(sample.negative), 1) for sample in samples
+        )
         normalizer = mean_over_ranks(torch.tensor(float(total), device=matched.device))
         starts = [image * matched.shape[1] for image in range(len(samples))]
-        positive = torch.cat([sample.positive + start for sample, start in zip(samples, starts, strict=True)])
-        negative = torch.cat([sample.negative + start for sample, start in zip(samples, starts, strict=True)])
+        positive = torch.cat(
+            [sample.positive + start for sample, start in zip(samples, starts, strict=True)]
+        )
+        negative = torch.cat(
+            [sample.negative + start for sample, start in zip(samples, starts, strict=True)]
+        )
         with torch.autocast(matched.device.type, enabled=False):
-            logits = flatten_levels(raw["objectness"], 1).flatten()[torch.cat([positive, negative])].float()
+            logits = (
+                flatten_levels(raw["objectness"], 1)
+                .flatten()[torch.cat([positive, negative])]
+                .float()
+            )
             truth = torch.zeros_like(logits)
             truth[: len(positive)] = 1
             loss_cls = functional.binary_cross_entropy_with_logits(logits, truth, reduction="sum")
@@ -100,7 +114,9 @@ class RPNHead(nn.Module):
                 for target, row, sample in zip(targets, matched, samples, strict=True)
             ]
             deltas = flatten_levels(raw["reg"], 4).flatten(0, 1)[positive]
-            loss_box = smooth_l1(deltas, self.coder.encode(anchors, torch.cat(own)), self.beta).sum()
+            loss_box = smooth_l1(
+                deltas, self.coder.encode(anchors, torch.cat(own)), self.beta
+            ).sum()
         return {"loss_rpn_cls": loss_cls / normalizer, "loss_rpn_bbox": loss_box / normalizer}
 
     @torch.no_grad()
@@ -121,12 +137,18 @@ class RPNHead(nn.Module):
     def target_anchors(self, raw: Raw) -> Tensor:
         """Anchors (P, 4) that targets are encoded against."""
         grid = self.anchors.grid(raw["objectness"])
-        return grid.boxes if self.target_anchor_scale == 1 else grid.scaled(self.target_anchor_scale).boxes
+        return (
+            grid.boxes
+            if self.target_anchor_scale == 1
+            else grid.scaled(self.target_anchor_scale).boxes
+        )
 
     def _suppress(self, boxes: Tensor, scores: Tensor, counts: list[int]) -> Tensor:
         """Suppress within each level of one image, (K, 4) boxes and (K,) scores, and merge the levels by score."""
         proposals = []
-        for level_boxes, level_scores in zip(torch.split(boxes, counts), torch.split(scores, counts), strict=True):
+        for level_boxes, level_scores in zip(
+            torch.split(boxes, counts), torch.split(scores, counts), strict=True
+        ):
             kept = nms(level_boxes, level_scores, self.nms_iou)
             proposals.append(torch.cat([level_boxes, level_scores[:, None]], dim=1)[kept])
         merged = torch.cat(proposals)

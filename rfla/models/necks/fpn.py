@@ -1,7 +1,8 @@
 """Feature pyramid network (arXiv 1612.03144) with the extra levels of FCOS, RetinaNet and Faster R-CNN.
 
-torchvision's FeaturePyramidNetwork cannot start at C3 with five outputs in the three ways that the authors' detectors
-need (pooling; strided convolutions on C5; on the last output, with or without ReLU between), so this one is our own.
+torchvision's FeaturePyramidNetwork cannot start at C3 with five outputs in the three ways that the
+authors' detectors need (pooling; strided convolutions on C5; on the last output, with or without
+ReLU between), so this one is our own.
 Shapes: B images, (H, W) of a level; Cn and Pn have stride 2**n px.
 """
 
@@ -22,8 +23,9 @@ class FPN(nn.Module):
         width: channels of every output.
         start_level: finest output, 2 for P2.
         levels: number of outputs.
-        extra: how levels above C5 are made: `pool` the last output with stride 2; a strided convolution on C5
-            (`on_input`) or on the last output (`on_output`), and the next ones on the one before.
+        extra: how levels above C5 are made: `pool` the last output with stride 2; a strided
+            convolution on C5 (`on_input`) or on the last output (`on_output`), and the next ones on
+            the one before.
         relu_before_extra: ReLU before the second and later extra convolution.
         gain_by_input: initial weights by fan-in alone (Caffe's way) and not by fan-in and fan-out.
     """
@@ -59,7 +61,9 @@ class FPN(nn.Module):
         merged = [conv(stage) for conv, stage in zip(self.lateral_convs, stages, strict=True)]
         for level in range(len(merged) - 1, 0, -1):
             fine = merged[level - 1]
-            merged[level - 1] = fine + functional.interpolate(merged[level], size=fine.shape[-2:], mode="nearest")
+            merged[level - 1] = fine + functional.interpolate(
+                merged[level], size=fine.shape[-2:], mode="nearest"
+            )
         outputs = [conv(level) for conv, level in zip(self.fpn_convs, merged, strict=False)]
         while len(outputs) < self.levels:
             outputs.append(self._next(outputs, stages[-1], len(merged)))

@@ -24,7 +24,13 @@ class ASPP(nn.Module):
         """Take the channels of the input and of each of the four branches."""
         super().__init__()
         local = [
-            nn.Conv2d(channels, branch_channels, 1 if d == 1 else 3, padding=0 if d == 1 else d, dilation=d)
+            nn.Conv2d(
+                channels,
+                branch_channels,
+                1 if d == 1 else 3,
+                padding=0 if d == 1 else d,
+                dilation=d,
+            )
             for d in DILATIONS
         ]
         self.aspp = nn.ModuleList([*local, nn.Conv2d(channels, branch_channels, 1)])
@@ -42,13 +48,18 @@ class RFP(FPN):
 
     Args:
         in_channels: channels of C2, C3, C4, C5.
-        later_backbones: the backbones of the second and later passes; they take back ASPP's channels.
+        later_backbones: the backbones of the second and later passes; they take back ASPP's
+            channels.
         width: channels of every output, a multiple of 4.
         levels: number of outputs; those above C5 are made by pooling.
     """
 
     def __init__(
-        self, in_channels: list[int], later_backbones: Sequence[DetectorsResNet], width: int = 256, levels: int = 5
+        self,
+        in_channels: list[int],
+        later_backbones: Sequence[DetectorsResNet],
+        width: int = 256,
+        levels: int = 5,
     ) -> None:
         super().__init__(in_channels, width=width, start_level=2, levels=levels, extra="pool")
         self.rfp_modules = nn.ModuleList(later_backbones)

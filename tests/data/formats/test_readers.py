@@ -26,10 +26,17 @@ def picture(path, width, height):
 
 def test_visdrone_regions_others_and_scores(tmp_path):
     path = tmp_path / "a.txt"
-    path.write_text("684,8,273,116,0,0,0,0\n708,471,74,33,1,4,0,1,\n1,2,3,4,0,11,0,0\n5,6,7,8,0,1,1,2\n")
+    path.write_text(
+        "684,8,273,116,0,0,0,0\n708,471,74,33,1,4,0,1,\n1,2,3,4,0,11,0,0\n5,6,7,8,0,1,1,2\n"
+    )
     record = visdrone.read_file(path, visdrone.classes([]))
     assert record.file_name == "a"
-    assert record.boxes.tolist() == [[684, 8, 957, 124], [708, 471, 782, 504], [1, 2, 4, 6], [5, 6, 12, 14]]
+    assert record.boxes.tolist() == [
+        [684, 8, 957, 124],
+        [708, 471, 782, 504],
+        [1, 2, 4, 6],
+        [5, 6, 12, 14],
+    ]
     assert record.labels.tolist() == [NO_CLASS, 3, NO_CLASS, 0]
     assert record.ignore.tolist() == [True, False, True, True]  # region, a car, "others", score 0
     assert record.attributes["occlusion"].tolist() == [0, 1, 0, 2]
@@ -38,7 +45,9 @@ def test_visdrone_regions_others_and_scores(tmp_path):
 
 def test_dota_tight_box_difficult_and_head_lines(tmp_path):
     path = tmp_path / "P1.txt"
-    path.write_text("imagesource:GoogleEarth\ngsd:0.25\n10 5 20 0 30 20 12 25 ship 1\n1 1 2 1 2 2 1 2 plane 0\n")
+    path.write_text(
+        "imagesource:GoogleEarth\ngsd:0.25\n10 5 20 0 30 20 12 25 ship 1\n1 1 2 1 2 2 1 2 plane 0\n"
+    )
     classes = Classes(dota.NAMES)
     record = dota.read_file(path, classes)
     assert record.boxes.tolist() == [[10, 0, 30, 25], [1, 1, 2, 2]]
@@ -54,7 +63,9 @@ def test_dota_tight_box_difficult_and_head_lines(tmp_path):
 )
 def test_dota_version_follows_from_the_classes(tmp_path, names, count):
     (tmp_path / "labelTxt").mkdir()
-    (tmp_path / "labelTxt" / "P1.txt").write_text("".join(f"0 0 1 0 1 1 0 1 {name} 0\n" for name in names))
+    (tmp_path / "labelTxt" / "P1.txt").write_text(
+        "".join(f"0 0 1 0 1 1 0 1 {name} 0\n" for name in names)
+    )
     classes, _ = read_all("dota", tmp_path)
     assert len(classes.names) == count
     assert classes.names == (sorted(names) if count == 2 else list(dota.NAMES[:count]))
@@ -72,7 +83,9 @@ def test_yolo_shares_polygons_and_images_without_labels(tmp_path):
     picture(tmp_path / "images" / "val" / "a b ü.png", 200, 100)
     picture(tmp_path / "images" / "val" / "empty.png", 20, 10)
     (tmp_path / "labels" / "val").mkdir(parents=True)
-    (tmp_path / "labels" / "val" / "a b ü.txt").write_text("1 0.5 0.5 0.1 0.2\n0 0.1 0.1 0.3 0.1 0.2 0.4\n\n")
+    (tmp_path / "labels" / "val" / "a b ü.txt").write_text(
+        "1 0.5 0.5 0.1 0.2\n0 0.1 0.1 0.3 0.1 0.2 0.4\n\n"
+    )
     classes, splits = read_all("yolo", tmp_path)
     assert classes.names == ["class0", "class1"]
     first, second = splits["val"]
@@ -97,7 +110,10 @@ def test_voc_any_order_of_corners_and_difficult(tmp_path):
     )
     classes, splits = read_all("voc", tmp_path)
     ((record,),) = splits.values()
-    assert classes.names == ["jet ski"] and (record.file_name, record.other_name) == ("a", "ä b.jpg")
+    assert classes.names == ["jet ski"] and (record.file_name, record.other_name) == (
+        "a",
+        "ä b.jpg",
+    )
     assert record.boxes.tolist() == [[5, 4, 22.5, 9]] and record.ignore.tolist() == [True]
     assert (record.width, record.height) == (100, 50)
 
@@ -109,7 +125,9 @@ def test_csv_with_one_bbox_column_and_shares_refused(tmp_path):
     first, second = splits["train"]
     assert first.boxes.tolist() == [[83.5, 2, 93.5, 5]] and (first.width, len(second)) == (100, 0)
     (tmp_path / "a.csv").write_text(head + 'x,100,50,"[1, 2, 3]",s\n')
-    with pytest.raises(DataError, match=r"a\.csv:2: bbox must be four numbers x, y, w, h, not '\[1, 2, 3\]'"):
+    with pytest.raises(
+        DataError, match=r"a\.csv:2: bbox must be four numbers x, y, w, h, not '\[1, 2, 3\]'"
+    ):
         read_all("csv", tmp_path)
     (tmp_path / "a.csv").write_text("ImageID,XMin,XMax,YMin,YMax\nx,0.2,0.5,0.1,1\n")
     with pytest.raises(DataError, match="no coordinate is above 1: these are shares of the image"):
@@ -118,7 +136,12 @@ def test_csv_with_one_bbox_column_and_shares_refused(tmp_path):
 
 def test_csv_flags_regions_and_ids(tmp_path):
     head = "image_path,xmin,ymin,xmax,ymax,label,ignore,difficult,annotation_id\n"
-    rows = ["a,1,2,3,4,car,0,0,5", "a,1,2,3,4,,true,,6", "a,1,2,3,4,car,,1,7", "b,1,2,3,4,car,no,0,8"]
+    rows = [
+        "a,1,2,3,4,car,0,0,5",
+        "a,1,2,3,4,,true,,6",
+        "a,1,2,3,4,car,,1,7",
+        "b,1,2,3,4,car,no,0,8",
+    ]
     (tmp_path / "a.csv").write_text(head + "\n".join(rows))
     _, splits = read_all("csv", tmp_path)
     first, second = splits["train"]
@@ -146,7 +169,10 @@ def test_dota_as_its_archives_unpack(tmp_path):
             path = tmp_path / "d" / split / "labelTxt-v2.0" / folder / f"{split}.txt"
             path.parent.mkdir(parents=True)
             path.write_text("1 1 5 1 5 4 1 4 ship 0\n" * (2 if "hbb" in folder else 1))
-    for source, found in ((tmp_path / "d", {"train": 1, "val": 1}), (tmp_path / "d" / "val", {"val": 1})):
+    for source, found in (
+        (tmp_path / "d", {"train": 1, "val": 1}),
+        (tmp_path / "d" / "val", {"val": 1}),
+    ):
         _, splits = read_all("dota", source)
         assert {split: sum(map(len, records)) for split, records in splits.items()} == found
 
@@ -160,14 +186,23 @@ def test_voc_lists_of_the_challenge(tmp_path):
     (lists / "train.txt").write_text("1\n2\n")
     (lists / "val.txt").write_text("3\n")
     _, splits = read_all("voc", tmp_path)
-    assert {split: [record.file_name for record in records] for split, records in splits.items()} == {
+    assert {
+        split: [record.file_name for record in records] for split, records in splits.items()
+    } == {
         "train": ["1", "2"],
         "val": ["3"],
     }
 
 
 def coco_content(**annotation):
-    entry = {"id": 7, "image_id": 3, "category_id": 2, "bbox": [1, 2, 3, 4], "area": 12, "iscrowd": 0} | annotation
+    entry = {
+        "id": 7,
+        "image_id": 3,
+        "category_id": 2,
+        "bbox": [1, 2, 3, 4],
+        "area": 12,
+        "iscrowd": 0,
+    } | annotation
     image = {"id": 3, "file_name": "a.png", "width": 20, "height": 10}
     return {
         "images": [image],
@@ -192,7 +227,9 @@ def test_coco_region_without_class(tmp_path):
     path = tmp_path / "train.json"
     path.write_text(json.dumps(coco_content(category_id=-1)))
     _, splits = read_all("coco", path)
-    assert splits["train"][0].labels.tolist() == [NO_CLASS] and splits["train"][0].ignore.tolist() == [True]
+    assert splits["train"][0].labels.tolist() == [NO_CLASS] and splits["train"][
+        0
+    ].ignore.tolist() == [True]
 
 
 def test_coco_ids_that_repeat_are_left_out(tmp_path):
@@ -224,9 +261,9 @@ def test_tinyperson_prefers_erased_tiles_for_training_and_whole_images_for_test(
     parts = tinyperson.find(tmp_path)
     assert parts["train"] == Part((tmp_path / tinyperson.TRAIN[0],), parts["train"].images)
     assert parts["train"].images[0] == tmp_path / tinyperson.ERASED / "train"
-    assert parts["test"].annotations == (tmp_path / tinyperson.TEST[0],) and parts["test"].images == (
-        tmp_path / "test",
-    )
+    assert parts["test"].annotations == (tmp_path / tinyperson.TEST[0],) and parts[
+        "test"
+    ].images == (tmp_path / "test",)
 
 
 def test_soda_a_polygons_one_file_an_image_and_ignored_class(tmp_path):
@@ -242,9 +279,15 @@ def test_soda_a_polygons_one_file_an_image_and_ignored_class(tmp_path):
         content = {"images": image, "annotations": entries, "categories": categories}
         (folder / f"{number}.json").write_text(json.dumps(content))
     classes, splits = read_all("soda", tmp_path)
-    assert classes.names == ["airplane"] and [record.file_name for record in splits["test"]] == ["1.jpg", "2.jpg"]
+    assert classes.names == ["airplane"] and [record.file_name for record in splits["test"]] == [
+        "1.jpg",
+        "2.jpg",
+    ]
     record = splits["test"][0]
-    assert record.boxes.tolist() == [[2, 1, 9, 6], [0, 0, 5, 5]] and record.labels.tolist() == [0, NO_CLASS]
+    assert record.boxes.tolist() == [[2, 1, 9, 6], [0, 0, 5, 5]] and record.labels.tolist() == [
+        0,
+        NO_CLASS,
+    ]
     assert record.ignore.tolist() == [False, True] and record.image_id is None
 
 
@@ -258,13 +301,22 @@ def test_soda_d_is_one_file_a_split(tmp_path):
 
 
 def xview_feature(image="5.tif", bounds="1,2,11,22", kind=73, number=1):
-    properties = {"image_id": image, "bounds_imcoords": bounds, "type_id": kind, "feature_id": number}
+    properties = {
+        "image_id": image,
+        "bounds_imcoords": bounds,
+        "type_id": kind,
+        "feature_id": number,
+    }
     return {"type": "Feature", "properties": properties, "geometry": None}
 
 
 @pytest.mark.parametrize("lines", [True, False])
 def test_xview_by_lines_or_at_once(tmp_path, lines):
-    features = [xview_feature(), xview_feature(kind=75, number=2), xview_feature(bounds="5,6,7,8", kind=17, number=3)]
+    features = [
+        xview_feature(),
+        xview_feature(kind=75, number=2),
+        xview_feature(bounds="5,6,7,8", kind=17, number=3),
+    ]
     path = tmp_path / "xView_train.geojson"
     if lines:  # as ogr2ogr writes it, and as it is published
         body = ",\n".join(json.dumps(feature) for feature in features)
@@ -290,10 +342,18 @@ def test_xview_scenes_are_split_by_name_once_for_all():
     ("text", "boxes", "names"),
     [
         ("image_path,xmin,ymin,xmax,ymax,label\na.png,1,2,5,8,Dead\n", [[1, 2, 5, 8]], ["Dead"]),
-        ("filename,width,height,class,xmin,ymin,xmax,ymax\na.png,30,20,cat,1,2,5,8\n", [[1, 2, 5, 8]], ["cat"]),
+        (
+            "filename,width,height,class,xmin,ymin,xmax,ymax\na.png,30,20,cat,1,2,5,8\n",
+            [[1, 2, 5, 8]],
+            ["cat"],
+        ),
         ("ID\tX\tY\tW\tH\tC_X\tCY\na\t1\t2\t4\t6\t3\t5\n", [[1, 2, 5, 8]], ["object"]),
         ("image;x;y;w;h;label\n\na.png;1;2;4;6;b\n", [[1, 2, 5, 8]], ["b"]),
-        ("a.png,1,2,5,8,b\nb.png,,,,,\n", [[1, 2, 5, 8]], ["b"]),  # keras-retinanet: no head, an empty image
+        (
+            "a.png,1,2,5,8,b\nb.png,,,,,\n",
+            [[1, 2, 5, 8]],
+            ["b"],
+        ),  # keras-retinanet: no head, an empty image
         ('image,xmin,ymin,xmax,ymax,label\n"a, b.png",1,2,5,8,"x, y"\n', [[1, 2, 5, 8]], ["x, y"]),
     ],
 )
@@ -317,7 +377,11 @@ def test_byte_order_mark_and_windows_line_ends(tmp_path):
 
 
 def test_coco_layouts_of_the_challenge_and_of_roboflow(tmp_path):
-    for folder, file in (("a/annotations", "instances_train2017"), ("b/train", "_annotations.coco"), ("b/valid", "x")):
+    for folder, file in (
+        ("a/annotations", "instances_train2017"),
+        ("b/train", "_annotations.coco"),
+        ("b/valid", "x"),
+    ):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / f"{file}.json").write_text(json.dumps(coco_content()))
     (tmp_path / "a" / "train2017").mkdir()
@@ -331,7 +395,9 @@ def test_coco_files_of_one_split_lose_their_ids(tmp_path):
     for name in ("1", "2"):
         (tmp_path / f"{name}.json").write_text(json.dumps(coco_content()))
     part = Part((tmp_path / "1.json", tmp_path / "2.json"), ())
-    assert [(r.image_id, r.ids.tolist()) for r in coco.read(part, coco.classes([part]))] == [(None, [-1])] * 2
+    assert [(r.image_id, r.ids.tolist()) for r in coco.read(part, coco.classes([part]))] == [
+        (None, [-1])
+    ] * 2
 
 
 def test_splits_by_directory_names(tmp_path):

@@ -7,7 +7,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rfla.data.formats import FORMATS, coco, coco_write, csv, dota, soda, tinyperson, visdrone, voc, xview, yolo
+from rfla.data.formats import (
+    FORMATS,
+    coco,
+    coco_write,
+    csv,
+    dota,
+    soda,
+    tinyperson,
+    visdrone,
+    voc,
+    xview,
+    yolo,
+)
 from rfla.data.formats.record import NO_CLASS, Classes, Part, make_record
 from rfla.errors import DataError
 
@@ -16,7 +28,9 @@ CLASSES = Classes(NAMES, (3, 7, 9))
 WIDTH, HEIGHT = 640, 480
 
 number = st.floats(0, 400, allow_nan=False).map(lambda value: round(value, 3))
-box = st.tuples(number, number, number, number).map(lambda b: (b[0], b[1], b[0] + b[2] + 0.5, b[1] + b[3] + 0.5))
+box = st.tuples(number, number, number, number).map(
+    lambda b: (b[0], b[1], b[0] + b[2] + 0.5, b[1] + b[3] + 0.5)
+)
 flag = st.integers(0, 1)
 
 
@@ -25,10 +39,14 @@ def records(draw, region=True):
     """Up to six boxes with labels and flags; ids are unique."""
     boxes = draw(st.lists(box, max_size=6))
     count = len(boxes)
-    labels = draw(st.lists(st.integers(NO_CLASS if region else 0, 2), min_size=count, max_size=count))
+    labels = draw(
+        st.lists(st.integers(NO_CLASS if region else 0, 2), min_size=count, max_size=count)
+    )
     flags = [draw(st.lists(flag, min_size=count, max_size=count)) for _ in range(4)]
     ignore = [bool(f) or label == NO_CLASS for f, label in zip(flags[0], labels, strict=True)]
-    columns = {name: np.array(flags[1 + i], np.int64) for i, name in enumerate(("truncation", "occlusion"))}
+    columns = {
+        name: np.array(flags[1 + i], np.int64) for i, name in enumerate(("truncation", "occlusion"))
+    }
     return make_record(
         "späte Bilder/a b.png",
         "test",
@@ -53,7 +71,9 @@ def same(left, right, columns=(), ids=False):
         assert left.attributes[name].tolist() == got.tolist(), name
 
 
-quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @given(record=records())
@@ -86,18 +106,27 @@ def test_voc_keeps_all_but_ids(tmp_path, record):
 def test_csv_keeps_all_but_ids_of_images(tmp_path, record):
     path = tmp_path / "train.csv"
     empty = make_record("no, boxes.png", "test", [], [], size=(5, 4))
-    large = make_record("c.png", "test", [(0, 0, 5, 4)], [0], ids=[10**13])  # alone, half a pixel would be a share
+    large = make_record(
+        "c.png", "test", [(0, 0, 5, 4)], [0], ids=[10**13]
+    )  # alone, half a pixel would be a share
     assert not csv.write(path, [empty, record, large], CLASSES)
     first, *others = csv.read_file(path, Classes(NAMES))
     assert (len(first), first.file_name, first.width, first.height) == (0, "no, boxes.png", 5, 4)
     same(record, others[0], ("truncation", "occlusion", "difficult"), ids=True)
-    assert (others[0].file_name, others[0].width, others[0].height) == (record.file_name, WIDTH, HEIGHT)
+    assert (others[0].file_name, others[0].width, others[0].height) == (
+        record.file_name,
+        WIDTH,
+        HEIGHT,
+    )
 
 
 @given(record=records(), flags=st.lists(st.integers(0, 3), min_size=6, max_size=6))
 @quick
 def test_tinyperson_keeps_its_flags(tmp_path, record, flags):
-    """`uncertain` and `logo` boxes are ignored ones; they stand beside `ignore`, as the published files have them."""
+    """`uncertain` and `logo` boxes are ignored ones.
+
+    They stand beside `ignore`, as the published files have them.
+    """
     values = np.array(flags[: len(record)])
     record.attributes |= {"uncertain": values % 2, "logo": values // 2}
     record.ignore |= values > 0
@@ -141,13 +170,18 @@ def test_xview_keeps_what_is_an_object(tmp_path, record):
     back = list(xview.read(parts["val"], xview.classes([])))
     assert len(back) == (len(kept) > 0)
     for other in back:
-        other.labels = np.array([classes.names.index(xview.classes([]).names[label]) for label in other.labels])
+        other.labels = np.array(
+            [classes.names.index(xview.classes([]).names[label]) for label in other.labels]
+        )
         same(kept, other, ids=True)
         assert other.file_name == record.file_name
 
 
 def test_xview_has_its_own_classes(tmp_path):
-    with pytest.raises(DataError, match="to=xview: class 'bus' is none of the 60 of this format; did you mean 'Bus'"):
+    with pytest.raises(
+        DataError,
+        match="to=xview: class 'bus' is none of the 60 of this format; did you mean 'Bus'",
+    ):
         xview.write(tmp_path / "train.geojson", [], Classes(["bus"]))
 
 
@@ -157,7 +191,8 @@ def test_visdrone_categories_follow_the_names(tmp_path):
     visdrone.write(tmp_path, [record], Classes(["car", "pedestrian"], [0, 1]))
     assert (tmp_path / "a.txt").read_text() == "0,0,5,5,1,4,0,0\n1,1,1,1,1,1,0,0\n"
     with pytest.raises(
-        DataError, match="to=visdrone: class 'ship' is none of the 10 of this format: pedestrian, people"
+        DataError,
+        match="to=visdrone: class 'ship' is none of the 10 of this format: pedestrian, people",
     ):
         visdrone.write(tmp_path / "b", [record], Classes(["ship"]))
     assert not (tmp_path / "b").exists()
@@ -167,7 +202,11 @@ def test_visdrone_categories_follow_the_names(tmp_path):
 @quick
 def test_dota_keeps_boxes_and_difficult(tmp_path, record):
     assert not dota.write(tmp_path, [record], CLASSES)
-    same(record, dota.read_file(tmp_path / "a b.txt", Classes(["car", "air-plane", "ü"])), ("difficult",))
+    same(
+        record,
+        dota.read_file(tmp_path / "a b.txt", Classes(["car", "air-plane", "ü"])),
+        ("difficult",),
+    )
 
 
 @given(record=records(region=False))
@@ -176,11 +215,17 @@ def test_yolo_keeps_what_is_an_object(tmp_path, record):
     lost = yolo.write(tmp_path, [record], CLASSES)
     assert lost.total() == record.ignore.sum()
     kept = record.select(~record.ignore)
-    same(kept, yolo.read_file(tmp_path / "späte Bilder" / "a b.txt", "a", (WIDTH, HEIGHT), Classes(NAMES)))
+    same(
+        kept,
+        yolo.read_file(tmp_path / "späte Bilder" / "a b.txt", "a", (WIDTH, HEIGHT), Classes(NAMES)),
+    )
 
 
 @given(
-    rows=st.lists(st.tuples(*[st.integers(0, 999)] * 4, flag, st.integers(0, 11), flag, st.integers(0, 2)), max_size=8)
+    rows=st.lists(
+        st.tuples(*[st.integers(0, 999)] * 4, flag, st.integers(0, 11), flag, st.integers(0, 2)),
+        max_size=8,
+    )
 )
 @quick
 def test_visdrone_text_comes_back_to_the_letter(tmp_path, rows):
@@ -202,7 +247,9 @@ def test_dota_polygons_survive_coco(tmp_path):
     text = "10 5 20 0 30 20 12 25 ship 1\n1.5 1 2 1 2 2 1.5 2 plane 0\n1 1 2 1 2 2 1 2 plane 2\n"
     (tmp_path / "P1.txt").write_text(text)
     classes = Classes(dota.NAMES)
-    coco_write.write(tmp_path / "train.json", [dota.read_file(tmp_path / "P1.txt", classes)], classes)
+    coco_write.write(
+        tmp_path / "train.json", [dota.read_file(tmp_path / "P1.txt", classes)], classes
+    )
     (back,) = coco.read(Part((tmp_path / "train.json",), ()), classes)
     dota.write(tmp_path / "out", [back], classes)
     assert (tmp_path / "out" / "P1.txt").read_text() == text
@@ -210,7 +257,12 @@ def test_dota_polygons_survive_coco(tmp_path):
 
 def test_formats_that_cannot_hold_regions_say_so(tmp_path):
     record = make_record(
-        "a.png", "x", [(0, 0, 5, 5), (1, 1, 2, 2)], [NO_CLASS, 0], ignore=[True, False], crowd=[True, False]
+        "a.png",
+        "x",
+        [(0, 0, 5, 5), (1, 1, 2, 2)],
+        [NO_CLASS, 0],
+        ignore=[True, False],
+        crowd=[True, False],
     )
     record.width = record.height = 10
     for write in (voc.write, dota.write, yolo.write):
@@ -219,19 +271,31 @@ def test_formats_that_cannot_hold_regions_say_so(tmp_path):
 
 def test_records_without_ids_are_numbered_and_areas_are_kept_where_they_can_be(tmp_path):
     first = make_record(
-        "a.png", "x", [(0, 0, 4, 5), (0, 0, 2, 2)], [0, 1], attributes={"area": np.array([11.0, 400.0])}
+        "a.png",
+        "x",
+        [(0, 0, 4, 5), (0, 0, 2, 2)],
+        [0, 1],
+        attributes={"area": np.array([11.0, 400.0])},
     )
     second = make_record("b.png", "x", [(0, 0, 3, 3)], [1])
     coco_write.write(tmp_path / "a.json", [first, second], CLASSES)
     content = json.loads((tmp_path / "a.json").read_text())
     assert [image["id"] for image in content["images"]] == [1, 2]
-    assert [(a["id"], a["image_id"], a["area"]) for a in content["annotations"]] == [(1, 1, 11), (2, 1, 4), (3, 2, 9)]
+    assert [(a["id"], a["image_id"], a["area"]) for a in content["annotations"]] == [
+        (1, 1, 11),
+        (2, 1, 4),
+        (3, 2, 9),
+    ]
     assert not list(tmp_path.glob("*.partial"))
 
 
-@pytest.mark.parametrize("name", ["visdrone", "dota", "voc", "csv", "coco", "soda", "tinyperson", "xview"])
+@pytest.mark.parametrize(
+    "name", ["visdrone", "dota", "voc", "csv", "coco", "soda", "tinyperson", "xview"]
+)
 @given(data=st.one_of(st.binary(max_size=300), st.text(max_size=200).map(str.encode)))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_any_bytes_are_read_or_refused(tmp_path, name, data):
     refuses_or_reads(tmp_path, name, data)
 
@@ -254,7 +318,19 @@ TOKENS = {
         "\x00",
         "1_0",
     ],
-    "dota": ["1 2 3 4 5 6 7 8 ship 0", "\n", "gsd:", "nan", " ", "x", "-1", "1e999", "2", "1_0", "\u2003"],
+    "dota": [
+        "1 2 3 4 5 6 7 8 ship 0",
+        "\n",
+        "gsd:",
+        "nan",
+        " ",
+        "x",
+        "-1",
+        "1e999",
+        "2",
+        "1_0",
+        "\u2003",
+    ],
     "csv": [
         "image,xmin,ymin,xmax,ymax,label\n",
         "a,1,2,3,4,b\n",
@@ -294,7 +370,16 @@ TOKENS = {
             '"bbox":[1,2,3,4]',
             "null",
         ),
-        *("1e999", "NaN", '"image_id":1', '"category_id":1', '"name":"a"', '"file_name":"b"', "true", '"x"'),
+        *(
+            "1e999",
+            "NaN",
+            '"image_id":1',
+            '"category_id":1',
+            '"name":"a"',
+            '"file_name":"b"',
+            "true",
+            '"x"',
+        ),
     ],
     "xview": [
         '{"features":[',
@@ -311,7 +396,9 @@ TOKENS = {
 
 @pytest.mark.parametrize("name", sorted(TOKENS))
 @given(data=st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_nearly_right_files_are_read_or_refused(tmp_path, name, data):
     text = "".join(data.draw(st.lists(st.sampled_from(TOKENS[name]), max_size=14)))
     refuses_or_reads(tmp_path, name, text.encode())
@@ -319,7 +406,9 @@ def test_nearly_right_files_are_read_or_refused(tmp_path, name, data):
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 ENTRY_KEYS = (
@@ -338,7 +427,9 @@ ENTRY_KEYS = (
 
 @pytest.mark.parametrize("name", ["coco", "tinyperson", "soda"])
 @given(data=st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_coco_with_one_strange_value(tmp_path, name, data):
     content = {
         "images": [{"id": 1, "file_name": "a.png", "width": 20, "height": 10}],
@@ -351,22 +442,45 @@ def test_coco_with_one_strange_value(tmp_path, name, data):
     refuses_or_reads(tmp_path, name, json.dumps(content).encode())
 
 
-SUFFIX = {"voc": ".xml", "csv": ".csv", "coco": ".json", "soda": ".json", "tinyperson": ".json", "xview": ".geojson"}
+SUFFIX = {
+    "voc": ".xml",
+    "csv": ".csv",
+    "coco": ".json",
+    "soda": ".json",
+    "tinyperson": ".json",
+    "xview": ".geojson",
+}
 
 
 def refuses_or_reads(tmp_path, name, data):
-    """No exception but DataError, whose message is one line with the file in it; boxes are finite."""
+    """No exception but DataError, whose message is one line with the file in it.
+
+    Boxes are finite.
+    """
     path = tmp_path / f"train{SUFFIX.get(name, '.txt')}"
     path.write_bytes(data)
     kind = FORMATS[name]
     try:
-        parts = kind.find(path if name in ("coco", "csv", "soda", "tinyperson", "xview") else tmp_path)
+        parts = kind.find(
+            path if name in ("coco", "csv", "soda", "tinyperson", "xview") else tmp_path
+        )
         classes = kind.classes(list(parts.values()))
         for part in parts.values():
             for record in kind.read(part, classes):
-                assert np.isfinite(record.boxes).all() and record.labels.max(initial=-1) < len(classes.names)
+                assert np.isfinite(record.boxes).all() and record.labels.max(initial=-1) < len(
+                    classes.names
+                )
                 assert (
-                    len({len(record), len(record.labels), len(record.ignore), len(record.ids), len(record.lines)}) == 1
+                    len(
+                        {
+                            len(record),
+                            len(record.labels),
+                            len(record.ignore),
+                            len(record.ids),
+                            len(record.lines),
+                        }
+                    )
+                    == 1
                 )
     except coco.DataError as error:
         assert "\n" not in str(error) and str(path) in str(error)

@@ -1,4 +1,7 @@
-"""Real samples of each format, in ../shared/data/formats beside the checkout or $RFLA_SAMPLES; skipped where absent."""
+"""Real samples of each format, in ../shared/data/formats beside the checkout or $RFLA_SAMPLES.
+
+Skipped where absent.
+"""
 
 import os
 from pathlib import Path
@@ -9,9 +12,15 @@ import pytest
 from rfla.data.formats import FORMATS, visdrone
 from rfla.errors import DataError
 
-SAMPLES = Path(os.environ.get("RFLA_SAMPLES", Path(__file__).resolve().parents[4] / "shared" / "data" / "formats"))
+SAMPLES = Path(
+    os.environ.get(
+        "RFLA_SAMPLES", Path(__file__).resolve().parents[4] / "shared" / "data" / "formats"
+    )
+)
 
-pytestmark = pytest.mark.skipif(not SAMPLES.is_dir(), reason=f"no real samples at {SAMPLES}; set RFLA_SAMPLES")
+pytestmark = pytest.mark.skipif(
+    not SAMPLES.is_dir(), reason=f"no real samples at {SAMPLES}; set RFLA_SAMPLES"
+)
 
 # format, source, images, boxes, ignored; counted with wc and by hand from the files
 CASES = [
@@ -47,18 +56,29 @@ def test_counts(name, source, images, boxes, ignored):
 
 
 def test_first_boxes():
-    assert read("xview", "xview/xview-sample-annotation.json")[1][0].boxes[0].tolist() == [2730, 2489, 2806, 2570]
+    assert read("xview", "xview/xview-sample-annotation.json")[1][0].boxes[0].tolist() == [
+        2730,
+        2489,
+        2806,
+        2570,
+    ]
     classes, records = read("dota", "dota")
     first = next(record for record in records if record.file_name == "P0706")
-    assert first.boxes[0].tolist() == [1054, 1011, 1112, 1062] and first.ignore[0]  # a ship, difficult 1
+    assert (
+        first.boxes[0].tolist() == [1054, 1011, 1112, 1062] and first.ignore[0]
+    )  # a ship, difficult 1
     assert classes.names[first.labels[0]] == "ship"
     classes, records = read("voc", "voc")
     tree = next(record for record in records if record.file_name == "OSBS_029.tif")
     assert tree.boxes[0].tolist() == [203, 67, 227, 90] and classes.names[tree.labels[0]] == "Tree"
-    car = next(record for record in read("yolo", "yolo/images")[1] if record.file_name == "MOS74.png")
+    car = next(
+        record for record in read("yolo", "yolo/images")[1] if record.file_name == "MOS74.png"
+    )
     assert np.allclose(car.boxes[0], [244.54055, 300.33875, 281.40945, 328.41125])
     ships = read("coco", "coco/busan_coco.json")[1]
-    assert sum(int(record.crowd.sum()) for record in ships) == 54  # iscrowd 1 on every one, as the file says
+    assert (
+        sum(int(record.crowd.sum()) for record in ships) == 54
+    )  # iscrowd 1 on every one, as the file says
     corners = [record.window for record in read("tinyperson", CASES[9][1])[1]]
     assert corners[1] == (590, 0, 1230, 512) and corners[-1] == (640, 208, 1280, 720)
 
@@ -75,7 +95,11 @@ def test_visdrone_lines():
     [
         ("csv", "csv_points/chico_2020_30.csv", r"chico_2020_30\.csv:1: this file holds points"),
         ("yolo", "yolo/train.txt", r"train\.txt:1: no such image"),
-        ("visdrone", "visdrone", r"SOURCE\.txt:1: 4 columns"),  # a stray text file among annotations
+        (
+            "visdrone",
+            "visdrone",
+            r"SOURCE\.txt:1: 4 columns",
+        ),  # a stray text file among annotations
     ],
 )
 def test_what_cannot_be_read_says_where(name, source, message):
