@@ -42,7 +42,7 @@ from rfla.data import (
     load_data_spec,
     load_index,
 )
-from rfla.data.demo import paint_scene
+from rfla.tools.demo import paint_scene
 
 SIDE, BOXES, BATCH = 800, 100, 4
 

@@ -19,6 +19,7 @@ from rfla.data import load_data_spec, load_index
 from rfla.data.images import read_image
 from rfla.metrics import Detections, GroundTruth, evaluate_boxes
 from rfla.models import build_detector
+from rfla.tools.demo import prepare_demo
 
 MODELS = ("fcos", "fcos_p2", "retinanet", "autoassign", "faster_rcnn", "cascade_rcnn", "detectors")
 SMALL = {
@@ -48,6 +49,7 @@ Target = dict[str, Tensor]
 
 def crops(size: int, count: int = 4) -> tuple[Tensor, list[Target], tuple[str, ...]]:
     """The first `count` images of the demo with a window of 3 to 12 objects, none cut, none below 6 px."""
+    prepare_demo("demo")
     index = load_index(load_data_spec("demo"), "train")
     images, targets = [], []
     for row, path in enumerate(index.paths):

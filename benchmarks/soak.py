@@ -164,6 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
     from rfla.cfg import Config, load_config
     from rfla.cfg.overrides import parse_tokens
     from rfla.engine.trainer import train
+    from rfla.tools.demo import prepare_demo
 
     watch = Watch(options.period)
     with tempfile.TemporaryDirectory() as folder:
@@ -174,6 +175,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         before = watch.count()
         watch.start()
+        prepare_demo(settings["data"])
         train(load_config(settings, mode="train"))
     watch.done.set()
     watch.join()

@@ -53,16 +53,22 @@ class RFLA:
             Figures of the best weights on the validation split, or None with `val=False`.
         """
         from rfla.engine.trainer import train
+        from rfla.tools.demo import prepare_demo
 
-        result = train(load_config({"model": self.model, **settings}, mode="train"), hooks)
+        cfg = load_config({"model": self.model, **settings}, mode="train")
+        prepare_demo(cfg.data or "")
+        result = train(cfg, hooks)
         self.model = str(result.best)
         return result.metrics
 
     def val(self, **settings: Any) -> "Metrics":
         """Validate on a split of `data=`; returns its figures."""
         from rfla.engine.validator import validate
+        from rfla.tools.demo import prepare_demo
 
-        return validate(load_config({"model": self.model, **settings}, mode="val"))
+        cfg = load_config({"model": self.model, **settings}, mode="val")
+        prepare_demo(cfg.data or "")
+        return validate(cfg)
 
     @overload
     def predict(

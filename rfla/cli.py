@@ -44,6 +44,7 @@ _INTERRUPTED, _BROKEN_PIPE = 130, 141  # what a shell reports for SIGINT and SIG
 def train(tokens: Tokens = None) -> None:
     """Train a detector."""
     cfg = _config(tokens, "train")
+    _prepare_data(cfg.data)
     from rfla.engine.trainer import train
 
     train(cfg)
@@ -53,6 +54,7 @@ def train(tokens: Tokens = None) -> None:
 def val(tokens: Tokens = None) -> None:
     """Measure a trained detector, or anybody's detections."""
     cfg = _config(tokens, "val")
+    _prepare_data(cfg.data)
     from rfla.engine.validator import validate
 
     validate(cfg)
@@ -74,6 +76,7 @@ def compare(tokens: Tokens = None) -> None:
 
     options, _ = load_options(tokens or [], CompareOptions)
     required(options, "compare", a="runs/val", b="runs/val2")
+    _prepare_data(options.data)
     from rfla.engine.comparison import compare_files, write_json
     from rfla.engine.console import make_console
 
@@ -97,7 +100,7 @@ def convert(tokens: Tokens = None) -> int:
 
     options, given = load_options(tokens or [], ConvertOptions)
     required(options, "convert", format="visdrone", out="DIR")
-    from rfla.data.convert.options import run_convert
+    from rfla.tools.convert.options import run_convert
 
     return run_convert(as_texts(given))
 
@@ -126,7 +129,8 @@ def inspect(tokens: Tokens = None) -> int:
 
     options, given = load_options(tokens or [], InspectOptions)
     required(options, "inspect", data="my.yaml")
-    from rfla.data.check import inspect
+    _prepare_data(options.data)
+    from rfla.tools.inspect import inspect
 
     report = inspect(options)
     if options.model:
@@ -310,6 +314,14 @@ def _config(tokens: Sequence[str] | None, mode: Literal["train", "val", "predict
             print(f"model={latest} (the latest run)")
             settings["model"] = str(latest)
     return load_config(settings, mode=mode)
+
+
+def _prepare_data(data: str | None) -> None:
+    """Paint the demo set where it is what `data` names and it is not there yet."""
+    if data is not None:
+        from rfla.tools.demo import prepare_demo
+
+        prepare_demo(data)
 
 
 def _train() -> str:

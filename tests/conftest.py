@@ -1,11 +1,14 @@
-"""Shared fixtures: where the recorded parity cases are, and how to read one folder of them."""
+"""Shared fixtures: the folders of recorded parity cases, and small data sets on disk."""
 
 import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from zlib import crc32
 
+import cv2
+import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -44,3 +47,83 @@ def parity(parity_dir: Path) -> Callable[[str], tuple[dict, dict]]:
         ) if tensors.exists() else {}
 
     return read
+
+
+def write_picture(path: Path, height: int = 40, width: int = 60, value: int | None = None) -> None:
+    """A picture of noise, or of one grey value, in the format that the name says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = np.random.default_rng(crc32(path.name.encode())).integers(
+        0, 255, (height, width, 3), np.uint8
+    )
+    if value is not None:
+        image[:] = value
+    done, data = cv2.imencode(path.suffix, image)
+    assert done
+    path.write_bytes(data.tobytes())
+
+
+@pytest.fixture
+def picture() -> Callable[..., None]:
+    return write_picture
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> Callable[..., Path]:
+    """Write `root/images/` and `root/annotations/{split}.json`.
+
+    Boxes by image as (x, y, w, h, category, extra).
+    """
+
+    def write(
+        boxes: list[list[tuple]],
+        split: str = "train",
+        size: tuple[int, int] = (40, 60),
+        first: int = 1,
+    ) -> Path:
+        root = tmp_path / "set"
+        images, annotations = [], []
+        for number, found in enumerate(boxes):
+            name = f"{split}_{number}.png"
+            write_picture(root / "images" / name, *size)
+            images.append(
+                {"id": first + number, "file_name": name, "height": size[0], "width": size[1]}
+            )
+            for x, y, w, h, category, *extra in found:
+                entry = {
+                    "id": len(annotations) + 1,
+                    "image_id": first + number,
+                    "bbox": [x, y, w, h],
+                    "category_id": category,
+                }
+                annotations.append(entry | (extra[0] if extra else {}))
+        categories = [{"id": 3, "name": "ship"}, {"id": 7, "name": "car"}]
+        path = root / "annotations" / f"{split}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(
+            json.dumps({"images": images, "annotations": annotations, "categories": categories})
+        )
+        return root
+
+    return write
+
+
+@pytest.fixture
+def yolo(tmp_path: Path) -> Callable[..., Path]:
+    """Write a YOLO data set of 40 x 60 pictures with the label text given for each.
+
+    Returns its data.yaml.
+    """
+
+    def write(labels: list[str | None], split: str = "train") -> Path:
+        root = tmp_path / "yolo"
+        for number, text in enumerate(labels):
+            write_picture(root / "images" / split / f"{number}.png")
+            if text is not None:
+                label = root / "labels" / split / f"{number}.txt"
+                label.parent.mkdir(parents=True, exist_ok=True)
+                label.write_text(text)
+        path = root / "data.yaml"
+        path.write_text("train: images/train\nval: images/train\nnames: {0: ship, 1: car}\n")
+        return path
+
+    return write

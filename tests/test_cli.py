@@ -268,6 +268,7 @@ class TestLatestRun:
         import rfla.engine.predictor
         import rfla.engine.validator
 
+        monkeypatch.setattr("rfla.tools.demo.prepare_demo", lambda data: None)
         monkeypatch.setattr(rfla.engine.validator, "validate", lambda cfg: seen.append(cfg.model))
         monkeypatch.setattr(rfla.engine.predictor, "predict", lambda cfg: seen.append(cfg.model))
         for age, name in ((100, "train"), (0, "train2"), (50, "train3")):

@@ -162,10 +162,6 @@ def load_index(
         DataError: Missing files, malformed rows (with file and line), unknown classes, no image at
             all.
     """
-    if spec.generator == "demo":
-        from rfla.data.demo import ensure_demo
-
-        ensure_demo(spec.root)
     parts = [_load_part(spec, part, strict, need_images) for part in spec.parts(split)]
     index = _assemble(spec, split, parts)
     if need_images:

@@ -51,10 +51,10 @@ KNOWN_KEYS = INFO_KEYS | {
         "sizes",
         "settings",
         "model_settings",
-        "generator",
     )
 }
 _BUILT_IN = Path(str(resources.files("rfla"))) / "cfg" / "datasets"
+DEMO_YAML = _BUILT_IN / "demo.yaml"  # the one data set that `rfla.tools.demo` makes
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,6 @@ class DataSpec:
         settings: Recommended configuration keys, nested or dotted, as written.
         model_settings: Further ones for single detectors: `{"fcos": {"assigner.topk": [6, 1]}}`.
         info: Licence, how to obtain the data, expected counts, ...
-        generator: `"demo"` for the data set that the package makes itself.
     """
 
     name: str
@@ -98,7 +97,6 @@ class DataSpec:
     settings: Mapping[str, Any] = field(default_factory=dict)
     model_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
-    generator: str | None = None
 
     def parts(self, split: str) -> tuple[str, ...]:
         """Split names that `split` stands for: itself, `a+b`, or `trainval` as train+val where not defined itself.
@@ -201,8 +199,7 @@ def _from_directory(root: Path) -> DataSpec:
 
 def _from_yaml(path: Path) -> DataSpec:
     content = {str(key): value for key, value in _read_yaml(path).items()}
-    generator = content.get("generator")
-    root = _root(path, content.get("path"), generated=generator is not None)
+    root = _root(path, content.get("path"))
     splits = {
         name: _split(path, root, name, value, content)
         for name, value in _split_entries(path, content).items()
@@ -230,7 +227,6 @@ def _from_yaml(path: Path) -> DataSpec:
         settings=settings,
         model_settings=model_settings,
         info={key: content[key] for key in sorted(INFO_KEYS & content.keys())},
-        generator=generator,
     )
 
 
@@ -241,10 +237,8 @@ def _read_yaml(path: Path) -> dict[Any, Any]:
         raise DataError(str(error)) from None
 
 
-def _root(path: Path, given: Any, *, generated: bool) -> Path:
+def _root(path: Path, given: Any) -> Path:
     """Directory that the splits are relative to: the first candidate that exists, else the most likely one."""
-    if generated:
-        return dataset_directories()[0] / str(given)
     if given is None:
         return path.parent
     root = Path(str(given)).expanduser()

@@ -90,6 +90,6 @@ def test_aliases_name_keys_that_exist() -> None:
 
 
 def test_convert_has_the_keys_that_the_conversion_reads() -> None:
-    from rfla.data.convert.options import KINDS
+    from rfla.tools.convert.options import KINDS
 
     assert set(keys_of(OPTIONS["convert"])) - {"debug"} == set(KINDS)

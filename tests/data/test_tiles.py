@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rfla.data import load_data_spec, load_index
-from rfla.data.convert import convert
 from rfla.data.formats.record import NO_CLASS, make_record
 from rfla.data.images import read_image, write_image
 from rfla.data.tiles import cut, keeps_empty, open_scene, plan_windows, tile_starts, visible_shares
 from rfla.errors import DataError
+from rfla.tools.convert import convert
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_huge_png_goes_by_windows(tmp_path, noise, monkeypatch):
 SCRIPT = """
 import resource, sys, warnings
 import numpy as np
-from rfla.data.convert import convert
+from rfla.tools.convert import convert
 
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 convert("csv", sys.argv[1], sys.argv[2], tile=800, overlap=200, workers=1)

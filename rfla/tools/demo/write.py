@@ -20,11 +20,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rfla.data.demo.canvas import Scene, blank_scene, fractal
-from rfla.data.demo.objects import NAMES
-from rfla.data.demo.places import PLACES
 from rfla.data.images import Image
+from rfla.data.spec import DEMO_YAML, load_data_spec
 from rfla.errors import DataError
+from rfla.tools.demo.canvas import Scene, blank_scene, fractal
+from rfla.tools.demo.objects import NAMES
+from rfla.tools.demo.places import PLACES
 
 log = logging.getLogger("rfla.data")
 
@@ -70,6 +71,19 @@ def _photograph(scene: Scene) -> Image:
     picture = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.35, 0.65)))
     noise = rng.standard_normal(picture.shape, dtype=np.float32) * rng.uniform(0.008, 0.028)
     return np.asarray(np.clip((picture + noise) * 255 + 0.5, 0, 255), np.uint8)
+
+
+def prepare_demo(data: str | Path) -> None:
+    """Write the demo set if `data` names it and it is not there; leave every other data set alone.
+
+    Raises:
+        DataError: `data` names nothing, or the place cannot be written.
+    """
+    if Path(data).name.removesuffix(".yaml") != "demo":
+        return
+    spec = load_data_spec(data)
+    if spec.source == DEMO_YAML:
+        ensure_demo(spec.root)
 
 
 def ensure_demo(root: Path, seed: int = 0) -> None:

@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from rfla.data import load_data_spec, load_index
-from rfla.data.aitod import build_aitod
-from rfla.data.aitod.names import find_annotations
-from rfla.data.convert.options import run_convert
 from rfla.data.images import read_image, write_image
 from rfla.errors import ConfigError, DataError
+from rfla.tools.aitod import build_aitod
+from rfla.tools.aitod.names import find_annotations
+from rfla.tools.convert.options import run_convert
 
 # A usual tile, the near-duplicate last column of a 1007 px scene (600, then 207), a scene smaller
 # than a tile.

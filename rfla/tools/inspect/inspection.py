@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfla.cfg.verbs import InspectOptions
-from rfla.data.check.looks import Look, alike, identical, look_at, parent_of
-from rfla.data.check.report import DataReport, Finding, Severity
 from rfla.data.index import BoxIndex, load_index
 from rfla.data.rows import REFUSED, REGIONS, UNOPENED
 from rfla.data.spec import DataSpec, load_data_spec
 from rfla.errors import DataError
+from rfla.tools.inspect.looks import Look, alike, identical, look_at, parent_of
+from rfla.tools.inspect.report import DataReport, Finding, Severity
 
 # Entries of `BoxIndex.counts` that make a data set unfit as it is; the others are repaired while
 # training.
@@ -33,7 +33,7 @@ def inspect(options: InspectOptions) -> DataReport:
         raise DataError("fix=true writes a repaired copy: say where with out=DIR")
     report = inspect_data(spec, options.split, options.workers, _new_folder(options), progress=True)
     if options.fix and options.out:
-        from rfla.data.check.repair import write_repaired
+        from rfla.tools.inspect.repair import write_repaired
 
         report.repairs = write_repaired(spec, report, Path(options.out))
         report.repaired = Path(options.out)
@@ -80,7 +80,7 @@ def inspect_data(
         _check_images(report, name, index, report.looks[name])
         _check_boxes(report, name, index)
         if pictures:
-            from rfla.data.check.pictures import draw_split
+            from rfla.tools.inspect.pictures import draw_split
 
             report.pictures += draw_split(index, name, pictures)
     if not report.splits and refused:

@@ -42,7 +42,7 @@ def run_convert(options: Mapping[str, str]) -> int:
     if name == AITOD:
         return _run_aitod(values)
     _require(values, OF_OTHERS, ("source", "out"), name)
-    from rfla.data.convert import convert
+    from rfla.tools.convert import convert
 
     if "names" in values:
         values["names"] = _names(values["names"])
@@ -53,7 +53,7 @@ def run_convert(options: Mapping[str, str]) -> int:
 
 def _run_aitod(values: dict[str, Any]) -> int:
     _require(values, OF_AITOD, ("annotations", "out"), AITOD)
-    from rfla.data.aitod import build_aitod
+    from rfla.tools.aitod import build_aitod
 
     del values["format"]
     report = build_aitod(**values, progress=True)

@@ -21,7 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from rfla.data.aitod.names import (
+from rfla.data.formats.coco import load_json
+from rfla.data.formats.images import index_stems
+from rfla.data.images import Image, image_size, write_image
+from rfla.data.progress import tracked
+from rfla.data.tiles import Scene, open_scene
+from rfla.errors import ConfigError, DataError
+from rfla.files import write_atomically
+from rfla.tools.aitod.names import (
     FROM_XVIEW,
     SIDE,
     Wanted,
@@ -30,15 +37,8 @@ from rfla.data.aitod.names import (
     shared_scenes,
     wanted_images,
 )
-from rfla.data.aitod.report import AitodReport
-from rfla.data.formats.coco import load_json
-from rfla.data.formats.images import index_stems
-from rfla.data.images import Image, image_size, write_image
-from rfla.data.place import place_image
-from rfla.data.progress import tracked
-from rfla.data.tiles import Scene, open_scene
-from rfla.errors import ConfigError, DataError
-from rfla.files import write_atomically
+from rfla.tools.aitod.report import AitodReport
+from rfla.tools.output import place_image
 
 ORDERS = ("official", "rgb")
 STATE = "build.json"

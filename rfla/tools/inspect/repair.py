@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from rfla.data.check.looks import Look
-from rfla.data.check.report import DataReport
 from rfla.data.index import BoxIndex
-from rfla.data.place import check_target, partial_directory
 from rfla.data.spec import DataSpec
+from rfla.tools.inspect.looks import Look
+from rfla.tools.inspect.report import DataReport
+from rfla.tools.output import check_target, partial_directory
 
 
 def write_repaired(spec: DataSpec, report: DataReport, out: Path) -> Counter[str]:

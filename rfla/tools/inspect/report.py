@@ -12,8 +12,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from rfla.data.check.looks import Look
 from rfla.data.index import BoxIndex
+from rfla.tools.inspect.looks import Look
 
 Severity = Literal["error", "warning", "note"]
 SIZE_EDGES = (

@@ -1,5 +1,5 @@
 """`rfla inspect`: whether a data set is fit to train on, and a repaired copy of it."""
 
-from rfla.data.check.inspection import inspect, inspect_data
+from rfla.tools.inspect.inspection import inspect, inspect_data
 
 __all__ = ["inspect", "inspect_data"]

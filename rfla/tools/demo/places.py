@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rfla.data.demo import objects
-from rfla.data.demo.canvas import (
+from rfla.tools.demo import objects
+from rfla.tools.demo.canvas import (
     LAND,
     PAVED,
     WATER,
@@ -18,7 +18,7 @@ from rfla.data.demo.canvas import (
     rotated,
     stamp,
 )
-from rfla.data.demo.ground import (
+from rfla.tools.demo.ground import (
     DRY,
     GRASS,
     SAND,

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image as PillowImage
 
 from rfla.data import load_data_spec, load_index
-from rfla.data.convert import convert
-from rfla.data.convert.options import run_convert
 from rfla.data.images import read_image, write_image
 from rfla.data.obtain import missing_dataset_message
 from rfla.errors import ConfigError, DataError
+from rfla.tools.convert import convert
+from rfla.tools.convert.options import run_convert
 
 
 def picture(path, width=60, height=40, seed=0):

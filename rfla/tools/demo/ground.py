@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rfla.data.demo.canvas import (
+from rfla.tools.demo.canvas import (
     BLOCKED,
     LAND,
     PAVED,
@@ -20,7 +20,7 @@ from rfla.data.demo.canvas import (
     rectangle,
     rotated,
 )
-from rfla.data.demo.objects import tree
+from rfla.tools.demo.objects import tree
 
 _OCTAVES = (4, 9, 20, 48, 110, 256)
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from rfla.data.convert.report import ConvertReport
 from rfla.data.formats import FORMATS
 from rfla.data.formats.images import ImageFinder, clean_name
 from rfla.data.formats.record import NO_CLASS, ImageRecord
 from rfla.data.images import Image, is_resized, write_image
-from rfla.data.place import place_image
 from rfla.data.tiles import Scene, WholeScene, Window, cut, keeps_empty, open_scene, plan_windows
 from rfla.errors import DataError
+from rfla.tools.convert.report import ConvertReport
+from rfla.tools.output import place_image
 
 UNUSABLE = "images that cannot be used"
 BORDER = 0.01  # px over the border that is rounding (YOLO's six digits), clipped without a word
@@ -24,7 +24,7 @@ BORDER = 0.01  # px over the border that is rounding (YOLO's six digits), clippe
 
 @dataclass(frozen=True)
 class Job:
-    """What one conversion was asked for (see `rfla.data.convert.convert`), its directory and its counts."""
+    """What one conversion was asked for (see `rfla.tools.convert.convert`), its directory and its counts."""
 
     to: str
     tile: int

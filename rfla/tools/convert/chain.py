@@ -14,13 +14,13 @@ from typing import Any
 
 import yaml
 
-from rfla.data.convert.report import ConvertReport
-from rfla.data.convert.steps import UNUSABLE, Job, convert_records
 from rfla.data.formats import FORMATS, Format
 from rfla.data.formats.record import Classes, ImageRecord, Part
-from rfla.data.place import MARK, check_target, partial_directory
 from rfla.data.progress import tracked
 from rfla.errors import ConfigError, DataError, did_you_mean
+from rfla.tools.convert.report import ConvertReport
+from rfla.tools.convert.steps import UNUSABLE, Job, convert_records
+from rfla.tools.output import MARK, check_target, partial_directory
 
 TRAINABLE = ("coco", "yolo")  # what a data YAML can name
 # The data YAML of the package whose protocol and sizes belong to a format.

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rfla.data.demo import paint_scene, write_demo
-from rfla.data.demo.canvas import blank_scene, disc, rectangle, stamp
-from rfla.data.demo.objects import NAMES
-from rfla.data.demo.places import PLACES
-from rfla.data.demo.write import ensure_demo
 from rfla.errors import DataError
+from rfla.tools.demo import paint_scene, write_demo
+from rfla.tools.demo.canvas import blank_scene, disc, rectangle, stamp
+from rfla.tools.demo.objects import NAMES
+from rfla.tools.demo.places import PLACES
+from rfla.tools.demo.write import ensure_demo, prepare_demo
 
 
 def test_same_number_same_picture():
@@ -61,7 +61,7 @@ def test_objects_do_not_overlap_and_stay_at_least_half_inside():
 
 
 def test_the_set_is_written_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("rfla.data.demo.write.IMAGES", {"train": 3, "val": 2, "test": 1})
+    monkeypatch.setattr("rfla.tools.demo.write.IMAGES", {"train": 3, "val": 2, "test": 1})
     root = tmp_path / "sets/demo-1"
     ensure_demo(root)
     assert [path.name for path in (tmp_path / "sets").iterdir()] == ["demo-1"]
@@ -95,7 +95,7 @@ def test_a_painter_that_is_stopped_leaves_no_set(tmp_path: Path, monkeypatch: py
         (folder / "images").mkdir()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rfla.data.demo.write.write_demo", stop)
+    monkeypatch.setattr("rfla.tools.demo.write.write_demo", stop)
     with pytest.raises(KeyboardInterrupt):
         ensure_demo(tmp_path / "demo-1")
     assert not list(tmp_path.iterdir())
@@ -105,3 +105,17 @@ def test_a_place_that_cannot_be_written(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="set RFLA_DATASETS"):
         ensure_demo(tmp_path / "file" / "demo-1")
+
+
+def test_only_the_built_in_name_is_painted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A data YAML of somebody else paints nothing, whatever it is called and wherever it points."""
+    monkeypatch.setenv("RFLA_DATASETS", str(tmp_path / "sets"))
+    monkeypatch.chdir(tmp_path)
+    painted = []
+    monkeypatch.setattr("rfla.tools.demo.write.ensure_demo", painted.append)
+    prepare_demo("demo")
+    assert painted == [tmp_path / "sets" / "demo-1"]
+    (tmp_path / "demo.yaml").write_text("path: ..\ntrain: images\nnames: [a]\n")
+    for data in ("other", "./demo.yaml", str(tmp_path / "demo.yaml"), "demo.yaml"):
+        prepare_demo(data)
+    assert len(painted) == 1

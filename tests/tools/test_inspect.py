@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from rfla.data import load_data_spec
-from rfla.data.check import inspect, inspect_data
-from rfla.data.check.looks import alike, look_at, parent_of
-from rfla.data.check.report import DataReport
 from rfla.data.images import read_image
 from rfla.data.index import load_index
 from rfla.errors import DataError
+from rfla.tools.inspect import inspect, inspect_data
+from rfla.tools.inspect.looks import alike, look_at, parent_of
+from rfla.tools.inspect.report import DataReport
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rfla.data.demo.canvas import (
+from rfla.tools.demo.canvas import (
     Array,
     Colour,
     Scene,

@@ -1,0 +1,1 @@
+"""Programs round the detector: converting, inspecting, building AI-TOD and painting the demo set."""
