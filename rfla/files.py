@@ -1,8 +1,16 @@
-"""Files that are either whole or not there: written beside, flushed, then renamed over the old one."""
+"""Files that are whole or not there, and files that are read only if they are files.
+
+Written beside, flushed, then renamed over the old one.
+"""
 
 import os
+import stat
 import tempfile
+from functools import cache
 from pathlib import Path
+from typing import BinaryIO
+
+from rfla.errors import DataError, RflaError
 
 
 def write_atomically(path: str | Path, data: bytes | str, flush: bool = True) -> None:
@@ -59,3 +67,64 @@ def _flush_directory(directory: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def open_regular(path: str | Path, error: type[RflaError] = DataError) -> BinaryIO:
+    """Open a file for reading; what is no regular file is refused before it is opened.
+
+    A FIFO would wait for a writer, a device may never end, and files of /proc hang or hold what
+    nobody meant.
+
+    Args:
+        path: The file; links are followed.
+        error: Class of the error to raise.
+
+    Raises:
+        RflaError: Of the class `error`: no such file, no regular file, or no permission.
+    """
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            kind = _KINDS.get(stat.S_IFMT(status.st_mode), "no regular file")
+            raise error(f"{path}: is {kind}; a file is needed")
+        if status.st_dev in _kernel_devices():
+            raise error(
+                f"{path}: is a file of the kernel (/proc or /sys); a file on disk is needed"
+            )
+        return open(path, "rb")
+    except FileNotFoundError:
+        raise error(f"{path}: no such file") from None
+    except (OSError, ValueError) as failure:  # ValueError: a NUL in the name
+        reason = getattr(failure, "strerror", None) or failure
+        raise error(f"{path}: cannot be read ({reason})") from None
+
+
+def read_regular(path: str | Path, error: type[RflaError] = DataError) -> bytes:
+    """Return the bytes of a regular file.
+
+    Raises:
+        RflaError: As in `open_regular`; too large for the memory.
+    """
+    with open_regular(path, error) as file:
+        try:
+            return file.read()
+        except OSError as failure:
+            raise error(f"{path}: cannot be read ({failure.strerror})") from None
+        except MemoryError:
+            raise error(f"{path}: too large for the memory of this machine") from None
+
+
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+@cache
+def _kernel_devices() -> frozenset[int]:
+    """Device numbers of the file systems that the kernel makes up."""
+    mounted = [os.stat(folder).st_dev for folder in ("/proc", "/sys") if os.path.isdir(folder)]
+    return frozenset(mounted) - {os.stat("/").st_dev} if mounted else frozenset()
