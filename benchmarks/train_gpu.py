@@ -103,8 +103,8 @@ def real(
     from rfla.cfg import load_config
     from rfla.data import load_data_spec, load_index
     from rfla.engine.distributed import World
+    from rfla.engine.inference import prepare_images
     from rfla.engine.loaders import training_loader
-    from rfla.engine.validator import prepare_images
 
     (folder / "images").mkdir()
     (folder / "labels").mkdir()
@@ -134,7 +134,8 @@ def real(
         sampler.set_epoch(epoch)
         for loaded in loader:
             moved = loaded.to(device, non_blocking=True)
-            yield prepare_images(moved, cfg.normalize), moved.targets
+            inputs = prepare_images(moved.images, moved.image_sizes, cfg.normalize)
+            yield inputs, moved.targets
         epoch += 1
 
 

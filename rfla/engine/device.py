@@ -82,6 +82,11 @@ def autocast_dtype(device: torch.device, amp: bool | str) -> torch.dtype | None:
     return torch.bfloat16 if amp == "bf16" and device.type == "cpu" and cpu_has_bfloat16() else None
 
 
+def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
+    """Return the block in which a network runs: in half precision, or with None in float32."""
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
 def cpu_has_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 in hardware (AVX-512 BF16 or AMX).
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rfla.cfg import Config, with_settings
 from rfla.cfg.document import to_yaml
+from rfla.engine.device import autocast, autocast_dtype
 from rfla.engine.loaders import training_loader
 from rfla.engine.meter import Meter
 from rfla.errors import ConfigError, RflaError
@@ -121,8 +122,6 @@ def settle_batch(cfg: Config, per_gpu: Sequence[int]) -> tuple[Config, list[str]
 
 def _fits(cfg: Config, net: nn.Module, device: torch.device, size: int) -> bool:
     """Whether a training step with `size` images of the full square size stays below `SHARE` of the memory."""
-    from rfla.engine.device import autocast_dtype
-
     dtype = autocast_dtype(device, cfg.amp)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
@@ -134,7 +133,7 @@ def _fits(cfg: Config, net: nn.Module, device: torch.device, size: int) -> bool:
     }
     try:
         net.train()
-        with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+        with autocast(device, dtype):
             losses = net(images, targets)
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
         optimizer = (

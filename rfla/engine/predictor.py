@@ -21,11 +21,11 @@ from rfla.data.images import resize_long_side
 from rfla.engine.console import Progressor, make_console
 from rfla.engine.device import autocast_dtype, select_device
 from rfla.engine.distributed import World, agreed, gather, join_world
+from rfla.engine.inference import boxes_to_original
 from rfla.engine.launch import refuse_several
 from rfla.engine.model_source import SourceModel, load_trained
 from rfla.engine.run_dir import claim_run_dir
 from rfla.engine.sources import SourceImage, find_images, output_names
-from rfla.engine.validator import boxes_to_original
 from rfla.errors import ConfigError, DataError, did_you_mean
 from rfla.files import write_atomically
 from rfla.ops.normalize import normalize_images

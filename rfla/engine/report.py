@@ -15,10 +15,11 @@ from rfla.data import Batch, BoxIndex
 from rfla.engine.build import training_mode
 from rfla.engine.device import device_label
 from rfla.engine.distributed import World
+from rfla.engine.inference import Inference, detect, prepare_images
 from rfla.engine.loaders import evaluation_loader
 from rfla.engine.model_source import load_trained
 from rfla.engine.val_files import write_page, write_pictures
-from rfla.engine.validator import detect, ground_truth, prepare_images
+from rfla.engine.validator import ground_truth
 from rfla.metrics import evaluate_boxes, study
 from rfla.pictures.boxes import draw_boxes, tile_pictures, write_picture
 from rfla.pictures.curves import plot_labels, plot_results
@@ -82,7 +83,8 @@ def write_batch_picture(trainer: Trainer, batch: Batch) -> None:
     The network runs once more for it, in evaluation mode, so that nothing of the training changes.
     """
     net: Any = trainer.net.eval()
-    raw = net.raw(prepare_images(batch, trainer.parts.model_config.normalize))
+    normalize = trainer.parts.model_config.normalize
+    raw = net.raw(prepare_images(batch.images, batch.image_sizes, normalize))
     priors = net.priors(raw, batch.targets, batch.image_sizes)
     training_mode(trainer.net, trainer.cfg.freeze)
     tiles = []
@@ -144,10 +146,9 @@ def validate_best(trainer: Trainer, result: TrainResult) -> Any:
     parts, device = trainer.parts, trainer.device
     model = load_trained(result.best)
     loader = evaluation_loader(trainer.cfg, parts.val_index, World(), device)
-    normalize = model.config.normalize
-    found, _ = detect(
-        model.net.to(device), loader, parts.val_index, normalize, device, trainer.dtype
-    )
+    net, normalize = model.net.to(device), model.config.normalize
+    inference = Inference(net, normalize, device, trainer.dtype)
+    found, _ = detect(inference, loader, parts.val_index)
     parts.best_detections = found
     return evaluate_boxes(ground_truth(parts.val_index), found, protocol=trainer.protocol)
 

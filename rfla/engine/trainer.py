@@ -19,13 +19,13 @@ from rfla.cfg.keys import show
 from rfla.data import Batch
 from rfla.engine import build, checkpoint, health, launch, memory, report
 from rfla.engine.console import Progressor, ResultsFile, loss_line, make_console, metric_line
-from rfla.engine.device import autocast_dtype, precision_holds, select_device
+from rfla.engine.device import autocast, autocast_dtype, precision_holds, select_device
 from rfla.engine.distributed import agreed, any_of, gather, join_world, lost_peer, mean_of
 from rfla.engine.ema import EMA
 from rfla.engine.hooks import Hooks
+from rfla.engine.inference import Inference, Speed, detect, merge_detections, prepare_images
 from rfla.engine.interrupt import Interrupt, Stopped
 from rfla.engine.loaders import batches_of, lost_worker
-from rfla.engine.merge import merge_detections
 from rfla.engine.meter import BatchRecord, Meter
 from rfla.engine.multi_scale import rescale, scaled_size
 from rfla.engine.position import Position
@@ -41,7 +41,7 @@ from rfla.engine.training_state import (
     write_weights,
     writing,
 )
-from rfla.engine.validator import Speed, detect, ground_truth, prepare_images, protocol_of
+from rfla.engine.validator import ground_truth, protocol_of
 from rfla.errors import DataError, RflaError
 from rfla.metrics import Detections, Metrics, evaluate_boxes
 from rfla.metrics.protocols import Protocol
@@ -205,7 +205,7 @@ class Trainer:
         ):
             with writing(self.run_dir, self.run_dir / "train_batch*.jpg"):
                 report.write_batch_picture(self, batch)
-        images = prepare_images(batch, self.parts.model_config.normalize)
+        images = prepare_images(batch.images, batch.image_sizes, self.parts.model_config.normalize)
         sizes, targets = batch.image_sizes, batch.targets
         if self.cfg.multi_scale:
             size = scaled_size(
@@ -218,9 +218,7 @@ class Trainer:
         quiet = nullcontext() if is_last or self.world.size == 1 else self.model.no_sync()
         self.statistics.keep()
         with quiet:
-            with torch.autocast(
-                self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None
-            ):
+            with autocast(self.device, self.dtype):
                 losses: dict[str, Tensor] = self.model(images, targets, image_sizes=sizes)
             loss = torch.stack(list(losses.values())).sum()
             self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
@@ -316,10 +314,9 @@ class Trainer:
                 if self.interrupt.asked:
                     raise Stopped
 
-            shard = detect(
-                self.evaluated_net(), parts.val_loader, parts.val_index, parts.model_config.normalize,
-                self.device, self.dtype, progress=done,
-            )  # fmt: skip
+            normalize = parts.model_config.normalize
+            inference = Inference(self.evaluated_net(), normalize, self.device, self.dtype)
+            shard = detect(inference, parts.val_loader, parts.val_index, progress=done)
         if any_of(self.world, (self.interrupt.asked,), self.device)[0]:
             raise Stopped
         shards = gather(self.world, shard)

@@ -19,7 +19,7 @@ from rfla.metrics.report import write_results
 from rfla.pictures.boxes import draw_boxes, tile_pictures, write_picture
 
 if TYPE_CHECKING:
-    from rfla.engine.validator import Speed
+    from rfla.engine.inference import Speed
 
 Image = np.ndarray[Any, np.dtype[Any]]
 PICTURES = 3  # of each kind

@@ -12,9 +12,9 @@ import torch
 
 from rfla.cfg import Config, load_config
 from rfla.engine.build import weights_metadata
-from rfla.engine.merge import merge_detections
+from rfla.engine.inference import boxes_to_original, merge_detections
 from rfla.engine.trainer import train
-from rfla.engine.validator import boxes_to_original, validate
+from rfla.engine.validator import validate
 from rfla.errors import ConfigError, DataError, MetricError
 from rfla.metrics import Detections
 from rfla.models.weights import load_weights, save_weights

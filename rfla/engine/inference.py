@@ -1,0 +1,225 @@
+"""The way of an image through a network: normalised on its device, run, boxes back to its own px.
+
+Training takes the first step (`prepare_images`), validation and prediction all of them
+(`Inference`); `detect` runs a network over a split.
+
+Shapes: B images of a batch, (H, W) px of the padded batch, N detections of one image.
+Boxes are xyxy px.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence, Sized
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rfla.cfg.model_schema import NormalizeConfig
+from rfla.data import Batch, BoxIndex
+from rfla.engine.device import autocast
+from rfla.engine.model_source import apply_mapping
+from rfla.errors import DataError
+from rfla.metrics import Detections
+from rfla.ops.normalize import normalize_images
+
+STAGES = ("load", "preprocess", "inference", "gather")
+
+
+@dataclass
+class Speed:
+    """Seconds spent in each stage over all images.
+
+    Attributes:
+        images: Images done.
+        load: Waiting for the loader.
+        preprocess: Moving pixels to the device and normalising them.
+        inference: The network, NMS included, until its results are on the host.
+        gather: Moving boxes back to px of the original images.
+    """
+
+    images: int = 0
+    load: float = 0.0
+    preprocess: float = 0.0
+    inference: float = 0.0
+    gather: float = 0.0
+
+    def per_image(self) -> dict[str, float]:
+        """Return milliseconds an image for each stage."""
+        return {stage: 1000 * getattr(self, stage) / max(self.images, 1) for stage in STAGES}
+
+
+def prepare_images(
+    images: Tensor, image_sizes: Sequence[tuple[int, int]], normalize: NormalizeConfig
+) -> Tensor:
+    """Turn pixels into the network's input, on the device that they are on.
+
+    Args:
+        images: (B, 3, H, W) uint8 RGB, padded on the right and at the bottom.
+        image_sizes: B pairs (height, width) before padding, px.
+        normalize: Mean, standard deviation and channel order that the network was trained with.
+
+    Returns:
+        (B, 3, H, W) float32, zero where padded.
+    """
+    return normalize_images(images, image_sizes, normalize.mean, normalize.std, normalize.channels)
+
+
+def boxes_to_original(boxes: Tensor, scale: Tensor, original_size: Sequence[int]) -> Tensor:
+    """Move boxes (N, 4) from px of the network's input to px of the original image, clipped to it.
+
+    Args:
+        boxes: (N, 4) xyxy.
+        scale: (2,) input px for each original px, x and y.
+        original_size: Height and width of the original image.
+    """
+    scaled = boxes / scale.repeat(2).to(boxes)
+    height, width = float(original_size[0]), float(original_size[1])
+    limits = torch.tensor([width, height, width, height], device=boxes.device)
+    return scaled.clamp(min=0).minimum(limits)
+
+
+@dataclass(frozen=True)
+class Inference:
+    """A network that is ready to detect.
+
+    Attributes:
+        net: In evaluation mode, on `device`.
+        normalize: How pixels become its input.
+        device: Where it computes.
+        dtype: Half precision for its body, None for float32; boxes and scores are float32 always.
+    """
+
+    net: nn.Module
+    normalize: NormalizeConfig
+    device: torch.device
+    dtype: torch.dtype | None = None
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        images: Tensor,
+        image_sizes: Sequence[tuple[int, int]],
+        scales: Tensor,
+        original_sizes: Sequence[Sequence[int]],
+        speed: Speed | None = None,
+    ) -> list[dict[str, Tensor]]:
+        """Detect in a batch.
+
+        Args:
+            images: (B, 3, H, W) uint8 RGB, padded on the right and at the bottom.
+            image_sizes: B pairs (height, width) before padding, px.
+            scales: (B, 2) input px for each original px, x and y.
+            original_sizes: B pairs (height, width) of the original images, px.
+            speed: Gets the time of each stage.
+
+        Returns:
+            For each image, on the CPU: boxes (N, 4) xyxy px of the original image, scores (N,)
+            from high to low, labels (N,).
+        """
+        started = time.perf_counter()
+        pixels = images.to(self.device, non_blocking=True)
+        inputs = prepare_images(pixels, image_sizes, self.normalize)
+        prepared = time.perf_counter()
+        with autocast(self.device, self.dtype):
+            outputs = self.net(inputs, image_sizes=image_sizes)
+        # Copying to the host waits for the device, so the clock sees the whole of the network.
+        outputs = [{key: value.cpu() for key, value in output.items()} for output in outputs]
+        inferred = time.perf_counter()
+        for output, scale, size in zip(outputs, scales, original_sizes, strict=True):
+            output["boxes"] = boxes_to_original(output["boxes"], scale, size)
+        if speed is not None:
+            speed.images += len(outputs)
+            speed.preprocess += prepared - started
+            speed.inference += inferred - prepared
+            speed.gather += time.perf_counter() - inferred
+        return outputs
+
+
+def detect(
+    inference: Inference,
+    loader: Iterable[Batch],
+    index: BoxIndex,
+    mapping: Sequence[int] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Detections, Speed]:
+    """Run a network over a split.
+
+    Args:
+        inference: The network; it is put into evaluation mode.
+        loader: Batches of the split.
+        index: The split, for the images' original sizes.
+        mapping: The data's class for each class of the model, -1 where the data lacks it; None
+            where they are the same.
+        progress: Called with the number of images done.
+
+    Returns:
+        Detections in original px, and the time of each stage.
+
+    Raises:
+        DataError: Not one image could be read.
+    """
+    inference.net.eval()
+    found: list[Detections] = []
+    speed = Speed()
+    clock = time.perf_counter()
+    for batch in loader:
+        speed.load += time.perf_counter() - clock
+        rows = batch.indices.tolist()
+        sizes = index.image_hw[batch.indices.numpy()].tolist()
+        outputs = inference(batch.images, batch.image_sizes, batch.scales, sizes, speed)
+
+        # The clock of the loader starts once this batch's arrays are stored.
+        started = time.perf_counter()
+        for row, output in zip(rows, outputs, strict=True):
+            found.append(_detections_of(row, output, mapping))
+        clock = time.perf_counter()
+        speed.gather += clock - started
+        if progress is not None:
+            progress(len(outputs))
+    expected = len(loader) if isinstance(loader, Sized) else 0
+    if expected and not speed.images:
+        raise DataError(f"{index.name}: none of its {len(index)} images could be read")
+    return _joined(found), speed
+
+
+def merge_detections(shards: Sequence[Detections]) -> Detections:
+    """Join the detections of several processes in the order in which one would have found them."""
+    if len(shards) == 1:
+        return shards[0]
+    joined = _joined(shards)
+    order = np.argsort(joined.image_index, kind="stable")  # each image is in one shard
+    return Detections(
+        joined.image_index[order], joined.boxes[order], joined.scores[order], joined.labels[order]
+    )
+
+
+def _detections_of(
+    row: int, output: dict[str, Tensor], mapping: Sequence[int] | None
+) -> Detections:
+    """Turn one image's output into arrays, with the classes of the data."""
+    boxes, scores, labels = output["boxes"], output["scores"], output["labels"]
+    if mapping is not None:
+        labels = apply_mapping(labels, mapping)
+        known = labels >= 0
+        boxes, scores, labels = boxes[known], scores[known], labels[known]
+    return Detections(
+        np.full(len(scores), row, dtype=np.int64),
+        boxes.double().numpy(),
+        scores.double().numpy(),
+        labels.numpy(),
+    )
+
+
+def _joined(parts: Sequence[Detections]) -> Detections:
+    """Concatenate detections in the order given."""
+    nothing = Detections(
+        np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64)
+    )
+    every = [nothing, *parts]
+    return Detections(
+        np.concatenate([part.image_index for part in every]),
+        np.concatenate([part.boxes for part in every]),
+        np.concatenate([part.scores for part in every]),
+        np.concatenate([part.labels for part in every]),
+    )
