@@ -7,10 +7,25 @@ alone.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rfla.cfg.load import load_config, load_saved, model_part, with_settings
+    from rfla.cfg.load import (
+        load_config,
+        load_saved,
+        model_config,
+        model_part,
+        saved_model_config,
+        with_settings,
+    )
     from rfla.cfg.schema import Config
 
-__all__ = ["Config", "load_config", "load_saved", "model_part", "with_settings"]
+__all__ = [
+    "Config",
+    "load_config",
+    "load_saved",
+    "model_config",
+    "model_part",
+    "saved_model_config",
+    "with_settings",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,13 +1,46 @@
-"""The parent of every section of the configuration: frozen, typed, and strict about what it accepts."""
+"""The parent of every section of the configuration: frozen, typed, strict about what it accepts."""
 
 import types
+from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Limits a text field to names that can be added to: `Annotated[str, OneOf(DETECTORS)]`.
+
+    Unlike a `Literal`, the list is looked at when a value is checked, so that a program that brings
+    its own detector, backbone or distance appends the name and is understood.
+
+    Attributes:
+        options: The names.
+    """
+
+    options: list[str]
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def _check(self, value: str) -> str:
+        if value not in self.options:
+            raise PydanticCustomError("unknown_name", "not one of the names")
+        return value
 
 
 def accepts(annotation: Any, kind: type) -> bool:
-    """Tell whether `kind` is one of the types that a field's annotation names (unions and Annotated looked into)."""
+    """Tell whether a field takes values of `kind`, looking into unions and `Annotated`."""
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) in (Union, types.UnionType):
@@ -16,7 +49,7 @@ def accepts(annotation: Any, kind: type) -> bool:
 
 
 def split_commas(value: Any) -> Any:
-    """Turn `ship,car` and a single value into a list, so that `classes=ship` means `classes=[ship]`."""
+    """Turn `ship,car` and a single value into a list: `classes=ship` means `classes=[ship]`."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value

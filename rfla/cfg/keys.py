@@ -1,4 +1,4 @@
-"""What keys there are: their names, types in words, defaults, and the nearest key to a wrong one."""
+"""The keys: names, types in words, defaults, and the nearest key to a wrong one."""
 
 import types
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from rfla.cfg.base import OneOf
 from rfla.errors import nearest
 
 # What people type from other tools. Only ever suggested: a key has one name.
@@ -85,18 +86,37 @@ class Key:
     """One setting.
 
     Attributes:
-        name: dotted name, as typed.
-        annotation: its Python type.
-        kind: the same and its range in words, for messages and docs.
-        default: value when nobody says anything.
-        description: one sentence.
+        name: Dotted name, as typed.
+        field: Its type, default, limits and description.
     """
 
     name: str
-    annotation: Any
-    kind: str
-    default: Any
-    description: str
+    field: FieldInfo
+
+    @property
+    def annotation(self) -> Any:
+        """Python type."""
+        return self.field.annotation
+
+    @property
+    def default(self) -> Any:
+        """Value when nobody says anything."""
+        return None if self.field.default is PydanticUndefined else self.field.default
+
+    @property
+    def description(self) -> str:
+        """One sentence."""
+        return self.field.description or ""
+
+    @property
+    def kind(self) -> str:
+        """Type and range in words, for messages and docs."""
+        return _kind(self.field)
+
+    @property
+    def options(self) -> list[str]:
+        """The words that the key chooses from; empty where any value of the type will do."""
+        return [str(option) for option in _options(self.annotation, self.field.metadata)]
 
     @property
     def section(self) -> str:
@@ -106,7 +126,7 @@ class Key:
 
 @cache
 def keys_of(schema: type[BaseModel]) -> dict[str, Key]:
-    """Return every leaf key of a schema by its dotted name, in the order in which they are written."""
+    """Return every key of a schema by its dotted name, in the order of the class."""
     return {key.name: key for key in _walk(schema, "")}
 
 
@@ -121,20 +141,12 @@ def sections_of(schema: type[BaseModel]) -> dict[str, str]:
 
 
 def section_class(annotation: Any) -> type[BaseModel] | None:
-    """Return the section that an annotation (`X` or `X | None`) stands for, or None for a plain value."""
-    options = (
-        get_args(annotation)
-        if get_origin(annotation) in (Union, types.UnionType)
-        else (annotation,)
-    )
-    return next(
-        (
-            option
-            for option in options
-            if isinstance(option, type) and issubclass(option, BaseModel)
-        ),
-        None,
-    )
+    """Return the section that an annotation (`X` or `X | None`) stands for; None for a value."""
+    union = get_origin(annotation) in (Union, types.UnionType)
+    for option in get_args(annotation) if union else (annotation,):
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            return option
+    return None
 
 
 def _walk(schema: type[BaseModel], prefix: str) -> Iterator[Key]:
@@ -142,91 +154,106 @@ def _walk(schema: type[BaseModel], prefix: str) -> Iterator[Key]:
         inner = section_class(field.annotation)
         if inner is not None:
             yield from _walk(inner, f"{prefix}{name}.")
-            continue
-        default = None if field.default is PydanticUndefined else field.default
-        yield Key(prefix + name, field.annotation, _kind(field), default, field.description or "")
+        else:
+            yield Key(prefix + name, field)
 
 
 def _kind(field: FieldInfo) -> str:
-    words = type_words(field.annotation)
-    limits: dict[str, Any] = {}
-    for constraint in field.metadata:
-        limits.update(
-            {
-                name: getattr(constraint, name)
-                for name in ("ge", "gt", "le", "lt")
-                if hasattr(constraint, name)
-            }
-        )
+    words = type_words(field.annotation, field.metadata)
+    limits = {
+        name: getattr(constraint, name)
+        for constraint in field.metadata
+        for name in ("ge", "gt", "le", "lt")
+        if hasattr(constraint, name)
+    }
     span = _range_words(limits)
     head, bar, rest = words.partition(" or ")
     return f"{head} {span}{bar}{rest}" if span else words
 
 
 def _range_words(limits: Mapping[str, Any]) -> str:
-    low = (
-        f"from {limits['ge']:g}"
-        if "ge" in limits
-        else f"above {limits['gt']:g}"
-        if "gt" in limits
-        else ""
-    )
+    low = ""
+    if "ge" in limits:
+        low = f"from {limits['ge']:g}"
+    elif "gt" in limits:
+        low = f"above {limits['gt']:g}"
+    # A limit of 10,000 or more is there against absurd values: it is named where it is passed.
+    high = ""
     if "lt" in limits:
         high = f"to below {limits['lt']:g}"
     elif "le" in limits and limits["le"] < 1e4:
         high = f"to {limits['le']:g}"
-    else:
-        high = ""
     if not high:
         return low.replace("from", "of at least")
     return f"{low} {high}" if low else high.removeprefix("to ")
 
 
-def type_words(annotation: Any) -> str:
-    """Say a type in words: `whole number`, `true or false`, `one of sgd, adamw`, `list of text`."""
+def _options(annotation: Any, metadata: Iterable[Any] = ()) -> Iterator[Any]:
+    """Yield the words of a `Literal` or a `OneOf`, in unions too."""
+    for constraint in metadata:
+        if isinstance(constraint, OneOf):
+            yield from constraint.options
     origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        yield from args
+    elif origin is Annotated:
+        yield from _options(args[0], args[1:])
+    elif origin in (Union, types.UnionType):
+        for option in args:
+            yield from _options(option)
+
+
+def type_words(annotation: Any, metadata: Iterable[Any] = ()) -> str:
+    """Say a type in words: `whole number`, `true/false`, `one of sgd, adamw`, `list of text`."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    names = [name for each in metadata if isinstance(each, OneOf) for name in each.options]
+    if names:
+        return f"one of {', '.join(names)}"
     if origin is Annotated:
-        return type_words(args[0])
+        return type_words(args[0], args[1:])
     if origin is Literal:
         return f"one of {', '.join(str(option) for option in args)}"
     if origin in (Union, types.UnionType):
-        return " or ".join(
-            type_words(option) for option in sorted(args, key=lambda option: option is type(None))
-        )
+        none_last = sorted(args, key=lambda option: option is type(None))
+        return " or ".join(type_words(option) for option in none_last)
     if origin is tuple:
         count = "" if args[-1] is Ellipsis else f"{len(args)} "
         return f"list of {count}{_plural(type_words(args[0]))}"
-    plain = {
-        bool: "true/false",
-        int: "whole number",
-        float: "number",
-        str: "text",
-        type(None): "none",
-    }
-    return plain.get(annotation, getattr(annotation, "__name__", str(annotation)))
+    return _PLAIN.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+_PLAIN = {
+    bool: "true/false",
+    int: "whole number",
+    float: "number",
+    str: "text",
+    type(None): "none",
+}
 
 
 def _plural(words: str) -> str:
     """`whole number` to `whole numbers`; what is plural already, or has none, stays."""
     first, of, rest = words.partition(" of ")
-    first = {"list": "lists", "whole number": "whole numbers", "number": "numbers"}.get(
-        first, first
-    )
+    plurals = {"list": "lists", "whole number": "whole numbers", "number": "numbers"}
+    first = plurals.get(first, first)
     return first.replace("number or", "numbers or") + of + rest
 
 
 def show(value: Any, limit: int = 60, depth: int = 3) -> str:
-    """Write a value as one would type it, in one line of at most `limit` characters and some levels of brackets."""
+    """Write a value as one would type it, in one line.
+
+    Args:
+        value: anything.
+        limit: longest text in characters; a longer one ends with `...`.
+        depth: levels of brackets that are written out.
+    """
     if value is None or isinstance(value, bool):
         text = str(value).lower()
     elif isinstance(value, float):
         text = f"{value:g}"
     elif isinstance(value, list | tuple):
-        text = (
-            f"[{','.join(show(part, limit, depth - 1) for part in value[:50])}]"
-            if depth
-            else "[...]"
-        )
+        parts = ",".join(show(part, limit, depth - 1) for part in value[:50]) if depth else "..."
+        text = f"[{parts}]"
     elif isinstance(value, str) and value.isprintable() and value:
         text = value
     else:
@@ -235,7 +262,10 @@ def show(value: Any, limit: int = 60, depth: int = 3) -> str:
 
 
 def suggestions(word: str, schema: type[BaseModel], count: int = 3) -> list[Key]:
-    """Return the keys that `word` may have meant: by another tool's name, by its last part, by spelling."""
+    """Return the keys that `word` may have meant.
+
+    Another tool's name for it comes first, then keys with the same last part, then similar spelling.
+    """
     keys = keys_of(schema)
     plain = word.lower().replace("-", "_")
     names: list[str] = []

@@ -1,4 +1,4 @@
-"""Settings of one origin (the command line, a YAML file) in one flat form, and the check of all of them together."""
+"""Settings of one origin (command line, YAML file) in one flat form, and the check of them all."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from rfla.cfg.keys import ALIASES, Key, keys_of, section_class, sections_of, show, suggestions
-from rfla.errors import ConfigError, did_you_mean
+from rfla.errors import ConfigError, did_you_mean, nearest
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -79,10 +79,16 @@ def unknown_key(name: str, schema: type[BaseModel]) -> str:
     """Say that there is no such key, and which ones were perhaps meant, each with its default."""
     if ALIASES.get(name.lower()) == "cfg" and "model" in schema.model_fields:
         return f"unknown key '{show(name)}'; did you mean cfg=FILE, a YAML file of settings?"
+    keys, sections = keys_of(schema), sections_of(schema)
+    closest = nearest(name, [*keys, *sections], 1)
+    if closest and closest[0] in sections:
+        first = next(key for key in keys.values() if key.section == closest[0])
+        example = f"{first.name}={show(first.default)}"
+        return f"unknown key '{show(name)}'; did you mean '{closest[0]}', as in {example}?"
     near = suggestions(name, schema)
     if not near:
-        names = list(keys_of(schema))
-        return f"unknown key '{show(name)}'; all keys: {', '.join(names) if len(names) < 30 else 'rfla cfg'}"
+        known = ", ".join(keys) if len(keys) < 30 else "rfla cfg"
+        return f"unknown key '{show(name)}'; all keys: {known}"
     options = " or ".join(f"{key.name} (default {show(key.default)})" for key in near)
     return f"unknown key '{show(name)}'; did you mean {options}?"
 
@@ -123,9 +129,7 @@ def _explain(error: ValidationError, schema: type[BaseModel], layer: Layer) -> s
     ):  # keys that do not go together: the message names them
         return message
     if key is not None and first["type"] != "value_error":
-        message = (
-            f"must be {_article(key.kind)}{_limit(first, key)}{_nearest_option(first, setting)}"
-        )
+        message = f"must be {_article(key.kind)}{_limit(first, key)}{_nearest_option(key, setting)}"
     default = f" (default {show(key.default)})" if key is not None else ""
     return f"{_at(setting.where if setting else '')}{shown}: {message}{default}"
 
@@ -151,12 +155,11 @@ def _limit(finding: Any, key: Key) -> str:
     return "" if f" {limit:g}" in key.kind else f", {words}"
 
 
-def _nearest_option(finding: Any, setting: Setting | None) -> str:
-    """For a value of a fixed list: the nearest of the list."""
-    if finding["type"] != "literal_error" or setting is None or not isinstance(setting.value, str):
+def _nearest_option(key: Key, setting: Setting | None) -> str:
+    """For a word that is not among the options of its key: the nearest that is."""
+    if setting is None or not isinstance(setting.value, str):
         return ""
-    options = str(finding["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
-    return did_you_mean(setting.value.lower(), options)
+    return did_you_mean(setting.value.lower(), key.options)
 
 
 def _article(kind: str) -> str:

@@ -1,4 +1,4 @@
-"""From what the person typed to one checked `Config`: layers of settings, the later over the earlier.
+"""From what the person gave to one checked configuration: layers of settings, later over earlier.
 
 schema defaults < model YAML (or weights file) < recommended settings of the data YAML <
 `cfg=my.yaml` < command line
@@ -8,14 +8,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rfla.cfg.keys import show
-from rfla.cfg.layers import Layer, Setting, flatten, validate
-from rfla.cfg.model_files import model_names, read_model_yaml
+from rfla.cfg.keys import keys_of, show
+from rfla.cfg.layer_files import (
+    data_layer,
+    model_layer,
+    model_names,
+    settings_layer,
+    trained_size_layer,
+    yaml_layer,
+)
+from rfla.cfg.layers import Layer, flatten, validate
 from rfla.cfg.model_schema import ModelConfig
-from rfla.cfg.resume import resumed_layer, saved_layer
+from rfla.cfg.resume import resumed_layer
 from rfla.cfg.schema import Config, Mode
-from rfla.cfg.weights_header import read_metadata
-from rfla.errors import ConfigError, RflaError, WeightsError
+from rfla.errors import ConfigError
 
 PREDICT_CONF = 0.25
 
@@ -45,13 +51,13 @@ def load_config(overrides: Mapping[str, Any], *, mode: Mode | None = None) -> Co
         return _resumed(own, overrides)
     file, names = _cfg_file(overrides.get("cfg"))
     given = file | own
-    validate(
-        Config, given
-    )  # what was typed is told at once, before the data set's package is loaded
-    model = _model_layer(_value(given, "model"), _value(given, "assigner.name"))
-    layer = model | _data_settings(_value(given, "data"), _value(model, "detector")) | given
+    # A typing mistake is reported at once, before the package of data sets is loaded.
+    typed = validate(Config, given)
+    model = model_layer(typed.model, _value(given, "assigner.name")) if typed.model else {}
+    layer = model | data_layer(typed.data, _value(model, "detector")) | given
+    # Weights are validated and run at the size that they were trained at.
     if mode in ("val", "predict") and "imgsz" not in given:
-        layer |= _trained_size(_value(given, "model"))
+        layer |= trained_size_layer(typed.model)
     config = _with_test_section(validate(Config, layer), frozenset(names | own.keys()), mode)
     if mode is not None:
         _require(config, mode)
@@ -64,7 +70,7 @@ def load_saved(path: Path | str) -> Config:
     Raises:
         ConfigError: an unreadable file, an unknown key or a wrong value, with file and line.
     """
-    layer, names = saved_layer(path)
+    layer, names = settings_layer(path)
     return _with_test_section(validate(Config, layer), names, None)
 
 
@@ -91,6 +97,41 @@ def with_settings(config: Config, changes: Mapping[str, Any]) -> Config:
             changed[flat] = changed[dotted]
     layer = flatten(config.model_dump(), Config) | changed
     return _with_test_section(validate(Config, layer), config.given, None)
+
+
+def model_config(
+    model: str, assigner: str | None = None, settings: Mapping[str, Any] | None = None
+) -> ModelConfig:
+    """Return the model sections of a zoo model or a model YAML, with some settings changed.
+
+    Args:
+        model: zoo name or path of a model YAML.
+        assigner: `rfla`, `baseline` or `atss`; left out, the one that the YAML names.
+        settings: keys of the model sections, dotted or nested: `{"assigner.distance": "wd"}`.
+
+    Raises:
+        ConfigError: no such model, an unknown key or a wrong value.
+    """
+    own = flatten({"assigner": assigner}, Config) | flatten(settings or {}, Config)
+    of_model = keys_of(ModelConfig)
+    for name in own.keys() - of_model.keys():
+        raise ConfigError(f"{name} is a setting of a run, not of a model")
+    # A model YAML also holds training keys, which are of no use here.
+    layer = yaml_layer(model, _value(own, "assigner.name")) | own
+    return validate(ModelConfig, {name: layer[name] for name in layer if name in of_model})
+
+
+def saved_model_config(sections: Mapping[str, Any], where: str) -> ModelConfig:
+    """Check the model sections that a weights file stores.
+
+    Args:
+        sections: nested settings.
+        where: names the file in messages.
+
+    Raises:
+        ConfigError: an unknown key or a wrong value.
+    """
+    return validate(ModelConfig, flatten(sections, ModelConfig, lambda key: where))
 
 
 def model_part(config: Config) -> ModelConfig:
@@ -136,52 +177,7 @@ def _cfg_file(path: Any) -> tuple[Layer, frozenset[str]]:
         raise ConfigError(
             f"cfg={show(path)}: must be a YAML file of settings; 'rfla copy-cfg' writes one"
         )
-    return saved_layer(path)
-
-
-def _data_settings(data: Any, detector: Any) -> Layer:
-    """Recommended settings of a data YAML, for all models and for one detector.
-
-    A data set that is not found is reported when it is opened, not here.
-    """
-    if not isinstance(data, str) or not data:
-        return {}
-    from rfla.data.spec import load_data_spec  # here, because rfla.data is built on this package
-
-    try:
-        spec = load_data_spec(data)
-    except RflaError:
-        return {}
-    own = spec.model_settings.get(detector, {})
-    return flatten(spec.settings, Config, lambda key: f"{spec.source} (settings)") | flatten(
-        own, Config, lambda key: f"{spec.source} (model_settings)"
-    )
-
-
-def _model_layer(model: Any, assigner: Any) -> Layer:
-    if not isinstance(model, str) or not model:
-        return {}
-    suffix = Path(model).suffix.lower()
-    if suffix == ".safetensors":
-        sections = read_metadata(model).get("model")
-        if not isinstance(sections, dict):
-            raise WeightsError(f"{model}: its metadata does not describe a model")
-        return flatten(sections, ModelConfig, lambda key: f"{model} (metadata)")
-    if suffix in {".pt", ".pth", ".ckpt", ".bin"}:
-        raise ConfigError(
-            f"model={show(model)}: pickled weights are not run; bring them in by "
-            f"'rfla import weights={show(model)} model=... out=x.safetensors'"
-        )
-    settings = read_model_yaml(model, assigner if isinstance(assigner, str) else None)
-    return flatten(settings, Config, lambda key: f"{model} (model YAML)")
-
-
-def _trained_size(model: Any) -> Layer:
-    """Validate and predict at the size that the weights were trained at, unless the person says otherwise."""
-    if not isinstance(model, str) or not model.lower().endswith(".safetensors"):
-        return {}
-    size = read_metadata(model).get("imgsz")
-    return {"imgsz": Setting(size, f"{model} (metadata)")} if isinstance(size, int) else {}
+    return settings_layer(path)
 
 
 def _require(config: Config, mode: Mode) -> None:
@@ -191,7 +187,8 @@ def _require(config: Config, mode: Mode) -> None:
     ]
     advice = {
         "model": f"a zoo name ({', '.join(model_names())}), a model YAML or a .safetensors file",
-        "data": "a data set (demo, aitod, ...), a data.yaml, or a directory with images/ and annotations/",
+        "data": "a data set (demo, aitod, ...), a data.yaml, or a directory with images/ and "
+        "annotations/",
         "source": "an image, a directory, a pattern like 'dir/*.png', or a .txt list of paths",
     }
     example = {

@@ -9,7 +9,34 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from rfla.cfg.base import Integers, Section
+from rfla.cfg.base import Integers, OneOf, Section
+
+# The names that a setting chooses from, for parts that can be added to. To add one, write its
+# file, put it into the dict that this comment names, and append its name here: the command line,
+# the help texts and the Python interface then know it. A test holds both sides together.
+DETECTORS = [  # rfla.models.zoo.DETECTORS
+    "fcos",
+    "retinanet",
+    "autoassign",
+    "faster_rcnn",
+    "cascade_rcnn",
+    "detectors",
+]
+BACKBONES = ["resnet18", "resnet34", "resnet50", "resnet101"]  # rfla.models.backbones
+DISTANCES = [  # rfla.assign.DISTANCES
+    "kld",
+    "exp_kld",
+    "kld_10",
+    "wd",
+    "nwd",
+    "dotd",
+    "gcd",
+    "simd",
+    "symmetric_kld",
+    "iou",
+    "giou",
+    "diou",
+]
 
 Positive = Annotated[float, Field(gt=0, le=1e6)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -19,7 +46,7 @@ Count = Annotated[int, Field(ge=1, le=100_000)]
 class BackboneConfig(Section):
     """The ResNet that makes C2 to C5."""
 
-    name: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = Field(
+    name: Annotated[str, OneOf(BACKBONES)] = Field(
         "resnet50", description="torchvision ResNet that makes the feature maps C2 to C5"
     )
     style: Literal["pytorch", "caffe"] = Field(
@@ -76,20 +103,9 @@ class AssignerConfig(Section):
         "rfla",
         description="label assignment: rfla (the paper's), baseline (what it compares against), atss",
     )
-    distance: Literal[
-        "kld",
-        "exp_kld",
-        "kld_10",
-        "wd",
-        "nwd",
-        "dotd",
-        "gcd",
-        "simd",
-        "symmetric_kld",
-        "iou",
-        "giou",
-        "diou",
-    ] = Field("kld", description="score between a box and a receptive field")
+    distance: Annotated[str, OneOf(DISTANCES)] = Field(
+        "kld", description="score between a box and a receptive field"
+    )
     topk: Integers = Field((3, 1), description="priors for each box in each stage of the hierarchy")
     decay: float = Field(
         0.9, gt=0, le=1, description="factor on the receptive fields from one stage to the next"
@@ -285,9 +301,7 @@ class NormalizeConfig(Section):
 class ModelConfig(Section):
     """All sections that shape a model."""
 
-    detector: Literal[
-        "fcos", "retinanet", "autoassign", "faster_rcnn", "cascade_rcnn", "detectors"
-    ] = Field("fcos", description="architecture")
+    detector: Annotated[str, OneOf(DETECTORS)] = Field("fcos", description="architecture")
     backbone: BackboneConfig = Field(BackboneConfig(), description="feature extractor")
     neck: NeckConfig = Field(NeckConfig(), description="feature pyramid")
     head: HeadConfig = Field(HeadConfig(), description="prediction head")

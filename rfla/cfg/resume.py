@@ -1,12 +1,12 @@
-"""Files of settings, and going on with an interrupted run: its settings come from its own `args.yaml`."""
+"""Continuing an interrupted run: its settings come from its own `args.yaml`."""
 
 from pathlib import Path
 from typing import Any
 
 from rfla.cfg.keys import show
-from rfla.cfg.layers import Layer, Setting, flatten
+from rfla.cfg.layer_files import settings_layer
+from rfla.cfg.layers import Layer, Setting
 from rfla.cfg.schema import Config
-from rfla.cfg.yaml_file import read_yaml
 from rfla.errors import ConfigError
 
 STATE_PATTERN = "*/weights/last.state.safetensors"
@@ -26,36 +26,21 @@ FREE = frozenset(
         "patience",
         "val",
         "plots",
+        "save_period",
+        "save_minutes",
+        "verbose",
+        "debug",
+        "tensorboard",
     }
-    | {"save_period", "save_minutes", "verbose", "debug", "tensorboard"}
 )
 
 
-def saved_layer(path: Path | str) -> tuple[Layer, frozenset[str]]:
-    """Read a file of settings, and which of its keys count as given: all, or those that `args.yaml` lists as `given`.
-
-    Raises:
-        ConfigError: an unreadable file or an unknown key, with file and line.
-    """
-    file = read_yaml(path)
-    values = dict(file.values)
-    if "cfg" in values:
-        raise ConfigError(f"{file.where('cfg')}: a settings file cannot name another by cfg")
-    listed = values.pop("given", None)
-    layer = flatten(values, Config, file.where)
-    if listed is None:
-        return layer, frozenset(layer)
-    if not isinstance(listed, list) or not all(
-        isinstance(name, str) and name in layer for name in listed
-    ):
-        raise ConfigError(f"{file.where('given')}: given must list keys of this file")
-    return layer, frozenset(listed)
-
-
 def resumed_layer(given: Layer, resume: Any) -> tuple[Layer, frozenset[str]]:
-    """Return the settings of the run that is continued, under those that the person gave now, and all given keys.
+    """Lay what the person gave now over the settings of the run that is continued.
 
-    `resume` becomes the directory of the run.
+    Returns:
+        All settings, with `resume` as the directory of the run, and the keys that were given then
+        or now.
 
     Raises:
         ConfigError: no such run, or a key was given that would make it another run.
@@ -64,7 +49,7 @@ def resumed_layer(given: Layer, resume: Any) -> tuple[Layer, frozenset[str]]:
         given["project"].value if "project" in given else Config.model_fields["project"].default
     )
     run = find_run(resume, str(project))
-    saved, names = saved_layer(run / "args.yaml")
+    saved, names = settings_layer(run / "args.yaml")
     if not {"model", "data"} <= saved.keys():
         raise ConfigError(
             f"{run / 'args.yaml'}: not the settings of a run: no model or no data in it"
@@ -73,8 +58,9 @@ def resumed_layer(given: Layer, resume: Any) -> tuple[Layer, frozenset[str]]:
         if name not in FREE and not _same(setting.value, saved.get(name)):
             was = show(saved[name].value) if name in saved else "its default"
             raise ConfigError(
-                f"resume={run}: {name}={show(setting.value)} would make it another run (it has {was}); "
-                f"change only {', '.join(sorted(FREE - {'resume'}))}, or train anew from {run}/weights/last.safetensors"
+                f"resume={run}: {name}={show(setting.value)} would make it another run (it has "
+                f"{was}); change only {', '.join(sorted(FREE - {'resume'}))}, or start a new run "
+                f"from model={run}/weights/last.safetensors"
             )
     place = {"project": str(run.parent), "name": run.name, "resume": str(run)}
     return saved | given | {name: Setting(value) for name, value in place.items()}, frozenset(
@@ -89,7 +75,9 @@ def _same(value: Any, saved: Setting | None) -> bool:
 
 
 def find_run(resume: Any, project: str) -> Path:
-    """Return the directory that `resume` means: a run, one of its weights files, or true for the latest of `project`.
+    """Return the directory that `resume` means.
+
+    It is given itself, or by one of its weights files, or is the latest of `project` (true).
 
     Raises:
         ConfigError: no such run.
@@ -98,12 +86,14 @@ def find_run(resume: Any, project: str) -> Path:
         states = list(Path(project).glob(STATE_PATTERN))
         if not states:
             raise ConfigError(
-                f"resume=true: no run with a training state in {show(project)}; name one: resume=runs/train"
+                f"resume=true: no run with a training state in {show(project)}; "
+                "name one: resume=runs/train"
             )
         return max(states, key=lambda state: state.stat().st_mtime).parent.parent
     if not isinstance(resume, str):
         raise ConfigError(
-            f"resume={show(resume)}: must be the directory of a run, or true for the latest of project"
+            f"resume={show(resume)}: must be the directory of a run, "
+            "or true for the latest of project"
         )
     path = Path(resume)
     run = path.parent.parent if path.suffix == ".safetensors" else path

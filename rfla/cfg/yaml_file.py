@@ -1,4 +1,4 @@
-"""Read a small YAML file that somebody else may have written: bounded, without aliases, with line numbers for errors.
+"""Read a small YAML file of somebody else: bounded, no aliases, line numbers for errors.
 
 Aliases are refused because a few lines of them describe gigabytes; twice the same key because one
 of the two is lost; tags because they call constructors. Everything is refused in one line with file
@@ -43,30 +43,28 @@ class YamlFile:
 class _Refused(yaml.YAMLError):
     """A construct that is valid YAML but not read here."""
 
-    def __init__(self, text: str, mark: yaml.Mark):
+    def __init__(self, text: str, mark: Any):
         super().__init__(text)
         self.text = text
         self.problem_mark = mark
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses aliases and deep nesting, and reads `1e-3` as a number, as YAML 1.2 does."""
+    """SafeLoader without aliases and deep nesting; `1e-3` is a number, as in YAML 1.2."""
 
     depth = nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent):
             raise _Refused(
                 f"aliases (*{event.anchor}) are not read; write the value out", event.start_mark
             )
         if self.depth >= MAX_DEPTH:
-            # type: ignore[no-untyped-call]
-            raise _Refused("nested too deeply", self.peek_event().start_mark)
+            raise _Refused("nested too deeply", event.start_mark)
         self.nodes += 1
         if self.nodes > MAX_NODES:
-            # type: ignore[no-untyped-call]
-            raise _Refused(f"more than {MAX_NODES} entries", self.peek_event().start_mark)
+            raise _Refused(f"more than {MAX_NODES} entries", event.start_mark)
         self.depth += 1
         try:
             return super().compose_node(parent, index)
@@ -96,10 +94,7 @@ def read_yaml(path: Path | str) -> YamlFile:
         raise ConfigError(_one_line(path, error)) from error
     except RecursionError as error:
         raise ConfigError(f"{path}: nested too deeply") from error
-    except (
-        ValueError,
-        OverflowError,
-    ) as error:  # a date that does not exist, a number of 5,000 digits
+    except (ValueError, OverflowError) as error:  # 31 February, a number of 5,000 digits
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
     finally:
         if loader is not None:
@@ -130,7 +125,7 @@ def _read_text(path: Path) -> str:
 
 
 def _construct(loader: _Loader, node: yaml.Node, prefix: str, lines: dict[str, int]) -> Any:
-    """Build plain values from `node`, noting the line of each key and refusing a key that comes twice."""
+    """Build plain values from `node`; note the line of each key, refuse a key that comes twice."""
     if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
         return [
             _construct(loader, item, f"{prefix}{i}.", lines) for i, item in enumerate(node.value)

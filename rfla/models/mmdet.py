@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 import rfla
-from rfla.cfg.model_files import model_names, read_model_yaml
+from rfla.cfg import load_config
+from rfla.cfg.layer_files import model_names
 from rfla.errors import ConfigError, WeightsError
 from rfla.models.weights import FORMAT, check_finite, misfits, printable, save_weights
 from rfla.models.zoo import build_detector
@@ -141,7 +142,7 @@ def import_checkpoint(
             "version": rfla.__version__,
             "model": net.config.model_dump(mode="json"),
             "names": list(classes),
-            "imgsz": _image_size(text, read_model_yaml(model, assigner).get("imgsz", 800)),
+            "imgsz": _image_size(text, load_config({"model": model}).imgsz),
             "metrics": {},
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "source": Path(weights).name,

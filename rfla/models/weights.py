@@ -17,8 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from rfla.cfg import weights_header
-from rfla.cfg.model_files import build_model_config
+from rfla.cfg import saved_model_config, weights_header
 from rfla.errors import WeightsError
 from rfla.files import write_atomically
 from rfla.models.detector import Detector
@@ -92,7 +91,7 @@ def build_from_metadata(metadata: Mapping[str, Any]) -> Detector:
     if not isinstance(model, Mapping):
         raise WeightsError("the weights file does not say which model it holds")
     return build_from_config(
-        build_model_config(model, where="model in the weights file"), len(metadata["names"])
+        saved_model_config(model, where="model in the weights file"), len(metadata["names"])
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from rfla.cfg.model_files import model_config
+from rfla.cfg import model_config
 from rfla.cfg.model_schema import ModelConfig
 from rfla.errors import ConfigError
 from rfla.models.backbones.pretrained import fold_input_scale

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rfla.cfg.model_files import model_names
+from rfla.cfg.layer_files import model_names
 from rfla.engine.hooks import Hooks
 from rfla.models import zoo
 from rfla.models.build_dense import build_fcos

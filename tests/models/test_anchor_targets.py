@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rfla.assign import PseudoSampler
-from rfla.cfg.model_files import model_config
+from rfla.cfg import model_config
 from rfla.models.build_anchor import build_anchors, build_rpn_head
 from rfla.models.heads.priors import Anchors
 from rfla.models.retinanet import RetinaNet

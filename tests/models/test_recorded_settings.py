@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rfla.cfg import Config, load_config
-from rfla.cfg.model_files import model_config
+from rfla.cfg import Config, load_config, model_config
 from rfla.engine.optimizer import parameter_groups
 from rfla.models.mmdet import our_key
 from rfla.models.zoo import DETECTORS

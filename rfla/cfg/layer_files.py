@@ -1,0 +1,138 @@
+"""Layers of settings that come from files: settings files, model YAMLs, weights, data YAMLs.
+
+A model YAML holds the model sections and, beside them, the training keys its authors used. Its
+`assigners` section says what changes when another assigner is chosen: `assigners: {baseline: {loss:
+{box: giou}}}`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rfla.cfg.keys import show
+from rfla.cfg.layers import Layer, Setting, flatten
+from rfla.cfg.model_schema import ModelConfig
+from rfla.cfg.schema import Config
+from rfla.cfg.weights_header import read_metadata
+from rfla.cfg.yaml_file import YamlFile, read_yaml
+from rfla.errors import ConfigError, RflaError, WeightsError, did_you_mean
+
+MODELS = Path(__file__).parent / "models"
+PICKLED = {".pt", ".pth", ".ckpt", ".bin"}
+
+
+def settings_layer(path: Path | str) -> tuple[Layer, frozenset[str]]:
+    """Read a file of settings.
+
+    Returns:
+        Its settings, and which of them count as given by the person: all, or in an `args.yaml`
+        those that it lists under `given`.
+
+    Raises:
+        ConfigError: an unreadable file or an unknown key, with file and line.
+    """
+    file = read_yaml(path)
+    values = dict(file.values)
+    if "cfg" in values:
+        raise ConfigError(f"{file.where('cfg')}: a settings file cannot name another by cfg")
+    listed = values.pop("given", None)
+    layer = flatten(values, Config, file.where)
+    if listed is None:
+        return layer, frozenset(layer)
+    if not isinstance(listed, list) or not all(
+        isinstance(name, str) and name in layer for name in listed
+    ):
+        raise ConfigError(f"{file.where('given')}: given must list keys of this file")
+    return layer, frozenset(listed)
+
+
+def model_names() -> list[str]:
+    """Names of the models that the package brings."""
+    return sorted(path.stem for path in MODELS.glob("*.yaml"))
+
+
+def model_layer(model: str, assigner: str | None = None) -> Layer:
+    """Read what a model stands for: a zoo name, a model YAML or a weights file.
+
+    Args:
+        model: what the person gave as `model`.
+        assigner: name of the assigner; left out, the one that the YAML names.
+
+    Raises:
+        ConfigError: no such model, or a wrong key in its YAML.
+        WeightsError: a weights file that is not one of ours.
+    """
+    suffix = Path(model).suffix.lower()
+    if suffix == ".safetensors":
+        sections = read_metadata(model).get("model")
+        if not isinstance(sections, dict):
+            raise WeightsError(f"{model}: its metadata does not describe a model")
+        return flatten(sections, ModelConfig, lambda key: f"{model} (metadata)")
+    if suffix in PICKLED:
+        raise ConfigError(
+            f"model={show(model)}: pickled weights are not run; bring them in by "
+            f"'rfla import weights={show(model)} model=... out=x.safetensors'"
+        )
+    return yaml_layer(model, assigner)
+
+
+def yaml_layer(model: str, assigner: str | None = None) -> Layer:
+    """Read a zoo model or a model YAML for one assigner; see `model_layer`."""
+    file = read_yaml(_model_path(model))
+    values = dict(file.values)
+    variants = values.pop("assigners", None) or {}
+    layer = flatten(values, Config, file.where)
+    named = layer.get("assigner.name", Setting("rfla")).value
+    chosen = assigner or (named if isinstance(named, str) else "")
+    return layer | _variant(file, variants, chosen)
+
+
+def _variant(file: YamlFile, variants: Any, chosen: str) -> Layer:
+    """What the `assigners` section of a model YAML changes for the chosen assigner."""
+    changes = variants.get(chosen, {}) if isinstance(variants, Mapping) else None
+    if not isinstance(changes, Mapping):
+        raise ConfigError(
+            f"{file.where('assigners')}: assigners maps an assigner to settings, "
+            "for example assigners: {baseline: {loss: {box: giou}}}"
+        )
+    layer = flatten(changes, Config, lambda key: file.where(f"assigners.{chosen}.{key}"))
+    return layer | {"assigner.name": Setting(chosen, file.where("assigner"))}
+
+
+def _model_path(name: str) -> Path:
+    if name in model_names():
+        return MODELS / f"{name}.yaml"
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"} and path.is_file():
+        return path
+    raise ConfigError(
+        f"no model '{show(name)}'; a model is one of {', '.join(model_names())}, a .yaml file or a "
+        f".safetensors file{did_you_mean(name, model_names())}"
+    )
+
+
+def trained_size_layer(model: Any) -> Layer:
+    """Return the `imgsz` that a weights file was trained at; empty for any other model."""
+    if not isinstance(model, str) or not model.lower().endswith(".safetensors"):
+        return {}
+    size = read_metadata(model).get("imgsz")
+    return {"imgsz": Setting(size, f"{model} (metadata)")} if isinstance(size, int) else {}
+
+
+def data_layer(data: Any, detector: Any) -> Layer:
+    """Return what a data YAML recommends, for all models and for one detector.
+
+    A data set that is not found is reported when it is opened, not here.
+    """
+    if not isinstance(data, str) or not data:
+        return {}
+    from rfla.data.spec import load_data_spec  # here, because rfla.data is built on this package
+
+    try:
+        spec = load_data_spec(data)
+    except RflaError:
+        return {}
+    own = spec.model_settings.get(detector, {})
+    return flatten(spec.settings, Config, lambda key: f"{spec.source} (settings)") | flatten(
+        own, Config, lambda key: f"{spec.source} (model_settings)"
+    )
