@@ -18,6 +18,8 @@ from rfla.errors import DataError
 
 Image = NDArray[np.uint8]
 
+STRIDE = 32  # px: the input of a network is padded to a multiple of it
+
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".jp2", ".gif", ".ppm", ".pgm"}
 )

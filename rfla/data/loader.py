@@ -1,4 +1,4 @@
-"""Samples -> batches: order, collation, workers.
+"""Samples -> batches: order, collation, loading processes.
 
 Shapes: B images of a batch, G boxes of one image. The order and each sample are functions of (seed,
 epoch, row): the same at any number of workers, and the ranks of a distributed run together see the
@@ -10,8 +10,13 @@ import multiprocessing
 import os
 import random
 import signal
-from collections.abc import Callable, Iterator
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import cv2
@@ -20,13 +25,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from rfla.data.dataset import DetectionDataset, Sample
+from rfla.data.images import STRIDE
 from rfla.errors import DataError
 
 log = logging.getLogger("rfla.data")
 
 Key = tuple[int, int]
+
+_PATIENCE = 0.8  # s that a loading process has to end by itself, and then after a signal
+# Signals to the whole group that the main process answers: Ctrl-C, a closed terminal, a batch
+# system's notice. It ends its workers itself.
+_FOR_THE_MAIN_PROCESS = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGXCPU")
+    if hasattr(signal, name)
+]
 
 
 @dataclass(frozen=True)
@@ -136,6 +152,8 @@ class Loader:
         self.sampler = sampler
         self.skipped: dict[int, str] = {}
         self._paths = paths
+        # At the latest when the interpreter ends, whatever still refers to this loader.
+        self._workers_ended = weakref.finalize(self, _end_workers, loader)
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -149,12 +167,23 @@ class Loader:
             if len(batch):
                 yield batch
 
+    def close(self) -> None:
+        """End the loading processes, within seconds whatever they do; a further pass starts others."""
+        _end_workers(self.loader)
+
     def _batches(self) -> Iterator[Batch]:
         try:
             yield from self.loader
         except DataError as error:  # from a worker it comes with the worker's traceback in its text
             last = str(error).strip().splitlines()[-1]
             raise DataError(last.removeprefix("rfla.errors.DataError: ")) from None
+        except RuntimeError as error:
+            if "timed out" not in str(error):
+                raise
+            raise DataError(
+                f"no batch for {self.loader.timeout:g} s: a process that loads images is stopped, "
+                "or the disk is too slow; timeout= gives it longer, workers=0 does without it"
+            ) from None
 
 
 def build_loader(
@@ -162,8 +191,9 @@ def build_loader(
     batch: int,
     workers: int = 2,
     sampler: TrainSampler | EvalSampler | None = None,
-    stride: int = 32,
+    stride: int = STRIDE,
     pin_memory: bool = False,
+    timeout: float = 0,
 ) -> Loader:
     """Batches of `dataset`.
 
@@ -174,6 +204,7 @@ def build_loader(
         sampler: Order; None takes all rows once, in order.
         stride: Height and width of a batch are multiples of this.
         pin_memory: For copies to a GPU.
+        timeout: Seconds without a batch after which a loading process counts as stopped; 0: never.
     """
     sampler = sampler or EvalSampler(len(dataset), batch)
     fork = workers > 0 and "fork" in multiprocessing.get_all_start_methods()
@@ -184,6 +215,7 @@ def build_loader(
         collate_fn=Collate(stride),
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
+        timeout=timeout if workers > 0 else 0,
         worker_init_fn=_start_worker,
         # Its own: each pass over a DataLoader draws a number, and a resumed run passes once more
         # than an unbroken one.
@@ -201,7 +233,7 @@ class Collate:
     Samples without pixels only leave their reason.
     """
 
-    def __init__(self, stride: int = 32) -> None:
+    def __init__(self, stride: int = STRIDE) -> None:
         self.stride = stride
 
     def __call__(self, samples: list[Sample]) -> Batch:
@@ -246,14 +278,63 @@ def _target(sample: Sample) -> dict[str, Tensor]:
 
 
 def _start_worker(worker: int) -> None:
-    # What is sent to the whole group is the main process's to answer; it ends the workers itself:
-    # Ctrl-C, and the SIGTERM of `timeout` or SLURM. A second SIGTERM comes from the main process.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, lambda *_: os._exit(0)))
-    # One thread each: the workers are the parallelism. Samples seed themselves; these seeds only
-    # catch strays.
+    """Prepare a loading process."""
+    for number in _FOR_THE_MAIN_PROCESS:
+        signal.signal(number, signal.SIG_IGN)
+    _end_with_parent()
+    # One thread each: the workers are the parallelism.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    # Samples seed themselves; these seeds only catch strays.
     seed = torch.initial_seed() % 2**32
     np.random.seed(seed)
     random.seed(seed)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent sends SIGTERM or has gone, and at nobody else's SIGTERM.
+
+    `timeout` and SLURM send SIGTERM to the whole group. The main process answers that: it still
+    needs its workers while it writes the state of the run.
+    """
+    parent = os.getppid()
+    if not hasattr(signal, "sigtimedwait"):  # macOS: who sent a signal is not known
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        return
+
+    def wait() -> None:
+        while os.getppid() == parent:
+            received = signal.sigtimedwait({signal.SIGTERM}, _PATIENCE)
+            if received is not None and received.si_pid == parent:
+                break
+        os._exit(0)
+
+    # Blocked in all threads, the signal stays for the one that waits for it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _end_workers(loader: "DataLoader[Batch]") -> None:
+    """End the processes of a loader, whatever they are doing: asked first, then by SIGTERM, SIGKILL."""
+    iterator, loader._iterator = loader._iterator, None
+    if not isinstance(iterator, _MultiProcessingDataLoaderIter):
+        return
+    workers: list[BaseProcess] = iterator._workers
+    # In a thread, since a worker that was killed can have taken the lock of a queue with it.
+    asking = threading.Thread(target=iterator._shutdown_workers, daemon=True)
+    # torch reports a killed worker by a RuntimeError, and Python refuses threads at its own end.
+    with suppress(RuntimeError):
+        asking.start()
+        asking.join(_PATIENCE)
+    for end in (BaseProcess.terminate, BaseProcess.kill):
+        for process in workers:
+            end(process)
+        with suppress(RuntimeError):
+            _join_all(workers, _PATIENCE)
+
+
+def _join_all(workers: Sequence[BaseProcess], seconds: float) -> None:
+    """Wait until all processes have ended, but no longer than `seconds` in all."""
+    latest = time.monotonic() + seconds
+    for process in workers:
+        process.join(max(latest - time.monotonic(), 0))

@@ -1,7 +1,12 @@
-"""Order, samples and batches are functions of (seed, epoch, row): at any number of workers and ranks."""
+"""Samples and batches follow from (seed, epoch, row) at any number of workers and ranks."""
 
 import json
 import logging
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +19,8 @@ from rfla.data import (
     Batch,
     DetectionDataset,
     EvalSampler,
+    Loader,
+    Sample,
     TrainSampler,
     build_loader,
     load_data_spec,
@@ -267,7 +274,7 @@ def test_a_cache_that_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_what_the_official_dataset_trains_on(parity, parity_dir: Path, tmp_path: Path, number: int):
-    """Records of AITODDataset: the boxes its parse keeps (it does not clip, and leaves out empty images)."""
+    """Records of AITODDataset: what its parse keeps (it does not clip, and drops empty images)."""
     import gzip
 
     manifest, _ = parity("dataset")
@@ -310,3 +317,103 @@ def test_what_the_official_dataset_trains_on(parity, parity_dir: Path, tmp_path:
             assert float(index.boxes[rows][~apart].sum()) == pytest.approx(
                 record["box_sum"], rel=1e-5
             )
+
+
+class SlowSamples:
+    """Samples of one px; making any but the first batch's takes a minute."""
+
+    def __init__(self) -> None:
+        self.index = type("Index", (), {"paths": np.array(["a"] * 64)})()
+
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        if key[1] >= 4:
+            time.sleep(60)
+        none = np.zeros((0, 4), np.float32)
+        pixel = np.zeros((1, 1, 3), np.uint8)
+        return Sample(pixel, none, np.zeros(0, np.int64), none, key[1], (1.0, 1.0))
+
+
+def busy_loader(timeout: float = 0) -> tuple[Loader, list[int]]:
+    """A loader whose two processes are in the middle of a batch, and their ids."""
+    loader = build_loader(SlowSamples(), 2, 2, timeout=timeout)
+    batches = iter(loader)
+    next(batches), next(batches)
+    return loader, [process.pid for process in loader.loader._iterator._workers]
+
+
+def is_running(pid: int) -> bool:
+    state = Path(f"/proc/{pid}/stat")
+    return state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_workers_end_at_once_when_their_loader_is_closed_or_goes():
+    for end in (lambda loader: loader.close(), lambda loader: loader._workers_ended()):
+        loader, pids = busy_loader()
+        start = time.monotonic()
+        end(loader)
+        assert time.monotonic() - start < 3 and not any(map(is_running, pids))
+
+
+def test_a_stopped_worker_ends_too():
+    loader, pids = busy_loader()
+    os.kill(pids[0], signal.SIGSTOP)
+    start = time.monotonic()
+    loader.close()
+    assert time.monotonic() - start < 4 and not any(map(is_running, pids))
+
+
+def test_a_closed_loader_starts_other_processes(dataset: DetectionDataset):
+    loader = build_loader(dataset, 4, 2)
+    first = list(loader)
+    loader.close()
+    for one, two in zip(first, loader, strict=True):
+        assert_same(one, two)
+    loader.close()
+
+
+def test_signals_of_the_group_are_left_to_the_main_process():
+    """SIGTERM of `timeout`, SIGHUP of a closed terminal, ...: the workers go on."""
+    loader, pids = busy_loader()
+    for name in ("TERM", "TERM", "HUP", "INT", "USR1", "XCPU"):
+        for pid in pids:
+            subprocess.run(["kill", f"-{name}", str(pid)], check=True)
+    time.sleep(0.3)
+    assert all(map(is_running, pids))
+    loader.close()
+
+
+def test_a_stopped_worker_is_noticed():
+    loader, _ = busy_loader(timeout=1)
+    with pytest.raises(
+        DataError, match=r"no batch for 1 s: a process that loads images is stopped"
+    ):
+        list(loader)
+    loader.close()
+
+
+FAILS = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import test_loader
+loader, pids = test_loader.busy_loader()
+print(*pids, time.time(), flush=True)
+if sys.argv[2] == "raise":
+    raise ValueError("in mid-run")
+if sys.argv[2] == "killed":
+    import os
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("how", ["raise", "return", "killed"])
+def test_a_process_with_busy_workers_ends_however_it_ends(how: str):
+    command = [sys.executable, "-c", FAILS, str(Path(__file__).parent), how]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    *pids, begin = done.stdout.split()
+    late = time.time() - float(begin)
+    while any(is_running(int(pid)) for pid in pids) and time.time() - float(begin) < 5:
+        time.sleep(0.05)
+    assert late < 3 and not any(is_running(int(pid)) for pid in pids)
