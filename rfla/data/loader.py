@@ -35,7 +35,7 @@ log = logging.getLogger("rfla.data")
 
 Key = tuple[int, int]
 
-_PATIENCE = 0.8  # s that a loading process has to end by itself, and then after a signal
+_PATIENCE = 0.5  # s that a loading process has to end by itself, and then after a signal
 # Signals to the whole group that the main process answers: Ctrl-C, a closed terminal, a batch
 # system's notice. It ends its workers itself.
 _FOR_THE_MAIN_PROCESS = [
@@ -105,7 +105,10 @@ class TrainSampler:
         self.skip_batches = 0
 
     def set_epoch(self, epoch: int, skip_batches: int = 0) -> None:
-        """Choose the epoch, and how many of its first batches to leave out (a run resumed in the middle)."""
+        """Choose the epoch, and how many of its first batches to leave out.
+
+        A run that is resumed in the middle of an epoch has had those.
+        """
         self.epoch, self.skip_batches = epoch, skip_batches
 
     def __len__(self) -> int:
@@ -168,7 +171,7 @@ class Loader:
                 yield batch
 
     def close(self) -> None:
-        """End the loading processes, within seconds whatever they do; a further pass starts others."""
+        """End the loading processes within seconds, whatever they do; a further pass starts others."""
         _end_workers(self.loader)
 
     def _batches(self) -> Iterator[Batch]:
@@ -315,11 +318,11 @@ def _end_with_parent() -> None:
 
 
 def _end_workers(loader: "DataLoader[Batch]") -> None:
-    """End the processes of a loader, whatever they are doing: asked first, then by SIGTERM, SIGKILL."""
+    """End the processes of a loader, whatever they do: they are asked, then terminated, then killed."""
     iterator, loader._iterator = loader._iterator, None
     if not isinstance(iterator, _MultiProcessingDataLoaderIter):
         return
-    workers: list[BaseProcess] = iterator._workers
+    workers: Sequence[BaseProcess] = iterator._workers
     # In a thread, since a worker that was killed can have taken the lock of a queue with it.
     asking = threading.Thread(target=iterator._shutdown_workers, daemon=True)
     # torch reports a killed worker by a RuntimeError, and Python refuses threads at its own end.

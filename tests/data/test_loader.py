@@ -413,7 +413,10 @@ def test_a_process_with_busy_workers_ends_however_it_ends(how: str):
     command = [sys.executable, "-c", FAILS, str(Path(__file__).parent), how]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     *pids, begin = done.stdout.split()
-    late = time.time() - float(begin)
-    while any(is_running(int(pid)) for pid in pids) and time.time() - float(begin) < 5:
-        time.sleep(0.05)
-    assert late < 3 and not any(is_running(int(pid)) for pid in pids)
+    # The end of an interpreter that holds torch takes seconds on a busy machine, the workers one.
+    assert time.time() - float(begin) < 20
+    for pid in map(int, pids):
+        deadline = time.monotonic() + 5
+        while is_running(pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not is_running(pid)
