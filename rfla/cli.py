@@ -96,13 +96,13 @@ def compare(tokens: Tokens = None) -> None:
 @app.command(**_AS_TYPED)
 def convert(tokens: Tokens = None) -> int:
     """Bring a data set into COCO or YOLO form, whole or in tiles."""
-    from rfla.cfg.verbs import ConvertOptions, as_texts, load_options, required
+    from rfla.cfg.verbs import ConvertOptions, load_options, required
 
-    options, given = load_options(tokens or [], ConvertOptions)
+    options, _ = load_options(tokens or [], ConvertOptions)
     required(options, "convert", format="visdrone", out="DIR")
-    from rfla.tools.convert.options import run_convert
+    from rfla.tools.convert.command import run_convert
 
-    return run_convert(as_texts(given))
+    return run_convert(options)
 
 
 @app.command("import", **_AS_TYPED)

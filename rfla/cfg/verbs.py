@@ -1,8 +1,8 @@
 """What can be set of the verbs that do not run a model over a data set: each has a few keys of its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -115,8 +115,8 @@ class ConvertOptions(Section):
     wo_xview: str | None = Field(
         None, description="aitod-xview: directory of the images that are not from xView"
     )
-    channel_order: str | None = Field(
-        None,
+    channel_order: Literal["official", "rgb"] = Field(
+        "official",
         description="aitod-xview: official (red and blue exchanged, as the official tool leaves them) or rgb",
     )
     workers: int = Field(4, ge=1, le=256, description="threads or processes that write images")
@@ -174,16 +174,6 @@ def load_options(tokens: Sequence[str], schema: type[Options]) -> tuple[Options,
     """
     layer = flatten(parse_tokens(tokens, schema), schema)
     return validate(schema, layer), {name: setting.value for name, setting in layer.items()}
-
-
-def as_texts(given: Mapping[str, Any]) -> dict[str, str]:
-    """Return given settings as texts, lists joined by commas, without `debug`, which is for the command line alone."""
-    texts = {
-        name: ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        for name, value in given.items()
-    }
-    texts.pop("debug", None)
-    return texts
 
 
 def refuse_existing(path: str, overwrite: bool) -> None:

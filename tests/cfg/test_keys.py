@@ -6,7 +6,6 @@ import pytest
 
 from rfla.cfg import Config
 from rfla.cfg.keys import ALIASES, keys_of, show, suggestions, type_words
-from rfla.cfg.verbs import OPTIONS
 
 
 @pytest.mark.parametrize(
@@ -87,9 +86,3 @@ def test_aliases_name_keys_that_exist() -> None:
     names = set(keys_of(Config)) | {"cfg"}
     assert set(ALIASES.values()) <= names, set(ALIASES.values()) - names
     assert not set(ALIASES) & set(keys_of(Config)), "a key cannot be an alias"
-
-
-def test_convert_has_the_keys_that_the_conversion_reads() -> None:
-    from rfla.tools.convert.options import KINDS
-
-    assert set(keys_of(OPTIONS["convert"])) - {"debug"} == set(KINDS)

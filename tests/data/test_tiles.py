@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rfla.cfg.verbs import ConvertOptions
 from rfla.data import load_data_spec, load_index
 from rfla.data.formats.record import NO_CLASS, make_record
 from rfla.data.images import read_image, write_image
@@ -186,7 +187,8 @@ def test_whole_geotiffs_that_training_would_misread_become_png(tmp_path, noise):
     write_geotiff(source / "plain.tif", noise.transpose(2, 0, 1))
     rows = "".join(f"{name}.tif,10,20,16,28,tree\n" for name in ("four", "deep", "plain"))
     (source / "train.csv").write_text("image,xmin,ymin,xmax,ymax,label\n" + rows)
-    report = convert("csv", source, tmp_path / "out")
+    options = ConvertOptions(format="csv", source=str(source), out=str(tmp_path / "out"))
+    report = convert(options)
     index = load_index(load_data_spec(tmp_path / "out"), "train")
     assert [Path(path).name for path in index.paths] == ["four.png", "deep.png", "plain.tif"]
     assert all(np.array_equal(read_image(path), noise) for path in index.paths)
@@ -241,10 +243,12 @@ def test_huge_png_goes_by_windows(tmp_path, noise, monkeypatch):
 SCRIPT = """
 import resource, sys, warnings
 import numpy as np
+from rfla.cfg.verbs import ConvertOptions
 from rfla.tools.convert import convert
 
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-convert("csv", sys.argv[1], sys.argv[2], tile=800, overlap=200, workers=1)
+source, out = sys.argv[1:]
+convert(ConvertOptions(format="csv", source=source, out=out, tile=800, overlap=200, workers=1))
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import yaml
 
+from rfla.cfg.verbs import ConvertOptions, load_options
 from rfla.data import load_data_spec, load_index
 from rfla.data.images import read_image, write_image
 from rfla.errors import ConfigError, DataError
 from rfla.tools.aitod import build_aitod
 from rfla.tools.aitod.names import find_annotations
-from rfla.tools.convert.options import run_convert
+from rfla.tools.convert.command import run_convert
 
 # A usual tile, the near-duplicate last column of a 1007 px scene (600, then 207), a scene smaller
 # than a tile.
@@ -235,13 +236,13 @@ def test_linked_scenes_and_names_with_spaces(sources, tmp_path):
 
 def test_from_the_command_line(sources, tmp_path, capsys):
     paths, _ = sources
-    options = {
-        "format": "aitod-xview",
-        "out": str(tmp_path / "out"),
-        "channel_order": "rgb",
-        "workers": "1",
-    }
-    assert run_convert(options | {"annotations": str(paths["annotations"])}) == 1
+    tokens = ["format=aitod-xview", f"out={tmp_path / 'out'}", "channel_order=rgb", "workers=1"]
+
+    def run(sources: dict[str, Path]) -> int:
+        given = [f"{key}={path}" for key, path in sources.items()]
+        return run_convert(load_options([*tokens, *given], ConvertOptions)[0])
+
+    assert run({"annotations": paths["annotations"]}) == 1
     assert "NOT complete" in capsys.readouterr().out
-    assert run_convert(options | {key: str(path) for key, path in paths.items()}) == 0
+    assert run(paths) == 0
     assert f"complete: train with data={tmp_path / 'out' / 'data.yaml'}" in capsys.readouterr().out

@@ -1,20 +1,29 @@
-"""Whole conversions: what is written, what is counted, what is refused, and that nothing half done looks done."""
+"""Whole conversions: what is written, counted and refused, and that nothing half done looks done."""
 
 import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
+from rfla.cfg.verbs import ConvertOptions, load_options
 from rfla.data import load_data_spec, load_index
 from rfla.data.images import read_image, write_image
 from rfla.data.obtain import missing_dataset_message
 from rfla.errors import ConfigError, DataError
-from rfla.tools.convert import convert
-from rfla.tools.convert.options import run_convert
+from rfla.tools.convert import conversion
+from rfla.tools.convert.command import run_convert
+
+
+def convert(format: str, source: Path, out: Path, to: str = "coco", **others: Any):
+    """Convert with these options, checked as those of the command line are."""
+    values = {"format": format, "source": source, "out": out, "to": to} | others
+    texts = {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
+    return conversion.convert(ConvertOptions.model_validate(texts))
 
 
 def picture(path, width=60, height=40, seed=0):
@@ -448,67 +457,43 @@ def test_voc_images_are_found_by_the_stem_and_by_what_is_stated(tmp_path):
     assert report.dropped == {"images that are not there": 1}
 
 
+def options_of(*tokens: str) -> ConvertOptions:
+    return load_options(tokens, ConvertOptions)[0]
+
+
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("tokens", "message"),
     [
-        ({}, "needs format="),
-        ({"format": "visdrone"}, "needs source="),
-        ({"format": "visdron", "source": ".", "out": "x"}, "did you mean 'visdrone'"),
-        ({"format": "coco", "sorce": "."}, "unknown key 'sorce' of convert; did you mean 'source'"),
-        (
-            {"format": "coco", "source": ".", "out": "x", "tile": "big"},
-            "tile=big: must be a whole number",
-        ),
-        ({"format": "coco", "source": ".", "out": "x", "tile": "5"}, "tile=5: must be 0"),
-        (
-            {"format": "coco", "source": ".", "out": "x", "tile": "100", "overlap": "100"},
-            "less than tile=100",
-        ),
-        ({"format": "coco", "source": ".", "out": "x", "overlap": "10"}, "less than tile=0"),
-        (
-            {"format": "coco", "source": ".", "out": "x", "keep_visible": "2"},
-            "keep_visible=2.0: must be between 0 and 1",
-        ),
-        (
-            {"format": "coco", "source": ".", "out": "x", "empty_tiles": "nan"},
-            "must be between 0 and 1",
-        ),
-        (
-            {"format": "coco", "source": ".", "out": "x", "exist_ok": "maybe"},
-            "must be true or false",
-        ),
-        ({"format": "coco", "source": ".", "out": "x", "to": "coc"}, "did you mean 'coco'"),
-        (
-            {"format": "coco", "source": ".", "out": "x", "names": "a,b"},
-            "states its classes itself",
-        ),
-        ({"format": "voc", "source": ".", "out": "x", "names": "a,a"}, "a name is given twice"),
-        (
-            {"format": "coco", "source": ".", "out": "x", "xview": "y"},
-            "does not go with format=coco",
-        ),
-        ({"format": "aitod-xview", "out": "x"}, "needs annotations="),
-        (
-            {"format": "aitod-xview", "out": "x", "annotations": ".", "tile": "800"},
-            "does not go with format=aitod-xview",
-        ),
-        ({"format": "coco", "source": "", "out": "x"}, "source= is empty"),
+        ("", "format=None: formats are coco, yolo"),
+        ("format=visdrone", "needs source="),
+        ("format=visdron source=. out=x", "did you mean 'visdrone'"),
+        ("format=coco sorce=.", "unknown key 'sorce'; did you mean source"),
+        ("format=coco source=. out=x tile=big", "tile=big: must be a whole number"),
+        ("format=coco source=. out=x tile=5", "tile=5: must be 0"),
+        ("format=coco source=. out=x tile=100 overlap=100", "less than tile=100"),
+        ("format=coco source=. out=x overlap=10", "less than tile=0"),
+        ("format=coco source=. out=x keep_visible=2", "keep_visible=2: must be a number from 0 to"),
+        ("format=coco source=. out=x empty_tiles=nan", "empty_tiles=nan: must be a number from 0"),
+        ("format=coco source=. out=x exist_ok=maybe", "exist_ok=maybe: must be true"),
+        ("format=coco source=. out=x to=coc", "did you mean 'coco'"),
+        ("format=coco source=. out=x names=a,b", "states its classes itself"),
+        ("format=voc source=. out=x names=a,a", "a name is given twice"),
+        ("format=coco source=. out=x xview=y", "xview=: does not go with format=coco"),
+        ("format=coco source=. out=x channel_order=rgb", "channel_order=: does not go with"),
+        ("format=aitod-xview out=x", "needs annotations="),
+        ("format=aitod-xview out=x annotations=. tile=800", "tile=: does not go with format=aitod"),
+        ("format=aitod-xview out=x annotations=. channel_order=bgr", "one of official, rgb"),
+        ("format=coco source= out=x", "source"),
     ],
 )
-def test_options_that_make_no_sense(options, message):
+def test_options_that_make_no_sense(tokens, message):
     with pytest.raises(ConfigError, match=message):
-        run_convert(options)
+        run_convert(options_of(*tokens.split()))
 
 
 def test_run_convert_prints_the_summary(visdrone, tmp_path, capsys):
-    options = {
-        "format": "visdrone",
-        "source": str(visdrone),
-        "out": str(tmp_path / "out"),
-        "tile": "32",
-        "overlap": "8",
-    }
-    assert run_convert(options | {"workers": "2", "empty_tiles": "0.5"}) == 0
+    tokens = ["format=visdrone", f"source={visdrone}", f"out={tmp_path / 'out'}", "tile=32"]
+    assert run_convert(options_of(*tokens, "overlap=8", "workers=2", "empty_tiles=0.5")) == 0
     printed = capsys.readouterr().out
     assert "pedestrian" in printed and f"written to {tmp_path / 'out'}" in printed
 
@@ -518,17 +503,8 @@ def test_names_from_the_command_line_or_a_file(tmp_path):
     (tmp_path / "src" / "a.txt").write_text("1 0.5 0.5 0.1 0.1\n")
     (tmp_path / "names").write_text("air plane\nship\n")
     for names, out in (("[car, 'bus']", "a"), (str(tmp_path / "names"), "b")):
-        assert (
-            run_convert(
-                {
-                    "format": "yolo",
-                    "source": str(tmp_path / "src"),
-                    "out": str(tmp_path / out),
-                    "names": names,
-                }
-            )
-            == 0
-        )
+        tokens = ["format=yolo", f"source={tmp_path / 'src'}", f"out={tmp_path / out}"]
+        assert run_convert(options_of(*tokens, f"names={names}")) == 0
     assert load_data_spec(tmp_path / "a").names == ("car", "bus")
     assert load_data_spec(tmp_path / "b").names == ("air plane", "ship")
 

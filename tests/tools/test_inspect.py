@@ -17,8 +17,8 @@ from rfla.data.images import read_image
 from rfla.data.index import load_index
 from rfla.errors import DataError
 from rfla.tools.inspect import inspect, inspect_data
+from rfla.tools.inspect.data_report import DataReport
 from rfla.tools.inspect.looks import alike, look_at, parent_of
-from rfla.tools.inspect.report import DataReport
 
 
 @dataclass

@@ -28,6 +28,7 @@ from rfla.data.progress import tracked
 from rfla.data.tiles import Scene, open_scene
 from rfla.errors import ConfigError, DataError
 from rfla.files import write_atomically
+from rfla.tools.aitod.build_report import AitodReport
 from rfla.tools.aitod.names import (
     FROM_XVIEW,
     SIDE,
@@ -37,7 +38,6 @@ from rfla.tools.aitod.names import (
     shared_scenes,
     wanted_images,
 )
-from rfla.tools.aitod.report import AitodReport
 from rfla.tools.output import place_image
 
 ORDERS = ("official", "rgb")

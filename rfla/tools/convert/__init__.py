@@ -1,5 +1,5 @@
-"""`rfla convert`: a data set of any known format -> one that `rfla train data=...` takes at once."""
+"""`rfla convert`: a data set of any known format into one that `rfla train data=...` takes."""
 
-from rfla.tools.convert.chain import convert
+from rfla.tools.convert.conversion import convert
 
 __all__ = ["convert"]

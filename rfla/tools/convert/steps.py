@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from rfla.cfg.verbs import ConvertOptions
 from rfla.data.formats import FORMATS
 from rfla.data.formats.images import ImageFinder, clean_name
 from rfla.data.formats.record import NO_CLASS, ImageRecord
 from rfla.data.images import Image, is_resized, write_image
 from rfla.data.tiles import Scene, WholeScene, Window, cut, keeps_empty, open_scene, plan_windows
 from rfla.errors import DataError
-from rfla.tools.convert.report import ConvertReport
+from rfla.tools.convert.conversion_report import ConvertReport
 from rfla.tools.output import place_image
 
 UNUSABLE = "images that cannot be used"
@@ -24,7 +25,18 @@ BORDER = 0.01  # px over the border that is rounding (YOLO's six digits), clippe
 
 @dataclass(frozen=True)
 class Job:
-    """What one conversion was asked for (see `rfla.tools.convert.convert`), its directory and its counts."""
+    """One conversion: what was asked for, the directory that is written, and the counts.
+
+    Attributes:
+        to: Format that is written.
+        tile: Side of the tiles, px; 0 keeps whole images.
+        overlap: Of neighbouring tiles, px.
+        keep_visible: Share of a box in a tile from which it stays an object.
+        empty_tiles: Share of the tiles without objects that is kept.
+        workers: Threads that write images.
+        folder: The directory.
+        report: The counts.
+    """
 
     to: str
     tile: int
@@ -34,6 +46,21 @@ class Job:
     workers: int
     folder: Path
     report: ConvertReport
+
+    @classmethod
+    def of(cls, options: ConvertOptions, folder: Path, report: ConvertReport) -> "Job":
+        """Return the conversion that checked options ask for."""
+        overlap = options.tile // 4 if options.overlap is None else options.overlap
+        return cls(
+            options.to,
+            options.tile,
+            overlap,
+            options.keep_visible,
+            options.empty_tiles,
+            options.workers,
+            folder,
+            report,
+        )
 
 
 def convert_records(

@@ -12,8 +12,8 @@ from rfla.data.index import BoxIndex, load_index
 from rfla.data.rows import REFUSED, REGIONS, UNOPENED
 from rfla.data.spec import DataSpec, load_data_spec
 from rfla.errors import DataError
+from rfla.tools.inspect.data_report import DataReport, Finding, Severity
 from rfla.tools.inspect.looks import Look, alike, identical, look_at, parent_of
-from rfla.tools.inspect.report import DataReport, Finding, Severity
 
 # Entries of `BoxIndex.counts` that make a data set unfit as it is; the others are repaired while
 # training.

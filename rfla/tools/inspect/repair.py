@@ -11,8 +11,8 @@ import yaml
 
 from rfla.data.index import BoxIndex
 from rfla.data.spec import DataSpec
+from rfla.tools.inspect.data_report import DataReport
 from rfla.tools.inspect.looks import Look
-from rfla.tools.inspect.report import DataReport
 from rfla.tools.output import check_target, partial_directory
 
 
