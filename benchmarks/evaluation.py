@@ -30,8 +30,8 @@ from rfla.metrics import (
     study,
 )
 from rfla.metrics.accumulate import Curves
-from rfla.metrics.coco import gt_to_coco, run_reference
 from rfla.metrics.coco_io import to_coco
+from rfla.metrics.reference import gt_to_coco, run_reference
 from rfla.metrics.result import summarize
 
 CLASS_SHARES = np.array([0.02, 0.02, 0.02, 0.05, 0.01, 0.80, 0.07, 0.01])

@@ -43,11 +43,11 @@ EXCEPTIONS = {("cfg/layer_files.py", "rfla.data.spec")}
 # Libraries that one could want to replace: only these files know them.
 ONLY_IN: dict[str, set[str]] = {
     "albumentations": {"data/transforms.py"},
-    "faster_coco_eval": {"metrics/coco.py"},
+    "faster_coco_eval": {"metrics/reference.py"},
     "pickle": {
         "models/mmdet.py"
     },  # its error class alone: official checkpoints are opened without running them
-    "pycocotools": {"metrics/coco.py"},
+    "pycocotools": {"metrics/reference.py"},
     "rasterio": {"data/tiles.py"},
     "safetensors": {"models/weights.py", "engine/checkpoint.py"},
     "supervision": {"results.py"},

@@ -1,22 +1,23 @@
-"""Precision, recall and oLRP from evidence.
+"""Precision, recall and oLRP from matches.
 
-Precision is needed at true positives alone: between two of them it only falls, so its envelope and
-the first place at which a recall is reached are at true positives. Everything else of a class
-enters through one running count.
+Precision only matters at true positives: between two of them it falls, so its envelope and the
+first detection at which a recall is reached are at true positives. So the arrays of a class hold
+the detections that matched something, and the unmatched ones enter as one running count.
 
 Shapes: K classes, T IoU thresholds, A size ranges, M detection limits, R = 101 recall levels, D_k
-detections of a class in order of score, n true positives among them, N images.
+detections of a class in order of score, n of them matched at some threshold, N images.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rfla.metrics.arrays import BoolArray, FloatArray, IntArray
-from rfla.metrics.evidence import Evidence
-from rfla.metrics.matching import MATCHED, MATCHED_IGNORED
+from rfla.metrics.matches import Matches
+from rfla.metrics.matching import Bits, is_set, unpack
 from rfla.metrics.olrp import LrpPoint, optimal_lrp
 
 RECALLS = np.linspace(0.0, 1.0, 101)
@@ -34,188 +35,229 @@ class Curves:
     boxes: FloatArray  # (K, A) number of true boxes that count
 
 
-class Ranked(NamedTuple):
-    """One class in order of score; equal scores in the order of image and place."""
+class RankedClass(NamedTuple):
+    """One class in order of score; equal scores in the order of image and rank in the image."""
 
     score: FloatArray  # (D_k,)
-    image: IntArray  # (D_k,) place of the image in the order of ids
-    place: IntArray  # (D_k,) place in its image
-    in_range: BoolArray  # (D_k, A) counts as a false positive if it has no match
-    hits: list[list[IntArray]]  # [a][t] (n,) places of the true positives
-    at: int  # index of the threshold of LRP
-    overlap: list[FloatArray]  # [a] (n,) IoU of the true positives at it
-    shift_at: list[
-        list[IntArray]
-    ]  # [a][t] places where a match changes whether the detection counts
-    shift: list[list[IntArray]]  # [a][t] by how much, 1 or -1
+    image: IntArray  # (D_k,) position of the image in the order of ids
+    rank_in_image: IntArray  # (D_k,)
+    in_range: BoolArray  # (A, D_k) counts as a false positive if it has no match
+    matched: IntArray  # (n,) positions of the detections with a match, ascending
+    true: Bits  # (A, n) thresholds at which they are true positives
+    ignored: Bits  # (A, n) thresholds at which they matched an ignored box
+    iou: FloatArray  # (A, n) at the threshold of oLRP
+
+    def best_of_each_image(self, limit: int) -> "RankedClass":
+        """Return the class with only the `limit` best detections of each image."""
+        kept = self.rank_in_image < limit
+        matched = kept[self.matched]
+        return RankedClass(
+            self.score[kept],
+            self.image[kept],
+            self.rank_in_image[kept],
+            self.in_range[:, kept],
+            (np.cumsum(kept) - 1)[self.matched[matched]],
+            self.true[:, matched],
+            self.ignored[:, matched],
+            self.iou[:, matched],
+        )
 
 
 def accumulate(
-    evidence: Evidence,
+    matches: Matches,
     image_weights: FloatArray | None = None,
     lrp: bool | None = None,
-    ranked: Sequence[Ranked] | None = None,
+    ranked: Sequence[RankedClass] | None = None,
 ) -> Curves:
     """Compute all curves.
 
     Args:
-        evidence: of `gather` or `merge`.
-        image_weights: (N,) how often each image counts, by place in the order of ids (bootstrap);
-            None: once.
+        matches: of `match_detections`.
+        image_weights: (N,) how often each image counts, in the order of ids; None: once.
         lrp: whether to compute oLRP; None: as the protocol says.
-        ranked: of `rank`, to save time where the same evidence is accumulated many times.
+        ranked: of `rank_classes`, to save time where the same matches are accumulated many times.
     """
-    protocol = evidence.protocol
-    shape = (
-        len(protocol.thresholds),
-        evidence.num_classes,
-        len(protocol.area_ranges),
-        len(protocol.max_dets),
-    )
-    precision = np.full((shape[0], len(RECALLS), *shape[1:3]), ABSENT)
-    recall = np.full(shape, ABSENT)
-    points = np.full((*shape[1:], len(LrpPoint._fields)), ABSENT)
-    boxes = _count_boxes(evidence, image_weights)
+    protocol = matches.protocol
+    sizes, limits = len(protocol.area_ranges), protocol.max_dets
+    thresholds, classes = len(protocol.thresholds), matches.num_classes
+    precision = np.full((thresholds, len(RECALLS), classes, sizes), ABSENT)
+    recall = np.full((thresholds, classes, sizes, len(limits)), ABSENT)
+    points = np.full((classes, sizes, len(limits), len(LrpPoint._fields)), ABSENT)
+    boxes, at = _count_boxes(matches, image_weights), matches.at
     with_lrp = protocol.lrp if lrp is None else lrp
-    for k, of_class in enumerate(rank(evidence) if ranked is None else ranked):
-        longest = int(of_class.place.max(initial=-1)) + 1
-        for m in reversed(range(shape[3])):
-            limit = protocol.max_dets[m]
-            if (
-                m + 1 < shape[3] and limit >= longest
-            ):  # nothing is cut off: the same as the limit above
-                recall[:, k, :, m], points[k, :, m] = recall[:, k, :, m + 1], points[k, :, m + 1]
+
+    for k, of_class in enumerate(rank_classes(matches) if ranked is None else ranked):
+        most = int(of_class.rank_in_image.max(initial=-1)) + 1  # detections of one image
+        for m in reversed(range(len(limits))):
+            if m + 1 < len(limits) and limits[m] >= most:  # cuts nothing off: as the limit above
+                recall[:, k, :, m] = recall[:, k, :, m + 1]
+                points[k, :, m] = points[k, :, m + 1]
                 continue
-            kept = of_class if limit >= longest else _first(of_class, limit)
+            kept = of_class if limits[m] >= most else of_class.best_of_each_image(limits[m])
             weights = None if image_weights is None else image_weights[kept.image]
-            for a in np.flatnonzero(boxes[k] > 0).tolist():
-                counter = _Counter(kept, weights, a, boxes[k, a])
-                counter.fill_recall(recall[:, k, a, m])
-                if m + 1 == shape[3]:
-                    counter.fill_precision(precision[:, :, k, a])
+            present = np.flatnonzero(boxes[k] > 0).tolist()
+            found = _count_found(kept, weights, thresholds, present)
+            recall[:, k, present, m] = found / boxes[k, present]
+            is_last = m + 1 == len(limits)
+            for a in present if is_last or with_lrp else ():
+                counts = _Counts(kept, weights, a, thresholds)
+                if is_last:
+                    precision[:, :, k, a] = counts.precision(boxes[k, a])
                 if with_lrp:
-                    points[k, a, m] = counter.lrp(protocol.thresholds[kept.at])
+                    points[k, a, m] = counts.lrp(boxes[k, a], at, protocol.thresholds[at])
     return Curves(precision, recall, points, boxes)
 
 
-class _Counter:
-    """Counts of one class in one size range."""
+class _Counts:
+    """The detections of one class that matter in one size range, and the counts at each of them.
 
-    def __init__(self, ranked: Ranked, weights: FloatArray | None, a: int, boxes: float) -> None:
-        """Count how many detections count up to each, if none of them had a match.
+    n here: those that are a true positive at some threshold, or that stop counting.
+
+    Attributes:
+        position: (n,) among the detections of the class.
+        is_true: (T, n) the detection is a true positive.
+        found: (T, n) number of true positives up to and with it.
+        total: (T, n) number of detections that count up to and with it.
+    """
+
+    def __init__(
+        self, ranked: RankedClass, weights: FloatArray | None, a: int, thresholds: int
+    ) -> None:
+        """Count.
 
         Args:
             ranked: one class.
             weights: (D_k,) of the images of the detections, or None.
             a: index of the size range.
-            boxes: number of true boxes that count.
+            thresholds: T.
         """
-        self.ranked, self.weights, self.a, self.boxes = ranked, weights, a, boxes
-        counts = ranked.in_range[:, a]
-        self.running = np.cumsum(counts if weights is None else counts * weights, dtype=np.float64)
+        # A true positive counts though its own area is out of the range, and one that matched an
+        # ignored box does not count though it is in the range.
+        in_range = ranked.in_range[a]
+        matched_in_range = in_range[ranked.matched]
+        true, stops = ranked.true[a], np.where(matched_in_range, ranked.ignored[a], 0)
+        rows = np.flatnonzero(true | stops)
+        self.position = ranked.matched[rows]
+        self.is_true = unpack(true[rows], thresholds)
+        self.change = (self.is_true & ~matched_in_range[rows]).astype(np.int8)
+        self.change -= unpack(stops[rows], thresholds)
 
-    def found(self, t: int) -> FloatArray:
-        """Return (n,) the number of true positives up to each."""
-        hits = self.ranked.hits[self.a][t]
-        return (
-            np.arange(1.0, len(hits) + 1) if self.weights is None else np.cumsum(self.weights[hits])
+        own = None if weights is None else weights[self.position]
+        self.found = _running_sum(self.is_true, own)
+        running = _running_sum(in_range, weights)
+        self.total = running[self.position] + _running_sum(self.change, own)
+        self.iou, self.score, self.in_range = ranked.iou[a, rows], ranked.score, in_range
+
+    def precision(self, boxes: float) -> FloatArray:
+        """Return (T, R) the highest precision at each recall or beyond.
+
+        0 where a recall is never reached.
+        """
+        precision = np.zeros((len(self.found), len(RECALLS)))
+        for t, is_true in enumerate(self.is_true):
+            hits = np.flatnonzero(is_true)
+            if not len(hits):
+                continue
+            found = self.found[t][hits]
+            of_hits = found / (self.total[t][hits] + np.spacing(1))
+            envelope = np.maximum.accumulate(of_hits[::-1])[::-1]
+            first = np.searchsorted(found / boxes, RECALLS, side="left")
+            first = first[: np.searchsorted(first, len(hits))]  # recalls that are reached
+            precision[t, : len(first)] = envelope[first]
+        return precision
+
+    def lrp(self, boxes: float, at: int, threshold: float) -> LrpPoint:
+        """Return the best operating point at the IoU threshold of that index."""
+        hits = np.flatnonzero(self.is_true[at])
+        return optimal_lrp(
+            self.found[at, hits].astype(np.float64),
+            self.total[at, hits].astype(np.float64),
+            self.iou[hits],
+            self.score[self.position[hits]],
+            boxes,
+            threshold,
+            self._first_unless_true(at),
         )
 
-    def total(self, t: int) -> FloatArray:
-        """Return (n,) the number of detections that count up to each true positive."""
-        hits, at = self.ranked.hits[self.a][t], self.ranked.shift_at[self.a][t]
-        shift = self.ranked.shift[self.a][t] * (1.0 if self.weights is None else self.weights[at])
-        before = np.append(0.0, np.cumsum(shift))[np.searchsorted(at, hits, side="right")]
-        return np.asarray(self.running[hits] + before)
+    def _first_unless_true(self, at: int) -> tuple[float, float] | None:
+        """Return (1 if a false positive else 0, score) of the best detection.
 
-    def fill_recall(self, recall: FloatArray) -> None:
-        """Fill (T,)."""
-        for t in range(len(recall)):
-            found = self.found(t)
-            recall[t] = found[-1] / self.boxes if len(found) else 0.0
-
-    def fill_precision(self, precision: FloatArray) -> None:
-        """Fill (T, R) with the highest precision at each recall or beyond, 0 where the recall is never reached."""
-        for t in range(len(precision)):
-            found = self.found(t)
-            raw = found / (self.total(t) + np.spacing(1))
-            envelope = np.append(np.maximum.accumulate(raw[::-1])[::-1], 0.0)
-            precision[t] = envelope[np.searchsorted(found / self.boxes, RECALLS, side="left")]
-
-    def lrp(self, tau: float) -> LrpPoint:
-        """Return the best operating point."""
-        at = self.ranked.at
-        hits = self.ranked.hits[self.a][at]
-        scores, overlap = self.ranked.score[hits], self.ranked.overlap[self.a]
-        first = None if len(hits) and hits[0] == 0 else self._very_first(at)
-        return optimal_lrp(self.found(at), self.total(at), overlap, scores, self.boxes, tau, first)
-
-    def _very_first(self, at: int) -> tuple[float, float] | None:
-        """Return (1 if a false positive else 0, score) of the surest detection, which is no true positive."""
-        if not len(self.ranked.score):
+        None where it is a true positive, or there is none.
+        """
+        if not len(self.score):
             return None
-        places = self.ranked.shift_at[self.a][at]
-        swallowed = len(places) > 0 and places[0] == 0
-        return float(self.ranked.in_range[0, self.a] and not swallowed), float(self.ranked.score[0])
+        matters = len(self.position) > 0 and self.position[0] == 0
+        if matters and self.is_true[at, 0]:
+            return None
+        stops = matters and self.change[at, 0] < 0
+        return float(self.in_range[0] and not stops), float(self.score[0])
 
 
-def rank(evidence: Evidence) -> list[Ranked]:
-    """Sort each class by score and note where its true positives are."""
-    of_candidates = evidence.det_class[evidence.candidate]
-    at = evidence.protocol.threshold_index(0.5) or 0
+def _running_sum(values: NDArray[Any], weights: FloatArray | None) -> NDArray[Any]:
+    """Return the running sum (..., n), in integers where there are no weights: they are faster."""
+    if weights is None:
+        return np.cumsum(values, axis=-1, dtype=np.int32)
+    return np.cumsum(values * weights, axis=-1)
+
+
+def _count_found(
+    ranked: RankedClass, weights: FloatArray | None, thresholds: int, sizes: Sequence[int]
+) -> FloatArray:
+    """Return (T, len(sizes)) the number of true positives in size ranges."""
+    found = np.empty((thresholds, len(sizes)))
+    own = None if weights is None else weights[ranked.matched]
+    for t, column in np.ndindex(found.shape):
+        is_true = is_set(ranked.true[sizes[column]], t)
+        found[t, column] = np.count_nonzero(is_true) if own is None else own @ is_true
+    return found
+
+
+def rank_classes(matches: Matches) -> list[RankedClass]:
+    """Sort each class by score."""
+    # detections of all classes, by class and score
+    span = int(matches.score_rank.max(initial=0)) + 1
+    order = np.argsort(matches.det_class * span + matches.score_rank)
+    position = np.empty(len(order), np.int64)
+    position[order] = np.arange(len(order))
+    ends = np.cumsum(np.bincount(matches.det_class, minlength=matches.num_classes)).tolist()
+
+    # candidates with a match, in the same order
+    has_match = np.flatnonzero((matches.true | matches.ignored).any(axis=1))
+    has_match = has_match[np.argsort(position[matches.candidate[has_match]])]
+    matched = position[matches.candidate[has_match]]
+    matched_ends = np.searchsorted(matched, ends).tolist()
+
+    score, image = matches.score[order], matches.det_image[order]
+    rank_in_image = matches.rank_in_image[order]
+    in_range = matches.in_range[:, order]
+    true = np.ascontiguousarray(matches.true[has_match].T)
+    ignored = np.ascontiguousarray(matches.ignored[has_match].T)
+    iou = np.ascontiguousarray(matches.iou[has_match].T)
+
     ranked = []
-    position = np.empty(len(evidence.score), np.int64)
-    for k in range(evidence.num_classes):
-        rows = np.flatnonzero(evidence.det_class == k)
-        rows = rows[
-            np.lexsort((evidence.place[rows], evidence.det_image[rows], -evidence.score[rows]))
-        ]
-        position[rows] = np.arange(len(rows))
-        candidates = np.flatnonzero(of_candidates == k)
-        candidates = candidates[np.argsort(position[evidence.candidate[candidates]])]
-        places = position[evidence.candidate[candidates]]
-        hits, overlap, shift_at, shift = [], [], [], []
-        for a in range(evidence.in_range.shape[1]):
-            state = np.ascontiguousarray(evidence.state[candidates, :, a].T)  # (T, C_k)
-            counts = evidence.in_range[rows[places], a]
-            change = ((state == MATCHED) & ~counts).astype(np.int64) - (
-                (state == MATCHED_IGNORED) & counts
+    for k in range(matches.num_classes):
+        start, stop = (ends[k - 1] if k else 0), ends[k]
+        of_class = slice(matched_ends[k - 1] if k else 0, matched_ends[k])
+        ranked.append(
+            RankedClass(
+                score[start:stop],
+                image[start:stop],
+                rank_in_image[start:stop],
+                in_range[:, start:stop],
+                matched[of_class] - start,
+                true[:, of_class],
+                ignored[:, of_class],
+                iou[:, of_class],
             )
-            moved = [np.flatnonzero(of_threshold) for of_threshold in change]
-            hits.append([places[of_threshold == MATCHED] for of_threshold in state])
-            overlap.append(evidence.overlap[candidates[state[at] == MATCHED], a])
-            shift_at.append([places[i] for i in moved])
-            shift.append([of_threshold[i] for of_threshold, i in zip(change, moved, strict=True)])
-        columns = (
-            evidence.score[rows],
-            evidence.det_image[rows],
-            evidence.place[rows],
-            evidence.in_range[rows],
         )
-        ranked.append(Ranked(*columns, hits, at, overlap, shift_at, shift))
     return ranked
 
 
-def _first(ranked: Ranked, limit: int) -> Ranked:
-    """Return the class with only the `limit` surest detections of each image."""
-    keep = ranked.place < limit
-    new = np.cumsum(keep) - 1
-    kept_hits = [[new[h[keep[h]]] for h in of_range] for of_range in ranked.hits]
-    overlap = [o[keep[h[ranked.at]]] for o, h in zip(ranked.overlap, ranked.hits, strict=True)]
-    shift_at = [[new[s[keep[s]]] for s in of_range] for of_range in ranked.shift_at]
-    shift = [
-        [value[keep[s]] for value, s in zip(values, places, strict=True)]
-        for values, places in zip(ranked.shift, ranked.shift_at, strict=True)
-    ]
-    columns = (ranked.score[keep], ranked.image[keep], ranked.place[keep], ranked.in_range[keep])
-    return Ranked(*columns, kept_hits, ranked.at, overlap, shift_at, shift)
-
-
-def _count_boxes(evidence: Evidence, image_weights: FloatArray | None) -> FloatArray:
+def _count_boxes(matches: Matches, image_weights: FloatArray | None) -> FloatArray:
     """Return (K, A) the number of true boxes that count."""
-    count = np.zeros((evidence.num_classes, evidence.gt_ignored.shape[1]))
+    count = np.zeros((matches.num_classes, matches.gt_ignored.shape[1]))
     for a in range(count.shape[1]):
-        rows = ~evidence.gt_ignored[:, a]
-        own = None if image_weights is None else image_weights[evidence.gt_image[rows]]
-        count[:, a] = np.bincount(evidence.gt_class[rows], own, minlength=evidence.num_classes)
+        rows = ~matches.gt_ignored[:, a]
+        weights = None if image_weights is None else image_weights[matches.gt_image[rows]]
+        count[:, a] = np.bincount(matches.gt_class[rows], weights, minlength=matches.num_classes)
     return count

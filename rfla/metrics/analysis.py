@@ -11,8 +11,15 @@ import numpy as np
 
 from rfla.metrics.accumulate import ABSENT, RECALLS, accumulate
 from rfla.metrics.arrays import Detections, FloatArray, GroundTruth, IntArray
-from rfla.metrics.evidence import Evidence, gather
-from rfla.metrics.outcomes import BACKGROUND, CORRECT, IGNORED, KINDS, Outcomes, find_outcomes
+from rfla.metrics.error_types import (
+    BACKGROUND,
+    CORRECT,
+    IGNORED,
+    TYPES,
+    ErrorTypes,
+    find_error_types,
+)
+from rfla.metrics.matches import Matches, match_detections
 from rfla.metrics.protocols import Protocol
 from rfla.metrics.result import Metrics, mean_of, summarize
 
@@ -89,47 +96,47 @@ class Study:
     detections: Detections
     metrics: Metrics
     analysis: Analysis
-    outcomes: Outcomes
-    evidence: Evidence
+    errors: ErrorTypes
+    matches: Matches
 
 
 def study(gt: GroundTruth, detections: Detections, protocol: Protocol) -> Study:
     """Evaluate and analyse, class by class."""
     protocol = replace(protocol, lrp=True)  # its thresholds are the operating point
-    evidence = gather(gt, detections, protocol)
-    metrics = summarize(accumulate(evidence), protocol, gt)
-    outcomes = find_outcomes(gt, detections, evidence)
+    matches = match_detections(gt, detections, protocol)
+    metrics = summarize(accumulate(matches), protocol, gt)
+    errors = find_error_types(gt, detections, matches)
     return Study(
         gt,
         detections,
         metrics,
-        _analyse(gt, detections, evidence, metrics, outcomes),
-        outcomes,
-        evidence,
+        _analyse(gt, detections, matches, metrics, errors),
+        errors,
+        matches,
     )
 
 
 def _analyse(
     gt: GroundTruth,
     detections: Detections,
-    evidence: Evidence,
+    matches: Matches,
     metrics: Metrics,
-    outcomes: Outcomes,
+    errors: ErrorTypes,
 ) -> Analysis:
-    protocol = evidence.protocol
+    protocol = matches.protocol
     thresholds = operating_points(metrics)
-    sure = detections.scores[outcomes.det_row] >= thresholds[detections.labels[outcomes.det_row]]
+    sure = detections.scores[errors.det_row] >= thresholds[detections.labels[errors.det_row]]
     return Analysis(
         names=list(gt.names),
         thresholds=[float(t) if np.isfinite(t) else None for t in thresholds],
         precision_by_iou=_precision_by_iou(metrics),
         precision_by_size=_precision_by_size(metrics),
         by_size=size_curve(gt, detections, protocol),
-        calibration=calibrate(detections.scores[outcomes.det_row], outcomes),
-        confusion=confusion(gt, detections, protocol, outcomes.det_row[sure]).tolist(),
+        calibration=calibrate(detections.scores[errors.det_row], errors),
+        confusion=confusion(gt, detections, protocol, errors.det_row[sure]).tolist(),
         sizes=list(protocol.size_names[1:]),
-        detection_kinds=_kinds_by_size(detections, outcomes, sure, protocol),
-        box_fates=_fates_by_size(gt, outcomes, thresholds, protocol),
+        detection_kinds=_kinds_by_size(detections, errors, sure, protocol),
+        box_fates=_fates_by_size(gt, errors, thresholds, protocol),
     )
 
 
@@ -158,7 +165,7 @@ def size_curve(gt: GroundTruth, detections: Detections, protocol: Protocol) -> S
         max_dets=protocol.max_dets[-1:],
         lrp=False,
     )
-    curves = accumulate(gather(gt, detections, rules))
+    curves = accumulate(match_detections(gt, detections, rules))
     boxes = curves.boxes[:, 1:].sum(axis=0)  # (windows,)
     found = (np.maximum(curves.recall[0, :, 1:, 0], 0) * curves.boxes[:, 1:]).sum(axis=0)
     kept = np.flatnonzero(boxes)
@@ -180,13 +187,13 @@ def _middles(gt: GroundTruth) -> FloatArray:
     return np.arange(ends[0], ends[1] + 1) * STEP
 
 
-def calibrate(scores: FloatArray, outcomes: Outcomes) -> Calibration:
+def calibrate(scores: FloatArray, errors: ErrorTypes) -> Calibration:
     """Compare scores (D,) with the share of correct detections in bins of equal width.
 
     Ignored ones are left out.
     """
-    counted = outcomes.kind != IGNORED
-    score, correct = scores[counted], outcomes.kind[counted] == CORRECT
+    counted = errors.type != IGNORED
+    score, correct = scores[counted], errors.type[counted] == CORRECT
     if len(score) and not 0 <= score.min() <= score.max() <= 1:
         return Calibration([], [], [], 0.0)
     bins = np.clip((score * SCORE_BINS).astype(np.int64), 0, SCORE_BINS - 1)
@@ -223,18 +230,18 @@ def confusion(
     )
     limit = (max(len(rows), 1),)  # the limits of the protocol are for one class
     rules = replace(protocol, ious=(0.5,), extra_ious=(), sizes=(), max_dets=limit, lrp=False)
-    evidence = gather(gt, sure, rules, use_categories=False)
-    outcomes = find_outcomes(gt, sure, evidence)
+    matches = match_detections(gt, sure, rules, use_categories=False)
+    errors = find_error_types(gt, sure, matches)
     classes = len(gt.names)
     table = np.zeros((classes + 1, classes + 1), np.int64)
-    correct = np.zeros(len(evidence.det_row), np.int64)
-    correct[evidence.candidate] = evidence.candidate_gt
-    hits = np.flatnonzero(outcomes.kind == CORRECT)
-    label = sure.labels[evidence.det_row]
+    correct = np.zeros(len(matches.det_row), np.int64)
+    correct[matches.candidate] = matches.candidate_gt
+    hits = np.flatnonzero(errors.type == CORRECT)
+    label = sure.labels[matches.det_row]
     np.add.at(table, (gt.labels[correct[hits]], label[hits]), 1)
-    np.add.at(table[classes], label[(outcomes.kind != CORRECT) & (outcomes.kind != IGNORED)], 1)
-    missed = outcomes.asked & np.isneginf(outcomes.found_at)
-    np.add.at(table[:, classes], gt.labels[outcomes.gt_row[missed]], 1)
+    np.add.at(table[classes], label[(errors.type != CORRECT) & (errors.type != IGNORED)], 1)
+    missed = errors.counted & np.isneginf(errors.found_score)
+    np.add.at(table[:, classes], gt.labels[errors.gt_row[missed]], 1)
     return table
 
 
@@ -271,35 +278,39 @@ def _size_rows(area: FloatArray, protocol: Protocol) -> Sequence[IntArray]:
 
 def _kinds_by_size(
     detections: Detections,
-    outcomes: Outcomes,
+    errors: ErrorTypes,
     sure: np.ndarray[Any, np.dtype[np.bool_]],
     protocol: Protocol,
 ) -> dict[str, list[int]]:
     assert detections.sides is not None
-    area = detections.sides[outcomes.det_row].prod(axis=1)
+    area = detections.sides[errors.det_row].prod(axis=1)
     counts = [
-        np.bincount(outcomes.kind[rows][sure[rows]], minlength=BACKGROUND + 1)
+        np.bincount(errors.type[rows][sure[rows]], minlength=BACKGROUND + 1)
         for rows in _size_rows(area, protocol)
     ]
     return {
-        kind: [int(count[k]) for count in counts] for k, kind in enumerate(KINDS) if k != IGNORED
+        kind: [int(count[k]) for count in counts] for k, kind in enumerate(TYPES) if k != IGNORED
     }
 
 
 def _fates_by_size(
-    gt: GroundTruth, outcomes: Outcomes, thresholds: FloatArray, protocol: Protocol
+    gt: GroundTruth, errors: ErrorTypes, thresholds: FloatArray, protocol: Protocol
 ) -> dict[str, list[int]]:
     assert gt.area is not None
-    rows = outcomes.gt_row
+    rows = errors.gt_row
     own = thresholds[gt.labels[rows]]
-    others = np.where(outcomes.mistaken_as < 0, np.inf, thresholds[outcomes.mistaken_as])
+    others = np.where(errors.wrong_class_label < 0, np.inf, thresholds[errors.wrong_class_label])
     fate = np.select(
-        [outcomes.found_at >= own, outcomes.near_at >= own, outcomes.mistaken_at >= others],
+        [
+            errors.found_score >= own,
+            errors.localisation_score >= own,
+            errors.wrong_class_score >= others,
+        ],
         [0, 1, 2],
         3,
     )
     by_size = _size_rows(gt.area[rows], protocol)
-    counts = [np.bincount(fate[r][outcomes.asked[r]], minlength=len(MISSES)) for r in by_size]
+    counts = [np.bincount(fate[r][errors.counted[r]], minlength=len(MISSES)) for r in by_size]
     return {name: [int(count[k]) for count in counts] for k, name in enumerate(MISSES)}
 
 

@@ -13,11 +13,11 @@ import numpy as np
 from rich.console import Group
 from rich.table import Table
 
-from rfla.metrics.accumulate import ABSENT, accumulate, rank
+from rfla.metrics.accumulate import ABSENT, accumulate, rank_classes
 from rfla.metrics.analysis import Study, study
 from rfla.metrics.arrays import Detections, FloatArray, GroundTruth
+from rfla.metrics.html_report import image_counts
 from rfla.metrics.protocols import Protocol
-from rfla.metrics.report import image_counts
 from rfla.metrics.result import Metrics, summarize
 
 DRAWS = 200
@@ -189,12 +189,12 @@ def _draw(
 ) -> FloatArray:
     """Return (draws, 2, F) all figures and the AP of all classes in each draw."""
     rng, images = np.random.default_rng(seed), len(gt.image_ids)
-    ranked = [rank(one.evidence) for one in studies]
+    ranked = [rank_classes(one.matches) for one in studies]
     values = np.zeros((draws, 2, len(studies[0].metrics.figures) + len(gt.names)))
     for draw in numbers:
         weights = rng.multinomial(images, np.full(images, 1 / max(images, 1))).astype(np.float64)
         for side, one in enumerate(studies):
-            curves = accumulate(one.evidence, weights, ranked=ranked[side])
+            curves = accumulate(one.matches, weights, ranked=ranked[side])
             values[draw, side] = _all_figures(summarize(curves, one.metrics.protocol, gt))
     return values
 

@@ -9,7 +9,7 @@ from rfla.metrics.coco_io import (
     read_detections,
     read_ground_truth,
 )
-from rfla.metrics.evidence import gather
+from rfla.metrics.matches import match_detections
 from rfla.metrics.protocols import Protocol, find_protocol
 from rfla.metrics.result import Metrics, summarize
 
@@ -42,5 +42,5 @@ def evaluate_boxes(
     """
     rules = find_protocol(protocol, sizes, max_dets, lrp)
     truths = read_ground_truth(gt)
-    evidence = gather(truths, read_detections(detections, truths), rules, use_categories)
-    return summarize(accumulate(evidence), rules, truths, use_categories)
+    matches = match_detections(truths, read_detections(detections, truths), rules, use_categories)
+    return summarize(accumulate(matches), rules, truths, use_categories)

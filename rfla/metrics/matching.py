@@ -1,174 +1,204 @@
 """Greedy matching of detections to true boxes, for all IoU thresholds and size ranges at once.
 
-The rule is that of pycocotools (`COCOeval.evaluateImg`): within one image and class, detections
-take boxes in order of their score; each takes the free box with the highest overlap that reaches
-the threshold, the later one on a tie, and an ignored box only if no other is left. It is run here
-on the sparse pairs of `pairs.py`: detections that do not compete for a box are done together, so
-the number of steps is the length of the longest queue for one box.
+The rule is that of pycocotools (`COCOeval.evaluateImg`). Within one image and class, detections
+take boxes in order of their score. Each takes the free box with the highest overlap that reaches
+the threshold, the later one on a tie, and an ignored box only if no other is left.
+
+Two ideas make it fast in numpy. Detections that do not compete for a box are matched in one step,
+so the number of steps is the length of the longest queue for one box. And the thresholds are the
+bits of an integer: bit t of `taken[g, a]` says that box g is taken at threshold t in size range a.
 
 Shapes: P pairs, C detections with at least one pair (candidates), G true boxes, T thresholds, A
-size ranges.
+size ranges. `Bits` are unsigned integers of at least T bits.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rfla.metrics.arrays import BoolArray, FloatArray, IntArray
-from rfla.metrics.pairs import Pairs
+from rfla.metrics.overlaps import ALMOST_ONE, Overlaps
 
-UNMATCHED, MATCHED, MATCHED_IGNORED = 0, 1, 2
-_REAL = (
-    1 << 14
-)  # added to the place of a pair when its box counts, so that such a box beats every ignored one
-_PEELS = 32
+Bits = NDArray[np.unsignedinteger[Any]]
+
+ROUNDS = 32
+"""Rounds after which long queues for one box are matched one by one (see `_steps`)."""
 
 
 class Matched(NamedTuple):
     """What became of the candidates of one chunk."""
 
     det: IntArray  # (C,) row of the detection
-    state: NDArray[np.uint8]  # (C, T, A) UNMATCHED, MATCHED or MATCHED_IGNORED
-    overlap: FloatArray  # (C, A) IoU with the box taken at threshold `at`, 0 where none
+    true: Bits  # (C, A) thresholds at which it took a box that counts: a true positive
+    ignored: Bits  # (C, A) thresholds at which it took an ignored box: it does not count
+    iou: FloatArray  # (C, A) IoU with the box taken at threshold `at`, 0 where none
     gt: IntArray  # (C,) row of the box taken at threshold `at` over all sizes, -1 where none
 
 
-def match(
-    pairs: Pairs,
-    thresholds: FloatArray,
-    ignored: BoolArray,
-    many: BoolArray,
-    group: IntArray,
-    at: int,
-) -> Matched:
-    """Match one chunk of pairs.
+class Matcher:
+    """Matches chunk after chunk; holds what is taken.
 
     Args:
-        pairs: sorted by detection; rows of one group in order of score.
-        thresholds: (T,) IoU.
-        ignored: (G, A) boxes that count nothing in a size range.
-        many: (G,) boxes that any number of detections may take (crowds).
-        group: (D,) image and class of every detection row.
-        at: index of the threshold whose pairing is told.
+        thresholds: (T,) IoU, at most 64.
+        ignored: (G, A) boxes that do not count in a size range.
+        crowd: (G,) boxes that any number of detections may take.
+        at: index of the threshold whose boxes are returned.
     """
-    det, start, count = np.unique(pairs.det, return_index=True, return_counts=True)
-    gt_rows, gt = np.unique(pairs.gt, return_inverse=True)
-    level = _levels(pairs.det, gt, many[gt_rows], start, count, group[det])
-    pair_order = np.lexsort((gt, pairs.overlap, np.repeat(np.arange(len(det)), count)))
-    taken = np.zeros((len(gt_rows), len(thresholds), ignored.shape[1]), np.bool_)
-    work = _Work(
-        gt[pair_order],
-        pairs.overlap[pair_order],
-        np.minimum(thresholds, 1 - 1e-10),
-        ignored[gt_rows],
-        taken,
-    )
-    state = np.zeros((len(det), *taken.shape[1:]), np.uint8)
-    overlap = np.zeros((len(det), taken.shape[2]))
-    chosen_gt = np.full(len(det), -1)
-    for rows in _by_level(level, count):
-        best = work.choose(start[rows], count[rows])  # (n, T, A)
-        state[rows] = (best > 0).astype(np.uint8) + ((best > 0) & (best < _REAL))
-        pair = start[rows, None, None] + best % _REAL - 1
-        work.take(pair, best > 0, many[gt_rows])
-        found = best[:, at, :] > 0
-        at_pair = np.where(found, pair[:, at, :], start[rows, None])
-        overlap[rows] = np.where(found, work.overlap[at_pair], 0.0)
-        chosen_gt[rows] = np.where(found[:, 0], gt_rows[work.gt[at_pair[:, 0]]], -1)
-    if pairs.inside is not None:
-        _swallow(state, pairs, thresholds, ignored, start)
-    return Matched(det, state, overlap, chosen_gt)
 
+    def __init__(
+        self, thresholds: FloatArray, ignored: BoolArray, crowd: BoolArray, at: int
+    ) -> None:
+        self.thresholds = np.minimum(thresholds, ALMOST_ONE)
+        self.crowd = crowd
+        self.at = at
+        self.dtype = np.min_scalar_type((1 << len(thresholds)) - 1)
+        every_threshold = self.dtype.type((1 << len(thresholds)) - 1)
+        self.ignored: Bits = np.where(ignored, every_threshold, self.dtype.type(0))
+        self.taken: Bits = np.zeros_like(self.ignored)
 
-def _swallow(
-    state: NDArray[np.uint8],
-    pairs: Pairs,
-    thresholds: FloatArray,
-    ignored: BoolArray,
-    start: IntArray,
-) -> None:
-    """Ignore the unmatched that lie far enough inside any ignored box (TinyPerson's IoD rule)."""
-    assert pairs.inside is not None
-    inside = np.where(ignored[pairs.gt], pairs.inside[:, None], 0.0)  # (P, A)
-    deepest = np.maximum.reduceat(inside, start, axis=0)  # (C, A)
-    swallowed = (state == UNMATCHED) & (deepest[:, None, :] >= thresholds[:, None])
-    state[swallowed] = MATCHED_IGNORED
+    def match(self, overlaps: Overlaps, group: IntArray) -> Matched:
+        """Match one chunk.
 
-
-class _Work(NamedTuple):
-    """The pairs in order of preference within each detection, and what is taken so far."""
-
-    gt: IntArray  # (P,)
-    overlap: FloatArray  # (P,)
-    thresholds: FloatArray  # (T,)
-    ignored: BoolArray  # (g, A)
-    taken: BoolArray  # (g, T, A)
-
-    def choose(self, start: IntArray, count: IntArray) -> NDArray[np.int16]:
-        """Return (n, T, A) 1 + place of the pair each detection takes, plus _REAL where its box counts; 0 for none.
-
-        Detections come with their pairs descending in number, so the j-th pairs belong to the first
-        few.
+        Args:
+            overlaps: sorted by detection; rows of one group are in order of score.
+            group: (D,) image and class of every detection row.
         """
-        best = np.zeros((len(start), *self.taken.shape[1:]), np.int16)
+        start = np.flatnonzero(np.diff(overlaps.det, prepend=-1))  # first pair of each candidate
+        count = np.diff(start, append=len(overlaps.det))
+        det = overlaps.det[start]
+        reached = self._reached(overlaps.iou)
+        shape = (len(det), self.ignored.shape[1])
+        result = Matched(
+            det,
+            np.zeros(shape, self.dtype),
+            np.zeros(shape, self.dtype),
+            np.zeros(shape),
+            np.full(len(det), -1),
+        )
+
+        step = _steps(overlaps.gt, self.crowd, start, count, group[det])
+        for rows in _rows_by_step(step, count):
+            self._match_step(overlaps, reached, start[rows], count[rows], rows, result)
+
+        if overlaps.iod is not None:
+            self._ignore_inside(overlaps, start, result)
+        return result
+
+    def _reached(self, overlap: FloatArray) -> Bits:
+        """Return (P,) the thresholds that each overlap reaches."""
+        bits = np.zeros(len(overlap), self.dtype)
+        for t, threshold in enumerate(self.thresholds):
+            bits |= (overlap >= threshold).astype(self.dtype) << self.dtype.type(t)
+        return bits
+
+    def _match_step(
+        self,
+        overlaps: Overlaps,
+        reached: Bits,
+        start: IntArray,
+        count: IntArray,
+        rows: IntArray,
+        result: Matched,
+    ) -> None:
+        """Match candidates that do not compete with each other; those with most pairs first.
+
+        Args:
+            overlaps: of the chunk.
+            reached: (P,) thresholds that each pair reaches.
+            start: (n,) first pair of each candidate, the one that it prefers.
+            count: (n,) its number of pairs, descending.
+            rows: (n,) the candidates.
+            result: to be filled.
+        """
+        true = np.zeros((len(rows), self.ignored.shape[1]), self.dtype)
+        ignored = np.zeros_like(true)
+        offers = []
         for j in range(int(count[0])):
-            rows = start[: np.searchsorted(-count, -j, side="left")] + j
-            gt = self.gt[rows]
-            reaches = self.overlap[rows, None] >= self.thresholds  # (n', T)
-            value = np.int16(j + 1) + np.where(
-                self.ignored[gt], np.int16(0), np.int16(_REAL)
-            )  # (n', A)
-            free = reaches[:, :, None] & ~self.taken[gt]
-            np.maximum(best[: len(rows)], free * value[:, None, :], out=best[: len(rows)])
-        return best
+            several = int(np.searchsorted(-count, -j))  # candidates that have a j-th pair
+            pair = start[:several] + j
+            gt = overlaps.gt[pair]
+            free = reached[pair, None] & ~self.taken[gt]
+            new_true = free & ~self.ignored[gt] & ~true[:several]
+            new_ignored = free & self.ignored[gt] & ~ignored[:several]
+            true[:several] |= new_true
+            ignored[:several] |= new_ignored
+            offers.append((pair, gt, new_true, new_ignored))
 
-    def take(self, pair: IntArray, found: BoolArray, many: BoolArray) -> None:
-        """Mark the boxes of the pairs found (n, T, A) as taken; those of crowds stay free."""
-        _, t, a = np.nonzero(found)
-        gt = self.gt[pair[found]]
-        self.taken[gt, t, a] = ~many[gt]
+        # only now is it known where no box that counts was left and an ignored one is taken
+        for pair, gt, new_true, new_ignored in offers:
+            several = len(pair)
+            takes = new_true | (new_ignored & ~true[:several])
+            self.taken[gt] |= np.where(self.crowd[gt, None], self.dtype.type(0), takes)
+            row, size = np.nonzero(is_set(takes, self.at))
+            result.iou[rows[row], size] = overlaps.iou[pair[row]]
+            over_all = row[size == 0]
+            result.gt[rows[over_all]] = gt[over_all]
+        result.true[rows] = true
+        result.ignored[rows] = ignored & ~true
+
+    def _ignore_inside(self, overlaps: Overlaps, start: IntArray, result: Matched) -> None:
+        """Ignore unmatched detections that lie inside an ignored box (TinyPerson's IoD rule)."""
+        assert overlaps.iod is not None
+        inside = np.where(self.ignored[overlaps.gt] > 0, overlaps.iod[:, None], 0.0)  # (P, A)
+        deepest = np.maximum.reduceat(inside, start, axis=0)  # (C, A)
+        reached = self._reached(deepest.ravel()).reshape(deepest.shape)
+        np.bitwise_or(result.ignored, reached & ~result.true, out=result.ignored)
 
 
-def _levels(
-    pair_det: IntArray,
-    gt: IntArray,
-    many: BoolArray,
-    start: IntArray,
-    count: IntArray,
-    group: IntArray,
+def is_set(bits: Bits, t: int) -> BoolArray:
+    """Return True where the bit of threshold `t` is set, in the shape of `bits`."""
+    return np.asarray(bits & bits.dtype.type(1 << t), np.bool_)
+
+
+def unpack(bits: Bits, thresholds: int) -> BoolArray:
+    """Return (T, C) booleans from the bits (C,) of one size range."""
+    t = np.arange(thresholds, dtype=bits.dtype)[:, None]
+    return np.asarray((bits >> t) & bits.dtype.type(1), np.bool_)
+
+
+def _steps(
+    gt: IntArray, crowd: BoolArray, start: IntArray, count: IntArray, group: IntArray
 ) -> IntArray:
-    """Return (C,) the step at which each candidate may be matched: after all better ones that want one of its boxes.
+    """Return (C,) the step in which each candidate is matched.
 
-    Round by round, the candidates that come first for all their boxes leave. Long queues (hundreds
-    of detections of one object) are cut short: what is left after some rounds goes one by one
-    within its group, which is also in order.
+    It comes after all better ones that want one of its boxes. Round by round, the candidates that
+    are first in the queues for all of their boxes leave. Queues of hundreds of detections for one
+    object are cut short: what is left after ROUNDS goes one by one within its group.
+
+    Args:
+        gt: (P,) true box of each pair.
+        crowd: (G,) boxes that nobody has to wait for.
+        start: (C,) first pair of each candidate.
+        count: (C,) its number of pairs.
+        group: (C,) ascending.
     """
-    level = np.full(len(start), -1)
-    place = np.repeat(np.arange(len(start)), count)  # candidate of each pair, ascending
-    binding = ~many[gt]  # (P,) a crowd keeps nobody waiting
-    gt = gt[binding]
-    place = place[binding]
-    level[np.bincount(place, minlength=len(start)) == 0] = 0
-    for step in range(_PEELS):
-        if not len(place):
-            return level
-        first = np.empty(len(many), np.int64)
-        first[gt[::-1]] = place[::-1]  # the last one written is the best
-        waiting = np.zeros(len(start), np.bool_)
-        waiting[place[first[gt] != place]] = True
-        level[place[~waiting[place]]] = step
-        keep = waiting[place]
-        gt, place = gt[keep], place[keep]
-    rest = np.unique(place)
-    begins = np.searchsorted(group[rest], group[rest], side="left")  # groups are ascending
-    level[rest] = _PEELS + np.arange(len(rest)) - begins
-    return level
+    step = np.full(len(start), -1)
+    candidate = np.repeat(np.arange(len(start)), count)  # of each pair, ascending
+    queued = ~crowd[gt]
+    gt, candidate = gt[queued], candidate[queued]
+    step[np.bincount(candidate, minlength=len(start)) == 0] = 0
+
+    first = np.empty(len(crowd), np.int64)
+    for number in range(ROUNDS):
+        if not len(candidate):
+            return step
+        first[gt[::-1]] = candidate[::-1]  # what is written last stays: the best of each queue
+        waits = np.zeros(len(start), np.bool_)
+        waits[candidate[first[gt] != candidate]] = True
+        step[candidate[~waits[candidate]]] = number
+        left = waits[candidate]
+        gt, candidate = gt[left], candidate[left]
+
+    rest = np.unique(candidate)
+    group_start = np.searchsorted(group[rest], group[rest], side="left")
+    step[rest] = ROUNDS + np.arange(len(rest)) - group_start
+    return step
 
 
-def _by_level(level: IntArray, count: IntArray) -> Iterator[IntArray]:
-    """Yield the candidates level by level, those with most pairs first."""
-    order = np.lexsort((-count, level))
-    cuts = np.flatnonzero(np.diff(level[order])) + 1
+def _rows_by_step(step: IntArray, count: IntArray) -> Iterator[IntArray]:
+    """Yield the candidates step by step, those with most pairs first."""
+    order = np.lexsort((-count, step))
+    cuts = np.flatnonzero(np.diff(step[order])) + 1
     yield from np.split(order, cuts)

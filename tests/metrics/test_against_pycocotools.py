@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from rfla.metrics import PROTOCOLS, Detections, GroundTruth, find_protocol
 from rfla.metrics.accumulate import accumulate
-from rfla.metrics.coco import reference_curves
-from rfla.metrics.evidence import gather
+from rfla.metrics.matches import match_detections
+from rfla.metrics.reference import reference_curves
 
 EDGES = np.array(
     [0, 1, 64, 144, 256, 400, 1024, 9216, 1e10]
@@ -65,7 +65,7 @@ def scene(
 
 
 def assert_same(gt, dets, protocol, engine="pycocotools", use_categories=True):
-    curves = accumulate(gather(gt, dets, protocol, use_categories))
+    curves = accumulate(match_detections(gt, dets, protocol, use_categories))
     reference = reference_curves(gt, dets, protocol, engine, use_categories)
     np.testing.assert_allclose(curves.precision, reference.precision, rtol=0, atol=1e-12)
     np.testing.assert_allclose(curves.recall, reference.recall, rtol=0, atol=1e-12)

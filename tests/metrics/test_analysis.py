@@ -1,4 +1,4 @@
-"""Outcomes, calibration, confusion and size curves on scenes small enough to count by hand."""
+"""Error types, calibration, confusion and size curves on scenes small enough to count by hand."""
 
 import json
 
@@ -7,8 +7,8 @@ import pytest
 
 from rfla.metrics import Detections, GroundTruth, find_protocol
 from rfla.metrics.analysis import calibrate, study
-from rfla.metrics.outcomes import KINDS
-from rfla.metrics.report import write_report
+from rfla.metrics.error_types import TYPES
+from rfla.metrics.html_report import write_report
 
 FAR = [500, 500, 508, 508]
 
@@ -45,22 +45,24 @@ def scene():
 
 def test_kind_of_each_detection():
     gt, found, kinds = scene()
-    outcomes = study(gt, found, find_protocol("aitod")).outcomes
-    told = {
-        int(row): KINDS[kind] for row, kind in zip(outcomes.det_row, outcomes.kind, strict=True)
-    }
+    errors = study(gt, found, find_protocol("aitod")).errors
+    told = {int(row): TYPES[kind] for row, kind in zip(errors.det_row, errors.type, strict=True)}
     assert tuple(told[row] for row in range(7)) == kinds
 
 
 def test_scores_that_decide_the_fate_of_each_box():
     gt, found, _ = scene()
-    outcomes = study(gt, found, find_protocol("aitod")).outcomes
-    order = np.argsort(outcomes.gt_row)
+    errors = study(gt, found, find_protocol("aitod")).errors
+    order = np.argsort(errors.gt_row)
     nothing = -np.inf
-    np.testing.assert_array_equal(outcomes.asked[order], [True, True, True, True, False])
-    np.testing.assert_array_equal(outcomes.found_at[order][:4], [0.9, nothing, nothing, 0.3])
-    np.testing.assert_array_equal(outcomes.near_at[order][:4], [nothing, 0.7, nothing, nothing])
-    np.testing.assert_array_equal(outcomes.mistaken_at[order][:4], [nothing, nothing, nothing, 0.6])
+    np.testing.assert_array_equal(errors.counted[order], [True, True, True, True, False])
+    np.testing.assert_array_equal(errors.found_score[order][:4], [0.9, nothing, nothing, 0.3])
+    np.testing.assert_array_equal(
+        errors.localisation_score[order][:4], [nothing, 0.7, nothing, nothing]
+    )
+    np.testing.assert_array_equal(
+        errors.wrong_class_score[order][:4], [nothing, nothing, nothing, 0.6]
+    )
 
 
 def test_counts_at_the_optimal_scores():
@@ -171,8 +173,8 @@ def test_scores_that_are_no_probabilities_are_judged_but_not_calibrated(tmp_path
 
 def test_calibration_by_hand():
     gt, found, _ = scene()
-    outcomes = study(gt, found, find_protocol("aitod")).outcomes
-    result = calibrate(found.scores[outcomes.det_row], outcomes)
+    errors = study(gt, found, find_protocol("aitod")).errors
+    result = calibrate(found.scores[errors.det_row], errors)
     np.testing.assert_allclose(
         result.score, [0.3, 0.4, 0.6, 0.7, 0.8, 0.9]
     )  # 0.5 lies on the crowd

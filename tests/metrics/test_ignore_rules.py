@@ -11,9 +11,9 @@ from pycocotools.cocoeval import COCOeval
 
 from rfla.metrics import Detections, GroundTruth, find_protocol
 from rfla.metrics.accumulate import accumulate
-from rfla.metrics.coco import gt_to_coco, reference_curves
 from rfla.metrics.coco_io import to_coco
-from rfla.metrics.evidence import gather
+from rfla.metrics.matches import match_detections
+from rfla.metrics.reference import gt_to_coco, reference_curves
 
 
 class TinyEval(COCOeval):
@@ -97,7 +97,7 @@ def run_tiny(gt, found, protocol):
 def test_tinyperson_as_its_evaluator(seed):
     gt, found = scene(seed)
     protocol = find_protocol("tinyperson", max_dets=(7,) if seed % 2 else None)
-    curves = accumulate(gather(gt, found, protocol))
+    curves = accumulate(match_detections(gt, found, protocol))
     precision, recall = run_tiny(gt, found, protocol)
     np.testing.assert_allclose(curves.precision, precision, rtol=0, atol=1e-12)
     np.testing.assert_allclose(curves.recall, recall, rtol=0, atol=1e-12)
@@ -107,7 +107,7 @@ def test_tinyperson_as_its_evaluator(seed):
 def test_visdrone_ignored_boxes_are_crowds(seed):
     gt, found = scene(seed)
     protocol = find_protocol("visdrone", max_dets=(2, 100))
-    curves = accumulate(gather(gt, found, protocol))
+    curves = accumulate(match_detections(gt, found, protocol))
     crowds = dataclasses.replace(gt, crowd=gt.crowd | gt.ignore, ignore=None)
     reference = reference_curves(crowds, found, dataclasses.replace(protocol, ignoring="crowd"))
     np.testing.assert_allclose(curves.precision, reference.precision, rtol=0, atol=1e-12)

@@ -11,9 +11,9 @@ from pycocotools.cocoeval import COCOeval
 
 from rfla.metrics import Detections, GroundTruth, find_protocol
 from rfla.metrics.accumulate import ABSENT, accumulate
-from rfla.metrics.coco import gt_to_coco
 from rfla.metrics.coco_io import to_coco
-from rfla.metrics.evidence import gather
+from rfla.metrics.matches import match_detections
+from rfla.metrics.reference import gt_to_coco
 
 NOTHING = (
     1.0,
@@ -99,7 +99,7 @@ def lrp_by_definition(evaluation, category, area, limit):
 def test_olrp_is_the_smallest_error_of_all(seed, boxes, dets, crowd, max_dets):
     gt, found = scene(seed, boxes, dets, crowd)
     protocol = find_protocol("aitod", max_dets=max_dets)
-    ours = accumulate(gather(gt, found, protocol)).lrp  # (K, A, M, 5)
+    ours = accumulate(match_detections(gt, found, protocol)).lrp  # (K, A, M, 5)
     evaluation = evaluation_of(gt, found, protocol)
     for label, category in enumerate(gt.category_ids):
         for a, area in enumerate(evaluation.params.areaRng):

@@ -21,8 +21,8 @@ import rfla
 from rfla.files import write_atomically
 from rfla.metrics.analysis import Study
 from rfla.metrics.arrays import IntArray
+from rfla.metrics.error_types import CORRECT, IGNORED, TYPES
 from rfla.metrics.figures import draw_figures, size_label
-from rfla.metrics.outcomes import CORRECT, IGNORED, KINDS
 
 ReadPicture = Callable[[int], NDArray[np.uint8] | None]
 """Position of an image in `GroundTruth.image_ids` -> (H, W, 3) uint8 RGB, or None where there is no picture."""
@@ -116,17 +116,17 @@ def choose_images(study: Study, count: int) -> IntArray:
 
 def image_counts(study: Study) -> tuple[IntArray, IntArray, IntArray]:
     """Return (N,) missed boxes, false positives and found boxes of each image at the optimal scores."""
-    outcomes, count = study.outcomes, len(study.gt.image_ids)
+    errors, count = study.errors, len(study.gt.image_ids)
     optimal = np.array([np.inf if t is None else t for t in study.analysis.thresholds])
-    gt_image, gt_label = study.gt.image_index[outcomes.gt_row], study.gt.labels[outcomes.gt_row]
-    found = outcomes.asked & (outcomes.found_at >= optimal[gt_label])
-    missed = outcomes.asked & ~found
+    gt_image, gt_label = study.gt.image_index[errors.gt_row], study.gt.labels[errors.gt_row]
+    found = errors.counted & (errors.found_score >= optimal[gt_label])
+    missed = errors.counted & ~found
     image, label = (
-        study.detections.image_index[outcomes.det_row],
-        study.detections.labels[outcomes.det_row],
+        study.detections.image_index[errors.det_row],
+        study.detections.labels[errors.det_row],
     )
-    wrong = (outcomes.kind != CORRECT) & (outcomes.kind != IGNORED)
-    wrong &= study.detections.scores[outcomes.det_row] >= optimal[label]
+    wrong = (errors.type != CORRECT) & (errors.type != IGNORED)
+    wrong &= study.detections.scores[errors.det_row] >= optimal[label]
     counts = [
         np.bincount(rows, minlength=count)
         for rows in (gt_image[missed], image[wrong], gt_image[found])
@@ -141,7 +141,7 @@ def _gallery(
     det_rows, gt_rows = _by_image(study)
     lowest = _lowest_score(study)
     det_rows = [
-        rows[study.detections.scores[study.outcomes.det_row[rows]] >= lowest] for rows in det_rows
+        rows[study.detections.scores[study.errors.det_row[rows]] >= lowest] for rows in det_rows
     ]
     rows, pictures, used = [], [], 0
     for image in chosen.tolist():
@@ -157,12 +157,12 @@ def _gallery(
 
 
 def _by_image(study: Study) -> tuple[list[IntArray], list[IntArray]]:
-    """Return for each image the positions in the outcomes of its detections and true boxes."""
-    outcomes, count = study.outcomes, len(study.gt.image_ids)
+    """Return for each image the positions in the errors of its detections and true boxes."""
+    errors, count = study.errors, len(study.gt.image_ids)
     split = []
     for image in (
-        study.detections.image_index[outcomes.det_row],
-        study.gt.image_index[outcomes.gt_row],
+        study.detections.image_index[errors.det_row],
+        study.gt.image_index[errors.gt_row],
     ):
         order = np.argsort(image, kind="stable")
         split.append(np.split(order, np.searchsorted(image[order], np.arange(1, count))))
@@ -171,17 +171,17 @@ def _by_image(study: Study) -> tuple[list[IntArray], list[IntArray]]:
 
 def _image_row(study: Study, image: int, dets: IntArray, gts: IntArray) -> dict[str, Any]:
     """Return one image for the page; see the head of page.js for the columns."""
-    outcomes, detections, gt = study.outcomes, study.detections, study.gt
+    errors, detections, gt = study.errors, study.detections, study.gt
     assert gt.area is not None and detections.sides is not None
-    rows, gt_rows = outcomes.det_row[dets], outcomes.gt_row[gts]
+    rows, gt_rows = errors.det_row[dets], errors.gt_row[gts]
     det_columns = [
         *detections.boxes[rows].round(1).T.tolist(),
         detections.scores[rows].round(DIGITS).tolist(),
         detections.labels[rows].tolist(),
-        outcomes.kind[dets].tolist(),
+        errors.type[dets].tolist(),
         np.sqrt(detections.sides[rows].prod(axis=1)).round(2).tolist(),
     ]
-    scores = (outcomes.found_at, outcomes.near_at, outcomes.mistaken_at)
+    scores = (errors.found_score, errors.localisation_score, errors.wrong_class_score)
     gt_columns = [
         *gt.boxes[gt_rows].round(1).T.tolist(),
         gt.labels[gt_rows].tolist(),
@@ -190,8 +190,8 @@ def _image_row(study: Study, image: int, dets: IntArray, gts: IntArray) -> dict[
             [round(s, DIGITS) if np.isfinite(s) else None for s in score[gts].tolist()]
             for score in scores
         ),
-        outcomes.mistaken_as[gts].tolist(),
-        outcomes.asked[gts].astype(int).tolist(),
+        errors.wrong_class_label[gts].tolist(),
+        errors.counted[gts].astype(int).tolist(),
     ]
     far = np.concatenate([gt.boxes[gt_rows], detections.boxes[rows]]).max(axis=0, initial=1.0)
     name = gt.files[image] if gt.files and gt.files[image] else str(gt.image_ids[image])
@@ -247,7 +247,7 @@ def _page_data(
         "shown": f"{shown}{without}. Found, missed and wrong are told at IoU 0.5. "
         f"Detections with a score under {lowest:g} are left out.",
         "names": list(study.gt.names),
-        "kinds": list(KINDS),
+        "kinds": list(TYPES),
         "thresholds": [None if t is None else round(t, DIGITS) for t in study.analysis.thresholds],
         "scores": [lowest, max(1.0, float(study.detections.scores.max(initial=1.0)))],
         "sizes": [(size_label(protocol, name), low, high) for name, low, high in protocol.sizes],

@@ -14,7 +14,7 @@ from PIL import Image
 from rfla.metrics import Detections, GroundTruth, find_protocol
 from rfla.metrics.analysis import study
 from rfla.metrics.figures import _confusion
-from rfla.metrics.report import choose_images, image_counts, write_report
+from rfla.metrics.html_report import choose_images, image_counts, write_report
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -75,7 +75,7 @@ def report(tmp_path_factory):
 
 @pytest.fixture
 def no_figures(monkeypatch):
-    monkeypatch.setattr("rfla.metrics.report.draw_figures", lambda *_: {})
+    monkeypatch.setattr("rfla.metrics.html_report.draw_figures", lambda *_: {})
 
 
 def test_files_of_a_report(report):
