@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from rfla.assign import HierarchicalAssigner, PriorGrid, receptive_field_distance
-from rfla.assign.dense import chunks
+from rfla.assign.chunks import chunks
 
 STRIDES = (4, 8, 16, 32, 64)
 FIELDS = (35, 91, 267, 427, 555)
@@ -238,7 +238,8 @@ def main() -> None:
     torch.set_num_threads(args.threads[0])
     if "sizes" in args.parts:
         print(
-            "\n| image | priors | P | 100 boxes | 1,000 boxes | writing (P,) alone |\n|---|---|---|---|---|---|"
+            "\n| image | priors | P | 100 boxes | 1,000 boxes | writing (P,) alone |\n"
+            "|---|---|---|---|---|---|"
         )
         print("\n".join(over_image_sizes(args.repeats)), flush=True)
     if "batch" in args.parts:

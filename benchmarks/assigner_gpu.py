@@ -1,7 +1,7 @@
 """Check and time the hierarchical assigner on a GPU: one call, one JSON object.
 
     python benchmarks/assigner_gpu.py                 # needs CUDA
-    python benchmarks/assigner_gpu.py --device cpu    # the same checks without the synchronisation one
+    python benchmarks/assigner_gpu.py --device cpu    # the same checks but synchronisation
 
 Checked: no host synchronisation in the common path (torch's sync debug mode raises on one); the
 CUDA result equals the CPU's, except where two scores lie within 2 ulp. Timed: 16 images of 500
@@ -72,7 +72,7 @@ def milliseconds(call: Callable[[], object], device: str, repeats: int) -> float
 
 
 def unexplained_differences(kind: str, distance: str, device: str) -> tuple[int, int]:
-    """Priors that differ from the CPU's result, and those of them that no tie within 2 ulp explains."""
+    """Priors that differ from the CPU's result, and how many no tie within 2 ulp explains."""
     assigner, images = HierarchicalAssigner(distance), make_images(4, 300, "cpu")
     grid = make_grid(kind, "cpu")
     here = assigner.batch(grid, images)
@@ -88,7 +88,7 @@ def unexplained_differences(kind: str, distance: str, device: str) -> tuple[int,
 
 
 def _near_tie(assigner: HierarchicalAssigner, grid: PriorGrid, box: Tensor, prior: int) -> bool:
-    """Whether a prior scores within 2 ulp of the k-th best of a box, or of the threshold, in one of the stages."""
+    """Whether in some stage a prior scores within 2 ulp of a box's k-th best or the threshold."""
     for stage, fields in enumerate((grid, grid.scaled(assigner.decay))):
         scores = receptive_field_distance(box[None], fields.boxes, assigner.distance)[0]
         limits = [scores.topk(assigner.topk[stage]).values[-1]]

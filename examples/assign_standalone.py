@@ -1,4 +1,4 @@
-"""RFLA's label assignment in somebody else's detector: `rfla.assign` needs torch and nothing else of this package.
+"""The label assignment of RFLA in another detector: of this package it needs `rfla.assign` alone.
 
 python examples/assign_standalone.py
 """
@@ -29,8 +29,7 @@ for index, row in enumerate(matched):
     print(f"image {index}: {len(positive)} of {len(grid)} points are positive")
     for point in positive.tolist():
         x, y = grid.centers[point].tolist()
-        print(
-            f"  box {row[point]} takes the point ({x:g}, {y:g}) of stride {strides[grid.level_index[point]]}"
-        )
+        stride = strides[grid.level_index[point]]
+        print(f"  box {row[point]} takes the point ({x:g}, {y:g}) of stride {stride}")
 
 print(assigner.explain(grid, images[0]))

@@ -75,7 +75,8 @@ def fields_and_boxes() -> None:
     left.scatter(chosen[:, 0], chosen[:, 1], s=22, color=CHOSEN, zorder=3)
     left.set(xlim=(0, 96), ylim=(64, 0), aspect="equal", xlabel="px", ylabel="px")
     left.set_title(
-        "boxes (orange), the field of each one's best point (blue),\npoints assigned to them (green)",
+        "boxes (orange), the field of each one's best point (blue),\n"
+        "points assigned to them (green)",
         fontsize=9,
     )
 
@@ -138,7 +139,8 @@ def the_window() -> None:
         left.scatter(points[:, 0], points[:, 1], s=16, color=colour, zorder=3)
     left.set(xlim=(0, 96), ylim=(64, 0), xlabel="px", ylabel="px")
     left.set_title(
-        "a box (orange), its windows for the 3 best (green)\nand for the ignore band (brown; dotted: its reach)",
+        "a box (orange), its windows for the 3 best (green)\n"
+        "and for the ignore band (brown; dotted: its reach)",
         fontsize=9,
     )
 

@@ -1,4 +1,4 @@
-"""Who is positive: prior grids, distances, and the rules that give priors to boxes.
+"""Label assignment: prior grids, distances, and the rules that match priors to boxes.
 
 Needs torch alone.
 """

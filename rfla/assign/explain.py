@@ -1,4 +1,4 @@
-"""How an assignment came out: positives per box and per size, boxes left without, conflicts, levels.
+"""Report of an assignment: positives per box and size, boxes without any, conflicts, levels.
 
 Shapes: G boxes, P priors.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rfla.assign.dense import Claims
+from rfla.assign.candidates import Candidates
 from rfla.assign.priors import PriorGrid
 from rfla.assign.regions import BACKGROUND, IGNORED
 
@@ -47,7 +47,7 @@ class AssignmentReport:
         images: Number of images.
         positives: Positives of each box, image after image.
         sizes: Root of the area of each box in px.
-        conflicts: Priors that several boxes of an image claimed in the same stage.
+        conflicts: Priors that several boxes of an image wanted in the same stage.
         level_strides: Stride of each level.
         level_positives: Positives on each level.
         background: Background priors.
@@ -65,12 +65,12 @@ class AssignmentReport:
 
     @property
     def without_positive(self) -> tuple[int, ...]:
-        """Indices of the boxes that no prior was given to."""
+        """Indices of the boxes that have no positive."""
         return tuple(index for index, count in enumerate(self.positives) if count == 0)
 
     @property
     def histogram(self) -> dict[int, int]:
-        """Number of positives -> number of boxes that have so many."""
+        """Number of positives -> number of boxes that have this many."""
         return {count: self.positives.count(count) for count in sorted(set(self.positives))}
 
     @property
@@ -79,7 +79,9 @@ class AssignmentReport:
         bins = []
         for name, low, high in SIZE_BINS:
             counts = [
-                n for n, size in zip(self.positives, self.sizes, strict=True) if low <= size < high
+                count
+                for count, size in zip(self.positives, self.sizes, strict=True)
+                if low <= size < high
             ]
             bins.append(SizeBin(name, len(counts), sum(counts), counts.count(0)))
         return tuple(bins)
@@ -109,7 +111,8 @@ class AssignmentReport:
         lines = [
             f"{self.images} images, {boxes} boxes, {total} positive priors ({mean:.2f} per box), "
             f"{self.ignored} ignored, {self.background} background",
-            f"{len(self.without_positive)} boxes without a positive, {self.conflicts} priors claimed by several boxes",
+            f"{len(self.without_positive)} boxes without a positive, "
+            f"{self.conflicts} priors claimed by several boxes",
             f"{'box size, px':<16}{'boxes':>8}{'positives':>11}{'per box':>9}{'without':>9}",
         ]
         lines += [
@@ -117,20 +120,16 @@ class AssignmentReport:
             for one in self.size_bins
         ]
         levels = zip(self.level_strides, self.level_positives, strict=True)
-        lines.append(
-            "positives by stride: " + ", ".join(f"{stride}: {count}" for stride, count in levels)
-        )
-        lines.append(
-            "boxes by positives: "
-            + ", ".join(f"{n}: {count}" for n, count in self.histogram.items())
-        )
+        by_stride = ", ".join(f"{stride}: {count}" for stride, count in levels)
+        by_positives = ", ".join(f"{number}: {count}" for number, count in self.histogram.items())
+        lines += [f"positives by stride: {by_stride}", f"boxes by positives: {by_positives}"]
         return "\n".join(lines)
 
     __str__ = text
 
 
 def report(
-    grid: PriorGrid, gt_boxes: Tensor, matched: Tensor, claims: Sequence[Claims]
+    grid: PriorGrid, gt_boxes: Tensor, matched: Tensor, candidates: Sequence[Candidates]
 ) -> AssignmentReport:
     """Summarise one image.
 
@@ -138,16 +137,16 @@ def report(
         grid: Its priors.
         gt_boxes: (G, 4).
         matched: (P,) what the assigner returned.
-        claims: Of both stages.
+        candidates: Of both stages; without any, no conflict is counted.
     """
     conflicts = 0
     for stage in (0, 1):
-        claimants = torch.zeros(len(grid), dtype=torch.int64, device=grid.device)
-        for part in claims:
-            claimants += torch.bincount(
-                part.prior[part.claimed & (part.stage == stage)], minlength=len(grid)
-            )
-        conflicts += int((claimants > 1).sum())
+        boxes_per_prior = torch.zeros(len(grid), dtype=torch.int64, device=grid.device)
+        for part in candidates:
+            wanted = part.prior[part.is_positive & (part.stage == stage)]
+            boxes_per_prior += torch.bincount(wanted, minlength=len(grid))
+        conflicts += int((boxes_per_prior > 1).sum())
+
     positive = matched[matched >= 0]
     sides = (gt_boxes[:, 2:] - gt_boxes[:, :2]).clamp(min=0)
     levels = torch.bincount(grid.level_index[matched >= 0], minlength=len(grid.strides))

@@ -1,36 +1,42 @@
-"""Hierarchical label assigner (HLA) of RFLA: each box takes its nearest priors, then more of fields that have shrunk.
+"""Hierarchical label assigner (HLA) of RFLA: each box takes its nearest priors, in two stages.
 
-Shapes: B images, G boxes of one image, N boxes of all images, P priors of an image, M claims. Boxes
-are xyxy in px of the network input. Everything is float32 and nothing is recorded for gradients.
+In the first stage a box takes the priors nearest to it. In the second all fields shrink, and it
+takes more of those still free.
+
+Shapes: B images, G boxes of one image, N boxes of all images, P priors of an image, M candidates.
+Boxes are xyxy in px of the network input. Everything is float32 and nothing is recorded for
+gradients.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from rfla.assign.claims import list_claims, scatter_claims
-from rfla.assign.dense import Claims, chunks, dense_claims
+from rfla.assign.candidates import Candidates, Stage, list_candidates, mask_candidates
+from rfla.assign.chunks import chunks
+from rfla.assign.dense import dense_candidates
 from rfla.assign.distance import Distance, get_distance
 from rfla.assign.explain import AssignmentReport, report
 from rfla.assign.images import Images, pack
-from rfla.assign.priors import PriorGrid, scale_ends
-from rfla.assign.regions import BACKGROUND, IGNORED, covered_by, prior_boxes
-from rfla.assign.windows import score_windows, window_cells, window_radius
+from rfla.assign.priors import PriorGrid, scale_edges
+from rfla.assign.regions import BACKGROUND, IGNORED, covered_by
+from rfla.assign.windows import Windows, candidates_per_box, score_windows, window_radius
 from rfla.errors import ConfigError, did_you_mean
 
 CONFLICTS = ("last", "smallest")
 CACHE_BUDGET = 2 * 2**20
 """Bytes of one score tensor on the CPU: small enough to stay in its cache."""
 DEVICE_BUDGET = 6 * 2**20
-"""Bytes of one score tensor elsewhere, at least: large enough for few launches. All tensors of a chunk take 8 times
-that, which for 2,000 boxes is under 64 MiB."""
-DEVICE_BUDGET_OF_A_BOX = 3200
+"""Bytes of one score tensor on a GPU, at least: large enough for few launches. All tensors of a
+chunk take 8 times that, which for 2,000 boxes is under 64 MiB."""
+DEVICE_BUDGET_PER_BOX = 3200
 """The same for each box: many boxes get more memory, and no more launches."""
-PASS = 2**16
-"""Candidates that cost as much as a second pass: up to so many more, both stages use the larger window."""
-WORTHWHILE = 0.5
-"""A window pays as long as its cells are less than this share of all priors."""
+MAX_EXTRA_CANDIDATES = 2**16
+"""Up to so many more candidates cost less than a second pass, so both stages share one window."""
+MAX_WINDOW_SHARE = 0.5
+"""Windows are used while they have less than this share of all priors; the dense path otherwise."""
 
 
 class HierarchicalAssigner:
@@ -76,6 +82,10 @@ class HierarchicalAssigner:
         self.centers_inside = centers_inside
         self.ignore_above = ignore_above
         self.conflict = conflict
+        self._stages = (
+            Stage(0, self.topk[0]),
+            Stage(1, self.topk[1], scale=self.decay, ignore_above=ignore_above),
+        )
 
     def __call__(
         self,
@@ -129,9 +139,8 @@ class HierarchicalAssigner:
         for index, row in enumerate(matched):
             regions = None if ignore_boxes is None else ignore_boxes[index]
             if regions is not None and len(regions):
-                row.masked_fill_(
-                    (row == BACKGROUND) & covered_by(images.of_image(index), regions), IGNORED
-                )
+                covered = covered_by(images.of_image(index), regions)
+                row.masked_fill_((row == BACKGROUND) & covered, IGNORED)
             valid = images.valid(index)
             if valid is not None:
                 row.masked_fill_(~valid, IGNORED)
@@ -146,45 +155,52 @@ class HierarchicalAssigner:
         image_size: tuple[int, int] | None = None,
         allowed_border: float | None = None,
     ) -> AssignmentReport:
-        """Say how the boxes of one image fare.
+        """Assign the priors of one image and report what became of its boxes.
 
         `AssignmentReport.merge` joins the reports of a data set.
         """
         matched = self(grid, gt_boxes, ignore_boxes, image_size, allowed_border)
-        images = pack(
-            grid, [gt_boxes], None if image_size is None else [image_size], allowed_border
-        )
-        return report(
-            grid, images.boxes, matched, list(self._claims(images)) if len(images.boxes) else []
-        )
+        sizes = None if image_size is None else [image_size]
+        images = pack(grid, [gt_boxes], sizes, allowed_border)
+        candidates = list(self._candidates(images)) if len(images.boxes) else []
+        return report(grid, images.boxes, matched, candidates)
 
     def _match(self, images: Images) -> Tensor:
-        """(B, P) int64 before regions and validity.
+        """(B, P) int64 before ignore regions and validity.
 
-        One integer for each prior orders everything that can happen to it: 0 background, 1 ignored,
-        then the second stage by rank of the box, then the first stage by rank. The largest wins, so
-        the order of the writes does not matter.
+        Candidates compete for their priors by one integer, the priority: 0 for background, 1 for
+        an ignored prior, then a claim of the second stage by rank of the box, then one of the first
+        stage by rank. The largest wins, so the order of the writes does not matter, and one scatter
+        serves all boxes of all images.
         """
-        total, num_priors, device = len(images.boxes), images.num_priors, images.boxes.device
-        codes = torch.zeros(len(images.counts) * num_priors, dtype=torch.int32, device=device)
+        total, device = len(images.boxes), images.boxes.device
+        num_priors = images.num_priors
+        priority = torch.zeros(len(images.counts) * num_priors, dtype=torch.int32, device=device)
         if total == 0:
-            return torch.full_like(codes, BACKGROUND, dtype=torch.int64).view(-1, num_priors)
-        order = self._order(images.boxes)
+            background = torch.full_like(priority, BACKGROUND, dtype=torch.int64)
+            return background.view(-1, num_priors)
+
+        order = self._order(images.boxes)  # (N,)
         rank = (order if self.conflict == "last" else order.argsort()).to(torch.int32)
-        touched: list[Tensor] = []
-        ranks, starts = torch.stack((rank + (2 + total), rank + 2)), images.image * num_priors
-        for claims in self._claims(images):
-            where = _write(codes, claims, ranks, starts)
-            if device.type == "cpu":  # elsewhere claims are not a short list
-                touched.append(where)
-            del claims, where  # before the next chunk asks for as much memory again
-        free, boxes = torch.arange(BACKGROUND, IGNORED - 1, -1, device=device), images.local[order]
-        meaning = torch.cat((free, boxes, boxes))
-        if not touched:
-            return meaning.index_select(0, codes).view(-1, num_priors)
-        matched, where = torch.full_like(codes, BACKGROUND, dtype=torch.int64), torch.cat(touched)
-        # most priors are background: write the others alone
-        matched[where] = meaning.index_select(0, codes.index_select(0, where))
+        box_priority = torch.stack((rank + (2 + total), rank + 2))  # (2, N), one row for each stage
+        first_prior = images.image * num_priors  # (N,)
+        written: list[Tensor] = []
+        for candidates in self._candidates(images):
+            where = _raise_priority(priority, candidates, box_priority, first_prior)
+            if device.type == "cpu":  # a GPU keeps all candidates, which is no short list
+                written.append(where)
+            del candidates, where  # before the next chunk takes as much memory again
+
+        # What each priority means: background, ignored, the boxes of stage 2, those of stage 1.
+        no_box = torch.arange(BACKGROUND, IGNORED - 1, -1, device=device)
+        boxes = images.local[order]
+        meaning = torch.cat((no_box, boxes, boxes))  # (2 + 2 N,)
+        if not written:
+            return meaning.index_select(0, priority).view(-1, num_priors)
+        # Most priors are background, so only the others are looked up.
+        matched = torch.full_like(priority, BACKGROUND, dtype=torch.int64)
+        where = torch.cat(written)
+        matched[where] = meaning.index_select(0, priority.index_select(0, where))
         return matched.view(-1, num_priors)
 
     def _order(self, boxes: Tensor) -> Tensor:
@@ -194,122 +210,119 @@ class HierarchicalAssigner:
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         return area.sort(descending=True, stable=True).indices
 
-    def _claims(self, images: Images) -> Iterator[Claims]:
-        """The claims of both stages by the cheapest exact way."""
-        grid, total, dense = images.priors, len(images.boxes), [0, 1]
-        if isinstance(grid, PriorGrid):
-            windowed = self._radii(grid)
-            radius = max(windowed.values(), default=0)
-            extra = sum(
-                window_cells(grid, radius) - window_cells(grid, own) for own in windowed.values()
-            )
-            if extra * total <= PASS:
-                windowed = dict.fromkeys(windowed, radius)
-            for radius in sorted(set(windowed.values())):
-                yield from self._windowed(
-                    images, grid, [at for at, own in windowed.items() if own == radius], radius
-                )
-            dense = [stage for stage in dense if stage not in windowed]
+    def _candidates(self, images: Images) -> Iterator[Candidates]:
+        """Yield the candidates of both stages by the cheapest exact way."""
+        total = len(images.boxes)
+        dense = list(self._stages)
+        if isinstance(images.priors, PriorGrid):
+            radii = self._window_radii(images.priors, total)
+            for radius in sorted(set(radii.values())):
+                stages = [self._stages[index] for index, own in radii.items() if own == radius]
+                yield from self._windowed(images, images.priors, stages, radius)
+            dense = [stage for stage in self._stages if stage.index not in radii]
+        every_box = torch.arange(total, device=images.boxes.device)
         for stage in dense:
-            yield from self._dense(
-                images, stage, torch.arange(total, device=images.boxes.device), self._above(stage)
-            )
+            yield from self._dense(images, stage, every_box)
 
-    def _radii(self, grid: PriorGrid) -> dict[int, int]:
-        """The radius of the window of each stage for which windows pay."""
+    def _window_radii(self, grid: PriorGrid, num_boxes: int) -> dict[int, int]:
+        """Index -> radius of the window of each stage for which windows pay."""
         radii = {}
-        for stage in (0, 1):
-            radius = window_radius(
-                self._fields(grid, stage), self.distance, self.topk[stage], self._above(stage)
-            )
-            if window_cells(grid, radius) < WORTHWHILE * len(grid):
-                radii[stage] = int(radius)
-        return radii
+        for stage in self._stages:
+            radius = window_radius(stage.grid(grid), self.distance, stage.topk, stage.ignore_above)
+            if candidates_per_box(grid, radius) < MAX_WINDOW_SHARE * len(grid):
+                radii[stage.index] = int(radius)
 
-    def _fields(self, grid: PriorGrid, stage: int) -> PriorGrid:
-        return grid.scaled(self.decay) if stage else grid
-
-    def _above(self, stage: int) -> float | None:
-        return self.ignore_above if stage else None
+        # For few boxes a call costs more than its scores: one pass with the larger window then.
+        widest = max(radii.values(), default=0)
+        most = candidates_per_box(grid, widest)
+        extra = sum(most - candidates_per_box(grid, own) for own in radii.values())
+        return dict.fromkeys(radii, widest) if extra * num_boxes <= MAX_EXTRA_CANDIDATES else radii
 
     def _windowed(
-        self, images: Images, grid: PriorGrid, stages: list[int], radius: int
-    ) -> Iterator[Claims]:
-        """The claims of the stages that have windows of this radius."""
-        topk, above = (
-            [self.topk[stage] for stage in stages],
-            [self._above(stage) for stage in stages],
-        )
-        fields = [self._fields(grid, stage) for stage in stages]
-        on_cpu, limits = images.boxes.device.type == "cpu", images.limits(grid)
-        row_bytes, total = int(window_cells(grid, radius)) * 4 * len(stages), len(images.boxes)
-        budget = CACHE_BUDGET if on_cpu else max(DEVICE_BUDGET, DEVICE_BUDGET_OF_A_BOX * total)
-        memory = (
-            images.boxes.new_empty(max(row_bytes, min(budget, row_bytes * total)) // 4)
-            if on_cpu
-            else None
-        )
-        for part in chunks(total, row_bytes, budget):
-            valid = limits.take(images.image[part])
+        self, images: Images, grid: PriorGrid, stages: Sequence[Stage], radius: int
+    ) -> Iterator[Candidates]:
+        """Yield the candidates of stages that share a window of this radius."""
+        total, on_cpu = len(images.boxes), images.boxes.device.type == "cpu"
+        box_bytes = int(candidates_per_box(grid, radius)) * 4 * len(stages)
+        memory = None
+        if on_cpu:
+            budget = CACHE_BUDGET
+            needed = max(box_bytes, min(budget, box_bytes * total))
+            memory = images.boxes.new_empty(needed // 4)  # one for all chunks
+        else:
+            budget = max(DEVICE_BUDGET, DEVICE_BUDGET_PER_BOX * total)
+
+        grids = [stage.grid(grid) for stage in stages]
+        valid = images.valid_cells(grid)
+        for part in chunks(total, box_bytes, budget):
             windows = score_windows(
-                fields, self.distance, images.boxes[part], radius, valid, memory
+                grids,
+                self.distance,
+                images.boxes[part],
+                radius,
+                valid.of_boxes(images.image[part]),
+                memory,
             )
-            if not on_cpu:
-                for at in range(len(stages)):
-                    yield scatter_claims(windows, at, topk[at], above[at]).moved(
-                        stages[0], part.start
-                    )
+            if on_cpu:
+                yield from self._listed(images, stages, windows, part.start)
                 continue
-            claims, unsure = list_claims(windows, topk, above)
-            yield claims.moved(stages[0], part.start)
-            for stage, boxes in zip(stages, unsure, strict=False):
-                yield from self._dense(images, stage, boxes + part.start, None)
+            for number, stage in enumerate(stages):
+                candidates = mask_candidates(windows, number, stage.topk, stage.ignore_above)
+                yield candidates.shifted(stages[0].index, part.start)
 
-    def _dense(
-        self, images: Images, stage: int, chosen: Tensor, above: float | None
-    ) -> Iterator[Claims]:
-        """The claims of the `chosen` (U,) boxes from whole rows of scores."""
+    def _listed(
+        self, images: Images, stages: Sequence[Stage], windows: Windows, first_box: int
+    ) -> Iterator[Candidates]:
+        """Yield what windows decide, then the boxes that they cannot decide from whole rows."""
+        candidates, undecided = list_candidates(
+            windows, [stage.topk for stage in stages], [stage.ignore_above for stage in stages]
+        )
+        yield candidates.shifted(stages[0].index, first_box)
+        for stage, boxes in zip(stages, undecided, strict=False):
+            # Which priors to ignore is decided: windows always reach those.
+            yield from self._dense(images, replace(stage, ignore_above=None), boxes + first_box)
+
+    def _dense(self, images: Images, stage: Stage, chosen: Tensor) -> Iterator[Candidates]:
+        """Yield the candidates of the `chosen` (U,) boxes from whole rows of scores."""
         for index in range(len(images.counts)):
-            mine = chosen[images.image[chosen] == index]
             priors = images.of_image(index)
-            fields = _shrunk(priors, self.decay) if stage else prior_boxes(priors)
-            groups = (
-                priors.shape_group
-                if isinstance(priors, PriorGrid)
-                else torch.zeros_like(fields[:, 0]).long()
-            )
-            boxes, k, valid = images.boxes[mine], self.topk[stage], images.valid(index)
-            for claims in dense_claims(
-                stage, self.distance, boxes, fields, groups, valid, k, above
+            if isinstance(priors, PriorGrid):
+                fields, groups = stage.grid(priors).boxes, priors.shape_group
+            else:
+                fields = priors if stage.scale is None else _scale_boxes(priors, stage.scale)
+                groups = torch.zeros(len(priors), dtype=torch.int64, device=priors.device)
+            boxes = chosen[images.image[chosen] == index]
+            for candidates in dense_candidates(
+                stage, self.distance, images.boxes[boxes], fields, groups, images.valid(index)
             ):
-                yield claims.of(mine)
+                yield candidates.of_boxes(boxes)
 
 
-def _write(codes: Tensor, claims: Claims, rank: Tensor, start: Tensor) -> Tensor:
-    """Let claims compete for their priors.
+def _raise_priority(
+    priority: Tensor, candidates: Candidates, box_priority: Tensor, first_prior: Tensor
+) -> Tensor:
+    """Let candidates compete for their priors.
 
     Args:
-        codes: (B * P,) int32, changed in place.
-        claims: Of any boxes.
-        rank: (2, N) int32 what a claim of each box writes in each stage.
-        start: (N,) where the priors of each box's image begin in `codes`.
+        priority: (B * P,) int32, changed in place.
+        candidates: Of any boxes.
+        box_priority: (2, N) int32 priority of a positive of each box in each stage.
+        first_prior: (N,) where the priors of each box's image begin in `priority`.
 
     Returns:
-        (M,) int64 the places in `codes` that may have changed.
+        (M,) int64 the positions in `priority` that may have changed.
     """
-    code = torch.where(
-        claims.claimed, rank[claims.stage, claims.box], claims.band.to(torch.int32)
-    ).view(-1)
-    where = (start[claims.box] + claims.prior).view(-1)
-    codes.scatter_reduce_(0, where, code, "amax")
+    own = box_priority[candidates.stage, candidates.box]
+    value = torch.where(candidates.is_positive, own, candidates.is_ignored.to(torch.int32)).view(-1)
+    where = (first_prior[candidates.box] + candidates.prior).view(-1)
+    priority.scatter_reduce_(0, where, value, "amax")
     return where
 
 
-def _shrunk(priors: PriorGrid | Tensor, decay: float) -> Tensor:
-    """(P, 4) fields of the second stage."""
-    if isinstance(priors, PriorGrid):
-        return priors.scaled(decay).boxes
-    return torch.cat(tuple(scale_ends(torch.stack((priors[:, :2], priors[:, 2:])), decay)), dim=1)
+def _scale_boxes(boxes: Tensor, factor: float) -> Tensor:
+    """(P, 4) plain boxes scaled about their centres."""
+    edges = scale_edges(torch.stack((boxes[:, :2], boxes[:, 2:])), factor)
+    return torch.cat(tuple(edges), dim=1)
 
 
 def _drop_outside(matched: Tensor, images: Images) -> Tensor:
@@ -320,12 +333,13 @@ def _drop_outside(matched: Tensor, images: Images) -> Tensor:
     kept = []
     for index, boxes in enumerate(torch.split(images.boxes, list(images.counts))):
         priors, row = images.of_image(index), matched[index]
-        centre = (
-            priors.centers if isinstance(priors, PriorGrid) else (priors[:, :2] + priors[:, 2:]) / 2
-        )
+        if isinstance(priors, PriorGrid):
+            center = priors.centers
+        else:
+            center = (priors[:, :2] + priors[:, 2:]) / 2
         if len(boxes):
             box = boxes[row.clamp(min=0)]  # (P, 4)
-            outside = ((centre <= box[:, :2]) | (centre >= box[:, 2:])).any(dim=1)
+            outside = ((center <= box[:, :2]) | (center >= box[:, 2:])).any(dim=1)
             row = row.masked_fill((row != BACKGROUND) & outside, BACKGROUND)
         kept.append(row)
     return torch.stack(kept)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rfla.assign.priors import PriorGrid
 from rfla.assign.regions import prior_boxes, valid_priors
-from rfla.assign.windows import Limits
+from rfla.assign.windows import ValidCells
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,22 +48,21 @@ class Images:
     @cached_property
     def local(self) -> Tensor:
         """(N,) int64 index of each box within its image."""
+        device = self.boxes.device
+        index = torch.arange(len(self.boxes), device=device)
         if len(self.counts) == 1:
-            return torch.arange(len(self.boxes), device=self.boxes.device)
-        starts = (
-            torch.tensor((0, *self.counts[:-1])).cumsum(0).to(self.boxes.device, non_blocking=True)
-        )
-        return torch.arange(len(self.boxes), device=self.boxes.device) - starts[self.image]
+            return index
+        starts = torch.tensor((0, *self.counts[:-1])).cumsum(0).to(device, non_blocking=True)
+        return index - starts[self.image]
 
     @cached_property
     def restricted(self) -> bool:
         """Whether some prior of some image may be invalid."""
-        if (
-            self.sizes is None
-            or self.allowed_border is not None
-            or not isinstance(self.priors, PriorGrid)
-        ):
-            return self.sizes is not None
+        if self.sizes is None:
+            return False
+        if self.allowed_border is not None or not isinstance(self.priors, PriorGrid):
+            return True
+        # Some image ends before the last row or the last column of some level.
         return any(
             height <= (rows - 1) * stride or width <= (columns - 1) * stride
             for height, width in self.sizes
@@ -78,17 +77,16 @@ class Images:
             return None
         return valid_priors(self.of_image(index), self.sizes[index], self.allowed_border)
 
-    def limits(self, grid: PriorGrid) -> Limits:
-        """Valid cells of each image.
+    def valid_cells(self, grid: PriorGrid) -> ValidCells:
+        """The valid cells of each image.
 
-        Validity is a matter of the fields at full size, whatever the stage.
+        The fields at full size decide what is valid, whatever the stage.
         """
         if not self.restricted or self.sizes is None:
-            return Limits.of_grid(grid)
-        sizes = torch.tensor(self.sizes, dtype=torch.float32).to(
-            self.boxes.device, non_blocking=True
-        )
-        return Limits.of_images(grid, sizes, self.allowed_border)
+            return ValidCells.of_grid(grid)
+        sizes = torch.tensor(self.sizes, dtype=torch.float32)  # (B, 2)
+        sizes = sizes.to(self.boxes.device, non_blocking=True)
+        return ValidCells.of_images(grid, sizes, self.allowed_border)
 
 
 def pack(
@@ -97,13 +95,18 @@ def pack(
     sizes: Sequence[tuple[int, int]] | None,
     allowed_border: float | None,
 ) -> Images:
-    """Join the boxes of all images."""
+    """Join the boxes of all images.
+
+    Raises:
+        ValueError: An allowed border without the sizes of the images.
+    """
     if allowed_border is not None and sizes is None:
         raise ValueError("allowed_border needs the image size")
     counts = tuple(len(boxes) for boxes in gt_boxes)
     boxes = torch.cat([boxes.reshape(-1, 4) for boxes in gt_boxes]).to(torch.float32)
     image = torch.zeros(len(boxes), dtype=torch.int64)
     if len(counts) > 1:
+        # With the size of the result stated, a GPU need not be waited for.
         image = torch.arange(len(counts)).repeat_interleave(
             torch.tensor(counts), output_size=len(boxes)
         )

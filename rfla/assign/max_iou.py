@@ -1,4 +1,4 @@
-"""MaxIoU assigner: the rule of Faster R-CNN, RetinaNet and the RoI heads, with low-quality matching.
+"""MaxIoU assigner of Faster R-CNN, RetinaNet and the RoI heads, with low-quality matching.
 
 Shapes: B images, G boxes of one image, P priors (a grid or plain boxes such as RoIs), I ignore
 boxes. xyxy px. Semantics of MMDetection 2.x, computed a bounded number of boxes at a time.
@@ -9,18 +9,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rfla.assign.dense import chunks
+from rfla.assign.chunks import chunks
 from rfla.assign.priors import PriorGrid
 from rfla.assign.regions import (
     BACKGROUND,
     IGNORED,
+    MIN_AREA,
     intersection_over_prior,
     one_by_one,
     prior_boxes,
     valid_priors,
 )
-
-MIN_AREA = 1e-6
 
 
 def overlaps(gt_boxes: Tensor, priors: Tensor) -> Tensor:
@@ -29,9 +28,8 @@ def overlaps(gt_boxes: Tensor, priors: Tensor) -> Tensor:
     high = torch.minimum(gt_boxes[:, None, 2:], priors[None, :, 2:])
     sides = (high - low).clamp_(min=0)  # (G, P, 2)
     intersection = sides[..., 0] * sides[..., 1]
-    gt_area, area = (
-        (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) for box in (gt_boxes, priors)
-    )
+    gt_area = (gt_boxes[:, 2] - gt_boxes[:, 0]) * (gt_boxes[:, 3] - gt_boxes[:, 1])
+    area = (priors[:, 2] - priors[:, 0]) * (priors[:, 3] - priors[:, 1])
     union = (gt_area[:, None] + area).sub_(intersection).clamp_(min=MIN_AREA)
     return intersection.div_(union)
 
@@ -82,41 +80,39 @@ class MaxIoUAssigner:
         """
         boxes, gt_boxes = prior_boxes(priors), gt_boxes.to(torch.float32).reshape(-1, 4)
         valid = valid_priors(priors, image_size, allowed_border)
-        usable = (
-            torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
-            if valid is None
-            else valid
-        )
+        usable = valid
+        if usable is None:
+            usable = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
         if len(gt_boxes) == 0 or len(boxes) == 0:
             matched = torch.full((len(boxes),), BACKGROUND, dtype=torch.int64, device=boxes.device)
             return matched.masked_fill_(~usable, IGNORED)
         if self.ignore_iof_thr is not None and ignore_boxes is not None and len(ignore_boxes):
-            share = intersection_over_prior(
-                boxes, ignore_boxes.to(torch.float32).reshape(-1, 4)
-            ).amax(dim=0)
+            regions = ignore_boxes.to(torch.float32).reshape(-1, 4)
+            share = intersection_over_prior(boxes, regions).amax(dim=0)  # (P,)
             usable = usable & (share <= self.ignore_iof_thr)
         return self._match(boxes, gt_boxes, usable)
 
     def _match(self, boxes: Tensor, gt_boxes: Tensor, usable: Tensor) -> Tensor:
-        """(P,) int64; priors that are not usable come out ignored and are nobody's best."""
+        """(P,) int64; priors that are not usable are ignored and no box takes them."""
         best = torch.full((len(boxes),), -1.0, device=boxes.device)
-        owner = torch.full((len(boxes),), BACKGROUND, dtype=torch.int64, device=boxes.device)
-        low_quality = torch.full_like(owner, BACKGROUND)
+        nearest_box = torch.full((len(boxes),), BACKGROUND, dtype=torch.int64, device=boxes.device)
+        low_quality = torch.full_like(nearest_box, BACKGROUND)
         index = torch.arange(len(gt_boxes), device=boxes.device)
         for part in chunks(len(gt_boxes), len(boxes) * 4 * 8):
             scores = overlaps(gt_boxes[part], boxes).masked_fill_(~usable, -1.0)  # (g, P)
-            chunk_best, chunk_owner = scores.max(dim=0)
+            chunk_best, chunk_box = scores.max(dim=0)  # (P,)
             better = chunk_best > best  # of equal overlaps the first box keeps the prior
             best = torch.where(better, chunk_best, best)
-            owner = torch.where(better, chunk_owner + part.start, owner)
+            nearest_box = torch.where(better, chunk_box + part.start, nearest_box)
             if self.match_low_quality:
-                peak = scores.amax(dim=1, keepdim=True)  # (g, 1)
-                takes = (scores == peak) & (peak >= self.min_pos_iou) & usable
-                claimed = torch.where(takes, index[part, None], BACKGROUND).amax(dim=0)
-                low_quality = torch.maximum(low_quality, claimed)
-        matched = torch.full_like(owner, IGNORED)
+                peak = scores.amax(dim=1, keepdim=True)  # (g, 1) best IoU of each box
+                takes = (scores == peak) & (peak >= self.min_pos_iou) & usable  # (g, P)
+                last_taker = torch.where(takes, index[part, None], BACKGROUND).amax(dim=0)  # (P,)
+                low_quality = torch.maximum(low_quality, last_taker)
+
+        matched = torch.full_like(nearest_box, IGNORED)
         matched.masked_fill_((best >= 0) & (best < self.neg_iou_thr), BACKGROUND)
-        matched = torch.where(best >= self.pos_iou_thr, owner, matched)
+        matched = torch.where(best >= self.pos_iou_thr, nearest_box, matched)
         return torch.where(low_quality >= 0, low_quality, matched)
 
     def batch(

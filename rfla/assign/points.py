@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rfla.assign.dense import chunks
+from rfla.assign.chunks import chunks
 from rfla.assign.priors import PriorGrid
 from rfla.assign.regions import BACKGROUND, IGNORED, covered_by, one_by_one
 
@@ -61,9 +61,9 @@ class PointsAssigner:
         gt_boxes = gt_boxes.to(torch.float32).reshape(-1, 4)
         points, level = grid.centers, grid.level_index
         ranges = points.new_tensor(self.regress_ranges)[level]  # (P, 2)
-        radius = points.new_tensor([stride * self.center_radius for stride in grid.strides])[
-            level
-        ]  # (P,)
+        radii = points.new_tensor([stride * self.center_radius for stride in grid.strides])
+        radius = radii[level]  # (P,)
+
         smallest = torch.full((len(grid),), LARGEST_AREA, device=points.device)
         matched = torch.full((len(grid),), BACKGROUND, dtype=torch.int64, device=points.device)
         area = (gt_boxes[:, 2] - gt_boxes[:, 0]) * (gt_boxes[:, 3] - gt_boxes[:, 1])
@@ -75,9 +75,8 @@ class PointsAssigner:
             smallest = torch.where(smaller, least, smallest)
             matched = torch.where(smaller, owner + part.start, matched)
         if ignore_boxes is not None and len(ignore_boxes):
-            matched = torch.where(
-                (matched == BACKGROUND) & covered_by(grid, ignore_boxes), IGNORED, matched
-            )
+            covered = (matched == BACKGROUND) & covered_by(grid, ignore_boxes)
+            matched = torch.where(covered, IGNORED, matched)
         if image_size is not None or allowed_border is not None:
             matched = torch.where(grid.valid(image_size, allowed_border), matched, IGNORED)
         return matched
@@ -85,18 +84,26 @@ class PointsAssigner:
     def _candidates(
         self, points: Tensor, gt_boxes: Tensor, ranges: Tensor, radius: Tensor
     ) -> Tensor:
-        """(G, P) bool: the point is inside the box (or its centre region) and the box suits the level."""
-        low, high = (
-            points[None] - gt_boxes[:, None, :2],
-            gt_boxes[:, None, 2:] - points[None],
-        )  # (G, P, 2)
-        reach = torch.maximum(low, high).amax(dim=-1)
-        suits = (reach >= ranges[:, 0]) & (reach <= ranges[:, 1])
+        """(G, P) bool: the point is in the box (or its centre) and the box suits the level.
+
+        Args:
+            points: (P, 2).
+            gt_boxes: (G, 4).
+            ranges: (P, 2) bounds on the greatest distance of a point to the sides of its box.
+            radius: (P,) px, half the side of the centre region.
+        """
+        top_left, bottom_right = gt_boxes[:, None, :2], gt_boxes[:, None, 2:]  # (G, 1, 2)
+        low = points[None] - top_left  # (G, P, 2) distances to the left and the top
+        high = bottom_right - points[None]  # (G, P, 2) to the right and the bottom
+        greatest = torch.maximum(low, high).amax(dim=-1)  # (G, P)
+        suits_level = (greatest >= ranges[:, 0]) & (greatest <= ranges[:, 1])
         if self.center_sampling:
-            centre = ((gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2)[:, None]  # (G, 1, 2)
-            low = points - torch.maximum(centre - radius[:, None], gt_boxes[:, None, :2])
-            high = torch.minimum(centre + radius[:, None], gt_boxes[:, None, 2:]) - points
-        return (torch.minimum(low, high).amin(dim=-1) > 0) & suits
+            # The centre region ends where the box ends.
+            center = ((gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2)[:, None]  # (G, 1, 2)
+            low = points - torch.maximum(center - radius[:, None], top_left)
+            high = torch.minimum(center + radius[:, None], bottom_right) - points
+        inside = torch.minimum(low, high).amin(dim=-1) > 0
+        return inside & suits_level
 
     def batch(
         self,

@@ -1,9 +1,11 @@
-"""The prior grid: one effective receptive field for every point of every pyramid level (and every shape of it).
+"""The prior grid: one effective receptive field for every point of every pyramid level.
 
-Shapes: L levels, S shapes (ratios) at a point, P priors of all levels, level by level, rows,
-columns, ratios. Boxes are xyxy in px of the network input. The grid stores rows and columns apart,
-since x1 and x2 of a prior depend on its column and shape alone, y1 and y2 on its row and shape;
-that is what the windowed assigner reads.
+Shapes: L levels, S shapes (aspect ratios and scales) at a point, P priors of all levels, level by
+level, rows, columns, shapes. Boxes are xyxy in px of the network input.
+
+The x1 and x2 of a prior depend on its column and shape alone, its y1 and y2 on its row and shape.
+So the grid stores rows and columns apart, H + W entries of a level in place of H W, and the
+windowed path reads a window of a level as a few rows and a few columns.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,34 +16,33 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from rfla.assign.distance import Intervals
+from rfla.assign.intervals import Intervals
 
 ROWS, COLUMNS = 0, 1
 
 
 @dataclass(frozen=True, eq=False)
-class AxisLayout:
-    """Where the cells of rows and columns are in `PriorGrid.table`, and what they add to the index of a prior.
+class CellIndex:
+    """Numbers that lead from a cell, (axis, level, cell), to its edges and to its priors.
 
-    All have a first dimension of 2 (rows, columns) and a second of L. `start + cell * S` is the
-    slot in the table; `base + cell * step` of the row and of the column add up to the index of the
-    prior.
+    The first dimension of each tensor is the axis (rows, columns), the second the level.
 
     Attributes:
-        start: (2, L, S, 1)
-        base: (2, L, S, 1)
-        step: (2, L, 1, 1)
-        count: (2, L, 1, 1) cells.
-        stride: (2, L, 1, 1) px between cells.
-        shift: (2, L, 1, 1) px, centre of cell 0.
+        count: (2, L, 1, 1) int64 cells.
+        stride: (2, L, 1, 1) int64 px between the centres of cells.
+        first_center: (2, L, 1, 1) int64 px, centre of cell 0.
+        edge_start: (2, L, S, 1) int64. `edge_start + cell * S` is the column of `PriorGrid.edges`.
+        prior_start: (2, L, S, 1) int64. `prior_start + cell * prior_step` of the row and of the
+            column add up to the index of the prior.
+        prior_step: (2, L, 1, 1) int64.
     """
 
-    start: Tensor
-    base: Tensor
-    step: Tensor
     count: Tensor
     stride: Tensor
-    shift: Tensor
+    first_center: Tensor
+    edge_start: Tensor
+    prior_start: Tensor
+    prior_step: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,7 @@ class PriorGrid:
         shifts: Centre of cell 0 of each level in px.
         num_shapes: S, priors at each point.
         longest_sides: Longest side of the priors of each level in px, on the host.
-        table: (2, T) float32 px: low and high ends of the priors along an axis. First the rows
+        edges: (2, E) float32 px: low and high edges of the priors along an axis. First the rows
             (cell, shape) of each level, then the columns (cell, shape) of each level.
     """
 
@@ -63,7 +64,7 @@ class PriorGrid:
     shifts: tuple[int, ...]
     num_shapes: int
     longest_sides: tuple[float, ...]
-    table: Tensor
+    edges: Tensor
 
     @classmethod
     def points(
@@ -88,11 +89,11 @@ class PriorGrid:
             raise ValueError(f"offset must be 'half' or 'corner', not {offset!r}")
         shifts = [int(stride) // 2 if offset == "half" else 0 for stride in strides]
 
-        def ends(centres: Tensor, level: int, axis: int) -> Tensor:
+        def edges(centers: Tensor, level: int, axis: int) -> Tensor:
             half = receptive_fields[level] * fraction / 2
-            return torch.stack((centres - half, centres + half))[..., None]  # (2, cells, 1)
+            return torch.stack((centers - half, centers + half))[..., None]  # (2, cells, 1)
 
-        return cls._build(feature_sizes, strides, receptive_fields, shifts, ends)
+        return cls._build(feature_sizes, strides, receptive_fields, shifts, edges)
 
     @classmethod
     def anchors(
@@ -104,10 +105,10 @@ class PriorGrid:
         ratios: Sequence[float] = (0.5, 1.0, 2.0),
         scales: Sequence[float] = (1.0,),
     ) -> "PriorGrid":
-        """Fields of several aspect ratios at each point, centred on `x * s`, as RFLA's RPN and RetinaNet have it.
+        """Fields of several aspect ratios at each point, centred on `x * s`.
 
-        With the strides as `receptive_fields`, `fraction=1` and `scales=[8]` these are the anchors
-        of the baselines.
+        RFLA's RPN and RetinaNet have these. With the strides as `receptive_fields`, `fraction=1`
+        and `scales=[8]` they are the anchors of the baselines.
 
         Args:
             feature_sizes: (height, width) of each level in cells.
@@ -119,15 +120,16 @@ class PriorGrid:
                 the next.
         """
         root = torch.tensor(ratios, dtype=torch.float32).sqrt()
-        stretches = (root, 1 / root)  # of rows and columns
+        stretches = (root, 1 / root)  # of heights (rows) and widths (columns)
         factors = torch.tensor(scales, dtype=torch.float32)
 
-        def ends(centres: Tensor, level: int, axis: int) -> Tensor:
+        def edges(centers: Tensor, level: int, axis: int) -> Tensor:
             side = receptive_fields[level] * fraction
-            half = 0.5 * ((side * stretches[axis])[:, None] * factors).reshape(-1)  # (S,)
-            return torch.stack((-half, half))[:, None] + centres[:, None]  # (2, cells, S)
+            sides = (side * stretches[axis])[:, None] * factors  # (ratios, scales)
+            half = 0.5 * sides.reshape(-1)  # (S,)
+            return torch.stack((-half, half))[:, None] + centers[:, None]  # (2, cells, S)
 
-        return cls._build(feature_sizes, strides, receptive_fields, [0] * len(strides), ends)
+        return cls._build(feature_sizes, strides, receptive_fields, [0] * len(strides), edges)
 
     @classmethod
     def _build(
@@ -136,30 +138,29 @@ class PriorGrid:
         strides: Sequence[int],
         receptive_fields: Sequence[float],
         shifts: Sequence[int],
-        ends: Callable[[Tensor, int, int], Tensor],
+        edges: Callable[[Tensor, int, int], Tensor],
     ) -> "PriorGrid":
-        """Lay the table out; `ends(centres, level, axis)` gives the (2, cells, S) ends of the priors of one level."""
+        """Join the edges of all levels; `edges(centers, level, axis)` gives (2, cells, S)."""
         if not len(feature_sizes) == len(strides) == len(receptive_fields) > 0:
             raise ValueError(
                 "feature_sizes, strides and receptive_fields must name the same levels, got "
                 f"{len(feature_sizes)}, {len(strides)} and {len(receptive_fields)}"
             )
-        parts, sides = [], [0.0] * len(strides)
+        parts = []
+        longest_sides = [0.0] * len(strides)
         for axis in (ROWS, COLUMNS):
             for level, stride in enumerate(strides):
-                centres = (
-                    torch.arange(feature_sizes[level][axis], dtype=torch.float32) * int(stride)
-                    + shifts[level]
-                )
-                parts.append(ends(centres, level, axis))
-                sides[level] = max(sides[level], float((parts[-1][1] - parts[-1][0]).max()))
+                cells = torch.arange(feature_sizes[level][axis], dtype=torch.float32)
+                low, high = part = edges(cells * int(stride) + shifts[level], level, axis)
+                parts.append(part)
+                longest_sides[level] = max(longest_sides[level], float((high - low).max()))
         return cls(
             feature_sizes=tuple((int(height), int(width)) for height, width in feature_sizes),
             strides=tuple(int(stride) for stride in strides),
             shifts=tuple(shifts),
             num_shapes=parts[0].shape[2],
-            longest_sides=tuple(sides),
-            table=torch.cat([part.flatten(1) for part in parts], dim=1),
+            longest_sides=tuple(longest_sides),
+            edges=torch.cat([part.flatten(1) for part in parts], dim=1),
         )
 
     @property
@@ -178,45 +179,49 @@ class PriorGrid:
 
     @cached_property
     def intervals(self) -> Intervals:
-        """The priors along the axes, (T,) in the order of `table`."""
-        return Intervals(self.table[0], self.table[1])
+        """The priors along the axes, (E,) in the order of `edges`."""
+        return Intervals(self.edges[0], self.edges[1])
 
     @property
     def device(self) -> torch.device:
         """Where the tensors are."""
-        return self.table.device
+        return self.edges.device
 
     @cached_property
-    def layout(self) -> AxisLayout:
-        """See `AxisLayout`."""
-        shapes, slots = self.num_shapes, 0
-        rows: list[list[list[int]]] = [[], []]
+    def cells(self) -> CellIndex:
+        """Where the edges and the priors of each cell are."""
+        shapes = self.num_shapes
+        edge_start = 0
+        numbers: list[list[list[int]]] = [[], []]  # of each axis, of each level
         for axis in (ROWS, COLUMNS):
             for level, size in enumerate(self.feature_sizes):
-                base = self.level_starts[level] if axis == ROWS else 0
-                step = size[COLUMNS] * shapes if axis == ROWS else shapes
-                rows[axis].append(
-                    [slots, base, step, size[axis], self.strides[level], self.shifts[level]]
+                # A row adds the start of its level and whole rows, a column the cells before it.
+                prior_start = self.level_starts[level] if axis == ROWS else 0
+                prior_step = size[COLUMNS] * shapes if axis == ROWS else shapes
+                stride, center = self.strides[level], self.shifts[level]
+                numbers[axis].append(
+                    [size[axis], stride, center, edge_start, prior_start, prior_step]
                 )
-                slots += size[axis] * shapes
-        fields = torch.tensor(rows).permute(2, 0, 1)[..., None, None]  # (6, 2, L, 1, 1)
-        shape = torch.arange(shapes)[:, None]
+                edge_start += size[axis] * shapes
+        parts = list(torch.tensor(numbers).permute(2, 0, 1)[..., None, None])  # (2, L, 1, 1) each
+        # Shapes follow each other in `edges`; in the index of a prior the column counts them.
+        shape = torch.arange(shapes)[:, None]  # (S, 1)
         columns_only = torch.tensor([0, 1]).view(2, 1, 1, 1)
-        parts = (fields[0] + shape, fields[1] + shape * columns_only, *fields[2:])
-        return AxisLayout(*(part.contiguous().to(self.device, non_blocking=True) for part in parts))
+        parts[3] = parts[3] + shape
+        parts[4] = parts[4] + shape * columns_only
+        return CellIndex(*(part.contiguous().to(self.device, non_blocking=True) for part in parts))
 
-    def ends(self, level: int) -> tuple[Tensor, Tensor]:
-        """Ends of the priors of one level: rows (2, H, S) hold y1 and y2, columns (2, W, S) hold x1 and x2."""
-        starts = [0, sum(height for height, _ in self.feature_sizes) * self.num_shapes]
+    def level_edges(self, level: int) -> tuple[Tensor, Tensor]:
+        """Edges of the priors of a level: rows (2, H, S) of y1, y2, columns (2, W, S) of x1, x2."""
+        shapes = self.num_shapes
+        axis_starts = [0, sum(height for height, _ in self.feature_sizes) * shapes]
         parts = []
         for axis in (ROWS, COLUMNS):
-            start = (
-                starts[axis]
-                + sum(size[axis] for size in self.feature_sizes[:level]) * self.num_shapes
-            )
+            cells_before = sum(size[axis] for size in self.feature_sizes[:level])
+            start = axis_starts[axis] + cells_before * shapes
             cells = self.feature_sizes[level][axis]
-            part = self.table[:, start : start + cells * self.num_shapes]
-            parts.append(part.reshape(2, cells, self.num_shapes))
+            part = self.edges[:, start : start + cells * shapes]
+            parts.append(part.reshape(2, cells, shapes))
         return parts[ROWS], parts[COLUMNS]
 
     @cached_property
@@ -224,7 +229,7 @@ class PriorGrid:
         """(P, 4) float32 xyxy px."""
         parts = []
         for level, (height, width) in enumerate(self.feature_sizes):
-            rows, columns = self.ends(level)
+            rows, columns = self.level_edges(level)
             x = columns[:, None].expand(-1, height, -1, -1)  # (2, H, W, S)
             y = rows[:, :, None].expand(-1, -1, width, -1)
             parts.append(torch.stack((x[0], y[0], x[1], y[1]), dim=-1).reshape(-1, 4))
@@ -232,50 +237,42 @@ class PriorGrid:
 
     @cached_property
     def centers(self) -> Tensor:
-        """(P, 2) float32 x, y in px: where the points are, free of the rounding of the corners."""
+        """(P, 2) float32 x, y in px: where the points are, free of the rounding of the edges."""
         parts = []
         for size, stride, shift in zip(self.feature_sizes, self.strides, self.shifts, strict=True):
             y, x = (torch.arange(count, device=self.device) * stride + shift for count in size)
-            cells = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[
-                :, :, None
-            ]  # (H, W, 1, 2)
-            parts.append(cells.expand(-1, -1, self.num_shapes, -1).reshape(-1, 2).to(torch.float32))
+            points = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (H, W, 2)
+            priors = points[:, :, None].expand(-1, -1, self.num_shapes, -1)  # (H, W, S, 2)
+            parts.append(priors.reshape(-1, 2).to(torch.float32))
         return torch.cat(parts)
 
     @cached_property
     def level_index(self) -> Tensor:
         """(P,) int64: the level of each prior, counted from 0."""
-        return torch.cat(
-            [
-                torch.full((count,), level, device=self.device)
-                for level, count in enumerate(self.level_counts)
-            ]
-        )
+        parts = [
+            torch.full((count,), level, device=self.device)
+            for level, count in enumerate(self.level_counts)
+        ]
+        return torch.cat(parts)
 
     @cached_property
     def shape_group(self) -> Tensor:
         """(P,) int64: one number for each level and shape, `level * S + shape`."""
-        return (
-            self.level_index * self.num_shapes
-            + torch.arange(len(self), device=self.device) % self.num_shapes
-        )
+        shape = torch.arange(len(self), device=self.device) % self.num_shapes
+        return self.level_index * self.num_shapes + shape
 
     def scaled(self, factor: float) -> "PriorGrid":
         """The same grid with every field `factor` times as wide and as high about its centre.
 
-        Made once, then kept.
+        Each scale is computed once and kept.
         """
         if factor not in self._scaled:
             sides = tuple(side * factor for side in self.longest_sides)
-            grid = replace(self, table=scale_ends(self.table, factor), longest_sides=sides)
-            for shared in (
-                "layout",
-                "centers",
-                "level_index",
-                "shape_group",
-            ):  # do not depend on the scale
-                if shared in self.__dict__:
-                    grid.__dict__[shared] = self.__dict__[shared]
+            grid = replace(self, edges=scale_edges(self.edges, factor), longest_sides=sides)
+            # What does not depend on the scale need not be computed again.
+            for name in ("cells", "centers", "level_index", "shape_group"):
+                if name in self.__dict__:
+                    grid.__dict__[name] = self.__dict__[name]
             self._scaled[factor] = grid
         return self._scaled[factor]
 
@@ -285,8 +282,8 @@ class PriorGrid:
 
     def to(self, device: torch.device | str) -> "PriorGrid":
         """The same grid on another device."""
-        table = self.table.to(device, non_blocking=True)
-        return self if table is self.table else replace(self, table=table)
+        edges = self.edges.to(device, non_blocking=True)
+        return self if edges is self.edges else replace(self, edges=edges)
 
     def valid(
         self, image_size: tuple[int, int] | None, allowed_border: float | None = None
@@ -304,21 +301,21 @@ class PriorGrid:
         parts = []
         for level, stride in enumerate(self.strides):
             flags = []
-            for axis, extent in zip(self.ends(level), image_size, strict=True):
-                inside = (
-                    torch.arange(axis.shape[1], device=self.device)[:, None] * stride < extent
-                )  # (cells, 1)
+            for (low, high), extent in zip(self.level_edges(level), image_size, strict=True):
+                cell = torch.arange(len(low), device=self.device)[:, None]  # (cells, 1)
+                inside = cell * stride < extent
                 if allowed_border is not None:
-                    inside = (
-                        inside & (axis[0] >= -allowed_border) & (axis[1] < extent + allowed_border)
-                    )
-                flags.append(inside.expand(axis.shape[1:]))
-            parts.append((flags[ROWS][:, None] & flags[COLUMNS][None]).reshape(-1))
+                    # (cells, S)
+                    inside = inside & (low >= -allowed_border) & (high < extent + allowed_border)
+                flags.append(inside.expand(low.shape))
+            valid = flags[ROWS][:, None] & flags[COLUMNS][None]  # (H, W, S)
+            parts.append(valid.reshape(-1))
         return torch.cat(parts)
 
 
-def scale_ends(ends: Tensor, factor: float) -> Tensor:
-    """Scale intervals (2, ...) about their centres, in the float order of the authors' rescaling."""
-    low, high = ends
-    centre, half = (high + low) / 2, (high - low) * factor / 2
-    return torch.stack((centre - half, centre + half))
+def scale_edges(edges: Tensor, factor: float) -> Tensor:
+    """Scale intervals (2, ...) about their centres, in the authors' order of float operations."""
+    low, high = edges
+    center = (high + low) / 2
+    half = (high - low) * factor / 2
+    return torch.stack((center - half, center + half))

@@ -1,8 +1,8 @@
 """Theoretical receptive field (TRF) of every pyramid level, from the layers on the path to it.
 
-A layer of kernel k and dilation d on cells that are j input pixels apart widens the field by (k -
-1) * d * j px, and a layer of stride s multiplies j by s. RFLA (ECCV 2022) takes `fraction` times
-  the TRF as the side of the effective field.
+A layer of kernel k and dilation d on cells that are j input pixels apart widens the field by
+(k - 1) d j px, and a layer of stride s multiplies j by s. RFLA (ECCV 2022) takes `fraction` times
+the TRF as the side of the effective field.
 
 `resnet_receptive_fields` repeats the authors' counting: the backbone alone, and the extra levels
 P6, P7 as subsampling followed by a 3 x 3 convolution. `full_receptive_fields` counts the whole
@@ -47,7 +47,9 @@ def theoretical_receptive_fields(path: Iterable[Layer]) -> dict[int, int]:
 
 
 def resnet_path(depth: int, last_level: int = 7, style: str = "pytorch") -> Iterator[Layer]:
-    """Yield the widest path through a ResNet: the 3 x 3 layers of all blocks, then P6, P7 as the authors count.
+    """Yield the widest path through a ResNet, then P6 and P7 as the authors count them.
+
+    That is the 3 x 3 layers of all blocks.
 
     Args:
         depth: 18, 34, 50 or 101.
@@ -59,13 +61,13 @@ def resnet_path(depth: int, last_level: int = 7, style: str = "pytorch") -> Iter
         raise ValueError(f"depth must be one of {sorted(BLOCKS)}, not {depth}")
     yield Layer(7, stride=2)
     yield Layer(3, stride=2)
+    layers_per_block = 2 if depth in BASIC_DEPTHS else 1  # of 3 x 3
     for stage, num_blocks in enumerate(BLOCKS[depth]):
-        kernels = (3, 3) if depth in BASIC_DEPTHS else (3,)
         strided = Layer(3, stride=2 if stage else 1)
         if style == "caffe" and depth not in BASIC_DEPTHS and stage:
             yield Layer(1, stride=2)
             strided = Layer(3)
-        layers = [strided] + [Layer(3)] * (num_blocks * len(kernels) - 1)
+        layers = [strided] + [Layer(3)] * (num_blocks * layers_per_block - 1)
         yield from layers[:-1]
         yield Layer(layers[-1].kernel, layers[-1].stride, level=stage + FIRST_LEVEL)
     for level in range(LAST_BACKBONE_LEVEL + 1, last_level + 1):
@@ -74,7 +76,7 @@ def resnet_path(depth: int, last_level: int = 7, style: str = "pytorch") -> Iter
 
 
 def resnet_receptive_fields(depth: int, levels: Sequence[int], style: str = "pytorch") -> list[int]:
-    """Sides in px of the receptive fields of pyramid `levels` (2 to 7 and beyond), by the authors' counting.
+    """Sides in px of the receptive fields of pyramid `levels` (from 2), by the authors' counting.
 
     `resnet_receptive_fields(50, range(2, 8))` is `[35, 91, 267, 427, 555, 811]`.
     """
@@ -90,10 +92,11 @@ def resnet_receptive_fields(depth: int, levels: Sequence[int], style: str = "pyt
 def full_receptive_fields(
     depth: int, levels: Sequence[int], head_depth: int = 4, style: str = "pytorch"
 ) -> list[int]:
-    """Largest sides in px over all paths to the predictions, with what the authors' counting leaves out.
+    """Largest sides in px over all paths to the predictions.
 
-    That is: the top-down path of the pyramid (nearest up-sampling), its 3 x 3 output layer, P6 and
-    P7 as 3 x 3 layers of stride 2 on P5, and the 3 x 3 layers of the head with its predicting one.
+    These count what the authors leave out: the top-down path of the pyramid (nearest up-sampling),
+    its 3 x 3 output layer, P6 and P7 as 3 x 3 layers of stride 2 on P5, and the 3 x 3 layers of the
+    head with its predicting one.
 
     Args:
         depth: 18, 34, 50 or 101.
@@ -108,10 +111,11 @@ def full_receptive_fields(
         if level > LAST_BACKBONE_LEVEL:
             return pyramid(level - 1, 2 * window + 1)  # a 3 x 3 layer of stride 2
         span = window + 2  # the 3 x 3 output layer
-        sources = range(
-            level, LAST_BACKBONE_LEVEL + 1
-        )  # `span` cells lie in at most this many cells of a coarser source
-        cells = {source: -(-(span - 1) // (1 << (source - level))) + 1 for source in sources}
-        return max(backbone[source] + (cells[source] - 1) * (1 << source) for source in sources)
+        fields = []
+        for source in range(level, LAST_BACKBONE_LEVEL + 1):
+            # `span` cells lie in at most so many cells of this source, coarser by up-sampling.
+            cells = -(-(span - 1) // (1 << (source - level))) + 1
+            fields.append(backbone[source] + (cells - 1) * (1 << source))
+        return max(fields)
 
     return [pyramid(level, 2 * (head_depth + 1) + 1) for level in levels]

@@ -1,4 +1,4 @@
-"""What every assigner returns, and the parts they share: ignore regions, plain boxes or a grid, images one by one.
+"""What all assigners share: the values they return, ignore regions, validity, images one by one.
 
 Shapes: B images, G boxes of one image, P priors, I ignore boxes. Boxes are xyxy in px of the
 network input.
@@ -9,15 +9,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from rfla.assign.dense import chunks
+from rfla.assign.chunks import chunks
 from rfla.assign.priors import PriorGrid
 
 BACKGROUND = -1
 IGNORED = -2
 IGNORE_OVERLAP = 0.5
 """Share of a prior inside one ignore box from which a background prior is ignored."""
-
-
 MIN_AREA = 1e-6
 """px^2; a smaller prior counts as this large."""
 
@@ -38,11 +36,10 @@ def covered_by(
     boxes = ignore_boxes.to(torch.float32).reshape(-1, 4)
     rows = [torch.zeros(len(priors), dtype=torch.bool, device=boxes.device)]
     for part in chunks(len(boxes), len(priors) * 4 * 8):
-        shares = (
-            _grid_shares(priors, boxes[part])
-            if isinstance(priors, PriorGrid)
-            else intersection_over_prior(priors, boxes[part])
-        )
+        if isinstance(priors, PriorGrid):
+            shares = _grid_shares(priors, boxes[part])  # (i, P)
+        else:
+            shares = intersection_over_prior(priors, boxes[part])
         rows.append((shares >= threshold).any(dim=0))
     return torch.stack(rows).any(dim=0)
 
@@ -52,21 +49,23 @@ def _grid_shares(grid: PriorGrid, boxes: Tensor) -> Tensor:
     parts = []
     for level in range(len(grid.strides)):
         overlaps, sides = [], []
-        for axis, ends in zip((1, 0), grid.ends(level), strict=True):  # rows meet y, columns meet x
-            low = torch.maximum(boxes[:, axis, None, None], ends[0])  # (I, cells, S)
-            high = torch.minimum(boxes[:, axis + 2, None, None], ends[1])
+        for axis, edges in zip((1, 0), grid.level_edges(level), strict=True):  # y of rows, x
+            low = torch.maximum(boxes[:, axis, None, None], edges[0])  # (I, cells, S)
+            high = torch.minimum(boxes[:, axis + 2, None, None], edges[1])
             overlaps.append((high - low).clamp_(min=0))
-            sides.append(ends[1] - ends[0])
-        area = (sides[1][None] * sides[0][:, None]).clamp_(min=MIN_AREA)  # (H, W, S)
-        parts.append((overlaps[1][:, None] * overlaps[0][:, :, None]).div_(area).flatten(1))
+            sides.append(edges[1] - edges[0])  # (cells, S)
+        (height, width), (along_y, along_x) = sides, overlaps
+        area = (width[None] * height[:, None]).clamp_(min=MIN_AREA)  # (H, W, S)
+        intersection = along_x[:, None] * along_y[:, :, None]  # (I, H, W, S)
+        parts.append(intersection.div_(area).flatten(1))
     return torch.cat(parts, dim=1)
 
 
 def prior_boxes(priors: PriorGrid | Tensor) -> Tensor:
     """(P, 4) float32 xyxy of a grid or of plain boxes."""
-    return (
-        priors.boxes if isinstance(priors, PriorGrid) else priors.to(torch.float32).reshape(-1, 4)
-    )
+    if isinstance(priors, PriorGrid):
+        return priors.boxes
+    return priors.to(torch.float32).reshape(-1, 4)
 
 
 def valid_priors(
@@ -75,6 +74,9 @@ def valid_priors(
     """(P,) bool, or None where all are valid.
 
     Plain boxes have no cells, so only the border counts for them.
+
+    Raises:
+        ValueError: An allowed border without the size of the image.
     """
     if image_size is None and allowed_border is None:
         return None
@@ -102,13 +104,11 @@ def one_by_one(
     Plain boxes come as one (P, 4) tensor for each image.
     """
     count = len(gt_boxes)
-    grids: Sequence[PriorGrid | Tensor] = (
-        [priors] * count if isinstance(priors, PriorGrid) else priors
-    )
+    priors_of: Sequence[PriorGrid | Tensor]
+    priors_of = [priors] * count if isinstance(priors, PriorGrid) else priors
     ignore = [None] * count if ignore_boxes is None else ignore_boxes
     sizes = [None] * count if image_sizes is None else image_sizes
-    rows = [
-        assign(grid, boxes, regions, size, allowed_border)
-        for grid, boxes, regions, size in zip(grids, gt_boxes, ignore, sizes, strict=True)
-    ]
+    rows = []
+    for own, boxes, regions, size in zip(priors_of, gt_boxes, ignore, sizes, strict=True):
+        rows.append(assign(own, boxes, regions, size, allowed_border))
     return torch.stack(rows)

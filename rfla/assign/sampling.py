@@ -14,7 +14,7 @@ from rfla.assign.regions import BACKGROUND
 
 @dataclass(frozen=True)
 class Sample:
-    """Indices into the priors of one image, ascending: `positive` (N,) and `negative` (M,) int64."""
+    """Indices of priors of one image, ascending: `positive` (N,) and `negative` (M,) int64."""
 
     positive: Tensor
     negative: Tensor
@@ -25,9 +25,9 @@ class PseudoSampler:
 
     def __call__(self, matched: Tensor, generator: torch.Generator | int | None = None) -> Sample:
         """Sample (P,) assignments; the generator is not used."""
-        return Sample(
-            (matched >= 0).nonzero().squeeze(1), (matched == BACKGROUND).nonzero().squeeze(1)
-        )
+        positive = (matched >= 0).nonzero().squeeze(1)
+        negative = (matched == BACKGROUND).nonzero().squeeze(1)
+        return Sample(positive, negative)
 
 
 class RandomSampler:

@@ -1,14 +1,16 @@
-"""The windowed path of the assigner: a box meets only the cells round its centre, on every level and for every shape.
+"""The windowed path of the assigner: each box is scored against the cells round its centre only.
 
-Where a score falls with a dx^2 + b dy^2, the k best cells of a level lie within k/2 cells of the
-nearest one, and the cells that reach a given score lie within a distance that follows from the side
-of the priors alone (`Distance.reach`). So the size of the window is known before any box is seen.
-`docs/method.md` has the argument, its one gap, rounding, and how the gap is closed: a box with a
-score as good as its k-th (to 1e-4) at an open edge of its window is not decided here.
+On every level and for every shape of prior, where a score falls with a dx^2 + b dy^2, the k best
+cells lie within k/2 cells of the one nearest to the box centre, and the cells that reach a given
+score lie within a distance that follows from the side of the priors alone (`Distance.reach`). So
+the size of a window is known before any box is seen. `docs/method.md` has the argument, and what
+rounding does to it: where a score as good as the k-th (to 1e-4) stands at an edge of the window
+beyond which there are more valid cells, the window cannot decide (`OPEN_EDGE`).
 
-Shapes: N boxes of all images, T stages, L levels, S shapes at a point, w window side, C = w w L S
-candidates of a box in one stage. The box is the last dimension: every operation then runs over long
-contiguous rows. px, xyxy.
+Shapes: N boxes of all images, T stages, L levels, S shapes of prior at a point, w window side,
+C = w w L S candidates of a box in one stage. The box is the last dimension, so that every operation
+runs over long contiguous rows. Where the first dimension is 2 it is the axis: rows, then columns.
+Boxes are xyxy in px.
 """
 
 import math
@@ -19,132 +21,144 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from rfla.assign.distance import Axis, Distance, Intervals
+from rfla.assign.distance import Distance
+from rfla.assign.intervals import Axis, Intervals
 from rfla.assign.priors import PriorGrid
 
-NEAR_TIE = 1e-4
-"""Relative difference of scores that rounding could turn round; rounding itself stays near 1e-5."""
-RIM = 2**40
-"""Flag within an index: larger than any index of a prior."""
-FAR = 1e9
-"""px; centres beyond it are as good as this far away."""
+TIE_TOLERANCE = 1e-4
+"""Relative difference of two scores that rounding could reverse; rounding stays near 1e-5."""
+OPEN_EDGE = 2**40
+"""Added to the index of a prior at an open edge of its window; larger than any index."""
+MAX_CENTER = 1e9
+"""px. Box centres beyond are moved here before they become integers."""
+INVALID_SCORE = -1.0
+"""Score of a cell that is not valid; a windowed distance has no negative scores."""
 
 
-def window_radius(grid: PriorGrid, distance: Distance, k: int, ignore_above: float | None) -> float:
-    """Cells on each side of the nearest one that decide the k best priors and all that reach `ignore_above`.
+def window_radius(
+    grid: PriorGrid, distance: Distance, topk: int, ignore_above: float | None
+) -> float:
+    """Cells on each side of the nearest one that a window needs to be exact.
 
-    Infinite where no window is exact.
+    They hold the `topk` best priors and all that score `ignore_above` or more. Infinite where no
+    window is exact.
     """
     if distance.reach is None or (ignore_above is not None and ignore_above <= 0):
         return math.inf
-    radius = (
-        math.ceil(k / 2) + 1
-    )  # ceil(k / 2) is exact; one more keeps symmetric ties off the edge
+    # ceil(topk / 2) is exact; one more cell keeps symmetric ties away from the edge.
+    radius = math.ceil(topk / 2) + 1
     if ignore_above is None or ignore_above > distance.value_range[1]:
         return radius
-    cells = [
+    reach_in_cells = max(
         distance.reach(ignore_above, side) / stride
         for side, stride in zip(grid.longest_sides, grid.strides, strict=True)
-    ]
-    return (
-        max(radius, math.floor(max(cells) * 1.001 + 0.501)) if max(cells) < math.inf else math.inf
     )
+    if reach_in_cells == math.inf:
+        return math.inf
+    # The nearest cell is up to half a cell off the box centre; the rest is margin for rounding.
+    return max(radius, math.floor(reach_in_cells * 1.001 + 0.501))
 
 
-def window_cells(grid: PriorGrid, radius: float) -> float:
-    """C: candidates of one box."""
+def candidates_per_box(grid: PriorGrid, radius: float) -> float:
+    """C, the candidates of one box in one stage."""
     return (2 * radius + 1) ** 2 * len(grid.strides) * grid.num_shapes
 
 
 @dataclass(frozen=True, eq=False)
-class Limits:
-    """Valid cells [low, high) of both axes (rows, columns): (2, L, 1 or S, 1 or N) int64.
+class ValidCells:
+    """Cells from `start` up to, but not including, `stop`, for each axis and level.
 
-    `restricted` is False where every cell of the grid is valid.
+    Attributes:
+        start: (2, L, 1 or S, 1 or N) int64.
+        stop: The same.
+        whole_grid: Whether every cell of the grid is valid.
     """
 
-    low: Tensor
-    high: Tensor
-    restricted: bool
+    start: Tensor
+    stop: Tensor
+    whole_grid: bool
 
     @classmethod
-    def of_grid(cls, grid: PriorGrid) -> "Limits":
+    def of_grid(cls, grid: PriorGrid) -> "ValidCells":
         """Every cell of the grid."""
-        return cls(torch.zeros_like(grid.layout.count), grid.layout.count, restricted=False)
+        return cls(torch.zeros_like(grid.cells.count), grid.cells.count, whole_grid=True)
 
     @classmethod
-    def of_images(cls, grid: PriorGrid, sizes: Tensor, allowed_border: float | None) -> "Limits":
-        """Cells that images of `sizes` (B, 2) float32 (height, width) have.
+    def of_images(
+        cls, grid: PriorGrid, sizes: Tensor, allowed_border: float | None
+    ) -> "ValidCells":
+        """Cells of images, as `PriorGrid.valid` says; the last dimension is the image.
 
-        See `PriorGrid.valid`. Last dimension B.
+        Args:
+            grid: The grid of all images.
+            sizes: (B, 2) float32 height and width of each image, px.
+            allowed_border: Px by which a prior may cross the border of its image; None: any number.
         """
-        extent, layout = sizes.t()[:, None, None], grid.layout  # (2, 1, 1, B)
-        high = torch.minimum(
-            (extent / layout.stride).ceil().to(torch.int64), layout.count
-        )  # (2, L, 1, B)
+        extent = sizes.t()[:, None, None]  # (2, 1, 1, B)
+        in_image = (extent / grid.cells.stride).ceil().to(torch.int64)  # (2, L, 1, B)
+        stop = torch.minimum(in_image, grid.cells.count)
         if allowed_border is None:
-            return cls(torch.zeros_like(high), high, restricted=True)
+            return cls(torch.zeros_like(stop), stop, whole_grid=False)
+
+        # Edges ascend with the cell, so counting those on one side of the border gives an index.
         before, within = [], []
         for level in range(len(grid.strides)):
-            for axis, ends in enumerate(grid.ends(level)):  # (2, cells, S)
-                low_end, high_end = ends[..., None]  # (cells, S, 1)
-                before.append((low_end < -allowed_border).sum(dim=0).expand(-1, len(sizes)))
-                within.append((high_end < sizes[:, axis] + allowed_border).sum(dim=0))  # (S, B)
+            for axis, edges in enumerate(grid.level_edges(level)):
+                low, high = edges[..., None]  # (cells, S, 1)
+                too_low = (low < -allowed_border).sum(dim=0)  # (S, 1)
+                before.append(too_low.expand(-1, len(sizes)))
+                within.append((high < sizes[:, axis] + allowed_border).sum(dim=0))  # (S, B)
         shape = (len(grid.strides), 2, grid.num_shapes, len(sizes))
-        low, last = (torch.stack(parts).view(shape).transpose(0, 1) for parts in (before, within))
-        return cls(low, torch.minimum(last, high), restricted=True)
+        start = torch.stack(before).view(shape).transpose(0, 1)  # (2, L, S, B)
+        last = torch.stack(within).view(shape).transpose(0, 1)
+        return cls(start, torch.minimum(last, stop), whole_grid=False)
 
-    def take(self, image: Tensor) -> "Limits":
-        """The limits of boxes, from those of images and the (N,) index of each box's image."""
-        return (
-            Limits(self.low[..., image], self.high[..., image], restricted=True)
-            if self.restricted
-            else self
-        )
+    def of_boxes(self, image: Tensor) -> "ValidCells":
+        """The valid cells of boxes, from those of images and (N,) the image of each box."""
+        if self.whole_grid:
+            return self
+        return ValidCells(self.start[..., image], self.stop[..., image], whole_grid=False)
 
 
-class Picked(Intervals):
-    """The intervals of some tables at some slots, counted through all tables.
+class _WindowIntervals(Intervals):
+    """The priors of windows along both axes, looked up in the edges of the grids.
 
-    Looked up when they are asked for.
+    A distance reads only some of the four, so each is gathered when it is asked for.
     """
 
-    def __init__(self, tables: Sequence[Intervals], slots: Tensor) -> None:
-        self._tables, self._slots = tables, slots
+    def __init__(self, grids: Sequence[PriorGrid], position: Tensor) -> None:
+        """`position` (2, T, w, L, S, N) counts through the edges of all grids."""
+        self._grids = grids
+        self._position = position
 
     @property
     def low(self) -> Tensor:
-        """Where they begin."""
-        return self._pick([table.low for table in self._tables])
+        return self._gather([grid.intervals.low for grid in self._grids])
 
     @property
     def high(self) -> Tensor:
-        """Where they end."""
-        return self._pick([table.high for table in self._tables])
+        return self._gather([grid.intervals.high for grid in self._grids])
 
     @cached_property
     def center(self) -> Tensor:
-        """Their middle."""
-        return self._pick([table.center for table in self._tables])
+        return self._gather([grid.intervals.center for grid in self._grids])
 
     @cached_property
     def side(self) -> Tensor:
-        """Their length plus 1e-6 px."""
-        return self._pick([table.side for table in self._tables])
+        return self._gather([grid.intervals.side for grid in self._grids])
 
-    def _pick(self, parts: Sequence[Tensor]) -> Tensor:
-        return torch.cat(tuple(parts)).take(self._slots)  # far faster than indexing
+    def _gather(self, tables: Sequence[Tensor]) -> Tensor:
+        return torch.cat(tuple(tables)).take(self._position)  # far faster than indexing
 
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """The scored candidates of N boxes in T stages: the same cells, fields of another size.
+    """Scored candidates of N boxes in T stages: the same cells, with fields of other sizes.
 
     Attributes:
-        scores: (T, w, w, L, S, N), rows first; -1 where a cell is not valid (a windowed score is
-            never negative).
-        index: (2, w, L, S, N) int64: what row and column add to the index of the prior
-            (`AxisLayout`), and `RIM` where the window ends but the valid cells go on.
+        scores: (T, w, w, L, S, N), rows first; `INVALID_SCORE` where a cell is not valid.
+        index: (2, w, L, S, N) int64. The numbers of a row and of a column add up to the index of
+            the prior, plus `OPEN_EDGE` where the window ends but the valid cells go on.
         offset: (2, T, w, L, S, N) px between the centres of box and prior along y and x.
     """
 
@@ -157,73 +171,106 @@ class Windows:
         """(T, w, L, S, N) best score of each column of a window."""
         return self.scores.amax(dim=1)
 
-    def kth(self, stage: int, k: int) -> Tensor:
-        """(N,) k-th best score of each box in one stage; -1 where it has fewer candidates.
+    def kth_best(self, stage: int, k: int) -> Tensor:
+        """(N,) k-th best score of each box in one stage; `INVALID_SCORE` where it has fewer.
 
-        The k best candidates are in the k columns whose best are largest: sorting all of them would
-        take longer.
+        The k best candidates lie in the k columns whose own best are largest, and sorting those
+        takes much less time than sorting all candidates.
         """
-        columns, scores = (
-            self.best_of_column[stage].flatten(0, 2),
-            self.scores[stage].flatten(1, 3),
-        )  # (w L S, N)
+        columns = self.best_of_column[stage].flatten(0, 2)  # (w L S, N)
         if k == 1:
             return columns.amax(dim=0)
-        chosen = columns.topk(min(k, len(columns)), dim=0).indices
+        scores = self.scores[stage].flatten(1, 3)  # (w, w L S, N)
+        chosen = columns.topk(min(k, len(columns)), dim=0).indices  # (k, N)
         best = scores.gather(1, chosen.expand(len(scores), -1, -1)).flatten(0, 1)  # (w k, N)
         return best.topk(min(k, len(best)), dim=0).values[-1]
 
 
 def score_windows(
-    fields: Sequence[PriorGrid],
+    grids: Sequence[PriorGrid],
     distance: Distance,
     gt_boxes: Tensor,
     radius: int,
-    limits: Limits,
+    valid: ValidCells,
     memory: Tensor | None = None,
 ) -> Windows:
     """Score boxes against windows of 2 radius + 1 cells a side, shifted into the valid cells.
 
     Args:
-        fields: The grid of each stage: the same cells, fields of another size.
+        grids: The grid of each stage: the same cells, with fields of other sizes.
         distance: How to score.
         gt_boxes: (N, 4).
         radius: Cells on each side of the nearest one.
-        limits: The valid cells.
-        memory: At least T C N float32 for the scores: fresh pages cost as much as the arithmetic on
-            them.
+        valid: The valid cells of these boxes.
+        memory: At least T C N float32 for the scores. Fresh pages from the system cost as much as
+            the arithmetic on them.
     """
-    grid, layout, width = fields[0], fields[0].layout, 2 * radius + 1
-    gt = Intervals(
-        *gt_boxes.reshape(-1, 2, 2).permute(1, 2, 0).flip(1).view(2, 2, 1, 1, 1, 1, -1)
-    )  # rows first
-    nearest = (gt.center[:, 0, 0].clamp(-FAR, FAR) - layout.shift).div_(layout.stride).round_()
-    first = nearest.nan_to_num_().to(torch.int64).sub_(radius)  # (2, L, 1, N)
-    last = limits.high - width
-    first = torch.maximum(torch.minimum(first, last), limits.low)  # (2, L, 1 or S, N)
-    cells = first[:, None] + torch.arange(width, device=first.device).view(
-        -1, 1, 1, 1
-    )  # (2, w, L, 1 or S, N)
-    fits = not limits.restricted and all(
-        width <= count for size in grid.feature_sizes for count in size
-    )
-    inside = cells if fits else torch.minimum(cells, layout.count[:, None] - 1)
-    slots = (inside * grid.num_shapes + layout.start[:, None])[:, None]  # (2, 1, w, L, S, N)
-    if len(fields) > 1:
-        table = grid.table.shape[1]
-        starts = torch.arange(0, table * len(fields), table, device=first.device)
-        slots = slots + starts.view(-1, 1, 1, 1, 1)  # (2, T, w, L, S, N)
-    axes = Axis(gt, Picked([one.intervals for one in fields], slots))
-    y, x = zip(*distance.terms(axes), strict=True)
-    shape = (len(fields), width, *slots.shape[2:])  # (T, w, w, L, S, N)
-    out = None if memory is None else memory[: math.prod(shape)].view(shape)
-    scores = distance.combine(
-        tuple(term[:, None] for term in x), tuple(term[:, :, None] for term in y), out
-    )
-    if not fits:
-        outside = cells >= limits.high[:, None]
-        scores.masked_fill_(outside[0, :, None] | outside[1, None], -1.0)
-    index = inside * layout.step[:, None] + layout.base[:, None]
-    index[:, 0].add_(first > limits.low, alpha=RIM)
-    index[:, -1].add_(first < last, alpha=RIM)
+    grid, width = grids[0], 2 * radius + 1
+    corners = gt_boxes.reshape(-1, 2, 2).permute(1, 2, 0)  # (low or high, x or y, N)
+    gt = Intervals(*corners.flip(1).view(2, 2, 1, 1, 1, 1, -1))  # (2, 1, 1, 1, 1, N), rows first
+    first, last = _first_cells(grid, gt.center[:, 0, 0], radius, valid)
+    steps = torch.arange(width, device=first.device).view(-1, 1, 1, 1)
+    cells = first[:, None] + steps  # (2, w, L, 1 or S, N)
+
+    # A level smaller than the window has too few cells: look some up twice and mask them below.
+    narrowest = min(min(size) for size in grid.feature_sizes)
+    all_valid = valid.whole_grid and width <= narrowest
+    existing = cells if all_valid else torch.minimum(cells, grid.cells.count[:, None] - 1)
+
+    position = existing * grid.num_shapes + grid.cells.edge_start[:, None]  # (2, w, L, S, N)
+    axes = Axis(gt, _WindowIntervals(grids, _in_all_grids(position, grids)))
+    scores = _score_cells(distance, axes, memory)  # (T, w, w, L, S, N)
+    if not all_valid:
+        outside = cells >= valid.stop[:, None]
+        scores.masked_fill_(outside[0, :, None] | outside[1, None], INVALID_SCORE)
+
+    index = existing * grid.cells.prior_step[:, None] + grid.cells.prior_start[:, None]
+    index[:, 0].add_(first > valid.start, alpha=OPEN_EDGE)
+    index[:, -1].add_(first < last, alpha=OPEN_EDGE)
     return Windows(scores, index, axes.offset)
+
+
+def _first_cells(
+    grid: PriorGrid, gt_center: Tensor, radius: int, valid: ValidCells
+) -> tuple[Tensor, Tensor]:
+    """The first cell of each window, and the last cell that it could start at.
+
+    Args:
+        grid: The cells.
+        gt_center: (2, 1, 1, N) box centres along y and x, px.
+        radius: Of the window.
+        valid: The valid cells of these boxes.
+
+    Returns:
+        (2, L, 1 or S, N) int64 each.
+    """
+    # NaN and infinity have no cell: any will do, since such a box scores NaN everywhere.
+    center = gt_center.clamp(-MAX_CENTER, MAX_CENTER)
+    nearest = (center - grid.cells.first_center).div_(grid.cells.stride).round_().nan_to_num_()
+    centred = nearest.to(torch.int64).sub_(radius)  # (2, L, 1, N)
+    # A window that crosses a border is shifted, not cut; one too wide starts at the first cell.
+    last = valid.stop - (2 * radius + 1)
+    return torch.maximum(torch.minimum(centred, last), valid.start), last
+
+
+def _in_all_grids(position: Tensor, grids: Sequence[PriorGrid]) -> Tensor:
+    """(2, T, w, L, S, N): positions in the edges of T grids that follow each other."""
+    position = position[:, None]  # (2, 1, w, L, S, N)
+    if len(grids) == 1:
+        return position
+    length = grids[0].edges.shape[1]
+    starts = torch.arange(0, length * len(grids), length, device=position.device)
+    return position + starts.view(-1, 1, 1, 1, 1)
+
+
+def _score_cells(distance: Distance, axes: Axis, memory: Tensor | None) -> Tensor:
+    """(T, w, w, L, S, N): the terms of w rows and of w columns combined for w w cells."""
+    terms = distance.terms(axes)  # (2, T, w, L, S, N) each
+    rows = tuple(term[0][:, :, None] for term in terms)  # (T, w, 1, L, S, N)
+    columns = tuple(term[1][:, None] for term in terms)  # (T, 1, w, L, S, N)
+    out = None
+    if memory is not None:
+        _, stages, width, *rest = axes.offset.shape
+        shape = (stages, width, width, *rest)
+        out = memory[: math.prod(shape)].view(shape)
+    return distance.combine(columns, rows, out)

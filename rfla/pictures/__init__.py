@@ -1,1 +1,1 @@
-"""What a person looks at: boxes on images, curves of a run."""
+"""Pictures for people: boxes on images, curves of a run, assignments."""

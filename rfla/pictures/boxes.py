@@ -18,13 +18,17 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Twelve colours (RGB), all light enough for a dark edge to set them off on any ground.
 PALETTE = (
-    (255, 64, 64), (64, 220, 255), (255, 210, 0), (190, 120, 255), (80, 255, 120), (255, 140, 30),
-    (255, 110, 200), (90, 140, 255), (200, 255, 60), (0, 200, 170), (255, 190, 160), (230, 230, 230),
+    (255, 64, 64), (64, 220, 255), (255, 210, 0), (190, 120, 255),
+    (80, 255, 120), (255, 140, 30), (255, 110, 200), (90, 140, 255),
+    (200, 255, 60), (0, 200, 170), (255, 190, 160), (230, 230, 230),
 )  # fmt: skip
 EDGE = (16, 16, 16)  # the dark side of lines, dots and names
 LONG_SIDE = 1000  # px: smaller pictures are enlarged to about this
-MAX_LABELS = 60
-LEGEND_HEIGHT, LEGEND_SCALE = 28, 0.55  # px; of the font: a sheet of four is seen at half its size
+MAX_FACTOR = 6
+MAX_NAMES = 60  # boxes in an image, beyond which names would cover them
+MIN_NAMED_SIDE = 16  # px of the image, median of its boxes
+LEGEND_HEIGHT = 28  # px
+LEGEND_SCALE = 0.55  # of the font: a sheet of four pictures is seen at half its size
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -35,11 +39,11 @@ def colour_of(label: int) -> tuple[int, int, int]:
 
 def zoom_factor(height: int, width: int) -> int:
     """Return the whole factor by which a picture is enlarged."""
-    return max(1, min(6, round(LONG_SIDE / max(height, width, 1))))
+    return max(1, min(MAX_FACTOR, round(LONG_SIDE / max(height, width, 1))))
 
 
 def enlarge(image: Array, factor: int) -> Array:
-    """Return a copy of an (H, W, 3) image with every pixel repeated `factor` times in both directions."""
+    """Return a copy of an (H, W, 3) image with every pixel repeated `factor` times each way."""
     return np.ascontiguousarray(image.repeat(factor, axis=0).repeat(factor, axis=1))
 
 
@@ -71,48 +75,56 @@ def draw_boxes(
     """
     factor = zoom_factor(*image.shape[:2])
     canvas = enlarge(image, factor)
-    sides = (
-        np.sqrt(np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1))
-        if len(boxes)
-        else np.zeros(0)
-    )
-    median = float(np.median(sides)) if len(sides) else 0.0
-    width = line_width or (2 if median * factor > 24 else 1)
+    median_side = _median_side(boxes)
+    width = line_width or (2 if median_side * factor > 24 else 1)
     if show_labels is None:
-        show_labels = 0 < len(boxes) <= MAX_LABELS and median >= 16
-    # Weak detections first: where boxes touch, the strong one is on top. All edges first: none
-    # covers a line.
+        show_labels = 0 < len(boxes) <= MAX_NAMES and median_side >= MIN_NAMED_SIDE
+    # Weak detections first, so that where boxes touch the strong one is on top.
     order = np.argsort(scores, kind="stable") if scores is not None else np.arange(len(boxes))
     corners = np.rint(np.clip(np.asarray(boxes, np.float64) * factor, -1e6, 1e6)).astype(np.int64)
+
+    # All dark edges before all lines, so that no edge covers the line of a neighbour.
     for i in order:
         _draw_frame(canvas, corners[i], width + 1, EDGE)
     for i in order:
         for distance in range(1, width + 1):
             _draw_frame(canvas, corners[i], distance, colour_of(int(labels[i])))
     for i in order if show_labels else ():
-        text = names[int(labels[i])] + (f" {scores[i]:.2f}" if scores is not None else "")
+        score = "" if scores is None else f" {scores[i]:.2f}"
         left, top = corners[i, :2] - width
-        _write_name(canvas, text, (int(left), int(top) - 1), colour_of(int(labels[i])))
+        corner = (int(left), int(top) - 1)
+        _write_name(canvas, names[int(labels[i])] + score, corner, colour_of(int(labels[i])))
     if points is not None:
         _draw_points(canvas, points[0] * factor, np.asarray(labels)[points[1]])
         note = f"dots: the {len(points[0])} positives"
     return _add_legend(canvas, labels, names, note)
 
 
+def _median_side(boxes: Array) -> float:
+    """Return the median root of the area of (N, 4) boxes, px; 0 without boxes."""
+    if not len(boxes):
+        return 0.0
+    sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None)  # (N, 2)
+    return float(np.median(np.sqrt(np.prod(sides, axis=1))))
+
+
 def _draw_points(canvas: Array, points: Array, labels: Array) -> None:
-    """Draw a filled dot with a dark rim at each of the points (K, 2), in the colour of its class."""
+    """Draw a dot with a dark edge at each of the points (K, 2), in the colour of its class."""
     for (x, y), label in zip(points, labels, strict=True):
-        centre = (round(float(x)), round(float(y)))
-        cv2.circle(canvas, centre, 4, EDGE, -1, cv2.LINE_AA)
-        cv2.circle(canvas, centre, 3, colour_of(int(label)), -1, cv2.LINE_AA)
+        center = (round(float(x)), round(float(y)))
+        cv2.circle(canvas, center, 4, EDGE, -1, cv2.LINE_AA)
+        cv2.circle(canvas, center, 3, colour_of(int(label)), -1, cv2.LINE_AA)
 
 
 def _draw_frame(canvas: Array, box: Array, distance: int, colour: tuple[int, int, int]) -> None:
-    """Draw a line 1 px wide round a box (4,) in px of the canvas, `distance` px out: 1 touches the object."""
+    """Draw a line 1 px wide round a box (4,) in px of the canvas.
+
+    At a distance of 1 it touches the object.
+    """
     x1, y1, x2, y2 = (int(value) for value in box)
-    cv2.rectangle(
-        canvas, (x1 - distance, y1 - distance), (x2 + distance - 1, y2 + distance - 1), colour, 1
-    )
+    top_left = (x1 - distance, y1 - distance)
+    bottom_right = (x2 + distance - 1, y2 + distance - 1)
+    cv2.rectangle(canvas, top_left, bottom_right, colour, 1)
 
 
 def _write_name(
@@ -131,7 +143,10 @@ def _write_name(
 
 
 def _add_legend(canvas: Array, labels: Array, names: Sequence[str], note: str = "") -> Array:
-    """Return the canvas with a strip below it: a square, the name and the count of each class present, then a note."""
+    """Return the canvas with a strip below it.
+
+    It has a square, the name and the number of boxes of each class that is present, then the note.
+    """
     strip = np.full((LEGEND_HEIGHT, canvas.shape[1], 3), 24, dtype=np.uint8)
     counts = np.bincount(np.asarray(labels, dtype=np.int64), minlength=len(names))
     x = 6
@@ -165,9 +180,8 @@ def tile_pictures(pictures: Sequence[Array], columns: int = 2, gap: int = 6) -> 
     width = max(picture.shape[1] for picture in pictures)
     rows = -(-len(pictures) // columns)
     columns = min(columns, len(pictures))
-    sheet = np.full(
-        (rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 12, dtype=np.uint8
-    )
+    shape = (rows * (height + gap) - gap, columns * (width + gap) - gap, 3)
+    sheet = np.full(shape, 12, dtype=np.uint8)
     for i, picture in enumerate(pictures):
         top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
         sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture

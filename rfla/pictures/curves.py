@@ -42,17 +42,17 @@ def _write(figure: Any, path: Path) -> None:
 
 
 def plot_results(path: Path, columns: Mapping[str, Sequence[float]]) -> None:
-    """Write `results.png`: losses, AP, AP by size, positives per box, gradient norm and learning rate over the epochs.
+    """Write `results.png`, the curves of a run over its epochs.
 
-    What a run does not have (no validation, no box of a size) gets no curve, and no empty panel.
+    They are losses, AP, AP by size, positives per box, gradient norm and learning rate. What a run
+    does not have (no validation, no box of a size) gets no curve, and no empty panel.
 
     Args:
         path: Where to write.
         columns: Columns of `results.csv`, by name, with `epoch` among them.
     """
-    losses = [
-        name for name in columns if name.startswith("train/") and "loss_" in name
-    ]  # s0.loss_cls of a cascade too
+    # The losses of a cascade have the stage before the name: train/s0.loss_cls.
+    losses = [name for name in columns if name.startswith("train/") and "loss_" in name]
     sizes = [name for name in columns if name.startswith("metrics/ap_")]
     panels: dict[str, dict[str, str]] = {
         "training losses": {
@@ -64,14 +64,13 @@ def plot_results(path: Path, columns: Mapping[str, Sequence[float]]) -> None:
         "gradient norm": {"train/grad_norm": ""},
         "learning rate at the end of the epoch": {"lr": ""},
     }
-    curves = {title: _told(columns, names) for title, names in panels.items()}
+    curves = {title: _known_values(columns, names) for title, names in panels.items()}
     shown = {title: lines for title, lines in curves.items() if lines}
     if not shown:
         return
     across = min(3, len(shown))
-    figure, axes = _figure(
-        -(-len(shown) // across), across, 4 * across, 3.2 * -(-len(shown) // across)
-    )
+    down = -(-len(shown) // across)
+    figure, axes = _figure(down, across, 4 * across, 3.2 * down)
     for axis, (title, lines) in zip(axes.flat, shown.items(), strict=False):
         _draw_curves(axis, title, columns["epoch"], lines)
     for axis in axes.flat[len(shown) :]:
@@ -79,31 +78,34 @@ def plot_results(path: Path, columns: Mapping[str, Sequence[float]]) -> None:
     _write(figure, path)
 
 
-def _told(columns: Mapping[str, Sequence[float]], names: Mapping[str, str]) -> dict[str, Array]:
-    """Return the columns that have a figure to show, by their labels.
+def _known_values(
+    columns: Mapping[str, Sequence[float]], names: Mapping[str, str]
+) -> dict[str, Array]:
+    """Return the columns that have a value to show, by their labels.
 
-    -1, where nothing was to be found, is none.
+    -1 is AP where there were no boxes, so it is no value.
     """
-    values = {label: np.array(columns.get(name, []), dtype=float) for name, label in names.items()}
-    return {
-        label: np.where(column >= 0, column, np.nan)
-        for label, column in values.items()
-        if (column >= 0).any()
-    }
+    known = {}
+    for name, label in names.items():
+        values = np.array(columns.get(name, []), dtype=float)
+        if (values >= 0).any():
+            known[label] = np.where(values >= 0, values, np.nan)
+    return known
 
 
 def _draw_curves(
     axis: Any, title: str, epochs: Sequence[float], lines: Mapping[str, Array]
 ) -> None:
-    from matplotlib.ticker import MaxNLocator
-
+    """Draw the lines of one panel, with a legend above them where they have names."""
     axis.set_title(title, fontsize=10, loc="left")
     axis.set_xlabel("epoch", fontsize=9)
     axis.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _whole_numbers(axis.xaxis)
     for label, values in lines.items():
         axis.plot(epochs, values, marker="o", markersize=3, linewidth=1.5, label=label or None)
-    finite = [float(np.nanmax(values[np.isfinite(values)], initial=0)) for values in lines.values()]
+    highest = max(
+        float(np.nanmax(values[np.isfinite(values)], initial=0)) for values in lines.values()
+    )
     room = 1.08  # above the curves, as a multiple of the highest
     if any(lines):
         letters = max(map(len, lines))
@@ -117,13 +119,13 @@ def _draw_curves(
             edgecolor="none",
         )
         room += 0.1 * -(-len(lines) // across)  # so that no curve runs through a name
-    axis.set_ylim(0, room * max(finite) or 1)
+    axis.set_ylim(0, room * highest or 1)
 
 
 def plot_labels(
     path: Path, boxes: Array, labels: Array, counts: Array, names: Sequence[str]
 ) -> None:
-    """Write `labels.png`: boxes by class, by size, by image, and their widths against their heights.
+    """Write `labels.png`: boxes by class, by size and by image, and their widths and heights.
 
     Args:
         path: Where to write.
@@ -132,45 +134,60 @@ def plot_labels(
         counts: (N,) boxes in each image.
         names: Class names.
     """
-    from matplotlib.ticker import MaxNLocator
-
-    sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0.5, None)
-    sizes = np.sqrt(sides.prod(axis=1))
+    sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0.5, None)  # (M, 2) width, height
     figure, ((by_class, by_size), (by_image, by_shape)) = _figure(2, 2, 11, 8)
-    number = np.bincount(labels, minlength=len(names))
-    shown = np.argsort(-number, kind="stable")[:20][::-1]
-    bars = by_class.barh([names[i] for i in shown], number[shown], color=BLUE)
-    by_class.bar_label(bars, [f"{number[i]:,}" for i in shown], padding=3, fontsize=8)
-    title = "boxes by class" + (", the 20 most frequent" if len(names) > 20 else "")
-    by_class.set_title(title, fontsize=10, loc="left")
-    by_class.set_xlabel("boxes", fontsize=9)
-    by_size.hist(
-        sizes, bins=np.geomspace(1, max(64.0, float(sizes.max(initial=0)) * 1.01), 50), color=BLUE
-    )
-    by_size.set_xscale("log", base=2)
-    by_size.xaxis.set_major_formatter("{x:g}")
-    for edge in (8, 16, 32):
-        by_size.axvline(edge, color=RED, linewidth=1, linestyle="--")
-    by_size.set_title("boxes by size; lines at 8, 16 and 32 px", fontsize=10, loc="left")
-    by_size.set_xlabel("square root of the area, px", fontsize=9)
-    by_size.set_ylabel("boxes", fontsize=9)
-    step = -(
-        -(int(counts.max(initial=0)) + 1) // 40
-    )  # whole numbers alike in each bar, or it would look like a comb
-    by_image.hist(
-        counts, bins=np.arange(0, counts.max(initial=0) + 1 + step, step) - 0.5, color=BLUE
-    )
-    for counted in (by_class.xaxis, by_size.yaxis, by_image.xaxis, by_image.yaxis):
-        counted.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    by_class.set_xlim(
-        0, max(1.0, by_class.get_xlim()[1])
-    )  # a split without boxes has no scale of its own
-    by_size.set_ylim(0, max(1.0, by_size.get_ylim()[1]))
-    by_image.set_title("boxes in an image", fontsize=10, loc="left")
-    by_image.set_xlabel("boxes", fontsize=9)
-    by_image.set_ylabel("images", fontsize=9)
+    _draw_classes(by_class, np.bincount(labels, minlength=len(names)), names)
+    _draw_sizes(by_size, np.sqrt(sides.prod(axis=1)))
+    _draw_counts(by_image, counts)
     _draw_shapes(by_shape, sides)
     _write(figure, path)
+
+
+def _draw_classes(axis: Any, number: Array, names: Sequence[str]) -> None:
+    """Draw the number of boxes of the 20 most frequent classes, the most frequent on top."""
+    shown = np.argsort(-number, kind="stable")[:20][::-1]
+    bars = axis.barh([names[i] for i in shown], number[shown], color=BLUE)
+    axis.bar_label(bars, [f"{number[i]:,}" for i in shown], padding=3, fontsize=8)
+    title = "boxes by class" + (", the 20 most frequent" if len(names) > 20 else "")
+    axis.set_title(title, fontsize=10, loc="left")
+    axis.set_xlabel("boxes", fontsize=9)
+    axis.set_xlim(0, max(1.0, axis.get_xlim()[1]))  # a split without boxes has no scale of its own
+    _whole_numbers(axis.xaxis)
+
+
+def _draw_sizes(axis: Any, sizes: Array) -> None:
+    """Draw a histogram of the roots of the areas, px."""
+    largest = max(64.0, float(sizes.max(initial=0)) * 1.01)
+    axis.hist(sizes, bins=np.geomspace(1, largest, 50), color=BLUE)
+    axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_formatter("{x:g}")
+    for edge in (8, 16, 32):
+        axis.axvline(edge, color=RED, linewidth=1, linestyle="--")
+    axis.set_title("boxes by size; lines at 8, 16 and 32 px", fontsize=10, loc="left")
+    axis.set_xlabel("square root of the area, px", fontsize=9)
+    axis.set_ylabel("boxes", fontsize=9)
+    axis.set_ylim(0, max(1.0, axis.get_ylim()[1]))
+    _whole_numbers(axis.yaxis)
+
+
+def _draw_counts(axis: Any, counts: Array) -> None:
+    """Draw a histogram of the numbers of boxes in an image."""
+    # Every bar holds as many whole numbers, or the histogram would look like a comb.
+    most = int(counts.max(initial=0))
+    step = -(-(most + 1) // 40)
+    axis.hist(counts, bins=np.arange(0, most + 1 + step, step) - 0.5, color=BLUE)
+    axis.set_title("boxes in an image", fontsize=10, loc="left")
+    axis.set_xlabel("boxes", fontsize=9)
+    axis.set_ylabel("images", fontsize=9)
+    for counted in (axis.xaxis, axis.yaxis):
+        _whole_numbers(counted)
+
+
+def _whole_numbers(axis: Any) -> None:
+    """Put ticks of one axis at whole numbers alone, even where there are two boxes."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _draw_shapes(axis: Any, sides: Array) -> None:
@@ -182,10 +199,10 @@ def _draw_shapes(axis: Any, sides: Array) -> None:
     table, _, _ = np.histogram2d(sides[:, 0], sides[:, 1], [edges, edges])
     if table.any():
         seen = np.ma.masked_equal(table.T, 0)
-        picture = axis.pcolormesh(
-            edges, edges, seen, cmap="Blues", norm=LogNorm(0.5, max(table.max(), 10))
-        )
-        axis.figure.colorbar(picture, ax=axis, label="boxes", format="{x:g}").ax.minorticks_off()
+        norm = LogNorm(0.5, max(table.max(), 10))
+        picture = axis.pcolormesh(edges, edges, seen, cmap="Blues", norm=norm)
+        bar = axis.figure.colorbar(picture, ax=axis, label="boxes", format="{x:g}")
+        bar.ax.minorticks_off()
     axis.set(
         xlim=(0, edges[-1]),
         ylim=(0, edges[-1]),

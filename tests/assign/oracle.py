@@ -1,4 +1,4 @@
-"""A plain dense HLA to test the fast one against: whole score matrices, loops over boxes, nothing clever.
+"""A plain dense HLA to test the fast one against: whole score matrices and loops over boxes.
 
 Scores are written out pair by pair in the order of the authors' float32 operations; nothing of
 `rfla.assign` is used.
@@ -95,15 +95,15 @@ def rescale(priors: Tensor, factor: float) -> Tensor:
     return torch.cat((centre - side * factor / 2, centre + side * factor / 2), dim=1)
 
 
-def claims(
+def positives(
     scores: Tensor, gt: Tensor, priors: Tensor, groups: Tensor, valid: Tensor, k: int
 ) -> list[Tensor]:
-    """For each box the indices of the priors it claims."""
-    claimed = []
+    """For each box the indices of the priors it takes."""
+    taken = []
     candidates = valid.nonzero().squeeze(1)
     for row, box in zip(scores, gt, strict=True):
         if not len(candidates):
-            claimed.append(candidates)
+            taken.append(candidates)
             continue
         values = row[candidates]
         kth = values.topk(min(k, len(values))).values[-1]
@@ -112,10 +112,10 @@ def claims(
             better = candidates[values > kth]
             d = (box[:2] + box[2:]) / 2 - (priors[tied, :2] + priors[tied, 2:]) / 2
             order = (d[:, 0] ** 2 + d[:, 1] ** 2).sort(stable=True).indices
-            claimed.append(torch.cat((better, tied[order[: k - len(better)]])))
+            taken.append(torch.cat((better, tied[order[: k - len(better)]])))
         else:
-            claimed.append(candidates[values >= kth])
-    return claimed
+            taken.append(candidates[values >= kth])
+    return taken
 
 
 def assign(
@@ -150,7 +150,7 @@ def assign(
         if ignore_above is not None:
             matched[second.amax(dim=0) >= ignore_above] = -2
         for scores, fields, k in ((second, shrunk, topk[1]), (first, priors, topk[0])):
-            chosen = claims(scores, gt, fields, groups, valid, k)
+            chosen = positives(scores, gt, fields, groups, valid, k)
             for box in order:
                 matched[chosen[box]] = box
     matched[~valid] = -2

@@ -8,9 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfla.assign import DISTANCES, receptive_field_distance
+from rfla.assign import DISTANCES, HierarchicalAssigner, PriorGrid, receptive_field_distance
 from rfla.assign.distance import Distance, get_distance, nwd
+from rfla.cfg import model_schema
 from rfla.errors import ConfigError
+from rfla.models import build_detector
 
 BOX, PRIOR = torch.tensor([[0.0, 0.0, 4.0, 8.0]]), torch.tensor([[1.0, 2.0, 9.0, 10.0]])
 # centres (2, 4) and (5, 6): dx = -3, dy = -2; w1 = 4, h1 = 8, w2 = h2 = 8
@@ -61,7 +63,7 @@ def test_every_distance_has_a_hand_worked_row():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_recorded_metrics(parity, name, dtype):
-    """20 x 40 boxes with zero, inverted and huge ones: equal to the authors' values, at most one ulp off."""
+    """20 x 40 boxes with zero, inverted and huge ones: at most one ulp off the authors' values."""
     _, tensors = parity("rfd_metric")
     expected = tensors[f"{'out' if dtype == torch.float32 else 'out64'}.{OFFICIAL[name]}"]
     scores = receptive_field_distance(tensors["b1"].to(dtype), tensors["b2"].to(dtype), name)
@@ -132,3 +134,44 @@ def test_names():
     assert isinstance(wide, Distance)
     expected = math.exp(-math.sqrt(W2) / 25.6)
     assert receptive_field_distance(BOX, PRIOR, wide).item() == pytest.approx(expected, rel=1e-5)
+
+
+def manhattan(x, y, out):
+    return torch.add(x[0], y[0], out=out).add_(1).reciprocal_()
+
+
+TOY = Distance(
+    terms=lambda axis: (axis.offset.abs(),),
+    combine=manhattan,
+    formula="1 / (1 + |dx| + |dy|)",
+    reference="this test",
+    reach=lambda score, side: 1 / score - 1,
+)
+
+
+def test_a_distance_from_outside(monkeypatch):
+    """One entry of `DISTANCES` and its name in the schema: then a model can be trained with it."""
+    monkeypatch.setitem(DISTANCES, "toy", TOY)
+    monkeypatch.setattr(model_schema, "DISTANCES", model_schema.DISTANCES)
+    model_schema.DISTANCES.append("toy")
+    try:
+        net = build_detector("fcos", num_classes=2, settings={"assigner.distance": "toy"})
+    finally:
+        model_schema.DISTANCES.remove("toy")
+    assert net.points.assigner.distance is TOY
+
+    assert receptive_field_distance(BOX, PRIOR, "toy").item() == pytest.approx(1 / (1 + 3 + 2))
+    # Points 2, 6, 10, 14 and a box on 6: one in the first stage, and those 4 px off score 1/5.
+    grid, box = PriorGrid.points([(1, 4)], [4], [8]), torch.tensor([[4.0, 0.0, 8.0, 4.0]])
+    assigner = HierarchicalAssigner("toy", topk=(1, 1), ignore_above=0.2)
+    assert assigner(grid, box).tolist() == [-2, 0, -2, -1]
+
+
+def test_a_window_of_a_distance_from_outside_is_exact():
+    generator = torch.Generator().manual_seed(0)
+    grid = PriorGrid.anchors([(40, 40), (20, 20)], [4, 8], [35, 91])
+    center = torch.rand(50, 2, generator=generator) * 160
+    boxes = torch.cat((center - 4, center + 4), dim=1)
+    dense = Distance(TOY.terms, TOY.combine, TOY.formula, TOY.reference)  # without `reach`
+    windowed = HierarchicalAssigner(TOY, ignore_above=0.2)(grid, boxes)
+    assert torch.equal(windowed, HierarchicalAssigner(dense, ignore_above=0.2)(grid, boxes))

@@ -9,7 +9,7 @@ def test_report_by_hand():
     grid = PriorGrid.points([(1, 4), (1, 2)], [4, 8], [8, 40])
     boxes = torch.tensor([[4.0, 0.0, 8.0, 4.0], [4.0, 0.0, 8.0, 4.0], [2.0, -6.0, 22.0, 14.0]])
     report = HierarchicalAssigner(topk=(1, 1), ignore_above=None).explain(grid, boxes)
-    # the twins both claim prior 1 in both stages; the later one gets it. The last box is prior 5
+    # the twins both want prior 1 in both stages; the later one gets it. The last box is prior 5
     assert report.positives == (0, 1, 1)
     assert report.without_positive == (0,)
     assert report.conflicts == 2

@@ -19,7 +19,7 @@ Ours k a stage.
 
 
 def test_one_box_by_hand():
-    """Points 2, 6, 10, 14 with fields of 4 px and a box of 4 px on 6: kl = 2 dx^2 / 16, so the nearest win."""
+    """Points 2, 6, 10, 14, fields of 4 px and a box of 4 px on 6: kl = 2 dx^2 / 16."""
     grid = PriorGrid.points([(1, 4)], [4], [8])
     box = torch.tensor([[4.0, 0.0, 8.0, 4.0]])
     assert HierarchicalAssigner(topk=(1, 1), ignore_above=None)(grid, box).tolist() == [
@@ -28,7 +28,7 @@ def test_one_box_by_hand():
         -1,
         -1,
     ]
-    # 2 and 10 tie for the second place: the rule claims both
+    # 2 and 10 tie for the second place: the box takes both
     assert HierarchicalAssigner(topk=(2, 1), ignore_above=None)(grid, box).tolist() == [0, 0, 0, -1]
     # kl of the neighbours in the second stage, fields of 3.6 px: ln(16/12.96) + 12.96/16 - 1 + 2 =
     # 2.02, score 0.33
@@ -181,7 +181,7 @@ def test_recorded_cases(parity, recorded_grid, ours):
 
 
 def test_recorded_without_boxes_inside(parity, recorded_grid):
-    """Cases in which the official code fails with an IndexError (no boxes, `inside=True`): all background."""
+    """No boxes and `inside=True`: all background, where the official code fails (IndexError)."""
     failing = [(case, assigner) for case, assigner, _ in recorded(parity) if "error" in case]
     assert failing
     for case, assigner in failing:
@@ -216,8 +216,9 @@ def test_recorded_plateaus(parity, recorded_grid, ours):
 
 
 def test_recorded_ignore_boxes(parity, recorded_grid, ours):
-    """The official ignore accident, re-created from outside: plain IoU with the rescaled priors masks the first stage.
+    """The official ignore accident, re-created from outside.
 
+    Plain IoU with the rescaled priors masks the first stage.
     By decision ours instead ignores background of which half lies in an ignore box, after
     selection.
     """
@@ -256,7 +257,7 @@ def test_recorded_ignore_boxes(parity, recorded_grid, ours):
 
 
 def test_the_records_accident_of_a_shared_tensor(parity, recorded_grid, ours):
-    """A second official call sees fields that the first has shrunk: ours gets the same from a shrunken grid."""
+    """A second official call sees the fields that the first has shrunk."""
     checked = 0
     for case, assigner, tensors in recorded(parity):
         key = case.get("gt_inds_second_call_same_tensor")

@@ -1,4 +1,4 @@
-"""Receptive fields by hand: side = 1 + sum of (kernel - 1) * dilation * product of the strides before."""
+"""Receptive fields by hand: 1 + sum of (kernel - 1) * dilation * product of the strides before."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The windowed path equals the plain dense oracle, and the GPU's way of claiming equals the CPU's."""
+"""The windowed path equals the plain dense oracle, and the GPU's candidates are the CPU's."""
 
 import math
 import weakref
@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rfla.assign import DISTANCES, HierarchicalAssigner, PriorGrid, hierarchical
-from rfla.assign.claims import list_claims, scatter_claims
-from rfla.assign.windows import Limits, score_windows, window_cells, window_radius
+from rfla.assign.candidates import list_candidates, mask_candidates
+from rfla.assign.windows import ValidCells, candidates_per_box, score_windows, window_radius
 
 SIZES = st.sampled_from(["tiny", "any", "sub-pixel", "line", "zero", "aligned", "long", "mixed"])
 
@@ -147,7 +147,7 @@ def test_a_batch_equals_its_images(seed, kinds, sized, distance):
     "distance", [name for name, distance in DISTANCES.items() if distance.reach]
 )
 @pytest.mark.parametrize("kind", ["tiny", "any", "aligned", "long"])
-def test_scattered_claims_equal_listed_ones(distance, kind):
+def test_masked_candidates_equal_listed_ones(distance, kind):
     """What a GPU does, on the CPU: the same candidates, without reading a size from the device."""
     grid = PriorGrid.anchors([(40, 50), (20, 25)], [4, 8], [35, 91])
     for seed in range(2):
@@ -163,36 +163,36 @@ def test_scattered_claims_equal_listed_ones(distance, kind):
                 for one, k, score in zip(fields, topk, above, strict=True)
             )
             windows = score_windows(
-                fields, DISTANCES[distance], boxes, min(int(radius), 30), Limits.of_grid(grid)
+                fields, DISTANCES[distance], boxes, min(int(radius), 30), ValidCells.of_grid(grid)
             )
-            listed, unsure = list_claims(windows, topk, above)
+            listed, unsure = list_candidates(windows, topk, above)
             for stage, (k, score) in enumerate(zip(topk, above, strict=True)):
-                scattered, here = scatter_claims(windows, stage, k, score), listed.stage == stage
+                masked, here = mask_candidates(windows, stage, k, score), listed.stage == stage
                 undecided = unsure[stage] if unsure else torch.zeros(0, dtype=torch.int64)
-                decided = ~torch.isin(scattered.box, undecided)
-                assert pairs(scattered, scattered.claimed & decided) == pairs(
-                    listed, listed.claimed & here
+                decided = ~torch.isin(masked.box, undecided)
+                assert pairs(masked, masked.is_positive & decided) == pairs(
+                    listed, listed.is_positive & here
                 )
-                assert pairs(scattered, scattered.band) == pairs(listed, listed.band & here)
-                assert (scattered.claimed.sum(dim=0)[undecided] <= 2 * k).all()
+                assert pairs(masked, masked.is_ignored) == pairs(listed, listed.is_ignored & here)
+                assert (masked.is_positive.sum(dim=0)[undecided] <= 2 * k).all()
 
 
-def pairs(claims, chosen):
-    boxes = claims.box.expand_as(claims.prior)
-    return set(zip(boxes[chosen].tolist(), claims.prior[chosen].tolist(), strict=True))
+def pairs(candidates, chosen):
+    boxes = candidates.box.expand_as(candidates.prior)
+    return set(zip(boxes[chosen].tolist(), candidates.prior[chosen].tolist(), strict=True))
 
 
 def test_a_plateau_takes_the_same_k_on_both_ways():
     """Scores that all underflow to 0: the nearest, then the lowest index."""
     grid = PriorGrid.points([(40, 40)], [4], [40], fraction=1.0)
     boxes = torch.tensor([[41.0, 42.0, 41.0, 42.0], [80.0, 80.0, 80.0, 80.0]])
-    windows = score_windows([grid], DISTANCES["exp_kld"], boxes, 3, Limits.of_grid(grid))
-    claims = scatter_claims(windows, 0, 3, None)
+    windows = score_windows([grid], DISTANCES["exp_kld"], boxes, 3, ValidCells.of_grid(grid))
+    candidates = mask_candidates(windows, 0, 3, None)
     expected = HierarchicalAssigner("exp_kld", topk=(3, 1), decay=1.0, ignore_above=None)(
         grid, boxes
     )
     for box in (0, 1):
-        chosen = claims.prior[claims.claimed & (claims.box == box)]
+        chosen = candidates.prior[candidates.is_positive & (candidates.box == box)]
         assert sorted(chosen.tolist()) == (expected == box).nonzero().flatten().tolist()
 
 
@@ -209,7 +209,7 @@ def test_window_radius_by_hand():
     assert window_radius(grid, kld, 1, 0.0) == math.inf
     assert window_radius(grid, DISTANCES["iou"], 1, None) == math.inf
     assert window_radius(grid, DISTANCES["kld_10"], 1, 0.8) == 2  # its scores end at 0.1: no band
-    assert window_cells(grid, 3) == 49
+    assert candidates_per_box(grid, 3) == 49
 
 
 def test_ordinary_boxes_never_need_the_dense_path(monkeypatch):
@@ -217,7 +217,11 @@ def test_ordinary_boxes_never_need_the_dense_path(monkeypatch):
 
     2 to 64 px boxes on 800 x 800 never take it.
     """
-    monkeypatch.setattr(hierarchical, "dense_claims", lambda *_: pytest.fail("dense path taken"))
+
+    def fail(*_):
+        pytest.fail("dense path taken")
+
+    monkeypatch.setattr(hierarchical, "dense_candidates", fail)
     sizes = [(-(-800 // s), -(-800 // s)) for s in (4, 8, 16, 32, 64)]
     for grid in (
         PriorGrid.points(sizes, [4, 8, 16, 32, 64], [35, 91, 267, 427, 555]),
@@ -276,7 +280,7 @@ class Allocations(TorchDispatchMode):
 
 @pytest.mark.parametrize("kind", ["points", "anchors"])
 def test_memory_of_2000_boxes_on_a_device(kind):
-    """What the tensors of a call take together where nothing may wait for the device: under 64 MiB."""
+    """Where nothing may wait for the device: the tensors of a call take under 64 MiB together."""
     sizes = [(-(-800 // s), -(-800 // s)) for s in (4, 8, 16, 32, 64)]
     grid = getattr(PriorGrid, kind)(sizes, [4, 8, 16, 32, 64], [35, 91, 267, 427, 555]).to("meta")
     boxes = torch.zeros(2000, 4, device="meta")

@@ -1,25 +1,25 @@
-"""The picture of an assignment: which piece is shown, and that points, fields and boxes are where they belong."""
+"""The picture of an assignment: which piece is shown, and where points, fields and boxes are."""
 
 import numpy as np
 
-from rfla.pictures.assignment import BOX, FACTOR, LEVELS, WINDOW, draw_assignment
+from rfla.pictures.assignment import BOX_COLOUR, FACTOR, LEVEL_COLOURS, WINDOW, draw_assignment
 
 GREY = np.full((300, 400, 3), 90, np.uint8)
 
 
 def test_the_piece_with_most_boxes_is_shown() -> None:
-    """One box at the upper left, two at the lower right: the window is the corner of the image, 288..400 x 188..300."""
+    """One box upper left, two lower right: the window is the corner, 288..400 x 188..300."""
     boxes = np.array([[10, 10, 20, 20], [380, 280, 390, 290], [350, 250, 360, 260]], np.float32)
     fields = np.array([[381.0, 281, 389, 289]])  # centre (385, 285): (97, 97) in the window
     picture = draw_assignment(GREY, boxes, fields, np.array([1]), (4, 8))
     assert picture.shape == (WINDOW * FACTOR + 24, WINDOW * FACTOR, 3)
-    assert tuple(picture[97 * FACTOR, 97 * FACTOR]) == LEVELS[1]
+    assert tuple(picture[97 * FACTOR, 97 * FACTOR]) == LEVEL_COLOURS[1]
     assert (
-        tuple(picture[(250 - 188) * FACTOR - 2, (355 - 288) * FACTOR]) == BOX
+        tuple(picture[(250 - 188) * FACTOR - 2, (355 - 288) * FACTOR]) == BOX_COLOUR
     )  # upper side of the third box
     # the ellipse of the field has its leftmost point half a side, 4 px, from the centre
     ring = picture[97 * FACTOR, 93 * FACTOR].astype(int)
-    assert np.abs(ring - LEVELS[1]).max() < np.abs(ring - 90).max()
+    assert np.abs(ring - LEVEL_COLOURS[1]).max() < np.abs(ring - 90).max()
 
 
 def test_small_images_and_no_positives() -> None:

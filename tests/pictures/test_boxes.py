@@ -44,7 +44,7 @@ def test_the_line_runs_round_the_object_and_not_over_it() -> None:
 @pytest.mark.parametrize("ground", [0, 128, 255])
 @pytest.mark.parametrize("label", range(12))
 def test_a_line_shows_on_any_ground(ground: int, label: int) -> None:
-    """Each colour is light, and its outer edge is dark: one of the two stands off from whatever lies below."""
+    """Each colour is light and its outer edge dark: one of the two stands off from any ground."""
     image = np.full((800, 800, 3), ground, np.uint8)
     picture = draw_boxes(
         image, np.array([[400.0, 400, 406, 406]]), np.array([label]), [str(i) for i in range(12)]
@@ -57,7 +57,7 @@ def test_a_line_shows_on_any_ground(ground: int, label: int) -> None:
 
 
 def test_edges_cover_no_neighbours_line() -> None:
-    """Two objects side by side: the line of the first stays whole, though the second is drawn later."""
+    """Two objects side by side: the line of the first stays whole, the second is drawn later."""
     image = np.full((800, 800, 3), 200, np.uint8)
     boxes = np.array([[400.0, 400, 406, 406], [407, 400, 413, 406]])
     picture = draw_boxes(image, boxes, np.array([0, 0]), NAMES)
