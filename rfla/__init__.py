@@ -3,7 +3,7 @@
 import os
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from rfla.version import __version__
 
 # albumentations asks a package index for its newest version whenever it is imported; a detector
 # should not phone home.

@@ -55,7 +55,7 @@ def run_checks() -> Report:
 
 
 def _machine(report: Report) -> None:
-    from rfla import __version__
+    from rfla.version import __version__
 
     report.add("rfla", f"{__version__} in {Path(__file__).parent}")
     report.add(

@@ -212,7 +212,7 @@ def checks(tokens: Tokens = None) -> int:
 def version(tokens: Tokens = None) -> None:
     """Print the version."""
     _no_more(tokens, "version")
-    from rfla import __version__
+    from rfla.version import __version__
 
     print(__version__)
 

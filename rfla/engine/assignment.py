@@ -13,7 +13,7 @@ from rfla.assign import HierarchicalAssigner
 from rfla.assign.explain import AssignmentReport, report
 from rfla.cfg import Config, model_part
 from rfla.data import BoxIndex, load_data_spec, load_index
-from rfla.data.images import resize_long_side, resized_shape
+from rfla.data.images import STRIDE, resize_long_side, resized_shape
 from rfla.errors import ConfigError, DataError
 from rfla.models.heads.priors import Priors
 from rfla.models.zoo import build_from_config
@@ -22,7 +22,7 @@ from rfla.pictures.boxes import write_picture
 
 MAX_IMAGES = 500  # spread over the split; some milliseconds for each
 BOXES_DRAWN = 30  # an image with about so many is drawn
-STRIDE = 32  # px: inputs are padded to a multiple of it
+
 _Input = tuple[
     Tensor, Tensor, tuple[int, int]
 ]  # boxes (G, 4), ignore regions (I, 4), (height, width)

@@ -1,14 +1,12 @@
-"""From settings to the parts of a training run: data, network, optimiser, schedule, run directory."""
+"""From settings to the parts of a training run: data, network, optimiser, schedule, state."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-import rfla
 from rfla.cfg import Config, model_part
 from rfla.cfg.model_schema import ModelConfig
 from rfla.data import (
@@ -20,40 +18,66 @@ from rfla.data import (
     load_index,
 )
 from rfla.engine import memory
-from rfla.engine.device import autocast_dtype, seed_everything, use_fast_float32
+from rfla.engine.device import (
+    autocast_dtype,
+    precision_holds,
+    seed_everything,
+    use_fast_float32,
+)
 from rfla.engine.distributed import World, agreed, gather, main_first
+from rfla.engine.inference import protocol_of
 from rfla.engine.loaders import evaluation_loader, training_loader
 from rfla.engine.model_source import SourceModel, fine_tune, is_weights
-from rfla.engine.optimizer import build_optimizer, parameter_groups
+from rfla.engine.optimizer import EMA, Schedule, build_optimizer, capped_warmup, parameter_groups
 from rfla.engine.recipe import random_start_advice
-from rfla.engine.schedule import Schedule, capped_warmup
-from rfla.engine.validator import protocol_of
+from rfla.engine.state import RunState
 from rfla.errors import ConfigError, DataError
-from rfla.metrics import Detections
+from rfla.metrics.protocols import Protocol
 from rfla.models import build_from_config, load_pretrained_backbone
 
 
 @dataclass
 class RunParts:
-    """Everything that a `Trainer` drives; `cfg` are the settings with everything settled."""
+    """Everything that a `Trainer` drives.
+
+    Attributes:
+        cfg: The settings, with everything settled.
+        world: This process among its peers.
+        device: Where it computes.
+        protocol: The rules of the figures.
+        train_index: Images and boxes that are learnt.
+        val_index: Those that are validated.
+        train_loader: Batches of the one.
+        val_loader: Batches of the other.
+        sampler: The order of the training batches.
+        model_config: What the network was built from.
+        model: The network as a training step calls it.
+        state: What changes while the run trains.
+        schedule: Learning rate of each step.
+        dtype: Half precision of the network's body; None for float32.
+        notes: Lines for the person about what was chosen for them.
+    """
 
     cfg: Config
     world: World
     device: torch.device
-    spec: DataSpec
+    protocol: Protocol
     train_index: BoxIndex
     val_index: BoxIndex
     train_loader: Loader
     val_loader: Loader
     sampler: TrainSampler
-    net: nn.Module
     model_config: ModelConfig
-    names: tuple[str, ...]
-    optimizer: torch.optim.Optimizer
+    model: nn.Module
+    state: RunState
     schedule: Schedule
-    notes: list[str] = field(default_factory=list)
-    last_detections: Detections | None = None
-    best_detections: Detections | None = None
+    dtype: torch.dtype | None
+    notes: list[str]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes, in the order of the network's outputs."""
+        return self.train_index.names
 
     @property
     def batches_per_epoch(self) -> int:
@@ -61,9 +85,16 @@ class RunParts:
         return -(-self.sampler.length // self.sampler.batch)
 
     @property
-    def trainable(self) -> list[nn.Parameter]:
-        """The parameters that learn."""
-        return [parameter for parameter in self.net.parameters() if parameter.requires_grad]
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must find again in its data, wherever it has moved to."""
+        return {"images": len(self.train_index), "classes": list(self.names)}
+
+    def use_batches_of(self, cfg: Config) -> None:
+        """Load training batches of another size from now on."""
+        self.cfg = cfg
+        self.train_loader, self.sampler = training_loader(
+            cfg, self.train_index, self.world, self.device
+        )
 
 
 def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
@@ -75,36 +106,69 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
         RflaError: Anything that the person can mend.
     """
     with agreed(world):
-        spec, train_index, val_index, source = build_data_and_source(cfg, world)
+        protocol, train_index, val_index, source = build_data_and_source(cfg, world)
     with agreed(world):
         net = source.net.to(device)
         freeze(net, cfg.freeze)
-        if (
-            autocast_dtype(device, cfg.amp) is not None
-        ):  # half-precision convolutions are fastest with channels last
+        if autocast_dtype(device, cfg.amp) is not None:
+            # Half-precision convolutions are fastest with channels last.
             net = net.to(memory_format=torch.channels_last)
         per_gpu = memory.largest_that_fits(cfg, net, device, len(train_index) // world.size)
     cfg, notes = memory.settle_batch(cfg, gather(world, per_gpu))
     if cfg.batch > len(train_index):
         notes.append(
-            f"batch={cfg.batch}: {cfg.train_split} has {len(train_index)} images, a step sees some repeatedly"
+            f"batch={cfg.batch}: {cfg.train_split} has {len(train_index)} images, "
+            "a step sees some repeatedly"
         )
     with agreed(world):
         train_loader, sampler = training_loader(cfg, train_index, world, device)
         val_loader = evaluation_loader(cfg, val_index, world, device)
+        dtype = autocast_dtype(device, cfg.amp)
+        state = build_state(net, cfg, device, dtype)
+        model = distribute(net, world, device)
+        if dtype is not None and not precision_holds(net, device, dtype):
+            notes.append(f"amp: {dtype} gives other outputs than float32 here; training in float32")
+            dtype = None
+        if cfg.compile:
+            # Only now: the average stays as it is, and the check had images of another size.
+            compile_parts(net)
         return RunParts(
-            cfg, world, device, spec, train_index, val_index, train_loader, val_loader, sampler,
-            net, source.config, source.names,
-            optimizer=optimizer_for(net, cfg, device),
-            schedule=schedule_for(cfg, sampler),
-            notes=[*source.notes, *notes],
-        )  # fmt: skip
+            cfg,
+            world,
+            device,
+            protocol,
+            train_index,
+            val_index,
+            train_loader,
+            val_loader,
+            sampler,
+            source.config,
+            model,
+            state,
+            schedule_for(cfg, sampler),
+            dtype,
+            [*source.notes, *notes],
+        )
+
+
+def build_state(
+    net: nn.Module, cfg: Config, device: torch.device, dtype: torch.dtype | None
+) -> RunState:
+    """Return a run's state before its first step."""
+    # bfloat16 needs no scaling, but the scaler also skips a bad step without waiting for a GPU.
+    scaler = torch.amp.GradScaler(
+        device.type,
+        init_scale=2.0**16 if dtype == torch.float16 else 1.0,
+        enabled=device.type == "cuda",
+    )
+    ema = EMA(net, cfg.ema) if cfg.ema else None
+    return RunState(net, optimizer_for(net, cfg, device), ema, scaler)
 
 
 def build_data_and_source(
     cfg: Config, world: World
-) -> tuple[DataSpec, BoxIndex, BoxIndex, SourceModel]:
-    """Return the data set, its two splits and the network on the CPU; seeds everything before.
+) -> tuple[Protocol, BoxIndex, BoxIndex, SourceModel]:
+    """Return the protocol, both splits and the network on the CPU; seeds everything before.
 
     Raises:
         RflaError: No data, unreadable data, an unknown protocol, splits with different classes, a
@@ -114,7 +178,7 @@ def build_data_and_source(
     use_fast_float32(cfg.amp is not False)
     with main_first(world):  # it may have to make the data set, and to fetch the backbone's weights
         spec = data_spec(cfg)
-        protocol_of(cfg, spec)  # refuses a wrong one at once
+        protocol = protocol_of(cfg, spec)  # refuses a wrong one at once
         train_index = load_index(
             spec,
             cfg.train_split,
@@ -129,7 +193,7 @@ def build_data_and_source(
             raise DataError(
                 f"data={cfg.data}: {cfg.train_split} and {cfg.split} name different classes"
             )
-        return spec, train_index, val_index, source_model(cfg, train_index.names)
+        return protocol, train_index, val_index, source_model(cfg, train_index.names)
 
 
 def data_spec(cfg: Config) -> DataSpec:
@@ -141,7 +205,8 @@ def data_spec(cfg: Config) -> DataSpec:
     """
     if cfg.data is None:
         raise ConfigError(
-            "data= is missing: name a data set (data=demo), a data.yaml or a directory; it is never guessed"
+            "data= is missing: name a data set (data=demo), a data.yaml or a directory; "
+            "it is never guessed"
         )
     try:
         return load_data_spec(cfg.data)
@@ -154,7 +219,7 @@ def data_spec(cfg: Config) -> DataSpec:
 
 
 def source_model(cfg: Config, names: Sequence[str]) -> SourceModel:
-    """Return a new network with an ImageNet backbone if one can be had, or one that starts from a weights file."""
+    """Return a network that starts from a weights file, an ImageNet backbone, or at random."""
     config = model_part(cfg)
     if is_weights(cfg.model):
         return fine_tune(str(cfg.model), config, names)
@@ -169,7 +234,7 @@ def source_model(cfg: Config, names: Sequence[str]) -> SourceModel:
 
 
 def learn_everything(config: ModelConfig) -> ModelConfig:
-    """Return the settings with nothing frozen and batch norm learning, for a backbone that starts at random."""
+    """Return the settings with nothing frozen and batch norm learning, for a random start."""
     backbone = config.backbone.model_copy(
         update={"frozen_stages": -1, "norm_eval": False, "norm_trainable": True}
     )
@@ -196,7 +261,7 @@ def freeze(net: nn.Module, prefixes: Sequence[str]) -> None:
 
 
 def training_mode(net: nn.Module, frozen: Sequence[str]) -> None:
-    """Put the network into training mode, but for the batch statistics of the parts that are frozen by name."""
+    """Put the network into training mode, but for the batch statistics of the frozen parts."""
     net.train()
     for name, module in net.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and name.startswith(tuple(frozen)):
@@ -217,7 +282,7 @@ def compile_parts(net: nn.Module) -> None:
 
 
 def distribute(net: nn.Module, world: World, device: torch.device) -> nn.Module:
-    """Return the network as the training step calls it: itself, or averaging its gradients over the processes."""
+    """Return the network as a training step calls it: it averages gradients over the processes."""
     if world.size == 1:
         return net
     return nn.parallel.DistributedDataParallel(
@@ -255,33 +320,3 @@ def schedule_for(cfg: Config, sampler: TrainSampler) -> Schedule:
         warmup_ratio=cfg.warmup_ratio,
         warmup=cfg.warmup,
     )
-
-
-def weights_metadata(
-    config: ModelConfig,
-    names: Sequence[str],
-    imgsz: int,
-    figures: Mapping[str, Any],
-    run: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Return what a weights file says of itself; enough to rebuild the model.
-
-    Args:
-        config: The model's settings.
-        names: Class names in the order of the outputs.
-        imgsz: Long side in px that it was trained at.
-        figures: Validation figures, if there are any.
-        run: Data, epoch and the like, for people.
-    """
-    return {
-        "format": 1,
-        "version": rfla.__version__,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": config.model_dump(mode="json"),
-        "names": list(names),
-        "imgsz": imgsz,
-        "metrics": {
-            name: value for name, value in figures.items() if isinstance(value, int | float)
-        },
-        "run": dict(run),
-    }

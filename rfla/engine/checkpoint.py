@@ -1,4 +1,4 @@
-"""The state of a training run in one safetensors file, so that a killed run goes on as if nothing had happened.
+"""The file of a run's state: safetensors, so that a killed run goes on as if nothing had happened.
 
 Tensors are named `model/<key>`, `ema/<key>`, `optimizer/<parameter>/<name>`, `random/<generator>`;
 everything else (the position in the run, the scaler, the best figure so far) is JSON in the file's
@@ -23,11 +23,10 @@ from rfla.errors import WeightsError
 from rfla.files import write_atomically
 
 FORMAT = "rfla training state 1"
-STATE_NAME = "last.state.safetensors"
 
 
 def save_state(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
-    """Write a state; the one before it stays as `<name>.previous` in case this one is damaged later.
+    """Write a state; the one before stays as `<name>.previous`, should this one be damaged later.
 
     Args:
         path: The file.

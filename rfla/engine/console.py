@@ -1,23 +1,21 @@
-"""What a run prints, and its `results.csv`: two lines an epoch, one for the losses and one for the figures."""
+"""What a run says: its progress, two lines an epoch, and the same figures as rows of `results.csv`.
+
+TensorBoard gets them too where asked for; the library is an extra and slow to import.
+"""
 
 import csv
 import io
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import rich.progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
-from rfla.errors import ExistingRunError
+from rfla.errors import ConfigError, ExistingRunError
 from rfla.files import write_atomically
 
 FIGURES = ("ap", "ap50", "ap75", "ap_vt", "ap_t", "ap_s", "ap_m")
@@ -31,44 +29,95 @@ def make_console(quiet: bool = False) -> Console:
     return Console(highlight=False, markup=False, soft_wrap=True, quiet=quiet)
 
 
-class Progressor:
-    """A progress bar on a terminal; nothing elsewhere, where a bar would fill a log file."""
+class Progress:
+    """How far a pass has come: a bar on a terminal, a line now and then in a log file.
 
-    def __init__(self, console: Console, enabled: bool = True):
+    A log gets a line for each tenth of the pass, but not within `SHORTEST` seconds of the last one,
+    and after `LONGEST` seconds in any case.
+    """
+
+    SHORTEST, LONGEST = 10.0, 60.0
+
+    def __init__(self, console: Console):
         self.console = console
-        self.enabled = enabled and console.is_terminal
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._bar: rich.progress.Progress | None = None
+        self._task: rich.progress.TaskID | None = None
+        self._what, self._unit, self._text = "", "", ""
+        self._done = self._total = 0
+        self._began = self._last_line = 0.0
+        self._done_at_last_line = 0
 
     @contextmanager
-    def over(self, total: int, text: str) -> Iterator["Progressor"]:
-        """Show a bar of `total` steps while the block runs."""
-        if not self.enabled:
+    def over(self, total: int, what: str, unit: str = "images") -> Iterator["Progress"]:
+        """Show `total` steps while the block runs.
+
+        Args:
+            total: Steps of the pass.
+            what: Its name.
+            unit: What a step is.
+        """
+        self._what, self._unit, self._text = what, unit, ""
+        self._done = self._done_at_last_line = 0
+        self._total = total
+        self._began = self._last_line = time.monotonic()
+        if not self.console.is_terminal:
             yield self
             return
         columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
+            rich.progress.TextColumn("{task.description}", markup=False),
+            rich.progress.BarColumn(bar_width=24),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TextColumn("{task.fields[figures]}", markup=False),
         )
-        with Progress(*columns, console=self.console, transient=True) as bar:
-            self._bar, self._task = bar, bar.add_task(text, total=total)
+        with rich.progress.Progress(*columns, console=self.console, transient=True) as bar:
+            self._bar = bar
+            self._task = bar.add_task(what, total=total, figures="")
             try:
                 yield self
             finally:
                 self._bar = None
 
     def step(self, count: int = 1, text: str | None = None) -> None:
-        """Move on by `count`, with a new text if given."""
+        """Move on by `count`.
+
+        Args:
+            count: Steps done.
+            text: Figures that stand behind the count from now on, the time that is left among them;
+                without any the time that is left of the pass stands there.
+        """
+        self._done += count
+        self._text = text if text is not None else self._text
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, advance=count, description=text)
+            self._bar.update(self._task, advance=count, figures=self._figures())
+        elif self._line_is_due():
+            self.console.print(
+                f"{self._what}: {self._done}/{self._total} {self._unit}, {self._figures()}"
+            )
+            self._last_line, self._done_at_last_line = time.monotonic(), self._done
+
+    def _figures(self) -> str:
+        passed = time.monotonic() - self._began
+        left = passed / max(self._done, 1) * (self._total - self._done)
+        return self._text or f"{duration(left)} left"
+
+    def _line_is_due(self) -> bool:
+        if not 0 < self._done < self._total:
+            return False  # the line at the end of a pass is another one
+        passed = time.monotonic() - self._last_line
+        tenth = 10 * (self._done - self._done_at_last_line) >= self._total
+        return passed >= self.LONGEST or (tenth and passed >= self.SHORTEST)
+
+
+def duration(seconds: float) -> str:
+    """Return hours, minutes and seconds as `1:02:03`."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
 def loss_line(
     epoch: int, epochs: int, means: Mapping[str, float], row: Mapping[str, float]
 ) -> Text:
-    """Return the line of an epoch's training: its losses, positives per box, learning rate, speed."""
+    """Return the line of an epoch's training: losses, positives per box, learning rate, speed."""
     parts = " ".join(
         f"{name.replace('loss_', '')} {value:.3f}"
         for name, value in means.items()
@@ -78,20 +127,20 @@ def loss_line(
     return Text.assemble(
         (f"{epoch + 1:>4}/{epochs}", "bold"),
         f" loss {means.get('loss', float('nan')):.3f} ({parts}) "
-        f"grad {means['grad_norm']:.1f} pos/box {means['positives_per_box']:.2f} lr {row['lr']:.2g} "
-        f"{row['images_per_s']:.1f} img/s wait {row['data_wait']:.0%}{memory}",
+        f"grad {means['grad_norm']:.1f} pos/box {means['positives_per_box']:.2f} "
+        f"lr {row['lr']:.2g} {row['images_per_s']:.1f} img/s wait {row['data_wait']:.0%}{memory}",
         (f" skipped {int(row['skipped'])}" if row["skipped"] else "", "red"),
     )
 
 
 def metric_line(figures: Mapping[str, float], best: bool) -> Text:
     """Return the line of an epoch's validation; `-` where the split has no box of a size."""
-    told = {
+    shown = {
         name: f"{figures[name]:.3f}" if figures[name] >= 0 else "-"
         for name in FIGURES
         if name in figures
     }
-    text = " ".join(f"{name.upper().replace('_', '')} {value}" for name, value in told.items())
+    text = " ".join(f"{name.upper().replace('_', '')} {value}" for name, value in shown.items())
     return Text.assemble(" " * 10, (text, "cyan"), ("  best" if best else "", "green"))
 
 
@@ -115,7 +164,8 @@ class ResultsFile:
                 self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= epochs]
         except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise ExistingRunError(
-                f"{self.path}: not the table of the run any more; move it away, and resume= begins a new one"
+                f"{self.path}: not the table of the run any more; move it away, and resume= "
+                "begins a new one"
             ) from error
 
     def add(self, row: Mapping[str, float | int]) -> None:
@@ -131,3 +181,39 @@ class ResultsFile:
     def column(self, name: str) -> list[float]:
         """Return a column as numbers (NaN where an epoch lacks it)."""
         return [float(row.get(name) or "nan") for row in self.rows]
+
+
+class TensorBoard:
+    """Writes event files into a run directory.
+
+    Args:
+        run_dir: Where; None writes nothing.
+
+    Raises:
+        ConfigError: TensorBoard is not installed.
+    """
+
+    def __init__(self, run_dir: Path | None):
+        self.writer: Any = None
+        if run_dir is None:
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ConfigError(
+                f"tensorboard=true: not installed ({error}); pip install 'rfla[log]'"
+            ) from error
+        self.writer = SummaryWriter(str(run_dir))
+
+    def add(self, row: Mapping[str, float], epoch: int) -> None:
+        """Write one epoch's figures."""
+        if self.writer is not None:
+            for name, value in row.items():
+                if name != "epoch":
+                    self.writer.add_scalar(name, value, epoch)
+            self.writer.flush()
+
+    def close(self) -> None:
+        """End the event file."""
+        if self.writer is not None:
+            self.writer.close()

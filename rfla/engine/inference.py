@@ -1,7 +1,7 @@
 """The way of an image through a network: normalised on its device, run, boxes back to its own px.
 
 Training takes the first step (`prepare_images`), validation and prediction all of them
-(`Inference`); `detect` runs a network over a split.
+(`Inference`); `detect` runs a network over a split, `judge` says how good it was.
 
 Shapes: B images of a batch, (H, W) px of the padded batch, N detections of one image.
 Boxes are xyxy px.
@@ -10,17 +10,21 @@ Boxes are xyxy px.
 import time
 from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rfla.cfg import Config
 from rfla.cfg.model_schema import NormalizeConfig
-from rfla.data import Batch, BoxIndex
+from rfla.data import Batch, BoxIndex, DataSpec
 from rfla.engine.device import autocast
 from rfla.engine.model_source import apply_mapping
 from rfla.errors import DataError
-from rfla.metrics import Detections
+from rfla.metrics import Detections, GroundTruth, Metrics, evaluate_boxes, find_protocol
+from rfla.metrics.protocols import Protocol
 from rfla.ops.normalize import normalize_images
 
 STAGES = ("load", "preprocess", "inference", "gather")
@@ -223,3 +227,50 @@ def _joined(parts: Sequence[Detections]) -> Detections:
         np.concatenate([part.scores for part in every]),
         np.concatenate([part.labels for part in every]),
     )
+
+
+class Judged(NamedTuple):
+    """Detections of a split and their figures."""
+
+    metrics: Metrics
+    found: Detections
+
+
+def judge(index: BoxIndex, found: Detections, protocol: Protocol) -> Judged:
+    """Judge detections by the boxes of a split, as its files state them."""
+    return Judged(evaluate_boxes(ground_truth(index), found, protocol=protocol), found)
+
+
+def ground_truth(index: BoxIndex) -> GroundTruth:
+    """Return a split's boxes in the form that `evaluate_boxes` takes, as the file states them."""
+    counts = np.diff(index.box_start)
+    stated = index.stated
+    if stated is None:  # the training rules have moved the boxes
+        stated = np.concatenate(
+            [index.boxes[:, :2], index.boxes[:, 2:] - index.boxes[:, :2]], axis=1
+        )
+    corners, sides = np.split(stated.astype(np.float64), 2, axis=1)
+    return GroundTruth(
+        image_ids=tuple(index.image_ids.tolist()),
+        image_index=np.repeat(np.arange(len(counts)), counts),
+        boxes=np.concatenate([corners, corners + sides], axis=1),
+        sides=sides,
+        labels=index.labels,
+        area=index.area,
+        ignore=index.ignore,
+        crowd=index.crowd,
+        names=tuple(index.names),
+        category_ids=tuple(index.category_ids),
+        files=tuple(Path(str(path)).name for path in index.paths),
+    )
+
+
+def protocol_of(cfg: Config, spec: DataSpec) -> Protocol:
+    """Return the rules of the figures: what was given, what the data set names, else AI-TOD's.
+
+    With its own sizes.
+
+    Raises:
+        MetricError: No such protocol, or a size range that makes no sense.
+    """
+    return find_protocol(cfg.protocol or spec.protocol or "aitod", spec.sizes)

@@ -1,11 +1,19 @@
-"""The loaders of a run: shuffled and augmented for training, in file order for validation."""
+"""The batches of a run: shuffled and augmented for training, in file order for validation.
+
+With `multi_scale=` each training batch gets another size, made on the device.
+
+Shapes: B images of a batch, G boxes of one image, I ignore regions. Boxes are xyxy px.
+"""
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from rfla.cfg import Config
 from rfla.data import (
@@ -18,10 +26,9 @@ from rfla.data import (
     build_augmentation,
     build_loader,
 )
+from rfla.data.images import STRIDE
 from rfla.engine.distributed import World
 from rfla.errors import ConfigError, DataError
-
-STRIDE = 32  # px: images are padded to a multiple of it
 
 
 def training_loader(
@@ -56,7 +63,7 @@ def evaluation_loader(cfg: Config, index: BoxIndex, world: World, device: torch.
 def batches_of(loader: Loader) -> Iterator[Batch]:
     """Yield the batches of a loader.
 
-    What a loading process found wrong is told in its own words alone.
+    What a loading process found wrong is said in its own words alone.
 
     Raises:
         DataError: The images cannot be read (any more).
@@ -77,11 +84,9 @@ def batches_of(loader: Loader) -> Iterator[Batch]:
 
 
 def lost_worker(error: BaseException) -> str:
-    """Return what to tell the person where an error says that a loading process died.
+    """Return a line for the person if an error says that a loading process died, else nothing.
 
-    An empty text for other errors.
-
-    torch notices within seconds; `(pid 123) is killed by signal: Killed. ` is in its words.
+    torch notices within seconds, in words such as `(pid 123) is killed by signal: Killed. `.
     """
     text = str(error)
     if not isinstance(error, RuntimeError) or "DataLoader worker" not in text:
@@ -95,10 +100,54 @@ def lost_worker(error: BaseException) -> str:
 
 
 def worker_count(cfg: Config) -> int:
-    """Return the number of loading processes: what was asked for, but not more than there are processors."""
+    """Return the number of loading processes: as set, but not more than there are processors."""
     return min(cfg.workers, os.cpu_count() or 1)
 
 
 def cache_place(cfg: Config) -> Literal["ram", "disk"] | bool:
     """Return where decoded images are kept."""
     return False if cfg.cache == "off" else cfg.cache
+
+
+def scaled_size(imgsz: int, share: float, seeds: Sequence[int]) -> int:
+    """Draw a long side in px within `share` of `imgsz`, a multiple of the stride.
+
+    Args:
+        imgsz: The usual long side in px.
+        share: Largest change, 0.25 for 75 % to 125 %.
+        seeds: Of the draw: run, epoch and batch, so that it is the same after a resume and in every
+            process.
+    """
+    lowest, highest = (
+        round(imgsz * (1 - share) / STRIDE),
+        round(imgsz * (1 + share) / STRIDE),
+    )
+    drawn = np.random.default_rng(list(seeds)).integers(max(lowest, 1), max(highest, 1) + 1)
+    return int(drawn) * STRIDE
+
+
+def rescale(
+    images: Tensor,
+    sizes: Sequence[tuple[int, int]],
+    targets: Sequence[dict[str, Tensor]],
+    factor: float,
+) -> tuple[Tensor, list[tuple[int, int]], list[dict[str, Tensor]]]:
+    """Resize a batch and its boxes; the result is padded to multiples of the stride again.
+
+    Args:
+        images: (B, 3, H, W) normalised, zero where padded.
+        sizes: (h, w) of each image before padding.
+        targets: Boxes (G, 4), labels, ignore (I, 4) of each image.
+        factor: New px for each old px.
+    """
+    height, width = (max(1, round(side * factor)) for side in images.shape[-2:])
+    resized = functional.interpolate(images, (height, width), mode="bilinear", antialias=factor < 1)
+    resized = functional.pad(resized, (0, -width % STRIDE, 0, -height % STRIDE))
+    ratios = (width / images.shape[-1], height / images.shape[-2])
+    scale = torch.tensor(ratios * 2, dtype=images.dtype).to(images.device, non_blocking=True)
+    moved = [
+        target | {key: target[key] * scale for key in ("boxes", "ignore") if key in target}
+        for target in targets
+    ]
+    new_sizes = [(min(height, round(h * factor)), min(width, round(w * factor))) for h, w in sizes]
+    return resized, new_sizes, moved

@@ -1,28 +1,18 @@
-"""Memory: how much was used, the largest batch that fits (`batch=-1`), and going on when it ran out.
+"""Memory: how much was used, the largest batch that fits (`batch=-1`), smaller ones when it ran out.
 
 Shapes: B images of a batch.
 """
 
-from __future__ import annotations
-
-import gc
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from rfla.cfg import Config, with_settings
-from rfla.cfg.document import to_yaml
+from rfla.data.images import STRIDE
 from rfla.engine.device import autocast, autocast_dtype
-from rfla.engine.loaders import training_loader
-from rfla.engine.meter import Meter
 from rfla.errors import ConfigError, RflaError
-from rfla.files import write_atomically
-
-if TYPE_CHECKING:
-    from rfla.engine.trainer import Trainer
 
 SHARE = 0.85  # of the GPU's memory that batch=-1 may fill: real batches vary in size and boxes
 LARGEST = 256
@@ -36,7 +26,7 @@ OUT_OF_MEMORY = (
 
 
 def peak_mb(device: torch.device) -> float:
-    """Return the largest memory in MB so far: of the GPU's tensors, or of this process on a CPU (0 if unknown)."""
+    """Return the peak in MB so far: of a GPU's tensors, else of this process (0 if unknown)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:
@@ -94,12 +84,14 @@ def largest_that_fits(cfg: Config, net: nn.Module, device: torch.device, images:
         return 0
     if device.type != "cuda":
         raise ConfigError(
-            "batch=-1 looks for the largest batch that fits into a GPU's memory; on a CPU give a number"
+            "batch=-1 looks for the largest batch that fits into a GPU's memory; "
+            "on a CPU give a number"
         )
     found = largest_batch(lambda size: _fits(cfg, net, device, size), min(LARGEST, max(images, 1)))
     if not found:
         raise ConfigError(
-            f"batch=-1: not even one image of imgsz={cfg.imgsz} fits; choose a smaller imgsz or model"
+            f"batch=-1: not even one image of imgsz={cfg.imgsz} fits; "
+            "choose a smaller imgsz or model"
         )
     return found
 
@@ -121,7 +113,7 @@ def settle_batch(cfg: Config, per_gpu: Sequence[int]) -> tuple[Config, list[str]
 
 
 def _fits(cfg: Config, net: nn.Module, device: torch.device, size: int) -> bool:
-    """Whether a training step with `size` images of the full square size stays below `SHARE` of the memory."""
+    """Whether a training step with `size` images of the full square size fits into `SHARE`."""
     dtype = autocast_dtype(device, cfg.amp)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
@@ -157,7 +149,7 @@ def trial_batch(
     size: int, imgsz: int, device: torch.device
 ) -> tuple[Tensor, list[dict[str, Tensor]]]:
     """Return noise (B, 3, S, S) and targets with many small boxes, to measure with."""
-    side = -(-imgsz // 32) * 32
+    side = -(-imgsz // STRIDE) * STRIDE
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(TRIAL_BOXES, 2, generator=generator) * (side - 16)
     boxes = torch.cat([corners, corners + 12], dim=1).to(device)
@@ -167,50 +159,25 @@ def trial_batch(
     return images, [{"boxes": boxes, "labels": labels, "ignore": none} for _ in range(size)]
 
 
-def use_smaller_batches(trainer: Trainer, error: RuntimeError) -> None:
-    """Divide the batch and multiply `accumulate`, so that each optimiser step still sees the same images.
+def smaller_batches(cfg: Config, epoch: int, *, can_change: bool) -> Config:
+    """Divide the batch and multiply `accumulate`: each optimiser step still sees the same images.
 
-    The run goes on with the first optimiser step that was not taken.
+    Args:
+        cfg: The settings that did not fit.
+        epoch: The epoch in which memory ran out, from 0.
+        can_change: Whether the run may change its batches: a process alone, in its first epoch.
 
     Raises:
-        RuntimeError: `error`, if it has nothing to do with memory.
-        RflaError: It is not the first epoch of this process, several take part, or the batch is a
-            single image already.
+        RflaError: It may not, or the batch is a single image already.
     """
-    if not ran_out(error):
-        raise error
-    cfg, position = trainer.cfg, trainer.position
-    if position.epoch > trainer.first_epoch or trainer.world.size > 1 or cfg.batch == 1:
+    if cfg.batch == 1 or not can_change:
         advice = (
             "a smaller imgsz= or model"
             if cfg.batch == 1
             else "a smaller batch= with a larger accumulate="
         )
-        raise RflaError(
-            f"out of memory with batch={cfg.batch} in epoch {position.epoch + 1}; use {advice}"
-        ) from error
-    parts = next(factor for factor in range(2, cfg.batch + 1) if cfg.batch % factor == 0)
-    done = position.batch // cfg.accumulate * cfg.accumulate
-    smaller = with_settings(
-        cfg, {"batch": cfg.batch // parts, "accumulate": cfg.accumulate * parts}
+        raise RflaError(f"out of memory with batch={cfg.batch} in epoch {epoch + 1}; use {advice}")
+    divisor = next(number for number in range(2, cfg.batch + 1) if cfg.batch % number == 0)
+    return with_settings(
+        cfg, {"batch": cfg.batch // divisor, "accumulate": cfg.accumulate * divisor}
     )
-    trainer.say(
-        f"out of memory with batch={cfg.batch}: going on with batch={smaller.batch} "
-        f"accumulate={smaller.accumulate}, which is the same step",
-        "yellow",
-    )
-    trainer.optimizer.zero_grad(set_to_none=True)
-    error.__traceback__ = None  # its frames hold the tensors that did not fit
-    gc.collect()
-    if trainer.device.type == "cuda":
-        torch.cuda.empty_cache()
-    trainer.cfg = trainer.parts.cfg = smaller
-    loader, sampler = training_loader(
-        smaller, trainer.parts.train_index, trainer.world, trainer.device
-    )
-    trainer.parts.train_loader, trainer.parts.sampler = loader, sampler
-    position.batch = done * parts
-    if done == 0:
-        trainer.meter = Meter()
-    trainer.meter.recent.clear()
-    write_atomically(trainer.run_dir / "args.yaml", to_yaml(smaller))

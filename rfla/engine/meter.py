@@ -1,23 +1,43 @@
-"""Running sums of an epoch, kept on the device so that a step never waits for the GPU."""
+"""What a run measures while it trains, and what it does about numbers that are not finite.
+
+Sums stay on the device, so that a step never waits for a GPU.
+
+Shapes: R running statistics of all norm layers together.
+"""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+MAX_SKIPPED_IN_A_ROW = 10  # batches without a finite loss after which a run ends
 
 
 @dataclass
 class BatchRecord:
-    """What is needed to name a batch later, should its loss or gradient turn out not to be finite."""
+    """What names a batch later, should its loss or gradient turn out not to be finite.
+
+    Attributes:
+        indices: Rows of its images in the training split.
+        parts: Its loss parts and, at the end of a step, the norm of the gradient; 0-d tensors.
+    """
 
     indices: Tensor
     parts: dict[str, Tensor]
 
-    def not_finite(self) -> list[str]:
-        """Return the names of the parts that are not finite (this waits for the device)."""
-        return [name for name, part in self.parts.items() if not bool(torch.isfinite(part))]
+
+def parts_not_finite(records: Sequence[BatchRecord]) -> list[list[str]]:
+    """Return for each batch the names of its parts that are not finite.
+
+    The host waits for the device once, however many batches there are.
+    """
+    values = [part.float() for record in records for part in record.parts.values()]
+    if not values:
+        return [[] for _ in records]
+    finite = iter(torch.isfinite(torch.stack(values)).tolist())
+    return [[name for name in record.parts if not next(finite)] for record in records]
 
 
 @dataclass
@@ -32,7 +52,7 @@ class Meter:
         skipped: Batches with a loss or gradient that was not finite.
         images: Images seen.
         wait: Seconds that the loop waited for data.
-        recent: The batches since the last look at the device.
+        recent: The batches since the host last read the device.
     """
 
     sums: dict[str, Tensor] = field(default_factory=dict)
@@ -51,6 +71,28 @@ class Meter:
         for name, value in values.items():
             finite = torch.nan_to_num(value.detach().float(), nan=0.0, posinf=0.0, neginf=0.0)
             self.sums[name] = self.sums[name] + finite if name in self.sums else finite
+
+    def add_batch(
+        self, indices: Tensor, losses: Mapping[str, Tensor], counts: Mapping[str, Tensor]
+    ) -> None:
+        """Add what one batch of this process gave.
+
+        Args:
+            indices: Rows of its images.
+            losses: Its loss parts; their sum is added as `loss`.
+            counts: `positives` and `boxes`.
+        """
+        parts = {name: part.detach() for name, part in losses.items()}
+        total = torch.stack(list(parts.values())).sum()
+        self.add(parts | {"loss": total} | dict(counts))
+        self.recent.append(BatchRecord(indices, parts))
+        self.batches += 1
+
+    def add_step(self, grad_norm: Tensor) -> None:
+        """Add an optimiser step; the norm belongs to the batch that ended it."""
+        self.recent[-1].parts["gradient"] = grad_norm.detach()
+        self.add({"grad_norm": grad_norm})
+        self.updates += 1
 
     def means(self) -> dict[str, float]:
         """Return the mean of each figure over the batches, and positives per box."""
@@ -77,3 +119,42 @@ class Meter:
         """Return the plain numbers for the training state (`sums` are stored as tensors)."""
         names = ("batches", "updates", "skipped", "images", "wait")
         return {name: getattr(self, name) for name in names} | {"elapsed_before": self.elapsed}
+
+
+class RunningStatistics:
+    """The statistics of norm layers that learn: a value that is not finite would stay for ever.
+
+    Args:
+        net: A network in training mode.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        self.tensors = [
+            buffer
+            for module in net.modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
+            for buffer in module.buffers(recurse=False)
+            if buffer.is_floating_point()
+        ]
+        self.before: Tensor | None = None  # (R,)
+
+    def keep(self) -> None:
+        """Remember them before a forward pass."""
+        self.before = torch.cat(self.tensors) if self.tensors else None
+
+    def take_back_unless(self, finite: Tensor) -> None:
+        """Go back to what `keep` remembered if `finite` (0-d bool on the device) is false.
+
+        The host does not wait.
+        """
+        if self.before is not None:
+            chosen = torch.where(finite, torch.cat(self.tensors), self.before)
+            torch._foreach_copy_(
+                self.tensors, torch.split(chosen, [len(tensor) for tensor in self.tensors])
+            )
+
+
+def is_finite(net: nn.Module) -> bool:
+    """Whether a network may be saved: every weight and running statistic is finite."""
+    tensors = (tensor for tensor in net.state_dict().values() if tensor.is_floating_point())
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)

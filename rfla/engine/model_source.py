@@ -1,8 +1,10 @@
-"""The network of a run: a new one from the zoo, or one from a weights file, fitted to the classes of the data."""
+"""Networks and weights files: rebuilt from one, fitted to other classes, described for a new one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,8 @@ from torch import Tensor, nn
 from rfla.cfg.model_schema import ModelConfig
 from rfla.errors import ConfigError, DataError, WeightsError
 from rfla.models import build_from_config
-from rfla.models.weights import build_from_metadata, load_exactly, load_weights
+from rfla.models.weights import FORMAT, build_from_metadata, load_exactly, load_weights
+from rfla.version import __version__
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def load_trained(path: str | Path, config: ModelConfig | None = None) -> SourceM
 
 
 def fine_tune(path: str | Path, config: ModelConfig, names: Sequence[str]) -> SourceModel:
-    """Start from a weights file whose classes may differ: keep what fits, map classes by name, begin the rest anew.
+    """Start from a weights file: keep what fits, map classes by name, start the rest at random.
 
     Args:
         path: The weights file.
@@ -102,14 +105,16 @@ def fine_tune(path: str | Path, config: ModelConfig, names: Sequence[str]) -> So
     if mapped:
         shared = [name for name in names if name in old_names]
         notes.append(
-            f"classes mapped by name in {', '.join(mapped)}: {', '.join(shared) or 'none in common'}"
+            f"classes mapped by name in {', '.join(mapped)}: "
+            f"{', '.join(shared) or 'none in common'}"
         )
     if anew:
         shown = ", ".join(anew[:6]) + (f" and {len(anew) - 6} more" if len(anew) > 6 else "")
         notes.append(f"started anew: {shown}")
     if not kept:
         raise WeightsError(
-            f"{path}: no weight fits model {config.detector} with {config.backbone.name}; nothing to fine-tune"
+            f"{path}: no weight fits model {config.detector} with {config.backbone.name}; "
+            "nothing to fine-tune"
         )
     return SourceModel(net, config, tuple(names), tuple(notes))
 
@@ -168,3 +173,33 @@ def class_mapping(model_names: Sequence[str], data_names: Sequence[str]) -> list
 def apply_mapping(labels: Tensor, mapping: Sequence[int]) -> Tensor:
     """Turn a model's class indices (N,) into the data's, -1 where the data lacks the class."""
     return torch.tensor(mapping, dtype=torch.int64)[labels]
+
+
+def weights_metadata(
+    config: ModelConfig,
+    names: Sequence[str],
+    imgsz: int,
+    figures: Mapping[str, Any],
+    run: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what a weights file says of itself; enough to rebuild the model.
+
+    Args:
+        config: The model's settings.
+        names: Class names in the order of the outputs.
+        imgsz: Long side in px that it was trained at.
+        figures: Validation figures, if there are any.
+        run: Data, epoch and the like, for people.
+    """
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": config.model_dump(mode="json"),
+        "names": list(names),
+        "imgsz": imgsz,
+        "metrics": {
+            name: value for name, value in figures.items() if isinstance(value, int | float)
+        },
+        "run": dict(run),
+    }

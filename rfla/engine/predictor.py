@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 from rfla.cfg import Config, model_part
-from rfla.data.images import resize_long_side
-from rfla.engine.console import Progressor, make_console
+from rfla.data.images import STRIDE, resize_long_side
+from rfla.engine.console import Progress, make_console
 from rfla.engine.device import autocast_dtype, select_device
 from rfla.engine.distributed import World, agreed, gather, join_world
 from rfla.engine.inference import boxes_to_original
-from rfla.engine.launch import refuse_several
 from rfla.engine.model_source import SourceModel, load_trained
+from rfla.engine.processes import refuse_several
 from rfla.engine.run_dir import claim_run_dir
 from rfla.engine.sources import SourceImage, find_images, output_names
 from rfla.errors import ConfigError, DataError, did_you_mean
@@ -31,7 +31,6 @@ from rfla.files import write_atomically
 from rfla.ops.normalize import normalize_images
 from rfla.results import Boxes, Results
 
-STRIDE = 32  # px: inputs are padded to a multiple of it
 READERS = 4  # images are read ahead by threads; decoding releases the interpreter lock
 
 
@@ -212,7 +211,7 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Path:
     stages: dict[str, float] = {}
     with (
         claim_run_dir(cfg, world, "predict") as run_dir,
-        Progressor(console).over(len(share), "predict") as bar,
+        Progress(console).over(len(share), "predict") as bar,
     ):
         for results in predictor.stream(share, batch, skipped):
             place, name = places[results.path]

@@ -8,7 +8,7 @@ import torch
 from rfla.cfg import Config, with_settings
 from rfla.cfg.keys import show
 from rfla.engine.device import cpu_has_bfloat16
-from rfla.engine.schedule import scaled_steps
+from rfla.engine.optimizer import scaled_steps
 
 RECIPE_EPOCHS = 12  # the length of run that the default lr_steps belong to
 

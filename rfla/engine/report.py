@@ -1,68 +1,74 @@
-"""What a training run tells people: its opening lines, its pictures, and where everything is at the end."""
+"""What a run leaves for people to look at: its opening and closing lines, pictures and `report.html`.
 
-from __future__ import annotations
+Shapes: B images of a batch, P points or anchors.
+"""
 
+import json
 import shlex
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-import rfla
+from rfla.cfg import Config
 from rfla.cfg.keys import show
 from rfla.data import Batch, BoxIndex
-from rfla.engine.build import training_mode
 from rfla.engine.device import device_label
 from rfla.engine.distributed import World
-from rfla.engine.inference import Inference, detect, prepare_images
-from rfla.engine.loaders import evaluation_loader
-from rfla.engine.model_source import load_trained
-from rfla.engine.val_files import write_page, write_pictures
-from rfla.engine.validator import ground_truth
-from rfla.metrics import evaluate_boxes, study
+from rfla.engine.inference import Speed
+from rfla.errors import DataError
+from rfla.files import write_atomically
+from rfla.metrics import Detections, Study, write_report
+from rfla.metrics.coco_io import to_coco
+from rfla.metrics.html_report import write_results
 from rfla.pictures.boxes import draw_boxes, tile_pictures, write_picture
-from rfla.pictures.curves import plot_labels, plot_results
+from rfla.pictures.curves import plot_labels
+from rfla.version import __version__
 
-if TYPE_CHECKING:
-    from rfla.engine.trainer import Trainer, TrainResult
-
+Image = np.ndarray[Any, np.dtype[Any]]
 LONGEST_VALUE = 300  # letters of a setting, mostly a path, in the line of those that were given
-TILES = 4  # images in a picture of a training batch
+TILES = 4  # images in a picture
 BATCH_PICTURES = 3  # the first batches of a run are drawn
+VAL_PICTURES = 3  # of labels, and of detections
+MIN_SCORE = 0.3  # of the detections that are drawn
+SCORES = f"(scores from {MIN_SCORE:g})"
 
 
-def announce(trainer: Trainer) -> None:
-    """Print what runs on what, into which directory."""
-    parts, cfg = trainer.parts, trainer.cfg
-    parameters = sum(parameter.numel() for parameter in parts.net.parameters()) / 1e6
-    processes = f", {trainer.world.size} processes" if trainer.world.size > 1 else ""
-    precision = str(trainer.dtype or torch.float32).removeprefix("torch.")
-    device = device_label(trainer.device)
-    trainer.say(
-        f"rfla {rfla.__version__}, torch {torch.__version__}, {device}, {precision}{processes}"
-    )
+# ---------------------------------------------------------------------- training
+
+
+def opening_lines(
+    cfg: Config,
+    net: nn.Module,
+    splits: Mapping[str, BoxIndex],
+    device: torch.device,
+    dtype: torch.dtype | None,
+    world: World,
+) -> list[str]:
+    """Return what runs on what: versions, device, the keys that were given, model and data."""
+    processes = f", {world.size} processes" if world.size > 1 else ""
+    precision = str(dtype or torch.float32).removeprefix("torch.")
+    lines = [
+        f"rfla {__version__}, torch {torch.__version__}, {device_label(device)}, "
+        f"{precision}{processes}"
+    ]
     if cfg.verbose and cfg.given:
         values = cfg.model_dump(mode="json")
         given = (f"{key}={show(_at(values, key), LONGEST_VALUE)}" for key in sorted(cfg.given))
-        trainer.say(f"given: {' '.join(given)}")
-    for note in parts.notes:
-        trainer.say(note, "yellow")
-    trainer.say(
-        f"model {cfg.model}: {cfg.detector} with {cfg.backbone.name}, assigner {cfg.assigner.name}, "
-        f"{parameters:.1f} M parameters, {len(parts.names)} classes"
+        lines.append(f"given: {' '.join(given)}")
+    parameters = sum(parameter.numel() for parameter in net.parameters()) / 1e6
+    names = next(iter(splits.values())).names
+    lines.append(
+        f"model {cfg.model}: {cfg.detector} with {cfg.backbone.name}, "
+        f"assigner {cfg.assigner.name}, {parameters:.1f} M parameters, {len(names)} classes"
     )
-    splits = [(cfg.train_split, parts.train_index), (cfg.split, parts.val_index)]
-    for split, index in splits if cfg.val else splits[:1]:
-        trainer.say(f"{split}: {len(index)} images, {len(index.boxes)} boxes{counted(index)}")
-    trainer.say(f"writing to {trainer.run_dir}")
-    picture = trainer.run_dir / "labels.png"
-    if trainer.is_main and cfg.plots and not (cfg.resume and picture.exists()):
-        index = parts.train_index
-        real = ~(index.ignore | index.crowd)
-        plot_labels(
-            picture, index.boxes[real], index.labels[real], np.diff(index.box_start), parts.names
-        )
+    for split, index in splits.items():
+        repairs = "".join(f"; {count} {what}" for what, count in sorted(index.counts.items()))
+        lines.append(f"{split}: {len(index)} images, {len(index.boxes)} boxes{repairs}")
+    return lines
 
 
 def _at(values: Any, key: str) -> Any:
@@ -71,22 +77,30 @@ def _at(values: Any, key: str) -> Any:
     return values
 
 
-def counted(index: BoxIndex) -> str:
-    """Return what was dropped or repaired while reading, in words."""
-    return "".join(f"; {count} {reason}" for reason, count in sorted(index.counts.items()))
+def draw_labels(path: Path, index: BoxIndex) -> None:
+    """Write `labels.png`: classes, sizes and numbers of the boxes that are learnt."""
+    real = ~(index.ignore | index.crowd)
+    per_image = np.diff(index.box_start)
+    plot_labels(path, index.boxes[real], index.labels[real], per_image, index.names)
 
 
 @torch.no_grad()
-def write_batch_picture(trainer: Trainer, batch: Batch) -> None:
-    """Write `train_batchN.jpg`: images of a batch with their boxes and the points or anchors that learn them.
+def draw_batch(
+    path: Path, net: nn.Module, batch: Batch, inputs: Tensor, names: Sequence[str]
+) -> None:
+    """Write `train_batchN.jpg`: images with their boxes and the points or anchors that learn them.
 
-    The network runs once more for it, in evaluation mode, so that nothing of the training changes.
+    The network runs once more for it, in evaluation mode, in which it is left.
+
+    Args:
+        path: The picture.
+        net: The network that learns.
+        batch: On the device of `net`.
+        inputs: (B, 3, H, W) its images, prepared.
+        names: Of the classes.
     """
-    net: Any = trainer.net.eval()
-    normalize = trainer.parts.model_config.normalize
-    raw = net.raw(prepare_images(batch.images, batch.image_sizes, normalize))
-    priors = net.priors(raw, batch.targets, batch.image_sizes)
-    training_mode(trainer.net, trainer.cfg.freeze)
+    detector: Any = net.eval()
+    priors = detector.priors(detector.raw(inputs), batch.targets, batch.image_sizes)
     tiles = []
     for i, (height, width) in enumerate(batch.image_sizes[:TILES]):
         pixels = batch.images[i, :, :height, :width].permute(1, 2, 0).cpu().numpy()
@@ -94,76 +108,89 @@ def write_batch_picture(trainer: Trainer, batch: Batch) -> None:
         points = None
         if priors is not None:
             grid, matched = priors
-            chosen = matched[i] >= 0
-            corners = grid.boxes[chosen]
-            points = (
-                ((corners[:, :2] + corners[:, 2:]) / 2).cpu().numpy(),
-                matched[i][chosen].cpu().numpy(),
-            )
-        tiles.append(draw_boxes(pixels, boxes, labels, trainer.parts.names, points=points))
-    write_picture(
-        trainer.run_dir / f"train_batch{trainer.position.batch}.jpg", tile_pictures(tiles)
-    )
+            positive = matched[i] >= 0
+            corners = grid.boxes[positive]
+            centers = (corners[:, :2] + corners[:, 2:]) / 2
+            points = (centers.cpu().numpy(), matched[i][positive].cpu().numpy())
+        tiles.append(draw_boxes(pixels, boxes, labels, names, points=points))
+    write_picture(path, tile_pictures(tiles))
 
 
-def finish(trainer: Trainer, result: TrainResult) -> TrainResult:
-    """Write the last pictures, and print where everything is and what to type next.
-
-    The main process only.
-    """
-    cfg, parts = trainer.cfg, trainer.parts
-    if result.metrics is None and cfg.val and trainer.position.best_epoch:
-        result = replace(result, metrics=validate_best(trainer, result))
+def closing_lines(cfg: Config, run_dir: Path, best: Path, has_report: bool) -> list[str]:
+    """Return the paths of what a run left, and the next commands."""
+    lines = [f"weights  {best}"]
     if cfg.plots:
-        results = trainer.results
-        columns = {
-            name: results.column(name)
-            for name in dict.fromkeys(key for row in results.rows for key in row)
-        }
-        if columns:
-            plot_results(trainer.run_dir / "results.png", columns)
-        if parts.best_detections is not None:
-            write_pictures(trainer.run_dir, parts.val_index, parts.best_detections)
-            judged = study(ground_truth(parts.val_index), parts.best_detections, trainer.protocol)
-            write_page(cfg, trainer.run_dir, parts.val_index, judged)
-    if result.metrics is not None:
-        if cfg.verbose:
-            trainer.console.print(result.metrics.table())
-        trainer.say(f"best AP {result.metrics.ap:.3f} in epoch {trainer.position.best_epoch}")
-    for split, loader in ((cfg.train_split, parts.train_loader), (cfg.split, parts.val_loader)):
-        if loader.skipped:
-            first = next(iter(loader.skipped.values()))
-            trainer.say(
-                f"{split}: {len(loader.skipped)} images could not be read, the first: {first}",
-                "yellow",
-            )
-    say_where(trainer, result)
-    return result
+        lines.append(f"curves   {run_dir / 'results.png'}")
+    if has_report:
+        lines.append(f"pictures {run_dir / 'val_batch0_pred.jpg'}")
+        lines.append(f"report   {run_dir / 'report.html'}")
+    model, data = shlex.quote(f"model={best}"), shlex.quote(f"data={cfg.data}")
+    return [
+        *lines,
+        f"next     rfla val {model} {data}",
+        f"         rfla predict {model} source=DIR",
+    ]
 
 
-def validate_best(trainer: Trainer, result: TrainResult) -> Any:
-    """Return the figures of the best weights when an earlier process of this run made them."""
-    parts, device = trainer.parts, trainer.device
-    model = load_trained(result.best)
-    loader = evaluation_loader(trainer.cfg, parts.val_index, World(), device)
-    net, normalize = model.net.to(device), model.config.normalize
-    inference = Inference(net, normalize, device, trainer.dtype)
-    found, _ = detect(inference, loader, parts.val_index)
-    parts.best_detections = found
-    return evaluate_boxes(ground_truth(parts.val_index), found, protocol=trainer.protocol)
+# ---------------------------------------------------------------------- validation
 
 
-def say_where(trainer: Trainer, result: TrainResult) -> None:
-    """Print the paths of what the run left, and the next commands."""
-    trainer.say(f"weights  {result.best}")
-    if trainer.cfg.plots:
-        trainer.say(f"curves   {trainer.run_dir / 'results.png'}")
-        if trainer.parts.best_detections is not None:
-            trainer.say(f"pictures {trainer.run_dir / 'val_batch0_pred.jpg'}")
-            trainer.say(f"report   {trainer.run_dir / 'report.html'}")
-    model, data = (
-        shlex.quote(f"{key}={value}")
-        for key, value in (("model", result.best), ("data", trainer.cfg.data))
+def write_files(
+    cfg: Config, run_dir: Path, index: BoxIndex, judged: Study, speed: Speed | None
+) -> None:
+    """Write everything that `rfla val` leaves in its run directory."""
+    milliseconds = speed.per_image() if speed is not None else None
+    if cfg.save_json:
+        write_atomically(
+            run_dir / "predictions.json", json.dumps(to_coco(judged.detections, judged.gt))
+        )
+    if cfg.plots:
+        write_pictures(run_dir, index, judged.detections)
+        write_page(cfg, run_dir, index, judged, milliseconds)
+    else:
+        write_results(run_dir, judged, milliseconds)
+
+
+def write_page(
+    cfg: Config,
+    run_dir: Path,
+    index: BoxIndex,
+    judged: Study,
+    speed: Mapping[str, float] | None = None,
+) -> None:
+    """Write `report.html`, its figures as PNG, and `results.json`."""
+
+    def pixels(row: int) -> Image | None:
+        try:
+            return index.picture(row)
+        except DataError:  # named when it was loaded
+            return None
+
+    write_report(
+        run_dir,
+        judged,
+        pixels,
+        title=f"{index.name}: {run_dir.name}",
+        speed=speed,
+        images=cfg.gallery,
     )
-    trainer.say(f"next     rfla val {model} {data}")
-    trainer.say(f"         rfla predict {model} source=DIR")
+
+
+def write_pictures(run_dir: Path, index: BoxIndex, found: Detections) -> None:
+    """Write `val_batch*_{labels,pred}.jpg`: the first images with their boxes and with those found."""
+    for number in range(VAL_PICTURES):
+        rows = range(number * TILES, min((number + 1) * TILES, len(index)))
+        labelled, predicted = [], []
+        for row in rows:
+            try:
+                image = index.picture(row)
+            except DataError:  # named when it was loaded
+                continue
+            own = index.rows_of(row)
+            labelled.append(draw_boxes(image, index.boxes[own], index.labels[own], index.names))
+            keep = (found.image_index == row) & (found.scores >= MIN_SCORE)
+            boxes, labels, scores = found.boxes[keep], found.labels[keep], found.scores[keep]
+            predicted.append(draw_boxes(image, boxes, labels, index.names, scores, note=SCORES))
+        for kind, tiles in (("labels", labelled), ("pred", predicted)):
+            if tiles:
+                write_picture(run_dir / f"val_batch{number}_{kind}.jpg", tile_pictures(tiles))

@@ -1,6 +1,12 @@
-"""Directories of runs: `runs/train`, `runs/train2`, ...; each belongs to one process at a time."""
+"""Directories of runs: `runs/train`, `runs/train2`, ...; each belongs to one process at a time.
+
+Every file in one is written beside its place and renamed over the old one. Where that fails (a full
+disk, a directory that has become read-only) the run ends with one line, and the files before are as
+they were.
+"""
 
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +17,51 @@ from rfla.cfg.document import to_yaml
 from rfla.engine.distributed import World, agreed, gather
 from rfla.errors import ExistingRunError
 from rfla.files import write_atomically
+
+STATE_NAME = "last.state.safetensors"
+
+
+def weights_path(run_dir: Path, name: str) -> Path:
+    """Return the path of the weights `best`, `last` or `epoch3` of a run."""
+    return run_dir / "weights" / f"{name}.safetensors"
+
+
+def state_path(run_dir: Path) -> Path:
+    """Return the path of the file that a resumed run goes on from."""
+    return run_dir / "weights" / STATE_NAME
+
+
+def how_to_go_on(run_dir: Path) -> str:
+    """Return the command that takes up a run which has ended too early."""
+    if state_path(run_dir).exists():
+        return f"go on: rfla train resume={shlex.quote(str(run_dir))}"
+    return "no state was saved yet: start again"
+
+
+@contextmanager
+def writing(run_dir: Path, path: Path) -> Iterator[None]:
+    """Turn a file that cannot be written into one line that says how to go on.
+
+    Args:
+        run_dir: The run's directory.
+        path: What is written; an error that names its file is believed more.
+
+    Raises:
+        ExistingRunError: The disk is full, or the directory may not be written any more.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = getattr(error, "errno", None)
+        # safetensors reports a full disk as its own exception, with the system's words in it
+        if number is None and "os error" not in str(error):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        where = getattr(error, "filename", None) or path
+        raise ExistingRunError(
+            f"cannot write {where}: {reason}; the files written before are whole; "
+            f"{how_to_go_on(run_dir)}"
+        ) from error
 
 
 def create_run_dir(project: str | Path, name: str, exist_ok: bool = False) -> Path:
@@ -77,10 +128,10 @@ def lock_run_dir(run_dir: Path) -> IO[str]:
 
 @contextmanager
 def claim_run_dir(cfg: Config, world: World, default_name: str) -> Iterator[Path]:
-    """Make the run's directory (or take up the resumed one), write `args.yaml`, and hold it while the block runs.
+    """Make the run's directory with its `args.yaml`, and hold it while the block runs.
 
-    A resumed run has its `args.yaml`; the new one is written by `train`, once the state has been
-    found to fit.
+    A resumed run takes up its own. It has its `args.yaml`; the new one is written by `train`, once
+    the state has been found to fit.
     """
     run_dir, lock = None, None
     with agreed(world):
@@ -135,7 +186,7 @@ def _tidy(run_dir: Path, anew: bool) -> None:
         "weights/.*.safetensors.*",
         *(f".*.{kind}.*" for kind in ("yaml", "csv", "json", "html", "png", "jpg")),
     ]
-    for pattern in [*patterns, "weights/last.state.safetensors*"] if anew else patterns:
+    for pattern in [*patterns, f"weights/{STATE_NAME}*"] if anew else patterns:
         for path in run_dir.glob(pattern):
             path.unlink(missing_ok=True)
 

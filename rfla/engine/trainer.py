@@ -1,52 +1,44 @@
-"""Training: `train(cfg)` makes a run directory, runs the epochs, and leaves weights, curves and pictures.
+"""Training: `train(cfg)` makes a run directory, runs the epochs, leaves weights, curves, pictures.
 
-The loop is `Trainer.fit` and `Trainer.run_epoch`; what happens round it (building, saving,
-printing, memory) is in the files beside. Shapes: B images of a batch.
+Read it from the top: `train` builds the parts, `Trainer.fit` runs the epochs, `train_epoch` one of
+them; a step itself is in `step.py`. `after_step` and `finish_epoch` are what happens between.
 """
 
-import math
+import gc
 import time
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.text import Text
-from torch import Tensor, nn
 
 from rfla.cfg import Config
 from rfla.cfg.keys import show
-from rfla.data import Batch
-from rfla.engine import build, checkpoint, health, launch, memory, report
-from rfla.engine.console import Progressor, ResultsFile, loss_line, make_console, metric_line
-from rfla.engine.device import autocast, autocast_dtype, precision_holds, select_device
-from rfla.engine.distributed import agreed, any_of, gather, join_world, lost_peer, mean_of
-from rfla.engine.ema import EMA
-from rfla.engine.hooks import Hooks
-from rfla.engine.inference import Inference, Speed, detect, merge_detections, prepare_images
-from rfla.engine.interrupt import Interrupt, Stopped
-from rfla.engine.loaders import batches_of, lost_worker
-from rfla.engine.meter import BatchRecord, Meter
-from rfla.engine.multi_scale import rescale, scaled_size
-from rfla.engine.position import Position
-from rfla.engine.recipe import settle
-from rfla.engine.run_dir import claim_run_dir
-from rfla.engine.tensorboard import TensorBoard
-from rfla.engine.training_state import (
-    how_to_go_on,
-    restore,
-    write_last,
-    write_settings,
-    write_state,
-    write_weights,
-    writing,
+from rfla.engine import memory, processes
+from rfla.engine.build import RunParts, build_run, training_mode
+from rfla.engine.device import select_device
+from rfla.engine.distributed import World, agreed, any_of, gather, join_world, lost_peer, mean_of
+from rfla.engine.hooks import Hooks, Run
+from rfla.engine.inference import (
+    Inference,
+    Judged,
+    Speed,
+    detect,
+    judge,
+    merge_detections,
 )
-from rfla.engine.validator import ground_truth, protocol_of
+from rfla.engine.loaders import batches_of, lost_worker
+from rfla.engine.meter import MAX_SKIPPED_IN_A_ROW, Meter, RunningStatistics, is_finite
+from rfla.engine.processes import Stopped, StopSignals
+from rfla.engine.recipe import settle
+from rfla.engine.run_dir import claim_run_dir, how_to_go_on, weights_path
+from rfla.engine.run_output import RunFiles, RunLog
+from rfla.engine.step import TrainStep
+from rfla.engine.validator import judge_weights
 from rfla.errors import DataError, RflaError
-from rfla.metrics import Detections, Metrics, evaluate_boxes
-from rfla.metrics.protocols import Protocol
+from rfla.metrics import Detections, Metrics
 
-READ_EVERY = 20  # optimiser steps between two looks at a GPU's figures; a CPU has no reason to wait
+READ_EVERY = 20  # optimiser steps between two reads of a GPU's figures; a CPU has no reason to wait
 
 
 @dataclass(frozen=True)
@@ -66,342 +58,6 @@ class TrainResult:
     metrics: Metrics | None
 
 
-class Trainer:
-    """One run, from its settings to its last file."""
-
-    def __init__(
-        self, cfg: Config, parts: build.RunParts, run_dir: Path, hooks: Hooks | None = None
-    ):
-        self.cfg = cfg
-        self.parts = parts
-        self.run_dir = run_dir
-        self.hooks = hooks or Hooks()
-        self.world, self.device = parts.world, parts.device
-        self.net: nn.Module = parts.net
-        self.model = build.distribute(
-            parts.net, parts.world, parts.device
-        )  # the same, as each step calls it
-        self.optimizer, self.schedule = parts.optimizer, parts.schedule
-        self.ema = EMA(self.net, cfg.ema) if cfg.ema else None
-        self.console = make_console()
-        self.dtype = autocast_dtype(self.device, cfg.amp)
-        if self.dtype is not None and not precision_holds(self.net, self.device, self.dtype):
-            self.say(
-                f"amp: {self.dtype} gives other outputs than float32 here; training in float32",
-                "yellow",
-            )
-            self.dtype = None
-        if (
-            cfg.compile
-        ):  # only now: the copies stay as they are, and the check above had images of another size
-            build.compile_parts(self.net)
-        # bfloat16 needs no scaling, but the scaler also skips a bad step without waiting for the
-        # GPU.
-        self.scaler = torch.amp.GradScaler(
-            self.device.type,
-            init_scale=2.0**16 if self.dtype == torch.float16 else 1.0,
-            enabled=self.device.type == "cuda",
-        )
-        self.position = Position()
-        self.meter = Meter()
-        self.progress = Progressor(self.console, self.is_main)
-        self.results = ResultsFile(self.run_dir / "results.csv")
-        self.tensorboard = TensorBoard(self.run_dir if cfg.tensorboard and self.is_main else None)
-        self.best_metrics: Metrics | None = None
-        self.statistics = health.RunningStatistics(self.net)
-        self.first_epoch = 0  # of this process
-        self.interrupt = Interrupt()
-        self.out_of_time = False
-        self.started = self.saved_at = time.perf_counter()
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process writes files and prints."""
-        return self.world.is_main
-
-    @property
-    def protocol(self) -> Protocol:
-        """The rules of the figures."""
-        return protocol_of(self.cfg, self.parts.spec)
-
-    @property
-    def epoch(self) -> int:
-        """The current epoch, from 0."""
-        return self.position.epoch
-
-    # ------------------------------------------------------------------ the loop
-
-    def fit(self) -> TrainResult:
-        """Run every epoch that is left."""
-        self.hooks.train_start(self)
-        self.interrupt.listen()
-        try:
-            while self.epoch < self.cfg.epochs and not self.should_stop():
-                self.hooks.epoch_start(self, self.epoch)
-                try:
-                    self.run_epoch()
-                except RuntimeError as error:
-                    memory.use_smaller_batches(self, error)
-                    continue
-                self.finish_epoch(self.validate() if self.cfg.val else None)
-        except Stopped:
-            write_state(self)
-            write_last(self)
-            self.say(f"stopped in epoch {self.epoch + 1}; {how_to_go_on(self.run_dir)}", "yellow")
-            raise
-        finally:
-            self.interrupt.ignore()
-            self.hooks.train_end(self)
-            self.tensorboard.close()
-        return self.result()
-
-    def run_epoch(self) -> None:
-        """Train on every batch of the epoch that is left."""
-        position, total = self.position, self.parts.batches_per_epoch
-        self.parts.sampler.set_epoch(position.epoch, skip_batches=position.batch)
-        build.training_mode(self.net, self.cfg.freeze)
-        self.statistics = health.RunningStatistics(self.net)
-        self.optimizer.zero_grad(set_to_none=True)
-        clock = time.perf_counter()
-        with self.progress.over(total - position.batch, f"epoch {position.epoch + 1}") as bar:
-            for batch in batches_of(self.parts.train_loader):
-                self.meter.wait += time.perf_counter() - clock
-                first, last = self.group(total)
-                losses = self.forward_backward(
-                    batch, share=1 / (last - first), is_last=position.batch + 1 == last
-                )
-                position.batch += 1
-                if position.batch == last:
-                    self.update()
-                self.hooks.batch_end(self, losses)
-                bar.step()
-                if position.batch == last and self.time_to_look(total):
-                    self.look(bar)
-                    if self.out_of_time:
-                        break
-                clock = time.perf_counter()
-        self.meter.stop()
-
-    def group(self, total: int) -> tuple[int, int]:
-        """Return the batches, first and one past the last, that the current one shares an optimiser step with."""
-        first = self.position.batch // self.cfg.accumulate * self.cfg.accumulate
-        return first, min(first + self.cfg.accumulate, total)
-
-    def forward_backward(self, batch: Batch, share: float, is_last: bool) -> dict[str, Tensor]:
-        """Add the gradients of one batch; return its loss parts.
-
-        Args:
-            batch: From the loader.
-            share: Of this batch in its optimiser step.
-            is_last: Whether the step follows; only then do distributed processes exchange
-                gradients.
-        """
-        batch = batch.to(self.device, non_blocking=True)
-        if (
-            self.is_main
-            and self.cfg.plots
-            and self.epoch == 0
-            and self.position.batch < report.BATCH_PICTURES
-        ):
-            with writing(self.run_dir, self.run_dir / "train_batch*.jpg"):
-                report.write_batch_picture(self, batch)
-        images = prepare_images(batch.images, batch.image_sizes, self.parts.model_config.normalize)
-        sizes, targets = batch.image_sizes, batch.targets
-        if self.cfg.multi_scale:
-            size = scaled_size(
-                self.cfg.imgsz,
-                self.cfg.multi_scale,
-                (self.cfg.seed, self.epoch, self.position.batch),
-            )
-            images, sizes, targets = rescale(images, sizes, targets, size / self.cfg.imgsz)
-        # type: ignore[operator]
-        quiet = nullcontext() if is_last or self.world.size == 1 else self.model.no_sync()
-        self.statistics.keep()
-        with quiet:
-            with autocast(self.device, self.dtype):
-                losses: dict[str, Tensor] = self.model(images, targets, image_sizes=sizes)
-            loss = torch.stack(list(losses.values())).sum()
-            self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
-        self.statistics.take_back_unless(loss.detach().isfinite())
-        self.meter.add(losses | {"loss": loss} | self.net.statistics)  # type: ignore[operator]
-        self.meter.recent.append(
-            BatchRecord(batch.indices, {name: part.detach() for name, part in losses.items()})
-        )
-        self.meter.batches += 1
-        self.meter.images += len(batch.indices) * self.world.size
-        return losses
-
-    def update(self) -> None:
-        """Take one optimiser step at the schedule's learning rate.
-
-        None where the gradient is not finite.
-        """
-        factor = self.schedule.factor(self.position.iteration)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.parts.trainable, self.cfg.clip_grad or math.inf)
-        # Without a scaler (CPU) a bad gradient is seen here; with one, the fused step itself leaves
-        # the weights alone.
-        if self.scaler.is_enabled() or bool(torch.isfinite(norm)):
-            self.scaler.step(self.optimizer)
-        self.scaler.update(None if self.dtype == torch.float16 else 1.0)
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.ema is not None:
-            self.ema.update()
-        self.meter.recent[-1].parts["gradient"] = norm.detach()
-        self.meter.add({"grad_norm": norm})
-        self.meter.updates += 1
-        self.position.iteration += 1
-
-    # ------------------------------------------------------------------ between two steps
-
-    def time_to_look(self, total: int) -> bool:
-        """Whether to wait for the device now: now and then on a GPU, always on a CPU, and at the end of the epoch."""
-        ends = self.position.batch == total
-        return self.device.type == "cpu" or ends or self.position.iteration % READ_EVERY == 0
-
-    def look(self, bar: Progressor) -> None:
-        """Read the figures of the device, save if it is time, and end the run if it must.
-
-        All processes together.
-
-        Raises:
-            Stopped: Ctrl-C or SIGTERM came.
-            RflaError: Too many batches in a row were not finite.
-        """
-        health.name_bad_batches(self)
-        bar.step(0, f"epoch {self.epoch + 1} loss {self.meter.means().get('loss', math.nan):.3f}")
-        since_save = time.perf_counter() - self.saved_at
-        due = bool(self.cfg.save_minutes) and since_save > 60 * self.cfg.save_minutes
-        late = self.cfg.time is not None and self.seconds() > self.cfg.time * 3600
-        stuck = self.position.skipped_in_a_row >= health.MAX_SKIPPED_IN_A_ROW
-        flags = (self.interrupt.asked, stuck, late, due)
-        asked, stuck, self.out_of_time, due = any_of(self.world, flags, self.device)
-        if stuck:
-            health.give_up(self)
-        if due:
-            write_state(self)
-        if asked:
-            raise Stopped
-
-    def seconds(self) -> float:
-        """Training time so far, earlier processes of the same run included."""
-        return self.position.seconds + time.perf_counter() - self.started
-
-    def say(self, text: str | Text, style: str | None = None) -> None:
-        """Print one line, in the main process."""
-        if self.is_main:
-            self.console.print(text, style=style)
-
-    # ------------------------------------------------------------------ after an epoch
-
-    def evaluated_net(self) -> nn.Module:
-        """Return the network that is validated and saved: the averaged one if there is one."""
-        return self.ema.net if self.ema is not None else self.net
-
-    def validate(self) -> Metrics | None:
-        """Run the evaluated network over the validation split.
-
-        The main process returns the figures.
-        """
-        parts = self.parts
-        shard: tuple[Detections, Speed] | None = None
-        with self.progress.over(len(parts.val_index), "validate") as bar, suppress(Stopped):
-
-            def done(count: int) -> None:
-                bar.step(count)
-                if self.interrupt.asked:
-                    raise Stopped
-
-            normalize = parts.model_config.normalize
-            inference = Inference(self.evaluated_net(), normalize, self.device, self.dtype)
-            shard = detect(inference, parts.val_loader, parts.val_index, progress=done)
-        if any_of(self.world, (self.interrupt.asked,), self.device)[0]:
-            raise Stopped
-        shards = gather(self.world, shard)
-        if not self.is_main:
-            return None
-        found = self.parts.last_detections = merge_detections(
-            [one[0] for one in shards if one is not None]
-        )
-        truths = ground_truth(parts.val_index)
-        return evaluate_boxes(truths, found, protocol=self.protocol)
-
-    def finish_epoch(self, metrics: Metrics | None) -> None:
-        """Print, write the row, save the weights and the state, and move to the next epoch."""
-        position = self.position
-        self.meter.sums = mean_of(self.world, self.meter.sums)
-        means = self.meter.means()
-        row = self.epoch_row(means)
-        position.epoch, position.batch = position.epoch + 1, 0
-        if self.is_main:
-            self.say(loss_line(position.epoch - 1, self.cfg.epochs, means, row))
-            better = metrics is not None and (
-                metrics.ap > position.best_ap or not position.best_epoch
-            )
-            if metrics is not None:
-                self.hooks.val_end(self, metrics)
-                row |= {f"metrics/{name}": value for name, value in metrics.figures.items()}
-                self.say(metric_line(metrics.figures, better))
-            with writing(self.run_dir, self.results.path):
-                self.results.add(row)
-            self.tensorboard.add(row, position.epoch)
-            if better or not self.cfg.val:
-                position.best_ap = metrics.ap if metrics is not None else -1.0
-                position.best_epoch = position.epoch
-                self.best_metrics, self.parts.best_detections = metrics, self.parts.last_detections
-                write_weights(self, "best", metrics)
-            write_last(self, metrics)
-            if self.cfg.save_period > 0 and position.epoch % self.cfg.save_period == 0:
-                write_weights(self, f"epoch{position.epoch}", metrics)
-        self.meter = Meter()
-        write_state(self)
-
-    def epoch_row(self, means: dict[str, float]) -> dict[str, float]:
-        """Return the row of `results.csv` for the training part of an epoch."""
-        return {
-            "epoch": self.epoch + 1,
-            "time": self.seconds(),
-            **{f"train/{name}": value for name, value in means.items()},
-            "lr": self.optimizer.param_groups[0]["base_lr"]
-            * self.schedule.factor(max(self.position.iteration - 1, 0)),
-            "images_per_s": self.meter.images_per_second(),
-            "data_wait": self.meter.wait / max(self.meter.elapsed, 1e-9),
-            "memory_mb": memory.peak_mb(self.device),
-            "skipped": self.meter.skipped,
-        }
-
-    def should_stop(self) -> bool:
-        """Whether patience or the time limit ends the run before its next epoch; says so."""
-        position, cfg = self.position, self.cfg
-        stale = (
-            self.is_main
-            and bool(cfg.patience)
-            and position.epoch - position.best_epoch >= cfg.patience
-        )
-        stale = any_of(self.world, (stale,), self.device)[0]
-        if not (stale or self.out_of_time):
-            return False
-        why = (
-            f"time={show(cfg.time)} h is over"
-            if self.out_of_time
-            else f"no better AP for {cfg.patience} epochs"
-        )
-        self.say(f"stopping after epoch {position.epoch}: {why}", "yellow")
-        return True
-
-    def result(self) -> TrainResult:
-        """Return the paths and the best figures."""
-        weights = self.run_dir / "weights"
-        return TrainResult(
-            self.run_dir,
-            weights / "best.safetensors",
-            weights / "last.safetensors",
-            self.best_metrics,
-        )
-
-
 def train(cfg: Config, hooks: Hooks | None = None) -> TrainResult:
     """Train as `rfla train` does.
 
@@ -412,41 +68,318 @@ def train(cfg: Config, hooks: Hooks | None = None) -> TrainResult:
     Raises:
         RflaError: Anything that the person can mend, in one line.
     """
-    if launch.is_needed(cfg.device):
-        run_dir = launch.train_on_several(cfg, hooks)
-        weights = run_dir / "weights"
-        return TrainResult(
-            run_dir, weights / "best.safetensors", weights / "last.safetensors", None
-        )
+    if processes.needs_several(cfg.device):
+        return _result(processes.train_on_several(cfg, with_hooks=hooks is not None), None)
     device = select_device(cfg.device)
     cfg, notes = settle(cfg, device)
     world = join_world(device)
     place: Path | None = None
     try:
-        parts = build.build_run(cfg, world, device)
+        parts = build_run(cfg, world, device)
         parts.notes += notes
         with claim_run_dir(parts.cfg, world, "train") as run_dir:
             place = run_dir
-            trainer = Trainer(parts.cfg, parts, run_dir, hooks)
-            with writing(run_dir, run_dir):
-                report.announce(trainer)
+            trainer = Trainer(parts, run_dir, hooks)
+            trainer.log.announce()
             if cfg.resume:
                 with agreed(world):
-                    restore(trainer, run_dir / "weights" / checkpoint.STATE_NAME)
-                    write_settings(trainer)
-            result = trainer.fit()
-            with writing(run_dir, run_dir):
-                return report.finish(trainer, result) if trainer.is_main else result
+                    trainer.resume()
+            trainer.fit()
+            return trainer.finish()
     except DataError as error:  # the disk of the images has gone: it may come back
         raise DataError(f"{error}; {how_to_go_on(place)}" if place else str(error)) from None
     except RuntimeError as error:
-        if memory.ran_out(error):
-            raise RflaError(
-                f"out of memory with batch={cfg.batch}: use a smaller batch= or imgsz="
-            ) from error
-        lost = lost_worker(error) or (
-            "another process of this run has died" if lost_peer(world, error) else ""
+        line = _explained(error, cfg, world, place)
+        if line is None:
+            raise
+        raise RflaError(line) from error
+
+
+def _result(run_dir: Path, metrics: Metrics | None) -> TrainResult:
+    best, last = weights_path(run_dir, "best"), weights_path(run_dir, "last")
+    return TrainResult(run_dir, best, last, metrics)
+
+
+def _explained(error: RuntimeError, cfg: Config, world: World, run_dir: Path | None) -> str | None:
+    """Return a line for the person about an error whose cause is known, else None."""
+    if memory.ran_out(error):
+        return f"out of memory with batch={cfg.batch}: use a smaller batch= or imgsz="
+    lost = lost_worker(error)
+    if not lost and lost_peer(world, error):
+        lost = "another process of this run has died"
+    return f"{lost}; {how_to_go_on(run_dir) if run_dir else 'start again'}" if lost else None
+
+
+class Trainer:
+    """One run, from its first step to its last file.
+
+    Args:
+        parts: Data, network and what moves it.
+        run_dir: Where files go.
+        hooks: A person's own code.
+
+    Attributes:
+        best: Figures and detections of the best epoch of this process.
+    """
+
+    def __init__(self, parts: RunParts, run_dir: Path, hooks: Hooks | None = None):
+        self.cfg, self.parts, self.state = parts.cfg, parts, parts.state
+        self.run_dir, self.hooks = run_dir, hooks or Hooks()
+        self.world, self.device = parts.world, parts.device
+        self.signals = StopSignals()
+        self.run = Run(parts.cfg, run_dir, self.world, self.device, self.state, self.signals)
+        self.step = TrainStep(
+            parts.model,
+            parts.state,
+            parts.schedule,
+            parts.model_config.normalize,
+            parts.device,
+            parts.dtype,
         )
-        if lost:
-            raise RflaError(f"{lost}; {how_to_go_on(place) if place else 'begin anew'}") from None
-        raise
+        self.log = RunLog(parts, run_dir)
+        self.files = RunFiles(parts, self.run, self.hooks)
+        self.best: Judged | None = None
+        self.first_epoch = 0  # of this process
+        self.out_of_time = False
+
+    # ------------------------------------------------------------------ the loop
+
+    def fit(self) -> None:
+        """Run every epoch that is left."""
+        position = self.state.position
+        self.first_epoch = position.epoch
+        self.hooks.train_start(self.run)
+        self.signals.listen()
+        try:
+            while position.epoch < self.cfg.epochs and not self.should_stop():
+                self.hooks.epoch_start(self.run, position.epoch)
+                try:
+                    self.train_epoch()
+                except RuntimeError as error:
+                    if not memory.ran_out(error):
+                        raise
+                    self.use_smaller_batches(error)
+                    continue
+                self.finish_epoch(self.validate() if self.cfg.val else None)
+        except Stopped:
+            self.files.write_state()
+            self.files.write_last()
+            stopped = f"stopped in epoch {position.epoch + 1}; {how_to_go_on(self.run_dir)}"
+            self.log.say(stopped, "yellow")
+            raise
+        finally:
+            self.signals.release()
+            self.hooks.train_end(self.run)
+            self.log.tensorboard.close()
+
+    def train_epoch(self) -> None:
+        """Train on every batch of the epoch that is left."""
+        state, position, total = self.state, self.state.position, self.parts.batches_per_epoch
+        self.parts.sampler.set_epoch(position.epoch, skip_batches=position.batch)
+        training_mode(state.net, self.cfg.freeze)
+        state.statistics = RunningStatistics(state.net)
+        state.optimizer.zero_grad(set_to_none=True)
+        what = f"epoch {position.epoch + 1}/{self.cfg.epochs}"
+        clock = time.perf_counter()
+        with self.log.progress.over(total - position.batch, what, "batches") as bar:
+            for batch in batches_of(self.parts.train_loader):
+                state.meter.wait += time.perf_counter() - clock
+
+                # `accumulate` batches share a step; at the end of the epoch it may be fewer.
+                first = position.batch // self.cfg.accumulate * self.cfg.accumulate
+                last = min(first + self.cfg.accumulate, total)
+                is_last = position.batch + 1 == last
+                self.log.draw_batch(batch)
+                losses = self.step.forward_backward(batch, self.cfg, 1 / (last - first), is_last)
+                state.meter.images += len(batch) * self.world.size
+                position.batch += 1
+                if is_last:
+                    self.step.update(self.cfg.clip_grad)
+                self.hooks.batch_end(self.run, losses)
+                bar.step()
+                if is_last and self.may_read_device(total):
+                    self.after_step()
+                    if self.out_of_time:
+                        break
+                clock = time.perf_counter()
+        state.meter.stop()
+
+    # ------------------------------------------------------------------ between two steps
+
+    def may_read_device(self, total: int) -> bool:
+        """Whether to wait for the device now: now and then for a GPU, always for a CPU.
+
+        The end of an epoch of `total` batches waits in any case.
+        """
+        position = self.state.position
+        due = position.iteration % READ_EVERY == 0
+        return due or self.device.type == "cpu" or position.batch == total
+
+    def after_step(self) -> None:
+        """Read the figures of the device, save if it is time, and end the run if it must.
+
+        All processes together.
+
+        Raises:
+            Stopped: Ctrl-C or a signal came.
+            RflaError: Too many batches in a row were not finite.
+        """
+        state, cfg = self.state, self.cfg
+        self.log.name_bad_batches(state.take_bad_batches())
+        self.log.progress.step(0, self.log.figures())
+        since_save = time.perf_counter() - self.files.state_written_at
+        due = bool(cfg.save_minutes) and since_save > 60 * cfg.save_minutes
+        late = cfg.time is not None and state.seconds > cfg.time * 3600
+        stuck = state.position.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW
+        flags = (self.signals.requested, stuck, late, due)
+        stop, stuck, self.out_of_time, due = any_of(self.world, flags, self.device)
+        if stuck:
+            self.give_up()
+        if due:
+            self.files.write_state()
+        if stop:
+            raise Stopped
+
+    def give_up(self) -> None:
+        """End a run whose loss does not come back; the weights are those before the bad steps.
+
+        Raises:
+            RflaError: In the main process.
+            SystemExit: In the others, which say nothing.
+        """
+        if not self.world.is_main:
+            raise SystemExit(RflaError.exit_code)
+        if is_finite(self.state.evaluated_net):
+            self.files.write_last()
+        last = weights_path(self.run_dir, "last")
+        left = (
+            f"the last good weights are in {last}" if last.exists() else "there are no good weights"
+        )
+        raise RflaError(
+            f"the loss was not finite in {MAX_SKIPPED_IN_A_ROW} batches in a row; {left}; "
+            "try a lower lr0= or clip_grad="
+        )
+
+    def use_smaller_batches(self, error: RuntimeError) -> None:
+        """Go on with smaller batches from the first optimiser step that was not taken.
+
+        Raises:
+            RflaError: The run may not change its batches.
+        """
+        position, before = self.state.position, self.cfg
+        can_change = position.epoch == self.first_epoch and self.world.size == 1
+        self.cfg = self.run.cfg = memory.smaller_batches(
+            before, position.epoch, can_change=can_change
+        )
+        self.log.say(
+            f"out of memory with batch={before.batch}: going on with batch={self.cfg.batch} "
+            f"accumulate={self.cfg.accumulate}, which is the same step",
+            "yellow",
+        )
+        error.__traceback__ = None  # its frames hold the tensors that did not fit
+        self.state.drop_step()
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+        # Steps are the same as before, batches are not: count from the steps that were taken.
+        steps = position.iteration - position.epoch * self.parts.schedule.iterations_per_epoch
+        position.batch = steps * self.cfg.accumulate
+        if steps == 0:
+            self.state.meter = Meter()
+        self.parts.use_batches_of(self.cfg)
+        self.files.write_settings()
+
+    # ------------------------------------------------------------------ after an epoch
+
+    def validate(self) -> Judged | None:
+        """Run the evaluated network over the validation split.
+
+        The main process returns figures and detections.
+        """
+        parts = self.parts
+        shard: tuple[Detections, Speed] | None = None
+        with self.log.progress.over(len(parts.val_index), "validate") as bar, suppress(Stopped):
+
+            def done(count: int) -> None:
+                bar.step(count)
+                if self.signals.requested:
+                    raise Stopped
+
+            normalize = parts.model_config.normalize
+            inference = Inference(self.state.evaluated_net, normalize, self.device, parts.dtype)
+            shard = detect(inference, parts.val_loader, parts.val_index, progress=done)
+        if any_of(self.world, (self.signals.requested,), self.device)[0]:
+            raise Stopped
+        shards = gather(self.world, shard)
+        if not self.world.is_main:
+            return None
+        found = merge_detections([one[0] for one in shards if one is not None])
+        return judge(parts.val_index, found, parts.protocol)
+
+    def finish_epoch(self, validated: Judged | None) -> None:
+        """Print, write the row, save the weights and the state, and move to the next epoch."""
+        state, position = self.state, self.state.position
+        state.meter.sums = mean_of(self.world, state.meter.sums)
+        means = state.meter.means()
+        row = self.log.epoch_row(means)
+        position.epoch, position.batch = position.epoch + 1, 0
+        if self.world.is_main:
+            metrics = validated.metrics if validated is not None else None
+            is_best = metrics is not None and position.offer(metrics.ap)
+            if metrics is not None:
+                self.hooks.val_end(self.run, metrics)
+            self.log.add_epoch(row, means, metrics, is_best)
+            if is_best:
+                self.best = validated
+            if not self.cfg.val:  # the latest epoch counts as the best
+                position.best_epoch = position.epoch
+            if is_best or not self.cfg.val:
+                self.files.write_weights("best", metrics)
+            self.files.write_last(metrics)
+            if self.cfg.save_period > 0 and position.epoch % self.cfg.save_period == 0:
+                self.files.write_weights(f"epoch{position.epoch}", metrics)
+        state.meter = Meter()
+        self.files.write_state()
+
+    def should_stop(self) -> bool:
+        """Whether patience or the time limit ends the run before its next epoch; says so."""
+        position, cfg = self.state.position, self.cfg
+        stale = cfg.val and position.epoch - position.improved_epoch >= cfg.patience
+        stale = stale and bool(cfg.patience) and self.world.is_main
+        stale = any_of(self.world, (stale,), self.device)[0]
+        if not (stale or self.out_of_time):
+            return False
+        why = f"no better AP for {cfg.patience} epochs"
+        if self.out_of_time:
+            why = f"time={show(cfg.time)} h is over"
+        self.log.say(f"stopping after epoch {position.epoch}: {why}", "yellow")
+        return True
+
+    def resume(self) -> None:
+        """Go on from the state in the run's directory.
+
+        Raises:
+            WeightsError: There is none, it is damaged, or made by another model or other data.
+        """
+        warning = self.files.restore()
+        if warning:
+            self.log.say(warning, "yellow")
+        position, cfg = self.state.position, self.cfg
+        self.log.results.load(position.epoch)
+        self.files.write_settings()
+        self.out_of_time = cfg.time is not None and position.seconds > cfg.time * 3600
+        self.log.say_position()
+
+    def finish(self) -> TrainResult:
+        """Write what people look at; return where everything is."""
+        parts = self.parts
+        if self.world.is_main:
+            if self.best is None and self.cfg.val and self.state.position.best_epoch:
+                # An earlier process of this run made the best weights.
+                best = weights_path(self.run_dir, "best")
+                self.best = judge_weights(
+                    best, self.cfg, parts.val_index, parts.protocol, self.device, parts.dtype
+                )
+            self.log.finish(self.best)
+        return _result(self.run_dir, self.best.metrics if self.best is not None else None)

@@ -14,42 +14,26 @@ from rich.console import Console
 
 from rfla.cfg import Config, model_part
 from rfla.data import BoxIndex, DataSpec, load_data_spec, load_index
-from rfla.engine.console import Progressor, make_console, metric_line
+from rfla.engine.console import Progress, make_console, metric_line
 from rfla.engine.device import autocast_dtype, select_device
 from rfla.engine.distributed import World, agreed, gather, join_world
-from rfla.engine.inference import Inference, detect, merge_detections
-from rfla.engine.launch import refuse_several
+from rfla.engine.inference import (
+    Inference,
+    Judged,
+    detect,
+    ground_truth,
+    judge,
+    merge_detections,
+    protocol_of,
+)
 from rfla.engine.loaders import evaluation_loader
 from rfla.engine.model_source import SourceModel, class_mapping, load_trained
+from rfla.engine.processes import refuse_several
+from rfla.engine.report import write_files
 from rfla.engine.run_dir import claim_run_dir
-from rfla.engine.val_files import write_files
 from rfla.errors import ConfigError
-from rfla.metrics import Detections, GroundTruth, Metrics, find_protocol, read_detections, study
+from rfla.metrics import Detections, Metrics, read_detections, study
 from rfla.metrics.protocols import Protocol
-
-
-def ground_truth(index: BoxIndex) -> GroundTruth:
-    """Return a split's boxes in the form that `evaluate_boxes` takes, as the file states them."""
-    counts = np.diff(index.box_start)
-    stated = index.stated
-    if stated is None:  # the training rules have moved the boxes
-        stated = np.concatenate(
-            [index.boxes[:, :2], index.boxes[:, 2:] - index.boxes[:, :2]], axis=1
-        )
-    corners, sides = np.split(stated.astype(np.float64), 2, axis=1)
-    return GroundTruth(
-        image_ids=tuple(index.image_ids.tolist()),
-        image_index=np.repeat(np.arange(len(counts)), counts),
-        boxes=np.concatenate([corners, corners + sides], axis=1),
-        sides=sides,
-        labels=index.labels,
-        area=index.area,
-        ignore=index.ignore,
-        crowd=index.crowd,
-        names=tuple(index.names),
-        category_ids=tuple(index.category_ids),
-        files=tuple(Path(str(path)).name for path in index.paths),
-    )
 
 
 def validate(cfg: Config) -> Metrics:
@@ -74,17 +58,6 @@ def validate(cfg: Config) -> Metrics:
     return _validate(cfg, join_world(device), device)
 
 
-def protocol_of(cfg: Config, spec: DataSpec) -> Protocol:
-    """Return the rules of the figures: what was given, what the data set names, else AI-TOD's.
-
-    With its own sizes.
-
-    Raises:
-        MetricError: No such protocol, or a size range that makes no sense.
-    """
-    return find_protocol(cfg.protocol or spec.protocol or "aitod", spec.sizes)
-
-
 def _validate(cfg: Config, world: World, device: torch.device) -> Metrics:
     console = make_console(quiet=not world.is_main)
     with agreed(world):
@@ -102,7 +75,7 @@ def _validate(cfg: Config, world: World, device: torch.device) -> Metrics:
             model, mapping = _model_for(cfg, index, console)
     if found is None:
         loader = evaluation_loader(cfg, index, world, device)
-        with Progressor(console).over(len(index), "validate") as bar:
+        with Progress(console).over(len(index), "validate") as bar:
             dtype = autocast_dtype(device, cfg.amp)
             inference = Inference(model.net.to(device), model.config.normalize, device, dtype)
             shard = detect(inference, loader, index, mapping, bar.step)
@@ -125,6 +98,21 @@ def _validate(cfg: Config, world: World, device: torch.device) -> Metrics:
         f"results in {run_dir}" + (f"; open {run_dir / 'report.html'}" if cfg.plots else "")
     )
     return metrics
+
+
+def judge_weights(
+    path: Path,
+    cfg: Config,
+    index: BoxIndex,
+    protocol: Protocol,
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> Judged:
+    """Judge a weights file on a split of the same classes, in this process alone."""
+    model = load_trained(path)
+    inference = Inference(model.net.to(device), model.config.normalize, device, dtype)
+    loader = evaluation_loader(cfg, index, World(), device)
+    return judge(index, detect(inference, loader, index)[0], protocol)
 
 
 def _given_detections(cfg: Config, spec: DataSpec, index: BoxIndex) -> Detections:

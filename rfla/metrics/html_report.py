@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import rfla
 from rfla.files import write_atomically
 from rfla.metrics.analysis import Study
 from rfla.metrics.arrays import IntArray
 from rfla.metrics.error_types import CORRECT, IGNORED, TYPES
 from rfla.metrics.figures import draw_figures, size_label
+from rfla.version import __version__
 
 ReadPicture = Callable[[int], NDArray[np.uint8] | None]
 """Position of an image in `GroundTruth.image_ids` -> (H, W, 3) uint8 RGB, or None where there is no picture."""
@@ -92,7 +92,7 @@ def write_results(
 def results(study: Study, speed: Mapping[str, float] | None = None) -> dict[str, Any]:
     """Return what `results.json` holds: every figure, each class, and the whole analysis."""
     return {
-        "version": rfla.__version__,
+        "version": __version__,
         "images": len(study.gt.image_ids),
         "boxes": len(study.gt.labels),
         "detections": len(study.detections),
@@ -237,7 +237,7 @@ def _page_data(
     without = f"; {bare} of them without their picture" if bare else ""
     return {
         "about": f"{protocol.name} protocol, {total:,} images, {len(study.gt.labels):,} boxes, "
-        f"{len(study.detections):,} detections; rfla {rfla.__version__}, {when}",
+        f"{len(study.detections):,} detections; rfla {__version__}, {when}",
         "families": _families(study),
         "by_size": _size_table(study),
         "classes": [_class_row(row) for row in told["per_class"]],

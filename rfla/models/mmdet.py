@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import rfla
 from rfla.cfg import load_config
 from rfla.cfg.layer_files import model_names
 from rfla.errors import ConfigError, WeightsError
 from rfla.models.weights import FORMAT, check_finite, misfits, printable, save_weights
 from rfla.models.zoo import build_detector
+from rfla.version import __version__
 
 # Official pattern and our replacement, applied in turn.
 RENAMED = (
@@ -139,7 +139,7 @@ def import_checkpoint(
         net.state_dict(),
         {
             "format": FORMAT,
-            "version": rfla.__version__,
+            "version": __version__,
             "model": net.config.model_dump(mode="json"),
             "names": list(classes),
             "imgsz": _image_size(text, load_config({"model": model}).imgsz),

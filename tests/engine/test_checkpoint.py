@@ -13,13 +13,14 @@ from torch import nn
 
 from rfla.engine import checkpoint
 from rfla.engine.checkpoint import load_latest_state, load_state, save_state
+from rfla.engine.run_dir import STATE_NAME
 from rfla.errors import WeightsError
 from rfla.files import write_atomically
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    path = tmp_path / checkpoint.STATE_NAME
+    path = tmp_path / STATE_NAME
     save_state(path, {"model/a": torch.arange(6.0).reshape(2, 3).t()}, {"position": {"epoch": 1}})
     return path
 

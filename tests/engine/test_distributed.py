@@ -20,10 +20,10 @@ from torch import Tensor
 from rfla.cfg import load_config
 from rfla.engine.device import select_device
 from rfla.engine.distributed import World, agreed, any_of, gather, mean_of
-from rfla.engine.hooks import Hooks
-from rfla.engine.launch import is_needed, tokens_of, train_on_several
+from rfla.engine.hooks import Hooks, Run
 from rfla.engine.predictor import predict
-from rfla.engine.trainer import Trainer, train
+from rfla.engine.processes import needs_several, tokens_of
+from rfla.engine.trainer import train
 from rfla.engine.validator import validate
 from rfla.errors import ConfigError, RflaError
 
@@ -96,10 +96,10 @@ class Losses(Hooks):
     def __init__(self, path: Path) -> None:
         self.path, self.values = path, []
 
-    def batch_end(self, trainer: Trainer, losses: dict[str, Tensor]) -> None:
-        mean = mean_of(trainer.world, {name: part.detach() for name, part in losses.items()})
+    def batch_end(self, run: Run, losses: dict[str, Tensor]) -> None:
+        mean = mean_of(run.world, {name: part.detach() for name, part in losses.items()})
         self.values.append({name: float(mean[name]) for name in sorted(mean)})
-        if trainer.is_main:
+        if run.is_main:
             self.path.write_text(json.dumps(self.values))
 
 
@@ -110,24 +110,24 @@ class Diary(Hooks):
     """
 
     def __init__(self, path: Path, last: int | None = None) -> None:
-        self.path, self.last = path, last
+        self.path, self.last, self.batches = path, last, 3
 
-    def batch_end(self, trainer: Trainer, losses: dict[str, Tensor]) -> None:
-        step = trainer.epoch * trainer.parts.batches_per_epoch + trainer.position.batch
-        mean = mean_of(trainer.world, {name: part.detach() for name, part in losses.items()})
+    def batch_end(self, run: Run, losses: dict[str, Tensor]) -> None:
+        step = run.epoch * self.batches + run.state.position.batch
+        mean = mean_of(run.world, {name: part.detach() for name, part in losses.items()})
         rows = [
             row
-            for share in gather(trainer.world, trainer.meter.recent[-1].indices.tolist())
+            for share in gather(run.world, run.state.meter.recent[-1].indices.tolist())
             for row in share
         ]
-        if trainer.is_main:
+        if run.is_main:
             with self.path.open("a") as file:
                 file.write(
                     json.dumps([step, rows, {name: float(mean[name]) for name in sorted(mean)}])
                     + "\n"
                 )
         if step == self.last:
-            mean_of(trainer.world, mean)  # nobody dies before the main process has written
+            mean_of(run.world, mean)  # nobody dies before the main process has written
             os.kill(os.getpid(), signal.SIGKILL)
 
     def read(self) -> list[tuple[int, list[int], dict[str, float]]]:
@@ -278,8 +278,8 @@ def test_a_dead_process_ends_the_run_in_seconds(
     settings: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     class Dies(Hooks):
-        def batch_end(self, trainer: Trainer, losses: dict[str, Tensor]) -> None:
-            if trainer.world.rank == 1 and trainer.position.iteration == 2:
+        def batch_end(self, run: Run, losses: dict[str, Tensor]) -> None:
+            if run.world.rank == 1 and run.state.position.iteration == 2:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     def job(rank: int) -> None:
@@ -287,7 +287,7 @@ def test_a_dead_process_ends_the_run_in_seconds(
 
     (main, error), (dead, _) = in_processes(2, job, tmp_path, seconds=120)
     assert (main, dead) == (2, -signal.SIGKILL)
-    assert error == "another process of this run has died; no state was saved yet: begin anew"
+    assert error == "another process of this run has died; no state was saved yet: start again"
 
 
 def test_a_world_of_one_sends_nothing() -> None:
@@ -302,7 +302,7 @@ def test_a_world_of_one_sends_nothing() -> None:
 def test_devices_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert is_needed("0,1") and not is_needed("0")
+    assert needs_several("0,1") and not needs_several("0")
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert [str(select_device(d)) for d in ("auto", "2,3", "cuda", "3")] == [
         "cuda:1",
@@ -311,7 +311,7 @@ def test_devices_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
         "cuda:3",
     ]
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert not is_needed("0,1")
+    assert not needs_several("0,1")
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(ConfigError, match="process 2 of this machine has no GPU in the list"):
         select_device("0,1")
@@ -337,9 +337,9 @@ def test_only_training_starts_processes_of_its_own(run: Callable[..., Any], tmp_
 def test_hooks_do_not_cross(
     settings: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rfla.engine.launch.select_device", lambda _: None)
+    monkeypatch.setattr("rfla.engine.processes.select_device", lambda _: None)
     with pytest.raises(ConfigError, match="start your script with torchrun"):
-        train_on_several(load_config(settings(device="0,1"), mode="train"), Hooks())
+        train(load_config(settings(device="0,1"), mode="train"), Hooks())
 
 
 def test_given_keys_survive_the_command_line(settings: Callable[..., dict[str, Any]]) -> None:

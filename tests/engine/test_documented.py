@@ -47,9 +47,7 @@ def test_the_example_of_hooks(
 
 def test_every_hook_is_in_the_table() -> None:
     documented = set(
-        re.findall(
-            r"^\| `(\w+)\(trainer", (ROOT / "docs" / "training.md").read_text(), re.MULTILINE
-        )
+        re.findall(r"^\| `(\w+)\(run", (ROOT / "docs" / "training.md").read_text(), re.MULTILINE)
     )
     assert documented == {name for name in vars(Hooks) if not name.startswith("_")}
 

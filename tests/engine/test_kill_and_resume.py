@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from rfla.cfg import load_config
-from rfla.engine.hooks import Hooks
-from rfla.engine.trainer import Trainer, train
+from rfla.engine.hooks import Hooks, Run
+from rfla.engine.trainer import train
 
 TIMES = {
     "time",
@@ -54,10 +54,10 @@ class Deadly(Hooks):
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def train_start(self, trainer: Trainer) -> None:
-        trainer.net.register_forward_hook(self.event)
-        if trainer.ema is not None:
-            trainer.ema.net.register_forward_hook(self.event)  # in the middle of a validation
+    def train_start(self, run: Run) -> None:
+        run.net.register_forward_hook(self.event)
+        if run.state.ema is not None:
+            run.state.ema.net.register_forward_hook(self.event)  # in the middle of a validation
         rename = os.replace
 
         def replace(*paths: Any) -> None:

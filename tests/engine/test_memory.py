@@ -9,8 +9,9 @@ import torch
 
 from rfla.cfg import Config, load_saved
 from rfla.engine import memory
-from rfla.engine.multi_scale import rescale, scaled_size
-from rfla.engine.trainer import Trainer, train
+from rfla.engine.loaders import rescale, scaled_size
+from rfla.engine.step import TrainStep
+from rfla.engine.trainer import train
 from rfla.errors import ConfigError, RflaError
 
 
@@ -41,15 +42,15 @@ def test_out_of_memory_in_the_first_epoch(
 ) -> None:
     """At batch 4 the second step fails: the rest runs with batch 2 and two batches a step, over the same images."""
     seen: list[list[int]] = []
-    real = Trainer.forward_backward
+    real = TrainStep.forward_backward
 
-    def limited(self: Trainer, batch: Any, share: float, is_last: bool) -> Any:
-        if len(batch) > 2 and self.position.batch == 1:
+    def limited(self: TrainStep, batch: Any, *rest: Any) -> Any:
+        if len(batch) > 2 and self.state.position.batch == 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         seen.append(batch.indices.tolist())
-        return real(self, batch, share, is_last)
+        return real(self, batch, *rest)
 
-    monkeypatch.setattr(Trainer, "forward_backward", limited)
+    monkeypatch.setattr(TrainStep, "forward_backward", limited)
     result = train(config(batch=4, epochs=1))
     saved = load_saved(result.run_dir / "args.yaml")
     assert (saved.batch, saved.accumulate) == (2, 2)
@@ -60,7 +61,7 @@ def test_out_of_memory_in_the_first_epoch(
     )
     whole: list[list[int]] = []
     monkeypatch.setattr(
-        Trainer,
+        TrainStep,
         "forward_backward",
         lambda *a, **k: whole.append(a[1].indices.tolist()) or real(*a, **k),
     )
@@ -78,7 +79,7 @@ def test_out_of_memory_with_a_single_image(
     def fail(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Trainer, "forward_backward", fail)
+    monkeypatch.setattr(TrainStep, "forward_backward", fail)
     with pytest.raises(
         RflaError, match="out of memory with batch=1 in epoch 1; use a smaller imgsz= or model"
     ):

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from rfla.cfg import load_config, model_part
-from rfla.engine.build import freeze, training_mode, weights_metadata
+from rfla.engine.build import freeze, training_mode
 from rfla.engine.model_source import (
     _map_classes,
     apply_mapping,
     class_mapping,
     fine_tune,
     load_trained,
+    weights_metadata,
 )
 from rfla.errors import ConfigError, DataError, WeightsError
 from rfla.models import build_from_config

@@ -24,13 +24,9 @@ from rfla.assign import PriorGrid
 from rfla.cfg import Config
 from rfla.data import Batch
 from rfla.engine import build
-from rfla.engine.distributed import World
-from rfla.engine.ema import EMA
-from rfla.engine.health import RunningStatistics
-from rfla.engine.meter import Meter
-from rfla.engine.position import Position
-from rfla.engine.schedule import Schedule
-from rfla.engine.trainer import Trainer
+from rfla.engine.optimizer import EMA, Schedule
+from rfla.engine.state import RunState
+from rfla.engine.step import TrainStep
 from rfla.models import zoo
 from rfla.models.build_dense import build_fcos
 
@@ -100,32 +96,23 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def trainer_on_fake_gpu(cfg: Config) -> Trainer:
-    """As much of a trainer as a step needs."""
-    trainer: Any = object.__new__(Trainer)
+def step_on_fake_gpu(cfg: Config) -> TrainStep:
+    """A training step whose network, optimiser and average claim to be on a GPU."""
+    device = torch.device("cuda", 0)
     with torch.device("cuda"):
-        trainer.net, twin = (
+        net, twin = (
             build.build_from_config(build.model_part(cfg), num_classes=3).train() for _ in range(2)
         )
-        trainer.model = trainer.net
-    trainable = list(trainer.net.parameters())
-    trainer.cfg, trainer.world, trainer.device = cfg, World(), torch.device("cuda", 0)
-    trainer.parts = SimpleNamespace(model_config=cfg, trainable=trainable)
-    trainer.optimizer = build.optimizer_for(trainer.net, cfg, trainer.device)
-    trainer.schedule = Schedule(epochs=1, iterations_per_epoch=9)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "copy.deepcopy", lambda _: twin
         )  # copying the storage of a fake tensor writes to no man's memory
-        trainer.ema = EMA(trainer.net, 0.9)
-    trainer.dtype, trainer.scaler = torch.bfloat16, Scaler("cuda", init_scale=1.0)
-    trainer.scaler.parameters = trainable
-    trainer.position, trainer.meter, trainer.statistics = (
-        Position(),
-        Meter(),
-        RunningStatistics(trainer.net),
-    )
-    return trainer  # type: ignore[no-any-return]
+        average = EMA(net, 0.9)
+    scaler = Scaler("cuda", init_scale=1.0)
+    scaler.parameters = list(net.parameters())
+    state = RunState(net, build.optimizer_for(net, cfg, device), average, scaler)
+    schedule = Schedule(epochs=1, iterations_per_epoch=9)
+    return TrainStep(net, state, schedule, cfg.normalize, device, torch.bfloat16)
 
 
 def fake_batch() -> Batch:
@@ -151,17 +138,16 @@ def test_a_step_never_waits(config: Callable[..., Config], monkeypatch: pytest.M
     monkeypatch.setitem(zoo.DETECTORS, "fcos", build_fcos)  # the real one
     cfg = config(multi_scale=0.5, plots=False, optimizer="sgd")
     with fake_gpu(monkeypatch):
-        trainer, batch = trainer_on_fake_gpu(cfg), fake_batch()
-        trainer.forward_backward(
-            batch, share=0.5, is_last=False
-        )  # the optimiser and the scaler begin
+        step, batch = step_on_fake_gpu(cfg), fake_batch()
+        # The optimiser and the scaler begin.
+        step.forward_backward(batch, cfg, share=0.5, is_last=False)
         with Waits() as waits:
             for is_last in (False, True):
-                losses = trainer.forward_backward(batch, share=0.5, is_last=is_last)
-                trainer.position.batch += 1
-            trainer.update()
+                losses = step.forward_backward(batch, cfg, share=0.5, is_last=is_last)
+                step.state.position.batch += 1
+            step.update(cfg.clip_grad)
         assert all(part.device.type == "cuda" for part in losses.values())
-    assert trainer.scaler.is_enabled() and trainer.meter.updates == 1
+    assert step.state.scaler.is_enabled() and step.state.meter.updates == 1
     assert waits.found == []
 
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from rfla.engine.ema import EMA
-from rfla.engine.optimizer import build_optimizer, parameter_groups
+from rfla.engine.optimizer import EMA, build_optimizer, parameter_groups
 
 
 class Official(nn.Module):

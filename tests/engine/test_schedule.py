@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from rfla.engine.schedule import Schedule, capped_warmup, scaled_steps
+from rfla.engine.optimizer import Schedule, capped_warmup, scaled_steps
 
 
 def test_rates_of_the_authors_runs(parity: Callable) -> None:

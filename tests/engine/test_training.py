@@ -18,11 +18,10 @@ from torch import Tensor
 
 from rfla.cfg import Config, load_config
 from rfla.engine import build
-from rfla.engine import trainer as trainer_module
 from rfla.engine.console import metric_line
 from rfla.engine.device import precision_holds
-from rfla.engine.hooks import Hooks
-from rfla.engine.trainer import Trainer, train
+from rfla.engine.hooks import Hooks, Run
+from rfla.engine.trainer import train
 from rfla.errors import (
     ConfigError,
     DataError,
@@ -167,8 +166,8 @@ def test_cached_images_are_the_same_images(config: Configure) -> None:
 def test_freeze(config: Configure) -> None:
     started: dict[str, Tensor] = {}
 
-    def remember(trainer: Trainer) -> None:
-        started.update({key: value.clone() for key, value in trainer.net.state_dict().items()})
+    def remember(run: Run) -> None:
+        started.update({key: value.clone() for key, value in run.net.state_dict().items()})
 
     last = load_file(
         train(config(epochs=1, val=False, freeze=["backbone"]), Act(train_start=remember)).last
@@ -186,9 +185,9 @@ def test_freeze(config: Configure) -> None:
 
 
 def test_patience_and_time(config: Configure, capsys: pytest.CaptureFixture[str]) -> None:
-    def worthless(trainer: Trainer, epoch: int) -> None:
-        trainer.position.best_ap = 2.0
-        trainer.position.best_epoch = trainer.position.best_epoch or 1
+    def worthless(run: Run, epoch: int) -> None:
+        run.state.position.best_ap = 2.0
+        run.state.position.best_epoch = run.state.position.improved_epoch = 1
 
     train(config(epochs=9, patience=2), Act(epoch_start=worthless))
     assert "stopping after epoch 3: no better AP for 2 epochs" in capsys.readouterr().out
@@ -233,9 +232,9 @@ def test_without_tensorboard(config: Configure, monkeypatch: pytest.MonkeyPatch)
 # ---------------------------------------------------------------------- health
 
 
-def poison(trainer: Trainer, from_batch: int, to_batch: int) -> None:
+def poison(run: Run, from_batch: int, to_batch: int) -> None:
     """Make the classification loss NaN in some batches of the run."""
-    real, count = trainer.net.loss, iter(range(10_000))
+    real, count = run.net.loss, iter(range(10_000))
 
     def loss(*inputs: Any) -> dict[str, Tensor]:
         losses = real(*inputs)
@@ -243,13 +242,13 @@ def poison(trainer: Trainer, from_batch: int, to_batch: int) -> None:
             losses["loss_cls"] = losses["loss_cls"] * float("nan")
         return losses
 
-    trainer.net.loss = loss  # type: ignore[method-assign]
+    run.net.loss = loss  # type: ignore[method-assign]
 
 
 def test_a_loss_that_is_not_finite_is_named_skipped_and_counted(
     config: Configure, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = train(config(), Act(train_start=lambda trainer: poison(trainer, 1, 2)))
+    result = train(config(), Act(train_start=lambda run: poison(run, 1, 2)))
     out = " ".join(capsys.readouterr().out.split())
     assert "skipped a step: loss_cls, gradient not finite; images" in out
     assert ".png" in out and "skipped 1" in out
@@ -264,9 +263,7 @@ def test_a_loss_that_never_comes_back_ends_the_run_with_good_weights(
         RflaError,
         match=r"not finite in 10 batches in a row; the last good weights are in .*try a lower",
     ):
-        train(
-            config(epochs=9, val=False), Act(train_start=lambda trainer: poison(trainer, 3, 10_000))
-        )
+        train(config(epochs=9, val=False), Act(train_start=lambda run: poison(run, 3, 10_000)))
     last = load_file(tmp_path / "runs" / "train" / "weights" / "last.safetensors")
     assert all(torch.isfinite(tensor).all() for tensor in last.values())
 
@@ -313,7 +310,7 @@ def test_a_bad_data_set_trains_to_the_end(
 def test_a_data_set_that_vanishes_in_the_middle(
     config: Configure, tiny_set: Path, workers: int
 ) -> None:
-    def vanish(trainer: Trainer, epoch: int) -> None:
+    def vanish(run: Run, epoch: int) -> None:
         if epoch == 1:
             shutil.rmtree(tiny_set / "images")
 
@@ -345,7 +342,7 @@ def test_a_full_disk(config: Configure, tmp_path: Path, files: int) -> None:
             raise OSError(28, "No space left on device")
         flush(descriptor)
 
-    def fill(trainer: Trainer, epoch: int) -> None:
+    def fill(run: Run, epoch: int) -> None:
         if epoch == 1:
             os.fsync = full
 
@@ -448,7 +445,7 @@ def test_resuming_what_is_finished_or_belongs_to_somebody(
 
 
 def test_two_runs_into_one_directory(config: Configure) -> None:
-    def second(trainer: Trainer) -> None:
+    def second(run: Run) -> None:
         with pytest.raises(ExistingRunError, match="another process is training into"):
             train(config(exist_ok=True))
 
@@ -491,8 +488,8 @@ def test_half_precision_that_is_not_the_same_is_turned_off(
             else {"cls": [honest(x)["cls"][0] * 9]}
         ),
     )
-    monkeypatch.setattr(trainer_module, "autocast_dtype", lambda *_: torch.bfloat16)
-    monkeypatch.setattr(trainer_module, "precision_holds", lambda *_: False)
+    monkeypatch.setattr(build, "autocast_dtype", lambda *_: torch.bfloat16)
+    monkeypatch.setattr(build, "precision_holds", lambda *_: False)
     train(config(epochs=1, val=False))
     assert (
         "amp: torch.bfloat16 gives other outputs than float32 here; training in float32"
@@ -501,7 +498,7 @@ def test_half_precision_that_is_not_the_same_is_turned_off(
 
 
 def test_bfloat16_trains(config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer_module, "autocast_dtype", lambda *_: torch.bfloat16)
+    monkeypatch.setattr(build, "autocast_dtype", lambda *_: torch.bfloat16)
     result = train(config(epochs=1))
     losses = float(rows(result.run_dir)[0]["train/loss"])
     monkeypatch.undo()

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from rfla.cfg import Config, load_config
-from rfla.engine.build import weights_metadata
 from rfla.engine.inference import boxes_to_original, merge_detections
+from rfla.engine.model_source import weights_metadata
 from rfla.engine.trainer import train
 from rfla.engine.validator import validate
 from rfla.errors import ConfigError, DataError, MetricError

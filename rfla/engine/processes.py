@@ -1,24 +1,68 @@
-"""`device=0,1`: one process for each GPU of this machine, started as `torchrun` does it.
+"""Processes of a run: several are started for `device=0,1`, and signals end them with state written.
 
 Several machines, and processes without GPUs, are started by `torchrun` itself (docs/multi_gpu.md).
 """
 
 import json
+import signal
 import sys
+import threading
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from rfla.cfg import Config
 from rfla.engine.device import select_device
 from rfla.engine.distributed import world_size
-from rfla.engine.hooks import Hooks
 from rfla.engine.run_dir import create_run_dir
 from rfla.errors import ConfigError, RflaError
 
 
-def is_needed(device: str) -> bool:
+class Stopped(KeyboardInterrupt):
+    """The run ends here because it was asked to.
+
+    Raised between two optimiser steps, where the state is whole.
+    """
+
+
+class StopSignals:
+    """Ctrl-C and SIGTERM end a run between two steps; a second Ctrl-C ends it at once.
+
+    Attributes:
+        requested: Whether a signal came since `listen`.
+    """
+
+    NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[int, Any] = {}
+
+    def listen(self) -> None:
+        """Take the signals over.
+
+        Only the main thread may; elsewhere (a notebook's thread) this does nothing.
+        """
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._stop) for number in self.NUMBERS}
+
+    def release(self) -> None:
+        """Give the signals back to whoever had them."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
+            self.release()
+            # In the middle of a step nothing is saved; the files before stay.
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+def needs_several(device: str) -> bool:
     """Whether `device=` names several GPUs and this process is not one of their processes yet."""
     return "," in device and world_size() == 1
 
@@ -29,15 +73,15 @@ def refuse_several(device: str, verb: str) -> None:
     Raises:
         ConfigError: `device=` names several, and torchrun did not start this process.
     """
-    if is_needed(device):
+    if needs_several(device):
         count = device.count(",") + 1
         raise ConfigError(
-            f"device={device}: start it as torchrun --standalone --nproc-per-node {count} -m rfla {verb} ..., "
-            "or name one device"
+            f"device={device}: start it as torchrun --standalone --nproc-per-node {count} "
+            f"-m rfla {verb} ..., or name one device"
         )
 
 
-def train_on_several(cfg: Config, hooks: Hooks | None) -> Path:
+def train_on_several(cfg: Config, *, with_hooks: bool = False) -> Path:
     """Train with one process for each GPU of `cfg.device`; return the run directory.
 
     Raises:
@@ -47,7 +91,7 @@ def train_on_several(cfg: Config, hooks: Hooks | None) -> Path:
     numbers = cfg.device.split(",")
     for number in numbers:
         select_device(number)
-    if hooks is not None:
+    if with_hooks:
         raise ConfigError(
             "hooks= with several devices: start your script with torchrun, and leave device= out"
         )

@@ -1,0 +1,104 @@
+"""One optimiser step: forward and backward for each of its batches, then clip, update, average.
+
+Nothing here waits for a GPU; what must be read from it is read between two steps.
+
+Shapes: B images of a batch, (H, W) px.
+"""
+
+import math
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from rfla.cfg import Config
+from rfla.cfg.model_schema import NormalizeConfig
+from rfla.data import Batch
+from rfla.engine.device import autocast
+from rfla.engine.inference import prepare_images
+from rfla.engine.loaders import rescale, scaled_size
+from rfla.engine.optimizer import Schedule
+from rfla.engine.state import RunState
+
+
+class TrainStep:
+    """Moves a run's network by one optimiser step at a time.
+
+    Args:
+        model: The network as it is called: itself, or averaging its gradients over the processes.
+        state: Network, optimiser, average, scaler and meter.
+        schedule: Learning rate of each step.
+        normalize: How pixels become input.
+        device: Where to compute.
+        dtype: Half precision of the network's body; None for float32.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        state: RunState,
+        schedule: Schedule,
+        normalize: NormalizeConfig,
+        device: torch.device,
+        dtype: torch.dtype | None,
+    ) -> None:
+        self.model, self.state, self.schedule = model, state, schedule
+        self.normalize, self.device, self.dtype = normalize, device, dtype
+
+    def forward_backward(
+        self, batch: Batch, cfg: Config, share: float, is_last: bool
+    ) -> dict[str, Tensor]:
+        """Add the gradients of one batch; return its loss parts.
+
+        Args:
+            batch: B images from the loader, uint8.
+            cfg: Of the run, for `multi_scale`.
+            share: Of this batch in its optimiser step.
+            is_last: Whether `update` follows; only then do processes exchange gradients.
+        """
+        state, position = self.state, self.state.position
+        batch = batch.to(self.device, non_blocking=True)
+        images = prepare_images(batch.images, batch.image_sizes, self.normalize)
+        sizes, targets = batch.image_sizes, batch.targets
+        if cfg.multi_scale:
+            seeds = (cfg.seed, position.epoch, position.batch)
+            size = scaled_size(cfg.imgsz, cfg.multi_scale, seeds)
+            images, sizes, targets = rescale(images, sizes, targets, size / cfg.imgsz)
+
+        model = self.model
+        waits = isinstance(model, nn.parallel.DistributedDataParallel) and not is_last
+        state.statistics.keep()
+        with model.no_sync() if waits else nullcontext():  # type: ignore[operator]
+            with autocast(self.device, self.dtype):
+                losses: dict[str, Tensor] = model(images, targets, image_sizes=sizes)
+            loss = torch.stack(list(losses.values())).sum()
+            state.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
+
+        state.statistics.take_back_unless(loss.detach().isfinite())
+        state.meter.add_batch(batch.indices, losses, state.net.statistics)  # type: ignore[arg-type]
+        return losses
+
+    def update(self, clip_grad: float) -> None:
+        """Move the weights at the schedule's learning rate; not where a gradient is not finite.
+
+        Args:
+            clip_grad: Largest norm of the gradient; 0 does not clip.
+        """
+        state = self.state
+        factor = self.schedule.factor(state.position.iteration)
+        for group in state.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        state.scaler.unscale_(state.optimizer)
+        trainable = [weight for weight in state.net.parameters() if weight.requires_grad]
+        norm = nn.utils.clip_grad_norm_(trainable, clip_grad or math.inf)
+
+        # Without a scaler (on a CPU) a bad gradient is seen here; with one, the fused step itself
+        # leaves the weights alone.
+        if state.scaler.is_enabled() or bool(torch.isfinite(norm)):
+            state.scaler.step(state.optimizer)
+        state.scaler.update(None if self.dtype == torch.float16 else 1.0)
+        state.optimizer.zero_grad(set_to_none=True)
+        if state.ema is not None:
+            state.ema.update()
+        state.meter.add_step(norm)
+        state.position.iteration += 1
