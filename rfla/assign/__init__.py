@@ -17,7 +17,7 @@ from rfla.assign.receptive_field import (
     theoretical_receptive_fields,
 )
 from rfla.assign.regions import BACKGROUND, IGNORED
-from rfla.assign.sampling import PseudoSampler, RandomSampler, Sample
+from rfla.assign.sampling import PseudoSampler, RandomSampler, SampledPriors
 
 __all__ = [
     "BACKGROUND",
@@ -33,7 +33,7 @@ __all__ = [
     "PriorGrid",
     "PseudoSampler",
     "RandomSampler",
-    "Sample",
+    "SampledPriors",
     "full_receptive_fields",
     "receptive_field_distance",
     "resnet_receptive_fields",

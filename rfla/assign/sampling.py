@@ -13,7 +13,7 @@ from rfla.assign.regions import BACKGROUND
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampledPriors:
     """Indices of priors of one image, ascending: `positive` (N,) and `negative` (M,) int64."""
 
     positive: Tensor
@@ -23,11 +23,13 @@ class Sample:
 class PseudoSampler:
     """Take every positive and every background prior."""
 
-    def __call__(self, matched: Tensor, generator: torch.Generator | int | None = None) -> Sample:
-        """Sample (P,) assignments; the generator is not used."""
+    def __call__(
+        self, matched: Tensor, generator: torch.Generator | int | None = None
+    ) -> SampledPriors:
+        """SampledPriors (P,) assignments; the generator is not used."""
         positive = (matched >= 0).nonzero().squeeze(1)
         negative = (matched == BACKGROUND).nonzero().squeeze(1)
-        return Sample(positive, negative)
+        return SampledPriors(positive, negative)
 
 
 class RandomSampler:
@@ -49,8 +51,10 @@ class RandomSampler:
         self.pos_fraction = pos_fraction
         self.neg_pos_ub = neg_pos_ub
 
-    def __call__(self, matched: Tensor, generator: torch.Generator | int | None = None) -> Sample:
-        """Sample the (P,) assignments of one image.
+    def __call__(
+        self, matched: Tensor, generator: torch.Generator | int | None = None
+    ) -> SampledPriors:
+        """SampledPriors the (P,) assignments of one image.
 
         Args:
             matched: (P,) int64 as an assigner returns it.
@@ -64,7 +68,7 @@ class RandomSampler:
         room = self.num - len(positive)
         if self.neg_pos_ub is not None:
             room = min(room, int(self.neg_pos_ub * max(1, len(positive))))
-        return Sample(positive, _draw(every.negative, room, generator))
+        return SampledPriors(positive, _draw(every.negative, room, generator))
 
 
 def _draw(candidates: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
