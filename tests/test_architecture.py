@@ -49,7 +49,7 @@ ONLY_IN: dict[str, set[str]] = {
         "models/mmdet.py"
     },  # its error class alone: official checkpoints are opened without running them
     "pycocotools": {"metrics/reference.py"},
-    "rasterio": {"data/tiles.py"},
+    "rasterio": {"data/scenes.py"},
     "safetensors": {"models/weights.py", "engine/checkpoint.py"},
     "supervision": {"results.py"},
     "typer": {"cli.py"},

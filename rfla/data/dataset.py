@@ -4,7 +4,7 @@ Shapes: an image is (H, W, 3) uint8 RGB; G boxes and I ignore regions of one ima
 (I, 4) float32 xyxy in px of the resized image.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rfla.data.cache import create_cache
 from rfla.data.images import Image, read_annotated, resize_long_side
 from rfla.data.index import BoxIndex
+from rfla.data.pixel_range import Range
 from rfla.data.transforms import Augmentation
 from rfla.errors import DataError
 
@@ -32,6 +33,7 @@ class Sample:
         scale: `(sx, sy)`, px of `image` per px of the annotations, before augmentation.
         skipped: Rows that could not be read, with the reason; `image` is then that of another row,
             or empty.
+        remarks: What a person should know of files that were read, with the row (`read_image`).
     """
 
     image: Image
@@ -41,6 +43,7 @@ class Sample:
     row: int
     scale: tuple[float, float]
     skipped: tuple[tuple[int, str], ...] = ()
+    remarks: tuple[tuple[int, str], ...] = ()
 
 
 class DetectionDataset:
@@ -58,6 +61,7 @@ class DetectionDataset:
         seed: Of the augmentation.
         cache: False, "ram" (decoded pixels in memory shared by forked workers) or "disk" (decoded
             files beside the cache).
+        value_range: Values that become 0 and 255 in files of more than 8 bits; None: from the file.
     """
 
     def __init__(
@@ -67,11 +71,13 @@ class DetectionDataset:
         transforms: Augmentation | None = None,
         seed: int = 0,
         cache: bool | Literal["ram", "disk"] = False,
+        value_range: Range | None = None,
     ) -> None:
         self.index = index
         self.imgsz = imgsz
         self.transforms = transforms
         self.seed = seed
+        self.value_range = value_range
         self.cache = (
             create_cache("ram" if cache is True else cache, index.image_hw) if cache else None
         )
@@ -81,34 +87,57 @@ class DetectionDataset:
 
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
         epoch, row = key if isinstance(key, tuple) else (0, key)
-        skipped: list[tuple[int, str]] = []
+        notes = _Notes()
         for step in range(_TRIES if self.transforms is not None else 1):
             candidate = (row + step) % len(self)
             try:
-                image, boxes = self.read(candidate)
+                image, boxes = self.read(candidate, notes.remarks)
             except DataError as error:
-                skipped.append((candidate, str(error)))
+                notes.skipped.append((candidate, str(error)))
                 continue
-            return self._sample(epoch, candidate, image, boxes, skipped)
-        if self.transforms is not None and len(skipped) == _TRIES:
-            raise DataError(f"{_TRIES} images in a row cannot be read; the first: {skipped[0][1]}")
+            return self._sample(epoch, candidate, image, boxes, notes)
+        if len(notes.skipped) == _TRIES:
+            first = notes.skipped[0][1]
+            raise DataError(f"{_TRIES} images in a row cannot be read; the first: {first}")
         none = np.zeros((0, 4), np.float32)
         empty = np.zeros((0, 0, 3), np.uint8)
-        return Sample(empty, none, np.zeros(0, np.int64), none, row, (1.0, 1.0), tuple(skipped))
+        labels = np.zeros(0, np.int64)
+        return Sample(empty, none, labels, none, row, (1.0, 1.0), tuple(notes.skipped))
 
-    def read(self, row: int) -> tuple[Image, NDArray[np.float32]]:
-        """The image of one row, (H, W, 3), and its boxes (G, 4) in px of that image (see `read_annotated`)."""
+    def read(
+        self, row: int, remarks: list[tuple[int, str]] | None = None
+    ) -> tuple[Image, NDArray[np.float32]]:
+        """Return the image of one row, (H, W, 3), and its boxes (G, 4) in px of that image.
+
+        Args:
+            row: Of the index.
+            remarks: Is given the row and what a person should know of its file.
+
+        Raises:
+            DataError: As in `read_annotated`.
+        """
         boxes = self.index.boxes[self.index.rows_of(row)]
         height, width = (int(side) for side in self.index.image_hw[row])
         image = self.cache.get(row) if self.cache else None
         if image is None:
-            image = read_annotated(str(self.index.paths[row]), (height, width))
-            if self.cache:
-                self.cache.put(row, image)
+            image = self._decode(row, (height, width), remarks)
         if image.shape[:2] != (height, width):
             ratio = np.array([image.shape[1] / width, image.shape[0] / height], np.float32)
             boxes = boxes * np.tile(ratio, 2)
         return image, boxes
+
+    def _decode(
+        self, row: int, stated: tuple[int, int], remarks: list[tuple[int, str]] | None
+    ) -> Image:
+        """Read the file of a row, and keep its pixels where there is a cache."""
+        texts: list[str] = []
+        path = str(self.index.paths[row])
+        image = read_annotated(path, stated, value_range=self.value_range, remarks=texts)
+        if remarks is not None:
+            remarks += [(row, text) for text in texts]
+        if self.cache:
+            self.cache.put(row, image)
+        return image
 
     def _sample(
         self,
@@ -116,7 +145,7 @@ class DetectionDataset:
         row: int,
         image: Image,
         boxes: NDArray[np.float32],
-        skipped: list[tuple[int, str]],
+        notes: "_Notes",
     ) -> Sample:
         if self.transforms is None:
             image, factors = resize_long_side(image, self.imgsz)
@@ -126,19 +155,26 @@ class DetectionDataset:
             labels, apart = self._kinds([row])
         else:
             rng = np.random.default_rng([self.seed, epoch, row])
-            partners = self._partners(rng, skipped)
+            partners = self._partners(rng, notes)
             others = [partner for _, partner in partners]
             image, boxes, kept, cut, scale = self.transforms(image, boxes, self.imgsz, rng, others)
             labels, apart = self._kinds([row, *(other for other, _ in partners)])
             labels, apart = labels[kept], apart[kept] | cut
         return Sample(
-            image, boxes[~apart], labels[~apart], boxes[apart], row, scale, tuple(skipped)
+            image,
+            boxes[~apart],
+            labels[~apart],
+            boxes[apart],
+            row,
+            scale,
+            tuple(notes.skipped),
+            tuple(notes.remarks),
         )
 
     def _partners(
-        self, rng: np.random.Generator, skipped: list[tuple[int, str]]
+        self, rng: np.random.Generator, notes: "_Notes"
     ) -> list[tuple[int, tuple[Image, NDArray[np.float32]]]]:
-        """Rows and pictures of a mosaic's three other images.
+        """Return rows and pictures of a mosaic's three other images.
 
         None where one of them cannot be read.
         """
@@ -146,15 +182,23 @@ class DetectionDataset:
         partners = []
         for row in self.transforms.partners(len(self), rng):
             try:
-                partners.append((row, self.read(row)))
+                partners.append((row, self.read(row, notes.remarks)))
             except DataError as error:
-                skipped.append((row, str(error)))
+                notes.skipped.append((row, str(error)))
                 return []
         return partners
 
     def _kinds(self, images: list[int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Labels of the boxes of some images, one after another, and which boxes are no objects to learn."""
+        """Return labels of the boxes of some images, and which boxes are no objects to learn."""
         rows = np.concatenate(
             [np.arange(*self.index.box_start[image : image + 2]) for image in images]
         )
         return self.index.labels[rows], self.index.ignore[rows] | self.index.crowd[rows]
+
+
+@dataclass
+class _Notes:
+    """What was found while a sample was made: rows that cannot be read, remarks on others."""
+
+    skipped: list[tuple[int, str]] = field(default_factory=list)
+    remarks: list[tuple[int, str]] = field(default_factory=list)

@@ -1,40 +1,55 @@
 """Image files -> RGB arrays, and the one resize of the package.
 
 Shapes: an image is (H, W, 3) uint8, RGB, with the EXIF orientation applied. Grey is repeated, alpha
-is dropped, CMYK is converted, 16 bit are divided by 256 (no stretch by content: two images of one
-sensor stay comparable).
+is dropped, CMYK is converted; more than 8 bits become 8 as `rfla.data.pixel_range` says.
 """
 
 import io
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image as PillowImage
+from PIL import ImageOps
 
+from rfla.data.image_header import (
+    FORMATS,
+    ImageHeader,
+    TooLargeError,
+    one_line,
+    read_header,
+    read_size,
+    refuse_too_large,
+)
+from rfla.data.pixel_range import Range, find_range, to_uint8, uses_little
+from rfla.data.tiff import PHOTOMETRIC, SAMPLES
 from rfla.errors import DataError
+from rfla.files import open_regular, read_regular
 
 Image = NDArray[np.uint8]
 
 STRIDE = 32  # px: the input of a network is padded to a multiple of it
-
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".jp2", ".gif", ".ppm", ".pgm"}
 )
 
+# What `read_image` remarks on a file; the text is the same for all files it holds for.
+MORE_IMAGES = "images of several pages or frames: the first of each is read"
+FEW_BITS = (
+    "16-bit images read as {bits}-bit, since no value is higher; normalize.range= sets another"
+)
+NO_CONTRAST = "images that use less than a hundredth of their range, as black ones do"
+
 _JPEG, _JPEG_END, _PNG, _PNG_END = b"\xff\xd8\xff", b"\xff\xd9", b"\x89PNG\r\n\x1a\n", b"IEND"
 _TAIL = 4096  # bytes in which the end of a file is looked for first
-_SWAPS_SIDES = frozenset({5, 6, 7, 8})  # EXIF orientations that exchange width and height
-_ORIENTATION = 0x0112
-_PHOTOMETRIC, _SAMPLES_PER_PIXEL = 262, 277  # TIFF tags
-_GREY, _RGB = (0, 1), 2  # values of the first
+_GREY, _RGB = (0, 1), 2  # values of the TIFF tag PHOTOMETRIC
 
 if "OPENCV_LOG_LEVEL" not in os.environ:
-    cv2.utils.logging.setLogLevel(
-        0
-    )  # a line for each unknown tag of a GeoTIFF otherwise; what cannot be read, we say ourselves
+    # A line for each unknown tag of a GeoTIFF otherwise; what cannot be read, we say ourselves.
+    cv2.utils.logging.setLogLevel(0)
 
 
 def is_image(path: Path) -> bool:
@@ -66,38 +81,84 @@ def walk_images(directory: Path) -> list[Path]:
     return sorted(found)
 
 
-def read_image(path: str | Path, *, exif: bool = True) -> Image:
+def read_image(
+    path: str | Path,
+    *,
+    exif: bool = True,
+    value_range: Range | None = None,
+    remarks: list[str] | None = None,
+) -> Image:
     """Read one image file as (H, W, 3) uint8 RGB.
 
     Args:
         path: Any name the file system takes, spaces and non-ASCII letters included.
         exif: Apply the EXIF orientation, as viewers and annotation tools do.
+        value_range: Values that become 0 and 255 where a file has more than 8 bits; None takes
+            them from the file.
+        remarks: Is given what a person should know of the file: `MORE_IMAGES`, `FEW_BITS`,
+            `NO_CONTRAST`.
 
     Raises:
-        DataError: The file is missing, empty, truncated or not an image.
+        DataError: The file is missing, no regular file, empty, truncated, no image, or larger than
+            `max_pixels`.
     """
-    data = _read_bytes(path)
+    data = read_regular(path)
+    if not data:
+        raise DataError(f"{path}: empty file")
+    try:
+        header = read_header(data)
+        refuse_too_large(header.width, header.height)
+    except DataError as error:
+        raise _unreadable(path, error) from None
+    remarks = [] if remarks is None else remarks
+    if header.images > 1:
+        remarks.append(MORE_IMAGES)
+    pixels = _decode(path, data, header, exif)
+    if pixels.dtype == np.uint8:
+        return np.asarray(pixels, np.uint8)
+    limits = value_range or find_range(pixels, header.tiff)
+    image = to_uint8(pixels, limits)
+    if value_range is None and pixels.dtype == np.uint16 and limits[1] < 65535:
+        remarks.append(FEW_BITS.format(bits=int(limits[1] + 1).bit_length() - 1))
+    if uses_little(image):
+        remarks.append(NO_CONTRAST)
+    return image
+
+
+def _decode(path: str | Path, data: bytes, header: ImageHeader, exif: bool) -> NDArray[Any]:
+    """Decode an image to (H, W, 3) RGB of the number type that its file has."""
     if _is_truncated_jpeg(data):
         raise DataError(f"{path}: truncated JPEG (no end marker after {len(data):,} bytes)")
-    photometric, samples = _tiff_colour(data)
+    tags = header.tiff.tags if header.tiff is not None else {}
+    photometric, samples = tags.get(PHOTOMETRIC, -1), tags.get(SAMPLES, 1)
     if samples >= 3 and photometric in _GREY:  # OpenCV would misread raw bands, and say nothing
         raise DataError(
-            f"{path}: a TIFF of {samples} bands that are not marked as RGB; 'rfla convert' with rfla[geo] rewrites it, "
-            "or gdal_translate -b 1 -b 2 -b 3 -co PHOTOMETRIC=RGB IN OUT"
+            f"{path}: a TIFF of {samples} bands that are not marked as RGB; 'rfla convert' with "
+            "rfla[geo] rewrites it, or gdal_translate -b 1 -b 2 -b 3 -co PHOTOMETRIC=RGB IN OUT"
         )
     if samples == 4 and photometric == _RGB:  # OpenCV would multiply the colours by the fourth band
-        return _read_with_pillow(path, data, exif)
-    flags = cv2.IMREAD_COLOR if exif else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        return _decode_with_pillow(path, data, exif)
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    if not exif:
+        flags |= cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
-        image = None
-    if image is None:
-        return _read_with_pillow(path, data, exif)
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image), np.uint8)
+        pixels = None
+    if pixels is None:
+        return _decode_with_pillow(path, data, exif)
+    if pixels.dtype != np.uint8:
+        return np.ascontiguousarray(pixels[..., ::-1])
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels))
 
 
-def read_annotated(path: str | Path, stated: tuple[int, int]) -> Image:
+def read_annotated(
+    path: str | Path,
+    stated: tuple[int, int],
+    *,
+    value_range: Range | None = None,
+    remarks: list[str] | None = None,
+) -> Image:
     """Read the picture that boxes were drawn on, from the size that their annotations state.
 
     The pixels as stored are taken where only they, without the EXIF orientation, have that size.
@@ -105,6 +166,8 @@ def read_annotated(path: str | Path, stated: tuple[int, int]) -> Image:
     Args:
         path: As in `read_image`.
         stated: Height and width that the annotations state, px.
+        value_range: As in `read_image`.
+        remarks: As in `read_image`.
 
     Returns:
         (H, W, 3) uint8 RGB, of the stated size or the same picture resized: boxes are to be scaled
@@ -114,50 +177,35 @@ def read_annotated(path: str | Path, stated: tuple[int, int]) -> Image:
         DataError: As in `read_image`; an image of another shape, for which the boxes cannot have
             been drawn.
     """
-    image = read_image(path)
+    image = read_image(path, value_range=value_range, remarks=remarks)
     found = image.shape[:2]
     if found != stated and found == stated[::-1]:
-        plain = read_image(path, exif=False)
+        plain = read_image(path, exif=False, value_range=value_range)
         image, found = (plain, stated) if plain.shape[:2] == stated else (image, found)
     if found != stated and not is_resized(stated, found):
         raise DataError(
-            f"{path}: {found[1]} x {found[0]} px, but its annotations state {stated[1]} x {stated[0]}"
+            f"{path}: {found[1]} x {found[0]} px, "
+            f"but its annotations state {stated[1]} x {stated[0]}"
         )
     return image
 
 
 def is_resized(stated: tuple[int, int], found: tuple[int, int]) -> bool:
-    """Tell whether two sizes, in px, have one shape, but for the pixel to which a side was rounded."""
+    """Tell whether two sizes in px have one shape, but for the pixel that a side was rounded to."""
     return abs(found[1] * stated[0] - found[0] * stated[1]) <= max(*stated, *found)
 
 
 def image_size(path: str | Path, *, exif: bool = True) -> tuple[int, int]:
-    """Height and width in px from the header alone (no pixels are decoded), of the image that `read_image` would read.
+    """Return height and width of the image that `read_image` would read, from its header alone.
 
     Raises:
-        DataError: The file is missing or not an image.
+        DataError: The file is missing, no regular file, or not an image.
     """
-    from PIL import Image as PillowImage
-    from PIL import UnidentifiedImageError
-
-    try:
-        with PillowImage.open(path) as image:
-            width, height = image.size
-            # Only JPEG, TIFF and WebP store an orientation in practice; getexif() costs more than
-            # the header itself.
-            may_turn = exif and image.format in {"JPEG", "MPO", "TIFF", "WEBP"}
-            turned = may_turn and image.getexif().get(_ORIENTATION) in _SWAPS_SIDES
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        UnidentifiedImageError,
-        PillowImage.DecompressionBombError,
-    ) as error:
-        raise DataError(f"{path}: not a readable image ({_one_line(error)})") from None
-    return (width, height) if turned else (height, width)
+    with open_regular(path) as file:
+        try:
+            return read_size(file, exif)
+        except DataError as error:
+            raise _unreadable(path, error) from None
 
 
 def require_whole(path: Path) -> None:
@@ -168,19 +216,21 @@ def require_whole(path: Path) -> None:
     Raises:
         DataError: The file is cut off.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         start = file.read(8)
         file.seek(0, os.SEEK_END)
         file.seek(max(file.tell() - _TAIL, 0))
         tail = file.read()
-    if start.startswith(_JPEG) and _JPEG_END not in tail and _is_truncated_jpeg(_read_bytes(path)):
+    if start.startswith(_JPEG) and _JPEG_END not in tail and _is_truncated_jpeg(read_regular(path)):
         raise DataError(f"{path}: truncated JPEG (no end marker)")
-    if start == _PNG and _PNG_END not in tail and _PNG_END not in _read_bytes(path):
+    if start == _PNG and _PNG_END not in tail and _PNG_END not in read_regular(path):
         raise DataError(f"{path}: truncated PNG (no end)")
 
 
 def resize_long_side(image: Image, imgsz: int) -> tuple[Image, tuple[float, float]]:
-    """Resize so that the long side is `imgsz` px with the aspect kept: mmcv's `Resize(keep_ratio=True)`, cv2 bilinear.
+    """Resize so that the long side is `imgsz` px, the aspect kept.
+
+    As mmcv's `Resize(keep_ratio=True)`, with cv2's bilinear interpolation.
 
     Args:
         image: (H, W, 3) uint8.
@@ -199,7 +249,10 @@ def resize_long_side(image: Image, imgsz: int) -> tuple[Image, tuple[float, floa
 
 
 def resized_shape(height: int, width: int, imgsz: int) -> tuple[int, int]:
-    """Height and width that `resize_long_side` gives: the other side is rounded half up, never under 1 px."""
+    """Return height and width that `resize_long_side` gives.
+
+    The other side is rounded half up and is never under 1 px.
+    """
     scale = imgsz / max(height, width)
     return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
 
@@ -220,60 +273,27 @@ def write_image(path: Path, image: Image, *, quality: int = 92) -> None:
     beside.replace(path)
 
 
-def _read_bytes(path: str | Path) -> bytes:
-    try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    if not data:
-        raise DataError(f"{path}: empty file")
-    return data
-
-
 def _is_truncated_jpeg(data: bytes) -> bool:
     # OpenCV fills the missing part with grey and says nothing. An embedded thumbnail has an end
     # marker of its own, but in the first half of the file.
     return data.startswith(_JPEG) and data.rfind(_JPEG_END) < len(data) // 2
 
 
-def _tiff_colour(data: bytes) -> tuple[int, int]:
-    """Photometric interpretation and number of bands of a (classic) TIFF.
-
-    (-1, 0) for anything else.
-    """
-    if data[:4] not in (b"II*\0", b"MM\0*"):
-        return -1, 0
-    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
-    start = int.from_bytes(data[4:8], order)
-    entries = int.from_bytes(data[start : start + 2], order)
-    tags = {}
-    for at in range(start + 2, min(start + 2 + 12 * entries, len(data) - 11), 12):
-        tag, value = (
-            int.from_bytes(data[at : at + 2], order),
-            int.from_bytes(data[at + 8 : at + 10], order),
-        )
-        tags[tag] = value
-    return tags.get(_PHOTOMETRIC, -1), tags.get(_SAMPLES_PER_PIXEL, 1)
-
-
-def _read_with_pillow(path: str | Path, data: bytes, exif: bool) -> Image:
-    # What OpenCV cannot decode: GIF, some TIFF compressions, odd colour spaces.
-    from PIL import Image as PillowImage
-    from PIL import ImageOps
-
+def _decode_with_pillow(path: str | Path, data: bytes, exif: bool) -> NDArray[Any]:
+    """Decode what OpenCV cannot: GIF, some compressions of TIFF, odd colour spaces."""
     try:
-        with PillowImage.open(io.BytesIO(data)) as image:
+        with PillowImage.open(io.BytesIO(data), formats=FORMATS) as image:
             image.load()
             upright = ImageOps.exif_transpose(image) if exif else image
+            if upright.mode in ("I", "F") or upright.mode.startswith("I;"):
+                return np.asarray(upright)[..., None].repeat(3, axis=2)
             return np.asarray(upright.convert("RGB"), np.uint8).copy()
     except Exception as error:  # Pillow's decoders raise what they like on hostile bytes
-        raise DataError(f"{path}: not a readable image ({_one_line(error)})") from None
+        raise _unreadable(path, error) from None
 
 
-def _one_line(error: BaseException) -> str:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if text.startswith("cannot identify image file"):  # Pillow adds the address of its buffer
-        return "no known format"
-    return text if len(text) <= 120 else text[:117] + "..."
+def _unreadable(path: str | Path, error: Exception) -> DataError:
+    """Return an error about a file, from one that does not name it."""
+    if isinstance(error, TooLargeError):
+        return DataError(f"{path}: {error}")
+    return DataError(f"{path}: not a readable image ({one_line(error)})")

@@ -57,6 +57,7 @@ class Batch:
         indices: (B,) int64, rows of the `BoxIndex`.
         scales: (B, 2) float32 (sx, sy), input px per px of the annotations.
         skipped: Rows that could not be read, with the reason.
+        remarks: Rows whose files a person should know something of, with what.
     """
 
     images: Tensor
@@ -65,6 +66,7 @@ class Batch:
     indices: Tensor
     scales: Tensor
     skipped: tuple[tuple[int, str], ...] = field(default=())
+    remarks: tuple[tuple[int, str], ...] = field(default=())
 
     def __len__(self) -> int:
         return len(self.image_sizes)
@@ -143,6 +145,7 @@ class Loader:
 
     Attributes:
         skipped: Reason by row of every image that could not be read so far.
+        remarks: What was remarked on files so far; each is logged once, with the first file.
     """
 
     def __init__(
@@ -154,6 +157,7 @@ class Loader:
         self.loader = loader
         self.sampler = sampler
         self.skipped: dict[int, str] = {}
+        self.remarks: set[str] = set()
         self._paths = paths
         # At the latest when the interpreter ends, whatever still refers to this loader.
         self._workers_ended = weakref.finalize(self, _end_workers, loader)
@@ -167,11 +171,15 @@ class Loader:
                 if row not in self.skipped:
                     self.skipped[row] = reason
                     log.warning("image skipped (%d so far): %s", len(self.skipped), reason)
+            for row, remark in batch.remarks:
+                if remark not in self.remarks:
+                    self.remarks.add(remark)
+                    log.warning("%s (first: %s)", remark, self._paths[row])
             if len(batch):
                 yield batch
 
     def close(self) -> None:
-        """End the loading processes within seconds, whatever they do; a further pass starts others."""
+        """End the loading processes within seconds; a further pass over the loader starts others."""
         _end_workers(self.loader)
 
     def _batches(self) -> Iterator[Batch]:
@@ -242,6 +250,7 @@ class Collate:
     def __call__(self, samples: list[Sample]) -> Batch:
         """Stack B samples."""
         skipped = tuple(entry for sample in samples for entry in sample.skipped)
+        remarks = tuple(entry for sample in samples for entry in sample.remarks)
         samples = [sample for sample in samples if sample.image.size]
         sizes = [(sample.image.shape[0], sample.image.shape[1]) for sample in samples]
         height = -(-max((h for h, _ in sizes), default=0) // self.stride) * self.stride
@@ -258,6 +267,7 @@ class Collate:
                 -1, 2
             ),
             skipped=skipped,
+            remarks=remarks,
         )
 
 
@@ -318,7 +328,7 @@ def _end_with_parent() -> None:
 
 
 def _end_workers(loader: "DataLoader[Batch]") -> None:
-    """End the processes of a loader, whatever they do: they are asked, then terminated, then killed."""
+    """End the processes of a loader: they are asked, then terminated, then killed."""
     iterator, loader._iterator = loader._iterator, None
     if not isinstance(iterator, _MultiProcessingDataLoaderIter):
         return

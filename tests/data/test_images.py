@@ -3,17 +3,26 @@
 What is no image is refused in one line.
 """
 
+import os
 import struct
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
+from rfla.data.image_header import MAX_PIXELS
 from rfla.data.images import (
+    FEW_BITS,
+    MORE_IMAGES,
+    NO_CONTRAST,
     image_size,
     is_image,
     read_image,
+    require_whole,
     resize_long_side,
     resized_shape,
     walk_images,
@@ -59,12 +68,61 @@ def test_colour_modes(tmp_path: Path, mode: str, suffix: str):
         assert image[20, 10, 0] > image[20, 10, 1] + 60 and image[20, 50, 1] > image[20, 50, 0] + 60
 
 
-def test_16_bit_is_divided_by_256_whatever_the_content(tmp_path: Path):
-    values = np.full((8, 8), 1000, np.uint16)
+@pytest.mark.parametrize(
+    ("highest", "limits", "grey"),
+    [
+        (255, (0, 255), 100),  # 8 bits kept in 16
+        (256, (0, 4095), 100 >> 4),  # a sensor of 10 to 12 bits
+        (4095, (0, 4095), 100 >> 4),
+        (4096, (0, 65535), 0),
+        (65535, (0, 65535), 0),
+    ],
+)
+def test_16_bit_files_hold_8_12_or_16_bits(tmp_path: Path, highest: int, limits, grey: int):
+    """So that images of one sensor stay comparable, and 12 bits are not read as black."""
+    values = np.full((8, 8), 100, np.uint16)
+    values[0, 0] = highest
     for name in ("a.png", "a.tif"):
         PillowImage.fromarray(values).save(tmp_path / name)
-        assert set(np.unique(read_image(tmp_path / name))) <= {3, 4, 255}
-        values[0, 0] = 65535
+        remarks: list[str] = []
+        image = read_image(tmp_path / name, remarks=remarks)
+        assert image[4, 4].tolist() == [grey] * 3
+        assert image[0, 0, 0] == min(highest * 256 // (limits[1] + 1), 255)
+        assert [FEW_BITS.format(bits=int(limits[1]).bit_length())] * (limits[1] < 65535) == remarks
+        given = read_image(tmp_path / name, value_range=(0, 200), remarks=remarks)
+        assert given[4, 4].tolist() == [128] * 3 and len(remarks) <= 1
+
+
+def test_an_image_that_uses_a_hundredth_of_its_range_is_remarked_on(tmp_path: Path):
+    values = np.full((8, 8), 5000, np.uint16)
+    values[0, 0] = 5100
+    PillowImage.fromarray(values).save(tmp_path / "dark.png")
+    remarks: list[str] = []
+    read_image(tmp_path / "dark.png", remarks=remarks)
+    assert remarks == [NO_CONTRAST]
+
+
+def test_float_rasters_are_no_black_images(tmp_path: Path):
+    """Shares, grey levels, and units of their own (here -1000 to 2999, with one outlier)."""
+    shares = np.linspace(0, 1, 4000, dtype=np.float32).reshape(50, 80)
+    own = shares * 3999 - 1000
+    own[25, 40], own[0, 0] = 1e30, np.nan
+    for values, middle in ((shares, 128), (shares * 255, 128), (own, 128)):
+        PillowImage.fromarray(values).save(tmp_path / "a.tif")
+        image = read_image(tmp_path / "a.tif")
+        assert image.dtype == np.uint8 and image.shape == (50, 80, 3)
+        assert image[0, 1, 0] <= 1 and image[-1, -1, 0] == 255
+        assert abs(int(image[25, 0, 0]) - middle) <= 1
+    assert image[0, 0, 0] == 0 and image[25, 40, 0] == 255
+
+
+def test_further_pages_and_frames_are_remarked_on(tmp_path: Path):
+    for name in ("a.tif", "a.gif", "a.png", "a.webp"):
+        more = [two_halves().transpose(PillowImage.Transpose.ROTATE_180)] * 2
+        two_halves().save(tmp_path / name, save_all=True, append_images=more)
+        remarks: list[str] = []
+        image = read_image(tmp_path / name, remarks=remarks)
+        assert remarks == [MORE_IMAGES] and image[20, 10, 0] > image[20, 10, 1]
 
 
 @pytest.mark.parametrize(
@@ -217,3 +275,110 @@ def test_linked_directories_are_entered_once_and_never_in_a_circle(tmp_path: Pat
     (root / "nowhere").symlink_to(tmp_path / "gone")
     assert walk_images(root) == [root / "b" / "1.png", root / "c" / "3.jpg"]
     assert walk_images(tmp_path / "gone") == []
+
+
+def png_chunk(kind: bytes, data: bytes, length: int | None = None) -> bytes:
+    stated = len(data) if length is None else length
+    return struct.pack(">I", stated) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, *, stated_idat: int | None = None) -> bytes:
+    """A PNG of zeros, as small as it gets."""
+    squeezer = zlib.compressobj(9)
+    row = bytes(1 + width // 8 + 1)
+    lines = b"".join(squeezer.compress(row) for _ in range(height)) + squeezer.flush()
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    parts = [png_chunk(b"IHDR", header), png_chunk(b"IDAT", lines, stated_idat)]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + png_chunk(b"IEND", b"")
+
+
+READ = """
+import resource, sys
+from pathlib import Path
+from rfla.data.images import image_size, read_image
+from rfla.data.scenes import open_scene
+from rfla.errors import DataError
+
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for name in sys.argv[1:]:
+    try:
+        read_image(name)
+    except DataError as error:
+        print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_bombs_are_refused_in_little_memory(tmp_path: Path):
+    """Sizes are checked before a decoder starts, and lengths before it reserves them."""
+    square = 20_000
+    files = {
+        "idat.png": png(64, 64, stated_idat=0xFFFFFFF0),
+        "large.png": png(square, square),
+        "larger.png": png(30_000, 30_000),
+        "large.bmp": bmp(square, square),
+        "large.gif": b"GIF89a"
+        + struct.pack("<HHBBB", 65000, 65000, 0, 0, 0)
+        + struct.pack("<cHHHHB", b",", 0, 0, 1, 1, 0)
+        + b"\2\1\0\0;",
+        "large.jpg": b"\xff\xd8\xff\xc0\0\x0b\x08\xff\xff\xff\xff\x01\x01\x11\0\xff\xd9",
+        "large.tif": tiff({256: square, 257: square}),
+        "tiles.tif": tiff({256: 64, 257: 64, 322: 1 << 20, 323: 1 << 20}),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    command = [sys.executable, "-c", READ, *(str(tmp_path / name) for name in files)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    *lines, grown = done.stdout.splitlines()
+    assert len(lines) == len(files) and int(grown) < 150, done.stdout
+    assert "a chunk of 4,294,967,280 bytes ends after the file" in lines[0]
+    for name, line in zip(files, lines, strict=True):
+        assert name in line
+        assert name == "idat.png" or "more than max_pixels=" in line or "more pixels than" in line
+
+
+def bmp(width: int, height: int) -> bytes:
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+    return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + header
+
+
+def tiff(tags: dict[int, int]) -> bytes:
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+
+
+def test_the_budget_of_pixels_is_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "a.png"
+    two_halves().save(path)
+    monkeypatch.setattr("rfla.data.image_header.MAX_PIXELS", 60 * 40 - 1)
+    with pytest.raises(DataError, match=r"a\.png: 60 x 40 px are more than max_pixels=2399: raise"):
+        read_image(path)
+    assert image_size(path) == (40, 60)
+    monkeypatch.setattr("rfla.data.image_header.MAX_PIXELS", 60 * 40)
+    assert read_image(path).shape == (40, 60, 3)
+    assert MAX_PIXELS == 178_956_970
+
+
+def test_what_is_no_regular_file_is_never_opened(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    (tmp_path / "proc.png").symlink_to("/proc/self/maps")
+    (tmp_path / "folder.png").mkdir()
+    for name, kind in (
+        ("pipe.png", "a named pipe"),
+        ("zero.png", "a device"),
+        ("proc.png", "a file of the kernel"),
+        ("folder.png", "a directory"),
+    ):
+        for read in (read_image, image_size, require_whole):
+            with pytest.raises(DataError, match=f"{name}: is {kind}"):
+                read(tmp_path / name)
+
+
+def test_nothing_but_images_is_decoded(tmp_path: Path):
+    """PostScript would start an interpreter, whatever the file is called."""
+    (tmp_path / "a.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments"
+    )
+    with pytest.raises(DataError, match="no known format"):
+        read_image(tmp_path / "a.png")

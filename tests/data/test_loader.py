@@ -319,6 +319,23 @@ def test_what_the_official_dataset_trains_on(parity, parity_dir: Path, tmp_path:
             )
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_remark_on_files_is_logged_once(coco, caplog: pytest.LogCaptureFixture, workers: int):
+    root = coco([[(5, 5, 10, 10, 3)]] * 4)
+    for path in sorted((root / "images").glob("*.png"))[1:]:
+        PillowImage.fromarray(np.full((40, 60), 3000, np.uint16)).save(path)
+    index = load_index(load_data_spec(root), "train")
+    loader = build_loader(DetectionDataset(index, 60), 2, workers)
+    for _ in range(2):
+        list(loader)
+    loader.close()
+    first = f"(first: {root / 'images' / 'train_1.png'})"
+    lines = [line for line in caplog.messages if "read as 12-bit" in line]
+    assert len(lines) == 1 and lines[0].endswith(first)
+    images = [DetectionDataset(index, 60, value_range=(0, 6000))[row].image for row in (1, 2)]
+    assert all((image == 128).all() for image in images)
+
+
 class SlowSamples:
     """Samples of one px; making any but the first batch's takes a minute."""
 

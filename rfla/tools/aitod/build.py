@@ -25,7 +25,7 @@ from rfla.data.formats.coco import load_json
 from rfla.data.formats.images import index_stems
 from rfla.data.images import Image, image_size, write_image
 from rfla.data.progress import tracked
-from rfla.data.tiles import Scene, open_scene
+from rfla.data.scenes import Scene, open_scene
 from rfla.errors import ConfigError, DataError
 from rfla.files import write_atomically
 from rfla.tools.aitod.build_report import AitodReport

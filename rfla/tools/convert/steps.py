@@ -14,9 +14,11 @@ from rfla.data.formats import FORMATS
 from rfla.data.formats.images import ImageFinder, clean_name
 from rfla.data.formats.record import NO_CLASS, ImageRecord
 from rfla.data.images import Image, is_resized, write_image
-from rfla.data.tiles import Scene, WholeScene, Window, cut, keeps_empty, open_scene, plan_windows
+from rfla.data.scenes import Scene, WholeScene, open_scene
+from rfla.data.tiles import Window, plan_windows
 from rfla.errors import DataError
 from rfla.tools.convert.conversion_report import ConvertReport
+from rfla.tools.convert.cut import cut, keeps_empty
 from rfla.tools.output import place_image
 
 UNUSABLE = "images that cannot be used"

@@ -1,0 +1,190 @@
+"""What an image file states before a pixel is decoded: its size, and how many images it holds.
+
+No decoder is started on a picture larger than `MAX_PIXELS`, whatever the file claims: 179 million
+px, as Pillow has it, or what the key `max_pixels=` says.
+"""
+
+import io
+import struct
+import warnings
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from PIL import Image as PillowImage
+
+from rfla.data.tiff import (
+    ORIENTATION,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    TiffHeader,
+    is_tiff,
+    read_tiff_header,
+)
+from rfla.errors import DataError
+
+MAX_PIXELS = 178_956_970  # 1 GiB of Pillow's pixels; `set_max_pixels` changes it for this process
+# Formats that Pillow may try. Others would be more than images: EPS starts an interpreter.
+FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+# Start of frame: the markers C0 to CF, without those of tables, arithmetic coding and extensions.
+_SIZES_OF_JPEG = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
+_SWAPS_SIDES = frozenset({5, 6, 7, 8})  # EXIF orientations that exchange width and height
+
+# The budget is ours to check, and it says more than a warning does.
+warnings.filterwarnings("ignore", category=PillowImage.DecompressionBombWarning)
+
+
+class TooLargeError(DataError):
+    """A picture over the budget of decoded pixels; the message does not name the file."""
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What a file states about its first image.
+
+    Attributes:
+        width: In px, as stored.
+        height: In px, as stored.
+        images: Pages of a TIFF, frames of an animation; 1 for all others.
+        tiff: The tags of a TIFF, else None.
+    """
+
+    width: int
+    height: int
+    images: int = 1
+    tiff: TiffHeader | None = None
+
+
+def set_max_pixels(pixels: int) -> None:
+    """Set the largest picture, width times height, that this process decodes."""
+    global MAX_PIXELS
+    MAX_PIXELS = pixels
+    # Pillow refuses twice its own limit; a person who raises ours wants the picture opened.
+    PillowImage.MAX_IMAGE_PIXELS = max(pixels, PillowImage.MAX_IMAGE_PIXELS or 0)
+
+
+def read_header(data: bytes) -> ImageHeader:
+    """Read the header of an image file.
+
+    Raises:
+        DataError: No format that is read, or a damaged header; the message does not name the file.
+    """
+    if data.startswith(_PNG):
+        return _png_header(data)
+    if data.startswith(_JPEG):
+        return _jpeg_header(data)
+    if is_tiff(data):
+        return _tiff_header(io.BytesIO(data))
+    return _pillow_header(io.BytesIO(data))
+
+
+def read_size(file: BinaryIO, exif: bool) -> tuple[int, int]:
+    """Return height and width of the image that an open file holds; no pixel is decoded.
+
+    Args:
+        file: At its beginning.
+        exif: Exchange them where the EXIF orientation turns the picture.
+
+    Raises:
+        DataError: As in `read_header`.
+    """
+    start = file.read(4)
+    if is_tiff(start):
+        header = _tiff_header(file)
+        orientation = header.tiff.tags.get(ORIENTATION) if header.tiff else None
+        return _turned(header.width, header.height, exif and orientation in _SWAPS_SIDES)
+    file.seek(0)
+    try:
+        with PillowImage.open(file, formats=FORMATS) as image:
+            # PNG, GIF, ... store no orientation in practice; getexif() costs more than the header.
+            may_turn = exif and image.format in {"JPEG", "MPO", "WEBP"}
+            turned = may_turn and image.getexif().get(ORIENTATION) in _SWAPS_SIDES
+            return _turned(*image.size, turned)
+    except PillowImage.DecompressionBombError:  # too large for Pillow, but not for windows
+        file.seek(0)
+        header = read_header(file.read())
+        return header.height, header.width
+    except Exception as error:  # Pillow's plugins raise what they like on hostile bytes
+        raise DataError(one_line(error)) from None
+
+
+def refuse_too_large(width: int, height: int) -> None:
+    """Refuse a picture over the budget of decoded pixels.
+
+    Raises:
+        TooLargeError: With the way out.
+    """
+    if width * height > MAX_PIXELS:
+        raise TooLargeError(
+            f"{width} x {height} px are more than max_pixels={MAX_PIXELS}: raise that, or cut the "
+            "picture with 'rfla convert ... tile=800' (rfla[geo] reads it by windows)"
+        )
+
+
+def one_line(error: BaseException) -> str:
+    """Return what a decoder complained of, in at most 120 characters of one line."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if text.startswith("cannot identify image file"):  # Pillow adds the address of its buffer
+        return "no known format"
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _turned(width: int, height: int, turned: bool) -> tuple[int, int]:
+    return (width, height) if turned else (height, width)
+
+
+def _png_header(data: bytes) -> ImageHeader:
+    """Read a PNG, chunk by chunk: a decoder may reserve whatever a length claims."""
+    at, frames = len(_PNG), 1
+    while data[at + 4 : at + 8] != b"IEND":
+        if at + 12 > len(data):
+            raise DataError("truncated PNG")
+        (length,) = struct.unpack_from(">I", data, at)
+        if at + 12 + length > len(data):
+            raise DataError(f"truncated PNG: a chunk of {length:,} bytes ends after the file")
+        if data[at + 4 : at + 8] == b"acTL" and length == 8:
+            (frames,) = struct.unpack_from(">I", data, at + 8)
+        at += 12 + length
+    if data[12:16] != b"IHDR" or len(data) < 24:
+        raise DataError("a PNG without a header")
+    width, height = struct.unpack_from(">II", data, 16)
+    return ImageHeader(width, height, max(frames, 1))
+
+
+def _jpeg_header(data: bytes) -> ImageHeader:
+    """Find the first start of frame of a JPEG."""
+    at = 2
+    while at + 9 <= len(data):
+        marker = data[at + 1]
+        if data[at] != 0xFF or marker == 0xFF:  # fill bytes, or what a careless writer left
+            at += 1
+        elif marker in _SIZES_OF_JPEG:
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return ImageHeader(width, height)
+        elif marker in _WITHOUT_LENGTH:
+            at += 2
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    raise DataError("a JPEG that states no size")
+
+
+def _tiff_header(file: BinaryIO) -> ImageHeader:
+    header = read_tiff_header(file)
+    if header is None or not header.width or not header.height:
+        raise DataError("a TIFF with damaged tags")
+    refuse_too_large(header.tags.get(TILE_WIDTH, 1), header.tags.get(TILE_HEIGHT, 1))
+    return ImageHeader(header.width, header.height, header.pages, header)
+
+
+def _pillow_header(file: BinaryIO) -> ImageHeader:
+    try:
+        with PillowImage.open(file, formats=FORMATS) as image:
+            return ImageHeader(*image.size, getattr(image, "n_frames", 1))
+    except PillowImage.DecompressionBombError:
+        raise TooLargeError(
+            f"more pixels than max_pixels={MAX_PIXELS}; raise that to read it"
+        ) from None
+    except Exception as error:  # Pillow's plugins raise what they like on hostile bytes
+        raise DataError(one_line(error)) from None

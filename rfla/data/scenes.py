@@ -1,0 +1,207 @@
+"""Large pictures read by windows, so that a GeoTIFF scene is never held in memory.
+
+Windows are x1, y1, x2, y2 in px of the picture; pixels are (h, w, 3) uint8 RGB.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+
+from rfla.data.image_header import refuse_too_large
+from rfla.data.images import Image, image_size, read_image, require_whole
+from rfla.data.pixel_range import Range, find_range, to_uint8
+from rfla.data.tiff import is_tiff, read_tiff_header
+from rfla.data.tiles import Window
+from rfla.errors import DataError
+from rfla.files import open_regular
+
+TIFF = frozenset({".tif", ".tiff"})
+# GDAL's drivers of images, by how their files begin. Files of others (VRT) can name other files and
+# addresses, so GDAL is never left to choose.
+DRIVERS = {
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"\0\0\0\x0cjP": "JP2OpenJPEG",
+    b"GIF8": "GIF",
+    b"RIFF": "WEBP",
+    b"BM": "BMP",
+}
+# MB of decoded blocks that GDAL keeps; its default of 5 % of the memory would hold whole scenes
+CACHE = 128
+# px: scenes of any format from this size on are read by windows where rasterio is there
+BY_WINDOWS = 100_000_000
+_GLANCE = 1024  # px: sides of the reduced picture from which a range of values is found
+
+
+class Scene(Protocol):
+    """A picture that can be read by windows.
+
+    Attributes:
+        width: In px.
+        height: In px.
+        rewritten: Why the file cannot be used as it is (`read_image` would read something else), or
+            "".
+    """
+
+    width: int
+    height: int
+    rewritten: str
+
+    def read(self, window: Window) -> Image:
+        """Return (h, w, 3) uint8 RGB of a window inside the picture."""
+        ...
+
+
+class WholeScene:
+    """A picture that is decoded once, at its first window.
+
+    With `exif` False its pixels as they are stored.
+
+    Raises:
+        DataError: The file is missing, no image, or cut off.
+    """
+
+    def __init__(self, path: Path, exif: bool = True) -> None:
+        self.path, self.exif = path, exif
+        self.height, self.width = image_size(path, exif=exif)
+        require_whole(path)
+        self.rewritten = (
+            ""
+            if exif
+            else "annotated before their EXIF orientation: pixels as stored written as PNG"
+        )
+        self._image: Image | None = None
+
+    def read(self, window: Window) -> Image:
+        """Return (h, w, 3) uint8 RGB of a window inside the picture."""
+        if self._image is None:
+            self._image = read_image(self.path, exif=self.exif)
+        x1, y1, x2, y2 = window
+        return self._image[y1:y2, x1:x2]
+
+
+class RasterScene:
+    """A raster whose windows are read from disk: only the blocks that a window touches are decoded.
+
+    Bands 1 to 3 are red, green, blue; one or two bands are grey. More than 8 bits become 8 as in
+    `read_image`, all windows from one range of values.
+    """
+
+    def __init__(self, path: Path, dataset: Any) -> None:
+        self.path = path
+        self.width, self.height = int(dataset.width), int(dataset.height)
+        self._dataset = dataset
+        self._bands = (1, 2, 3) if dataset.count >= 3 else (1, 1, 1)
+        known = (dataset.count, _first_band(dataset)) in ((1, "gray"), (3, "red"))
+        eight_bits = str(dataset.dtypes[0]) == "uint8"
+        self.rewritten = (
+            ""
+            if known and eight_bits
+            else "of more bands or bits than 3 x 8: first three bands written as PNG"
+        )
+        if "complex" in str(dataset.dtypes[0]):
+            raise DataError(f"{path}: pixels are complex numbers, which have no colour")
+        self._range = None if eight_bits else self._find_range()
+
+    def read(self, window: Window) -> Image:
+        """Return (h, w, 3) uint8 RGB of a window inside the picture."""
+        x1, y1, x2, y2 = window
+        pixels = self._read(window=((y1, y2), (x1, x2))).transpose(1, 2, 0)  # (h, w, 3)
+        if self._range is not None:
+            pixels = to_uint8(pixels, self._range)
+        return np.ascontiguousarray(pixels, np.uint8)
+
+    def _find_range(self) -> Range:
+        """Return the range of values of the whole scene, from its tags or a reduced copy."""
+        with open_regular(self.path) as file:
+            tiff = read_tiff_header(file) if is_tiff(file.read(4)) else None
+        shape = (3, min(self.height, _GLANCE), min(self.width, _GLANCE))
+        return find_range(self._read(out_shape=shape), tiff)
+
+    def _read(self, **how: Any) -> np.ndarray:
+        try:
+            return np.asarray(self._dataset.read(self._bands, **how))
+        except Exception as error:  # rasterio wraps GDAL's many errors
+            where = f"window {how['window']}" if "window" in how else "the picture"
+            raise DataError(f"{self.path}: {where} cannot be read ({str(error)[:120]})") from None
+
+
+@contextmanager
+def open_scene(path: Path) -> Iterator[Scene]:
+    """Open a picture for reading by windows.
+
+    TIFF, and any format from 100 Mpx on, go through rasterio where it is there.
+
+    Raises:
+        DataError: It is no readable picture, or too large to be decoded whole and rasterio is not
+            installed.
+    """
+    rasterio = _rasterio()
+    if rasterio is None:
+        yield _decodable(WholeScene(path))
+        return
+    if path.suffix.lower() not in TIFF:
+        whole = WholeScene(path)
+        if whole.width * whole.height < BY_WINDOWS:
+            yield whole
+            return
+    driver = _driver(path)
+    with rasterio.Env(GDAL_CACHEMAX=CACHE):
+        try:
+            dataset = rasterio.open(path, driver=driver)
+        except Exception as error:  # rasterio wraps GDAL's many errors
+            raise DataError(f"{path}: not a readable image ({str(error)[:120]})") from None
+        with dataset:
+            palette = _first_band(dataset) == "palette"
+            yield _decodable(WholeScene(path)) if palette else RasterScene(path, dataset)
+
+
+def _driver(path: Path) -> str:
+    """Return GDAL's driver for an image file.
+
+    Raises:
+        DataError: No regular file, or no image.
+    """
+    with open_regular(path) as file:
+        start = file.read(16)
+    if is_tiff(start):
+        return "GTiff"
+    for magic, driver in DRIVERS.items():
+        if start.startswith(magic):
+            return driver
+    raise DataError(f"{path}: not a readable image (no known format)")
+
+
+def _first_band(dataset: Any) -> str:
+    """Return what the first band is: gray, red, palette, undefined, ..."""
+    return str(dataset.colorinterp[0].name)
+
+
+def _decodable(scene: WholeScene) -> WholeScene:
+    """Return a scene that may be decoded whole.
+
+    Raises:
+        DataError: It is over the budget of pixels.
+    """
+    try:
+        refuse_too_large(scene.width, scene.height)
+    except DataError as error:
+        raise DataError(f"{scene.path}: {error}") from None
+    return scene
+
+
+def _rasterio() -> ModuleType | None:
+    try:
+        import rasterio
+    except ImportError:
+        return None
+    # Nobody asked where on earth the picture is. For good, as `catch_warnings` in one thread undoes
+    # that of another.
+    warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
+    module: ModuleType = rasterio
+    return module

@@ -1,0 +1,113 @@
+"""Rasters are read by windows, from one range of values, and are nothing but images."""
+
+import os
+
+import numpy as np
+import pytest
+
+from rfla.data.images import write_image
+from rfla.data.scenes import open_scene
+from rfla.errors import DataError
+
+
+@pytest.fixture
+def noise():
+    return np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)
+
+
+def test_png_windows(tmp_path, noise):
+    write_image(tmp_path / "a b ü.png", noise)
+    with open_scene(tmp_path / "a b ü.png") as scene:
+        assert (scene.width, scene.height) == (120, 90)
+        assert np.array_equal(scene.read((10, 20, 50, 40)), noise[20:40, 10:50])
+
+
+def write_geotiff(path, bands, dtype="uint8"):
+    """A tiled GeoTIFF of (bands, H, W)."""
+    rasterio = pytest.importorskip("rasterio", reason="the extra [geo] is not installed")
+    from rasterio.transform import from_origin
+
+    count, height, width = bands.shape
+    options = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}
+    place = {"crs": "EPSG:32633", "transform": from_origin(5e5, 5e6, 0.3, 0.3)}
+    with rasterio.open(
+        path, "w", "GTiff", width, height, count, dtype=dtype, **options, **place
+    ) as out:
+        out.write(bands.astype(dtype))
+
+
+def test_geotiff_is_read_by_windows_alone(tmp_path, noise, monkeypatch):
+    infrared = np.full((1, 90, 120), 7, np.uint8)
+    write_geotiff(tmp_path / "four bands.tif", np.concatenate([noise.transpose(2, 0, 1), infrared]))
+    monkeypatch.setattr(
+        "rfla.data.scenes.read_image", lambda path: pytest.fail("the whole scene was read")
+    )
+    with open_scene(tmp_path / "four bands.tif") as scene:
+        assert np.array_equal(scene.read((10, 20, 50, 40)), noise[20:40, 10:50])
+        assert np.array_equal(scene.read((0, 0, 120, 90)), noise)
+
+
+def test_16_bit_grey_and_float_geotiff(tmp_path, noise):
+    deep = noise.transpose(2, 0, 1).astype(np.uint16) * 256 + 5
+    grey, shares = noise[None, :, :, 0], noise[None, :, :, 0] / np.float32(255)
+    write_geotiff(tmp_path / "deep.tif", deep, "uint16")
+    write_geotiff(tmp_path / "grey.tif", grey)
+    write_geotiff(tmp_path / "levels.tif", grey, "float32")
+    write_geotiff(tmp_path / "shares.tif", shares, "float64")
+    for name in ("deep", "grey", "levels", "shares"):
+        expected = noise if name == "deep" else noise[:, :, :1].repeat(3, axis=2)
+        with open_scene(tmp_path / f"{name}.tif") as scene:
+            window = scene.read((0, 0, 120, 90))
+            assert window.dtype == np.uint8 and np.array_equal(window, expected)
+
+
+def test_all_windows_of_a_scene_have_one_range(tmp_path):
+    """A dark corner of a scene of 12 bits stays dark beside a bright one."""
+    scene_of_12_bits = np.zeros((1, 90, 120), np.uint16)
+    scene_of_12_bits[:, :, 60:], scene_of_12_bits[:, :, :60] = 4000, 200
+    write_geotiff(tmp_path / "a.tif", scene_of_12_bits, "uint16")
+    with open_scene(tmp_path / "a.tif") as scene:
+        assert set(np.unique(scene.read((0, 0, 50, 50)))) == {200 >> 4}
+        assert set(np.unique(scene.read((60, 0, 110, 50)))) == {4000 >> 4}
+
+
+def test_gdal_opens_images_alone(tmp_path):
+    """A file of GDAL's own format (VRT) can name other files and addresses."""
+    pytest.importorskip("rasterio", reason="the extra [geo] is not installed")
+    (tmp_path / "a.tif").write_text(
+        '<VRTDataset rasterXSize="9" rasterYSize="9"><VRTRasterBand dataType="Byte" band="1">'
+        "<SimpleSource><SourceFilename>/etc/passwd</SourceFilename></SimpleSource></VRTRasterBand>"
+        "</VRTDataset>"
+    )
+    os.mkfifo(tmp_path / "b.tif")
+    for name, message in (("a.tif", "not a readable image"), ("b.tif", "is a named pipe")):
+        with pytest.raises(DataError, match=message), open_scene(tmp_path / name):
+            pass
+
+
+def test_damaged_and_missing_scenes(tmp_path):
+    (tmp_path / "a.tif").write_bytes(b"II*\0rubbish")
+    for name in ("a.tif", "b.tif", "b.png"):
+        with pytest.raises(DataError, match=name), open_scene(tmp_path / name):
+            pass
+
+
+def test_without_rasterio_a_tiff_is_read_whole(tmp_path, noise, monkeypatch):
+    write_image(tmp_path / "a.tif", noise)
+    monkeypatch.setattr("rfla.data.scenes._rasterio", lambda: None)
+    with open_scene(tmp_path / "a.tif") as scene:
+        assert np.array_equal(scene.read((10, 20, 50, 40)), noise[20:40, 10:50])
+    monkeypatch.setattr("rfla.data.image_header.MAX_PIXELS", 1000)
+    with pytest.raises(DataError, match=r"rfla\[geo\]"), open_scene(tmp_path / "a.tif"):
+        pass
+
+
+def test_huge_png_goes_by_windows(tmp_path, noise, monkeypatch):
+    pytest.importorskip("rasterio", reason="the extra [geo] is not installed")
+    write_image(tmp_path / "a.png", noise)
+    monkeypatch.setattr("rfla.data.scenes.BY_WINDOWS", 1000)
+    monkeypatch.setattr(
+        "rfla.data.scenes.read_image", lambda path: pytest.fail("the whole scene was read")
+    )
+    with open_scene(tmp_path / "a.png") as scene:
+        assert np.array_equal(scene.read((10, 20, 50, 40)), noise[20:40, 10:50])

@@ -1,0 +1,95 @@
+"""Converting GeoTIFF: what training would misread becomes PNG, large scenes need little memory."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rfla.cfg.verbs import ConvertOptions
+from rfla.data import load_data_spec, load_index
+from rfla.data.images import read_image
+from rfla.tools.convert import convert
+
+
+@pytest.fixture
+def noise():
+    return np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)
+
+
+def write_geotiff(path, bands, dtype="uint8"):
+    """A tiled GeoTIFF of (bands, H, W)."""
+    rasterio = pytest.importorskip("rasterio", reason="the extra [geo] is not installed")
+    from rasterio.transform import from_origin
+
+    count, height, width = bands.shape
+    options = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}
+    place = {"crs": "EPSG:32633", "transform": from_origin(5e5, 5e6, 0.3, 0.3)}
+    with rasterio.open(
+        path, "w", "GTiff", width, height, count, dtype=dtype, **options, **place
+    ) as out:
+        out.write(bands.astype(dtype))
+
+
+def test_whole_geotiffs_that_training_would_misread_become_png(tmp_path, noise):
+    """Red, green, blue, infrared look like RGBA to image libraries, which multiply by "alpha"."""
+    infrared = np.full((1, 90, 120), 7, np.uint8)
+    source = tmp_path / "src"
+    source.mkdir()
+    write_geotiff(source / "four.tif", np.concatenate([noise.transpose(2, 0, 1), infrared]))
+    write_geotiff(source / "deep.tif", noise.transpose(2, 0, 1).astype(np.uint16) * 256, "uint16")
+    write_geotiff(source / "plain.tif", noise.transpose(2, 0, 1))
+    rows = "".join(f"{name}.tif,10,20,16,28,tree\n" for name in ("four", "deep", "plain"))
+    (source / "train.csv").write_text("image,xmin,ymin,xmax,ymax,label\n" + rows)
+    options = ConvertOptions(format="csv", source=str(source), out=str(tmp_path / "out"))
+    report = convert(options)
+    index = load_index(load_data_spec(tmp_path / "out"), "train")
+    assert [Path(path).name for path in index.paths] == ["four.png", "deep.png", "plain.tif"]
+    assert all(np.array_equal(read_image(path), noise) for path in index.paths)
+    assert index.boxes.tolist() == [[10, 20, 16, 28]] * 3 and report.repaired.total() == 2
+
+
+SCRIPT = """
+import resource, sys, warnings
+import numpy as np
+from rfla.cfg.verbs import ConvertOptions
+from rfla.tools.convert import convert
+
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+source, out = sys.argv[1:]
+convert(ConvertOptions(format="csv", source=source, out=out, tile=800, overlap=200, workers=1))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_a_large_geotiff_is_never_in_memory(tmp_path):
+    """A scene of 10,000 x 10,000 px is 286 MiB of pixels; cutting it must cost far less."""
+    rasterio = pytest.importorskip("rasterio", reason="the extra [geo] is not installed")
+    side, block = (
+        10_000,
+        np.arange(512, dtype=np.uint8)[None, None].repeat(512, axis=1).repeat(3, axis=0),
+    )
+    source = tmp_path / "src"
+    source.mkdir()
+    options = {
+        "dtype": "uint8",
+        "tiled": True,
+        "blockxsize": 512,
+        "blockysize": 512,
+        "compress": "deflate",
+        "zlevel": 1,
+    }
+    with rasterio.open(source / "scene.tif", "w", "GTiff", side, side, 3, **options) as out:
+        for y in range(0, side, 512):
+            for x in range(0, side, 512):
+                height, width = min(512, side - y), min(512, side - x)
+                out.write(block[:, :height, :width], window=((y, y + height), (x, x + width)))
+    (source / "train.csv").write_text(
+        "image,xmin,ymin,xmax,ymax,label\nscene.tif,9000,9000,9010,9010,car\n"
+    )
+    command = [sys.executable, "-c", SCRIPT, str(source), str(tmp_path / "out")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    print(f"{float(ran.stdout.split()[-1]):.0f} MiB more")
+    assert float(ran.stdout.split()[-1]) < 150
