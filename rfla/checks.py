@@ -1,4 +1,4 @@
-"""`rfla checks`: what is installed, which devices there are, and whether the compiled operators really run."""
+"""`rfla checks`: what is installed, which devices there are, whether the operators really run."""
 
 import importlib.metadata as metadata
 import os
@@ -10,7 +10,8 @@ from pathlib import Path
 
 _TORCHVISION_ADVICE = (
     "torch and torchvision do not fit together: install both from the same index, for example "
-    "pip install --force-reinstall torch torchvision --index-url https://download.pytorch.org/whl/cpu"
+    "pip install --force-reinstall torch torchvision "
+    "--index-url https://download.pytorch.org/whl/cpu"
 )
 
 
@@ -115,7 +116,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _rivals(report: Report) -> None:
-    """Packages that write over each other's files, or bring another licence under the same import name."""
+    """Packages that overwrite each other's files, or bring another licence under the same name."""
     installed = {(dist.metadata["Name"] or "").lower() for dist in metadata.distributions()}
     if "albumentationsx" in installed:
         report.add(
@@ -133,7 +134,7 @@ def _rivals(report: Report) -> None:
 
 
 def _operators(report: Report) -> None:
-    """Run nms, RoIAlign and deformable convolution: importing torchvision does not prove that they are there."""
+    """Run nms, RoIAlign and deformable convolution: importing torchvision does not prove them."""
     try:
         import torch
         from torchvision.ops import deform_conv2d, nms, roi_align
@@ -143,9 +144,7 @@ def _operators(report: Report) -> None:
         pixels = torch.ones(1, 1, 16, 16)
         pooled = roi_align(pixels, [boxes[:1]], 2)
         moved = deform_conv2d(pixels, torch.zeros(1, 2, 16, 16), torch.ones(1, 1, 1, 1))
-    except (
-        Exception
-    ) as error:  # a broken installation fails in many ways, and this is where they are told
+    except Exception as error:  # a broken installation fails in many ways
         report.add("torchvision ops", f"{str(error).splitlines()[0]}; {_TORCHVISION_ADVICE}", False)
         return
     right = kept == [0, 2] and pooled.eq(1).all().item() and moved.eq(1).all().item()
@@ -159,7 +158,7 @@ def _operators(report: Report) -> None:
 def _devices(report: Report) -> None:
     try:
         import torch
-    except Exception:  # already told by `_operators`
+    except Exception:  # already reported by `_operators`
         return
     report.add("threads", f"{torch.get_num_threads()} of torch")
     if torch.cuda.is_available():

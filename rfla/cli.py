@@ -12,6 +12,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -21,6 +22,7 @@ from rfla.errors import ConfigError, DataError, RflaError, did_you_mean
 
 if TYPE_CHECKING:
     from rfla.cfg import Config
+    from rfla.cfg.verbs import InspectOptions
 
 Tokens = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...")]
 
@@ -52,7 +54,7 @@ def train(tokens: Tokens = None) -> None:
 
 @app.command(**_AS_TYPED)
 def val(tokens: Tokens = None) -> None:
-    """Measure a trained detector, or anybody's detections."""
+    """Evaluate a trained detector, or any detections file."""
     cfg = _config(tokens, "val")
     _prepare_data(cfg.data)
     from rfla.engine.validator import validate
@@ -62,7 +64,7 @@ def val(tokens: Tokens = None) -> None:
 
 @app.command(**_AS_TYPED)
 def predict(tokens: Tokens = None) -> None:
-    """Find objects in images."""
+    """Detect objects in images."""
     cfg = _config(tokens, "predict")
     from rfla.engine.predictor import predict
 
@@ -71,7 +73,7 @@ def predict(tokens: Tokens = None) -> None:
 
 @app.command(**_AS_TYPED)
 def compare(tokens: Tokens = None) -> None:
-    """Put two runs or prediction files side by side."""
+    """Compare two runs or two detections files."""
     from rfla.cfg.verbs import CompareOptions, load_options, required
 
     options, _ = load_options(tokens or [], CompareOptions)
@@ -95,7 +97,7 @@ def compare(tokens: Tokens = None) -> None:
 
 @app.command(**_AS_TYPED)
 def convert(tokens: Tokens = None) -> int:
-    """Bring a data set into COCO or YOLO form, whole or in tiles."""
+    """Convert a data set to COCO or YOLO format, whole or in tiles."""
     from rfla.cfg.verbs import ConvertOptions, load_options, required
 
     options, _ = load_options(tokens or [], ConvertOptions)
@@ -107,19 +109,17 @@ def convert(tokens: Tokens = None) -> int:
 
 @app.command("import", **_AS_TYPED)
 def import_weights(tokens: Tokens = None) -> None:
-    """Turn official MMDetection weights into a file of rfla."""
+    """Convert official MMDetection weights to an rfla weights file."""
     from rfla.cfg.verbs import ImportOptions, load_options, refuse_existing, required
 
     options, _ = load_options(tokens or [], ImportOptions)
     required(options, "import", weights="official.pth", model="faster_rcnn", out="x.safetensors")
     from rfla.models.mmdet import import_checkpoint
 
-    refuse_existing(options.out or "", options.overwrite)
-    print(
-        import_checkpoint(
-            options.weights or "", options.model or "", options.out or "", options.names or None
-        )
-    )
+    out = options.out or ""
+    refuse_existing(out, options.overwrite)
+    names = options.names or None
+    print(import_checkpoint(options.weights or "", options.model or "", out, names))
 
 
 @app.command(**_AS_TYPED)
@@ -134,28 +134,26 @@ def inspect(tokens: Tokens = None) -> int:
 
     report = inspect(options)
     if options.model:
-        from rfla.cfg import load_config
-        from rfla.engine.assignment import assignment_report
-
-        changes = {key: value for key, value in given.items() if key.startswith("assigner.")}
-        own = {
-            "model": options.model,
-            "data": options.data,
-            "imgsz": options.imgsz,
-            "split": options.split or "train",
-        }
-        print(
-            f"\nassignment by model={options.model} at imgsz={options.imgsz}, split {own['split']}"
-        )
-        picture = (
-            report.pictures[0].with_name(f"assignment_{own['split']}.png")
-            if report.pictures
-            else None
-        )
-        print(assignment_report(load_config(own | changes), picture).text())
-        if picture is not None and picture.exists():
-            print(f"written: {picture}")
+        folder = report.pictures[0].parent if report.pictures else None
+        assigner = {key: value for key, value in given.items() if key.startswith("assigner.")}
+        _report_assignment(options, assigner, folder)
     return report.exit_code
+
+
+def _report_assignment(
+    options: "InspectOptions", assigner: dict[str, Any], folder: Path | None
+) -> None:
+    """Print how a model's assigner treats the boxes; draw it into `folder`."""
+    from rfla.cfg import load_config
+    from rfla.engine.assignment import assignment_report
+
+    split = options.split or "train"
+    base = {"model": options.model, "data": options.data, "imgsz": options.imgsz, "split": split}
+    print(f"\nassignment by model={options.model} at imgsz={options.imgsz}, split {split}")
+    picture = folder / f"assignment_{split}.png" if folder is not None else None
+    print(assignment_report(load_config(base | assigner), picture).text())
+    if picture is not None and picture.exists():
+        print(f"written: {picture}")
 
 
 @app.command(**_AS_TYPED)
@@ -193,7 +191,8 @@ def copy_cfg(tokens: Tokens = None) -> None:
     options, _ = load_options(tokens or [], CopyOptions)
     write_template(options.out, options.overwrite)
     print(
-        f"wrote {options.out}: uncomment what you want to change, then: rfla train cfg={options.out} model=... data=..."
+        f"wrote {options.out}: uncomment what you want to change, then: "
+        f"rfla train cfg={options.out} model=... data=..."
     )
 
 
@@ -224,7 +223,11 @@ def show_help(tokens: Tokens = None) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code: 0, 1 for a failed check, 2 for what the person can mend."""
+    """Run one command line.
+
+    Returns:
+        The exit code: 0, 1 for a failed check, 2 for what the person can mend.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _survive_any_terminal()
     if argv is None:
@@ -246,22 +249,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _BROKEN_PIPE
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        return _fail(
-            f"{place}{error.strerror or error} (debug=true shows where)",
-            RflaError.exit_code,
-            arguments,
-        )
+        message = f"{place}{error.strerror or error} (debug=true shows where)"
+        return _fail(message, RflaError.exit_code, arguments)
     except Exception as error:
-        error.add_note(
-            "This is a defect of rfla, not of what you typed: please report it with the lines above."
-        )
+        error.add_note("This is a defect of rfla: please report it with the lines above.")
         raise
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if arguments[:1] == [
-        "detect"
-    ]:  # the task word of another tool's grammar; there is one task here
+    if arguments[:1] == ["detect"]:  # the task word of another tool's grammar
         arguments = arguments[1:]
     verb, *tokens = arguments or ["help"]
     later = [token for token in tokens if token in VERBS]
@@ -276,14 +272,10 @@ def _dispatch(arguments: list[str]) -> int:
         raise ConfigError(f"no verb '{verb[:60]}'{hint or '; verbs: ' + ', '.join(VERBS)}")
     if any(token in ("-h", "--help") for token in tokens):
         verb, tokens = "help", [verb]
-    if verb in (
-        "help",
-        "version",
-    ):  # at once: typer's parser takes longer to load than these take to answer
+    if verb in ("help", "version"):  # typer's parser takes longer to load than these to answer
         (show_help if verb == "help" else version)(tokens)
         return 0
-    # "--" keeps typer from reading tokens that begin with a dash: the grammar is parsed by
-    # rfla.cfg.overrides
+    # "--" keeps typer from reading tokens that begin with a dash: rfla.cfg.overrides parses them.
     code = app(args=[verb, "--", *tokens], prog_name="rfla", standalone_mode=False)
     if code == _INTERRUPTED:  # typer turns Ctrl-C into its exit code
         raise KeyboardInterrupt
@@ -309,7 +301,8 @@ def _config(tokens: Sequence[str] | None, mode: Literal["train", "val", "predict
             latest = latest_weights(probe.project)
             if latest is None:
                 raise ConfigError(
-                    f"model is missing, and {probe.project} has no run with weights; for example: {_train()}"
+                    f"model is missing, and {probe.project} has no run with weights; "
+                    f"for example: {VERBS['train'].examples[0]}"
                 )
             print(f"model={latest} (the latest run)")
             settings["model"] = str(latest)
@@ -322,10 +315,6 @@ def _prepare_data(data: str | None) -> None:
         from rfla.tools.demo import prepare_demo
 
         prepare_demo(data)
-
-
-def _train() -> str:
-    return VERBS["train"][2][0]
 
 
 def _no_more(tokens: Sequence[str] | None, verb: str) -> None:
@@ -365,7 +354,7 @@ def _in_colour() -> bool:
 
 
 def _survive_any_terminal() -> None:
-    """Write what a terminal cannot show (a Latin-1 console, a broken file name) as an escape instead of failing."""
+    """Write what a terminal cannot show (a Latin-1 console, a broken file name) as an escape."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -1,7 +1,7 @@
-"""Settings as text: `args.yaml` of a run, and `default.yaml` and `docs/configuration.md` made from the schema.
+"""Settings as text: `args.yaml` of a run, and the files that are generated from the schema.
 
-`python -m rfla.cfg.document` writes the two generated files anew; a test compares them with the
-schema.
+`python -m rfla.cfg.document` writes `default.yaml` and `docs/configuration.md`; a test compares
+them with the schema.
 """
 
 import json
@@ -20,7 +20,7 @@ CONFIGURATION_MD = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 
 def to_yaml(config: Config) -> str:
-    """Return every setting, and which were given, as YAML that `cfg=` and `load_saved` read back."""
+    """Return all settings, and which were given, as YAML that `cfg=` and `load_saved` read."""
     values = {"given": sorted(config.given)} | json.loads(config.model_dump_json())
     return yaml.dump(
         values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120
@@ -28,7 +28,7 @@ def to_yaml(config: Config) -> str:
 
 
 def groups() -> Iterator[tuple[str, str, list[Key]]]:
-    """Yield (section name, heading, keys): the flat keys by topic with an empty section name, then each section."""
+    """Yield (section name, heading, keys): first the flat keys by topic, without a section name."""
     keys = keys_of(Config)
     flat: dict[str, list[Key]] = {}
     title = ""
@@ -45,9 +45,10 @@ def groups() -> Iterator[tuple[str, str, list[Key]]]:
 def default_yaml() -> str:
     """Return the text of `default.yaml`: every key with its default, kind and meaning."""
     lines = [
-        "# Every setting of rfla with its default. Generated from rfla/cfg/schema.py: do not edit here.",
-        "# A model YAML and the recommended settings of a data YAML change some of them; 'rfla cfg model=... data=...'",
-        "# shows the outcome, and 'rfla copy-cfg' writes a file to start from.",
+        "# Every setting of rfla with its default. Generated from rfla/cfg/schema.py: do not edit.",
+        "# A model YAML and the recommendations of a data YAML change some of them;",
+        "# 'rfla cfg model=... data=...' shows the result, and 'rfla copy-cfg' writes a file to",
+        "# start from.",
     ]
     for section, title, keys in groups():
         lines += ["", f"# --- {title}"]
@@ -65,8 +66,8 @@ def settings_template() -> str:
     uncommented by hand.
     """
     lines = [
-        "# Settings for rfla: take the '# ' off the lines that you want to change, and give this file as cfg=FILE.",
-        "# Lines that stay comments follow the model, then the data set, then the defaults that are written here.",
+        "# Settings for rfla: uncomment the lines that you want to change, and pass this file as",
+        "# cfg=FILE. All other keys follow the model, the data set, and the defaults shown here.",
     ]
     for _, title, keys in groups():
         lines += ["", f"# --- {title}"]
@@ -107,8 +108,9 @@ def configuration_markdown() -> str:
     lines = [
         "# Configuration",
         "",
-        "Every key, generated from `rfla/cfg/schema.py` by `python -m rfla.cfg.document`. How settings are given, and",
-        "which one wins, is in [cli.md](cli.md). The defaults are those of the schema; a model YAML changes some.",
+        "Every key, generated from `rfla/cfg/schema.py` by `python -m rfla.cfg.document`.",
+        "[cli.md](cli.md) explains how settings are given and which one wins. The defaults are",
+        "those of the schema; a model YAML changes some.",
     ]
     for section, title, keys in groups():
         lines += ["", f"## {section}: {title}" if section else f"## {title}", ""]

@@ -1,15 +1,32 @@
 """The texts of `rfla help`, `rfla help VERB` and `rfla help KEY`."""
 
+import textwrap
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from rfla.errors import ConfigError, did_you_mean
 
-# verb: (one line, longer text, examples)
-VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "train": (
+
+class VerbText(NamedTuple):
+    """What the help says of a verb.
+
+    Attributes:
+        line: What it does, in a few words.
+        text: More, as one paragraph; may be empty.
+        examples: Command lines.
+    """
+
+    line: str
+    text: str
+    examples: tuple[str, ...]
+
+
+VERBS = {
+    "train": VerbText(
         "train a detector",
-        "Makes runs/train (then train2, ...) with weights/best.safetensors, results.csv, curves and pictures. Ctrl-C\n"
-        "keeps weights/last.safetensors; 'resume=' goes on from there.",
+        "Writes runs/train (then train2, ...) with weights/best.safetensors, results.csv, "
+        "curves and pictures. Ctrl-C saves the state; 'rfla train resume=RUN' continues the "
+        "run.",
         (
             "rfla train model=fcos_p2 data=demo",
             "rfla train model=faster_rcnn data=aitod assigner=baseline",
@@ -18,76 +35,81 @@ VERBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
             "rfla train resume=runs/train",
         ),
     ),
-    "val": (
-        "measure a trained detector, or anybody's detections",
-        "Prints AP by IoU, size and class under the protocol of the data set. Without model= the latest run's best\n"
-        "weights are taken, and named. data= is never guessed.",
+    "val": VerbText(
+        "evaluate a trained detector, or any detections file",
+        "Prints AP by IoU, size and class under the protocol of the data set. Without model= it "
+        "takes the best weights of the latest run and prints which. data= must be given.",
         (
             "rfla val data=demo",
             "rfla val model=runs/train/weights/best.safetensors data=aitod split=test",
             "rfla val predictions=detections.json data=aitod split=test",
         ),
     ),
-    "predict": (
-        "find objects in images",
-        "Writes annotated pictures and predictions.json (COCO form). Without model= the latest run's best weights are\n"
-        "taken, and named. source= is never guessed: an image, a directory, a pattern in quotes, or a .txt list.",
+    "predict": VerbText(
+        "detect objects in images",
+        "Writes annotated pictures and predictions.json (COCO format). Without model= it takes "
+        "the best weights of the latest run and prints which. source= must be given: an image, "
+        "a directory, a pattern in quotes, or a .txt list of paths.",
         (
             "rfla predict source=images/",
             "rfla predict model=best.safetensors source='scenes/*.png' conf=0.3 save_txt",
         ),
     ),
-    "compare": (
-        "put two runs or prediction files side by side",
-        "Shows the difference of each figure with a bootstrap interval over images, and which images changed. A run\n"
-        "directory is one that 'rfla val' wrote.",
+    "compare": VerbText(
+        "compare two runs or two detections files",
+        "Shows the difference of each metric with a bootstrap interval over images, and the "
+        "images that changed most. A run directory is one that 'rfla val' wrote.",
         ("rfla compare a=runs/val b=runs/val2", "rfla compare a=one.json b=two.json data=my.yaml"),
     ),
-    "convert": (
-        "bring a data set into COCO or YOLO form, whole or in tiles",
-        "Never touches the source. Writes a data.yaml that 'rfla train data=' takes.",
+    "convert": VerbText(
+        "convert a data set to COCO or YOLO format, whole or in tiles",
+        "Leaves the source as it is. Writes a data.yaml for 'rfla train data='.",
         (
             "rfla convert format=visdrone source=VisDrone2019-DET out=visdrone",
             "rfla convert format=dota source=DOTA out=dota tile=800 overlap=200",
             "rfla convert format=aitod-xview annotations=DIR xview=DIR wo_xview=DIR out=aitod",
         ),
     ),
-    "import": (
-        "turn official MMDetection weights into a file of rfla",
-        "Reads the .pth without ever running its pickle, maps every key, and refuses a partial match.",
+    "import": VerbText(
+        "convert official MMDetection weights to an rfla weights file",
+        "Reads the .pth without running its pickle, maps every key, and refuses a partial match.",
         ("rfla import weights=official.pth model=faster_rcnn out=faster_rcnn.safetensors",),
     ),
-    "inspect": (
+    "inspect": VerbText(
         "check a data set before training on it",
-        "Opens every image, checks boxes, ids, duplicates and leakage between splits. The exit code is 0 where\n"
-        "training is safe. With model= it also reports who would be positive.",
+        "Opens every image; checks boxes, ids, duplicates and leakage between splits. The exit "
+        "code is 0 if the data is safe to train on. With model= it also reports how that "
+        "model's assigner treats the boxes.",
         (
             "rfla inspect data=my.yaml",
             "rfla inspect data=my.yaml model=fcos_p2 assigner.topk=[5,1]",
         ),
     ),
-    "info": (
+    "info": VerbText(
         "show the size and cost of a model",
-        "Parameters, floating point operations, peak memory.",
+        "Parameters, floating-point operations, peak memory and time.",
         ("rfla info model=fcos_p2", "rfla info model=best.safetensors imgsz=1024"),
     ),
-    "cfg": (
+    "cfg": VerbText(
         "show the settings",
-        "Without more: every key with its default. With settings: what a run would use after all layers are merged.",
+        "Alone: every key with its default. With settings: what a run would use, all layers "
+        "merged.",
         ("rfla cfg", "rfla cfg model=fcos_p2 data=aitod lr0=0.01"),
     ),
-    "copy-cfg": (
+    "copy-cfg": VerbText(
         "write a settings file to start from",
-        "Every key is a comment with its default: uncomment what you want to change, and give it as cfg=FILE.",
+        "Every key is a comment with its default: uncomment what you want to change, and pass "
+        "the file as cfg=FILE.",
         ("rfla copy-cfg", "rfla copy-cfg out=my.yaml"),
     ),
-    "checks": (
+    "checks": VerbText(
         "check the installation",
-        "Versions, devices, and that torchvision's compiled operators really run. Exit code 1 if something is broken.",
+        "Versions, devices, and whether torchvision's compiled operators run. The exit code is "
+        "1 if something is broken.",
         ("rfla checks",),
     ),
-    "version": ("print the version", "", ("rfla version",)),
-    "help": (
+    "version": VerbText("print the version", "", ("rfla version",)),
+    "help": VerbText(
         "explain a verb or a key",
         "",
         ("rfla help", "rfla help train", "rfla help lr0", "rfla help assigner"),
@@ -106,15 +128,16 @@ def overview() -> str:
     """Return the text of `rfla help`."""
     width = max(len(verb) for verb in VERBS)
     lines = [
-        "rfla VERB key=value ...     tiny-object detection by Gaussian receptive field label assignment",
+        "rfla VERB key=value ...    tiny-object detection with Gaussian receptive field assignment",
         "",
     ]
-    lines += [f"  {verb:<{width}}  {texts[0]}" for verb, texts in VERBS.items()]
+    lines += [f"  {verb:<{width}}  {about.line}" for verb, about in VERBS.items()]
     lines += [
         "",
-        "Settings are key=value in any order: epochs=24 assigner.topk=[3,1] cos_lr. --key value works too.",
-        "The first thing to try:  rfla train model=fcos_p2 data=demo",
-        "More:  rfla help VERB, rfla help KEY, rfla cfg (every key with its default)",
+        "Settings are key=value in any order: epochs=24 assigner.topk=[3,1] cos_lr. --key value",
+        "works too.",
+        "Try first:  rfla train model=fcos_p2 data=demo",
+        "More:       rfla help VERB, rfla help KEY, rfla cfg (every key with its default)",
     ]
     return "\n".join(lines)
 
@@ -149,13 +172,11 @@ def explain(topic: str) -> str:
 
 
 def _verb(verb: str) -> str:
-    line, text, examples = VERBS[verb]
-    lines = [
-        f"rfla {verb}: {line}",
-        *([text] if text else []),
-        "",
-        *(f"  {example}" for example in examples),
-    ]
+    about = VERBS[verb]
+    lines = [f"rfla {verb}: {about.line}"]
+    if about.text:
+        lines.append(textwrap.fill(about.text, 96))
+    lines += ["", *(f"  {example}" for example in about.examples)]
     if verb in _TOPICS:
         lines += _config_rows(verb)
     else:

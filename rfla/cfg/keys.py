@@ -264,7 +264,7 @@ def show(value: Any, limit: int = 60, depth: int = 3) -> str:
 def suggestions(word: str, schema: type[BaseModel], count: int = 3) -> list[Key]:
     """Return the keys that `word` may have meant.
 
-    Another tool's name for it comes first, then keys with the same last part, then similar spelling.
+    Another tool's name comes first, then keys with the same last part, then similar spelling.
     """
     keys = keys_of(schema)
     plain = word.lower().replace("-", "_")

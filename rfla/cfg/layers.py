@@ -63,7 +63,8 @@ def _flatten(
             first = next(key for key in keys.values() if key.name.startswith(f"{name}."))
             example = f"{first.name}={show(first.default)}"
             raise ConfigError(
-                f"{_at(origin)}{name}={show(value)}: {name} is a section; set its keys, for example {example}"
+                f"{_at(origin)}{name}={show(value)}: {name} is a section; set its keys, "
+                f"for example {example}"
             )
 
 
@@ -115,7 +116,7 @@ def validate(schema: type[Schema], layer: Layer) -> Schema:
 
 
 def _explain(error: ValidationError, schema: type[BaseModel], layer: Layer) -> str:
-    """Put the first of pydantic's findings into one line: where, key=value, what is allowed, default."""
+    """Put pydantic's first finding into one line: where, key=value, what is allowed, default."""
     first = error.errors(include_url=False, include_context=True)[0]
     parts = [str(part) for part in first["loc"]]
     keys = keys_of(schema)
@@ -124,10 +125,8 @@ def _explain(error: ValidationError, schema: type[BaseModel], layer: Layer) -> s
     key, setting = keys.get(name), layer.get(name)
     shown = f"{name}={show(setting.value) if setting else show(first['input'])}"
     message = str(first["msg"]).removeprefix("Value error, ")
-    if key is None and name in sections_of(
-        schema
-    ):  # keys that do not go together: the message names them
-        return message
+    if key is None and name in sections_of(schema):
+        return message  # about keys that do not go together: it names them
     if key is not None and first["type"] != "value_error":
         message = f"must be {_article(key.kind)}{_limit(first, key)}{_nearest_option(key, setting)}"
     default = f" (default {show(key.default)})" if key is not None else ""
@@ -143,7 +142,7 @@ LIMITS = {
 
 
 def _limit(finding: Any, key: Key) -> str:
-    """The limit that was passed, where the words of the kind leave it out: a large one, or that of a list's parts."""
+    """The limit that was passed, where `Key.kind` leaves it out: a large one, or of list items."""
     context = finding.get("ctx", {})
     name = next((name for name in LIMITS if name in context), "")
     if not name:

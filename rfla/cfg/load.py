@@ -65,7 +65,7 @@ def load_config(overrides: Mapping[str, Any], *, mode: Mode | None = None) -> Co
 
 
 def load_saved(path: Path | str) -> Config:
-    """Read the `args.yaml` of a run: complete, so no model YAML and no data YAML is looked at again.
+    """Read the `args.yaml` of a run. It is complete: no model YAML or data YAML is read again.
 
     Raises:
         ConfigError: an unreadable file, an unknown key or a wrong value, with file and line.

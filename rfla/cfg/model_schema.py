@@ -51,7 +51,7 @@ class BackboneConfig(Section):
     )
     style: Literal["pytorch", "caffe"] = Field(
         "pytorch",
-        description="where a bottleneck strides: pytorch in its 3x3 convolution, caffe in its first 1x1",
+        description="where a bottleneck strides: pytorch in the 3x3, caffe in the first 1x1",
     )
     frozen_stages: int = Field(
         1,
@@ -75,8 +75,8 @@ class NeckConfig(Section):
     levels: int = Field(5, ge=1, le=6, description="number of pyramid levels")
     extra: Literal["pool", "on_input", "on_output"] = Field(
         "pool",
-        description="levels above C5: pool (stride-2 max pooling), or stride-2 convolutions on C5 (on_input) "
-        "or on the last output (on_output)",
+        description="levels above C5: pool (stride-2 max pooling), or stride-2 convolutions on C5 "
+        "(on_input) or on the last output (on_output)",
     )
     relu_before_extra: bool = Field(False, description="ReLU between two extra convolutions")
     steps: int = Field(
@@ -97,11 +97,11 @@ class HeadConfig(Section):
 
 
 class AssignerConfig(Section):
-    """Who is positive."""
+    """Label assignment: which priors are positive for which box."""
 
     name: Literal["rfla", "baseline", "atss"] = Field(
         "rfla",
-        description="label assignment: rfla (the paper's), baseline (what it compares against), atss",
+        description="label assignment: rfla, baseline (what the paper compares with) or atss",
     )
     distance: Annotated[str, OneOf(DISTANCES)] = Field(
         "kld", description="score between a box and a receptive field"
@@ -115,7 +115,7 @@ class AssignerConfig(Section):
     )
     fields: Literal["resnet50", "backbone"] = Field(
         "resnet50",
-        description="network whose receptive fields are counted: the authors' ResNet-50, or the model's own",
+        description="receptive fields of which network: resnet50 as the authors, or the backbone",
     )
     centers_inside: bool = Field(False, description="only priors whose centre lies inside the box")
     ignore_above: float | None = Field(
@@ -137,7 +137,7 @@ class AssignerConfig(Section):
         1.5,
         ge=0,
         le=64,
-        description="baseline of fcos: strides round the box centre that are positive; 0 is the box",
+        description="baseline of fcos: radius round the box centre in strides; 0: the whole box",
     )
     atss_topk: int = Field(9, ge=1, le=1000, description="atss: candidates for each box and level")
 
@@ -201,7 +201,8 @@ class AnchorConfig(Section):
     def _background_is_below(self) -> Self:
         if self.neg_iou > self.pos_iou:
             raise ValueError(
-                f"anchors.neg_iou={self.neg_iou:g} must not be above anchors.pos_iou={self.pos_iou:g}"
+                f"anchors.neg_iou={self.neg_iou:g} must not be above "
+                f"anchors.pos_iou={self.pos_iou:g}"
             )
         return self
 
@@ -259,11 +260,11 @@ class RoiConfig(Section):
 
     @model_validator(mode="after")
     def _one_value_for_each_stage(self) -> Self:
-        if not 1 <= len(self.pos_iou) <= 8 or not len(self.pos_iou) == len(
-            self.stage_weights
-        ) == len(self.stds):
+        stages = len(self.pos_iou)
+        if not 1 <= stages <= 8 or not stages == len(self.stage_weights) == len(self.stds):
             raise ValueError(
-                "roi.pos_iou, roi.stage_weights and roi.stds need one value for each stage, 1 to 8 stages"
+                "roi.pos_iou, roi.stage_weights and roi.stds need one value for each stage, "
+                "1 to 8 stages"
             )
         return self
 

@@ -1,4 +1,4 @@
-"""The grammar of the command line: `key=value` tokens in any order, forgiving about how shells and fingers split them.
+"""The grammar of the command line: `key=value` tokens in any order, however a shell splits them.
 
     epochs=3   epochs = 3   epochs= 3   --epochs 3   --epochs=3   imgsz=640,   lr_steps=[8, 11]
     cos_lr

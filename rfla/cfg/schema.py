@@ -1,9 +1,8 @@
-"""Everything that can be set: one typed, documented field for each key of the command line and of the YAML files.
+"""Every setting of a run: one typed, documented field for each key.
 
-`rfla/cfg/default.yaml` and the table of `docs/configuration.md` are generated from this file
+`rfla/cfg/default.yaml` and the tables of `docs/configuration.md` are generated from this file
 (`python -m rfla.cfg.document`) and tested against it. The sections of the model are in
-`model_schema.py`, those of the augmentation in `aug_schema.py`. Sizes are in pixels of the network
-input; shares are between 0 and 1.
+`model_schema.py`. Sizes are in pixels of the network input; shares are between 0 and 1.
 """
 
 import re
@@ -11,8 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator
 
-from rfla.cfg.aug_schema import AugConfig
-from rfla.cfg.base import Integers, Names, NamesOrNumbers
+from rfla.cfg.base import Integers, Names, NamesOrNumbers, Section
 from rfla.cfg.model_schema import ModelConfig
 
 Mode = Literal["train", "val", "predict"]
@@ -58,6 +56,45 @@ def _known_device(value: str) -> str:
 
 
 Device = Annotated[str, BeforeValidator(_device_text), AfterValidator(_known_device)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class AugConfig(Section):
+    """Augmentation of the training images; every key at 0 turns it off.
+
+    The names are those of Ultralytics where it has one. The defaults suit tiny objects seen from
+    above: any flip and quarter turn, light colour changes, and a scale that only goes up. A 6 px
+    object that is shrunk disappears while the network is still asked to find it.
+    """
+
+    fliplr: Probability = Field(0.5, description="probability of a left-right flip")
+    flipud: Probability = Field(0.5, description="probability of an up-down flip")
+    rot90: Probability = Field(
+        0.5,
+        description="probability of a quarter turn; not for images over twice as long as wide",
+    )
+    zoom: Probability = Field(0.5, description="probability of a zoomed crop (scale)")
+    scale: float = Field(
+        0.5,
+        ge=0,
+        le=3,
+        description="largest zoom minus 1: a crop is magnified by 1 to 1 + scale, never shrunk",
+    )
+    min_visible: Probability = Field(
+        0.4,
+        description="least share of a box inside a crop; below it the box is an ignored region",
+    )
+    mosaic: Probability = Field(
+        0.0,
+        description="probability of a mosaic of windows of four images, at their own scale",
+    )
+    hsv_h: Probability = Field(
+        0.015, description="largest change of hue, as a share of the colour circle"
+    )
+    hsv_s: Probability = Field(0.4, description="largest change of saturation, as a share")
+    hsv_v: Probability = Field(0.3, description="largest change of brightness, as a share")
+    blur: Probability = Field(0.0, description="probability of a slight blur (3 px)")
+    noise: Probability = Field(0.0, description="probability of slight sensor noise")
 
 
 class Config(ModelConfig):
@@ -70,7 +107,7 @@ class Config(ModelConfig):
     model: str | None = Field(None, description="zoo name, model YAML, or a .safetensors file")
     data: str | None = Field(
         None,
-        description="data set: a name (demo, aitod, ...), a data.yaml, or a directory with images/ and annotations/",
+        description="data set: a name (demo, aitod, ...), a data.yaml, or a directory",
     )
     imgsz: int = Field(
         800,
@@ -100,7 +137,7 @@ class Config(ModelConfig):
     )
     amp: Annotated[bool | Literal["bf16", "fp16"], BeforeValidator(_lower)] = Field(
         True,
-        description="mixed precision on a GPU, bf16 where it has it; amp=bf16 also on a CPU that has it",
+        description="mixed precision on a GPU, bf16 where supported; amp=bf16 also on such a CPU",
     )
     compile: bool = Field(False, description="compile the network with torch.compile")
     fraction: float = Field(
@@ -146,7 +183,7 @@ class Config(ModelConfig):
     save_minutes: float = Field(
         0.0,
         ge=0,
-        description="also write the training state every so many minutes; 0: at the end of epochs only",
+        description="also save the training state every so many minutes; 0: after each epoch only",
     )
     freeze: Names = Field(
         (), description="parameters whose names start with one of these stay as they are"
@@ -165,7 +202,7 @@ class Config(ModelConfig):
     lr_batch: int = Field(
         0,
         ge=0,
-        description="batch that lr0 was chosen for: the rate is lr0 * batch / lr_batch; 0: lr0 as it is",
+        description="batch that lr0 was chosen for; the rate is lr0 * batch / lr_batch. 0: lr0",
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD, beta1 of AdamW")
     weight_decay: float = Field(1e-4, ge=0, le=1, description="weight decay")
@@ -217,7 +254,7 @@ class Config(ModelConfig):
         None,
         ge=0,
         le=1,
-        description="lowest score that is kept; left out: test.score_thr of the model, 0.25 for predict",
+        description="lowest score that is kept; left out: test.score_thr, for predict 0.25",
     )
     iou: float | None = Field(
         None, gt=0, le=1, description="IoU above which NMS drops a box; left out: test.nms_iou"

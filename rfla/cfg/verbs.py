@@ -1,8 +1,8 @@
-"""What can be set of the verbs that do not run a model over a data set: each has a few keys of its own."""
+"""The keys of the verbs that do not run a model over a data set: each has a few of its own."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -11,6 +11,10 @@ from rfla.cfg.layers import flatten, validate
 from rfla.cfg.model_schema import AssignerConfig
 from rfla.cfg.overrides import parse_tokens
 from rfla.errors import ConfigError
+
+Debug = Annotated[
+    bool, Field(description="show the full traceback of an error instead of one line")
+]
 
 
 class CompareOptions(Section):
@@ -31,9 +35,7 @@ class CompareOptions(Section):
     )
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the bootstrap")
     out: str | None = Field(None, description="also write the comparison into this JSON file")
-    debug: bool = Field(
-        False, description="show the full traceback of an error instead of one line"
-    )
+    debug: Debug = False
 
 
 class ImportOptions(Section):
@@ -46,9 +48,7 @@ class ImportOptions(Section):
     names: Names = Field((), description="class names, where the checkpoint does not name them")
     out: str | None = Field(None, description="file to write (.safetensors)")
     overwrite: bool = Field(False, description="replace the file if it exists")
-    debug: bool = Field(
-        False, description="show the full traceback of an error instead of one line"
-    )
+    debug: Debug = False
 
 
 class InfoOptions(Section):
@@ -60,9 +60,7 @@ class InfoOptions(Section):
         8, ge=1, le=100_000, description="number of classes of a model that is not trained"
     )
     device: str = Field("cpu", min_length=1, description="where memory and time are measured")
-    debug: bool = Field(
-        False, description="show the full traceback of an error instead of one line"
-    )
+    debug: Debug = False
 
 
 class CopyOptions(Section):
@@ -70,9 +68,7 @@ class CopyOptions(Section):
 
     out: str = Field("default_copy.yaml", min_length=1, description="file to write")
     overwrite: bool = Field(False, description="replace the file if it exists")
-    debug: bool = Field(
-        False, description="show the full traceback of an error instead of one line"
-    )
+    debug: Debug = False
 
 
 class ConvertOptions(Section):
@@ -117,17 +113,15 @@ class ConvertOptions(Section):
     )
     channel_order: Literal["official", "rgb"] = Field(
         "official",
-        description="aitod-xview: official (red and blue exchanged, as the official tool leaves them) or rgb",
+        description="aitod-xview: official (red and blue swapped, as in the official tool) or rgb",
     )
     workers: int = Field(4, ge=1, le=256, description="threads or processes that write images")
     exist_ok: bool = Field(False, description="replace out, if an earlier conversion wrote it")
-    debug: bool = Field(
-        False, description="show the full traceback of an error instead of one line"
-    )
+    debug: Debug = False
 
 
 class InspectOptions(Section):
-    """A look at a data set before training, and at who would be positive."""
+    """A check of a data set before training, and of what a model's assigner makes of it."""
 
     data: str | None = Field(None, description="data set: a name, a data.yaml, or a directory")
     split: str | None = Field(None, min_length=1, description="split to look at; left out: all")
@@ -147,9 +141,7 @@ class InspectOptions(Section):
     )
     out: str | None = Field(None, description="directory of the repaired copy")
     workers: int = Field(4, ge=1, le=256, description="processes that open images")
-    debug: bool = Field(
-        False, description="show the full traceback of an error instead of one line"
-    )
+    debug: Debug = False
 
 
 OPTIONS: dict[str, type[Section]] = {

@@ -1,4 +1,6 @@
-"""Read the JSON metadata of one of our .safetensors files without torch: the header alone, bounded, nothing trusted.
+"""Read the JSON metadata of one of our .safetensors files without torch.
+
+Only the header is read, in bounds, and nothing in it is trusted.
 
 The format is public: 8 bytes little-endian length, then a JSON header whose `__metadata__` maps
 text to text (https://huggingface.co/docs/safetensors). Ours keeps one entry, `rfla`, that is JSON
