@@ -30,7 +30,7 @@ from rfla.metrics import (
     study,
 )
 from rfla.metrics.accumulate import Curves
-from rfla.metrics.coco_io import to_coco
+from rfla.metrics.detection_files import to_coco
 from rfla.metrics.reference import gt_to_coco, run_reference
 from rfla.metrics.result import summarize
 

@@ -10,8 +10,8 @@ from rfla.data.progress import tracked
 from rfla.engine.inference import ground_truth, protocol_of
 from rfla.errors import ConfigError
 from rfla.files import write_atomically
-from rfla.metrics.coco_io import read_detections
 from rfla.metrics.compare import Comparison, compare
+from rfla.metrics.detection_files import read_detections
 
 
 def compare_files(

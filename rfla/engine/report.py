@@ -22,7 +22,7 @@ from rfla.engine.inference import Speed
 from rfla.errors import DataError
 from rfla.files import write_atomically
 from rfla.metrics import Detections, Study, write_report
-from rfla.metrics.coco_io import to_coco
+from rfla.metrics.detection_files import to_coco
 from rfla.metrics.html_report import write_results
 from rfla.pictures.boxes import draw_boxes, tile_pictures, write_picture
 from rfla.pictures.curves import plot_labels

@@ -2,7 +2,8 @@
 
 from rfla.metrics.analysis import Study, study
 from rfla.metrics.arrays import REGION, Detections, GroundTruth
-from rfla.metrics.coco_io import read_detections, read_ground_truth
+from rfla.metrics.coco_io import read_ground_truth
+from rfla.metrics.detection_files import read_detections
 from rfla.metrics.evaluate import evaluate_boxes
 from rfla.metrics.html_report import write_report
 from rfla.metrics.protocols import PROTOCOLS, Protocol, find_protocol

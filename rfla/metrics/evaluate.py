@@ -3,12 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from rfla.metrics.accumulate import accumulate
-from rfla.metrics.coco_io import (
-    DetectionSource,
-    GroundTruthSource,
-    read_detections,
-    read_ground_truth,
-)
+from rfla.metrics.coco_io import GroundTruthSource, read_ground_truth
+from rfla.metrics.detection_files import DetectionSource, read_detections
 from rfla.metrics.matches import match_detections
 from rfla.metrics.protocols import Protocol, find_protocol
 from rfla.metrics.result import Metrics, summarize

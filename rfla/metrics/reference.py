@@ -14,7 +14,7 @@ import numpy as np
 from rfla.errors import MetricError
 from rfla.metrics.accumulate import ABSENT, Curves
 from rfla.metrics.arrays import REGION, Detections, FloatArray, GroundTruth
-from rfla.metrics.coco_io import to_coco
+from rfla.metrics.detection_files import to_coco
 from rfla.metrics.olrp import LrpPoint
 from rfla.metrics.protocols import Protocol
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rfla.errors import MetricError
 from rfla.metrics import Detections, GroundTruth, evaluate_boxes, read_detections, read_ground_truth
-from rfla.metrics.coco_io import to_coco
+from rfla.metrics.detection_files import to_coco
 
 
 def truths(**more):
@@ -170,25 +170,26 @@ def test_wrong_files_are_named_in_one_line(tmp_path):
     (tmp_path / "long.json").write_text("[" + "9" * 5000 + "]")
     (tmp_path / "empty.json").write_text("")
     (tmp_path / "twice.json").write_text(
-        '[{"image_id": 7, "category_id": 2, "score": 0.1, "score": 0.9}]'
+        '[{"image_id": 7, "category_id": 2, "bbox": [0, 0, 1, 1], "score": 0.1, "score": 1}]'
     )
     (tmp_path / "folder.json").mkdir()
-    unreadable = dict.fromkeys(("broken.json.gz", "bent.json.gz", "folder.json"), "cannot be read")
-    not_json = dict.fromkeys(
-        (
-            "broken.json",
-            "deep.json",
-            "cut.json",
-            "latin.json",
-            "long.json",
-            "empty.json",
-            "twice.json",
-        ),
-        "not JSON",
-    )
-    for name, message in {"none.json": "no such file", **unreadable, **not_json}.items():
-        with pytest.raises(MetricError, match=f"{name}: {message}") as error:
-            read_ground_truth(tmp_path / name)
+    messages = {
+        "none.json": "no such file",
+        "broken.json.gz": "cannot be read",
+        "bent.json.gz": "cannot be read",
+        "folder.json": "is a directory",
+        "broken.json": "not valid JSON",
+        "deep.json": "not usable JSON .nested too deep",
+        "cut.json": "not valid JSON",
+        "latin.json": "not usable JSON",
+        "long.json": "not usable JSON",
+        "empty.json": "not valid JSON",
+        "twice.json": "an object has the key 'score' twice",
+    }
+    gt = read_ground_truth(truths())
+    for name, message in messages.items():
+        with pytest.raises(MetricError, match=f"{name}(:1)?: {message}") as error:
+            read_detections(tmp_path / name, gt)
         assert "\n" not in str(error.value)
 
 

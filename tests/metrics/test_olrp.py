@@ -11,7 +11,7 @@ from pycocotools.cocoeval import COCOeval
 
 from rfla.metrics import Detections, GroundTruth, find_protocol
 from rfla.metrics.accumulate import ABSENT, accumulate
-from rfla.metrics.coco_io import to_coco
+from rfla.metrics.detection_files import to_coco
 from rfla.metrics.matches import match_detections
 from rfla.metrics.reference import gt_to_coco
 

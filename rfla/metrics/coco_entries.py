@@ -1,0 +1,111 @@
+"""Numbers and boxes out of the entries of COCO lists; the first that cannot be used is named."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rfla.errors import MetricError
+from rfla.metrics.arrays import FloatArray
+
+FARTHEST = 1e9
+"""px beyond which no coordinate is believed."""
+
+Record = Mapping[str, Any]
+
+
+def field(entry: Any, key: str, where: str, what: str, number: int) -> Any:
+    """Return the value of a key that an entry must have."""
+    if not isinstance(entry, Mapping) or entry.get(key) is None:
+        raise MetricError(f"{where}: {what} {number} has no '{key}'")
+    return entry[key]
+
+
+def number_array(entries: Sequence[Record], key: str, where: str, what: str) -> FloatArray:
+    """Return one finite number of every entry.
+
+    Args:
+        entries: M dicts.
+        key: of the number.
+        where: the file, for messages.
+        what: an entry is, for messages: "annotation" or "detection".
+
+    Raises:
+        MetricError: an entry has no number there, or one that is not finite.
+    """
+    try:
+        # without a type: numpy must not turn a text into a number
+        values = np.array([entry[key] for entry in entries])
+    except (KeyError, TypeError, ValueError):
+        values = np.array(None)
+    if len(entries) and (values.dtype.kind not in "fiu" or values.ndim != 1):
+        values = np.array([_number(entry, key, where, what, n) for n, entry in enumerate(entries)])
+
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        value = "NaN" if np.isnan(values[bad[0]]) else "infinite"
+        image = entries[bad[0]].get("image_id")
+        more = f"; {len(bad)} such entries" if len(bad) > 1 else ""
+        raise MetricError(
+            f"{where}: the {key} of {what} {bad[0]} (image {shorten(image)}) is {value}{more}"
+        )
+    return values.astype(np.float64, copy=False)
+
+
+def box_array(entries: Sequence[Record], where: str, what: str) -> FloatArray:
+    """Return (M, 4) COCO boxes x, y, width, height.
+
+    Raises:
+        MetricError: a box is not four finite numbers, has a negative side or lies too far out.
+    """
+    try:
+        given = np.array([entry["bbox"] for entry in entries])
+    except (KeyError, TypeError, ValueError):
+        given = np.array(None)
+    if not len(entries):
+        given = np.zeros((0, 4))
+    elif given.dtype.kind not in "fiu" or given.shape != (len(entries), 4):
+        given = np.array([_box(entry, where, what, n) for n, entry in enumerate(entries)])
+    boxes: FloatArray = given.astype(np.float64, copy=False)
+
+    near = (np.abs(boxes) <= FARTHEST).all(axis=1)
+    bad = np.flatnonzero(~near | (boxes[:, 2:] < 0).any(axis=1))
+    if len(bad):
+        number, box = int(bad[0]), boxes[bad[0]]
+        if (box[2:] < 0).any():
+            wrong = "of a negative side; boxes are x, y, width, height"
+        else:
+            wrong = "farther than 1e9 px out" if np.isfinite(box).all() else "not finite"
+        given_box = shorten(entries[number]["bbox"])
+        raise MetricError(f"{where}: {what} {number}: bbox {given_box} is {wrong}")
+    return boxes
+
+
+def shorten(value: Any) -> str:
+    """Return what was found, in a length that fits a line."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return "a huge number"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _number(entry: Record, key: str, where: str, what: str, number: int) -> float:
+    value = field(entry, key, where, what, number)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise MetricError(f"{where}: {what} {number}: '{key}' is {shorten(value)}, not a number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise MetricError(
+            f"{where}: {what} {number}: '{key}' is {shorten(value)}, which is too large"
+        ) from None
+
+
+def _box(entry: Record, where: str, what: str, number: int) -> list[float]:
+    box = field(entry, "bbox", where, what, number)
+    if not isinstance(box, list | tuple | np.ndarray) or len(box) != 4:
+        raise MetricError(
+            f"{where}: {what} {number}: bbox {shorten(box)} is not [x, y, width, height]"
+        )
+    return [_number({"bbox": side}, "bbox", where, what, number) for side in box]

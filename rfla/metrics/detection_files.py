@@ -1,0 +1,188 @@
+"""Detections in COCO form, from files or from lists of dicts; every mistake is one line.
+
+COCO boxes are (x, y, width, height) px. Shapes: D detections of all images.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import msgspec
+import numpy as np
+
+from rfla.errors import MetricError
+from rfla.json_file import collector_at_rest, parse_json, read_json_bytes, refuse_repeated_keys
+from rfla.metrics.arrays import Detections, FloatArray, GroundTruth
+from rfla.metrics.coco_entries import FARTHEST, Record, box_array, field, number_array
+from rfla.metrics.coco_ids import id_positions, image_positions
+
+DetectionSource = Detections | Sequence[Record] | Record | str | Path
+Id = TypeVar("Id")
+Say = Callable[[str], None]
+
+
+class _Entry(msgspec.Struct, Generic[Id], gc=False):
+    """One detection of a file as it should be; other keys are passed over."""
+
+    image_id: Id
+    category_id: Id
+    bbox: tuple[float, float, float, float]
+    score: float
+
+
+class _Columns(NamedTuple):
+    """Detections before their ids are looked up."""
+
+    image_ids: Sequence[Any]  # (D,)
+    category_ids: Sequence[Any]  # (D,)
+    boxes: FloatArray  # (D, 4) x, y, width, height
+    scores: FloatArray  # (D,)
+
+
+def warn(text: str) -> None:
+    """Say something about the input as a Python warning."""
+    warnings.warn(text, stacklevel=3)
+
+
+def read_detections(source: DetectionSource, gt: GroundTruth, say: Say = warn) -> Detections:
+    """Return detections from a COCO result list or JSON file (.json or .json.gz).
+
+    Arrays are passed on after a check against `gt`. Image ids are integers or strings; "7" and 7.0
+    find image 7. An id that is none of those of `gt` is taken for the file name of an image or its
+    stem.
+
+    Args:
+        source: what to read.
+        gt: ground truth of the same images.
+        say: is told once about detections that were matched by file name.
+
+    Raises:
+        MetricError: not a COCO result list, a score that is NaN or infinite, or an image or
+            category that `gt` does not have.
+    """
+    if isinstance(source, Detections):
+        source.check_against(gt)
+        return source
+    if isinstance(source, str | Path):
+        where = str(source)
+        columns = _columns_of_file(Path(source))
+    else:
+        where = "detections"
+        columns = _columns_of_entries(source, where)
+
+    boxes = columns.boxes
+    return Detections(
+        image_index=image_positions(columns.image_ids, gt, where, say),
+        boxes=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
+        scores=columns.scores,
+        labels=id_positions(
+            columns.category_ids, gt.category_ids, "category_id", where, "detection"
+        ),
+        sides=boxes[:, 2:],
+    )
+
+
+def to_coco(detections: Detections, gt: GroundTruth) -> list[dict[str, Any]]:
+    """Return the detections as a COCO result list, boxes (x, y, w, h) px."""
+    assert detections.sides is not None
+    boxes = np.concatenate([detections.boxes[:, :2], detections.sides], axis=1).tolist()
+    rows = zip(
+        detections.image_index, detections.labels, boxes, detections.scores.tolist(), strict=True
+    )
+    return [
+        {
+            "image_id": gt.image_ids[image],
+            "category_id": gt.category_ids[label],
+            "bbox": box,
+            "score": score,
+        }
+        for image, label, box, score in rows
+    ]
+
+
+def _columns_of_file(path: Path) -> _Columns:
+    """Read a JSON file; the usual form is decoded straight into typed entries."""
+    data = read_json_bytes(path, MetricError)
+    for kind in (_Entry[int], _Entry[int | str | float]):
+        try:
+            with collector_at_rest():
+                entries = msgspec.json.decode(data, type=list[kind])  # type: ignore[valid-type]
+                columns = _columns_of_typed(entries)
+                del entries  # while the collector rests
+        except (ValueError, RecursionError, MemoryError):
+            continue
+        if _count_colons(data) != 4 * len(columns.scores):  # there are other keys, or one twice
+            _refuse_keys_given_twice(data, len(columns.scores), str(path))
+        if _is_usable(columns):
+            return columns
+        break
+
+    # something is unusual or wrong: the slow way says what
+    plain = parse_json(data, str(path), Any, MetricError)
+    columns = _columns_of_entries(plain, str(path))
+    _refuse_keys_given_twice(data, len(columns.scores), str(path))
+    return columns
+
+
+def _columns_of_typed(entries: list[_Entry[Any]]) -> _Columns:
+    count = len(entries)
+    sides = chain.from_iterable([entry.bbox for entry in entries])
+    return _Columns(
+        [entry.image_id for entry in entries],
+        [entry.category_id for entry in entries],
+        np.fromiter(sides, np.float64, 4 * count).reshape(count, 4),
+        np.fromiter([entry.score for entry in entries], np.float64, count),
+    )
+
+
+def _is_usable(columns: _Columns) -> bool:
+    """Whether all numbers are as they must be; if not, `_columns_of_entries` names the first."""
+    boxes = columns.boxes
+    if not len(boxes):
+        return True
+    return bool(
+        np.isfinite(columns.scores).all()
+        and boxes.min() >= -FARTHEST
+        and boxes.max() <= FARTHEST
+        and boxes[:, 2:].min() >= 0
+    )
+
+
+def _count_colons(data: bytes) -> int:
+    """Count in pieces that fit the CPU cache."""
+    text, piece = np.frombuffer(data, np.uint8), 1 << 18
+    return sum(
+        int(np.count_nonzero(text[start : start + piece] == ord(":")))
+        for start in range(0, len(text), piece)
+    )
+
+
+def _refuse_keys_given_twice(data: bytes, count: int, where: str) -> None:
+    """Refuse an entry with a key twice, of which a parser silently takes the last."""
+    if any(data.count(key) > count for key in (b'"bbox"', b'"score"')):
+        refuse_repeated_keys(data, where, MetricError)
+
+
+def _columns_of_entries(source: Any, where: str) -> _Columns:
+    """Check a list of dicts entry by entry.
+
+    Raises:
+        MetricError: names the first entry that cannot be used.
+    """
+    entries = source
+    if isinstance(entries, Mapping):
+        entries = entries.get("annotations", entries.get("predictions"))
+    if not isinstance(entries, list):
+        raise MetricError(
+            f"{where}: not COCO detections; a list of image_id, category_id, bbox, score is needed"
+        )
+    return _Columns(
+        scores=number_array(entries, "score", where, "detection"),
+        boxes=box_array(entries, where, "detection"),
+        image_ids=[field(e, "image_id", where, "detection", n) for n, e in enumerate(entries)],
+        category_ids=[
+            field(e, "category_id", where, "detection", n) for n, e in enumerate(entries)
+        ],
+    )
