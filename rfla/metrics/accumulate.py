@@ -153,17 +153,18 @@ class _Counts:
 
         0 where a recall is never reached.
         """
-        precision = np.zeros((len(self.found), len(RECALLS)))
-        for t, is_true in enumerate(self.is_true):
-            hits = np.flatnonzero(is_true)
-            if not len(hits):
-                continue
-            found = self.found[t][hits]
-            of_hits = found / (self.total[t][hits] + np.spacing(1))
-            envelope = np.maximum.accumulate(of_hits[::-1])[::-1]
-            first = np.searchsorted(found / boxes, RECALLS, side="left")
-            first = first[: np.searchsorted(first, len(hits))]  # recalls that are reached
+        found = self.found[self.is_true]  # of all thresholds, one after the other
+        at_true = found / (self.total[self.is_true] + np.spacing(1))
+        reached = found / boxes
+        precision = np.zeros((len(self.is_true), len(RECALLS)))
+        start = 0
+        for t, hits in enumerate(np.count_nonzero(self.is_true, axis=1).tolist()):
+            of_threshold = slice(start, start + hits)
+            envelope = np.maximum.accumulate(at_true[of_threshold][::-1])[::-1]
+            first = np.searchsorted(reached[of_threshold], RECALLS, side="left")
+            first = first[first < hits]
             precision[t, : len(first)] = envelope[first]
+            start += hits
         return precision
 
     def lrp(self, boxes: float, at: int, threshold: float) -> LrpPoint:
@@ -222,14 +223,14 @@ def rank_classes(matches: Matches) -> list[RankedClass]:
     ends = np.cumsum(np.bincount(matches.det_class, minlength=matches.num_classes)).tolist()
 
     # candidates with a match, in the same order
-    has_match = np.flatnonzero((matches.true | matches.ignored).any(axis=1))
+    has_match = np.flatnonzero(np.logical_or.reduce((matches.true | matches.ignored).T.copy()))
     has_match = has_match[np.argsort(position[matches.candidate[has_match]])]
     matched = position[matches.candidate[has_match]]
     matched_ends = np.searchsorted(matched, ends).tolist()
 
     score, image = matches.score[order], matches.det_image[order]
     rank_in_image = matches.rank_in_image[order]
-    in_range = matches.in_range[:, order]
+    in_range = np.take(matches.in_range, order, axis=1)
     true = np.ascontiguousarray(matches.true[has_match].T)
     ignored = np.ascontiguousarray(matches.ignored[has_match].T)
     iou = np.ascontiguousarray(matches.iou[has_match].T)
