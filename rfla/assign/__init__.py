@@ -15,6 +15,7 @@ from rfla.assign.receptive_field import (
     full_receptive_fields,
     resnet_receptive_fields,
     theoretical_receptive_fields,
+    with_extra_levels,
 )
 from rfla.assign.regions import BACKGROUND, IGNORED
 from rfla.assign.sampling import PseudoSampler, RandomSampler, SampledPriors
@@ -38,4 +39,5 @@ __all__ = [
     "receptive_field_distance",
     "resnet_receptive_fields",
     "theoretical_receptive_fields",
+    "with_extra_levels",
 ]

@@ -46,14 +46,11 @@ def theoretical_receptive_fields(path: Iterable[Layer]) -> dict[int, int]:
     return fields
 
 
-def resnet_path(depth: int, last_level: int = 7, style: str = "pytorch") -> Iterator[Layer]:
-    """Yield the widest path through a ResNet, then P6 and P7 as the authors count them.
-
-    That is the 3 x 3 layers of all blocks.
+def resnet_layers(depth: int, style: str = "pytorch") -> Iterator[Layer]:
+    """Yield the widest path through a ResNet to C5: the 3 x 3 layers of all blocks.
 
     Args:
         depth: 18, 34, 50 or 101.
-        last_level: Deepest pyramid level wanted.
         style: `"pytorch"`: the stride is on the 3 x 3 layer of a bottleneck; `"caffe"`: on the 1 x
             1 before it.
     """
@@ -70,9 +67,24 @@ def resnet_path(depth: int, last_level: int = 7, style: str = "pytorch") -> Iter
         layers = [strided] + [Layer(3)] * (num_blocks * layers_per_block - 1)
         yield from layers[:-1]
         yield Layer(layers[-1].kernel, layers[-1].stride, level=stage + FIRST_LEVEL)
-    for level in range(LAST_BACKBONE_LEVEL + 1, last_level + 1):
+
+
+def with_extra_levels(path: Iterable[Layer], last_level: int) -> Iterator[Layer]:
+    """Yield a backbone's path, then the levels above its last, as the authors count them.
+
+    Each of P6, P7, ... counts as subsampling followed by a 3 x 3 layer.
+
+    Args:
+        path: Layers of the backbone, its levels marked.
+        last_level: Deepest pyramid level wanted.
+    """
+    level = FIRST_LEVEL
+    for layer in path:
+        level = layer.level or level
+        yield layer
+    for extra in range(level + 1, last_level + 1):
         yield Layer(1, stride=2)
-        yield Layer(3, level=level)
+        yield Layer(3, level=extra)
 
 
 def resnet_receptive_fields(depth: int, levels: Sequence[int], style: str = "pytorch") -> list[int]:
@@ -82,7 +94,9 @@ def resnet_receptive_fields(depth: int, levels: Sequence[int], style: str = "pyt
     """
     if not levels:
         return []
-    fields = theoretical_receptive_fields(resnet_path(depth, max(levels), style))
+    fields = theoretical_receptive_fields(
+        with_extra_levels(resnet_layers(depth, style), max(levels))
+    )
     missing = [level for level in levels if level not in fields]
     if missing:
         raise ValueError(f"no pyramid level {missing[0]}: levels start at {FIRST_LEVEL}")
@@ -102,9 +116,9 @@ def full_receptive_fields(
         depth: 18, 34, 50 or 101.
         levels: Pyramid levels, from 2.
         head_depth: 3 x 3 layers of the head before the predicting layer.
-        style: As in `resnet_path`.
+        style: As in `resnet_layers`.
     """
-    backbone = theoretical_receptive_fields(resnet_path(depth, LAST_BACKBONE_LEVEL, style))
+    backbone = theoretical_receptive_fields(resnet_layers(depth, style))
 
     def pyramid(level: int, window: int) -> int:
         """Side of what `window` neighbouring cells of the pyramid output see."""

@@ -19,6 +19,7 @@ from rfla.engine.inference import prepare_images
 from rfla.engine.loaders import rescale, scaled_size
 from rfla.engine.optimizer import Schedule
 from rfla.engine.state import RunState
+from rfla.models.detector import StepLosses
 
 
 class TrainStep:
@@ -70,12 +71,13 @@ class TrainStep:
         state.statistics.keep()
         with model.no_sync() if waits else nullcontext():  # type: ignore[operator]
             with autocast(self.device, self.dtype):
-                losses: dict[str, Tensor] = model(images, targets, image_sizes=sizes)
+                step: StepLosses = model(images, targets, image_sizes=sizes, with_counts=True)
+            losses = step.losses
             loss = torch.stack(list(losses.values())).sum()
             state.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
 
         state.statistics.take_back_unless(loss.detach().isfinite())
-        state.meter.add_batch(batch.indices, losses, state.net.statistics)  # type: ignore[arg-type]
+        state.meter.add_batch(batch.indices, losses, step.counts)
         return losses
 
     def update(self, clip_grad: float) -> None:

@@ -2,31 +2,40 @@
 
 With RFLA, among those that HLA chose.
 
-Everything runs on (point, box) pairs, and never on the points x boxes matrix. `forward` and
-`decode` are in `PointDetector`; `assign` and `loss` are here.
+Everything runs on (point, box) pairs, and never on the points x boxes matrix. `raw`, `assign` and
+`decode` are in `PointDetector`; `loss` is here, and how it is built.
 
 Shapes: B images, P points over all levels, M boxes of all images together, C classes, K pairs.
 Boxes are xyxy in px of the network input.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rfla.models.detector import Losses, Raw, Target
-from rfla.models.heads.priors import Points
+from rfla.cfg.model_schema import ModelConfig
+from rfla.models.backbones.backbone import Backbone
+from rfla.models.backbones.build import build_backbone
+from rfla.models.detector import ImageSizes, Raw, StepLosses, Target, step_counts
+from rfla.models.heads.fcos import FCOSHead
+from rfla.models.heads.priors import Points, build_points
+from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
 from rfla.models.points import PointDetector
 from rfla.ops.boxes import distance_to_boxes, flatten_levels
 from rfla.ops.iou import best_iou
 from rfla.ops.losses import BoxLoss, box_loss, mean_over_ranks
-from rfla.ops.nms import Limits
+from rfla.ops.nms import DetectionLimits
 
 EPS = 1e-12
 CONFIDENCE_SHARPNESS = 3.0  # equation 6: how much more a confident point counts
 PAIR_BUDGET = 4_000_000  # (point, box) tests at a time
+START_PROBABILITY = 0.02  # of every class at every point, before training
+START_DISTANCE = 4.0  # strides to every side, before training
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,10 @@ class _Truth:
 
 
 class CenterPrior(nn.Module):
-    """How much a point counts by where it lies from the box centre: one Gaussian, in strides, for each class."""
+    """How much a point counts by its offset from the box centre: one Gaussian for each class.
+
+    Mean and deviation are in strides (equation 4).
+    """
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -54,7 +66,7 @@ class CenterPrior(nn.Module):
         self.sigma = nn.Parameter(torch.ones(num_classes, 2))
 
     def forward(self, offsets: Tensor, labels: Tensor) -> Tensor:
-        """(K, 2) offsets of points from box centres in strides and (K,) labels of the boxes, to (K,) weights."""
+        """Offsets (K, 2) from box centres in strides and labels (K,) of the boxes to weights (K,)."""
         squared = (offsets - self.mean[labels].float()).square()
         return torch.exp(-squared / (2 * self.sigma[labels].float().square())).prod(dim=-1)
 
@@ -65,7 +77,7 @@ class AutoAssign(PointDetector):
     Args:
         backbone: pixels to stages.
         neck: stages to levels.
-        head: `FCOSHead`; its centerness is AutoAssign's objectness.
+        head: levels to raw predictions; its centerness is AutoAssign's objectness.
         points: the points and the assigner that chooses those of each box; without one, the
             original rule: all inside.
         limits: which detections are kept.
@@ -77,11 +89,11 @@ class AutoAssign(PointDetector):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         neck: FPN,
-        head: nn.Module,
+        head: FCOSHead,
         points: Points,
-        limits: Limits,
+        limits: DetectionLimits,
         *,
         num_classes: int,
         box_loss_kind: BoxLoss = "giou",
@@ -90,38 +102,49 @@ class AutoAssign(PointDetector):
     ) -> None:
         super().__init__(backbone, neck, head, points, limits, num_classes=num_classes)
         self.center_prior = CenterPrior(num_classes)
-        self.box_loss_kind, self.box_weight, self.loss_weights = (
-            box_loss_kind,
-            box_weight,
-            loss_weights,
+        self.box_loss_kind, self.box_weight = box_loss_kind, box_weight
+        self.loss_weights = loss_weights
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, num_classes: int) -> Self:
+        """Build AutoAssign, on P3 to P7, with random weights.
+
+        `assigner=baseline` lets each box choose among all points inside it.
+        """
+        section = config.head
+        backbone = build_backbone(config.backbone)
+        neck = FPN.from_config(config.neck, backbone, gain_by_input=True)
+        head = FCOSHead(
+            neck.width,
+            num_classes,
+            neck.strides,
+            section.width,
+            section.depth,
+            section.norm,
+            start_probability=START_PROBABILITY,
+            start_distance=START_DISTANCE,
+        )
+        assigned = config.assigner.name != "baseline"
+        return cls(
+            backbone,
+            neck,
+            head,
+            build_points(config, backbone, neck.strides, "corner", assigned),
+            build_limits(config.test),
+            num_classes=num_classes,
+            box_loss_kind=config.loss.box,
+            box_weight=config.loss.box_weight,
         )
 
-    @torch.no_grad()
-    def assign(self, raw: Raw, targets: list[Target]) -> Pairs:
-        """The points among which each box learns to choose."""
-        if self.points.assigner is None:
-            return self._points_inside(raw, targets)
-        counts = [len(target["boxes"]) for target in targets]
-        matched = self.points.assign(raw["cls"], targets)
-        image, point = torch.nonzero(matched >= 0, as_tuple=True)
-        first = torch.tensor([sum(counts[:i]) for i in range(len(counts))], device=matched.device)
-        box = matched[image, point] + first[image]
-        order = torch.argsort(box, stable=True)
-        return Pairs(image[order], point[order], box[order])
-
-    def loss(self, raw: Raw, targets: list[Target]) -> Losses:
-        """`loss_pos`, `loss_neg` and `loss_center` (equations 5 to 9), in float32 whatever autocast says."""
+    def loss(self, raw: Raw, targets: Sequence[Target], image_sizes: ImageSizes) -> StepLosses:
+        """`loss_pos`, `loss_neg` and `loss_center` (equations 5 to 9), in float32 always."""
         with torch.autocast(raw["cls"][0].device.type, enabled=False):
             truth = _Truth(
                 torch.cat([target["boxes"].float().reshape(-1, 4) for target in targets]),
                 torch.cat([target["labels"] for target in targets]),
                 [len(target["boxes"]) for target in targets],
             )
-            pairs = self.assign(raw, targets)
-            self.statistics = {
-                "positives": torch.tensor(len(pairs.point)),
-                "boxes": torch.tensor(len(truth.boxes)),
-            }
+            pairs = self.pairs(raw, targets, image_sizes)
             classes = flatten_levels(raw["cls"], self.num_classes).float().sigmoid()
             objectness = flatten_levels(raw["centerness"], 1).float().sigmoid()
             confidence = classes * objectness  # (B, P, C)
@@ -133,20 +156,32 @@ class AutoAssign(PointDetector):
             weight_sum = mean_over_ranks(prior.detach().sum()).clamp(min=1)
             center = self._center_loss(prior, pairs, truth.counts)
         pos_weight, neg_weight, center_weight = self.loss_weights
-        return {
+        losses = {
             "loss_pos": positive / boxes * pos_weight,
             "loss_neg": negative / weight_sum * neg_weight,
             "loss_center": center * center_weight,
         }
+        positives = torch.full((), len(pairs.point), device=prior.device)
+        return StepLosses(losses, step_counts(positives, targets))
+
+    @torch.no_grad()
+    def pairs(self, raw: Raw, targets: Sequence[Target], image_sizes: ImageSizes) -> Pairs:
+        """The points among which each box learns to choose."""
+        matched = self.assign(raw, targets, image_sizes)
+        if matched is None:
+            return self._points_inside(raw, targets)
+        counts = [len(target["boxes"]) for target in targets]
+        image, point = torch.nonzero(matched >= 0, as_tuple=True)
+        first = torch.tensor([sum(counts[:i]) for i in range(len(counts))], device=matched.device)
+        box = matched[image, point] + first[image]
+        order = torch.argsort(box, stable=True)
+        return Pairs(image[order], point[order], box[order])
 
     def _prior_weights(self, raw: Raw, pairs: Pairs, truth: _Truth) -> Tensor:
         """(K,) weight of each pair by the centre prior of the box's class."""
         boxes = truth.boxes[pairs.box]
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-        points, strides = (
-            self.points.grid(raw["cls"]).centers,
-            self.points.stride_of_each(raw["cls"]),
-        )
+        points, strides = self.grid(raw).centers, self.points.stride_of_each(raw["cls"])
         offsets = (points[pairs.point] - centres) / strides[pairs.point]
         weights: Tensor = self.center_prior(offsets, truth.labels[pairs.box])
         return weights
@@ -154,12 +189,12 @@ class AutoAssign(PointDetector):
     def _pred_boxes(self, raw: Raw, pairs: Pairs) -> Tensor:
         """(K, 4) predicted box of the point of each pair, px."""
         distances = flatten_levels(raw["reg"], 4).float()[pairs.image, pairs.point]
-        return distance_to_boxes(self.points.grid(raw["cls"]).centers[pairs.point], distances)
+        return distance_to_boxes(self.grid(raw).centers[pairs.point], distances)
 
     def _positive_loss(
         self, confidence: Tensor, pred_boxes: Tensor, prior: Tensor, pairs: Pairs, truth: _Truth
     ) -> Tensor:
-        """Negative log of each box's confidence, weighed over its points (equations 5 to 7), summed."""
+        """Negative log of each box's confidence over its points (equations 5 to 7), summed."""
         box_losses = (
             box_loss(pred_boxes, truth.boxes[pairs.box], self.box_loss_kind) * self.box_weight
         )
@@ -174,7 +209,10 @@ class AutoAssign(PointDetector):
     def _negative_loss(
         self, confidence: Tensor, pred_boxes: Tensor, pairs: Pairs, truth: _Truth
     ) -> Tensor:
-        """Focal-like loss on all confidences, less where a point localises its box well (equations 8 and 9), summed."""
+        """Focal-like loss on all confidences, summed (equations 8 and 9).
+
+        It is less where a point localises its box well.
+        """
         weight = self._negative_weight(confidence.shape, pred_boxes, pairs, truth)
         logits = confidence * weight
         losses = functional.binary_cross_entropy(logits, torch.zeros_like(logits), reduction="none")
@@ -184,7 +222,7 @@ class AutoAssign(PointDetector):
     def _negative_weight(
         self, shape: torch.Size, pred_boxes: Tensor, pairs: Pairs, truth: _Truth
     ) -> Tensor:
-        """(B, P, C): 1, and less for the class of a box at the points that predict a box of the image well."""
+        """(B, P, C): 1, and less for a box's class at the points that predict a box well."""
         iou = best_iou(pred_boxes, pairs.image, truth.boxes, truth.counts)
         quality = 1 / (1 - iou).clamp(min=EPS)
         lowest = quality.new_full((len(truth.boxes),), torch.inf).scatter_reduce(
@@ -204,7 +242,10 @@ class AutoAssign(PointDetector):
         return weight.view(shape)
 
     def _center_loss(self, prior: Tensor, pairs: Pairs, counts: list[int]) -> Tensor:
-        """Boxes of an image over the sum of its weights, averaged over the images: keeps the prior from vanishing."""
+        """Boxes of an image over the sum of its weights, averaged over the images.
+
+        It keeps the prior from vanishing.
+        """
         zeros = prior.new_zeros(len(counts))
         total = zeros.index_add(0, pairs.image, prior)
         chosen = zeros.index_add(0, pairs.image, torch.ones_like(prior)) > 0
@@ -213,24 +254,21 @@ class AutoAssign(PointDetector):
             chosen, boxes / torch.where(chosen, total, 1.0).clamp(min=EPS), 0.0
         ).mean()
 
-    def _points_inside(self, raw: Raw, targets: list[Target]) -> Pairs:
+    def _points_inside(self, raw: Raw, targets: Sequence[Target]) -> Pairs:
         """All points strictly inside each box, a few boxes at a time."""
-        points = self.points.grid(raw["cls"]).centers
+        points = self.grid(raw).centers
         at_a_time = max(1, PAIR_BUDGET // max(len(points), 1))
         found: list[Pairs] = []
         first = 0
         for image, target in enumerate(targets):
             for boxes in torch.split(target["boxes"].float().reshape(-1, 4), at_a_time):
-                inside = ((points > boxes[:, None, :2]) & (points < boxes[:, None, 2:])).all(
-                    dim=-1
-                )  # (G, P)
+                after_low, before_high = points > boxes[:, None, :2], points < boxes[:, None, 2:]
+                inside = (after_low & before_high).all(dim=-1)  # (G, P)
                 box, point = torch.nonzero(inside, as_tuple=True)
                 found.append(Pairs(torch.full_like(box, image), point, box + first))
                 first += len(boxes)
-        empty = torch.zeros(0, dtype=torch.int64, device=points.device)
-        columns = (
-            zip(*[(part.image, part.point, part.box) for part in found], strict=True)
-            if found
-            else [(empty,)] * 3
+        return Pairs(
+            torch.cat([part.image for part in found]),
+            torch.cat([part.point for part in found]),
+            torch.cat([part.box for part in found]),
         )
-        return Pairs(*[torch.cat(column) for column in columns])

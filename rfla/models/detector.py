@@ -1,77 +1,112 @@
-"""What all detectors share: a backbone, a pyramid, and the words of their contract.
+"""What a detector is: one forward for all, and the four methods that each of them writes.
 
-Every detector has `forward`, `assign`, `loss` and `decode`. In training mode `forward` returns a
-dict of named scalar losses; in evaluation mode a list of detections.
+`raw` runs the network, `assign` gives its points or anchors to boxes, `loss` scores the raw
+predictions against the targets, `decode` turns them into detections.
 
-Shapes: B images, G boxes of one image, N detections of one image, (H, W) px. Boxes are xyxy in px
-of the input.
+Shapes: B images, P priors (points or anchors) over all levels, G boxes of one image, I ignore
+regions of one image, (H, W) px. Boxes are xyxy in px of the input.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import TypedDict, cast
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple, Self, TypedDict
 
+import torch
 from torch import Tensor, nn
 
+from rfla.assign import PriorGrid
 from rfla.cfg.model_schema import ModelConfig
-from rfla.ops.nms import Detections
-
-__all__ = [
-    "Backbone",
-    "Detections",
-    "Detector",
-    "ImageSizes",
-    "Losses",
-    "Raw",
-    "Target",
-    "feature_sizes",
-    "inputs",
-]
+from rfla.models.backbones.backbone import Backbone
+from rfla.models.necks.fpn import FPN
+from rfla.ops.nms import ImageDetections
 
 ImageSizes = Sequence[tuple[int, int]]
+"""(height, width) of each image before padding, px."""
 Raw = dict[str, list[Tensor]]
+"""Predictions before decoding: for each name a list of maps, one for each level, finest first."""
 Losses = dict[str, Tensor]
+"""Named scalars in float32; their sum is what training minimises."""
 
 
 class Target(TypedDict, total=False):
-    """Truth of one image: `boxes` (G, 4) float32, `labels` (G,) int64 from 0, `ignore` (I, 4) float32 (optional)."""
+    """Truth of one image.
+
+    `boxes` (G, 4) float32, `labels` (G,) int64 from 0, and optionally `ignore` (I, 4) float32.
+    """
 
     boxes: Tensor
     labels: Tensor
     ignore: Tensor
 
 
-class Backbone(nn.Module):
-    """Pixels to stages, with what a builder and a trainer ask of it."""
+class StepLosses(NamedTuple):
+    """What a training step computes.
 
-    name: str
-    conv1: nn.Conv2d
+    Attributes:
+        losses: named scalars.
+        counts: `positives` and `boxes` of the batch, scalars on the device.
+    """
 
-    def thaw(self) -> None:
-        """Let everything learn, batch norm and its statistics included."""
-        raise NotImplementedError
-
-    def load_imagenet(self) -> bool:
-        """Load torchvision's ImageNet weights; False where they cannot be had."""
-        raise NotImplementedError
+    losses: Losses
+    counts: dict[str, Tensor]
 
 
-class Detector(nn.Module):
-    """Backbone and pyramid.
+class Detector(nn.Module, ABC):
+    """Backbone and pyramid, and what is predicted on its levels.
 
     Attributes:
         config: what it was built from (set by `build_from_config`).
         num_classes: without background.
-        statistics: filled by a training forward, for the loss line: `positives` and `boxes`,
-            scalars on the device.
     """
 
     config: ModelConfig
-    backbone: "Backbone"
 
-    def __init__(self, backbone: nn.Module, neck: nn.Module, num_classes: int) -> None:
+    def __init__(self, backbone: Backbone, neck: FPN, num_classes: int) -> None:
         super().__init__()
-        self.backbone, self.neck, self.num_classes = cast(Backbone, backbone), neck, num_classes
-        self.statistics: dict[str, Tensor] = {}
+        self.backbone, self.neck, self.num_classes = backbone, neck, num_classes
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, config: ModelConfig, num_classes: int) -> Self:
+        """Build it with random weights.
+
+        Raises:
+            ConfigError: settings that this detector cannot have.
+        """
+
+    def forward(
+        self,
+        images: Tensor,
+        targets: Sequence[Target] | None = None,
+        *,
+        image_sizes: ImageSizes | None = None,
+        with_counts: bool = False,
+    ) -> Losses | StepLosses | list[ImageDetections]:
+        """Losses in training mode, detections in evaluation mode.
+
+        Args:
+            images: (B, 3, H, W) normalised.
+            targets: B truths in training mode; none in evaluation mode.
+            image_sizes: (height, width) of each image before padding, to which boxes are clipped
+                and anchors restricted; None is the whole tensor's.
+            with_counts: in training mode, return `StepLosses` and not its losses alone.
+
+        Raises:
+            ValueError: no targets in training mode, or targets in evaluation mode.
+        """
+        if self.training == (targets is None):
+            raise ValueError(
+                "training needs targets"
+                if self.training
+                else "evaluation takes no targets; sizes before padding go in image_sizes="
+            )
+        if image_sizes is None:
+            image_sizes = [(images.shape[-2], images.shape[-1])] * len(images)
+        raw = self.raw(images)
+        if targets is None:
+            return self.decode(raw, image_sizes)
+        step = self.loss(raw, targets, image_sizes)
+        return step if with_counts else step.losses
 
     @property
     def backbones(self) -> list[Backbone]:
@@ -83,36 +118,44 @@ class Detector(nn.Module):
         levels: list[Tensor] = self.neck(self.backbone(images))
         return levels
 
+    @abstractmethod
+    def raw(self, images: Tensor) -> Raw:
+        """(B, 3, H, W) normalised images to predictions before decoding; `cls` is always there."""
 
-def inputs(
-    net: nn.Module,
-    images: Tensor,
-    targets: list[Target] | ImageSizes | None,
-    image_sizes: ImageSizes | None,
-) -> tuple[list[Target], ImageSizes]:
-    """Sort the arguments of a forward: `net(images, targets, image_sizes)` to train, `net(images, image_sizes)` after.
+    @abstractmethod
+    def assign(self, raw: Raw, targets: Sequence[Target], image_sizes: ImageSizes) -> Tensor | None:
+        """Which box each prior learns: (B, P) int64, -1 background, -2 ignored.
 
-    Args:
-        net: in training or in evaluation mode.
-        images: (B, 3, H, W).
-        targets: B truths, not looked at in evaluation mode; there the sizes may come in this place.
-        image_sizes: (height, width) of each image before padding; None is the whole tensor's.
+        None where the detector has no assigner, and boxes choose their points as they learn.
+        """
 
-    Returns:
-        The truths (empty in evaluation mode) and the sizes.
-    """
-    if not net.training and image_sizes is None and targets and not isinstance(targets[0], Mapping):
-        image_sizes = cast(ImageSizes, targets)
-    if net.training and targets is None:
-        raise ValueError("training needs targets")
-    sizes = (
-        image_sizes
-        if image_sizes is not None
-        else [(images.shape[-2], images.shape[-1])] * len(images)
-    )
-    return cast(list[Target], targets) if net.training else [], sizes
+    @abstractmethod
+    def loss(self, raw: Raw, targets: Sequence[Target], image_sizes: ImageSizes) -> StepLosses:
+        """Named scalar losses, in float32 whatever autocast says, and what they count."""
+
+    @abstractmethod
+    def decode(self, raw: Raw, image_sizes: ImageSizes) -> list[ImageDetections]:
+        """Raw predictions to the detections of each image."""
+
+    @abstractmethod
+    def grid(self, raw: Raw) -> PriorGrid:
+        """The points or anchors of these maps."""
+
+    @torch.no_grad()
+    def priors(
+        self, raw: Raw, targets: Sequence[Target], image_sizes: ImageSizes
+    ) -> tuple[PriorGrid, Tensor] | None:
+        """The points or anchors and which box each learns (B, P), for pictures; see `assign`."""
+        matched = self.assign(raw, targets, image_sizes)
+        return None if matched is None else (self.grid(raw), matched)
 
 
-def feature_sizes(levels: list[Tensor]) -> tuple[tuple[int, int], ...]:
+def step_counts(positives: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
+    """`StepLosses.counts` from the number of positives, without a look at the device's values."""
+    boxes = sum(len(target["boxes"]) for target in targets)
+    return {"positives": positives, "boxes": torch.full_like(positives, boxes)}
+
+
+def feature_sizes(levels: Sequence[Tensor]) -> tuple[tuple[int, int], ...]:
     """(H, W) of each level."""
     return tuple((level.shape[-2], level.shape[-1]) for level in levels)

@@ -1,23 +1,30 @@
-"""RetinaNet: a one-stage detector on anchors (arXiv 1708.02002), with RFLA, the IoU rule or ATSS as label assignment.
+"""RetinaNet: a one-stage detector on anchors (arXiv 1708.02002), with RFLA, the IoU rule or ATSS.
 
-`forward` pixels to losses or detections, `assign` anchors to boxes, `loss`, `decode`.
-Shapes: B images, P anchors over all levels, G boxes of one image, C classes. Boxes are xyxy in px
-of the network input.
+`raw`, `assign`, `loss`, `decode`, and how it is built.
+
+Shapes: B images, P anchors over all levels, G boxes of one image, K candidates, C classes. Boxes
+are xyxy in px of the network input.
 """
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rfla.assign import IGNORED, PriorGrid
-from rfla.models.detector import Detections, Detector, ImageSizes, Losses, Raw, Target, inputs
-from rfla.models.heads.priors import Anchors, best_candidates, take
+from rfla.cfg.model_schema import ModelConfig
+from rfla.models.backbones.backbone import Backbone
+from rfla.models.backbones.build import build_backbone
+from rfla.models.detector import Detector, ImageSizes, Raw, StepLosses, Target, step_counts
+from rfla.models.heads.priors import Anchors, best_candidates, build_anchors, take
 from rfla.models.heads.retina import RetinaHead
+from rfla.models.limits import build_limits
+from rfla.models.necks.fpn import FPN
 from rfla.ops.boxes import flatten_levels
 from rfla.ops.coding import DeltaCoder
 from rfla.ops.losses import BoxLoss, box_loss, focal_loss, mean_over_ranks
-from rfla.ops.nms import Limits, select_detections
+from rfla.ops.nms import DetectionLimits, ImageDetections, select_detections
 
 
 class RetinaNet(Detector):
@@ -37,11 +44,11 @@ class RetinaNet(Detector):
 
     def __init__(
         self,
-        backbone: nn.Module,
-        neck: nn.Module,
+        backbone: Backbone,
+        neck: FPN,
         head: RetinaHead,
         anchors: Anchors,
-        limits: Limits,
+        limits: DetectionLimits,
         *,
         num_classes: int,
         box_loss_kind: BoxLoss = "diou",
@@ -52,29 +59,37 @@ class RetinaNet(Detector):
         self.head, self.anchors, self.limits, self.coder = head, anchors, limits, DeltaCoder()
         self.box_loss_kind, self.loss_weights, self.focal = box_loss_kind, loss_weights, focal
 
-    def forward(
-        self,
-        images: Tensor,
-        targets: list[Target] | None = None,
-        image_sizes: ImageSizes | None = None,
-    ) -> Losses | list[Detections]:
-        """Losses in training mode, detections in evaluation mode.
-
-        Args:
-            images: (B, 3, H, W) normalised.
-            targets: B truths in training mode; in evaluation mode left out, `image_sizes` may stand
-                in their place.
-            image_sizes: (height, width) of each image before padding; anchors and boxes stay within
-                it.
-        """
-        targets, image_sizes = inputs(self, images, targets, image_sizes)
-        raw = self.raw(images)
-        return (
-            self.loss(raw, targets, image_sizes) if self.training else self.decode(raw, image_sizes)
+    @classmethod
+    def from_config(cls, config: ModelConfig, num_classes: int) -> Self:
+        """Build RetinaNet, on P3 to P7, with random weights."""
+        section, loss = config.head, config.loss
+        backbone = build_backbone(config.backbone)
+        neck = FPN.from_config(config.neck, backbone)
+        anchors = build_anchors(config, backbone, neck.strides)
+        return cls(
+            backbone,
+            neck,
+            RetinaHead(
+                neck.width,
+                num_classes,
+                anchors.per_cell,
+                section.width,
+                section.depth,
+                section.norm,
+            ),
+            anchors,
+            build_limits(config.test),
+            num_classes=num_classes,
+            box_loss_kind=loss.box,
+            loss_weights=(loss.cls_weight, loss.box_weight),
+            focal=(loss.focal_alpha, loss.focal_gamma),
         )
 
     def raw(self, images: Tensor) -> Raw:
-        """Predictions before decoding, lists per level: `cls` logits, `reg` encoded offsets from the anchors."""
+        """Predictions before decoding, lists per level.
+
+        `cls` (B, A * C, H, W) logits, `reg` (B, A * 4, H, W) encoded offsets from the anchors.
+        """
         raw: Raw = self.head(self.pyramid(images))
         return raw
 
@@ -82,55 +97,46 @@ class RetinaNet(Detector):
         """Which box each anchor learns: (B, P) int64, -1 background, -2 ignored."""
         return self.anchors.assign(raw["cls"], targets, image_sizes)
 
-    def priors(
-        self, raw: Raw, targets: Sequence[Target], image_sizes: ImageSizes
-    ) -> tuple[PriorGrid, Tensor]:
-        """Return the anchors and which box each learns (B, P), for pictures."""
-        return self.anchors.grid(raw["cls"]), self.assign(raw, targets, image_sizes)
+    def grid(self, raw: Raw) -> PriorGrid:
+        """The anchors of these maps."""
+        return self.anchors.grid(raw["cls"])
 
-    def loss(self, raw: Raw, targets: Sequence[Target], image_sizes: ImageSizes) -> Losses:
-        """Compute `loss_cls` (focal) and `loss_bbox` (on decoded boxes), in float32 whatever autocast says."""
+    def loss(self, raw: Raw, targets: Sequence[Target], image_sizes: ImageSizes) -> StepLosses:
+        """`loss_cls` (focal) and `loss_bbox` (on decoded boxes), in float32 always."""
         matched = self.assign(raw, targets, image_sizes)
         positive = matched >= 0
-        count = positive.sum()
-        self.statistics = {
-            "positives": count,
-            "boxes": count.new_tensor(sum(len(t["boxes"]) for t in targets)),
-        }
         # An image without a positive counts as having one, as in the authors' code.
         normalizer = mean_over_ranks(positive.sum(dim=1).clamp(min=1).sum().float())
-        cls_weight, box_weight = self.loss_weights
         with torch.autocast(matched.device.type, enabled=False):
+            # indices of the matched boxes into the boxes of the whole batch
             images, anchors = positive.nonzero(as_tuple=True)
-            own = matched[images, anchors]
             counts = [len(target["boxes"]) for target in targets]
-            starts = torch.tensor(
-                [sum(counts[:image]) for image in range(len(counts))], device=own.device
-            )
-            own = own + starts[images]  # into the boxes of the whole batch
+            starts = [sum(counts[:image]) for image in range(len(counts))]
+            own = matched[images, anchors] + torch.tensor(starts, device=matched.device)[images]
+
             logits = flatten_levels(raw["cls"], self.num_classes).float()
+            labels = torch.cat([target["labels"] for target in targets])[own]
             truth = torch.zeros_like(logits)
-            truth[images, anchors, torch.cat([target["labels"] for target in targets])[own]] = 1
-            loss_cls = (
-                focal_loss(logits, truth, *self.focal)
-                .masked_fill((matched == IGNORED)[..., None], 0.0)
-                .sum()
-            )
+            truth[images, anchors, labels] = 1
+            cls_losses = focal_loss(logits, truth, *self.focal)
+            loss_cls = cls_losses.masked_fill((matched == IGNORED)[..., None], 0.0).sum()
 
             offsets = flatten_levels(raw["reg"], 4)[images, anchors]
-            boxes = self.coder.decode(self.anchors.grid(raw["cls"]).boxes[anchors], offsets)
+            boxes = self.coder.decode(self.grid(raw).boxes[anchors], offsets)
             true_boxes = torch.cat([target["boxes"] for target in targets]).float()[own]
             loss_box = box_loss(boxes, true_boxes, self.box_loss_kind).sum()
-        return {
+        cls_weight, box_weight = self.loss_weights
+        losses = {
             "loss_cls": loss_cls / normalizer * cls_weight,
             "loss_bbox": loss_box / normalizer * box_weight,
         }
+        return StepLosses(losses, step_counts(positive.sum(), targets))
 
     @torch.no_grad()
-    def decode(self, raw: Raw, image_sizes: ImageSizes) -> list[Detections]:
+    def decode(self, raw: Raw, image_sizes: ImageSizes) -> list[ImageDetections]:
         """Raw predictions to the detections of each image."""
         with torch.autocast(raw["cls"][0].device.type, enabled=False):
-            grid = self.anchors.grid(raw["cls"])
+            grid = self.grid(raw)
             logits = flatten_levels(raw["cls"], self.num_classes).float()
             levels = best_candidates(logits.amax(dim=2), grid.level_counts, self.limits.nms_pre)
             index = torch.cat(levels, dim=1)  # (B, K)

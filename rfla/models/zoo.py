@@ -1,7 +1,7 @@
 """All detectors by name, and how one is built from a name, a YAML or a configuration."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,21 +9,23 @@ import torch
 from rfla.cfg import model_config
 from rfla.cfg.model_schema import ModelConfig
 from rfla.errors import ConfigError
-from rfla.models.backbones.pretrained import fold_input_scale
-from rfla.models.backbones.sac import StandardizedConv2d
-from rfla.models.build_anchor import build_detectors, build_retinanet, build_two_stage
-from rfla.models.build_dense import build_autoassign, build_fcos
+from rfla.models.autoassign import AutoAssign
+from rfla.models.cascade_rcnn import CascadeRCNN
 from rfla.models.detector import Detector
+from rfla.models.detectors import DetectoRS
+from rfla.models.faster_rcnn import FasterRCNN
+from rfla.models.fcos import FCOS
+from rfla.models.retinanet import RetinaNet
 
 log = logging.getLogger("rfla")
 
-DETECTORS: dict[str, Callable[[ModelConfig, int], Detector]] = {
-    "fcos": build_fcos,
-    "autoassign": build_autoassign,
-    "retinanet": build_retinanet,
-    "faster_rcnn": build_two_stage,
-    "cascade_rcnn": build_two_stage,
-    "detectors": build_detectors,
+DETECTORS: dict[str, type[Detector]] = {
+    "fcos": FCOS,
+    "autoassign": AutoAssign,
+    "retinanet": RetinaNet,
+    "faster_rcnn": FasterRCNN,
+    "cascade_rcnn": CascadeRCNN,
+    "detectors": DetectoRS,
 }
 MAX_CLASSES = 10_000
 MAX_PARAMETERS = 500_000_000
@@ -54,16 +56,20 @@ def build_from_config(config: ModelConfig, num_classes: int) -> Detector:
     """Build a detector with random weights; `net.config` remembers what it was built from.
 
     Raises:
-        ConfigError: absurdly many classes or parameters.
+        ConfigError: absurdly many classes or parameters, or settings
+            that the detector cannot have.
     """
     if not 1 <= num_classes <= MAX_CLASSES:
         raise ConfigError(f"{num_classes} classes: a model has 1 to {MAX_CLASSES}")
-    build = DETECTORS[config.detector]
+    build = DETECTORS[config.detector].from_config
+
+    # counted without memory first: a hostile file may ask for a network that fills it
     with torch.device("meta"):
         size = sum(parameter.numel() for parameter in build(config, num_classes).parameters())
     if size > MAX_PARAMETERS:
         raise ConfigError(
-            f"a {config.detector} of {size / 1e6:.0f} M parameters: at most {MAX_PARAMETERS // 10**6} M"
+            f"a {config.detector} of {size / 1e6:.0f} M parameters: "
+            f"at most {MAX_PARAMETERS // 10**6} M"
         )
     net = build(config, num_classes)
     net.config = config
@@ -79,16 +85,15 @@ def load_pretrained_backbone(net: Detector) -> bool:
     Returns:
         Whether the weights were found.
     """
+    normalize = net.config.normalize
     for backbone in net.backbones:
-        if not backbone.load_imagenet():
-            log.warning(
-                "no ImageNet weights for %s here: random weights, nothing frozen, batch norm learns",
-                backbone.name,
-            )
-            for each in net.backbones:
-                each.thaw()
-            return False
-        fold_input_scale(backbone.conv1, net.config.normalize.std, net.config.normalize.channels)
-        if isinstance(backbone.conv1, StandardizedConv2d):
-            backbone.conv1.keep_weight()
+        if backbone.load_imagenet(normalize.std, normalize.channels):
+            continue
+        log.warning(
+            "no ImageNet weights for %s here: random weights, nothing frozen, batch norm learns",
+            backbone.name,
+        )
+        for each in net.backbones:
+            each.thaw()
+        return False
     return True

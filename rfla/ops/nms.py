@@ -11,8 +11,11 @@ from torch import Tensor
 from torchvision.ops import nms
 
 
-class Detections(TypedDict):
-    """Detections of one image: `boxes` (N, 4), `scores` (N,) best first, `labels` (N,) int64 from 0."""
+class ImageDetections(TypedDict):
+    """Detections of one image, best first.
+
+    `boxes` (N, 4) float32, `scores` (N,) float32, `labels` (N,) int64 from 0.
+    """
 
     boxes: Tensor
     scores: Tensor
@@ -20,7 +23,7 @@ class Detections(TypedDict):
 
 
 @dataclass(frozen=True)
-class Limits:
+class DetectionLimits:
     """Which detections of an image are kept.
 
     Attributes:
@@ -68,8 +71,8 @@ def class_nms(
 
 
 def select_detections(
-    boxes: Tensor, class_scores: Tensor, score_factors: Tensor | None, limits: Limits
-) -> Detections:
+    boxes: Tensor, class_scores: Tensor, score_factors: Tensor | None, limits: DetectionLimits
+) -> ImageDetections:
     """Threshold, suppress and sort the candidates of one image.
 
     The threshold sees the class scores alone; the factors (centerness) weigh in afterwards, as in

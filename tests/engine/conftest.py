@@ -45,7 +45,7 @@ def micro() -> ModuleType:
 @pytest.fixture(autouse=True)
 def _small_network(micro: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """FCOS has the micro backbone in all tests of this directory."""
-    monkeypatch.setitem(zoo.DETECTORS, "fcos", micro.build_micro)
+    monkeypatch.setitem(zoo.DETECTORS, "fcos", micro.MicroFCOS)
 
 
 @pytest.fixture(autouse=True)

@@ -1,23 +1,29 @@
-"""A detector of 40,000 weights: FCOS with a backbone of five small convolutions, so that a step takes milliseconds.
+"""FCOS of 40,000 weights on a backbone of five small convolutions: a step takes milliseconds.
 
 `install()` puts it in the place of the zoo's FCOS; run as a script, this file is `python -m rfla`
 with it installed.
 """
 
 import sys
+from collections.abc import Iterable, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from rfla.cfg.model_schema import ModelConfig
+from rfla.assign import Layer
+from rfla.cfg.model_schema import BackboneConfig, ModelConfig
 from rfla.models import zoo
-from rfla.models.build_dense import build_fcos
+from rfla.models.backbones.backbone import Backbone
+from rfla.models.fcos import FCOS
 
 
-class MicroBackbone(nn.Module):
-    """Pixels to four stages of 64 to 512 channels at strides 4 to 32, with batch norm that learns unless frozen."""
+class MicroBackbone(Backbone):
+    """Pixels to four stages of 64 to 512 channels, with batch norm that learns unless frozen."""
 
     name = "micro"
+    channels = (64, 128, 256, 512)
+    strides = (4, 8, 16, 32)
 
     def __init__(self, learns: bool) -> None:
         super().__init__()
@@ -26,7 +32,20 @@ class MicroBackbone(nn.Module):
         self.layers = nn.ModuleList(nn.Conv2d(c, 2 * c, 3, 2, 1, groups=c) for c in (64, 128, 256))
         self.learns = learns
 
-    def train(self, mode: bool = True) -> "MicroBackbone":
+    @classmethod
+    def from_config(cls, section: BackboneConfig) -> Self:
+        return cls(learns=section.frozen_stages < 0)
+
+    def layers(self) -> Iterable[Layer]:
+        return [Layer(4, stride=4, level=2), *(Layer(3, 2, level=level) for level in (3, 4, 5))]
+
+    def thaw(self) -> None:
+        self.learns = True
+
+    def load_imagenet(self, std: Sequence[float], channels: str) -> bool:
+        return False
+
+    def train(self, mode: bool = True) -> Self:
         super().train(mode)
         if not self.learns:
             self.bn1.eval()
@@ -34,25 +53,27 @@ class MicroBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         stages = [self.bn1(self.conv1(images)).relu()]
-        if (
-            self.training and self.learns
-        ):  # as the samples of a two-stage detector: the global generator matters
+        if self.training and self.learns:
+            # as the samples of a two-stage detector: the global generator matters
             stages[0] = stages[0] * (1 + 0.1 * torch.rand(()))
         for layer in self.layers:
             stages.append(layer(stages[-1]).relu())
         return stages
 
 
-def build_micro(config: ModelConfig, num_classes: int) -> nn.Module:
-    net = build_fcos(config, num_classes)
-    net.backbone = MicroBackbone(
-        learns=config.assigner.decay != 0.95
-    )  # a test freezes the norm by this number
-    return net
+class MicroFCOS(FCOS):
+    """FCOS on the micro backbone, whose channels and strides are those of the ResNet-18 replaced."""
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, num_classes: int) -> Self:
+        net = super().from_config(config, num_classes)
+        # a test freezes the norm by this number
+        net.backbone = MicroBackbone(learns=config.assigner.decay != 0.95)
+        return net
 
 
 def install() -> None:
-    zoo.DETECTORS["fcos"] = build_micro  # type: ignore[assignment]
+    zoo.DETECTORS["fcos"] = MicroFCOS
 
 
 if __name__ == "__main__":

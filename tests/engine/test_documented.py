@@ -14,7 +14,7 @@ import pytest
 from rfla.cfg.layer_files import model_names
 from rfla.engine.hooks import Hooks
 from rfla.models import zoo
-from rfla.models.build_dense import build_fcos
+from rfla.models.fcos import FCOS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,7 +56,7 @@ def test_every_hook_is_in_the_table() -> None:
 def test_throughput_on_a_cpu(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(zoo.DETECTORS, "fcos", build_fcos)  # the real one
+    monkeypatch.setitem(zoo.DETECTORS, "fcos", FCOS)  # the real one
     out = tmp_path / "r.json"
     short = [
         "--imgsz",

@@ -28,7 +28,7 @@ from rfla.engine.optimizer import EMA, Schedule
 from rfla.engine.state import RunState
 from rfla.engine.step import TrainStep
 from rfla.models import zoo
-from rfla.models.build_dense import build_fcos
+from rfla.models.fcos import FCOS
 
 READS_VALUES = {
     "aten._local_scalar_dense.default",
@@ -135,7 +135,7 @@ def fake_batch() -> Batch:
 
 def test_a_step_never_waits(config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies, normalisation, resizing, network, assignment, losses, clipping, optimiser, EMA, running sums."""
-    monkeypatch.setitem(zoo.DETECTORS, "fcos", build_fcos)  # the real one
+    monkeypatch.setitem(zoo.DETECTORS, "fcos", FCOS)  # the real one
     cfg = config(multi_scale=0.5, plots=False, optimizer="sgd")
     with fake_gpu(monkeypatch):
         step, batch = step_on_fake_gpu(cfg), fake_batch()
@@ -155,7 +155,7 @@ def test_the_backward_pass_reads_no_value(
     config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its operations do not depend on the device, so they are watched on the CPU."""
-    monkeypatch.setitem(zoo.DETECTORS, "fcos", build_fcos)
+    monkeypatch.setitem(zoo.DETECTORS, "fcos", FCOS)
     net = build.build_from_config(build.model_part(config()), num_classes=3).train()
     targets = [
         {

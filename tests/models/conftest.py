@@ -71,7 +71,7 @@ def check_training() -> Callable[..., None]:
     ) -> dict[str, float]:
         net.train().zero_grad()
         sizes = [tuple(case["img_shape"])] if "img_shape" in case else None
-        losses = net(images, targets, sizes)
+        losses = net(images, targets, image_sizes=sizes)
         assert set(losses) == {name for name in case["losses"] if "loss_" in name}
         for name, value in losses.items():
             assert value.item() == pytest.approx(case["losses"][name], rel=1e-4, abs=1e-7), name

@@ -5,17 +5,15 @@ assigner had shrunk to 0.9, re-created by `rpn.target_anchor_scale=0.9`. `repair
 the same inputs with that accident mended.
 """
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
 from rfla.assign import PseudoSampler
 from rfla.cfg import model_config
-from rfla.models.build_anchor import build_anchors, build_rpn_head
-from rfla.models.heads.priors import Anchors
+from rfla.models.heads.priors import Anchors, build_anchors
+from rfla.models.heads.rpn import RPNHead
 from rfla.models.retinanet import RetinaNet
-from rfla.ops.nms import Limits
+from rfla.ops.nms import DetectionLimits
 
 MODELS = {
     "rpn_faster_kld": ("faster_rcnn", "rfla", {}),
@@ -26,6 +24,7 @@ MODELS = {
     "retina_rfla": ("retinanet", "rfla", {}),
 }
 FOLDERS = ["rpn_rfla", "repaired_rpn_rfla"]
+NO_BACKBONE = None  # with assigner.fields=resnet50 nobody asks it
 
 
 def strides(name):
@@ -37,15 +36,21 @@ def make_head(model, folder):
     config = model_config(name, assigner, settings)
     if name == "retinanet":
         part = torch.nn.Identity()
-        anchors = build_anchors(config, strides(name))
+        anchors = build_anchors(config, NO_BACKBONE, strides(name))
         return RetinaNet(
-            part, part, part, anchors, Limits(), num_classes=8, box_loss_kind=config.loss.box
+            part,
+            part,
+            part,
+            anchors,
+            DetectionLimits(),
+            num_classes=8,
+            box_loss_kind=config.loss.box,
         )
     accident = folder == "rpn_rfla" and assigner == "rfla"
     config = model_config(
         name, assigner, settings | {"rpn.target_anchor_scale": 0.9 if accident else 1.0}
     )
-    head = build_rpn_head(config, SimpleNamespace(width=8, strides=strides(name)))
+    head = RPNHead.from_config(config, NO_BACKBONE, strides(name))
     head.sampler = lambda matched, seed: PseudoSampler()(matched)
     return head
 
@@ -89,12 +94,10 @@ def test_targets_and_losses(parity, folder, model):
         for image in range(len(targets)):
             check_image(case, image, head, raw, matched[image], targets[image]["boxes"], tensors)
         if "losses" in case:
-            loss_args = (
-                (targets, sizes)
-                if model == "retina_rfla"
-                else (matched, targets, [0] * len(targets))
-            )
-            losses = head.loss(raw, *loss_args)
+            if model == "retina_rfla":
+                losses = head.loss(raw, targets, sizes).losses
+            else:
+                losses = head.loss(raw, matched, targets, [0] * len(targets))
             for name, value in case["losses"].items():
                 assert losses[name].item() == pytest.approx(value, rel=1e-4, abs=1e-7), (
                     case["id"],
@@ -125,7 +128,7 @@ def test_decoding_a_target_gives_the_box_back():
     boxes = torch.tensor([[20.0, 30.0, 32.0, 40.0]])
     for scale, growth in ((1.0, 1.0), (0.9, 1 / 0.9)):
         config = model_config("faster_rcnn", "rfla", {"rpn.target_anchor_scale": scale})
-        head = build_rpn_head(config, SimpleNamespace(width=8, strides=[4, 8, 16, 32, 64]))
+        head = RPNHead.from_config(config, NO_BACKBONE, [4, 8, 16, 32, 64])
         raw = {"objectness": [torch.zeros(1, 3, 64 >> level, 64 >> level) for level in range(5)]}
         matched = head.assign(raw, [{"boxes": boxes}], [(256, 256)])[0]
         positive = (matched >= 0).nonzero().squeeze(1)
@@ -157,7 +160,7 @@ def test_anchors_of_the_retinanet_paper():
     The first level's sides are 32, 40.3, 50.8 px.
     """
     config = model_config("retinanet", "baseline", {})
-    anchors = build_anchors(config, [8, 16, 32, 64, 128])
+    anchors = build_anchors(config, NO_BACKBONE, [8, 16, 32, 64, 128])
     assert anchors.per_cell == 9
     boxes = anchors.grid([torch.zeros(1, 1, 1, 1)] * 5).boxes[:9]
     sides = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()

@@ -10,6 +10,7 @@ import torch
 from rfla.models import build_detector
 
 SMALL = {"backbone": "resnet18", "neck.width": 8, "head.width": 8, "head.depth": 0}
+SIZES = [(800, 800)]  # points do not look at it
 
 
 def make_case(case, inputs):
@@ -44,7 +45,8 @@ def make_case(case, inputs):
 
 def check(case, inputs):
     net, raw, leaves, targets = make_case(case, inputs)
-    losses = net.loss(raw, targets)
+    losses, counts = net.loss(raw, targets, SIZES * len(targets))
+    assert int(counts["boxes"]) == sum(len(target["boxes"]) for target in targets)
     for name, value in losses.items():
         assert value.item() == pytest.approx(case["losses"][name], rel=1e-4, abs=1e-6), (
             case["id"],
@@ -80,10 +82,10 @@ def test_a_batch_assigns_as_its_images_one_by_one(parity):
     manifest, tensors = parity("autoassign")
     case = next(case for case in manifest["cases"] if case["id"] == "rfla.init.b1")
     net, raw, _, targets = make_case(case, tensors)
-    together = net.assign(raw, targets)
+    together = net.pairs(raw, targets, SIZES * len(targets))
     first = 0
     for image, target in enumerate(targets):
-        alone = net.assign(raw, [target])
+        alone = net.pairs(raw, [target], SIZES)
         rows = together.image == image
         assert torch.equal(together.point[rows], alone.point)
         assert torch.equal(together.box[rows] - first, alone.box)

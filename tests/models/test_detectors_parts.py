@@ -6,6 +6,7 @@ from torch import nn
 
 from rfla.models.backbones import detectors_resnet
 from rfla.models.backbones.detectors_resnet import DetectorsResNet
+from rfla.models.backbones.pretrained import IMAGENET_STD
 from rfla.models.backbones.resnet import ResNet
 from rfla.models.backbones.sac import StandardizedConv2d, SwitchableConv2d
 from rfla.models.necks.rfp import ASPP, RFP
@@ -78,7 +79,7 @@ def test_the_fusion_starts_half_and_half():
     """rfp_weight starts at 0, so a recursive pyramid starts as the mean of its two passes."""
     torch.manual_seed(0)
     first, second = DetectorsResNet("resnet18"), DetectorsResNet("resnet18", feedback_channels=16)
-    neck = RFP(first.channels, [second], width=16).eval()
+    neck = RFP(first.channels, first.strides, [second], width=16).eval()
     images = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         once = neck(first.eval()(images))
@@ -104,7 +105,7 @@ def test_imagenet_weights_start_as_the_plain_network(monkeypatch, name):
         (8, [torch.randn(1, 8, side, side) for side in (8, 4, 2)]),
     ):
         net = DetectorsResNet(name, feedback_channels=feedback_channels)
-        assert net.load_imagenet()
+        assert net.load_imagenet(IMAGENET_STD, "rgb")
         with torch.no_grad():
             for found, level in zip(net.eval()(images, feedback), expected, strict=True):
                 torch.testing.assert_close(

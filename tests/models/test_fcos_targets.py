@@ -13,6 +13,7 @@ import torch
 from rfla.models import build_detector
 
 SMALL = {"backbone": "resnet18", "neck.width": 8, "head.width": 8, "head.depth": 0}
+SIZES = [(800, 800)]  # points do not look at it
 
 
 def make_net(case):
@@ -63,8 +64,8 @@ def check(case, tensors, inputs, accident):
         for i in range(len(case["gts"]))
     ]
     with accident(net):
-        matched = net.assign(raw, targets)
-        losses = net.loss(raw, targets)
+        matched = net.assign(raw, targets, SIZES * len(targets))
+        losses = net.loss(raw, targets, SIZES * len(targets)).losses
     labels, distances = net._targets(raw, matched, targets)
     positive = level_major(case, matched >= 0)
     labels = torch.where(positive, level_major(case, labels), 8)
@@ -121,6 +122,6 @@ def test_a_batch_equals_its_images_one_by_one(parity):
         }
         for i in (0, 1)
     ]
-    together = net.assign(raw, targets)
+    together = net.assign(raw, targets, SIZES * len(targets))
     for image, target in enumerate(targets):
-        assert torch.equal(together[image], net.assign(raw, [target])[0])
+        assert torch.equal(together[image], net.assign(raw, [target], SIZES)[0])

@@ -25,7 +25,7 @@ def test_recorded_pyramid(parity, name):
         for key, value in case["state"].items()
     }
     width = next(iter(state.values())).shape[0]
-    neck = FPN([level.shape[1] for level in inputs], width, **VARIANTS[name])
+    neck = FPN([level.shape[1] for level in inputs], [4, 8, 16, 32], width, **VARIANTS[name])
     neck.load_state_dict(state)
     for ours, expected in zip(neck(inputs), case["outs"], strict=True):
         torch.testing.assert_close(ours, tensors[expected], rtol=1e-4, atol=1e-5)

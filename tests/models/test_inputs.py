@@ -33,24 +33,28 @@ def target(*boxes):
 
 
 def test_any_size_and_the_sizes_before_padding(net):
-    """`net(images, image_sizes)` in evaluation mode.
-
-    Boxes end at the sizes, also on a tensor of 75 x 101 px.
-    """
+    """Boxes end at `image_sizes`, also on a tensor of 75 x 101 px."""
     net.eval()
     images = torch.randn(2, 3, 75, 101)
     sizes = [(75, 101), (40, 30)]
     with torch.no_grad():
-        found, named = net(images, sizes), net(images, image_sizes=sizes)
-        whole = net(images)
-    for one, same, (height, width) in zip(found, named, sizes, strict=True):
-        assert torch.equal(one["boxes"], same["boxes"])
+        found, whole = net(images, image_sizes=sizes), net(images)
+    for one, (height, width) in zip(found, sizes, strict=True):
         assert (one["boxes"] >= 0).all()
         assert one["boxes"][:, 2].max() <= width
         assert one["boxes"][:, 3].max() <= height
     assert whole[1]["boxes"][:, 2].max() > 30
     with pytest.raises(ValueError, match="needs targets"):
         net.train()(images)
+
+
+def test_sizes_are_never_guessed(net):
+    """What stands in the place of the targets is targets: in evaluation mode there are none."""
+    images = torch.randn(1, 3, 64, 64)
+    with pytest.raises(ValueError, match="image_sizes="):
+        net.eval()(images, [(64, 64)])
+    with pytest.raises(TypeError):
+        net.train()(images, [target([5, 5, 15, 17])], [(64, 64)])
 
 
 def test_boxes_out_of_place(net):
@@ -63,7 +67,7 @@ def test_boxes_out_of_place(net):
         [9, 9, 9, 20],
         [30, 30, 30.001, 30.001],
     )
-    losses = net(torch.randn(2, 3, 64, 64), [odd, target()], [(64, 64), (50, 40)])
+    losses = net(torch.randn(2, 3, 64, 64), [odd, target()], image_sizes=[(64, 64), (50, 40)])
     assert all(loss.isfinite() for loss in losses.values())
     sum(losses.values()).backward()
     assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
@@ -116,7 +120,8 @@ def test_what_can_be_looked_at(name, assigner):
     with torch.no_grad():
         pyramid, raw = net.pyramid(images), net.raw(images)
     third = "objectness" if name == "faster_rcnn" else None if name == "retinanet" else "centerness"
-    assert raw.keys() == {"cls", "reg"} | ({third} if third else set())
+    pooled = {"pyramid"} if name == "faster_rcnn" else set()
+    assert raw.keys() == {"cls", "reg"} | ({third} if third else set()) | pooled
     for levels in raw.values():
         assert [level.shape[-2:] for level in levels] == [level.shape[-2:] for level in pyramid]
     anchors = 9 if (name, assigner) == ("retinanet", "baseline") else 3

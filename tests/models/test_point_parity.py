@@ -89,7 +89,7 @@ def test_detections_of_a_padded_image(detector, recipe):
     net.eval()
     net.limits = replace(net.limits, score_thr=cases["eval"]["score_thr_used"])
     padded = cases["eval"]["det_padded_rescaled"]
-    (found,) = net(recipe.recipe_image(), [tuple(padded["img_shape"])])
+    (found,) = net(recipe.recipe_image(), image_sizes=[tuple(padded["img_shape"])])
     expected = tensors["det_padded_rescaled_boxes_scores"]
     torch.testing.assert_close(
         found["boxes"] / padded["scale_factor"], expected[:, :4], rtol=0, atol=1e-2

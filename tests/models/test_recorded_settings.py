@@ -75,7 +75,7 @@ def test_rate_and_decay_of_every_parameter(training):
     """The groups that our settings make of the real network, against those that mmcv made of the authors'."""
     ours, case = training
     with torch.device("meta"):
-        net = DETECTORS[ours.detector](ours, 8)
+        net = DETECTORS[ours.detector].from_config(ours, 8)
     groups = parameter_groups(
         net,
         ours.lr0,

@@ -110,7 +110,7 @@ def test_gradients_reach_every_parameter(name, assigner):
     for scale in net.head.scales:
         assert scale.scale.shape == ()
     images, targets = batch()
-    losses = net(images, targets)
+    losses, counts = net(images, targets, with_counts=True)
     assert all(loss.isfinite() and loss.dim() == 0 for loss in losses.values())
     sum(losses.values()).backward()
     assert [
@@ -123,8 +123,9 @@ def test_gradients_reach_every_parameter(name, assigner):
     ]
     # zero-initialised residual scales hide the convolutions behind them in the first step alone
     assert [key for key in still if not key.startswith("backbone.layer")] == []
-    assert int(net.statistics["positives"]) > 0
-    assert int(net.statistics["boxes"]) == 12
+    assert counts.keys() == {"positives", "boxes"}
+    assert int(counts["positives"]) > 0
+    assert int(counts["boxes"]) == 12
 
 
 @pytest.mark.parametrize("name", ["fcos_p2", "autoassign"])
@@ -171,9 +172,9 @@ def test_ignore_regions_take_no_part():
     raw = net.head(net.pyramid(images))
     for level in raw["cls"]:
         level.retain_grad()
-    net.loss(raw, targets)["loss_cls"].backward()
+    net.loss(raw, targets, [(96, 96)]).losses["loss_cls"].backward()
     gradient = torch.cat([level.grad.flatten(2) for level in raw["cls"]], dim=2).abs().sum(dim=1)
-    matched = net.assign(raw, targets)
+    matched = net.assign(raw, targets, [(96, 96)])
     assert (matched == -2).sum() > 100
     assert (gradient[matched == -2] == 0).all()
     assert (gradient[matched != -2] > 0).all()

@@ -87,7 +87,7 @@ def test_outputs(nets, records, recipe, record):
         pyramid = (
             net.neck.recurse(image, stages) if hasattr(net.neck, "recurse") else net.neck(stages)
         )
-        raw = net.rpn_head(pyramid) if record in TWO_STAGE else net.head(pyramid)
+        raw = net.raw(image)
         recorded_stages = summary["backbone"][-4:]  # that of DetectoRS begins with the image
         for stage, stage_summary in zip(stages, recorded_stages, strict=True):
             close(recipe.samples(stage), torch.tensor(stage_summary["sample"]))
@@ -101,15 +101,13 @@ def test_outputs(nets, records, recipe, record):
         close(torch.cat([level.flatten(2) for level in cls], dim=2), tensors["head_cls"])
         close(torch.cat([level.flatten(2) for level in raw["reg"]], dim=2), tensors["head_reg"])
         if record in TWO_STAGE:
-            check_second_stage(
-                net, pyramid, raw, summary, tensors, ordered="detectors" not in record
-            )
+            check_second_stage(net, raw, summary, tensors, ordered="detectors" not in record)
             pooled = net.roi_head.pooler(pyramid, tensors["rois"])
             close(recipe.samples(pooled), torch.tensor(summary["roi_feat_stage0"]["sample"]))
-        check_final(net, pyramid, raw, summary, tensors)
+        check_final(net, raw, summary, tensors)
 
 
-def check_second_stage(net, pyramid, raw, summary, tensors, ordered):
+def check_second_stage(net, raw, summary, tensors, ordered):
     (proposals,) = net.rpn_head.decode(raw, [(256, 320)])
     assert len(proposals) == summary["num_proposals"]
     assert float(proposals[:, 4].double().sum()) == pytest.approx(
@@ -119,17 +117,17 @@ def check_second_stage(net, pyramid, raw, summary, tensors, ordered):
     rois = tensors["rois"][:, 1:]
     assert net.roi_head.pooler.levels(rois).tolist() == summary["roi_levels"]
     for stage in range(len(net.roi_head.stages)):
-        logits, offsets = net.roi_head(pyramid, [rois], stage)
+        logits, offsets = net.roi_head(raw["pyramid"], [rois], stage)
         close(logits, tensors[f"roi_cls_stage{stage}"])
         close(offsets, tensors[f"roi_reg_stage{stage}"])
 
 
-def check_final(net, pyramid, raw, summary, tensors):
+def check_final(net, raw, summary, tensors):
     head = net if hasattr(net, "limits") else net.roi_head
 
     def decode(size, score_thr=summary["score_thr_used"]):
         head.limits = replace(head.limits, score_thr=score_thr)
-        return (net.decode(raw, [size]) if head is net else net.decode(pyramid, raw, [size]))[0]
+        return net.decode(raw, [size])[0]
 
     usual = decode((256, 320), summary["config_score_thr"])
     assert len(usual["boxes"]) == summary["num_detections_at_config_thr"]

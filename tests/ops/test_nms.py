@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rfla.ops.nms import Limits, class_nms, select_detections
+from rfla.ops.nms import DetectionLimits, class_nms, select_detections
 
 
 def test_by_hand():
@@ -20,7 +20,7 @@ def test_nothing_in_nothing_out():
     none = torch.zeros(0, dtype=torch.int64)
     assert class_nms(torch.zeros(0, 4), torch.zeros(0), none, 0.5, 10).shape == (0,)
     found = select_detections(
-        torch.zeros(5, 4), torch.zeros(5, 3), torch.ones(5), Limits(max_det=10)
+        torch.zeros(5, 4), torch.zeros(5, 3), torch.ones(5), DetectionLimits(max_det=10)
     )
     assert found["boxes"].shape == (0, 4)
 
@@ -50,7 +50,10 @@ def test_two_pixel_boxes_of_the_last_of_many_classes():
 
 def test_the_threshold_sees_the_class_score_alone():
     found = select_detections(
-        torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[0.5, 0.04]]), torch.tensor([0.01]), Limits()
+        torch.tensor([[0.0, 0, 2, 2]]),
+        torch.tensor([[0.5, 0.04]]),
+        torch.tensor([0.01]),
+        DetectionLimits(),
     )
     assert found["labels"].tolist() == [0]
     assert found["scores"].item() == pytest.approx(0.005)
@@ -68,7 +71,7 @@ def test_recorded_multiclass_nms(parity, name, factors, limit):
         tensors["nms.boxes"],
         scores,
         tensors["mcnms.factors"] if factors else None,
-        Limits(case["score_thr"], case["iou_threshold"], limit),
+        DetectionLimits(case["score_thr"], case["iou_threshold"], limit),
     )
     expected = tensors[f"mcnms.{name}.dets"]
     assert found["labels"].tolist() == tensors[f"mcnms.{name}.labels"].tolist()
@@ -80,7 +83,7 @@ def test_recorded_boxes_of_each_class(parity):
     """Every class with boxes of its own, as after a box head."""
     _, tensors = parity("components")
     boxes, scores = tensors["mcnms.boxes8"].view(300, 8, 4), tensors["mcnms.scores"][:, :-1]
-    found = select_detections(boxes, scores, None, Limits(0.6, 0.5, 100))
+    found = select_detections(boxes, scores, None, DetectionLimits(0.6, 0.5, 100))
     assert found["labels"].tolist() == tensors["mcnms.cb.labels"].tolist()
     torch.testing.assert_close(found["boxes"], tensors["mcnms.cb.dets"][:, :4])
     torch.testing.assert_close(found["scores"], tensors["mcnms.cb.dets"][:, 4])

@@ -1,22 +1,26 @@
-"""The ResNet of DetectoRS: standardised and switchable convolutions, and a second pass that takes the pyramid back in.
+"""The ResNet of DetectoRS: standardised and switchable convolutions, and feedback.
+
+A backbone of a later pass takes the pyramid of the pass before back in.
 
 Shapes: B images, (H, W) px; Cn has stride 2**n. Source: arXiv 2006.02334, sections 3 and 4.
 """
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Literal, Self, cast
 
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from rfla.models.backbones.pretrained import imagenet_state
-from rfla.models.backbones.resnet import ResNet
+from rfla.cfg.model_schema import BackboneConfig
+from rfla.errors import ConfigError
+from rfla.models.backbones.pretrained import fold_input_scale, imagenet_state
+from rfla.models.backbones.resnet import RESNETS, ResNet
 from rfla.models.backbones.sac import StandardizedConv2d, SwitchableConv2d
 
 
 class DetectorsResNet(ResNet):
-    """ResNet with every convolution standardised, and switchable second convolutions in stages 2 to 4.
+    """ResNet with standardised convolutions, in stages 2 to 4 with switchable second ones.
 
     Args:
         name: see `ResNet`.
@@ -47,6 +51,26 @@ class DetectorsResNet(ResNet):
                 stage[0].rfp_conv = _feedback_conv(feedback_channels, channels)
         self._freeze()
 
+    @classmethod
+    def from_config(cls, section: BackboneConfig, feedback_channels: int | None = None) -> Self:
+        """Build it with random weights.
+
+        Raises:
+            ConfigError: no ResNet is named so.
+        """
+        if section.name not in RESNETS:
+            raise ConfigError(
+                f"backbone.name={section.name}: detectors takes one of {', '.join(RESNETS)}"
+            )
+        return cls(
+            section.name,
+            section.style,
+            section.frozen_stages,
+            section.norm_eval,
+            section.norm_trainable,
+            feedback_channels,
+        )
+
     def stages(self) -> list[nn.Sequential]:
         """Return the four stages."""
         return [self.layer1, self.layer2, self.layer3, self.layer4]
@@ -74,10 +98,15 @@ class DetectorsResNet(ResNet):
             outputs.append(features)
         return outputs
 
-    def load_imagenet(self) -> bool:
+    def load_imagenet(self, std: Sequence[float], channels: str) -> bool:
         """Load torchvision's ImageNet weights; what they lack starts without effect.
 
-        False where there are none.
+        Args:
+            std: the network's, in the order of `channels`.
+            channels: `rgb` or `bgr`.
+
+        Returns:
+            False where the weights cannot be had.
         """
         state = imagenet_state(get_model_weights(self.name).DEFAULT)
         if state is None:
@@ -88,6 +117,9 @@ class DetectorsResNet(ResNet):
         if self.takes_feedback:
             for stage in self.stages()[1:]:
                 nn.init.zeros_(cast(nn.Conv2d, stage[0].rfp_conv).weight)
+        fold_input_scale(self.conv1, std, channels)
+        # folding has changed the filters: what standardising them starts from has to follow
+        cast(StandardizedConv2d, self.conv1).keep_weight()
         return True
 
 

@@ -1,18 +1,24 @@
-"""torchvision's ResNet as a backbone: C2 to C5, both stride places, frozen stages, batch norm in evaluation mode.
+"""torchvision's ResNet as a backbone: C2 to C5, strides in either place, frozen stages.
 
 Shapes: B images, (H, W) px; Cn has stride 2**n.
 """
 
+from collections.abc import Iterable, Sequence
 from typing import Literal, Self
 
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights, resnet
 from torchvision.models.resnet import Bottleneck
 
-from rfla.models.backbones.pretrained import imagenet_state
-from rfla.models.detector import Backbone
+from rfla.assign import Layer
+from rfla.assign.receptive_field import resnet_layers
+from rfla.cfg.model_schema import BackboneConfig
+from rfla.models.backbones.backbone import Backbone
+from rfla.models.backbones.pretrained import fold_input_scale, imagenet_state
 
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 STEM_STAGE = 0
+WIDTHS = (64, 128, 256, 512)  # of a basic block's output in each stage
 
 
 class ResNet(Backbone):
@@ -40,30 +46,33 @@ class ResNet(Backbone):
         # pretrained weights.
         body: resnet.ResNet = get_model(name, weights=None, zero_init_residual=True)
         self.name, self.style = name, style
-        self.conv1, self.bn1, self.relu, self.maxpool = (
-            body.conv1,
-            body.bn1,
-            body.relu,
-            body.maxpool,
-        )
-        self.layer1, self.layer2, self.layer3, self.layer4 = (
-            body.layer1,
-            body.layer2,
-            body.layer3,
-            body.layer4,
-        )
-        self.channels = [
-            width * (4 if isinstance(body.layer1[0], Bottleneck) else 1)
-            for width in (64, 128, 256, 512)
-        ]
+        self.conv1, self.bn1 = body.conv1, body.bn1
+        self.relu, self.maxpool = body.relu, body.maxpool
+        self.layer1, self.layer2 = body.layer1, body.layer2
+        self.layer3, self.layer4 = body.layer3, body.layer4
+        expansion = 4 if isinstance(body.layer1[0], Bottleneck) else 1
+        self.channels = [width * expansion for width in WIDTHS]
+        self.strides = [4, 8, 16, 32]
         if style == "caffe":
             _stride_in_first_convolution(self)
-        self.frozen_stages, self.norm_eval, self.norm_trainable = (
-            frozen_stages,
-            norm_eval,
-            norm_trainable,
-        )
+        self.frozen_stages = frozen_stages
+        self.norm_eval, self.norm_trainable = norm_eval, norm_trainable
         self._freeze()
+
+    @classmethod
+    def from_config(cls, section: BackboneConfig) -> Self:
+        """Build it with random weights."""
+        return cls(
+            section.name,
+            section.style,
+            section.frozen_stages,
+            section.norm_eval,
+            section.norm_trainable,
+        )
+
+    def layers(self) -> Iterable[Layer]:
+        """The 3x3 layers from the pixels to C5, as the authors count them whatever the style."""
+        return resnet_layers(int(self.name.removeprefix("resnet")))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) to C2, C3, C4, C5, each (B, channels, H / 2**n, W / 2**n)."""
@@ -85,21 +94,27 @@ class ResNet(Backbone):
         return self
 
     def thaw(self) -> None:
-        """Let everything learn, batch norm and its statistics included: what random initial weights need."""
+        """Let everything learn, batch norm and its statistics included, as random weights need."""
         self.frozen_stages, self.norm_eval, self.norm_trainable = -1, False, True
         for parameter in self.parameters():
             parameter.requires_grad_(True)
         self.train(self.training)
 
-    def load_imagenet(self) -> bool:
+    def load_imagenet(self, std: Sequence[float], channels: str) -> bool:
         """Load torchvision's ImageNet weights from the torch hub cache or the network.
 
-        False where neither has them.
+        Args:
+            std: the network's, in the order of `channels`.
+            channels: `rgb` or `bgr`.
+
+        Returns:
+            False where neither has them.
         """
         state = imagenet_state(get_model_weights(self.name).DEFAULT)
         if state is None:
             return False
         self.load_state_dict(state, strict=True)
+        fold_input_scale(self.conv1, std, channels)
         return True
 
     def _norms(self) -> list[nn.Module]:

@@ -1,4 +1,4 @@
-"""Head of FCOS (arXiv 1904.01355): class scores, distances to the sides, centerness, at every point of all levels.
+"""Head of FCOS (arXiv 1904.01355): classes, distances to the sides, centerness, at every point.
 
 Shapes: B images, C classes, (H, W) of a level.
 """

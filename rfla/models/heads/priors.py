@@ -1,4 +1,4 @@
-"""What the heads share that predict from points or anchors: the grid of priors, whom an assigner gives each to.
+"""Points and anchors: the grid of priors on a pyramid, and which box an assigner gives each.
 
 Shapes: B images, L levels, P priors over all levels, G boxes of one image, K candidates. Boxes are
 xyxy px.
@@ -6,31 +6,27 @@ xyxy px.
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from rfla.assign import PriorGrid
+from rfla.assign import (
+    PriorGrid,
+    resnet_receptive_fields,
+    theoretical_receptive_fields,
+    with_extra_levels,
+)
+from rfla.cfg.model_schema import ModelConfig
+from rfla.models.assigners import Assigner, build_anchor_assigner, build_point_assigner
+from rfla.models.backbones.backbone import Backbone
 from rfla.models.detector import ImageSizes, Target, feature_sizes
 
+ATSS_ANCHOR = 8  # strides: side of the square that ATSS ranks (arXiv 1912.02424, section 4)
+AUTHORS_DEPTH = 50  # of the ResNet whose receptive fields the authors count for every backbone
 GRIDS_KEPT = 8
 # the authors pad images to a multiple of this, and cells of that padding count as background
 PAD_MULTIPLE = 32
-
-
-class Assigner(Protocol):
-    """What a head asks of its assigner."""
-
-    def batch(
-        self,
-        grid: PriorGrid,
-        gt_boxes: Sequence[Tensor],
-        ignore_boxes: Sequence[Tensor | None] | None = None,
-        image_sizes: Sequence[tuple[int, int]] | None = None,
-        allowed_border: float | None = None,
-    ) -> Tensor:
-        """(B, P) int64: index of the box, -1 background, -2 ignored."""
 
 
 class Priors(nn.Module):
@@ -62,7 +58,10 @@ class Priors(nn.Module):
         return self._grids[key]
 
     def within(self, image_sizes: ImageSizes | None) -> tuple[ImageSizes | None, float | None]:
-        """Return the (height, width) that priors must lie in, and by how many px they may reach out; None is any."""
+        """Return the (height, width) that priors must lie in, and how far they may reach out.
+
+        None is any: any place, any number of px.
+        """
         return None, None
 
     @torch.no_grad()
@@ -167,6 +166,63 @@ class Anchors(Priors):
         if self.allowed_border is not None or image_sizes is None:
             return image_sizes, self.allowed_border
         return [(_round_up(height), _round_up(width)) for height, width in image_sizes], None
+
+
+def build_points(
+    config: ModelConfig,
+    backbone: Backbone,
+    strides: Sequence[int],
+    offset: Literal["half", "corner"],
+    assigned: bool = True,
+) -> Points:
+    """The points of all levels and their assigner.
+
+    Args:
+        config: of the model.
+        backbone: whose receptive fields the points have.
+        strides: px between the cells of each level.
+        offset: see `Points`.
+        assigned: whether an assigner gives points to boxes, or boxes choose as they learn.
+    """
+    sides = receptive_fields(config, backbone)
+    fraction = config.assigner.fraction
+    if config.assigner.name == "atss":
+        sides, fraction = [ATSS_ANCHOR * float(stride) for stride in strides], 1.0
+    return Points(
+        build_point_assigner(config.assigner, len(strides)) if assigned else None,
+        strides,
+        sides,
+        fraction=fraction,
+        offset=offset,
+    )
+
+
+def build_anchors(config: ModelConfig, backbone: Backbone, strides: Sequence[int]) -> Anchors:
+    """Receptive fields in several ratios with `assigner=rfla`, otherwise the baseline's anchors."""
+    section, border = config.anchors, config.assigner.allowed_border
+    rfla = config.assigner.name == "rfla"
+    octaves = [2 ** (step / section.octave_scales) for step in range(section.octave_scales)]
+    return Anchors(
+        build_anchor_assigner(config.assigner, section),
+        strides,
+        receptive_fields(config, backbone)
+        if rfla
+        else [section.scale * stride for stride in strides],
+        fraction=config.assigner.fraction if rfla else 1.0,
+        ratios=section.ratios,
+        scales=(1.0,) if rfla else octaves,
+        allowed_border=None if border < 0 else border,
+    )
+
+
+def receptive_fields(config: ModelConfig, backbone: Backbone) -> list[float]:
+    """Full side (px) of the theoretical receptive field of each pyramid level, finest first."""
+    first = config.neck.start_level
+    levels = range(first, first + config.neck.levels)
+    if config.assigner.fields == "resnet50":
+        return [float(side) for side in resnet_receptive_fields(AUTHORS_DEPTH, levels)]
+    fields = theoretical_receptive_fields(with_extra_levels(backbone.layers(), levels[-1]))
+    return [float(fields[level]) for level in levels]
 
 
 def best_candidates(scores: Tensor, counts: Sequence[int], limit: int) -> list[Tensor]:

@@ -46,7 +46,10 @@ class RetinaHead(nn.Module):
         init_normal(self.retina_cls, bias=bias_for_probability(START_PROBABILITY))
 
     def forward(self, pyramid: Sequence[Tensor]) -> Raw:
-        """Pyramid to lists per level: `cls` (B, A * C, H, W) logits, `reg` (B, A * 4, H, W) encoded offsets."""
+        """Pyramid to lists per level.
+
+        `cls` (B, A * C, H, W) logits, `reg` (B, A * 4, H, W) encoded offsets from the anchors.
+        """
         return {
             "cls": [self.retina_cls(self.cls_convs(level)) for level in pyramid],
             "reg": [self.retina_reg(self.reg_convs(level)) for level in pyramid],

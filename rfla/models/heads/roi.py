@@ -1,8 +1,7 @@
-"""Second stage of the two-stage detectors: what each proposal is, and where exactly, in one stage or in a cascade.
+"""Second stage of the two-stage detectors: what each proposal is, and where exactly.
 
-`assign` proposals to boxes, `loss`, `decode` to detections. A cascade (arXiv 1712.00726) feeds the
-boxes of each stage to the next, which asks for a higher overlap; one stage is Fast R-CNN (arXiv
-1504.08083).
+`assign` proposals to boxes, `forward`, `loss`, `decode` to detections, each for one stage (Fast
+R-CNN, arXiv 1504.08083). A cascade goes through several: its loop is in `cascade_rcnn.py`.
 
 Shapes: B images, N proposals or RoIs of all images, K proposals of one image, G boxes of one image,
 C classes. Boxes are xyxy px. Class C is background.
@@ -10,17 +9,22 @@ C classes. Boxes are xyxy px. Class C is background.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rfla.assign import MaxIoUAssigner, RandomSampler
-from rfla.models.detector import Detections, ImageSizes, Losses, Target
+from rfla.cfg.model_schema import ModelConfig
+from rfla.models.detector import ImageSizes, Losses, Target
+from rfla.models.limits import build_limits
 from rfla.models.roi_align import RoIAlignPyramid
 from rfla.ops.coding import DeltaCoder
 from rfla.ops.losses import mean_over_ranks, smooth_l1
-from rfla.ops.nms import Limits, select_detections
+from rfla.ops.nms import DetectionLimits, ImageDetections, select_detections
+
+ROI_LEVELS = 4  # RoIs are pooled from P2 to P5
 
 
 class BoxHead(nn.Module):
@@ -45,10 +49,16 @@ class BoxHead(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, D, S, S) to logits (N, C + 1), background last, and offsets (N, 4) or (N, C * 4), both float32."""
-        features = pooled.flatten(1).to(
-            self.fc_cls.weight.dtype
-        )  # RoIs are pooled in float32 whatever the network is
+        """Classify pooled RoIs and move them.
+
+        Args:
+            pooled: (N, D, S, S).
+
+        Returns:
+            Logits (N, C + 1), background last, and offsets (N, 4) or (N, C * 4), both float32.
+        """
+        # RoIs are pooled in float32 whatever the network is
+        features = pooled.flatten(1).to(self.fc_cls.weight.dtype)
         for layer in self.shared_fcs:
             features = functional.relu(layer(features))
         return self.fc_cls(features).float(), self.fc_reg(features).float()
@@ -65,10 +75,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class RoISample:
-    """Sampled RoIs of one image, positives first: `boxes` (n, 4), `labels` (n,), `own` (p, 4) box of each positive.
+    """Sampled RoIs of one image, n in all, the p positives first.
 
-    `is_truth` (n,) marks RoIs that are true boxes, added so that even a bad first stage leaves
-    positives.
+    Attributes:
+        boxes: (n, 4).
+        labels: (n,) class of the matched box, C for background.
+        own: (p, 4) matched box of each positive.
+        is_truth: (n,) marks RoIs that are true boxes, added so that even a bad first stage leaves
+            positives.
     """
 
     boxes: Tensor
@@ -96,7 +110,7 @@ class RoIHead(nn.Module):
         bbox_head: Sequence[BoxHead],
         stages: Sequence[Stage],
         sampler: RandomSampler,
-        limits: Limits,
+        limits: DetectionLimits,
         *,
         num_classes: int,
         beta: float = 0.0,
@@ -105,10 +119,33 @@ class RoIHead(nn.Module):
         self.pooler, self.bbox_head, self.stages = pooler, nn.ModuleList(bbox_head), tuple(stages)
         self.sampler, self.limits, self.num_classes, self.beta = sampler, limits, num_classes, beta
 
+    @classmethod
+    def from_config(cls, config: ModelConfig, strides: Sequence[int], num_classes: int) -> Self:
+        """Build it on a pyramid of these strides, with random weights and all stages of `roi`."""
+        section = config.roi
+        features = config.neck.width * section.pool_size**2
+        return cls(
+            RoIAlignPyramid(strides[:ROI_LEVELS], section.pool_size, section.finest_scale),
+            [
+                BoxHead(features, num_classes, section.width, section.class_agnostic)
+                for _ in section.pos_iou
+            ],
+            [
+                Stage(MaxIoUAssigner(iou, iou, iou, match_low_quality=False), DeltaCoder(stds), w)
+                for iou, stds, w in zip(
+                    section.pos_iou, section.stds, section.stage_weights, strict=True
+                )
+            ],
+            RandomSampler(section.samples, section.pos_fraction),
+            build_limits(config.test),
+            num_classes=num_classes,
+            beta=section.beta if section.box_loss == "smooth_l1" else 0.0,
+        )
+
     def forward(
         self, pyramid: Sequence[Tensor], boxes: Sequence[Tensor], stage: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """Logits (N, C + 1) and offsets of the boxes (K, 4) of each image, at one stage."""
+        """Logits (N, C + 1) and offsets of the boxes (K, 4) of each image, by one stage's head."""
         images = torch.cat(
             [part.new_full((len(part), 1), float(index)) for index, part in enumerate(boxes)]
         )
@@ -116,16 +153,28 @@ class RoIHead(nn.Module):
         predicted: tuple[Tensor, Tensor] = self.bbox_head[stage](self.pooler(pyramid, rois))
         return predicted
 
-    @torch.no_grad()
-    def assign(self, proposals: Tensor, target: Target, stage: int, seed: int) -> RoISample:
-        """Match and sample the RoIs of one image.
+    def assign(
+        self,
+        proposals: Sequence[Tensor],
+        targets: Sequence[Target],
+        seeds: Sequence[int],
+        stage: int = 0,
+    ) -> list[RoISample]:
+        """Match and sample the RoIs of each image by the rule of one stage.
 
         Args:
-            proposals: (K, 4).
-            target: the truth; its boxes join the proposals.
+            proposals: (K, 4) of each image.
+            targets: B truths; their boxes join the proposals.
+            seeds: what decides the random sample of each image.
             stage: whose overlap counts.
-            seed: decides the random sample.
         """
+        return [
+            self._assign_one(boxes, target, seed, stage)
+            for boxes, target, seed in zip(proposals, targets, seeds, strict=True)
+        ]
+
+    @torch.no_grad()
+    def _assign_one(self, proposals: Tensor, target: Target, seed: int, stage: int) -> RoISample:
         truth = target["boxes"].float()
         matched = self.stages[stage].assigner(proposals, truth, target.get("ignore"))
         matched = torch.cat([torch.arange(len(truth), device=matched.device), matched])
@@ -134,141 +183,97 @@ class RoIHead(nn.Module):
         owner = matched[sample.positive]
         labels = matched.new_full((len(chosen),), self.num_classes)
         labels[: len(owner)] = target["labels"][owner]
-        return RoISample(
-            torch.cat([truth, proposals])[chosen], labels, truth[owner], chosen < len(truth)
-        )
+        boxes = torch.cat([truth, proposals])[chosen]
+        return RoISample(boxes, labels, truth[owner], is_truth=chosen < len(truth))
 
     def loss(
-        self,
-        pyramid: Sequence[Tensor],
-        proposals: Sequence[Tensor],
-        targets: Sequence[Target],
-        image_sizes: ImageSizes,
-        seeds: Sequence[int],
+        self, samples: Sequence[RoISample], logits: Tensor, offsets: Tensor, stage: int = 0
     ) -> Losses:
-        """Compute `loss_cls` (cross entropy) and `loss_bbox`.
-
-        Of a cascade `s0.loss_cls`, `s0.loss_bbox`, `s1.` ...
+        """`loss_cls` (cross entropy) and `loss_bbox` (L1 or smooth L1), in float32 always.
 
         Args:
-            pyramid: feature maps.
-            proposals: (K, 4) of each image.
-            targets: B truths.
-            image_sizes: (height, width) of each image; boxes between stages are clipped to it.
-            seeds: what decides the random sample of each image.
+            samples: RoIs of each image, from `assign`.
+            logits: (N, C + 1) of these RoIs.
+            offsets: (N, 4) or (N, C * 4) of these RoIs.
+            stage: whose encoding of boxes counts.
         """
-        losses: Losses = {}
-        for index, stage in enumerate(self.stages):
-            samples = [
-                self.assign(boxes, target, index, seed)
-                for boxes, target, seed in zip(proposals, targets, seeds, strict=True)
-            ]
-            logits, offsets = self(pyramid, [sample.boxes for sample in samples], index)
-            with torch.autocast(logits.device.type, enabled=False):
-                prefix = f"s{index}." if len(self.stages) > 1 else ""
-                for name, value in self._stage_loss(stage, samples, logits, offsets).items():
-                    losses[prefix + name] = value * stage.weight
-                if index + 1 < len(self.stages):
-                    proposals = self._refine(stage, samples, logits, offsets, image_sizes)
-        return losses
+        with torch.autocast(logits.device.type, enabled=False):
+            labels = torch.cat([sample.labels for sample in samples])
+            count = mean_over_ranks(torch.tensor(float(max(len(labels), 1)), device=logits.device))
+            loss_cls = functional.cross_entropy(logits, labels, reduction="sum") / count
 
-    def _stage_loss(
-        self, stage: Stage, samples: Sequence[RoISample], logits: Tensor, offsets: Tensor
-    ) -> Losses:
-        labels = torch.cat([sample.labels for sample in samples])
-        count = mean_over_ranks(torch.tensor(float(max(len(labels), 1)), device=logits.device))
-        loss_cls = functional.cross_entropy(logits, labels, reduction="sum") / count
-
-        positive = (
-            torch.cat([sample.labels < self.num_classes for sample in samples]).nonzero().squeeze(1)
-        )
-        boxes = torch.cat([sample.boxes for sample in samples])[positive]
-        own_offsets = self._of_class(offsets[positive], labels[positive])
-        truth = stage.coder.encode(boxes, torch.cat([sample.own for sample in samples]))
-        return {
-            "loss_cls": loss_cls,
-            "loss_bbox": smooth_l1(own_offsets, truth, self.beta).sum() / count,
-        }
+            positive = (labels < self.num_classes).nonzero().squeeze(1)
+            boxes = torch.cat([sample.boxes for sample in samples])[positive]
+            own_offsets = self._of_class(offsets[positive], labels[positive])
+            own_boxes = torch.cat([sample.own for sample in samples])
+            truth = self.stages[stage].coder.encode(boxes, own_boxes)
+            loss_box = smooth_l1(own_offsets, truth, self.beta).sum() / count
+        return {"loss_cls": loss_cls, "loss_bbox": loss_box}
 
     @torch.no_grad()
-    def _refine(
+    def move(
         self,
-        stage: Stage,
-        samples: Sequence[RoISample],
-        logits: Tensor,
-        offsets: Tensor,
-        image_sizes: ImageSizes,
-    ) -> list[Tensor]:
-        """Boxes of a stage as the proposals of the next, which adds the true boxes itself: here they are left out."""
-        labels = torch.cat([sample.labels for sample in samples])
-        labels = torch.where(labels == self.num_classes, logits[:, :-1].argmax(dim=1), labels)
-        boxes = self._move(
-            stage, [sample.boxes for sample in samples], labels, offsets, image_sizes
-        )
-        return [part[~sample.is_truth] for part, sample in zip(boxes, samples, strict=True)]
-
-    @torch.no_grad()
-    def decode(
-        self, pyramid: Sequence[Tensor], proposals: Sequence[Tensor], image_sizes: ImageSizes
-    ) -> list[Detections]:
-        """Proposals (K, 4) of each image to its detections.
-
-        Scores are those of the mean logits of all stages.
-        """
-        boxes = list(proposals)
-        total = torch.zeros((), device=pyramid[0].device)
-        for index, stage in enumerate(self.stages):
-            logits, offsets = self(pyramid, boxes, index)
-            total = total + logits
-            if index + 1 < len(self.stages):
-                boxes = self._move(stage, boxes, logits[:, :-1].argmax(dim=1), offsets, image_sizes)
-        with torch.autocast(total.device.type, enabled=False):
-            scores = (total / len(self.stages)).softmax(dim=1)[:, :-1]
-            return self._select(self.stages[-1], boxes, scores, offsets, image_sizes)
-
-    def _select(
-        self,
-        stage: Stage,
-        boxes: Sequence[Tensor],
-        scores: Tensor,
-        offsets: Tensor,
-        image_sizes: ImageSizes,
-    ) -> list[Detections]:
-        counts = [len(part) for part in boxes]
-        detections = []
-        for part, part_scores, part_offsets, size in zip(
-            boxes,
-            torch.split(scores, counts),
-            torch.split(offsets, counts),
-            image_sizes,
-            strict=True,
-        ):
-            moved = stage.coder.decode(part, part_offsets, torch.tensor(size, device=part.device))
-            if moved.shape[1] > 4:
-                moved = moved.view(len(moved), self.num_classes, 4)  # (K, C, 4)
-            detections.append(select_detections(moved, part_scores, None, self.limits))
-        return detections
-
-    def _move(
-        self,
-        stage: Stage,
         boxes: Sequence[Tensor],
         labels: Tensor,
         offsets: Tensor,
         image_sizes: ImageSizes,
+        stage: int,
     ) -> list[Tensor]:
-        """Move the boxes (K, 4) of each image by the offsets of their classes, and clip them to their image."""
-        counts = [len(part) for part in boxes]
-        own = torch.split(self._of_class(offsets, labels), counts)
-        return [
-            stage.coder.decode(part, moves, torch.tensor(size, device=part.device))
-            for part, moves, size in zip(boxes, own, image_sizes, strict=True)
-        ]
+        """Move boxes by the offsets of their classes, and clip them to their image.
+
+        Args:
+            boxes: (K, 4) of each image.
+            labels: (N,) class of each box.
+            offsets: (N, 4) or (N, C * 4), from `forward` at this stage.
+            image_sizes: (height, width) of each image.
+            stage: whose encoding of boxes counts.
+
+        Returns:
+            (K, 4) of each image.
+        """
+        with torch.autocast(offsets.device.type, enabled=False):
+            counts = [len(part) for part in boxes]
+            own = torch.split(self._of_class(offsets, labels), counts)
+            coder = self.stages[stage].coder
+            return [
+                coder.decode(part, moves, torch.tensor(size, device=part.device))
+                for part, moves, size in zip(boxes, own, image_sizes, strict=True)
+            ]
+
+    @torch.no_grad()
+    def decode(
+        self,
+        boxes: Sequence[Tensor],
+        logits: Tensor,
+        offsets: Tensor,
+        image_sizes: ImageSizes,
+        stage: int = 0,
+    ) -> list[ImageDetections]:
+        """Boxes and what `forward` says of them to the detections of each image.
+
+        Args:
+            boxes: (K, 4) of each image.
+            logits: (N, C + 1), background last.
+            offsets: (N, 4) or (N, C * 4).
+            image_sizes: (height, width) of each image.
+            stage: whose encoding of boxes counts.
+        """
+        with torch.autocast(logits.device.type, enabled=False):
+            counts = [len(part) for part in boxes]
+            scores = torch.split(logits.softmax(dim=1)[:, :-1], counts)
+            parts = zip(boxes, scores, torch.split(offsets, counts), image_sizes, strict=True)
+            detections = []
+            for part, part_scores, part_offsets, size in parts:
+                limit = torch.tensor(size, device=part.device)
+                moved = self.stages[stage].coder.decode(part, part_offsets, limit)
+                if moved.shape[1] > 4:
+                    moved = moved.view(len(moved), self.num_classes, 4)  # (K, C, 4)
+                detections.append(select_detections(moved, part_scores, None, self.limits))
+            return detections
 
     def _of_class(self, offsets: Tensor, labels: Tensor) -> Tensor:
         """Offsets (N, 4) of one class each, from (N, 4) or (N, C * 4)."""
         if offsets.shape[1] == 4:
             return offsets
-        return offsets.view(len(offsets), self.num_classes, 4)[
-            torch.arange(len(offsets), device=offsets.device), labels
-        ]
+        rows = torch.arange(len(offsets), device=offsets.device)
+        return offsets.view(len(offsets), self.num_classes, 4)[rows, labels]

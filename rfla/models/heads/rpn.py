@@ -6,6 +6,7 @@ xyxy px.
 """
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,11 @@ from torch.nn import functional
 from torchvision.ops import nms
 
 from rfla.assign import RandomSampler
+from rfla.cfg.model_schema import ModelConfig
+from rfla.models.backbones.backbone import Backbone
 from rfla.models.blocks import init_normal
 from rfla.models.detector import ImageSizes, Losses, Raw, Target
-from rfla.models.heads.priors import Anchors, best_candidates, take
+from rfla.models.heads.priors import Anchors, best_candidates, build_anchors, take
 from rfla.ops.boxes import flatten_levels
 from rfla.ops.coding import DeltaCoder
 from rfla.ops.losses import mean_over_ranks, smooth_l1
@@ -61,8 +64,27 @@ class RPNHead(nn.Module):
         self.beta, self.target_anchor_scale = beta, target_anchor_scale
         self.nms_pre, self.nms_iou, self.max_proposals = nms_pre, nms_iou, max_proposals
 
+    @classmethod
+    def from_config(cls, config: ModelConfig, backbone: Backbone, strides: Sequence[int]) -> Self:
+        """Build it on all levels of a pyramid of these strides, with random weights."""
+        section = config.rpn
+        return cls(
+            config.neck.width,
+            build_anchors(config, backbone, strides),
+            RandomSampler(section.samples, section.pos_fraction),
+            width=config.head.width,
+            beta=section.beta if section.box_loss == "smooth_l1" else 0.0,
+            target_anchor_scale=section.target_anchor_scale,
+            nms_pre=section.nms_pre,
+            nms_iou=section.nms_iou,
+            max_proposals=section.max_proposals,
+        )
+
     def forward(self, pyramid: Sequence[Tensor]) -> Raw:
-        """Pyramid to lists per level: `objectness` (B, A, H, W) logits, `reg` (B, A * 4, H, W) encoded offsets."""
+        """Pyramid to lists per level.
+
+        `objectness` (B, A, H, W) logits, `reg` (B, A * 4, H, W) encoded offsets from the anchors.
+        """
         raw: Raw = {"objectness": [], "reg": []}
         for level in pyramid:
             shared = functional.relu(self.rpn_conv(level))
@@ -77,7 +99,7 @@ class RPNHead(nn.Module):
     def loss(
         self, raw: Raw, matched: Tensor, targets: Sequence[Target], seeds: Sequence[int]
     ) -> Losses:
-        """Compute `loss_rpn_cls` (binary cross entropy) and `loss_rpn_bbox`, in float32 whatever autocast says.
+        """Compute `loss_rpn_cls` (binary cross entropy) and `loss_rpn_bbox`, in float32 always.
 
         Args:
             raw: from `forward`.
@@ -91,32 +113,27 @@ class RPNHead(nn.Module):
             max(len(sample.positive), 1) + max(len(sample.negative), 1) for sample in samples
         )
         normalizer = mean_over_ranks(torch.tensor(float(total), device=matched.device))
-        starts = [image * matched.shape[1] for image in range(len(samples))]
-        positive = torch.cat(
-            [sample.positive + start for sample, start in zip(samples, starts, strict=True)]
-        )
-        negative = torch.cat(
-            [sample.negative + start for sample, start in zip(samples, starts, strict=True)]
-        )
+
+        # indices into the anchors of all images, image by image
+        anchors_per_image = matched.shape[1]
+        starts = [image * anchors_per_image for image in range(len(samples))]
+        positive = torch.cat([one.positive + s for one, s in zip(samples, starts, strict=True)])
+        negative = torch.cat([one.negative + s for one, s in zip(samples, starts, strict=True)])
         with torch.autocast(matched.device.type, enabled=False):
-            logits = (
-                flatten_levels(raw["objectness"], 1)
-                .flatten()[torch.cat([positive, negative])]
-                .float()
-            )
+            objectness = flatten_levels(raw["objectness"], 1).flatten()
+            logits = objectness[torch.cat([positive, negative])].float()
             truth = torch.zeros_like(logits)
             truth[: len(positive)] = 1
             loss_cls = functional.binary_cross_entropy_with_logits(logits, truth, reduction="sum")
 
-            anchors = self.target_anchors(raw)[positive % matched.shape[1]]
+            anchors = self.target_anchors(raw)[positive % anchors_per_image]
             own = [
                 target["boxes"][row[sample.positive]]
                 for target, row, sample in zip(targets, matched, samples, strict=True)
             ]
             deltas = flatten_levels(raw["reg"], 4).flatten(0, 1)[positive]
-            loss_box = smooth_l1(
-                deltas, self.coder.encode(anchors, torch.cat(own)), self.beta
-            ).sum()
+            encoded = self.coder.encode(anchors, torch.cat(own))
+            loss_box = smooth_l1(deltas, encoded, self.beta).sum()
         return {"loss_rpn_cls": loss_cls / normalizer, "loss_rpn_bbox": loss_box / normalizer}
 
     @torch.no_grad()
@@ -137,14 +154,21 @@ class RPNHead(nn.Module):
     def target_anchors(self, raw: Raw) -> Tensor:
         """Anchors (P, 4) that targets are encoded against."""
         grid = self.anchors.grid(raw["objectness"])
-        return (
-            grid.boxes
-            if self.target_anchor_scale == 1
-            else grid.scaled(self.target_anchor_scale).boxes
-        )
+        if self.target_anchor_scale == 1:
+            return grid.boxes
+        return grid.scaled(self.target_anchor_scale).boxes
 
     def _suppress(self, boxes: Tensor, scores: Tensor, counts: list[int]) -> Tensor:
-        """Suppress within each level of one image, (K, 4) boxes and (K,) scores, and merge the levels by score."""
+        """Suppress within each level of one image and merge the levels by score.
+
+        Args:
+            boxes: (K, 4), level by level.
+            scores: (K,).
+            counts: boxes of each level, summing to K.
+
+        Returns:
+            (at most `max_proposals`, 5) boxes and scores, best first.
+        """
         proposals = []
         for level_boxes, level_scores in zip(
             torch.split(boxes, counts), torch.split(scores, counts), strict=True

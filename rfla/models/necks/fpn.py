@@ -1,4 +1,4 @@
-"""Feature pyramid network (arXiv 1612.03144) with the extra levels of FCOS, RetinaNet and Faster R-CNN.
+"""Feature pyramid network (arXiv 1612.03144), its extra levels as FCOS, RetinaNet or Faster R-CNN.
 
 torchvision's FeaturePyramidNetwork cannot start at C3 with five outputs in the three ways that the
 authors' detectors need (pooling; strided convolutions on C5; on the last output, with or without
@@ -6,12 +6,16 @@ ReLU between), so this one is our own.
 Shapes: B images, (H, W) of a level; Cn and Pn have stride 2**n px.
 """
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, Self
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-FIRST_STAGE = 2  # the backbone's first output is C2
+from rfla.cfg.model_schema import NeckConfig
+from rfla.errors import ConfigError
+from rfla.models.backbones.backbone import Backbone
+
 Extra = Literal["pool", "on_input", "on_output"]
 
 
@@ -19,20 +23,28 @@ class FPN(nn.Module):
     """Lateral 1x1 convolutions, a top-down sum, 3x3 output convolutions, extra coarse levels.
 
     Args:
-        in_channels: channels of C2, C3, C4, C5.
+        in_channels: channels of the backbone's maps, finest first.
+        in_strides: px between their cells.
         width: channels of every output.
         start_level: finest output, 2 for P2.
         levels: number of outputs.
-        extra: how levels above C5 are made: `pool` the last output with stride 2; a strided
-            convolution on C5 (`on_input`) or on the last output (`on_output`), and the next ones on
-            the one before.
+        extra: how levels above the backbone's last map are made: `pool` the last output with stride
+            2; a strided convolution on the last map (`on_input`) or on the last output
+            (`on_output`), and the next ones on the one before.
         relu_before_extra: ReLU before the second and later extra convolution.
         gain_by_input: initial weights by fan-in alone (Caffe's way) and not by fan-in and fan-out.
+
+    Attributes:
+        strides: px between the cells of each output, finest first.
+
+    Raises:
+        ConfigError: the backbone has no map of the stride of `start_level`.
     """
 
     def __init__(
         self,
-        in_channels: list[int],
+        in_channels: Sequence[int],
+        in_strides: Sequence[int],
         width: int = 256,
         start_level: int = 2,
         levels: int = 5,
@@ -41,10 +53,16 @@ class FPN(nn.Module):
         gain_by_input: bool = False,
     ) -> None:
         super().__init__()
-        self.start = start_level - FIRST_STAGE
+        finest = 2**start_level
+        if finest not in in_strides:
+            raise ConfigError(
+                f"neck.start_level={start_level}: the backbone has no map of stride {finest}; "
+                f"its strides are {', '.join(map(str, in_strides))}"
+            )
+        self.start = list(in_strides).index(finest)
         used = in_channels[self.start :]
         self.levels, self.extra, self.relu_before_extra = levels, extra, relu_before_extra
-        self.strides = [2 ** (start_level + level) for level in range(levels)]
+        self.strides = [finest * 2**level for level in range(levels)]
         self.width = width
         self.lateral_convs = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in used)
         self.fpn_convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in used[:levels])
@@ -55,8 +73,28 @@ class FPN(nn.Module):
             if isinstance(module, nn.Conv2d):
                 _init(module, gain_by_input)
 
+    @classmethod
+    def from_config(
+        cls, section: NeckConfig, backbone: Backbone, gain_by_input: bool = False
+    ) -> Self:
+        """Build the pyramid that stands on this backbone, with random weights.
+
+        Raises:
+            ConfigError: the backbone has no map to start at.
+        """
+        return cls(
+            backbone.channels,
+            backbone.strides,
+            section.width,
+            section.start_level,
+            section.levels,
+            section.extra,
+            section.relu_before_extra,
+            gain_by_input,
+        )
+
     def forward(self, stages: list[Tensor]) -> list[Tensor]:
-        """C2..C5 to `levels` maps (B, width, H, W), finest first."""
+        """The backbone's maps to `levels` maps (B, width, H, W), finest first."""
         stages = stages[self.start :]
         merged = [conv(stage) for conv, stage in zip(self.lateral_convs, stages, strict=True)]
         for level in range(len(merged) - 1, 0, -1):
@@ -70,6 +108,7 @@ class FPN(nn.Module):
         return outputs[: self.levels]
 
     def _next(self, outputs: list[Tensor], last_stage: Tensor, regular: int) -> Tensor:
+        """One more level above the `outputs`, of which the first `regular` have a lateral input."""
         if self.extra == "pool":
             return functional.max_pool2d(outputs[-1], 1, stride=2)
         first = len(outputs) == regular

@@ -1,4 +1,4 @@
-"""Recursive feature pyramid: the pyramid goes back into a further backbone, and the two pyramids are fused.
+"""Recursive feature pyramid: it goes back into a further backbone, and both pyramids are fused.
 
 Shapes: B images, L levels, D channels of a level, (H, W) of a level; Cn and Pn have stride 2**n px.
 Source: Qiao et al., "DetectoRS" (arXiv 2006.02334), section 3.
@@ -18,22 +18,21 @@ DILATIONS = (1, 3, 6)
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: three dilations and the global average, side by side (arXiv 1606.00915)."""
+    """Atrous spatial pyramid pooling (arXiv 1606.00915).
+
+    Three dilations and the global average, side by side.
+    """
 
     def __init__(self, channels: int, branch_channels: int) -> None:
         """Take the channels of the input and of each of the four branches."""
         super().__init__()
-        local = [
-            nn.Conv2d(
-                channels,
-                branch_channels,
-                1 if d == 1 else 3,
-                padding=0 if d == 1 else d,
-                dilation=d,
+        layers = []
+        for dilation in DILATIONS:
+            kernel, padding = (1, 0) if dilation == 1 else (3, dilation)
+            layers.append(
+                nn.Conv2d(channels, branch_channels, kernel, padding=padding, dilation=dilation)
             )
-            for d in DILATIONS
-        ]
-        self.aspp = nn.ModuleList([*local, nn.Conv2d(channels, branch_channels, 1)])
+        self.aspp = nn.ModuleList([*layers, nn.Conv2d(channels, branch_channels, 1)])
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, D, H, W) to (B, 4 * branch, H, W)."""
@@ -48,6 +47,7 @@ class RFP(FPN):
 
     Args:
         in_channels: channels of C2, C3, C4, C5.
+        in_strides: px between their cells.
         later_backbones: the backbones of the second and later passes; they take back ASPP's
             channels.
         width: channels of every output, a multiple of 4.
@@ -56,12 +56,13 @@ class RFP(FPN):
 
     def __init__(
         self,
-        in_channels: list[int],
+        in_channels: Sequence[int],
+        in_strides: Sequence[int],
         later_backbones: Sequence[DetectorsResNet],
         width: int = 256,
         levels: int = 5,
     ) -> None:
-        super().__init__(in_channels, width=width, start_level=2, levels=levels, extra="pool")
+        super().__init__(in_channels, in_strides, width, start_level=2, levels=levels)
         self.rfp_modules = nn.ModuleList(later_backbones)
         self.rfp_aspp = ASPP(width, width // 4)
         self.rfp_weight = nn.Conv2d(width, 1, 1)
@@ -86,5 +87,6 @@ class RFP(FPN):
         return pyramid
 
     def _fuse(self, new: Tensor, old: Tensor) -> Tensor:
+        """Mix two levels cell by cell, by a share that the new one decides (section 3.3)."""
         share = torch.sigmoid(self.rfp_weight(new))
         return share * new + (1 - share) * old

@@ -1,0 +1,79 @@
+"""Label assigners from the configuration, for detectors with points and with anchors.
+
+Shapes: B images, P priors over all levels.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from rfla.assign import (
+    ATSSAssigner,
+    HierarchicalAssigner,
+    MaxIoUAssigner,
+    PointsAssigner,
+    PriorGrid,
+)
+from rfla.assign.points import FCOS_RANGES
+from rfla.cfg.model_schema import AnchorConfig, AssignerConfig
+
+
+class Assigner(Protocol):
+    """What a head asks of its assigner."""
+
+    def batch(
+        self,
+        grid: PriorGrid,
+        gt_boxes: Sequence[Tensor],
+        ignore_boxes: Sequence[Tensor | None] | None = None,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
+        allowed_border: float | None = None,
+    ) -> Tensor:
+        """(B, P) int64: index of the box, -1 background, -2 ignored."""
+
+
+def build_point_assigner(section: AssignerConfig, levels: int) -> Assigner:
+    """Assigner of a detector that predicts from the points of so many levels."""
+    if section.name == "rfla":
+        return _hierarchical(section)
+    if section.name == "atss":
+        return ATSSAssigner(topk=section.atss_topk)
+    return PointsAssigner(
+        _regress_ranges(levels),
+        center_sampling=section.center_radius > 0,
+        center_radius=section.center_radius,
+    )
+
+
+def build_anchor_assigner(section: AssignerConfig, anchors: AnchorConfig) -> Assigner:
+    """Assigner of a head that predicts from anchors."""
+    if section.name == "rfla":
+        return _hierarchical(section)
+    if section.name == "atss":
+        return ATSSAssigner(topk=section.atss_topk)
+    return MaxIoUAssigner(
+        anchors.pos_iou, anchors.neg_iou, anchors.min_pos_iou, match_low_quality=True
+    )
+
+
+def _hierarchical(section: AssignerConfig) -> HierarchicalAssigner:
+    """The paper's assigner."""
+    return HierarchicalAssigner(
+        distance=section.distance,
+        topk=section.topk,
+        decay=section.decay,
+        centers_inside=section.centers_inside,
+        ignore_above=section.ignore_above,
+        conflict=section.conflict,
+    )
+
+
+def _regress_ranges(levels: int) -> list[tuple[float, float]]:
+    """The (lowest, highest) distance that each level learns, as in FCOS, for any number of levels.
+
+    Each level of FCOS ends at twice the distance of the one before, and the last one has no end.
+    """
+    lowest, no_end = FCOS_RANGES[0][0], FCOS_RANGES[-1][1]
+    ends = [FCOS_RANGES[0][1] * 2**level for level in range(levels - 1)]
+    return list(zip([lowest, *ends], [*ends, no_end], strict=True))
