@@ -22,7 +22,12 @@ DETECTORS = [  # rfla.models.zoo.DETECTORS
     "cascade_rcnn",
     "detectors",
 ]
-BACKBONES = ["resnet18", "resnet34", "resnet50", "resnet101"]  # rfla.models.backbones
+BACKBONES = [  # rfla.models.backbones.build.BACKBONES
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+]
 DISTANCES = [  # rfla.assign.DISTANCES
     "kld",
     "exp_kld",

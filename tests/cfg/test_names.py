@@ -10,6 +10,7 @@ from rfla.assign.hierarchical import CONFLICTS
 from rfla.cfg import Config, load_config, model_config, model_schema
 from rfla.cfg.keys import keys_of
 from rfla.errors import ConfigError
+from rfla.models.backbones.build import BACKBONES
 from rfla.models.zoo import DETECTORS
 from rfla.ops.losses import BoxLoss
 
@@ -18,6 +19,7 @@ from rfla.ops.losses import BoxLoss
     ("key", "parts"),
     [
         ("detector", DETECTORS),
+        ("backbone.name", BACKBONES),
         ("assigner.distance", DISTANCES),
         ("assigner.conflict", CONFLICTS),
         ("loss.box", get_args(BoxLoss)),
