@@ -36,7 +36,7 @@ class MicroBackbone(Backbone):
     def from_config(cls, section: BackboneConfig) -> Self:
         return cls(learns=section.frozen_stages < 0)
 
-    def layers(self) -> Iterable[Layer]:
+    def field_layers(self) -> Iterable[Layer]:
         return [Layer(4, stride=4, level=2), *(Layer(3, 2, level=level) for level in (3, 4, 5))]
 
     def thaw(self) -> None:

@@ -45,7 +45,7 @@ class ToyBackbone(Backbone):
             maps.append(images)
         return maps
 
-    def layers(self) -> Iterable[Layer]:
+    def field_layers(self) -> Iterable[Layer]:
         return [Layer(8, 8, level=3), Layer(2, 2, level=4), Layer(2, 2, level=5)]
 
     def thaw(self) -> None:

@@ -33,7 +33,7 @@ class Backbone(nn.Module, ABC):
         """(B, 3, H, W) to one map (B, channels, H / stride, W / stride) for each stride."""
 
     @abstractmethod
-    def layers(self) -> Iterable[Layer]:
+    def field_layers(self) -> Iterable[Layer]:
         """The widest path from the pixels to the last map; `Layer.level` n marks stride 2**n."""
 
     @abstractmethod

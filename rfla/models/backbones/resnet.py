@@ -70,7 +70,7 @@ class ResNet(Backbone):
             section.norm_trainable,
         )
 
-    def layers(self) -> Iterable[Layer]:
+    def field_layers(self) -> Iterable[Layer]:
         """The 3x3 layers from the pixels to C5, as the authors count them whatever the style."""
         return resnet_layers(int(self.name.removeprefix("resnet")))
 

@@ -221,7 +221,7 @@ def receptive_fields(config: ModelConfig, backbone: Backbone) -> list[float]:
     levels = range(first, first + config.neck.levels)
     if config.assigner.fields == "resnet50":
         return [float(side) for side in resnet_receptive_fields(AUTHORS_DEPTH, levels)]
-    fields = theoretical_receptive_fields(with_extra_levels(backbone.layers(), levels[-1]))
+    fields = theoretical_receptive_fields(with_extra_levels(backbone.field_layers(), levels[-1]))
     return [float(fields[level]) for level in levels]
 
 
