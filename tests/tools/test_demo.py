@@ -1,4 +1,4 @@
-"""The demo set: the same pictures for the same seed, tight boxes, every class, written whole or not at all."""
+"""The demo set: one seed, one set; tight boxes, every class; written whole or not at all."""
 
 import json
 from collections import Counter
@@ -9,7 +9,7 @@ import pytest
 
 from rfla.errors import DataError
 from rfla.tools.demo import paint_scene, write_demo
-from rfla.tools.demo.canvas import blank_scene, disc, rectangle, stamp
+from rfla.tools.demo.canvas import blank_painting, disc, rectangle, stamp
 from rfla.tools.demo.objects import NAMES
 from rfla.tools.demo.places import PLACES
 from rfla.tools.demo.write import ensure_demo, prepare_demo
@@ -40,7 +40,7 @@ def test_every_kind_of_place_has_sound_boxes():
 
 
 def test_a_box_is_tight_round_the_painted_pixels():
-    scene = blank_scene(np.random.default_rng(0), 64)
+    scene = blank_painting(np.random.default_rng(0), 64)
     assert stamp(scene, [(rectangle(8, 4, 0.0, (20.25, 30.5)), (1.0, 1.0, 1.0))], 0.0, 3)
     np.testing.assert_allclose(
         scene.boxes[0], [16.25, 28.5, 24.25, 32.5], atol=0.13
@@ -52,7 +52,7 @@ def test_a_box_is_tight_round_the_painted_pixels():
 
 
 def test_objects_do_not_overlap_and_stay_at_least_half_inside():
-    scene = blank_scene(np.random.default_rng(0), 64)
+    scene = blank_painting(np.random.default_rng(0), 64)
     assert stamp(scene, [(disc(10, (20, 20)), (1.0, 0.0, 0.0))], 2.0, 0)
     assert not stamp(scene, [(disc(10, (24, 20)), (0.0, 1.0, 0.0))], 2.0, 0)
     assert not stamp(scene, [(disc(10, (-3, 40)), (0.0, 1.0, 0.0))], 2.0, 0)
@@ -110,6 +110,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path):
 def test_only_the_built_in_name_is_painted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A data YAML of somebody else paints nothing, whatever it is called and wherever it points."""
     monkeypatch.setenv("RFLA_DATASETS", str(tmp_path / "sets"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     painted = []
     monkeypatch.setattr("rfla.tools.demo.write.ensure_demo", painted.append)

@@ -1,4 +1,4 @@
-"""Brushes of the demo scenes: noise, smooth-edged shapes, shadows, and the stamp that paints an object and measures it.
+"""Brushes of the demo: noise, smooth-edged shapes, shadows, and the stamp that paints an object.
 
 Shapes: the picture is (S, S, 3) float32 RGB in 0 to 1; masks are (S, S) float32 coverage in 0 to 1;
 points are (N, 2)
@@ -25,7 +25,7 @@ _FINE = 8  # an object is painted at 8 x 8 samples a pixel
 
 
 @dataclass
-class Scene:
+class Painting:
     """A picture in the making, with the boxes of the objects painted so far.
 
     Attributes:
@@ -53,10 +53,10 @@ class Scene:
     labels: list[int] = field(default_factory=list)
 
 
-def blank_scene(rng: np.random.Generator, size: int) -> Scene:
+def blank_painting(rng: np.random.Generator, size: int) -> Painting:
     """A scene without anything, under a sun of its own."""
     azimuth, length = rng.uniform(0, 2 * np.pi), rng.uniform(0.4, 1.1)
-    return Scene(
+    return Painting(
         rng=rng,
         size=size,
         scale=float(rng.uniform(0.75, 1.3)),
@@ -69,7 +69,10 @@ def blank_scene(rng: np.random.Generator, size: int) -> Scene:
 
 
 def fractal(rng: np.random.Generator, size: int, cells: Sequence[int], fall: float = 0.55) -> Array:
-    """Smooth noise (S, S) with mean 0 and standard deviation 1: one octave for each number of `cells` across."""
+    """Smooth noise (S, S) with mean 0 and standard deviation 1.
+
+    One octave for each number of `cells` across.
+    """
     total = np.zeros((size, size), np.float32)
     weight = 1.0
     for count in cells:
@@ -132,13 +135,13 @@ def line_mask(size: int, points: Array | Sequence[Array], width: float) -> Array
 
 
 def fill(
-    scene: Scene,
+    scene: Painting,
     mask: Array,
     colour: Colour | Array,
     texture: Array | float = 0.0,
     ground: int | None = None,
 ) -> None:
-    """Paint `colour` plus `texture` (S, S) where `mask` covers, and set the kind of ground there."""
+    """Paint `colour` plus `texture` (S, S) where `mask` covers; set the kind of ground there."""
     window = _window(mask)
     if window is None:
         return
@@ -152,7 +155,7 @@ def fill(
         scene.ground[window][cover[..., 0] > 0.5] = ground
 
 
-def darken(scene: Scene, mask: Array, strength: float) -> None:
+def darken(scene: Painting, mask: Array, strength: float) -> None:
     """Cast a shadow where `mask` covers; shadows are a little blue."""
     window = _window(mask)
     if window is not None:
@@ -161,8 +164,11 @@ def darken(scene: Scene, mask: Array, strength: float) -> None:
         )
 
 
-def cast(scene: Scene, points: Array, height: float, strength: float = 0.5) -> None:
-    """Shadow of a block with outline `points` and `height` px: the hull of the outline and its shifted copy."""
+def cast(scene: Painting, points: Array, height: float, strength: float = 0.5) -> None:
+    """Shadow of a block with outline `points`, `height` px high.
+
+    It is the hull of the outline and its shifted copy.
+    """
     hull = cv2.convexHull(np.concatenate([points, points + scene.sun * height]).astype(np.float32))[
         :, 0
     ]
@@ -170,9 +176,9 @@ def cast(scene: Scene, points: Array, height: float, strength: float = 0.5) -> N
 
 
 def stamp(
-    scene: Scene, parts: Sequence[tuple[Array, Colour]], height: float, label: int | None
+    scene: Painting, parts: Sequence[tuple[Array, Colour]], height: float, label: int | None
 ) -> bool:
-    """Paint an object from coloured polygons, one over the other, and note the box of the pixels they cover.
+    """Paint an object from coloured polygons, and note the box of the pixels that they cover.
 
     Args:
         scene: Where to.
@@ -239,7 +245,7 @@ def _shrunk(fine: Array, width: int, tall: int) -> Array:
 
 
 def _object_shadow(
-    scene: Scene, cover: NDArray[np.uint8], origin: tuple[int, int], height: float
+    scene: Painting, cover: NDArray[np.uint8], origin: tuple[int, int], height: float
 ) -> None:
     """Shadow of an object: its outline, smeared along the sun by its height."""
     reach = scene.sun * height

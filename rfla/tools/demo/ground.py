@@ -1,4 +1,4 @@
-"""The ground of the demo scenes: fields, water, streets, pavement, roofs and trees, before any object stands on it."""
+"""The ground of the demo, before any object stands on it: fields, water, streets, roofs, trees."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from rfla.tools.demo.canvas import (
     WATER,
     Array,
     Colour,
-    Scene,
+    Painting,
     cast,
     fill,
     fractal,
@@ -19,6 +19,7 @@ from rfla.tools.demo.canvas import (
     polygon_mask,
     rectangle,
     rotated,
+    stamp,
 )
 from rfla.tools.demo.objects import tree
 
@@ -57,14 +58,14 @@ class Road:
     width: float
 
 
-def choose(scene: Scene, colours: tuple[Colour, ...], spread: float = 0.03) -> Array:
+def choose(scene: Painting, colours: tuple[Colour, ...], spread: float = 0.03) -> Array:
     """One of the colours, a little changed: (3,)."""
     base = np.array(colours[int(scene.rng.integers(len(colours)))], np.float32)
     tint = scene.rng.normal(0, spread * 0.25, 3)  # mostly lighter or darker, hardly another hue
     return np.asarray(base + scene.rng.normal(0, spread) + tint, np.float32)
 
 
-def meadow(scene: Scene, colours: tuple[Colour, ...], contrast: float = 0.035) -> None:
+def meadow(scene: Painting, colours: tuple[Colour, ...], contrast: float = 0.035) -> None:
     """Cover everything with one kind of ground, blotchy at every size."""
     rough = fractal(scene.rng, scene.size, _OCTAVES, 0.7)
     drift = fractal(scene.rng, scene.size, (3, 7, 15))
@@ -75,7 +76,7 @@ def meadow(scene: Scene, colours: tuple[Colour, ...], contrast: float = 0.035) -
     scene.ground[:] = LAND
 
 
-def patchwork(scene: Scene, angle: float, cell: float) -> None:
+def patchwork(scene: Painting, angle: float, cell: float) -> None:
     """Ploughed fields of `cell` px in a turned grid with hedges between some of them."""
     size, rng = scene.size, scene.rng
     ys, xs = np.mgrid[:size, :size].astype(np.float32)
@@ -98,7 +99,7 @@ def patchwork(scene: Scene, angle: float, cell: float) -> None:
     fill(scene, border * rng.uniform(0.3, 0.9), choose(scene, GRASS) * 0.7)
 
 
-def water(scene: Scene, mask: Array) -> None:
+def water(scene: Painting, mask: Array) -> None:
     """Water where `mask` covers: depth, ripples, a pale shore."""
     ripple = fractal(scene.rng, scene.size, (16, 40, 90, 200), 0.9) * 0.012
     depth = fractal(scene.rng, scene.size, (2, 4, 8))
@@ -107,15 +108,18 @@ def water(scene: Scene, mask: Array) -> None:
     fill(scene, np.asarray(shore * 0.5, np.float32), np.array((0.62, 0.62, 0.55), np.float32))
 
 
-def coast(scene: Scene, angle: float, offset: float, ragged: float) -> Array:
-    """Coverage (S, S) of the half plane beyond a line, `offset` px from the middle, with a `ragged` px edge."""
+def coast(scene: Painting, angle: float, offset: float, ragged: float) -> Array:
+    """Coverage (S, S) of the half plane beyond a line.
+
+    The line lies `offset` px from the middle; its edge is ragged by `ragged` px.
+    """
     ys, xs = np.mgrid[: scene.size, : scene.size].astype(np.float32) - scene.size / 2
     distance = xs * np.cos(angle) + ys * np.sin(angle) - offset
     distance = distance + fractal(scene.rng, scene.size, (3, 6, 14, 40)) * ragged
     return np.asarray(np.clip(distance + 0.5, 0, 1), np.float32)
 
 
-def whitecaps(scene: Scene, count: int) -> None:
+def whitecaps(scene: Painting, count: int) -> None:
     """Clutter: short bright crests on the water, about as large as a boat."""
     for x, y in scene.rng.uniform(2, scene.size - 2, (count, 2)):
         if scene.ground[int(y), int(x)] == WATER:
@@ -128,7 +132,7 @@ def whitecaps(scene: Scene, count: int) -> None:
             )
 
 
-def road(scene: Scene, points: Array, width: float, dirt: bool = False) -> Road:
+def road(scene: Painting, points: Array, width: float, dirt: bool = False) -> Road:
     """A street with verges and, if wide enough, markings."""
     rng, size = scene.rng, scene.size
     fill(scene, line_mask(size, points, width + 2) * 0.6, choose(scene, DRY))
@@ -142,7 +146,7 @@ def road(scene: Scene, points: Array, width: float, dirt: bool = False) -> Road:
     return Road(points, width)
 
 
-def straight(scene: Scene, angle: float, through: tuple[float, float]) -> Array:
+def straight(scene: Painting, angle: float, through: tuple[float, float]) -> Array:
     """Middle line of a straight street through a point, across the whole picture."""
     reach = np.arange(-scene.size, scene.size, 1.0, dtype=np.float32)
     line = np.stack([through[0] + reach * np.cos(angle), through[1] + reach * np.sin(angle)], 1)
@@ -150,7 +154,7 @@ def straight(scene: Scene, angle: float, through: tuple[float, float]) -> Array:
     return np.asarray(line[near], np.float32)
 
 
-def bend(scene: Scene) -> Array:
+def bend(scene: Painting) -> Array:
     """Middle line of a country road: a quadratic curve from border to border."""
     rng, size = scene.rng, scene.size
     start, end = (-10, rng.uniform(0, size)), (size + 10, rng.uniform(0, size))
@@ -162,13 +166,15 @@ def bend(scene: Scene) -> Array:
     return np.asarray(curve[:, ::-1] if rng.random() < 0.5 else curve, np.float32)
 
 
-def pavement(scene: Scene, outline: Array, light: float) -> None:
+def pavement(scene: Painting, outline: Array, light: float) -> None:
     """A paved area with joints and stains."""
     base = np.array((light, light * 0.985, light * 0.95), np.float32)
     fill(scene, polygon_mask(scene.size, outline), base, scene.grain * 0.02, PAVED)
 
 
-def building(scene: Scene, x: float, y: float, length: float, width: float, angle: float) -> bool:
+def building(
+    scene: Painting, x: float, y: float, length: float, width: float, angle: float
+) -> bool:
     """A roof with its shadow, and a ridge or machines (clutter as large as vehicles).
 
     False without room.
@@ -200,7 +206,7 @@ def building(scene: Scene, x: float, y: float, length: float, width: float, angl
     return True
 
 
-def trees(scene: Scene, count: int, clumped: bool = True) -> None:
+def trees(scene: Painting, count: int, clumped: bool = True) -> None:
     """Trees on open ground, alone or in groves."""
     rng = scene.rng
     middle = rng.uniform(0, scene.size, (max(count // 12, 1), 2))
@@ -211,7 +217,7 @@ def trees(scene: Scene, count: int, clumped: bool = True) -> None:
             tree(scene, x, y, rng.uniform(4, 11) * scene.scale)
 
 
-def on_ground(scene: Scene, x: float, y: float, kind: int, margin: int = 1) -> bool:
+def on_ground(scene: Painting, x: float, y: float, kind: int, margin: int = 1) -> bool:
     """Whether the pixels round (x, y) are all of one kind of ground."""
     left, top = int(x) - margin, int(y) - margin
     if left < 0 or top < 0 or left + 2 * margin >= scene.size or top + 2 * margin >= scene.size:
@@ -219,3 +225,23 @@ def on_ground(scene: Scene, x: float, y: float, kind: int, margin: int = 1) -> b
     return bool(
         (scene.ground[top : top + 2 * margin + 1, left : left + 2 * margin + 1] == kind).all()
     )
+
+
+def anywhere(scene: Painting) -> tuple[float, float]:
+    """Return a point x, y somewhere in the picture, px."""
+    x, y = scene.rng.uniform(0, scene.size, 2)
+    return float(x), float(y)
+
+
+def rocks(scene: Painting, count: int) -> None:
+    """Clutter: grey stones with shadows, of the size of people and vehicles."""
+    rng = scene.rng
+    for x, y in rng.uniform(0, scene.size, (count, 2)):
+        if on_ground(scene, x, y, LAND, 2):
+            turn = np.sort(rng.uniform(0, 2 * np.pi, 7))
+            radii = np.array([1.0, rng.uniform(0.5, 1)]) * rng.uniform(1, 4.5)
+            outline = np.asarray(
+                np.stack([np.cos(turn), np.sin(turn)], 1) * radii + (x, y), np.float32
+            )
+            red, green, blue = (choose(scene, DRY) * 0.8).tolist()
+            stamp(scene, [(outline, (red, green, blue))], 1.5, None)

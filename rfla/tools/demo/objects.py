@@ -1,11 +1,14 @@
-"""The six classes of the demo, and the things that only look like them: coloured polygons, sizes in px at scale 1."""
+"""The six classes of the demo, and the things that only look like them.
+
+They are coloured polygons; sizes are in px at scale 1.
+"""
 
 import numpy as np
 
 from rfla.tools.demo.canvas import (
     Array,
     Colour,
-    Scene,
+    Painting,
     darken,
     disc,
     line_mask,
@@ -69,13 +72,13 @@ def _shade(colour: Colour, factor: float) -> Colour:
     return red, green, blue
 
 
-def _pick(scene: Scene, colours: tuple[Colour, ...]) -> Colour:
+def _pick(scene: Painting, colours: tuple[Colour, ...]) -> Colour:
     return _shade(
         colours[int(scene.rng.integers(len(colours)))], float(scene.rng.uniform(0.85, 1.1))
     )
 
 
-def vehicle(scene: Scene, x: float, y: float, angle: float) -> bool:
+def vehicle(scene: Painting, x: float, y: float, angle: float) -> bool:
     """A car, a van or a lorry: 7 to 16 px long."""
     rng, scale = scene.rng, scene.scale
     kind = rng.random()
@@ -112,7 +115,7 @@ def vehicle(scene: Scene, x: float, y: float, angle: float) -> bool:
     return stamp(scene, parts, 1.6 * scale, VEHICLE)
 
 
-def container(scene: Scene, x: float, y: float, angle: float) -> bool:
+def container(scene: Painting, x: float, y: float, angle: float) -> bool:
     """Clutter: a container, a lorry's load without the lorry."""
     colour = _pick(scene, _STEEL)
     length = scene.rng.uniform(7, 13) * scene.scale
@@ -121,7 +124,7 @@ def container(scene: Scene, x: float, y: float, angle: float) -> bool:
     return stamp(scene, [(outline, colour), (ridge, _shade(colour, 1.15))], 2.5 * scene.scale, None)
 
 
-def ship(scene: Scene, x: float, y: float, angle: float, length: float) -> bool:
+def ship(scene: Painting, x: float, y: float, angle: float, length: float) -> bool:
     """A hull with a pointed bow, `length` px before scaling: a boat at 7, a freighter at 28."""
     length *= scene.scale
     width = max(length * scene.rng.uniform(0.24, 0.32), 2.2)
@@ -148,7 +151,7 @@ def ship(scene: Scene, x: float, y: float, angle: float, length: float) -> bool:
     return stamp(scene, parts[:6], 2.0 * scene.scale, SHIP)
 
 
-def tank(scene: Scene, x: float, y: float, diameter: float) -> bool:
+def tank(scene: Painting, x: float, y: float, diameter: float) -> bool:
     """A round tank with a lit and a shaded side, `diameter` px before scaling."""
     diameter *= scene.scale
     white = _pick(
@@ -165,7 +168,7 @@ def tank(scene: Scene, x: float, y: float, diameter: float) -> bool:
     return stamp(scene, parts, min(0.3 * diameter, 4.0) + 1.0, TANK)
 
 
-def tree(scene: Scene, x: float, y: float, diameter: float) -> bool:
+def tree(scene: Painting, x: float, y: float, diameter: float) -> bool:
     """Clutter: a round crown with a lit side, much like a tank in shape and shadow."""
     toward = -scene.sun / (np.linalg.norm(scene.sun) + 1e-6)
     green = _pick(
@@ -178,8 +181,11 @@ def tree(scene: Scene, x: float, y: float, diameter: float) -> bool:
     return stamp(scene, [(crown, green), (lit, _shade(green, 1.45))], 0.45 * diameter, None)
 
 
-def airplane(scene: Scene, x: float, y: float, angle: float, length: float) -> bool:
-    """Fuselage, swept wings, tail: `length` px before scaling, 10 for a small one, 28 for an airliner."""
+def airplane(scene: Painting, x: float, y: float, angle: float, length: float) -> bool:
+    """Fuselage, swept wings, tail.
+
+    `length` is in px before scaling: 10 for a small one, 28 for an airliner.
+    """
     length *= scene.scale
     span, body = length * scene.rng.uniform(0.85, 1.0), max(length * 0.11, 1.3)
     white = _pick(scene, ((0.94, 0.94, 0.94), (0.86, 0.87, 0.88), (0.75, 0.77, 0.80)))
@@ -226,7 +232,7 @@ def airplane(scene: Scene, x: float, y: float, angle: float, length: float) -> b
     return stamp(scene, parts, 2.5 * scene.scale, AIRPLANE)
 
 
-def person(scene: Scene, x: float, y: float) -> bool:
+def person(scene: Painting, x: float, y: float) -> bool:
     """Shoulders and a head, 2 to 5 px."""
     rng = scene.rng
     width = rng.uniform(2.8, 4.2) * scene.scale
@@ -240,7 +246,7 @@ def person(scene: Scene, x: float, y: float) -> bool:
     return stamp(scene, parts, 2.2 * scene.scale, PERSON)
 
 
-def parasol(scene: Scene, x: float, y: float) -> bool:
+def parasol(scene: Painting, x: float, y: float) -> bool:
     """Clutter: a round parasol on the beach."""
     colour = _pick(scene, _CLOTHES)
     diameter = scene.rng.uniform(4, 6) * scene.scale
@@ -255,7 +261,7 @@ def parasol(scene: Scene, x: float, y: float) -> bool:
     )
 
 
-def mill(scene: Scene, x: float, y: float, angle: float, diameter: float) -> bool:
+def mill(scene: Painting, x: float, y: float, angle: float, diameter: float) -> bool:
     """A wind mill seen from above and aside: three blades on a hub, a tower, and a long shadow."""
     radius = diameter * scene.scale / 2
     white = _pick(scene, ((0.95, 0.95, 0.95), (0.88, 0.89, 0.90)))

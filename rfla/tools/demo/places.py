@@ -6,40 +6,38 @@ import numpy as np
 
 from rfla.tools.demo import objects
 from rfla.tools.demo.canvas import (
-    LAND,
     PAVED,
-    WATER,
     Array,
-    Scene,
+    Painting,
     fill,
     line_mask,
     polygon_mask,
     rectangle,
     rotated,
-    stamp,
 )
 from rfla.tools.demo.ground import (
     DRY,
     GRASS,
-    SAND,
     Road,
+    anywhere,
     bend,
     building,
-    choose,
     coast,
     meadow,
     on_ground,
     patchwork,
     pavement,
     road,
+    rocks,
     straight,
     trees,
     water,
     whitecaps,
 )
+from rfla.tools.demo.shores import beach, harbour
 
 
-def traffic(scene: Scene, lane: Road, gap: float) -> None:
+def traffic(scene: Painting, lane: Road, gap: float) -> None:
     """Vehicles in both directions along a street, `gap` px apart on average."""
     rng = scene.rng
     for side in (-1, 1):
@@ -54,7 +52,7 @@ def traffic(scene: Scene, lane: Road, gap: float) -> None:
 
 
 def car_park(
-    scene: Scene, x: float, y: float, angle: float, columns: int, rows: int, full: float
+    scene: Painting, x: float, y: float, angle: float, columns: int, rows: int, full: float
 ) -> None:
     """Rows of marked bays, a share of them taken: a crowd of vehicles side by side."""
     scale, rng = scene.scale, scene.rng
@@ -79,7 +77,7 @@ def car_park(
                 )
 
 
-def town(scene: Scene) -> None:
+def town(scene: Painting) -> None:
     """Streets in a grid, houses, gardens, sometimes a car park."""
     rng, size = scene.rng, scene.size
     meadow(scene, GRASS)
@@ -122,7 +120,7 @@ def town(scene: Scene) -> None:
     trees(scene, int(rng.integers(20, 60)), clumped=False)
 
 
-def countryside(scene: Scene) -> None:
+def countryside(scene: Painting) -> None:
     """Fields, a road with some traffic, a farm, groves."""
     rng = scene.rng
     patchwork(scene, rng.uniform(0, np.pi), rng.uniform(40, 90))
@@ -138,7 +136,7 @@ def countryside(scene: Scene) -> None:
     trees(scene, int(rng.integers(10, 50)))
 
 
-def wind_farm(scene: Scene) -> None:
+def wind_farm(scene: Painting) -> None:
     """Wind mills over fields, bare hills or the sea."""
     rng, size = scene.rng, scene.size
     kind = rng.random()
@@ -162,91 +160,7 @@ def wind_farm(scene: Scene) -> None:
                 objects.mill(scene, x, y, blades + rng.normal(0, 0.6), rng.uniform(15, 24))
 
 
-def harbour(scene: Scene) -> None:
-    """A quay with containers and sheds, moored boats, ships under way, crests on the water."""
-    rng, size = scene.rng, scene.size
-    meadow(scene, DRY + GRASS)
-    angle, offset = rng.uniform(0, 2 * np.pi), rng.uniform(-size * 0.3, size * 0.1)
-    water(scene, coast(scene, angle, offset, 0.4))
-    middle = np.array([size / 2, size / 2])
-    seaward, along = (
-        np.array([np.cos(angle), np.sin(angle)]),
-        np.array([-np.sin(angle), np.cos(angle)]),
-    )
-    quay = rectangle(2 * size, 26, angle + np.pi / 2, middle + seaward * (offset - 13))
-    pavement(scene, quay, rng.uniform(0.45, 0.6))
-    for place in np.arange(-size * 0.7, size * 0.7, rng.uniform(44, 70)):
-        _jetty(scene, middle + seaward * offset + along * place, angle, rng.uniform(30, 70))
-    for _ in range(22):
-        x, y = (
-            middle
-            + seaward * (offset - rng.uniform(4, 22))
-            + along * rng.uniform(-size * 0.6, size * 0.6)
-        )
-        put = objects.vehicle if rng.random() < 0.35 else objects.container
-        put(scene, x, y, angle + np.pi / 2 * int(rng.integers(2)) + rng.normal(0, 0.03))
-    for _ in range(30):
-        x, y = (
-            middle
-            + seaward * (offset - rng.uniform(38, 110))
-            + along * rng.uniform(-size * 0.7, size * 0.7)
-        )
-        building(
-            scene,
-            x,
-            y,
-            rng.uniform(20, 44),
-            rng.uniform(12, 22),
-            angle + np.pi / 2 * int(rng.integers(2)),
-        )
-    for _ in range(int(rng.integers(3, 10))):
-        _sailing(scene, rng.uniform(6, size - 6, 2), float(rng.choice([8, 11, 16, 26])))
-    whitecaps(scene, int(rng.integers(20, 90)))
-
-
-def _jetty(scene: Scene, foot: Array, angle: float, length: float) -> None:
-    rng = scene.rng
-    tip = foot + np.array([np.cos(angle), np.sin(angle)]) * length
-    fill(
-        scene,
-        line_mask(scene.size, np.array([foot, tip], np.float32), 3),
-        (0.55, 0.50, 0.43),
-        ground=PAVED,
-    )
-    boat = rng.uniform(7, 14)
-    for place in np.arange(8, length, boat * 0.42 * scene.scale + 1.5):
-        for side in (-1, 1):
-            if rng.random() < 0.7:
-                turn = angle + side * np.pi / 2
-                reach = boat * scene.scale / 2 + 2.6
-                x, y = (
-                    rotated([(place, 0)], angle, foot)[0]
-                    + np.array([np.cos(turn), np.sin(turn)]) * reach
-                )
-                if on_ground(scene, x, y, WATER):
-                    objects.ship(
-                        scene,
-                        x,
-                        y,
-                        turn + np.pi * int(rng.integers(2)),
-                        boat * rng.uniform(0.8, 1.1),
-                    )
-
-
-def _sailing(scene: Scene, at: Array, length: float) -> None:
-    x, y = at
-    if not on_ground(scene, x, y, WATER, 4):
-        return
-    angle = scene.rng.uniform(0, 2 * np.pi)
-    half, reach = length * scene.scale / 2, scene.rng.uniform(1.5, 4) * length
-    for spread in (-0.16, 0.16):  # a wake opens behind the stern
-        line = rotated([(-half * 0.6, 0), (-half - reach * 0.8, spread * reach)], angle, (x, y))
-        wake = line_mask(scene.size, line, 1) * (scene.ground == WATER)
-        fill(scene, np.asarray(wake * 0.45, np.float32), (0.72, 0.77, 0.78))
-    objects.ship(scene, x, y, angle, length)
-
-
-def airport(scene: Scene) -> None:
+def airport(scene: Painting) -> None:
     """Runway, apron with parked airplanes, a terminal, service vehicles."""
     rng, size = scene.rng, scene.size
     meadow(scene, GRASS + DRY[:1])
@@ -297,7 +211,7 @@ def airport(scene: Scene) -> None:
     trees(scene, int(rng.integers(0, 25)))
 
 
-def tank_farm(scene: Scene) -> None:
+def tank_farm(scene: Painting) -> None:
     """Round tanks in walled squares, pipes, lorries; round trees outside."""
     rng, size = scene.rng, scene.size
     meadow(scene, DRY + GRASS[:1])
@@ -315,11 +229,11 @@ def tank_farm(scene: Scene) -> None:
                 _tank_court(scene, at, angle, cell, split if rng.random() < 0.75 else 3)
     traffic(scene, lane, rng.uniform(30, 90))
     for _ in range(16):
-        building(scene, *_anywhere(scene), rng.uniform(12, 26), rng.uniform(9, 16), angle)
+        building(scene, *anywhere(scene), rng.uniform(12, 26), rng.uniform(9, 16), angle)
     trees(scene, int(rng.integers(30, 70)), clumped=bool(rng.random() < 0.5))
 
 
-def _tank_court(scene: Scene, at: Array, angle: float, cell: float, count: int) -> None:
+def _tank_court(scene: Painting, at: Array, angle: float, cell: float, count: int) -> None:
     rng = scene.rng
     pavement(scene, rectangle(cell - 3, cell - 3, angle, at), rng.uniform(0.5, 0.64))
     wall = rectangle(cell - 4, cell - 4, angle, at)
@@ -335,43 +249,7 @@ def _tank_court(scene: Scene, at: Array, angle: float, cell: float, count: int) 
                 objects.tank(scene, x, y, min(room * rng.uniform(0.6, 0.82), 26) / scene.scale)
 
 
-def beach(scene: Scene) -> None:
-    """Sand and surf, people and parasols in crowds."""
-    rng, size = scene.rng, scene.size
-    meadow(scene, SAND, 0.02)
-    angle, offset = rng.uniform(0, 2 * np.pi), rng.uniform(-10, 70)
-    sea = coast(scene, angle, offset, 3.5)
-    foam = coast(scene, angle, offset - 5, 3.5) * (1 - sea)
-    fill(
-        scene,
-        np.asarray(foam * 0.5, np.float32),
-        np.asarray(choose(scene, SAND) * 0.75, np.float32),
-    )
-    water(scene, sea)
-    whitecaps(scene, int(rng.integers(20, 70)))
-    hubs = rng.uniform(0, size, (int(rng.integers(2, 6)), 2))
-    for _ in range(int(rng.integers(40, 190))):
-        x, y = hubs[int(rng.integers(len(hubs)))] + rng.normal(0, 36, 2)
-        if on_ground(scene, x, y, LAND, 2) or (
-            rng.random() < 0.35 and on_ground(scene, x, y, WATER, 2)
-        ):
-            put = (
-                objects.parasol
-                if rng.random() < 0.14 and on_ground(scene, x, y, LAND, 2)
-                else objects.person
-            )
-            put(scene, x, y)
-    for _ in range(int(rng.integers(0, 4))):
-        _sailing(scene, rng.uniform(6, size - 6, 2), float(rng.choice([8, 12])))
-    _rocks(scene, int(rng.integers(5, 30)))
-
-
-def _anywhere(scene: Scene) -> tuple[float, float]:
-    x, y = scene.rng.uniform(0, scene.size, 2)
-    return float(x), float(y)
-
-
-def square(scene: Scene) -> None:
+def square(scene: Painting) -> None:
     """A paved square between houses with people in groups, trees, a street beside it."""
     rng, size = scene.rng, scene.size
     meadow(scene, GRASS)
@@ -387,7 +265,7 @@ def square(scene: Scene) -> None:
     )
     for _ in range(60):
         turn = angle + np.pi / 2 * int(rng.integers(2))
-        building(scene, *_anywhere(scene), rng.uniform(22, 48), rng.uniform(14, 24), turn)
+        building(scene, *anywhere(scene), rng.uniform(22, 48), rng.uniform(14, 24), turn)
     hubs = middle + rng.normal(0, 40, (int(rng.integers(3, 8)), 2))
     for _ in range(int(rng.integers(30, 150))):
         x, y = hubs[int(rng.integers(len(hubs)))] + rng.normal(0, 18, 2)
@@ -397,7 +275,7 @@ def square(scene: Scene) -> None:
     trees(scene, 30, clumped=False)
 
 
-def wilderness(scene: Scene) -> None:
+def wilderness(scene: Painting) -> None:
     """Nothing to find: bare ground with rocks, a forest, or open water with crests."""
     rng, kind = scene.rng, scene.rng.random()
     if kind < 0.35:
@@ -409,25 +287,11 @@ def wilderness(scene: Scene) -> None:
         trees(scene, 220, clumped=True)
     else:
         meadow(scene, DRY, 0.06)
-        _rocks(scene, 90)
+        rocks(scene, 90)
         trees(scene, 20, clumped=False)
 
 
-def _rocks(scene: Scene, count: int) -> None:
-    """Clutter: grey stones with shadows, of the size of people and vehicles."""
-    rng = scene.rng
-    for x, y in rng.uniform(0, scene.size, (count, 2)):
-        if on_ground(scene, x, y, LAND, 2):
-            turn = np.sort(rng.uniform(0, 2 * np.pi, 7))
-            radii = np.array([1.0, rng.uniform(0.5, 1)]) * rng.uniform(1, 4.5)
-            outline = np.asarray(
-                np.stack([np.cos(turn), np.sin(turn)], 1) * radii + (x, y), np.float32
-            )
-            red, green, blue = (choose(scene, DRY) * 0.8).tolist()
-            stamp(scene, [(outline, (red, green, blue))], 1.5, None)
-
-
-PLACES: tuple[Callable[[Scene], None], ...] = (
+PLACES: tuple[Callable[[Painting], None], ...] = (
     *(town, harbour, tank_farm, airport, beach, wind_farm, countryside, square),
     *(harbour, tank_farm, airport, town, wind_farm, beach, wilderness),
 )

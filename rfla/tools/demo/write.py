@@ -1,4 +1,4 @@
-"""`data=demo`: overhead scenes with six classes of objects of 2 to 32 px, painted by the package itself.
+"""`data=demo`: overhead scenes with objects of 2 to 32 px, painted by the package itself.
 
 Every picture is a function of (version, seed, split, number). The set is written once, in a few
 seconds, beneath the first data set directory (`RFLA_DATASETS`, else the user's cache) and reused
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rfla.data.images import Image
 from rfla.data.spec import DEMO_YAML, load_data_spec
 from rfla.errors import DataError
-from rfla.tools.demo.canvas import Scene, blank_scene, fractal
+from rfla.tools.demo.canvas import Painting, blank_painting, fractal
 from rfla.tools.demo.objects import NAMES
 from rfla.tools.demo.places import PLACES
 
@@ -48,13 +48,13 @@ def paint_scene(
         into `NAMES`.
     """
     rng = np.random.default_rng([seed, list(IMAGES).index(split), number])
-    scene = blank_scene(rng, SIZE)
+    scene = blank_painting(rng, SIZE)
     PLACES[number % len(PLACES)](scene)
     image = _photograph(scene)
     return image, np.asarray(scene.boxes, np.float32).reshape(-1, 4), scene.labels
 
 
-def _photograph(scene: Scene) -> Image:
+def _photograph(scene: Painting) -> Image:
     """Light, clouds, haze, blur and noise of a camera."""
     rng, size = scene.rng, scene.size
     ys, xs = np.mgrid[:size, :size].astype(np.float32) / size - 0.5
@@ -87,7 +87,7 @@ def prepare_demo(data: str | Path) -> None:
 
 
 def ensure_demo(root: Path, seed: int = 0) -> None:
-    """Write the set beneath `root` unless it is there: `images/{split}/` and `annotations/{split}.json`, COCO form.
+    """Write the set beneath `root`, in COCO form, unless it is there.
 
     It is made in a directory beside `root` and renamed when it is complete, so a kill leaves
     nothing half-made, and two processes that start together both succeed.
