@@ -181,7 +181,7 @@ def _devices(report: Report) -> None:
 
 def _directories(report: Report) -> None:
     try:
-        from rfla.data.spec import cache_directory, dataset_directories
+        from rfla.data.data_yaml import cache_directory, dataset_directories
     except Exception as error:
         report.add("rfla.data", str(error).splitlines()[0], False)
         return

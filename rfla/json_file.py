@@ -11,31 +11,32 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from rfla.errors import DataError, RflaError
 from rfla.files import read_regular
 
-Content = TypeVar("Content")
-
 MAX_UNPACKED = 4 << 30  # bytes that a .json.gz may become
 _GZIP = b"\x1f\x8b"
 
 
-def read_json(path: Path, kind: type[Content], error: type[RflaError] = DataError) -> Content:
+def read_json(
+    path: Path, kind: Any = Any, error: type[RflaError] = DataError, what: str = ""
+) -> Any:
     """Read a JSON file, gzip included.
 
     Args:
         path: The file; links are followed.
         kind: What the file holds, as in `parse_json`.
         error: Class of the error to raise.
+        what: As in `parse_json`.
 
     Raises:
         RflaError: Of the class `error`: as in `parse_json`, or the file cannot be read.
     """
-    return parse_json(read_json_bytes(path, error), str(path), kind, error)
+    return parse_json(read_json_bytes(path, error), str(path), kind, error, what)
 
 
 def read_json_bytes(path: Path, error: type[RflaError] = DataError) -> bytes:
@@ -53,8 +54,12 @@ def read_json_bytes(path: Path, error: type[RflaError] = DataError) -> bytes:
 
 
 def parse_json(
-    data: bytes, where: str, kind: type[Content], error: type[RflaError] = DataError
-) -> Content:
+    data: bytes,
+    where: str,
+    kind: Any = Any,
+    error: type[RflaError] = DataError,
+    what: str = "",
+) -> Any:
     """Parse JSON.
 
     Args:
@@ -63,6 +68,7 @@ def parse_json(
         kind: `Any`, or a type with the wanted keys (a `msgspec.Struct`): all others are passed
             over.
         error: Class of the error to raise.
+        what: What a file of that `kind` is called, for messages.
 
     Raises:
         RflaError: Of the class `error`: no JSON (with the line), nested too deep, a number of
@@ -73,12 +79,28 @@ def parse_json(
             return msgspec.json.decode(data, type=kind)
     except MemoryError:
         raise error(f"{where}: too large for the memory of this machine") from None
-    except (ValueError, RecursionError) as failure:
-        plain = _parse_slowly(data, where, error)
-        try:
-            return msgspec.convert(plain, kind)
-        except (msgspec.ValidationError, RecursionError):
-            raise error(f"{where}: {_in_words(failure)}") from None
+    except (ValueError, RecursionError):
+        return convert_json(_parse_slowly(data, where, error), where, kind, error, what)
+
+
+def convert_json(
+    content: Any,
+    where: str,
+    kind: Any = Any,
+    error: type[RflaError] = DataError,
+    what: str = "",
+) -> Any:
+    """Take the wanted keys of content that is in memory already.
+
+    Raises:
+        RflaError: Of the class `error`: not of that `kind`.
+    """
+    try:
+        return msgspec.convert(content, kind)
+    except (msgspec.ValidationError, RecursionError) as failure:
+        wrong = _in_words(failure)
+        text = f"not {what} ({wrong})" if what else wrong
+        raise error(f"{where}: {text}") from None
 
 
 def refuse_repeated_keys(data: bytes, where: str, error: type[RflaError] = DataError) -> None:
@@ -127,7 +149,8 @@ def _parse_slowly(data: bytes, where: str, error: type[RflaError]) -> Any:
 
 def _in_words(failure: Exception) -> str:
     """Return msgspec's message: ``Expected `array`, got `int` - at `$.images` `` -> plain words."""
-    text, _, place = str(failure).replace("`", "").partition(" - at $")
+    text, _, place = str(failure).replace("`", "").replace(" | null", "").partition(" - at $")
+    text = text[:1].lower() + text[1:]
     return f"{place.lstrip('.')}: {text}" if place else text
 
 

@@ -48,7 +48,7 @@ def test_what_cannot_be_used_is_one_line(data: bytes, message: str) -> None:
 
 
 def test_another_kind_of_content_is_named_with_its_place() -> None:
-    with pytest.raises(MetricError, match=r"a\.json: \[1\]\.x: Expected float, got str"):
+    with pytest.raises(MetricError, match=r"a\.json: \[1\]\.x: expected float, got str"):
         parse_json(b'[{"x": 1}, {"x": "y"}]', "a.json", list[Point], MetricError)
 
 

@@ -4,16 +4,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rfla.data.annotations import Annotations
     from rfla.data.dataset import DetectionDataset, Sample
-    from rfla.data.index import BoxIndex, load_index
+    from rfla.data.index import load_index
     from rfla.data.loader import Batch, EvalSampler, Loader, TrainSampler, build_loader
     from rfla.data.spec import DataSpec, load_data_spec
     from rfla.data.transforms import Augmentation, build_augmentation
 
 __all__ = [
+    "Annotations",
     "Augmentation",
     "Batch",
-    "BoxIndex",
     "DataSpec",
     "DetectionDataset",
     "EvalSampler",
@@ -28,7 +29,8 @@ __all__ = [
 
 _HOMES = {
     "dataset": ("DetectionDataset", "Sample"),
-    "index": ("BoxIndex", "load_index"),
+    "annotations": ("Annotations",),
+    "index": ("load_index",),
     "loader": ("Batch", "EvalSampler", "Loader", "TrainSampler", "build_loader"),
     "spec": ("DataSpec", "load_data_spec"),
     "transforms": ("Augmentation", "build_augmentation"),

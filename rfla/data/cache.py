@@ -15,8 +15,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rfla.data.data_yaml import cache_directory
 from rfla.data.images import Image
-from rfla.data.spec import cache_directory
 from rfla.errors import DataError
 
 _SHARE = 0.8  # of the free memory or disk that a cache may take

@@ -1,4 +1,4 @@
-"""Rows of a `BoxIndex` -> samples at network input size.
+"""Rows of a `Annotations` -> samples at network input size.
 
 Shapes: an image is (H, W, 3) uint8 RGB; G boxes and I ignore regions of one image are (G, 4) and
 (I, 4) float32 xyxy in px of the resized image.
@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rfla.data.annotations import Annotations
 from rfla.data.cache import create_cache
-from rfla.data.images import Image, read_annotated, resize_long_side
-from rfla.data.index import BoxIndex
+from rfla.data.images import Image, resize_long_side
 from rfla.data.pixel_range import Range
 from rfla.data.transforms import Augmentation
 from rfla.errors import DataError
@@ -29,7 +29,7 @@ class Sample:
         boxes: (G, 4) float32 xyxy px of `image`.
         labels: (G,) int64, 0-based.
         ignore: (I, 4) float32 xyxy px: regions that are neither object nor background.
-        row: Row of the `BoxIndex`.
+        row: Row of the `Annotations`.
         scale: `(sx, sy)`, px of `image` per px of the annotations, before augmentation.
         skipped: Rows that could not be read, with the reason; `image` is then that of another row,
             or empty.
@@ -66,7 +66,7 @@ class DetectionDataset:
 
     def __init__(
         self,
-        index: BoxIndex,
+        index: Annotations,
         imgsz: int = 800,
         transforms: Augmentation | None = None,
         seed: int = 0,
@@ -120,19 +120,16 @@ class DetectionDataset:
         height, width = (int(side) for side in self.index.image_hw[row])
         image = self.cache.get(row) if self.cache else None
         if image is None:
-            image = self._decode(row, (height, width), remarks)
+            image = self._decode(row, remarks)
         if image.shape[:2] != (height, width):
             ratio = np.array([image.shape[1] / width, image.shape[0] / height], np.float32)
             boxes = boxes * np.tile(ratio, 2)
         return image, boxes
 
-    def _decode(
-        self, row: int, stated: tuple[int, int], remarks: list[tuple[int, str]] | None
-    ) -> Image:
+    def _decode(self, row: int, remarks: list[tuple[int, str]] | None) -> Image:
         """Read the file of a row, and keep its pixels where there is a cache."""
         texts: list[str] = []
-        path = str(self.index.paths[row])
-        image = read_annotated(path, stated, value_range=self.value_range, remarks=texts)
+        image = self.index.read_image(row, value_range=self.value_range, remarks=texts)
         if remarks is not None:
             remarks += [(row, text) for text in texts]
         if self.cache:

@@ -54,7 +54,7 @@ class Batch:
         image_sizes: B pairs (h, w) before padding, px.
         targets: B dicts of boxes (G, 4) float32 xyxy input px, labels (G,) int64, ignore (I, 4)
             float32.
-        indices: (B,) int64, rows of the `BoxIndex`.
+        indices: (B,) int64, rows of the `Annotations`.
         scales: (B, 2) float32 (sx, sy), input px per px of the annotations.
         skipped: Rows that could not be read, with the reason.
         remarks: Rows whose files a person should know something of, with what.

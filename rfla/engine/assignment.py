@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rfla.assign import HierarchicalAssigner
 from rfla.assign.explain import AssignmentReport, report
 from rfla.cfg import Config, model_part
-from rfla.data import BoxIndex, load_data_spec, load_index
+from rfla.data import Annotations, load_data_spec, load_index
 from rfla.data.images import STRIDE, resize_long_side, resized_shape
 from rfla.errors import ConfigError, DataError
 from rfla.models.heads.priors import Priors
@@ -54,7 +54,7 @@ def assignment_report(cfg: Config, picture: Path | None = None) -> AssignmentRep
     return AssignmentReport.merge(reports)
 
 
-def _inputs(index: BoxIndex, imgsz: int) -> Iterator[_Input]:
+def _inputs(index: Annotations, imgsz: int) -> Iterator[_Input]:
     """Yield boxes (G, 4), ignore regions (I, 4) and (height, width) of each image as the network sees it."""
     for row in range(len(index)):
         here = slice(int(index.box_start[row]), int(index.box_start[row + 1]))
@@ -67,7 +67,7 @@ def _inputs(index: BoxIndex, imgsz: int) -> Iterator[_Input]:
 
 
 def _draw_one(
-    net: nn.Module, index: BoxIndex, inputs: Sequence[_Input], imgsz: int, picture: Path
+    net: nn.Module, index: Annotations, inputs: Sequence[_Input], imgsz: int, picture: Path
 ) -> None:
     """Draw the readable image whose number of boxes is nearest to `BOXES_DRAWN`."""
     priors = _priors_of(net)

@@ -10,7 +10,7 @@ from torch import nn
 from rfla.cfg import Config, model_part
 from rfla.cfg.model_schema import ModelConfig
 from rfla.data import (
-    BoxIndex,
+    Annotations,
     DataSpec,
     Loader,
     TrainSampler,
@@ -62,8 +62,8 @@ class RunParts:
     world: World
     device: torch.device
     protocol: Protocol
-    train_index: BoxIndex
-    val_index: BoxIndex
+    train_index: Annotations
+    val_index: Annotations
     train_loader: Loader
     val_loader: Loader
     sampler: TrainSampler
@@ -167,7 +167,7 @@ def build_state(
 
 def build_data_and_source(
     cfg: Config, world: World
-) -> tuple[Protocol, BoxIndex, BoxIndex, SourceModel]:
+) -> tuple[Protocol, Annotations, Annotations, SourceModel]:
     """Return the protocol, both splits and the network on the CPU; seeds everything before.
 
     Raises:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from rfla.cfg import Config
 from rfla.cfg.model_schema import NormalizeConfig
-from rfla.data import Batch, BoxIndex, DataSpec
+from rfla.data import Annotations, Batch, DataSpec
 from rfla.engine.device import autocast
 from rfla.engine.model_source import apply_mapping
 from rfla.errors import DataError
@@ -143,7 +143,7 @@ class Inference:
 def detect(
     inference: Inference,
     loader: Iterable[Batch],
-    index: BoxIndex,
+    index: Annotations,
     mapping: Sequence[int] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Detections, Speed]:
@@ -236,12 +236,12 @@ class Judged(NamedTuple):
     found: Detections
 
 
-def judge(index: BoxIndex, found: Detections, protocol: Protocol) -> Judged:
+def judge(index: Annotations, found: Detections, protocol: Protocol) -> Judged:
     """Judge detections by the boxes of a split, as its files state them."""
     return Judged(evaluate_boxes(ground_truth(index), found, protocol=protocol), found)
 
 
-def ground_truth(index: BoxIndex) -> GroundTruth:
+def ground_truth(index: Annotations) -> GroundTruth:
     """Return a split's boxes in the form that `evaluate_boxes` takes, as the file states them."""
     counts = np.diff(index.box_start)
     stated = index.stated

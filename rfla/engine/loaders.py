@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from rfla.cfg import Config
 from rfla.data import (
+    Annotations,
     Batch,
-    BoxIndex,
     DetectionDataset,
     EvalSampler,
     Loader,
@@ -32,7 +32,7 @@ from rfla.errors import ConfigError, DataError
 
 
 def training_loader(
-    cfg: Config, index: BoxIndex, world: World, device: torch.device
+    cfg: Config, index: Annotations, world: World, device: torch.device
 ) -> tuple[Loader, TrainSampler]:
     """Return the loader of the training split and the sampler that orders it."""
     if cfg.batch % world.size:
@@ -48,7 +48,9 @@ def training_loader(
     ), sampler
 
 
-def evaluation_loader(cfg: Config, index: BoxIndex, world: World, device: torch.device) -> Loader:
+def evaluation_loader(
+    cfg: Config, index: Annotations, world: World, device: torch.device
+) -> Loader:
     """Return the loader of a split in file order, without augmentation.
 
     Each process gets its share of the batches.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rfla.cfg import Config
 from rfla.cfg.keys import show
-from rfla.data import Batch, BoxIndex
+from rfla.data import Annotations, Batch
 from rfla.engine.device import device_label
 from rfla.engine.distributed import World
 from rfla.engine.inference import Speed
@@ -43,7 +43,7 @@ SCORES = f"(scores from {MIN_SCORE:g})"
 def opening_lines(
     cfg: Config,
     net: nn.Module,
-    splits: Mapping[str, BoxIndex],
+    splits: Mapping[str, Annotations],
     device: torch.device,
     dtype: torch.dtype | None,
     world: World,
@@ -77,7 +77,7 @@ def _at(values: Any, key: str) -> Any:
     return values
 
 
-def draw_labels(path: Path, index: BoxIndex) -> None:
+def draw_labels(path: Path, index: Annotations) -> None:
     """Write `labels.png`: classes, sizes and numbers of the boxes that are learnt."""
     real = ~(index.ignore | index.crowd)
     per_image = np.diff(index.box_start)
@@ -136,7 +136,7 @@ def closing_lines(cfg: Config, run_dir: Path, best: Path, has_report: bool) -> l
 
 
 def write_files(
-    cfg: Config, run_dir: Path, index: BoxIndex, judged: Study, speed: Speed | None
+    cfg: Config, run_dir: Path, index: Annotations, judged: Study, speed: Speed | None
 ) -> None:
     """Write everything that `rfla val` leaves in its run directory."""
     milliseconds = speed.per_image() if speed is not None else None
@@ -154,7 +154,7 @@ def write_files(
 def write_page(
     cfg: Config,
     run_dir: Path,
-    index: BoxIndex,
+    index: Annotations,
     judged: Study,
     speed: Mapping[str, float] | None = None,
 ) -> None:
@@ -176,7 +176,7 @@ def write_page(
     )
 
 
-def write_pictures(run_dir: Path, index: BoxIndex, found: Detections) -> None:
+def write_pictures(run_dir: Path, index: Annotations, found: Detections) -> None:
     """Write `val_batch*_{labels,pred}.jpg`: the first images with their boxes and with those found."""
     for number in range(VAL_PICTURES):
         rows = range(number * TILES, min((number + 1) * TILES, len(index)))

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from rfla.cfg import Config, model_part
-from rfla.data import BoxIndex, DataSpec, load_data_spec, load_index
+from rfla.data import Annotations, DataSpec, load_data_spec, load_index
 from rfla.engine.console import Progress, make_console, metric_line
 from rfla.engine.device import autocast_dtype, select_device
 from rfla.engine.distributed import World, agreed, gather, join_world
@@ -103,7 +103,7 @@ def _validate(cfg: Config, world: World, device: torch.device) -> Metrics:
 def judge_weights(
     path: Path,
     cfg: Config,
-    index: BoxIndex,
+    index: Annotations,
     protocol: Protocol,
     device: torch.device,
     dtype: torch.dtype | None,
@@ -115,7 +115,7 @@ def judge_weights(
     return judge(index, detect(inference, loader, index)[0], protocol)
 
 
-def _given_detections(cfg: Config, spec: DataSpec, index: BoxIndex) -> Detections:
+def _given_detections(cfg: Config, spec: DataSpec, index: Annotations) -> Detections:
     """Read `cfg.predictions`.
 
     They may be of the whole split and of all classes where `cfg` takes a part, or one class.
@@ -145,7 +145,7 @@ def _given_detections(cfg: Config, spec: DataSpec, index: BoxIndex) -> Detection
 
 
 def _model_for(
-    cfg: Config, index: BoxIndex, console: Console
+    cfg: Config, index: Annotations, console: Console
 ) -> tuple[SourceModel, list[int] | None]:
     """Load the weights file of `cfg.model`, and match its classes with the data's by name.
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfla.data.formats.record import NO_CLASS, make_record
+from rfla.data.record import NO_CLASS, make_record
 from rfla.data.tiles import plan_windows
 from rfla.tools.convert.cut import cut, keeps_empty, visible_shares
 

@@ -2,21 +2,38 @@
 
 What goes round unharmed: ids of images, annotations and categories, `iscrowd`, `ignore`, `area`
 where it is possible, quadrangles (in `segmentation`), and under `attributes` what only some formats
-know. Masks are not kept: this is detection. A region without a class (VisDrone's ignored regions)
-has category -1, which `categories` does not name: `rfla.metrics` knows it, other evaluators pass
-over it.
+know. Masks are not kept: this is detection; where `bbox` is missing, the box round the polygons or
+the mask is taken. A region without a class (VisDrone's ignored regions) has category -1, which
+`categories` does not name: `rfla.metrics` knows it, other evaluators pass over it.
 """
 
-import json
-import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rfla.data.annotations import REFUSED, REGIONS, Annotations, join
+from rfla.data.formats import coco_file
+from rfla.data.formats.coco_columns import attributes, flags, number_rows, numbers
+from rfla.data.formats.coco_file import (
+    LARGEST,
+    Annotation,
+    File,
+    FullAnnotation,
+    FullFile,
+    Image,
+    category_names,
+    class_table,
+    four_numbers,
+    image_ids,
+    plain_id,
+    short,
+    whole,
+)
 from rfla.data.formats.images import (
     find_folders,
     image_folders,
@@ -24,25 +41,37 @@ from rfla.data.formats.images import (
     root_of,
     split_of,
 )
-from rfla.data.formats.record import (
-    NO_CLASS,
-    REPEAT,
-    Classes,
-    ImageRecord,
-    Part,
-    make_record,
-    read_text,
-    unique_whole,
-)
-from rfla.errors import DataError
+from rfla.data.formats.masks import box_of
+from rfla.data.formats.text import REPEAT, unique_whole
+from rfla.data.record import NO_CLASS, Classes, Part
+from rfla.errors import DataError, did_you_mean
+from rfla.json_file import collector_at_rest
 
-# Whole numbers, under `attributes` of an annotation.
-CARRIED = ("truncation", "occlusion", "difficult", "category", "uncertain", "logo")
-FLAGS = ("ignore",)
-REGION_ID = (
-    -1
-)  # category id of a region without a class; 0 is read as one too where no category has it
-Entry = Mapping[str, Any]
+# Category id of a region without a class; 0 is read as one too where no category has it.
+REGION_ID = -1
+UNKNOWN = -2  # the place of an id that nothing has
+FROM_MASKS = "boxes made of polygons or masks, where the file gives no bbox"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a COCO file is to be read.
+
+    Attributes:
+        flags: Keys of an annotation that make it an ignored box where true.
+        regions: Names of categories, in small letters, that mean "nothing is counted here".
+        to_write: Read all that can be written back, and refuse a box or a size that is none;
+            otherwise its numbers become NaN, or 0.
+        strict: Refuse an annotation of an unknown image or category; otherwise leave it out and
+            count it.
+        needs_files: Refuse an image without a file name.
+    """
+
+    flags: tuple[str, ...] = ("ignore",)
+    regions: tuple[str, ...] = ()
+    to_write: bool = True
+    strict: bool = True
+    needs_files: bool = True
 
 
 def find(source: Path) -> dict[str, Part]:
@@ -68,7 +97,8 @@ def find(source: Path) -> dict[str, Part]:
         if split in parts:
             first = parts[split].annotations[0]
             raise DataError(
-                f"source={source}: {first.name} and {file.name} are both '{split}'; give one as annotations=FILE"
+                f"source={source}: {first.name} and {file.name} are both '{split}'; "
+                "give one as annotations=FILE"
             )
         parts[split] = Part((file,), image_folders(source, split))
     return parts
@@ -87,276 +117,279 @@ def annotation_files(source: Path) -> list[Path]:
     raise DataError(f"source={source}: no .json file, here or in annotations/")
 
 
-def classes(parts: Iterable[Part]) -> Classes:
-    """Return the categories of the files, ascending by id. They must agree where ids are shared.
-
-    Raises:
-        DataError: Files disagree, or one has no categories.
-    """
-    table: dict[int, str] = {}
-    for part in parts:
-        for path in part.annotations:
-            for number, name in category_names(load(path), path).items():
-                if table.setdefault(number, name) != name:
-                    raise DataError(
-                        f"{path}: category {number} is '{name}' here but '{table[number]}' in another split"
-                    )
-    ids = sorted(table)
-    return Classes([table[number] for number in ids], ids)
+classes_of = coco_file.classes_of
 
 
-def category_names(content: Entry, path: Path) -> dict[int, str]:
-    """Return the names of a file's categories by id.
-
-    Raises:
-        DataError: None, or one without a whole id and a name, or an id or name twice.
-    """
-    names: dict[int, str] = {}
-    for row, entry in enumerate(content["categories"]):
-        where = f"{path}: categories[{row}]"
-        number = whole(entry, "id", where)
-        name = entry.get("name")
-        if not isinstance(name, str) or not name:
-            raise DataError(f"{where} has no name")
-        if any("\ud800" <= letter <= "\udfff" for letter in name):
-            raise DataError(f"{where}: name {name!r:.60} is no text: half of a surrogate pair")
-        if number in names or name in names.values():
-            raise DataError(f"{where}: id {number} or name '{name}' is used twice")
-        names[number] = name
-    if not names:
-        raise DataError(f"{path}: no categories")
-    return names
-
-
-def load(path: Path) -> dict[str, Any]:
-    """Read a COCO file and check its outline.
-
-    Raises:
-        DataError: With the line where it stops being JSON; a list that is missing.
-    """
-    content = load_json(path)
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise DataError(f"{path}: not a COCO detection file: no list '{key}'")
-        wrong = next(
-            (row for row, entry in enumerate(content[key]) if not isinstance(entry, dict)), None
-        )
-        if wrong is not None:
-            raise DataError(f"{path}: {key}[{wrong}] is no object")
-    return dict(content)
-
-
-def load_json(path: Path) -> Any:
-    """Read any JSON file.
-
-    Raises:
-        DataError: With the line where it stops being JSON; a key that an object has twice.
-    """
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        entry = dict(pairs)
-        if len(entry) < len(pairs):
-            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-            raise DataError(f"{path}: an object has the key {twice!r:.60} twice")
-        return entry
-
-    try:
-        return json.loads(read_text(path), object_pairs_hook=once)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
-    except (RecursionError, ValueError) as error:
-        raise DataError(f"{path}: not usable JSON ({error})") from None
-
-
-def read(part: Part, classes: Classes) -> Iterator[ImageRecord]:
+def read(
+    part: Part, classes: Classes | None, *, to_write: bool = True, strict: bool = True
+) -> Annotations:
     """Read the images of a split, in the order of the file.
+
+    Args:
+        part: The files of the split.
+        classes: The class table; None: the categories of the files.
+        to_write: As in `Rules`.
+        strict: As in `Rules`.
 
     Raises:
         DataError: An entry that is malformed, an unknown category, an annotation without its image.
     """
-    for path in part.annotations:
-        for record in records(load(path), path, classes):
-            yield record if len(part.annotations) == 1 else without_ids(record)
+    rules = Rules(to_write=to_write, strict=strict)
+    with collector_at_rest():
+        return join_files([read_file(path, classes, rules) for path in part.annotations])
 
 
-def without_ids(record: ImageRecord) -> ImageRecord:
-    """Return a record whose ids are dropped: those of several files of one split repeat."""
-    record.image_id = None
-    record.ids[:] = -1
-    return record
+def join_files(parts: Sequence[Annotations]) -> Annotations:
+    """Join the files of one split; the ids of several files repeat and are dropped."""
+    if len(parts) == 1:
+        return parts[0]
+    joined = join(parts, parts[0].name, renumber=True)
+    if joined.ids is not None:
+        joined.ids[:] = -1
+    return joined
 
 
-def records(
-    content: Entry,
-    path: Path,
-    classes: Classes,
-    flags: Sequence[str] = FLAGS,
-    regions: frozenset[int] = frozenset(),
-) -> Iterator[ImageRecord]:
-    """Turn a loaded COCO file into records.
+def read_file(path: Path, classes: Classes | None, rules: Rules) -> Annotations:
+    """Read one file."""
+    if not rules.to_write:
+        content = coco_file.load(path, File)
+        if all(entry.bbox is not None for entry in content.annotations or []):
+            return annotations(content, str(path), classes, rules)
+    # With the polygons and masks, which can be written back, or stand for a box.
+    return annotations(coco_file.load(path, FullFile), str(path), classes, rules)
+
+
+def annotations(
+    content: File | FullFile, where: str, classes: Classes | None, rules: Rules
+) -> Annotations:
+    """Turn the content of a COCO file into flat arrays.
 
     Args:
-        content: From `load`.
-        path: Its file, for messages.
-        classes: The class table.
-        flags: Keys of an annotation that make it an ignored box when true.
-        regions: Category ids that mean "nothing is counted here" instead of a class.
+        content: From `coco_file.load`.
+        where: Its file, for messages.
+        classes: The class table; None: the file's own categories.
+        rules: How to read it.
+
+    Raises:
+        DataError: As in `read`.
     """
-    ids = [
-        _identity(entry.get("id"), f"{path}: images[{row}]")
-        for row, entry in enumerate(content["images"])
-    ]
-    _refuse_repeated(ids, path)
-    rows_of: dict[int | str, list[int]] = {identity: [] for identity in ids}
-    annotations = content["annotations"]
-    for row, entry in enumerate(annotations):
-        key = _identity(entry.get("image_id"), f"{path}: annotations[{row}]", "image_id")
-        if key not in rows_of:
-            raise DataError(
-                f"{path}: annotations[{row}] belongs to image {key!r}, which is not listed"
-            )
-        rows_of[key].append(row)
-    keep_ids = unique_whole([entry.get("id") for entry in annotations])
-    keep_image_ids = unique_whole(ids)
-    renumbered = Counter[str]()
-    for what, kept, count in (
-        ("annotations", keep_ids, len(annotations)),
-        ("images", keep_image_ids, len(ids)),
-    ):
-        if not kept:
-            renumbered[f"ids of {what} that {REPEAT}"] = count
-    for row, entry in enumerate(content["images"]):
-        parsed = [
-            _annotation(
-                annotations[index], f"{path}: annotations[{index}]", classes, flags, regions
-            )
-            for index in rows_of[ids[row]]
+    notes = _Notes()
+    names = category_names(content, where)
+    table = class_table(names, rules.regions) if classes is None else classes
+    ids = image_ids(content, where)
+    files, sizes = _images(content.images or [], where, rules)
+    entries, images, labels = _owners(content, ids, names, table, where, rules, notes)
+    boxes, stated, area = _boxes(entries, where, rules, notes)
+    flagged = [labels == NO_CLASS, *(flags(entries, flag) for flag in rules.flags)]
+    crowd = flags(entries, "iscrowd") | (labels == NO_CLASS)
+    # By image, and within an image as in the file.
+    order = np.argsort(images, kind="stable")
+    per_image = np.bincount(images, minlength=len(files))
+    store = Annotations(
+        name=where,
+        names=tuple(table.names),
+        category_ids=_category_ids(names, table),
+        paths=np.array(files, np.str_),
+        image_ids=np.asarray(ids) if ids else np.zeros(0, np.int64),
+        image_hw=sizes,
+        box_start=np.concatenate([[0], np.cumsum(per_image)]).astype(np.int64),
+        boxes=boxes[order],
+        labels=labels[order],
+        ignore=np.logical_or.reduce(flagged)[order],
+        crowd=crowd[order],
+        area=np.where(np.isnan(area), stated[:, 2] * stated[:, 3], area)[order],
+        stated=stated[order],
+        own_ids=unique_whole(ids),
+        counts=notes.counts,
+        examples=notes.examples,
+    )
+    if not rules.to_write:
+        return store
+    if not store.own_ids:
+        store.note(f"ids of images that {REPEAT}", where, len(ids))
+    keeps_ids = unique_whole([entry.id for entry in entries])
+    if not keeps_ids:
+        store.note(f"ids of annotations that {REPEAT}", where, len(entries))
+    own = [entry.id if keeps_ids else -1 for entry in entries]
+    return replace(
+        store,
+        ids=np.array(own, np.int64)[order],
+        attributes={name: v[order] for name, v in attributes(entries, area, rules.flags).items()},
+        sources=np.broadcast_to(np.array(where), len(files)),
+    )
+
+
+class _Notes:
+    """What was repaired or left out, counted, with the first place of each."""
+
+    def __init__(self) -> None:
+        self.counts = Counter[str]()
+        self.examples: dict[str, str] = {}
+
+    def add(self, what: str, where: str, count: int) -> None:
+        if count:
+            self.counts[what] += count
+            self.examples.setdefault(what, where)
+
+
+def _images(
+    entries: Sequence[Image], where: str, rules: Rules
+) -> tuple[list[str], NDArray[np.int32]]:
+    """File name and (N, 2) height and width of each image; 0 where the file states no usable one."""
+    files: list[str] = []
+    sizes = np.zeros((len(entries), 2), np.int32)
+    for row, entry in enumerate(entries):
+        name = entry.file_name
+        if not isinstance(name, str) or (rules.needs_files and not name.strip()):
+            raise DataError(f"{where}: images[{row}]: file_name must be a text, not {short(name)}")
+        files.append(name)
+        sizes[row] = _size(entry, f"{where}: images[{row}]", rules.to_write)
+    return files, sizes
+
+
+def _size(entry: Image, where: str, to_write: bool) -> tuple[int, int]:
+    height, width = entry.height, entry.width
+    plain = type(height) is int and type(width) is int
+    if plain and 1 <= height <= LARGEST and 1 <= width <= LARGEST:
+        return height, width
+    try:
+        sides = [
+            0 if value is None else whole(value, key, where)
+            for key, value in (("height", height), ("width", width))
         ]
-        record = _image(entry, f"{path}: images[{row}]", path, parsed, keep_ids)
-        record.image_id = int(ids[row]) if keep_image_ids else None
-        if row == 0:
-            record.repaired = renumbered
-        yield record
+        if max(sides) > LARGEST:
+            raise DataError(f"{where}: {sides[1]} x {sides[0]} px is too large for an image")
+    except DataError:
+        if to_write:
+            raise
+        return 0, 0
+    return (sides[0], sides[1]) if min(sides) >= 1 else (0, 0)
 
 
-def _refuse_repeated(ids: Sequence[Any], path: Path) -> None:
-    if len(set(ids)) < len(ids):
-        twice = Counter(ids).most_common(1)[0][0]
-        raise DataError(f"{path}: image id {twice!r} is used twice")
+def _owners(
+    content: File | FullFile,
+    ids: Sequence[int | str],
+    names: dict[int, str],
+    table: Classes,
+    where: str,
+    rules: Rules,
+    notes: _Notes,
+) -> tuple[Sequence[Annotation], NDArray[np.int64], NDArray[np.int64]]:
+    """The annotations with the row of the image and the label of each.
 
-
-def _identity(value: Any, where: str, name: str = "id") -> int | str:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise DataError(f"{where}: {name} must be a whole number or a text, not {value!r:.60}")
-    return value
-
-
-def whole(entry: Entry, key: str, where: str) -> int:
-    """Return a whole number of an entry.
-
-    Raises:
-        DataError: It is none.
+    Those of an unknown image or category are refused, or left out and counted.
     """
-    value = entry.get(key)
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or value != int(value)
-    ):
-        raise DataError(f"{where}: {key} must be a whole number, not {value!r:.60}")
-    if abs(value) >= 2**63:
-        raise DataError(f"{where}: {key} {value!r:.60} is too large")
-    return int(value)
+    entries: Sequence[Annotation] = content.annotations or []
+    images = _places([entry.image_id for entry in entries], _rows_of(ids))
+    labels = _places([entry.category_id for entry in entries], _labels_of(names, table, rules))
+    unknown = np.flatnonzero((images == UNKNOWN) | (labels == UNKNOWN))
+    if len(unknown):
+        row = int(unknown[0])
+        if rules.strict:
+            no_image = bool(images[row] == UNKNOWN)
+            place = f"{where}: annotations[{row}]"
+            raise DataError(_why_unknown(entries[row], place, no_image, names, table))
+        notes.add(REFUSED, f"{where}: annotation {short(entries[row].id)}", len(unknown))
+        known = (images != UNKNOWN) & (labels != UNKNOWN)
+        entries = [entry for entry, good in zip(entries, known.tolist(), strict=True) if good]
+        images, labels = images[known], labels[known]
+    if not rules.to_write:
+        regions = np.flatnonzero(labels == NO_CLASS)
+        if len(regions):
+            notes.add(REGIONS, f"annotation {short(entries[regions[0]].id)}", len(regions))
+    if not rules.strict:
+        _note_repeated_ids(entries, where, notes)
+    return entries, images, labels
 
 
-def _annotation(
-    entry: Entry, where: str, classes: Classes, flags: Sequence[str], regions: frozenset[int]
-) -> dict[str, Any]:
-    number = whole(entry, "category_id", where)
-    region = number in regions or (number in (REGION_ID, 0) and number not in classes.ids)
-    attributes = entry.get("attributes")
-    attributes = attributes if isinstance(attributes, dict) else {}
-    x, y, w, h = four_numbers(entry.get("bbox"), where)
-    return {
-        "box": (x, y, x + w, y + h),
-        "label": NO_CLASS if region else classes.label_of_id(number, where),
-        "ignore": region or any(bool(entry.get(flag)) for flag in flags),
-        "crowd": region or bool(entry.get("iscrowd")),
-        "id": entry.get("id"),
-        "area": entry.get("area"),
-        "polygon": _quadrangle(entry.get("segmentation")),
-        **{flag: 1 for flag in flags if flag in CARRIED and entry.get(flag)},
-        **{
-            name: attributes[name]
-            for name in CARRIED
-            if type(attributes.get(name)) is int and abs(attributes[name]) < 2**63
-        },
-    }
+def _note_repeated_ids(entries: Sequence[Annotation], where: str, notes: _Notes) -> None:
+    ids = Counter(entry.id for entry in entries if isinstance(entry.id, int | str))
+    repeated = sum(ids.values()) - len(ids)
+    if repeated:
+        first = ids.most_common(1)[0][0]
+        what = "annotations with the id of another (other tools drop or mix them)"
+        notes.add(what, f"{where}: annotation id {short(first)}", repeated)
 
 
-def four_numbers(
-    value: Any, where: str, what: str = "bbox", order: str = "x, y, w, h"
-) -> tuple[float, ...]:
-    """Return the four numbers of a `bbox`, or of what is called `what`.
+def _rows_of(ids: Sequence[int | str]) -> dict[Any, int]:
+    """Row of each image by its id; "7" finds 7, and 7 finds "7", where no other image has that id."""
+    rows: dict[Any, int] = {}
+    for row, number in enumerate(ids):
+        rows.setdefault(str(number), row)
+        if isinstance(number, str) and number.isascii() and number.isdecimal() and len(number) < 20:
+            rows.setdefault(int(number), row)
+    return rows | {number: row for row, number in enumerate(ids)}
 
-    Raises:
-        DataError: It is no list of four finite numbers.
+
+def _labels_of(names: dict[int, str], table: Classes, rules: Rules) -> dict[Any, int]:
+    """Label of each category id, by its name: the ids of a file are its own."""
+    by_name = {name: label for label, name in enumerate(table.names)}
+    labels: dict[Any, int] = {REGION_ID: NO_CLASS, 0: NO_CLASS}
+    if 0 in names:
+        del labels[0]
+    for number, name in names.items():
+        if name.lower() in rules.regions:
+            labels[number] = NO_CLASS
+        elif name in by_name:
+            labels[number] = by_name[name]
+    return {str(number): label for number, label in labels.items()} | labels
+
+
+def _places(values: list[Any], table: dict[Any, int]) -> NDArray[np.int64]:
+    """Place of each id in a table; `UNKNOWN` where it has none."""
+    try:
+        return np.array([table[value] for value in values], np.int64)
+    except (KeyError, TypeError):
+        return np.array([table.get(plain_id(value), UNKNOWN) for value in values], np.int64)
+
+
+def _why_unknown(
+    entry: Annotation, where: str, no_image: bool, names: dict[int, str], table: Classes
+) -> str:
+    key, value = ("image_id", entry.image_id) if no_image else ("category_id", entry.category_id)
+    number = plain_id(value)
+    if number is None:
+        return f"{where}: {key} must be a whole number or a text, not {short(value)}"
+    if no_image:
+        return f"{where} belongs to image {short(value)}, which is not listed"
+    name = names.get(number) if isinstance(number, int) else None
+    if name is not None:
+        hint = did_you_mean(name, table.names)
+        return f"{where}: category '{name}' is not among names {table.names}{hint}"
+    known = ", ".join(str(number) for number in sorted(names)[:20])
+    return f"{where}: unknown category id {short(value)}; ids are {known}"
+
+
+def _category_ids(names: dict[int, str], table: Classes) -> tuple[int, ...]:
+    """The file's id of each class; a class that the file does not list gets a free one."""
+    number_of = {name: number for number, name in names.items()}
+    if not set(table.names) & set(number_of):
+        return tuple(table.ids)
+    free = max(names) + 1
+    ids = []
+    for name in table.names:
+        if name not in number_of:
+            number_of[name], free = free, free + 1
+        ids.append(number_of[name])
+    return tuple(ids)
+
+
+def _boxes(
+    entries: Sequence[Annotation], where: str, rules: Rules, notes: _Notes
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """(M, 4) xyxy px, (M, 4) x, y, w, h px as stated, and (M,) stated area px^2 or NaN.
+
+    A box that is no four numbers is NaN, which the index drops and counts.
     """
-    good = isinstance(value, list) and len(value) == 4
-    if not good or any(
-        isinstance(v, bool) or not isinstance(v, int | float) or abs(v) > 1e15 or v != v
-        for v in value
-    ):
-        raise DataError(f"{where}: {what} must be four finite numbers {order}, not {value!r:.80}")
-    return float(value[0]), float(value[1]), float(value[2]), float(value[3])
-
-
-def _quadrangle(value: Any) -> list[float] | None:
-    if (
-        not isinstance(value, list)
-        or len(value) != 1
-        or not isinstance(value[0], list)
-        or len(value[0]) != 8
-    ):
-        return None
-    if not all(isinstance(number, int | float) and abs(number) < 1e15 for number in value[0]):
-        return None
-    return [float(number) for number in value[0]]
-
-
-def _image(
-    entry: Entry, where: str, path: Path, boxes: list[dict[str, Any]], keep_ids: bool
-) -> ImageRecord:
-    name = entry.get("file_name")
-    if not isinstance(name, str) or not name.strip():
-        raise DataError(f"{where}: file_name must be a text, not {name!r:.60}")
-    size = tuple(
-        max(whole(entry, key, where), 0) if entry.get(key) is not None else 0
-        for key in ("width", "height")
-    )
-    return make_record(
-        name,
-        str(path),
-        [box["box"] for box in boxes],
-        [box["label"] for box in boxes],
-        ignore=[box["ignore"] for box in boxes],
-        crowd=[box["crowd"] for box in boxes],
-        ids=[box["id"] if keep_ids else -1 for box in boxes],
-        size=(size[0], size[1]),
-        attributes=_columns(boxes),
-    )
-
-
-def _columns(boxes: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
-    """Return the attribute columns; `area` is NaN where the file states none."""
-    areas = [box["area"] if type(box["area"]) in (int, float) else math.nan for box in boxes]
-    columns: dict[str, NDArray[Any]] = {"area": np.array(areas, np.float64)}
-    if any(box["polygon"] for box in boxes):
-        columns["polygon"] = np.array(
-            [box["polygon"] or [math.nan] * 8 for box in boxes], np.float64
-        )
-    for name in CARRIED:
-        if any(name in box for box in boxes):
-            columns[name] = np.array([box.get(name, 0) for box in boxes], np.int64)
-    return columns
+    given = [entry.bbox for entry in entries]
+    for row, entry in enumerate(entries):
+        if given[row] is None and isinstance(entry, FullAnnotation):
+            given[row] = box_of(entry.segmentation)
+            notes.add(FROM_MASKS, f"{where}: annotations[{row}]", int(given[row] is not None))
+    stated = number_rows(given, 4)
+    if rules.to_write and not np.isfinite(stated).all():
+        row = int(np.argmax(~np.isfinite(stated).all(axis=1)))
+        four_numbers(given[row], f"{where}: annotations[{row}]")
+    area = numbers([entry.area for entry in entries])
+    corners, sides = stated[:, :2], stated[:, 2:]
+    return np.concatenate([corners, corners + sides], axis=1), stated, area

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from rfla.data.formats.coco import CARRIED, REGION_ID
-from rfla.data.formats.record import Classes, ImageRecord
+from rfla.data.formats.coco import REGION_ID
+from rfla.data.formats.coco_columns import CARRIED
+from rfla.data.record import Classes, ImageRecord
 
 
 def write(

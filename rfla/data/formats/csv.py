@@ -13,27 +13,24 @@ Read where they are there, and written: flags (`ignore`, `crowd`, `difficult`, .
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from rfla.data.annotations import REFUSED, Annotations, join
 from rfla.data.formats.images import image_folders, require_directory, root_of, split_of
-from rfla.data.formats.record import (
-    NO_CLASS,
+from rfla.data.formats.text import (
     REPEAT,
-    Classes,
-    ImageRecord,
-    Part,
     as_text,
     is_number,
-    make_record,
     parse_flag,
     parse_integer,
     parse_numbers,
     read_text,
     unique_whole,
 )
+from rfla.data.record import NO_CLASS, Classes, ImageRecord, Part, make_record
 from rfla.errors import DataError
 
 ALIASES = {
@@ -85,6 +82,7 @@ WRITTEN = (
 CORNERS, SIDES, ONE = ("x1", "y1", "x2", "y2"), ("x", "y", "w", "h"), ("bbox",)
 HEADLESS = {"image": 0, "x1": 1, "y1": 2, "x2": 3, "y2": 4, "label": 5}
 ONE_CLASS = "object"
+LARGEST = 2**31 - 1  # px; no side of an image is larger
 SUFFIXES = (".csv", ".tsv", ".txt")
 
 
@@ -123,88 +121,91 @@ def _images(folder: Path, split: str) -> tuple[Path, ...]:
     return (*image_folders(folder, split), *([beside] if beside.is_dir() else []))
 
 
-def classes(parts: Iterable[Part]) -> Classes:
+def classes_of(parts: Iterable[Part]) -> Classes:
     """Return the class names of all files, sorted."""
     seen = Classes(grows=True)
-    for part in parts:
-        for _ in read(part, seen):
-            pass
+    for path in [path for part in parts for path in part.annotations]:
+        read_file(path, seen)
     return Classes(sorted(seen.names) or [ONE_CLASS])
 
 
-def read(part: Part, classes: Classes) -> Iterator[ImageRecord]:
+def read(
+    part: Part, classes: Classes | None, *, to_write: bool = True, strict: bool = True
+) -> Annotations:
     """Read the images of a split, in the order of their first rows.
+
+    Args:
+        part: The files of the split.
+        classes: The class table; None: what the files of this split name.
+        to_write: Nothing is left out for any use.
+        strict: Refuse a malformed row; otherwise leave it out and count it.
 
     Raises:
         DataError: With file and line, for a row that is none.
     """
-    for path in part.annotations:
-        yield from read_file(path, classes)
+    table = classes_of([part]) if classes is None else classes
+    read = [read_file(path, table, strict) for path in part.annotations]
+    return read[0] if len(read) == 1 else join(read, str(part.annotations[0]), renumber=True)
 
 
-def read_file(path: Path, classes: Classes) -> Iterator[ImageRecord]:
+def read_file(path: Path, classes: Classes, strict: bool = True) -> Annotations:
     """Read one file.
 
     Raises:
         DataError: With file and line: columns that are missing, no finite number, an unknown class.
     """
-    text = read_text(path)
-    first = text.split("\n", 1)[0]
-    delimiter = max(",\t;", key=first.count)
     images: dict[str, _Rows] = {}
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    columns: dict[str, int] | None = None
-    count = 0
-    try:
-        for fields in reader:
-            where = f"{path}:{reader.line_num}"
-            if not any(field.strip() for field in fields):
-                continue
-            if columns is None:
-                columns, is_head = _columns(fields, where)
-                count = len(fields)
-                if is_head:
-                    continue
-            if len(fields) != count:
-                raise DataError(f"{where}: {len(fields)} columns, the first row has {count}")
-            _add(
-                images,
-                [field.strip() for field in fields],
-                columns,
-                classes,
-                where,
-                reader.line_num,
-            )
-    except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: not valid CSV ({error})") from None
+    columns, counts, examples = _read_rows(path, images, classes, strict)
     if 0 < max((max(box) for rows in images.values() for box in rows.boxes), default=0) <= 1:
         raise DataError(
             f"{path}: no coordinate is above 1: these are shares of the image; give pixels"
         )
     ids = [number for rows in images.values() for number in rows.ids]
-    keep_ids = unique_whole(ids)
-    repaired = Counter[str]()
-    if columns and "annotation_id" in columns and not keep_ids:
-        repaired[f"ids of annotations that {REPEAT}"] = len(ids)
-    for name, rows in images.items():
-        none = np.zeros(len(rows.boxes), np.int64)
-        flags = {flag: np.array(values, np.int64) for flag, values in rows.flags.items()}
-        ignore = (flags.pop("ignore", none) + flags.get("difficult", none)) > 0
-        record = make_record(
-            name,
-            str(path),
-            rows.boxes,
-            rows.labels,
-            ignore=ignore,
-            crowd=flags.pop("crowd", ignore) > 0,
-            ids=rows.ids if keep_ids else None,
-            lines=rows.lines,
-            size=rows.size,
-            attributes=flags,
-        )
-        record.repaired += repaired
-        repaired.clear()  # said with the first image
-        yield record
+    keeps_ids = unique_whole(ids)
+    records = [rows.record(name, str(path), keeps_ids) for name, rows in images.items()]
+    store = Annotations.of_records(records, classes)
+    store.counts.update(counts)
+    store.examples.update(examples)
+    if "annotation_id" in columns and not keeps_ids:
+        store.note(f"ids of annotations that {REPEAT}", str(path), len(ids))
+    return store
+
+
+def _read_rows(
+    path: Path, images: dict[str, "_Rows"], classes: Classes, strict: bool
+) -> tuple[dict[str, int], Counter[str], dict[str, str]]:
+    """Read the rows of a file into `images`.
+
+    Returns:
+        The place of each column, and the rows that were left out, counted, with the first of them.
+    """
+    text = read_text(path)
+    first = text.split("\n", 1)[0]
+    delimiter = max(",\t;", key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    columns: dict[str, int] = {}
+    counts, examples = Counter[str](), dict[str, str]()
+    width = 0
+    try:
+        for fields in reader:
+            where = f"{path}:{reader.line_num}"
+            if not any(field.strip() for field in fields):
+                continue
+            if not columns:
+                columns, is_head = _columns(fields, where)
+                width = len(fields)
+                if is_head:
+                    continue
+            try:
+                _add(images, fields, width, columns, classes, where, reader.line_num)
+            except DataError as error:
+                if strict:
+                    raise
+                counts[REFUSED] += 1
+                examples.setdefault(REFUSED, str(error))
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: not valid CSV ({error})") from None
+    return columns, counts, examples
 
 
 class _Rows:
@@ -217,6 +218,24 @@ class _Rows:
         self.ids: list[int] = []
         self.flags: dict[str, list[int]] = {flag: [] for flag in flags}
         self.size = (0, 0)
+
+    def record(self, name: str, where: str, keeps_ids: bool) -> ImageRecord:
+        """Return the image with its boxes; difficult ones are ignored."""
+        none = np.zeros(len(self.boxes), np.int64)
+        flags = {flag: np.array(values, np.int64) for flag, values in self.flags.items()}
+        ignore = (flags.pop("ignore", none) + flags.get("difficult", none)) > 0
+        return make_record(
+            name,
+            where,
+            self.boxes,
+            self.labels,
+            ignore=ignore,
+            crowd=flags.pop("crowd", ignore) > 0,
+            ids=self.ids if keeps_ids else None,
+            lines=self.lines,
+            size=self.size,
+            attributes=flags,
+        )
 
 
 def _columns(fields: Sequence[str], where: str) -> tuple[dict[str, int], bool]:
@@ -257,18 +276,22 @@ def _is_box(fields: Sequence[str]) -> bool:
 def _add(
     images: dict[str, _Rows],
     fields: list[str],
+    width: int,
     columns: dict[str, int],
     classes: Classes,
     where: str,
     line: int,
 ) -> None:
+    if len(fields) != width:
+        raise DataError(f"{where}: {len(fields)} columns, the first row has {width}")
+    fields = [field.strip() for field in fields]
     name = fields[columns["image"]]
     if not name:
         raise DataError(f"{where}: no image name")
     rows = images.setdefault(name, _Rows(flag for flag in FLAGS if flag in columns))
     if "width" in columns and "height" in columns:
         sides = [parse_integer(fields[columns[side]], where, side) for side in ("width", "height")]
-        rows.size = (max(sides[0], 0), max(sides[1], 0))
+        rows.size = (min(max(sides[0], 0), LARGEST), min(max(sides[1], 0), LARGEST))
     corners = _corners(columns)
     values = [fields[columns[key]] for key in corners]
     if not any(values):

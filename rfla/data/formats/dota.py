@@ -6,24 +6,23 @@ is kept beside it. Difficult objects (1, and 2 of the devkit's tiles) become ign
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from rfla.data.annotations import Annotations
 from rfla.data.formats.images import find_folders
-from rfla.data.formats.record import (
-    NO_CLASS,
-    Classes,
-    ImageRecord,
-    Part,
+from rfla.data.formats.text import (
     as_text,
-    make_record,
+    names_of,
     parse_integer,
     parse_numbers,
+    read_each,
     read_text,
     tight_boxes,
 )
+from rfla.data.record import NO_CLASS, Classes, ImageRecord, Part, make_record
 from rfla.errors import DataError
 
 # Version 1.0 has the first 15, version 1.5 the first 16, version 2.0 all.
@@ -63,26 +62,31 @@ def find(source: Path) -> dict[str, Part]:
     return find_folders(source, LABEL_FOLDERS, ("images",), ".txt")
 
 
-def classes(parts: Iterable[Part]) -> Classes:
+def classes_of(parts: Iterable[Part]) -> Classes:
     """Return the classes that the files name: DOTA's own table of the version that has them, else sorted by name."""
-    seen = Classes(grows=True)
-    for part in parts:
-        for _ in read(part, seen):
-            pass
+    names = names_of([path for part in parts for path in part.annotations], read_file)
     for count in (15, 16, 18):
-        if set(seen.names) <= set(NAMES[:count]):
+        if set(names) <= set(NAMES[:count]):
             return Classes(NAMES[:count])
-    return Classes(sorted(seen.names))
+    return Classes(sorted(names))
 
 
-def read(part: Part, classes: Classes) -> Iterator[ImageRecord]:
+def read(
+    part: Part, classes: Classes | None, *, to_write: bool = True, strict: bool = True
+) -> Annotations:
     """Read the files of a split, one image each; an empty file is an image without objects.
 
+    Args:
+        part: The files of the split.
+        classes: The class table; None: what the files of this split name.
+        to_write: Nothing is left out for any use.
+        strict: Refuse a malformed file; otherwise leave it out and count it.
+
     Raises:
-        DataError: With file and line, for a row that is none.
+        DataError: With file and line, for what is malformed.
     """
-    for path in part.annotations:
-        yield read_file(path, classes)
+    table = classes_of([part]) if classes is None else classes
+    return read_each(part.annotations, table, read_file, strict)
 
 
 def read_file(path: Path, classes: Classes) -> ImageRecord:

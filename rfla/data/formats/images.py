@@ -1,11 +1,14 @@
 """Find image files and annotation files on disk: by name in several directories, by split in the usual layouts."""
 
+import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
-from rfla.data.formats.record import Part
-from rfla.data.images import walk_images
+from rfla.data.images import is_image, walk_images
+from rfla.data.record import Part
 from rfla.errors import DataError
 
 SPLITS = ("train", "val", "trainval", "test")
@@ -13,7 +16,11 @@ _SPLIT_NAMES = {"valid": "val", "validation": "val", "training": "train", "testi
 
 
 class ImageFinder:
-    """Look image files up by the name that an annotation file uses.
+    """Look image files up by the name that an annotation file uses, however a tool has written it.
+
+    As written; with `/` for the `\\` of Windows; with `%20` and its like decoded; then without
+    leading directories (`images/1/x.png`, `C:/Users/x.png`, `/data/upload/4/x.png` of Label
+    Studio); then the one file of that name, or of that stem, anywhere below.
 
     Args:
         directories: Where to look, in this order, sub-directories included.
@@ -21,7 +28,49 @@ class ImageFinder:
 
     def __init__(self, directories: Sequence[Path]) -> None:
         self.directories = tuple(directories)
+        self._listings: dict[str, frozenset[str]] = {}
         self._stems: dict[str, list[Path]] | None = None
+
+    def paths(
+        self, names: Sequence[str], other_names: Iterable[str] | None = None
+    ) -> tuple[list[str | None], list[str]]:
+        """Return the path of each of many names, and which were found otherwise than written.
+
+        Args:
+            names: As annotation files write them.
+            other_names: What each may be called instead, or "".
+
+        Raises:
+            DataError: Several files could be meant.
+        """
+        found: list[str | None] = []
+        odd: list[str] = []
+        for name, other in zip(names, other_names or repeat(""), strict=False):
+            path = self._as_written(name)
+            if path is None:
+                match = self.find(name) or (self.find(str(other)) if other else None)
+                path = None if match is None else str(match)
+                if match is not None and is_image(Path(name)):
+                    odd.append(f"{name} is {match}")
+            found.append(path)
+        return found, odd
+
+    def _as_written(self, name: str) -> str | None:
+        """Return the path of a name as it is written.
+
+        One listing for each directory instead of one look for each image: a network drive is slow.
+        """
+        if not name or name.endswith("/") or "\0" in name:
+            return None
+        leaves = (".." in name or name.startswith("/")) and not is_image(Path(name))
+        for directory in () if leaves else self.directories:
+            path = os.path.join(directory, name)
+            folder, last = os.path.split(path)
+            if folder not in self._listings:
+                self._listings[folder] = _listing(folder)
+            if last in self._listings[folder]:
+                return path
+        return None
 
     def find(self, file_name: str) -> Path | None:
         """Return the file of that name.
@@ -31,13 +80,22 @@ class ImageFinder:
         Raises:
             DataError: Several files could be meant.
         """
-        relative = clean_name(file_name)
-        for name in (relative, relative.name):
-            for directory in self.directories:
-                if _is_file(directory / name):
-                    return directory / name
+        for relative in _spellings(file_name):
+            for start in range(len(relative.parts)):
+                tail = Path(*relative.parts[start:])
+                for directory in self.directories:
+                    if _is_file(directory / tail):
+                        return directory / tail
         if self._stems is None:
             self._stems = index_stems(self.directories)
+        for relative in _spellings(file_name):
+            match = self._by_stem(relative, file_name)
+            if match is not None:
+                return match
+        return None
+
+    def _by_stem(self, relative: PurePosixPath, file_name: str) -> Path | None:
+        assert self._stems is not None
         matches = self._stems.get(_composed(relative.stem), []) or self._stems.get(
             _composed(relative.name), []
         )
@@ -52,10 +110,30 @@ class ImageFinder:
         return matches[0] if matches else None
 
 
+def _spellings(file_name: str) -> list[PurePosixPath]:
+    """Return the relative paths that a name may mean, the most likely first."""
+    plain = unquote(file_name)
+    local = plain.rpartition("?d=")[2]  # Label Studio: /data/local-files/?d=folder/x.png
+    texts = [file_name, plain, local]
+    # Label Studio writes eight digits in front of the name of an uploaded file.
+    uploaded = clean_name(local)
+    prefix, _, rest = uploaded.name.partition("-")
+    if len(prefix) == 8 and rest and set(prefix) <= set("0123456789abcdef"):
+        texts.append(str(uploaded.with_name(rest)))
+    return list(dict.fromkeys(clean_name(text) for text in texts))
+
+
+def _listing(folder: str) -> frozenset[str]:
+    try:
+        return frozenset(os.listdir(folder))
+    except (OSError, ValueError):
+        return frozenset()
+
+
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name that is too long for the file system
+    except (OSError, ValueError):  # a name that is too long for the file system, or holds a NUL
         return False
 
 
@@ -69,7 +147,7 @@ def clean_name(file_name: str) -> PurePosixPath:
     parts = [
         part
         for part in PurePosixPath(file_name.replace("\\", "/")).parts
-        if part not in {"/", "..", "."}
+        if part not in {"/", "//", "..", "."}
     ]
     return PurePosixPath(*parts) if parts else PurePosixPath("unnamed")
 

@@ -5,16 +5,28 @@ round them. (Cheng et al., Towards Large-Scale Small Object Detection, TPAMI 202
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rfla.data.annotations import Annotations
 from rfla.data.formats import coco, coco_write
+from rfla.data.formats.coco_file import (
+    FullFile,
+    category_names,
+    class_table,
+    finite_numbers,
+    from_memory,
+    short,
+)
 from rfla.data.formats.images import find_folders, split_of
-from rfla.data.formats.record import Classes, Floats, ImageRecord, Part, tight_boxes
+from rfla.data.formats.text import tight_boxes
+from rfla.data.record import Classes, ImageRecord, Part
 from rfla.errors import DataError
+from rfla.json_file import collector_at_rest, read_json
 
 REGION = "ignore"
 
@@ -35,74 +47,77 @@ def find(source: Path) -> dict[str, Part]:
     return find_folders(source, ("Annotations", "annotations"), ("Images", "images"), ".json")
 
 
-def classes(parts: Iterable[Part]) -> Classes:
+def classes_of(parts: Iterable[Part]) -> Classes:
     """Return the categories of the files without `ignore`.
 
     Raises:
         DataError: Files disagree.
     """
     table: dict[int, str] = {}
-    for part in parts:
-        for path in part.annotations:
-            for number, name in coco.category_names(_load(path), path).items():
-                if table.setdefault(number, name) != name:
-                    raise DataError(
-                        f"{path}: category {number} is '{name}' here but '{table[number]}' in another file"
-                    )
-    ids = sorted(number for number, name in table.items() if name.lower() != REGION)
-    return Classes([table[number] for number in ids], ids)
+    for path in [path for part in parts for path in part.annotations]:
+        for number, name in category_names(_load(path), str(path)).items():
+            if table.setdefault(number, name) != name:
+                raise DataError(
+                    f"{path}: category {number} is '{name}' here "
+                    f"but '{table[number]}' in another file"
+                )
+    return class_table(table, (REGION,))
 
 
-def read(part: Part, classes: Classes) -> Iterator[ImageRecord]:
+def read(
+    part: Part, classes: Classes | None, *, to_write: bool = True, strict: bool = True
+) -> Annotations:
     """Read the images of a split.
 
     With a file for each image the ids of the files are dropped: they repeat.
 
+    Args:
+        part: The files of the split.
+        classes: The class table; None: the categories of the files.
+        to_write: As in `coco.Rules`.
+        strict: As in `coco.Rules`.
+
     Raises:
         DataError: An entry that is malformed.
     """
-    for path in part.annotations:
-        content = _load(path)
-        names = coco.category_names(content, path)
-        regions = frozenset(number for number, name in names.items() if name.lower() == REGION)
-        for record in coco.records(content, path, classes, regions=regions):
-            record.crowd |= record.ignore
-            yield record if len(part.annotations) == 1 else coco.without_ids(record)
+    rules = coco.Rules(regions=(REGION,), to_write=to_write, strict=strict)
+    with collector_at_rest():
+        read = [
+            coco.annotations(_load(path), str(path), classes, rules) for path in part.annotations
+        ]
+        joined = coco.join_files(read)
+    return replace(joined, crowd=joined.crowd | joined.ignore)
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path) -> FullFile:
     """Read a file and give SODA-A's form (one image as an object, `poly`) the form of COCO."""
-    content = coco.load_json(path)
+    content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("images"), dict):
-        return coco.load(path)
+        return from_memory(content, str(path), FullFile)
     image = dict(content["images"])
     image.setdefault("id", 0)
     image.setdefault("file_name", image.get("filename") or path.with_suffix(".jpg").name)
     annotations = content.get("annotations")
-    categories = content.get("categories")
-    for key, value in (("annotations", annotations), ("categories", categories)):
-        if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-            raise DataError(f"{path}: not a SODA file: '{key}' is no list of objects")
+    if not isinstance(annotations, list) or not all(isinstance(e, dict) for e in annotations):
+        raise DataError(f"{path}: not a SODA file: 'annotations' is no list of objects")
     entries = [
         _annotation(entry, image["id"], f"{path}: annotations[{row}]")
-        for row, entry in enumerate(annotations or [])
+        for row, entry in enumerate(annotations)
     ]
-    return {"images": [image], "annotations": entries, "categories": categories}
+    plain = content | {"images": [image], "annotations": entries}
+    return from_memory(plain, str(path), FullFile)
 
 
 def _annotation(entry: dict[str, Any], image_id: Any, where: str) -> dict[str, Any]:
     plain = entry | {"image_id": image_id}
     if "bbox" in entry or "poly" not in entry:
         return plain
-    corners = entry["poly"]
-    good = isinstance(corners, list) and len(corners) >= 6 and len(corners) % 2 == 0
-    if not good or any(
-        isinstance(v, bool) or not isinstance(v, int | float) or v != v or abs(v) > 1e15
-        for v in corners
-    ):
-        raise DataError(f"{where}: poly must be x, y of three or more corners, not {corners!r:.80}")
-    polygon: Floats = np.array([corners], np.float64)
-    x1, y1, x2, y2 = tight_boxes(polygon)[0].tolist()
+    corners = finite_numbers(entry["poly"])
+    if corners is None or len(corners) < 6 or len(corners) % 2:
+        raise DataError(
+            f"{where}: poly must be x, y of three or more corners, not {short(entry['poly'])}"
+        )
+    x1, y1, x2, y2 = tight_boxes(np.array([corners], np.float64))[0].tolist()
     return plain | {"bbox": [x1, y1, x2 - x1, y2 - y1], "segmentation": [corners]}
 
 

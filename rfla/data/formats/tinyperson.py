@@ -9,14 +9,20 @@ Written are the flags, and no corners: a conversion makes each tile a picture of
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from rfla.data.annotations import Annotations
 from rfla.data.formats import coco, coco_write
+from rfla.data.formats.coco_file import LARGEST, FullFile, four_numbers, load
 from rfla.data.formats.images import require_directory
-from rfla.data.formats.record import Classes, ImageRecord, Part
+from rfla.data.record import Classes, ImageRecord, Part
 from rfla.errors import DataError
+from rfla.json_file import collector_at_rest
 
 FLAGS = ("ignore", "uncertain", "logo")
 ERASED = "erase_with_uncertain_dataset"  # the training images with uncertain regions painted out
@@ -61,28 +67,42 @@ def _images(folder: Path, split: str) -> tuple[Path, ...]:
     return tuple(found) or (folder,)
 
 
-classes = coco.classes
+classes_of = coco.classes_of
 
 
-def read(part: Part, classes: Classes) -> Iterator[ImageRecord]:
-    """Read the images of a split; those with a `corner` have a `window`.
+def read(
+    part: Part, classes: Classes | None, *, to_write: bool = True, strict: bool = True
+) -> Annotations:
+    """Read the images of a split; those with a `corner` have a window.
+
+    Args:
+        part: The files of the split.
+        classes: The class table; None: the categories of the files.
+        to_write: As in `coco.Rules`.
+        strict: As in `coco.Rules`.
 
     Raises:
         DataError: An entry that is malformed.
     """
-    for path in part.annotations:
-        content = coco.load(path)
-        records: Iterable[ImageRecord] = coco.records(content, path, classes, flags=FLAGS)
-        for row, (record, entry) in enumerate(zip(records, content["images"], strict=True)):
-            record.crowd |= record.ignore
-            if entry.get("corner") is not None:
-                record.window = _corner(entry["corner"], f"{path}: images[{row}]")
-            yield record
+    rules = coco.Rules(FLAGS, to_write=to_write, strict=strict)
+    with collector_at_rest():
+        return coco.join_files([_read_file(path, classes, rules) for path in part.annotations])
+
+
+def _read_file(path: Path, classes: Classes | None, rules: coco.Rules) -> Annotations:
+    content = load(path, FullFile)
+    read = coco.annotations(content, str(path), classes, rules)
+    windows = np.zeros((len(read), 4), np.int32)
+    for row, entry in enumerate(content.images or []):
+        if entry.corner is not None:
+            windows[row] = _corner(entry.corner, f"{path}: images[{row}]")
+    return replace(read, crowd=read.crowd | read.ignore, windows=windows if windows.any() else None)
 
 
 def _corner(value: Any, where: str) -> tuple[int, int, int, int]:
-    x1, y1, x2, y2 = coco.four_numbers(value, where, "corner", "x1, y1, x2, y2")
-    if min(x1, y1) < 0 or x2 <= x1 or y2 <= y1 or any(v != int(v) for v in (x1, y1, x2, y2)):
+    x1, y1, x2, y2 = four_numbers(value, where, "corner", "x1, y1, x2, y2")
+    whole = all(value == int(value) <= LARGEST for value in (x1, y1, x2, y2))
+    if not whole or min(x1, y1) < 0 or x2 <= x1 or y2 <= y1:
         raise DataError(
             f"{where}: corner must be whole x1, y1, x2, y2 with x1 < x2 and y1 < y2, not {value}"
         )

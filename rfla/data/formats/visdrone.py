@@ -7,22 +7,15 @@ comma. (VisDrone-DET toolkit, README.)
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from rfla.data.annotations import Annotations
 from rfla.data.formats.images import find_folders
-from rfla.data.formats.record import (
-    NO_CLASS,
-    Classes,
-    ImageRecord,
-    Part,
-    as_text,
-    make_record,
-    parse_numbers,
-    read_text,
-)
+from rfla.data.formats.text import as_text, parse_numbers, read_each, read_text
+from rfla.data.record import NO_CLASS, Classes, ImageRecord, Part, make_record
 from rfla.errors import DataError
 
 NAMES = (
@@ -46,19 +39,27 @@ def find(source: Path) -> dict[str, Part]:
     return find_folders(source, ("annotations",), ("images",), ".txt")
 
 
-def classes(parts: Iterable[Part]) -> Classes:
+def classes_of(parts: Iterable[Part]) -> Classes:
     """Return the ten classes."""
     return Classes(NAMES)
 
 
-def read(part: Part, classes: Classes) -> Iterator[ImageRecord]:
+def read(
+    part: Part, classes: Classes | None, *, to_write: bool = True, strict: bool = True
+) -> Annotations:
     """Read the files of a split, one image each.
 
+    Args:
+        part: The files of the split.
+        classes: The class table; None: what the files of this split name.
+        to_write: Nothing is left out for any use.
+        strict: Refuse a malformed file; otherwise leave it out and count it.
+
     Raises:
-        DataError: With file and line, for a row that is none.
+        DataError: With file and line, for what is malformed.
     """
-    for path in part.annotations:
-        yield read_file(path, classes)
+    table = classes_of([part]) if classes is None else classes
+    return read_each(part.annotations, table, read_file, strict)
 
 
 def read_file(path: Path, classes: Classes) -> ImageRecord:

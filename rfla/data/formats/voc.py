@@ -7,27 +7,27 @@ one that `filename` states.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from xml.parsers import expat
 from xml.sax.saxutils import escape
 
 import numpy as np
 
+from rfla.data.annotations import Annotations
 from rfla.data.formats.images import clean_name, find_folders, require_directory
-from rfla.data.formats.record import (
-    NO_CLASS,
-    Classes,
-    ImageRecord,
-    Part,
+from rfla.data.formats.text import (
     as_text,
-    make_record,
+    names_of,
     parse_flag,
     parse_integer,
     parse_numbers,
+    read_each,
     read_text,
 )
+from rfla.data.record import NO_CLASS, Classes, ImageRecord, Part, make_record
 from rfla.errors import DataError
+from rfla.files import read_regular
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FLAGS = {"difficult": "difficult", "truncated": "truncation", "occluded": "occlusion"}
@@ -60,23 +60,29 @@ def _listed(path: Path, folder: Path) -> tuple[Path, ...]:
     return tuple(files)
 
 
-def classes(parts: Iterable[Part]) -> Classes:
+def classes_of(parts: Iterable[Part]) -> Classes:
     """Return the class names of all files, sorted."""
-    seen = Classes(grows=True)
-    for part in parts:
-        for _ in read(part, seen):
-            pass
-    return Classes(sorted(seen.names))
+    return Classes(
+        sorted(names_of([path for part in parts for path in part.annotations], read_file))
+    )
 
 
-def read(part: Part, classes: Classes) -> Iterator[ImageRecord]:
+def read(
+    part: Part, classes: Classes | None, *, to_write: bool = True, strict: bool = True
+) -> Annotations:
     """Read the files of a split, one image each.
+
+    Args:
+        part: The files of the split.
+        classes: The class table; None: what the files of this split name.
+        to_write: Nothing is left out for any use.
+        strict: Refuse a malformed file; otherwise leave it out and count it.
 
     Raises:
         DataError: With file and line, for what is malformed.
     """
-    for path in part.annotations:
-        yield read_file(path, classes)
+    table = classes_of([part]) if classes is None else classes
+    return read_each(part.annotations, table, read_file, strict)
 
 
 def read_file(path: Path, classes: Classes) -> ImageRecord:
@@ -152,16 +158,12 @@ def parse(path: Path) -> tuple[Texts, list[tuple[Texts, int]]]:
     parser.CharacterDataHandler = reader.text
     parser.EntityDeclHandler = reader.entity
     try:
-        parser.Parse(path.read_bytes(), True)
+        parser.Parse(read_regular(path), True)
     except expat.ExpatError as error:
         raise DataError(
             f"{path}:{error.lineno}: not valid XML ({expat.errors.messages[error.code]})"
         ) from None
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-    ) as error:  # LookupError: an encoding that Python does not know
+    except (ValueError, LookupError) as error:  # LookupError: an encoding that Python does not know
         raise DataError(f"{path}: cannot be read ({error})") from None
     return reader.head, reader.objects
 

@@ -15,18 +15,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rfla.data.formats.coco import load_json, whole
+from rfla.data.annotations import REFUSED, Annotations
+from rfla.data.formats.coco_file import whole
 from rfla.data.formats.images import SPLITS, image_folders, root_of
-from rfla.data.formats.record import (
-    NO_CLASS,
-    Classes,
-    ImageRecord,
-    Part,
-    as_text,
-    make_record,
-    parse_numbers,
-)
+from rfla.data.formats.text import as_text, parse_numbers
+from rfla.data.record import NO_CLASS, Classes, ImageRecord, Part, make_record
 from rfla.errors import DataError
+from rfla.files import open_regular
+from rfla.json_file import parse_json, read_json
 
 TYPES = {
     11: "Fixed-wing Aircraft", 12: "Small Aircraft", 13: "Cargo Plane", 15: "Helicopter", 17: "Passenger Vehicle",
@@ -76,7 +72,7 @@ def find(source: Path) -> dict[str, Part]:
     return {split: Part((files[0],), images, split) for split in ("train", "val")}
 
 
-def classes(parts: Iterable[Part]) -> Classes:
+def classes_of(parts: Iterable[Part]) -> Classes:
     """Return the 60 types; their category ids are xView's `type_id`."""
     return Classes(list(TYPES.values()), list(TYPES))
 
@@ -86,40 +82,60 @@ def split_of_scene(name: str) -> str:
     return "val" if zlib.crc32(name.encode()) % VAL_SHARE == 0 else "train"
 
 
-def read(part: Part, classes: Classes) -> Iterator[ImageRecord]:
+def read(
+    part: Part, classes: Classes | None, *, to_write: bool = True, strict: bool = True
+) -> Annotations:
     """Read the scenes of a split, sorted by name.
 
     Features of undefined types are counted in `dropped`.
 
+    Args:
+        part: The files of the split.
+        classes: The class table; None: what the files of this split name.
+        to_write: Nothing is left out for any use.
+        strict: Refuse a malformed feature; otherwise leave it out and count it.
+
     Raises:
         DataError: With file and line, or the number of the feature: what is malformed.
     """
+    table = classes_of([part]) if classes is None else classes
     path = part.annotations[0]
     scenes: dict[str, list[_Row]] = {}
-    dropped: dict[str, int] = {}
+    counts, dropped, examples = Counter[str](), Counter[str](), dict[str, str]()
     for feature, where, line in _features(path):
-        name, row = _feature(feature, where, classes, line)
+        try:
+            name, row = _feature(feature, where, table, line)
+        except DataError as error:
+            if strict:
+                raise
+            counts[REFUSED] += 1
+            examples.setdefault(REFUSED, str(error))
+            continue
         if part.split and split_of_scene(name) != part.split:
             continue
         rows = scenes.setdefault(name, [])
         if row is None:
-            dropped[name] = dropped.get(name, 0) + 1
+            dropped["undefined type (75 or 82)"] += 1
+            examples.setdefault("undefined type (75 or 82)", where)
         else:
             rows.append(row)
-    keep_ids = _unique(scenes)
-    for name in sorted(scenes):
-        rows = scenes.pop(name)
-        record = make_record(
+    keeps_ids = _unique(scenes)
+    records = [
+        make_record(
             name,
             str(path),
-            [row.box for row in rows],
-            [row.label for row in rows],
-            ids=[row.number for row in rows] if keep_ids else None,
-            lines=[row.line for row in rows],
+            [row.box for row in scenes[name]],
+            [row.label for row in scenes[name]],
+            ids=[row.number for row in scenes[name]] if keeps_ids else None,
+            lines=[row.line for row in scenes[name]],
         )
-        if name in dropped:
-            record.dropped["undefined type (75 or 82)"] = dropped[name]
-        yield record
+        for name in sorted(scenes)
+    ]
+    store = Annotations.of_records(records, table)
+    store.counts.update(counts)
+    store.dropped.update(dropped)
+    store.examples.update(examples)
+    return store
 
 
 def _unique(scenes: dict[str, list[_Row]]) -> bool:
@@ -132,13 +148,13 @@ def _unique(scenes: dict[str, list[_Row]]) -> bool:
 def _features(path: Path) -> Iterator[tuple[dict[str, Any], str, int]]:
     """Yield features: line by line where each has its own line, as in the published file of 1 GB; else all at once."""
     if _has_lines(path):
-        with path.open(encoding="utf-8", errors="replace") as file:
+        with open_regular(path) as file:
             for number, line in enumerate(file, 1):
-                text = line.strip().rstrip(",")
+                text = line.decode("utf-8", "replace").strip().rstrip(",")
                 if text.startswith("{") and '"Feature"' in text:
                     yield _parse(text, f"{path}:{number}"), f"{path}:{number}", number
         return
-    content = load_json(path)
+    content = read_json(path)
     features = content.get("features") if isinstance(content, dict) else None
     if not isinstance(features, list):
         raise DataError(f"{path}: not a GeoJSON file: no list 'features'")
@@ -147,11 +163,8 @@ def _features(path: Path) -> Iterator[tuple[dict[str, Any], str, int]]:
 
 
 def _has_lines(path: Path) -> bool:
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            head = file.read(65536)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    with open_regular(path) as file:
+        head = file.read(65536).decode("utf-8", "replace")
     complete = head.splitlines()[:-1]
     lines = [line.strip().rstrip(",") for line in complete if '"Feature"' in line]
     return (
@@ -163,10 +176,10 @@ def _has_lines(path: Path) -> bool:
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:
-    try:
-        return dict(json.loads(text))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise DataError(f"{where}: not valid JSON ({error})") from None
+    content = parse_json(text.encode(), where)
+    if not isinstance(content, dict):
+        raise DataError(f"{where}: a feature must be an object")
+    return content
 
 
 def _feature(feature: Any, where: str, classes: Classes, line: int) -> tuple[str, _Row | None]:
@@ -177,16 +190,15 @@ def _feature(feature: Any, where: str, classes: Classes, line: int) -> tuple[str
     name = properties.get("image_id")
     if not isinstance(name, str) or not name:
         raise DataError(f"{where}: image_id must be a text such as '5.tif', not {name!r:.60}")
-    kind = whole(properties, "type_id", where)
+    kind = whole(properties.get("type_id"), "type_id", where)
     if kind in UNDEFINED:
         return name, None
     bounds = properties.get("bounds_imcoords")
     fields = bounds.split(",") if isinstance(bounds, str) else []
     if len(fields) != 4:
         raise DataError(f"{where}: bounds_imcoords must be 'x1,y1,x2,y2', not {bounds!r:.60}")
-    number = (
-        whole(properties, "feature_id", where) if properties.get("feature_id") is not None else -1
-    )
+    stated = properties.get("feature_id")
+    number = -1 if stated is None else whole(stated, "feature_id", where)
     return name, _Row(parse_numbers(fields, where), classes.label_of_id(kind, where), number, line)
 
 

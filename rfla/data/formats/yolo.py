@@ -5,31 +5,26 @@ file is one without objects. The format holds neither ignored regions nor ids. (
 Ultralytics' data set guide.)
 """
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from rfla.data.annotations import REFUSED, UNOPENED, Annotations
+from rfla.data.data_yaml import MOST_CLASSES, YAML_NAMES, DataYaml, read_data_yaml
 from rfla.data.formats.images import ImageFinder, require_directory, split_of
-from rfla.data.formats.record import (
-    Classes,
-    ImageRecord,
-    Part,
-    as_text,
-    make_record,
-    parse_integer,
-    parse_numbers,
-    read_text,
-    tight_boxes,
-)
-from rfla.data.images import image_size, walk_images
-from rfla.data.spec import load_data_spec
-from rfla.data.yolo_index import label_path
+from rfla.data.formats.text import as_text, parse_integer, read_text
+from rfla.data.images import image_size, is_image, walk_images
+from rfla.data.record import Classes, ImageRecord, Part
 from rfla.errors import DataError
 
-YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
 TEXT_NAMES = ("classes.txt", "obj.names")
+LIMIT = 2.0  # a share over 1 is a box over the border, which is clipped; far over it is a pixel
+POLYGONS = "polygon rows turned into boxes"
 
 
 def find(source: Path) -> dict[str, Part]:
@@ -41,21 +36,28 @@ def find(source: Path) -> dict[str, Part]:
     Raises:
         DataError: There is no image.
     """
-    found = (
-        source
-        if source.suffix in {".yaml", ".yml"}
-        else next((source / n for n in YAML_NAMES if (source / n).is_file()), None)
-    )
-    if found is not None:
-        spec = load_data_spec(found)
-        return {
-            split: Part((found,), place.images)
-            for split, place in spec.splits.items()
-            if not place.annotations
-        }
+    yaml = yaml_of(source)
+    if yaml is not None:
+        return of_yaml(read_data_yaml(yaml))
     if source.suffix == ".txt":
         return {"train": Part((), (source,))}
     return _folders(require_directory(source))
+
+
+def yaml_of(source: Path) -> Path | None:
+    """Return the data YAML that `source` is or holds."""
+    if source.suffix in {".yaml", ".yml"}:
+        return source
+    return next((source / name for name in YAML_NAMES if (source / name).is_file()), None)
+
+
+def of_yaml(yaml: DataYaml) -> dict[str, Part]:
+    """Return the splits of a data YAML that are image directories or lists."""
+    return {
+        name: replace(split.part, annotations=(yaml.path,))
+        for name, split in yaml.splits.items()
+        if split.format == "yolo"
+    }
 
 
 def _folders(source: Path) -> dict[str, Part]:
@@ -71,7 +73,7 @@ def _folders(source: Path) -> dict[str, Part]:
     return {"train": Part((), (images,))}
 
 
-def classes(parts: Iterable[Part]) -> Classes:
+def classes_of(parts: Iterable[Part]) -> Classes:
     """Return the class names of the data YAML, of `classes.txt` or a `*.names` file.
 
     Else `class0`, `class1`, ...
@@ -84,132 +86,251 @@ def classes(parts: Iterable[Part]) -> Classes:
         names = _yaml_names(part) or _text_names(part)
         if names:
             return Classes(names)
-        for path in _images(part):
-            for line in _lines(label_path(path)):
-                highest = max(highest, parse_integer(line[1].split()[0], line[0], "class"))
+        for path in images_of(part):
+            for where, fields in _lines(label_path(path)):
+                highest = max(highest, parse_integer(fields[0], where, "class"))
+    if highest >= MOST_CLASSES:
+        raise DataError(f"class {highest} in the labels: at most {MOST_CLASSES} classes")
     return Classes([f"class{number}" for number in range(highest + 1)])
 
 
-def _yaml_names(part: Part) -> list[str]:
-    return [name for path in part.annotations for name in load_data_spec(path).names]
+def _yaml_names(part: Part) -> Sequence[str]:
+    return [name for path in part.annotations for name in read_data_yaml(path).names]
 
 
 def _text_names(part: Part) -> list[str]:
     for place in part.images:
         folders = [place, *place.parents[:3]] if place.is_dir() else list(place.parents[:3])
         for folder in folders:
-            files = [folder / name for name in TEXT_NAMES if (folder / name).is_file()] + sorted(
-                folder.glob("*.names")
-            )
-            for file in files:
+            files = [folder / name for name in TEXT_NAMES if (folder / name).is_file()]
+            for file in [*files, *sorted(folder.glob("*.names"))]:
                 return [line.strip() for line in read_text(file).splitlines() if line.strip()]
     return []
 
 
-def read(part: Part, classes: Classes) -> Iterator[ImageRecord]:
-    """Read the labels of every image of a split. An unreadable image has no boxes and no size.
-
-    Raises:
-        DataError: With file and line, for a row that is none.
-    """
-    for place in part.images:
-        folder = place if place.is_dir() else place.parent
-        for image in _images(Part((), (place,))):
-            inside = image.relative_to(folder) if image.is_relative_to(folder) else Path(image.name)
-            try:
-                height, width = image_size(image)
-            except (
-                DataError
-            ):  # whoever opens the image will say so; without its size shares mean nothing
-                yield make_record(inside.as_posix(), str(image), [], [])
-                continue
-            yield read_file(label_path(image), inside.as_posix(), (width, height), classes)
-
-
-def _images(part: Part) -> list[Path]:
-    images: list[Path] = []
-    for place in part.images:
-        images += walk_images(place) if place.is_dir() else _listed(place)
-    return images
-
-
-def _listed(path: Path) -> list[Path]:
-    """Return the images of a list.
-
-    A name that is not found as it stands is looked for by its last part.
-    """
-    finder = ImageFinder([path.parent])
-    images = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        if line.strip():
-            image = (
-                Path(line.strip()) if Path(line.strip()).is_file() else finder.find(line.strip())
-            )
-            if image is None:
-                raise DataError(
-                    f"{path}:{number}: no such image, here or below {path.parent}: {line.strip()[:120]}"
-                )
-            images.append(image)
-    return images
-
-
-def _lines(path: Path) -> list[tuple[str, str]]:
-    if not path.is_file():
-        return []
-    return [
-        (f"{path}:{number}", line)
-        for number, line in enumerate(read_text(path).splitlines(), 1)
-        if line.strip()
-    ]
-
-
-def read_file(path: Path, file_name: str, size: tuple[int, int], classes: Classes) -> ImageRecord:
-    """Read one label file; none means no objects.
+def read(
+    part: Part, classes: Classes | None, *, to_write: bool = True, strict: bool = True
+) -> Annotations:
+    """Read the labels of every image of a split; sizes are read from the headers of the images.
 
     Args:
-        path: The label file.
-        file_name: Of the image, for the record.
-        size: Width and height of the image, px.
-        classes: The class table.
+        part: Directories (searched recursively) and `.txt` lists of images.
+        classes: The class table; None: what the files of this split name.
+        to_write: Refuse a box whose numbers are not finite; otherwise it becomes NaN.
+        strict: Refuse a malformed row; otherwise leave it out and count it.
 
     Raises:
-        DataError: With file and line: wrong number of columns, no finite number, an unknown class,
-            pixels for shares.
+        DataError: With file and line, for a row that is none; no image at all.
     """
-    boxes: list[list[float]] = []
-    labels: list[int] = []
-    lines: list[int] = []
-    for where, line in _lines(path):
-        fields = line.split()
-        if len(fields) < 5 or (len(fields) > 5 and (len(fields) < 7 or len(fields) % 2 == 0)):
-            raise DataError(f"{where}: {len(fields)} columns, not the 5 of YOLO (class xc yc w h)")
-        label = parse_integer(fields[0], where, "class")
-        if not 0 <= label < len(classes.names):
-            raise DataError(f"{where}: class {label} is none of 0 to {len(classes.names) - 1}")
-        values = parse_numbers(fields[1:], where)
-        if max(values) > 2:
-            raise DataError(
-                f"{where}: {max(values):g} is no share of the image; YOLO coordinates are between 0 and 1"
-            )
-        boxes.append(_box(values, size))
-        labels.append(label)
-        lines.append(int(where.rpartition(":")[2]))
-    return make_record(file_name, str(path), boxes, labels, lines=lines, size=size)
+    table = classes_of([part]) if classes is None else classes
+    named = _named_images(part)
+    if not named:
+        raise DataError(f"{', '.join(map(str, part.images))}: no images in this directory")
+    labels = _Labels(len(table.names), to_write, strict)
+    for row, path in enumerate(named):
+        labels.read(row, label_path(path))
+    sizes = _sizes(list(named))
+    unopened = [path for path, size in zip(named, sizes, strict=True) if size is None]
+    store = _assemble(named, sizes, labels, table, to_write)
+    if unopened:
+        store.note(UNOPENED, str(unopened[0]), len(unopened))
+    return store
 
 
-def _box(values: list[float], size: tuple[int, int]) -> list[float]:
-    width, height = size
-    if len(values) > 4:
-        return [
-            float(v) for v in tight_boxes(np.array([values]))[0] * (width, height, width, height)
-        ]
+def _assemble(
+    named: dict[Path, str],
+    sizes: Sequence[tuple[int, int] | None],
+    labels: "_Labels",
+    classes: Classes,
+    to_write: bool,
+) -> Annotations:
+    """Turn shares into px; without the size of its image a share means nothing, and is left out."""
+    image_hw = np.array([size or (0, 0) for size in sizes], np.int32).reshape(-1, 2)
+    table = np.array(labels.rows, np.float64).reshape(-1, 7)
+    if to_write:
+        table = table[image_hw[table[:, 0].astype(np.int64), 0] > 0]
+    images = table[:, 0].astype(np.int64)
+    width_height = np.maximum(image_hw[images][:, ::-1], 1).astype(np.float64)
+    centres, sides = table[:, 3:5] * width_height, table[:, 5:7] * width_height
+    corners = centres - sides / 2
+    none = np.zeros(len(table), np.bool_)
+    label_files = [str(label_path(path)) for path in named] if to_write else None
+    return Annotations(
+        name=label_files[0] if label_files else "",
+        names=tuple(classes.names),
+        category_ids=tuple(classes.ids),
+        paths=np.array(list(named.values()) if to_write else [str(p) for p in named], np.str_),
+        image_ids=np.arange(1, len(named) + 1),
+        image_hw=image_hw,
+        box_start=np.concatenate([[0], np.cumsum(np.bincount(images, minlength=len(named)))]),
+        boxes=np.concatenate([corners, centres + sides / 2], axis=1),
+        labels=table[:, 2].astype(np.int64),
+        ignore=none,
+        crowd=none.copy(),
+        area=sides[:, 0] * sides[:, 1],
+        stated=np.concatenate([corners, sides], axis=1),
+        lines=table[:, 1].astype(np.int64),
+        sources=None if label_files is None else np.array(label_files, np.str_),
+        counts=labels.counts,
+        examples=labels.examples,
+    )
+
+
+@dataclass
+class _Labels:
+    """Rows of label files, gathered: image, line, class, xc, yc, w, h."""
+
+    num_classes: int
+    finite: bool
+    strict: bool
+    rows: list[tuple[float, ...]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def read(self, image: int, path: Path) -> None:
+        """Add the rows of the label file of one image; none means no objects."""
+        for where, fields in _lines(path):
+            try:
+                box = parse_row(fields, where, self.num_classes, self.finite)
+            except DataError as error:
+                if self.strict:
+                    raise
+                self.note(REFUSED, str(error))
+                continue
+            if len(fields) > 5:
+                self.note(POLYGONS, where)
+            self.rows.append((image, int(where.rpartition(":")[2]), *box))
+
+    def note(self, what: str, where: str) -> None:
+        """Count what was repaired or left out."""
+        self.counts[what] += 1
+        self.examples.setdefault(what, where)
+
+
+def parse_row(
+    fields: Sequence[str], where: str, num_classes: int, finite: bool
+) -> tuple[float, float, float, float, float]:
+    """Read one row: class, and the centre and sides of the box as shares.
+
+    Args:
+        fields: The words of the row.
+        where: File and line, for messages.
+        num_classes: Classes are numbered 0 to `num_classes` - 1.
+        finite: Refuse NaN and infinite numbers.
+
+    Raises:
+        DataError: Wrong number of columns, no number, an unknown class, pixels for shares.
+    """
+    columns = len(fields)
+    if columns < 5 or (columns > 5 and (columns < 7 or columns % 2 == 0)):
+        raise DataError(f"{where}: {columns} columns, not the 5 of YOLO (class xc yc w h)")
+    label = parse_integer(fields[0], where, "class")
+    if not 0 <= label < num_classes:
+        raise DataError(f"{where}: class {label} is none of 0 to {num_classes - 1}")
+    values = [_share(text, where, finite) for text in fields[1:]]
+    if columns > 5:
+        xs, ys = values[0::2], values[1::2]
+        values = [(min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2]
+        values += [max(xs) - min(xs), max(ys) - min(ys)]
     xc, yc, w, h = values
-    return [
-        (xc - w / 2) * width,
-        (yc - h / 2) * height,
-        (xc + w / 2) * width,
-        (yc + h / 2) * height,
-    ]
+    return label, xc, yc, w, h
+
+
+def _share(text: str, where: str, finite: bool) -> float:
+    try:
+        value = float(text) if "_" not in text else float("no number")  # Python reads 1_0 as 10
+    except ValueError:
+        raise DataError(f"{where}: {text[:40]!r} is not a number") from None
+    if not math.isfinite(value):
+        if finite:
+            raise DataError(f"{where}: {text[:40]!r} is not a finite number")
+        return math.nan
+    if value > LIMIT:
+        raise DataError(
+            f"{where}: {value:g} is no share of the image; YOLO coordinates are between 0 and 1, "
+            "no pixels"
+        )
+    return value
+
+
+def label_path(image: Path) -> Path:
+    """Where the labels of an image are: the last `images` directory becomes `labels`, the suffix `.txt`."""
+    parts = list(image.parts)
+    for position in range(len(parts) - 2, -1, -1):
+        if parts[position] == "images":
+            parts[position] = "labels"
+            break
+    return Path(*parts).with_suffix(".txt")
+
+
+def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield file and line, and the words, of each row that is not empty."""
+    if not path.exists():
+        return
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        fields = line.split()
+        if fields:
+            yield f"{path}:{number}", fields
+
+
+def _named_images(part: Part) -> dict[Path, str]:
+    """The images of a split, each once, with their names below their directory."""
+    named: dict[Path, str] = {}
+    for place in part.images:
+        folder = place if place.is_dir() else place.parent
+        for image in images_of(Part((), (place,), root=part.root)):
+            inside = image.relative_to(folder) if image.is_relative_to(folder) else Path(image.name)
+            named.setdefault(image, inside.as_posix())
+    return named
+
+
+def images_of(part: Part) -> list[Path]:
+    """Return the images of the directories and lists of a split."""
+    images: list[Path] = []
+    for place in part.images:
+        if place.is_dir():
+            images += walk_images(place)
+        elif place.suffix.lower() == ".txt":
+            images += _listed(place, part.root or place.parent)
+        elif is_image(place):
+            images.append(place)
+        else:
+            raise DataError(f"{place}: neither a directory, a .txt list nor an image")
+    return images
+
+
+def _listed(path: Path, root: Path) -> list[Path]:
+    """Return the images of a list.
+
+    As Ultralytics has it, `./x` is relative to the list and anything else to the root; a name that
+    is not found so is looked for as `ImageFinder` does.
+    """
+    finder = ImageFinder([path.parent, root])
+    images = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        entry = line.strip()
+        if not entry:
+            continue
+        image = path.parent / entry[2:] if entry.startswith("./") else root / entry
+        found = image if image.is_file() else finder.find(entry)
+        if found is None:
+            raise DataError(
+                f"{path}:{number}: no such image, here or below {path.parent}: {entry[:120]}"
+            )
+        images.append(found)
+    return images
+
+
+def _sizes(paths: Sequence[Path]) -> list[tuple[int, int] | None]:
+    with ThreadPoolExecutor(max_workers=8) as pool:  # waiting for the disk, not for a core
+        return list(pool.map(_size_or_none, paths, chunksize=64))
+
+
+def _size_or_none(path: Path) -> tuple[int, int] | None:
+    try:
+        return image_size(path)
+    except DataError:
+        return None
 
 
 def write(folder: Path, records: Iterable[ImageRecord], classes: Classes) -> Counter[str]:

@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from rfla.data.formats.coco import load_json
 from rfla.data.formats.images import index_stems
 from rfla.data.images import Image, image_size, write_image
 from rfla.data.progress import tracked
 from rfla.data.scenes import Scene, open_scene
 from rfla.errors import ConfigError, DataError
 from rfla.files import write_atomically
+from rfla.json_file import read_json
 from rfla.tools.aitod.build_report import AitodReport
 from rfla.tools.aitod.names import (
     FROM_XVIEW,
@@ -110,7 +110,7 @@ def _claim(out: Path, channel_order: str) -> None:
     """
     state = out / STATE
     if state.is_file():
-        before = load_json(state).get("channel_order")
+        before = read_json(state).get("channel_order")
         if before != channel_order:
             raise DataError(
                 f"out={out}: was begun with channel_order={before}; give another directory or that order"

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rfla.data.formats.coco import load_json
 from rfla.data.formats.images import split_of
 from rfla.errors import DataError
+from rfla.json_file import read_json
 
 SIDE = 800  # px, of every image of AI-TOD
 FROM_XVIEW = re.compile(r"(\d+)__(\d+)_(\d+)\.png")  # scene, x and y of the window
@@ -64,7 +64,7 @@ def images_of(files: Mapping[str, Path]) -> dict[str, dict[str, tuple[int, int]]
 
 
 def _entries(path: Path) -> dict[str, tuple[int, int]]:
-    content = load_json(path)
+    content = read_json(path)
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list):
         raise DataError(f"{path}: not a COCO file: no list 'images'")

@@ -16,8 +16,9 @@ import yaml
 
 from rfla.cfg.verbs import ConvertOptions
 from rfla.data.formats import FORMATS, Format
-from rfla.data.formats.record import Classes, ImageRecord, Part, read_text
+from rfla.data.formats.text import read_text
 from rfla.data.progress import tracked
+from rfla.data.record import Classes, ImageRecord, Part
 from rfla.errors import ConfigError, DataError, did_you_mean
 from rfla.tools.convert.conversion_report import ConvertReport
 from rfla.tools.convert.steps import UNUSABLE, Job, convert_records
@@ -61,9 +62,9 @@ def convert(options: ConvertOptions, progress: bool = False) -> ConvertReport:
     with partial_directory(target) as beside:
         job = Job.of(options, beside, report)
         for split, part in parts.items():
-            # One file for each image: then their number is known before they are read.
-            total = len(part.annotations) if len(part.annotations) > 1 else None
-            records = tracked(reader.read(part, classes), split, total, progress)
+            read = reader.read(part, classes)
+            report.add_reading(read)
+            records = tracked(read.records(), split, len(read), progress)
             _write_split(job, split, convert_records(job, records, part.images, split), classes)
         _refuse_nothing(report, source, parts)
         if options.to in TRAINABLE:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from rfla.data.formats.record import NO_CLASS, ImageRecord
+from rfla.data.annotations import UNOPENED, Annotations
+from rfla.data.record import NO_CLASS, ImageRecord
 
 SIZES = (
     ("vt", 0.0, 8.0),
@@ -57,6 +58,14 @@ class ConvertReport:
         """Count what was changed, and remember the first place."""
         self.repaired[reason] += count
         self.examples.setdefault(reason, where)
+
+    def add_reading(self, read: Annotations) -> None:
+        """Count what the reader of a split left out or repaired."""
+        for reason, count in read.dropped.items():
+            self.drop(reason, read.examples[reason], count)
+        for reason, count in read.counts.items():
+            if reason != UNOPENED:  # such images are left out later, with the reason
+                self.repair(reason, read.examples[reason], count)
 
     def add(self, record: ImageRecord, split: str) -> None:
         """Count a record as it is written."""

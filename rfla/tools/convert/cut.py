@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfla.data.formats.record import NO_CLASS, ImageRecord
+from rfla.data.record import NO_CLASS, ImageRecord
 from rfla.data.tiles import Window
 
 

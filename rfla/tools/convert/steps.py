@@ -12,8 +12,8 @@ import numpy as np
 from rfla.cfg.verbs import ConvertOptions
 from rfla.data.formats import FORMATS
 from rfla.data.formats.images import ImageFinder, clean_name
-from rfla.data.formats.record import NO_CLASS, ImageRecord
 from rfla.data.images import Image, is_resized, write_image
+from rfla.data.record import NO_CLASS, ImageRecord
 from rfla.data.scenes import Scene, WholeScene, open_scene
 from rfla.data.tiles import Window, plan_windows
 from rfla.errors import DataError
@@ -76,10 +76,6 @@ def convert_records(
     taken: dict[str, Path] = {}
     with ThreadPoolExecutor(job.workers) as pool:
         for record in records:
-            for reason, count in record.dropped.items():
-                job.report.drop(reason, record.where, count)
-            for reason, count in record.repaired.items():
-                job.report.repair(reason, record.where, count)
             image = (
                 finder.find(record.file_name)
                 or (record.other_name and finder.find(record.other_name))

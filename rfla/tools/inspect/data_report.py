@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from rfla.data.index import BoxIndex
+from rfla.data.annotations import Annotations
 from rfla.tools.inspect.looks import Look
 
 Severity = Literal["error", "warning", "note"]
@@ -64,7 +64,7 @@ class DataReport:
     name: str
     source: Path
     names: Sequence[str] = ()
-    splits: dict[str, BoxIndex] = field(default_factory=dict)
+    splits: dict[str, Annotations] = field(default_factory=dict)
     looks: dict[str, list[Look]] = field(default_factory=dict)
     findings: dict[str, list[Finding]] = field(default_factory=dict)
     pictures: list[Path] = field(default_factory=list)
@@ -191,7 +191,7 @@ class DataReport:
         ]
 
 
-def box_sizes(index: BoxIndex) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def box_sizes(index: Annotations) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """(M,) square root of width x height, px; NaN for ignored boxes and crowds."""
     sides = np.clip(index.boxes[:, 2:].astype(np.float64) - index.boxes[:, :2], 0, None)
     sides[index.ignore | index.crowd] = np.nan

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfla.cfg.verbs import InspectOptions
-from rfla.data.index import BoxIndex, load_index
-from rfla.data.rows import REFUSED, REGIONS, UNOPENED
+from rfla.data.annotations import REFUSED, REGIONS, UNOPENED, Annotations
+from rfla.data.index import load_index
 from rfla.data.spec import DataSpec, load_data_spec
 from rfla.errors import DataError
 from rfla.tools.inspect.data_report import DataReport, Finding, Severity
 from rfla.tools.inspect.looks import Look, alike, identical, look_at, parent_of
 
-# Entries of `BoxIndex.counts` that make a data set unfit as it is; the others are repaired while
+# Entries of `Annotations.counts` that make a data set unfit as it is; the others are repaired while
 # training.
 _UNFIT = (REFUSED, "images without a file left out")
 
@@ -94,7 +94,7 @@ def _same_files_as_others(spec: DataSpec, name: str) -> bool:
     return name == "trainval" and {"train", "val"} <= set(spec.splits)
 
 
-def _check_images(report: DataReport, split: str, index: BoxIndex, looks: list[Look]) -> None:
+def _check_images(report: DataReport, split: str, index: Annotations, looks: list[Look]) -> None:
     for what, count in index.counts.items():
         if what == UNOPENED:  # below, with the reason
             continue
@@ -120,7 +120,7 @@ def _check_images(report: DataReport, split: str, index: BoxIndex, looks: list[L
     report.add(split, Finding("note", "images without boxes (they train the background)", empty))
 
 
-def _check_boxes(report: DataReport, split: str, index: BoxIndex) -> None:
+def _check_boxes(report: DataReport, split: str, index: Annotations) -> None:
     real = ~(index.ignore | index.crowd)
     if not real.any():
         report.add(
@@ -188,21 +188,21 @@ def _compare_splits(report: DataReport) -> None:
             report.add("", Finding("warning", what, len(shared), shared[0] if shared else ""))
 
 
-def _parents(index: BoxIndex) -> Counter[str]:
+def _parents(index: Annotations) -> Counter[str]:
     return Counter(parent for path in index.paths if (parent := parent_of(str(path))))
 
 
-def _size_note(index: BoxIndex, looks: list[Look], row: int) -> str:
+def _size_note(index: Annotations, looks: list[Look], row: int) -> str:
     height, width = looks[row].size or (0, 0)
     stated = "x".join(str(side) for side in index.image_hw[row][::-1])
     return f"{Path(str(index.paths[row])).name} is {width}x{height}, stated {stated}"
 
 
-def _pair(first: BoxIndex, second: BoxIndex, rows: tuple[int, int]) -> str:
+def _pair(first: Annotations, second: Annotations, rows: tuple[int, int]) -> str:
     return f"{Path(str(first.paths[rows[0]])).name} and {Path(str(second.paths[rows[1]])).name}"
 
 
-def _box_place(index: BoxIndex, row: int) -> str:
+def _box_place(index: Annotations, row: int) -> str:
     image = int(np.searchsorted(index.box_start, row, side="right")) - 1
     box: NDArray[Any] = index.boxes[row]
     return f"{Path(str(index.paths[image])).name} {[round(float(value), 2) for value in box]}"

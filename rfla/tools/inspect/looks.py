@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rfla.data.annotations import Annotations
 from rfla.data.images import read_annotated
-from rfla.data.index import BoxIndex
 from rfla.data.progress import tracked
 from rfla.errors import DataError
 
@@ -48,7 +48,7 @@ class Look:
     fingerprint: NDArray[np.uint8] | None = None
 
 
-def look_at(index: BoxIndex, workers: int, progress: bool = False) -> list[Look]:
+def look_at(index: Annotations, workers: int, progress: bool = False) -> list[Look]:
     """Open all images of an index, `workers` at a time (decoding leaves Python's lock alone, so threads do)."""
     jobs = [
         (str(path), (int(h), int(w)))

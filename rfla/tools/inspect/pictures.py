@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from rfla.data.annotations import Annotations
 from rfla.data.images import write_image
-from rfla.data.index import BoxIndex
 from rfla.errors import DataError
 from rfla.pictures.boxes import draw_boxes, tile_pictures
 from rfla.pictures.curves import plot_labels
@@ -14,7 +14,7 @@ _SAMPLES = 12
 _LONGEST = 500  # px: of a larger image a window is shown, so that objects of a few px can be seen
 
 
-def draw_split(index: BoxIndex, split: str, folder: Path) -> list[Path]:
+def draw_split(index: Annotations, split: str, folder: Path) -> list[Path]:
     """Write `mosaic_{split}.jpg` and `labels_{split}.png`; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     boxed = np.flatnonzero(np.diff(index.box_start))
@@ -42,7 +42,7 @@ def draw_split(index: BoxIndex, split: str, folder: Path) -> list[Path]:
     return written
 
 
-def _tile(index: BoxIndex, row: int) -> np.ndarray:
+def _tile(index: Annotations, row: int) -> np.ndarray:
     image = index.picture(row)
     rows = index.rows_of(row)
     boxes, labels = index.boxes[rows], index.labels[rows].copy()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from rfla.data.index import BoxIndex
+from rfla.data.annotations import Annotations
 from rfla.data.spec import DataSpec
 from rfla.tools.inspect.data_report import DataReport
 from rfla.tools.inspect.looks import Look
@@ -61,7 +61,7 @@ def write_repaired(spec: DataSpec, report: DataReport, out: Path) -> Counter[str
 
 
 def _split_content(
-    index: BoxIndex, looks: list[Look], leaked: set[int], folder: Path, counts: Counter[str]
+    index: Annotations, looks: list[Look], leaked: set[int], folder: Path, counts: Counter[str]
 ) -> dict[str, Any]:
     folder.mkdir(parents=True)
     images: list[dict[str, Any]] = []
@@ -96,7 +96,7 @@ def _split_content(
 
 
 def _boxes(
-    index: BoxIndex, row: int, size: tuple[int, int], counts: Counter[str]
+    index: Annotations, row: int, size: tuple[int, int], counts: Counter[str]
 ) -> list[dict[str, Any]]:
     rows = index.rows_of(row)
     ratio = np.array(size[::-1]) / index.image_hw[row][::-1]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rfla.data.formats import FORMATS
-from rfla.data.formats.record import Classes
 from rfla.data.images import write_image
+from rfla.data.record import Classes
 from rfla.errors import DataError
 
 GOOD_IMAGE = {"id": 1, "file_name": "a.png", "width": 20, "height": 10}
@@ -27,7 +27,7 @@ def read(name, source, names=()):
     kind = FORMATS[name]
     parts = kind.find(source)
     classes = Classes(names) if names else kind.classes(list(parts.values()))
-    return [record for part in parts.values() for record in kind.read(part, classes)]
+    return [record for part in parts.values() for record in kind.read(part, classes).records()]
 
 
 VOC = "<annotation>\n<object>\n<name>{name}</name><bndbox>{box}</bndbox>\n</object></annotation>"
@@ -124,9 +124,9 @@ CASES = [
         "a.json",
         coco_text(categories=[{"id": 1, "name": "\ud800"}]),
         (),
-        r"name '.ud800' is no text",
+        r"half of a surrogate pair",
     ),
-    ("coco", "a.json", "[]", (), r"not a COCO detection file: no list 'images'"),
+    ("coco", "a.json", "[]", (), r"not a COCO detection file \(expected object, got array"),
     ("coco", "a.json", coco_text(categories=[]), (), r"no categories"),
     (
         "coco",

@@ -1,13 +1,14 @@
 """Each format: a few hand-written lines and the boxes they mean."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from rfla.data.formats import FORMATS, coco, csv, dota, soda, tinyperson, visdrone, voc, xview, yolo
-from rfla.data.formats.record import NO_CLASS, Classes, Part
 from rfla.data.images import write_image
+from rfla.data.record import NO_CLASS, Classes, Part
 from rfla.errors import DataError
 
 
@@ -16,7 +17,19 @@ def read_all(name, source):
     kind = FORMATS[name]
     parts = kind.find(source)
     classes = kind.classes(list(parts.values()))
-    return classes, {split: list(kind.read(part, classes)) for split, part in parts.items()}
+    return classes, {split: list(read.records()) for split, read in stores_of(kind, parts, classes)}
+
+
+def stores_of(kind, parts, classes):
+    return [(split, kind.read(part, classes)) for split, part in parts.items()]
+
+
+def store_of(name, source):
+    """The flat store of the one split."""
+    kind = FORMATS[name]
+    parts = kind.find(source)
+    (store,) = [kind.read(part, kind.classes(parts.values())) for part in parts.values()]
+    return store
 
 
 def picture(path, width, height):
@@ -29,7 +42,7 @@ def test_visdrone_regions_others_and_scores(tmp_path):
     path.write_text(
         "684,8,273,116,0,0,0,0\n708,471,74,33,1,4,0,1,\n1,2,3,4,0,11,0,0\n5,6,7,8,0,1,1,2\n"
     )
-    record = visdrone.read_file(path, visdrone.classes([]))
+    record = visdrone.read_file(path, visdrone.classes_of([]))
     assert record.file_name == "a"
     assert record.boxes.tolist() == [
         [684, 8, 957, 124],
@@ -147,11 +160,11 @@ def test_csv_flags_regions_and_ids(tmp_path):
     first, second = splits["train"]
     assert first.labels.tolist() == [0, NO_CLASS, 0] and first.ids.tolist() == [5, 6, 7]
     assert first.ignore.tolist() == first.crowd.tolist() == [False, True, True]
-    assert not second.ignore.any() and not first.repaired
+    assert not second.ignore.any() and not store_of("csv", tmp_path).counts
     (tmp_path / "a.csv").write_text(head + "\n".join([*rows, "b,5,5,6,6,car,0,0,5"]))
     first, second = read_all("csv", tmp_path)[1]["train"]
     assert first.ids.tolist() == [-1] * 3 and second.ids.tolist() == [-1] * 2
-    assert list(first.repaired.values()) == [5] and not second.repaired
+    assert list(store_of("csv", tmp_path).counts.values()) == [5]
     (tmp_path / "a.csv").write_text(f"{head}a,1,2,3,4,car,0,0,e-1\n")
     assert read_all("csv", tmp_path)[1]["train"][0].ids.tolist() == [-1]
     for row, message in (
@@ -326,9 +339,11 @@ def test_xview_by_lines_or_at_once(tmp_path, lines):
     classes, splits = read_all("xview", tmp_path)
     assert len(classes.names) == 60 and classes.ids[0] == 11 and classes.ids[-1] == 94
     (record,) = [record for records in splits.values() for record in records]
+    kind, parts = FORMATS["xview"], FORMATS["xview"].find(tmp_path)
+    dropped = sum((read.dropped for _, read in stores_of(kind, parts, classes)), Counter())
     assert record.boxes.tolist() == [[1, 2, 11, 22], [5, 6, 7, 8]]
     assert [classes.names[label] for label in record.labels] == ["Building", "Passenger Vehicle"]
-    assert record.ids.tolist() == [1, 3] and record.dropped == {"undefined type (75 or 82)": 1}
+    assert record.ids.tolist() == [1, 3] and dropped == {"undefined type (75 or 82)": 1}
     assert record.lines.tolist() == ([3, 5] if lines else [0, 0])
 
 
@@ -373,7 +388,7 @@ def test_csv_points_are_refused(tmp_path):
 def test_byte_order_mark_and_windows_line_ends(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbf1,2,3,4,1,4,0,0\r\n5,6,7,8,1,4,0,0\r\n")
-    assert len(visdrone.read_file(path, visdrone.classes([]))) == 2
+    assert len(visdrone.read_file(path, visdrone.classes_of([]))) == 2
 
 
 def test_coco_layouts_of_the_challenge_and_of_roboflow(tmp_path):
@@ -395,9 +410,9 @@ def test_coco_files_of_one_split_lose_their_ids(tmp_path):
     for name in ("1", "2"):
         (tmp_path / f"{name}.json").write_text(json.dumps(coco_content()))
     part = Part((tmp_path / "1.json", tmp_path / "2.json"), ())
-    assert [(r.image_id, r.ids.tolist()) for r in coco.read(part, coco.classes([part]))] == [
-        (None, [-1])
-    ] * 2
+    assert [
+        (r.image_id, r.ids.tolist()) for r in coco.read(part, coco.classes_of([part])).records()
+    ] == [(None, [-1])] * 2
 
 
 def test_splits_by_directory_names(tmp_path):

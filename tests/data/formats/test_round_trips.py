@@ -20,7 +20,8 @@ from rfla.data.formats import (
     xview,
     yolo,
 )
-from rfla.data.formats.record import NO_CLASS, Classes, Part, make_record
+from rfla.data.images import write_image
+from rfla.data.record import NO_CLASS, Classes, Part, make_record
 from rfla.errors import DataError
 
 NAMES = ("car", "air plane", "ü")
@@ -81,8 +82,8 @@ quick = settings(
 def test_coco_keeps_everything(tmp_path, record):
     path = tmp_path / "train.json"
     assert not coco_write.write(path, [record], CLASSES)
-    classes = coco.classes([Part((path,), ())])
-    (back,) = coco.read(Part((path,), ()), classes)
+    classes = coco.classes_of([Part((path,), ())])
+    (back,) = coco.read(Part((path,), ()), classes).records()
     assert classes.names == list(NAMES) and classes.ids == [3, 7, 9]
     same(record, back, ("truncation", "occlusion", "difficult"), ids=True)
     assert back.image_id == record.image_id and back.file_name == record.file_name
@@ -110,7 +111,7 @@ def test_csv_keeps_all_but_ids_of_images(tmp_path, record):
         "c.png", "test", [(0, 0, 5, 4)], [0], ids=[10**13]
     )  # alone, half a pixel would be a share
     assert not csv.write(path, [empty, record, large], CLASSES)
-    first, *others = csv.read_file(path, Classes(NAMES))
+    first, *others = csv.read_file(path, Classes(NAMES)).records()
     assert (len(first), first.file_name, first.width, first.height) == (0, "no, boxes.png", 5, 4)
     same(record, others[0], ("truncation", "occlusion", "difficult"), ids=True)
     assert (others[0].file_name, others[0].width, others[0].height) == (
@@ -136,12 +137,12 @@ def test_tinyperson_keeps_its_flags(tmp_path, record, flags):
     for entry in json.loads(path.read_text())["annotations"]:
         assert type(entry["ignore"]) is type(entry["uncertain"]) is type(entry["logo"]) is bool
     (part,) = tinyperson.find(path).values()
-    (back,) = tinyperson.read(part, CLASSES)
+    (back,) = tinyperson.read(part, CLASSES).records()
     same(record, back, ("truncation", "occlusion", "difficult", "uncertain", "logo"), ids=True)
     coco_write.write(path, [back], CLASSES)  # and by way of COCO
-    (back,) = coco.read(part, CLASSES)
+    (back,) = coco.read(part, CLASSES).records()
     tinyperson.write(tmp_path / "again.json", [back], CLASSES)
-    (again,) = tinyperson.read(Part((tmp_path / "again.json",), ()), CLASSES)
+    (again,) = tinyperson.read(Part((tmp_path / "again.json",), ()), CLASSES).records()
     same(record, again, ("uncertain", "logo"), ids=True)
 
 
@@ -152,9 +153,9 @@ def test_soda_keeps_regions_as_its_class(tmp_path, record):
     assert not soda.write(path, [record], CLASSES)
     assert json.loads(path.read_text())["categories"][-1] == {"id": 10, "name": "ignore"}
     part = Part((path,), ())
-    classes = soda.classes([part])
+    classes = soda.classes_of([part])
     assert (classes.names, classes.ids) == (list(NAMES), [3, 7, 9])
-    (back,) = soda.read(part, classes)
+    (back,) = soda.read(part, classes).records()
     same(record, back, ("truncation", "occlusion", "difficult"), ids=True)
 
 
@@ -167,11 +168,11 @@ def test_xview_keeps_what_is_an_object(tmp_path, record):
     assert lost.total() == record.ignore.sum() + (not len(kept))
     parts = xview.find(tmp_path)
     assert list(parts) == ["val"]
-    back = list(xview.read(parts["val"], xview.classes([])))
+    back = list(xview.read(parts["val"], xview.classes_of([])).records())
     assert len(back) == (len(kept) > 0)
     for other in back:
         other.labels = np.array(
-            [classes.names.index(xview.classes([]).names[label]) for label in other.labels]
+            [classes.names.index(xview.classes_of([]).names[label]) for label in other.labels]
         )
         same(kept, other, ids=True)
         assert other.file_name == record.file_name
@@ -214,11 +215,11 @@ def test_dota_keeps_boxes_and_difficult(tmp_path, record):
 def test_yolo_keeps_what_is_an_object(tmp_path, record):
     lost = yolo.write(tmp_path, [record], CLASSES)
     assert lost.total() == record.ignore.sum()
-    kept = record.select(~record.ignore)
-    same(
-        kept,
-        yolo.read_file(tmp_path / "späte Bilder" / "a b.txt", "a", (WIDTH, HEIGHT), Classes(NAMES)),
-    )
+    if not (tmp_path / record.file_name).exists():
+        write_image(tmp_path / record.file_name, np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    (back,) = yolo.read(Part((), (tmp_path,)), Classes(NAMES)).records()
+    same(record.select(~record.ignore), back)
+    assert back.file_name == record.file_name
 
 
 @given(
@@ -233,12 +234,12 @@ def test_visdrone_text_comes_back_to_the_letter(tmp_path, rows):
     lines = [(*row[:4], row[4] if 1 <= row[5] <= 10 else 0, *row[5:]) for row in rows]
     text = "".join(",".join(map(str, line)) + "\n" for line in lines)
     (tmp_path / "a.txt").write_text(text)
-    classes = visdrone.classes([])
+    classes = visdrone.classes_of([])
     record = visdrone.read_file(tmp_path / "a.txt", classes)
     visdrone.write(tmp_path / "out", [record], classes)
     assert (tmp_path / "out" / "a.txt").read_text() == text
     coco_write.write(tmp_path / "train.json", [record], classes)  # and by way of COCO
-    (back,) = coco.read(Part((tmp_path / "train.json",), ()), classes)
+    (back,) = coco.read(Part((tmp_path / "train.json",), ()), classes).records()
     visdrone.write(tmp_path / "coco", [back], classes)
     assert (tmp_path / "coco" / "a.txt").read_text() == text
 
@@ -250,7 +251,7 @@ def test_dota_polygons_survive_coco(tmp_path):
     coco_write.write(
         tmp_path / "train.json", [dota.read_file(tmp_path / "P1.txt", classes)], classes
     )
-    (back,) = coco.read(Part((tmp_path / "train.json",), ()), classes)
+    (back,) = coco.read(Part((tmp_path / "train.json",), ()), classes).records()
     dota.write(tmp_path / "out", [back], classes)
     assert (tmp_path / "out" / "P1.txt").read_text() == text
 
@@ -466,7 +467,7 @@ def refuses_or_reads(tmp_path, name, data):
         )
         classes = kind.classes(list(parts.values()))
         for part in parts.values():
-            for record in kind.read(part, classes):
+            for record in kind.read(part, classes).records():
                 assert np.isfinite(record.boxes).all() and record.labels.max(initial=-1) < len(
                     classes.names
                 )

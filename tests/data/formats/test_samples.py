@@ -44,7 +44,9 @@ def read(name, source):
     kind = FORMATS[name]
     parts = kind.find(SAMPLES / source)
     classes = kind.classes(list(parts.values()))
-    return classes, [record for part in parts.values() for record in kind.read(part, classes)]
+    return classes, [
+        record for part in parts.values() for record in kind.read(part, classes).records()
+    ]
 
 
 @pytest.mark.parametrize(("name", "source", "images", "boxes", "ignored"), CASES)
@@ -85,7 +87,7 @@ def test_first_boxes():
 
 def test_visdrone_lines():
     path = SAMPLES / "visdrone" / "0000002_00005_d_0000014.first9lines.txt"
-    record = visdrone.read_file(path, visdrone.classes([]))
+    record = visdrone.read_file(path, visdrone.classes_of([]))
     assert len(record) == 9 and record.ignore.tolist() == [True] * 4 + [False] * 5
     assert record.boxes[4].tolist() == [708, 471, 782, 504] and record.labels[4] == 3
 

@@ -1,12 +1,10 @@
-"""What every annotation format is read into and written from: one small record for each image.
+"""One image with its boxes, as conversions cut and write it; the table of classes; the files of a split.
 
 Shapes: n boxes of one image. Boxes are (n, 4) float64 xyxy in px of the image, x to the right, y
 down, as the file states them: nothing is rounded, clipped or dropped here, so that a file can be
 written back as it was.
 """
 
-import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,8 +16,6 @@ from numpy.typing import NDArray
 from rfla.errors import DataError, did_you_mean
 
 NO_CLASS = -1  # label of a region in which objects of any class are not counted
-# what is said of ids that are not kept
-REPEAT = "repeat or are no whole numbers from 0: all numbered anew"
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -50,8 +46,6 @@ class ImageRecord:
         window: x1, y1, x2, y2 of the file's picture that this record is about (TinyPerson's
             `corner`), or None.
         other_name: What the image file may be called instead, or "".
-        dropped: Boxes that the reader left out, counted by reason.
-        repaired: What the reader changed, counted by reason.
     """
 
     file_name: str
@@ -68,8 +62,6 @@ class ImageRecord:
     attributes: dict[str, NDArray[Any]] = field(default_factory=dict)
     window: tuple[int, int, int, int] | None = None
     other_name: str = ""
-    dropped: Counter[str] = field(default_factory=Counter)
-    repaired: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -91,8 +83,6 @@ class ImageRecord:
             attributes={name: values[rows] for name, values in self.attributes.items()},
             window=self.window,
             other_name=self.other_name,
-            dropped=self.dropped,
-            repaired=self.repaired,
         )
 
     def scaled(self, x: float, y: float) -> "ImageRecord":
@@ -219,97 +209,10 @@ class Part:
         annotations: The annotation files.
         images: Directories that its images are looked for in, the most likely first.
         split: Set where one file holds several splits: the one that is meant.
+        root: Directory of the data set, that the entries of image lists are relative to.
     """
 
     annotations: tuple[Path, ...]
     images: tuple[Path, ...]
     split: str = ""
-
-
-def unique_whole(ids: Sequence[Any]) -> bool:
-    """Tell whether ids can be kept: whole numbers from 0, each once."""
-    return all(type(number) is int and 0 <= number < 2**63 for number in ids) and len(
-        set(ids)
-    ) == len(ids)
-
-
-def parse_numbers(fields: Sequence[str], where: str) -> list[float]:
-    """Read finite numbers.
-
-    Raises:
-        DataError: A field is not a number, or is NaN or infinite.
-    """
-    try:
-        if any("_" in text for text in fields):
-            raise ValueError  # Python reads 1_0 as 10
-        values = [float(text) for text in fields]
-    except ValueError:
-        bad = next(text for text in fields if not is_number(text))
-        raise DataError(f"{where}: {bad[:40]!r} is not a number") from None
-    for text, value in zip(fields, values, strict=True):
-        if not math.isfinite(value):
-            raise DataError(f"{where}: {text[:40]!r} is not a finite number")
-    return values
-
-
-def parse_integer(text: str, where: str, name: str) -> int:
-    """Read a whole number (`3` and `3.0`).
-
-    Raises:
-        DataError: It is something else.
-    """
-    value = parse_numbers([text], where)[0]
-    if value != int(value) or abs(value) > 2**53:
-        raise DataError(f"{where}: {name} must be a whole number, not {text[:40]!r}")
-    return int(value)
-
-
-def parse_flag(text: str, where: str, name: str) -> int:
-    """Read a flag: 0 or 1 (some files count further), true or false, yes or no; an empty text is 0.
-
-    Raises:
-        DataError: It is something else.
-    """
-    words = {"": 0, "false": 0, "no": 0, "unspecified": 0, "true": 1, "yes": 1}
-    if text.lower() in words:
-        return words[text.lower()]
-    value = parse_integer(text, where, name) if is_number(text) else -1
-    if not 0 <= value <= 100:
-        raise DataError(f"{where}: {name} must be 0 or 1, not {text[:40]!r}")
-    return value
-
-
-def is_number(text: str) -> bool:
-    """Tell whether a text is a number, NaN and infinity included."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return "_" not in text
-
-
-def read_text(path: Path) -> str:
-    """Read a text file as UTF-8, with or without a byte order mark.
-
-    Raises:
-        DataError: It cannot be read, or is no UTF-8 text.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def tight_boxes(polygons: Floats) -> Floats:
-    """Return the (n, 4) xyxy boxes round (n, 2k) polygons of k corners x, y."""
-    if not len(polygons):
-        return np.zeros((0, 4))
-    points = polygons.reshape(len(polygons), -1, 2)
-    return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
-
-
-def as_text(value: float) -> str:
-    """Write a coordinate so that reading gives the same float; whole numbers without a point."""
-    return str(int(value)) if value == int(value) and abs(value) < 2**53 else repr(float(value))
+    root: Path | None = None

@@ -1,0 +1,285 @@
+"""A COCO file as it is: its entries with the keys that are wanted of them, checked in outline."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+
+from rfla.data.record import Classes, Part
+from rfla.errors import DataError
+from rfla.json_file import convert_json, parse_json, read_json_bytes, refuse_repeated_keys
+
+NAME = "a COCO detection file"
+LARGEST = 2**31 - 1  # px; no side of an image is larger
+
+
+class Image(msgspec.Struct, gc=False):
+    """An entry of `images`."""
+
+    id: Any = None
+    file_name: Any = None
+    width: Any = None
+    height: Any = None
+    corner: Any = None
+
+
+class Annotation(msgspec.Struct, gc=False):
+    """What training and evaluation need of an entry of `annotations`."""
+
+    id: Any = None
+    image_id: Any = None
+    category_id: Any = None
+    bbox: Any = None
+    area: Any = None
+    iscrowd: Any = None
+    ignore: Any = None
+    uncertain: Any = None
+
+
+class FullAnnotation(Annotation, gc=False):
+    """All of an entry of `annotations` that can be written back, or that a box can be made of."""
+
+    logo: Any = None
+    segmentation: Any = None
+    attributes: Any = None
+
+
+class Category(msgspec.Struct, gc=False):
+    """An entry of `categories`."""
+
+    id: Any = None
+    name: Any = None
+    supercategory: Any = None
+
+
+class File(msgspec.Struct):
+    """A COCO file; a list that is missing is None."""
+
+    images: list[Image] | None = None
+    annotations: list[Annotation] | None = None
+    categories: list[Category] | None = None
+
+
+class FullFile(msgspec.Struct):
+    """A COCO file with all that can be written back."""
+
+    images: list[Image] | None = None
+    annotations: list[FullAnnotation] | None = None
+    categories: list[Category] | None = None
+
+
+AnyFile = TypeVar("AnyFile", File, FullFile)
+
+
+def load(path: Path, kind: type[AnyFile]) -> AnyFile:
+    """Read a COCO file.
+
+    Raises:
+        DataError: With the line where it stops being JSON; a list that is missing; a key that an
+            object has twice.
+    """
+    data = read_json_bytes(path)
+    content: AnyFile = parse_json(data, str(path), kind, what=NAME)
+    keys = [(b'"bbox"', len(content.annotations or []))]
+    keys += [(b'"images"', 1), (b'"annotations"', 1), (b'"categories"', 1)]
+    if any(data.count(key) > count for key, count in keys):
+        refuse_repeated_keys(data, str(path))  # rare: this check alone takes longer than reading
+    return require_lists(content, str(path))
+
+
+def from_memory(content: Any, where: str, kind: type[AnyFile]) -> AnyFile:
+    """Take the wanted keys of a COCO file that was parsed already.
+
+    Raises:
+        DataError: A list or an entry that is missing or none.
+    """
+    taken: AnyFile = convert_json(content, where, kind, what=NAME)
+    return require_lists(taken, where)
+
+
+def require_lists(content: AnyFile, where: str) -> AnyFile:
+    """Return the file.
+
+    Raises:
+        DataError: One of its three lists is missing.
+    """
+    for key in ("images", "annotations", "categories"):
+        if getattr(content, key) is None:
+            raise DataError(f"{where}: not {NAME}: no list '{key}'")
+    return content
+
+
+def classes_of(parts: Iterable[Part], regions: Sequence[str] = ()) -> Classes:
+    """Return the categories of the files, ascending by id. They must agree where ids are shared.
+
+    Args:
+        parts: The splits.
+        regions: Names of categories, in small letters, that are no class.
+
+    Raises:
+        DataError: Files disagree, or one has no categories.
+    """
+    table: dict[int, str] = {}
+    used: set[Any] = set()
+    roots: set[int] = set()
+    for path in [path for part in parts for path in part.annotations]:
+        content = load(path, File)
+        used |= used_categories(content)
+        roots |= root_categories(content)
+        for number, name in category_names(content, str(path)).items():
+            if table.setdefault(number, name) != name:
+                raise DataError(
+                    f"{path}: category {number} is '{name}' here "
+                    f"but '{table[number]}' in another split"
+                )
+    return class_table(
+        {number: name for number, name in table.items() if number not in roots - used}, regions
+    )
+
+
+def class_table(names: Mapping[int, str], regions: Sequence[str] = ()) -> Classes:
+    """Return the classes of a table of categories, ascending by id."""
+    ids = sorted(number for number, name in names.items() if name.lower() not in regions)
+    return Classes([names[number] for number in ids], ids)
+
+
+def used_categories(content: File | FullFile) -> set[Any]:
+    """Return the category ids that annotations have."""
+    return {
+        number
+        for entry in content.annotations or []
+        if isinstance(number := plain_id(entry.category_id), int | str)
+    }
+
+
+def root_categories(content: File | FullFile) -> set[int]:
+    """Return the ids of categories that only group others, as in exports of Roboflow.
+
+    Such a root names no group of its own (`supercategory` is "none") and is the `supercategory` of
+    all other categories.
+    """
+    categories = content.categories or []
+    roots = set()
+    for entry in categories:
+        others = [other for other in categories if other is not entry]
+        alone = entry.supercategory in (None, "none", "")
+        if alone and others and all(other.supercategory == entry.name for other in others):
+            number = plain_id(entry.id)
+            roots |= {number} if isinstance(number, int) else set()
+    return roots
+
+
+def category_names(content: File | FullFile, where: str) -> dict[int, str]:
+    """Return the names of a file's categories by id.
+
+    Raises:
+        DataError: None, or one without a whole id and a name, or an id or name twice.
+    """
+    names: dict[int, str] = {}
+    passed_over = root_categories(content) - used_categories(content)
+    for row, entry in enumerate(content.categories or []):
+        place = f"{where}: categories[{row}]"
+        number = whole(entry.id, "id", place)
+        if number in passed_over and len(content.categories or []) > 1:
+            continue
+        name = entry.name
+        if not isinstance(name, str) or not name:
+            raise DataError(f"{place} has no name")
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise DataError(f"{place}: name {name!r:.60} is no text: half of a surrogate pair")
+        if number in names or name in names.values():
+            raise DataError(f"{place}: id {number} or name '{name}' is used twice")
+        names[number] = name
+    if not names:
+        raise DataError(f"{where}: no categories")
+    return names
+
+
+def image_ids(content: File | FullFile, where: str) -> list[int | str]:
+    """Return the id of each image.
+
+    Raises:
+        DataError: An id that is no whole number or text, or is used twice.
+    """
+    ids: list[int | str] = []
+    for row, entry in enumerate(content.images or []):
+        plain = plain_id(entry.id)
+        if plain is None:
+            raise DataError(
+                f"{where}: images[{row}]: id must be a whole number or a text, not {entry.id!r:.60}"
+            )
+        ids.append(plain)
+    if len(set(ids)) < len(ids):
+        twice = Counter(ids).most_common(1)[0][0]
+        raise DataError(f"{where}: image id {twice!r} is used twice")
+    return ids
+
+
+def plain_id(value: Any) -> int | str | None:
+    """Return an id as a number or a text: 7 for 7.0, as pandas writes it; None for anything else."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int | str) and not isinstance(value, bool) else None
+
+
+def whole(value: Any, key: str, where: str) -> int:
+    """Return a whole number of an entry; 7.0 and "7" are 7.
+
+    Raises:
+        DataError: It is none.
+    """
+    plain = plain_id(value)
+    if isinstance(plain, str) and plain.strip().isascii() and plain.strip().isdecimal():
+        plain = int(plain) if len(plain) < 20 else 2**63
+    if not isinstance(plain, int):
+        raise DataError(f"{where}: {key} must be a whole number, not {value!r:.60}")
+    if abs(plain) >= 2**63:
+        raise DataError(f"{where}: {key} {short(value)} is too large")
+    return plain
+
+
+def short(value: Any) -> str:
+    """Return what was found, in a length that fits a line."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return "of thousands of digits"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def four_numbers(
+    value: Any, where: str, what: str = "bbox", order: str = "x, y, w, h"
+) -> tuple[float, float, float, float]:
+    """Return the four numbers of a `bbox`, or of what is called `what`.
+
+    Raises:
+        DataError: It is no list of four finite numbers.
+    """
+    numbers = finite_numbers(value)
+    if numbers is None or len(numbers) != 4:
+        raise DataError(
+            f"{where}: {what} must be four finite numbers {order}, not {short(value):.80}"
+        )
+    return numbers[0], numbers[1], numbers[2], numbers[3]
+
+
+def finite_numbers(value: Any) -> list[float] | None:
+    """Return a list of finite numbers under 1e15, or None where it is none."""
+    if not isinstance(value, list | tuple | np.ndarray):
+        return None
+    numbers = [float(v) for v in value if is_number(v)]
+    return numbers if len(numbers) == len(value) else None
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a finite number under 1e15."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    return known and -1e15 < value < 1e15 and not math.isnan(value)

@@ -1,0 +1,57 @@
+"""Which format the files of a split are of, by a look into the first of them."""
+
+import re
+from collections.abc import Callable
+
+from rfla.data.formats import dota, yolo
+from rfla.data.record import Part
+from rfla.errors import DataError
+from rfla.files import read_regular
+
+_COCO = (b'"images"', b'"annotations"', b'"categories"')
+_ONE_IMAGE = re.compile(rb'"images"\s*:\s*\{')
+_VOC = re.compile(rb"<annotation[\s>]")
+_FIRST = 200  # files looked into for one that is not empty
+
+
+def _content(part: Part) -> bytes:
+    """The content of the first annotation file that is not empty."""
+    for path in part.annotations[:_FIRST]:
+        try:
+            data = read_regular(path)
+        except DataError:
+            continue
+        if data.strip():
+            return data
+    return b""
+
+
+def _columns(part: Part, separator: str | None) -> int:
+    """The number of columns in the first row of the first annotation file."""
+    text = _content(part).decode("utf-8", "replace").removeprefix("\ufeff")
+    lines = [line.strip() for line in text.splitlines()]
+    rows = [line for line in lines if line and not line.lower().startswith(dota.HEAD)]
+    return len(rows[0].rstrip(",").split(separator)) if rows else 0
+
+
+def _is_coco(part: Part) -> bool:
+    data = _content(part)
+    return all(key in data for key in _COCO) and not _ONE_IMAGE.search(data)
+
+
+def _is_yolo(part: Part) -> bool:
+    """Whether an image has a label file."""
+    return any(yolo.label_path(path).is_file() for path in yolo.images_of(part))
+
+
+# In this order: the first whose files are found and look like it.
+LOOKS: dict[str, Callable[[Part], bool]] = {
+    "coco": _is_coco,
+    "soda": lambda part: bool(_ONE_IMAGE.search(_content(part))),
+    "xview": lambda part: b'"bounds_imcoords"' in _content(part),
+    "voc": lambda part: bool(_VOC.search(_content(part))),
+    "visdrone": lambda part: _columns(part, ",") == 8,
+    "dota": lambda part: _columns(part, None) in (9, 10),
+    "yolo": _is_yolo,
+    "csv": lambda part: True,
+}

@@ -1,0 +1,147 @@
+"""What the text formats share: numbers and flags read with the place of a mistake, and written back unchanged."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfla.data.annotations import REFUSED, Annotations
+from rfla.data.record import Classes, ImageRecord
+from rfla.errors import DataError
+from rfla.files import read_regular
+
+# what is said of ids that are not kept
+REPEAT = "repeat or are no whole numbers from 0: all numbered anew"
+
+
+def unique_whole(ids: Sequence[Any]) -> bool:
+    """Tell whether ids can be kept: whole numbers from 0, each once."""
+    return all(type(number) is int and 0 <= number < 2**63 for number in ids) and len(
+        set(ids)
+    ) == len(ids)
+
+
+def parse_numbers(fields: Sequence[str], where: str) -> list[float]:
+    """Read finite numbers.
+
+    Raises:
+        DataError: A field is not a number, or is NaN or infinite.
+    """
+    try:
+        if any("_" in text for text in fields):
+            raise ValueError  # Python reads 1_0 as 10
+        values = [float(text) for text in fields]
+    except ValueError:
+        bad = next(text for text in fields if not is_number(text))
+        raise DataError(f"{where}: {bad[:40]!r} is not a number") from None
+    for text, value in zip(fields, values, strict=True):
+        if not math.isfinite(value):
+            raise DataError(f"{where}: {text[:40]!r} is not a finite number")
+    return values
+
+
+def parse_integer(text: str, where: str, name: str) -> int:
+    """Read a whole number (`3` and `3.0`).
+
+    Raises:
+        DataError: It is something else.
+    """
+    value = parse_numbers([text], where)[0]
+    if value != int(value) or abs(value) > 2**53:
+        raise DataError(f"{where}: {name} must be a whole number, not {text[:40]!r}")
+    return int(value)
+
+
+def parse_flag(text: str, where: str, name: str) -> int:
+    """Read a flag: 0 or 1 (some files count further), true or false, yes or no; an empty text is 0.
+
+    Raises:
+        DataError: It is something else.
+    """
+    words = {"": 0, "false": 0, "no": 0, "unspecified": 0, "true": 1, "yes": 1}
+    if text.lower() in words:
+        return words[text.lower()]
+    value = parse_integer(text, where, name) if is_number(text) else -1
+    if not 0 <= value <= 100:
+        raise DataError(f"{where}: {name} must be 0 or 1, not {text[:40]!r}")
+    return value
+
+
+def is_number(text: str) -> bool:
+    """Tell whether a text is a number, NaN and infinity included."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return "_" not in text
+
+
+def read_text(path: Path) -> str:
+    """Read a text file as UTF-8, with or without a byte order mark.
+
+    Raises:
+        DataError: It cannot be read, or is no UTF-8 text.
+    """
+    try:
+        text = read_regular(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def tight_boxes(polygons: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the (n, 4) xyxy boxes round (n, 2k) polygons of k corners x, y."""
+    if not len(polygons):
+        return np.zeros((0, 4))
+    points = polygons.reshape(len(polygons), -1, 2)
+    return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
+
+
+def as_text(value: float) -> str:
+    """Write a coordinate so that reading gives the same float; whole numbers without a point."""
+    return str(int(value)) if value == int(value) and abs(value) < 2**53 else repr(float(value))
+
+
+def read_each(
+    paths: Iterable[Path],
+    classes: Classes,
+    read_file: Callable[[Path, Classes], ImageRecord],
+    strict: bool,
+) -> Annotations:
+    """Read a format that has one file for each image.
+
+    Args:
+        paths: The files.
+        classes: The class table.
+        read_file: Reads one of them.
+        strict: Refuse a malformed file; otherwise leave it out and count it.
+
+    Raises:
+        DataError: As in `read_file`.
+    """
+    records: list[ImageRecord] = []
+    counts, examples = Counter[str](), dict[str, str]()
+    for path in paths:
+        try:
+            records.append(read_file(path, classes))
+        except DataError as error:
+            if strict:
+                raise
+            counts[REFUSED] += 1
+            examples.setdefault(REFUSED, str(error))
+    store = Annotations.of_records(records, classes)
+    store.counts.update(counts)
+    store.examples.update(examples)
+    return store
+
+
+def names_of(paths: Iterable[Path], read_file: Callable[[Path, Classes], ImageRecord]) -> list[str]:
+    """Return the class names that files state, in the order of their first use."""
+    seen = Classes(grows=True)
+    for path in paths:
+        read_file(path, seen)
+    return seen.names
