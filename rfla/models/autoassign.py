@@ -66,7 +66,7 @@ class CenterPrior(nn.Module):
         self.sigma = nn.Parameter(torch.ones(num_classes, 2))
 
     def forward(self, offsets: Tensor, labels: Tensor) -> Tensor:
-        """Offsets (K, 2) from box centres in strides and labels (K,) of the boxes to weights (K,)."""
+        """Offsets (K, 2) from box centres in strides, and labels (K,) of the boxes, to (K,)."""
         squared = (offsets - self.mean[labels].float()).square()
         return torch.exp(-squared / (2 * self.sigma[labels].float().square())).prod(dim=-1)
 

@@ -1,4 +1,4 @@
-"""Cascade R-CNN (arXiv 1712.00726): box heads in a row, each on the boxes that the one before moved.
+"""Cascade R-CNN (arXiv 1712.00726): box heads in a row, each on the boxes of the one before.
 
 Each stage asks more IoU of a positive than the one before (`roi.pos_iou`) and weighs less
 (`roi.stage_weights`). `raw`, `assign` and the proposals are those of `faster_rcnn.py`; `loss` and
@@ -33,7 +33,7 @@ class CascadeRCNN(FasterRCNN):
 
     @classmethod
     def from_config(cls, config: ModelConfig, num_classes: int) -> Self:
-        """Build it, on P2 to P6, with random weights and a stage for each value of `roi.pos_iou`."""
+        """Build it with random weights, on P2 to P6, a stage for each value of `roi.pos_iou`."""
         return cls._on_pyramid(config, num_classes)
 
     def loss(self, raw: Raw, targets: Sequence[Target], image_sizes: ImageSizes) -> StepLosses:

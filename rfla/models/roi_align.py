@@ -20,14 +20,20 @@ class RoIAlignPyramid(nn.Module):
     """
 
     def __init__(self, strides: Sequence[int], size: int = 7, finest_scale: float = 56.0) -> None:
-        """Take the strides of the L finest levels, and the box side (px) that doubles to leave the finest one."""
+        """Take the geometry.
+
+        Args:
+            strides: px between the cells of the L finest levels.
+            size: S, cells on a side.
+            finest_scale: boxes with sides below twice this (px) use the finest level.
+        """
         super().__init__()
         self.strides = tuple(strides)
         self.size = size
         self.finest_scale = finest_scale
 
     def levels(self, boxes: Tensor) -> Tensor:
-        """Return the level (N,) of boxes (N, 4): 0 below twice `finest_scale`, one more for each doubling."""
+        """Level (N,) of boxes (N, 4): 0 below twice `finest_scale`, one more for each doubling."""
         width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
         level = torch.log2(torch.sqrt(width * height) / self.finest_scale + 1e-6).floor()
         return level.clamp(min=0, max=len(self.strides) - 1).long()

@@ -30,7 +30,7 @@ MAX_NAMES = 10_000
 def save_weights(
     path: str | Path, state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any]
 ) -> None:
-    """Write a weights file beside its place, then rename: a kill at any moment leaves the previous file.
+    """Write a weights file beside its place, then rename it: a kill leaves the previous file.
 
     Args:
         path: a `.safetensors` file.
@@ -137,7 +137,7 @@ def printable(name: str) -> str:
 
 
 def misfits(net: torch.nn.Module, state: Mapping[str, Tensor]) -> str:
-    """What keeps a state dict from fitting: missing, unexpected, misshaped and mistyped keys.
+    """What keeps a state dict from fitting: missing, unexpected, misshaped, mistyped keys.
 
     Empty if it fits.
     """

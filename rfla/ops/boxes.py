@@ -22,9 +22,10 @@ def distance_to_boxes(points: Tensor, distances: Tensor) -> Tensor:
 
 
 def boxes_to_distance(points: Tensor, boxes: Tensor) -> Tensor:
-    """Distances (..., 4) from points (..., 2) to the left, top, right and bottom side of boxes (..., 4).
+    """Distances (..., 4) from points (..., 2) to the sides of boxes (..., 4).
 
-    A distance is negative where the point lies outside that side.
+    They are in the order left, top, right, bottom; one is negative where the point lies
+    outside that side.
     """
     return torch.cat((points - boxes[..., :2], boxes[..., 2:] - points), dim=-1)
 
@@ -39,7 +40,7 @@ def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
 def pad_boxes(
     boxes_per_image: list[Tensor], labels_per_image: list[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Stack the boxes of a batch, so that one gather serves all images without looking at the counts on the host.
+    """Stack the boxes of a batch, so that one gather serves all images.
 
     Args:
         boxes_per_image: B tensors (G, 4).
@@ -61,7 +62,9 @@ def pad_boxes(
 
 
 def flatten_levels(levels: list[Tensor], width: int) -> Tensor:
-    """Join the maps of all levels in the order of a prior grid: level, row, column, prior of the cell.
+    """Join the maps of all levels in the order of a prior grid.
+
+    That is level, row, column, prior of the cell.
 
     Args:
         levels: (B, priors * width, H, W) each.

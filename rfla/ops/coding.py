@@ -15,14 +15,17 @@ from torch import Tensor
 MAX_LOG_RATIO = math.log(1000 / 16)
 """Largest growth of a side in one decoding (62.5 times), so that exp() cannot overflow."""
 MIN_SIDE = 1e-3
-"""px; a shorter side counts as this long in an encoding, so that the logarithm and the loss stay finite."""
+"""px; a shorter side counts as this long in an encoding, so that its logarithm stays finite."""
 
 
 class DeltaCoder:
-    """Encode boxes as (dx, dy, log dw, log dh) from their priors, divided by fixed standard deviations."""
+    """Encode boxes as (dx, dy, log dw, log dh) from their priors, in units of `stds`.
+
+    Args:
+        stds: deviations that bring the targets to about unit size, in the same order.
+    """
 
     def __init__(self, stds: Sequence[float] = (1.0, 1.0, 1.0, 1.0)) -> None:
-        """Take the four deviations that bring the targets to about unit size, in the order dx, dy, dw, dh."""
         self.stds = tuple(stds)
 
     def encode(self, priors: Tensor, boxes: Tensor) -> Tensor:

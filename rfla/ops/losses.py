@@ -58,9 +58,10 @@ def box_loss(
 
 
 def _not_negative(side: Tensor) -> Tensor:
-    """Clamp to 0, with the gradient passing at 0 itself: a predicted box of zero width has to be able to grow.
+    """Clamp to 0, with the gradient passing at 0 itself.
 
-    `clamp` passed it in torch 2.1 and stops it in torch 2.14.
+    A predicted box of zero width has to be able to grow. `clamp` passed it in torch 2.1 and stops
+    it in torch 2.14.
     """
     return torch.where(side >= 0, side, 0.0)
 

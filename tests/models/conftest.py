@@ -55,14 +55,29 @@ def truth() -> Callable[[dict[str, Any]], list[dict[str, torch.Tensor]]]:
     return make
 
 
+def in_float64(net: torch.nn.Module, call: Callable[[], Any]) -> Any:
+    """What `call` returns with the network in float64; the network is as before, come what may."""
+    state = {key: value.clone() for key, value in net.state_dict().items()}
+    net.double()
+    try:
+        return call()
+    finally:
+        net.float().load_state_dict(state)
+
+
+@pytest.fixture
+def float64() -> Callable[..., Any]:
+    return in_float64
+
+
 @pytest.fixture
 def check_training() -> Callable[..., None]:
-    """`check_training(net, case, images, targets)`: losses and gradient norms of a recorded training step, within 1e-4.
+    """`check_training(net, case, images, targets)`: one recorded training step, within 1e-4.
 
-    A norm may also differ by `noise` times the norm of all gradients together. One can hang on a
-    ReLU next to zero, which in float32 falls on either side of it, by the number of threads: where
-    a norm does not meet the record, the step is repeated in float64, which has to meet the record
-    or our float32 number.
+    Losses and gradient norms are compared. A norm may also differ by `noise` times the norm of all
+    gradients together. One can hang on a ReLU next to zero, which in float32 falls on either side
+    of it, by the number of threads: where a norm does not meet the record, the step is repeated in
+    float64, which has to meet the record or our float32 number.
     """
     from rfla.models.mmdet import our_key
 
@@ -102,9 +117,7 @@ def check_training() -> Callable[..., None]:
 
         missed = [name for name, value in recorded.items() if not close(norms[name], value)]
         if missed:
-            state = {key: value.clone() for key, value in net.state_dict().items()}
-            exact = step(net.double(), case, images.double(), targets)
-            net.float().load_state_dict(state)
+            exact = in_float64(net, lambda: step(net, case, images.double(), targets))
             missed = [
                 name
                 for name in missed
@@ -117,7 +130,7 @@ def check_training() -> Callable[..., None]:
 
 @pytest.fixture
 def shrunken_fields() -> Callable[[torch.nn.Module], Any]:
-    """Context in which a point detector's assigner gives image i of a batch fields shrunk by 0.9**i.
+    """Context in which image i of a batch gets fields shrunk by 0.9**i from a point assigner.
 
     That is an accident of the official code: it shrinks the caller's fields in place, and the
     images of a batch share them; an image without boxes does not shrink them.
@@ -140,7 +153,9 @@ def shrunken_fields() -> Callable[[torch.nn.Module], Any]:
                 return torch.stack(rows)
 
         net.points.assigner = Accident()
-        yield
-        net.points.assigner = assigner
+        try:
+            yield
+        finally:
+            net.points.assigner = assigner
 
     return shrunken

@@ -1,4 +1,7 @@
-"""The weight recipe and the input image of the parity records (`../shared/parity/models/*/manifest.json`, `recipe`)."""
+"""The weight recipe and the input image of the parity records.
+
+They are described in `../shared/parity/models/*/manifest.json`, `recipe`.
+"""
 
 import zlib
 from collections.abc import Mapping
@@ -64,7 +67,7 @@ def recipe_state(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
 
 
 def recipe_image(batch: int = 1, height: int = 256, width: int = 320) -> Tensor:
-    """The network input (batch, 3, height, width) of the records: a closed formula, no normalisation."""
+    """The records' network input (batch, 3, height, width): a closed formula, not normalised."""
     b, c, i, j = np.ogrid[:batch, :3, :height, :width]
     image = (
         np.sin(0.05 * (c + 1) * i + 0.3 * b)

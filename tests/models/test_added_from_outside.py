@@ -1,4 +1,4 @@
-"""A program of somebody else adds a detector and a backbone: one class, one entry, one name each."""
+"""Somebody else's program adds a detector and a backbone: one class, one entry, one name each."""
 
 from collections.abc import Iterable, Sequence
 from typing import Self

@@ -1,4 +1,4 @@
-"""AutoAssign against the records: the original rule, and RFLA with the mask by box (the repaired official code).
+"""AutoAssign against the records: the original rule, and the repaired RFLA with a mask by box.
 
 The official RFLA variant indexes with an integer mask by accident; its training records are not
 compared.

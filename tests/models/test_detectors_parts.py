@@ -91,7 +91,7 @@ def test_the_fusion_starts_half_and_half():
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_imagenet_weights_start_as_the_plain_network(monkeypatch, name):
-    """With torchvision's weights the first and the second pass compute what the plain ResNet does."""
+    """With torchvision's weights both passes compute what the plain ResNet does."""
     torch.manual_seed(0)
     plain = ResNet(name)
     for module in plain.modules():

@@ -1,4 +1,4 @@
-"""Whole detectors against numbers of the authors' code that live in the repository: what a clone alone can prove."""
+"""Whole detectors against numbers of the authors' code that live in the repository itself."""
 
 import json
 from pathlib import Path

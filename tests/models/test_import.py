@@ -145,7 +145,7 @@ dict(type='Resize', img_scale=(1024, 1024), keep_ratio=True)""",
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_forms_of_a_checkpoint(tiny, tmp_path, legacy):
-    """Both file formats, numpy in meta, a wrapped model, EMA copies, parameters and halves in place of tensors."""
+    """Both file formats, numpy in meta, a wrapped model, EMA copies, parameters and halves."""
     model, state = tiny
     wrapped = OrderedDict(
         ("module." + key, torch.nn.Parameter(value.half())) for key, value in state.items()

@@ -25,7 +25,10 @@ RECORDS = {
     ],
 )
 def test_initial_statistics(parity, record):
-    """Constants are equal; a random tensor of n values has its mean within 6 and its std within 5 standard errors."""
+    """Constants are equal.
+
+    A random tensor of n values has its mean within 6 and its std within 5 standard errors.
+    """
     manifest, _ = parity("init")
     case = next(case for case in manifest["cases"] if case["model"] == record)
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""What detectors are given: sizes that no stride divides, boxes out of place, thousands of boxes, any order."""
+"""What detectors are given: sizes that no stride divides, odd boxes, thousands of them."""
 
 import importlib.util
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_sizes_are_never_guessed(net):
 
 
 def test_boxes_out_of_place(net):
-    """Outside the image, across its border, larger than it, without area, a thousandth of a pixel."""
+    """Outside the image, across its border, larger than it, no area, a thousandth of a pixel."""
     net.train().zero_grad()
     odd = target(
         [500, 500, 510, 510],
@@ -108,7 +108,7 @@ def test_the_order_of_a_batch_does_not_matter(net):
 @pytest.mark.parametrize("name", ["fcos", "retinanet", "autoassign", "faster_rcnn"])
 @pytest.mark.parametrize("assigner", ["rfla", "baseline"])
 def test_what_can_be_looked_at(name, assigner):
-    """`pyramid` and `raw` of any detector with DOTA's classes and numbers: levels from fine to coarse, none decoded."""
+    """`pyramid` and `raw` of any detector with DOTA's classes: levels from fine to coarse."""
     settings = {
         "backbone": "resnet18",
         "neck.width": 16,

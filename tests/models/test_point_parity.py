@@ -1,4 +1,4 @@
-"""FCOS and AutoAssign against the authors' detectors: same weights, same pyramid, head, detections, losses, gradients.
+"""FCOS and AutoAssign against the authors' detectors: same weights, same numbers all the way.
 
 One accident of the official code is re-created from outside where a record contains it: the
 receptive fields of the second image of a batch are shrunk once more (`shrunken_fields`).
@@ -41,7 +41,7 @@ def detector(request, official_net, parity):
 
 
 def close(actual, expected, rtol=1e-4):
-    """Within rtol of the largest value, which is what a difference of summation order scales with."""
+    """Within rtol of the largest value, with which a difference of summation order scales."""
     torch.testing.assert_close(actual, expected, rtol=rtol, atol=rtol * float(expected.abs().max()))
 
 

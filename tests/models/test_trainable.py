@@ -1,4 +1,4 @@
-"""Point detectors learn: they overfit, gradients arrive, frozen parts stay, empty batches and autocast work."""
+"""Point detectors learn: gradients arrive, frozen parts stay, empty batches and autocast work."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ EMPTY = {
 
 
 def scene(seed, size=96, count=6):
-    """A noisy image with bright (class 0) and dark (class 1) rectangles of 6 to 16 px, and its target."""
+    """A noisy image with bright (class 0) and dark (class 1) rectangles of 6 to 16 px."""
     random = np.random.default_rng(seed)
     image = random.normal(0, 0.3, (3, size, size)).astype(np.float32)
     boxes, labels = [], []

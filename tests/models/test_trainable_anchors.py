@@ -1,4 +1,4 @@
-"""Detectors with anchors learn: they overfit, gradients arrive, frozen parts stay, empty batches and autocast work."""
+"""Anchor detectors learn: gradients arrive, frozen parts stay, empty batches and autocast work."""
 
 import importlib.util
 from pathlib import Path
@@ -143,7 +143,7 @@ def test_a_step_under_autocast_is_finite(name):
 
 @pytest.mark.parametrize("name", ["retinanet", "faster_rcnn"])
 def test_a_batch_loses_what_its_images_lose(name):
-    """Sums over what the samplers take, here everything: two copies of an image cost what one does."""
+    """Sums over all that the samplers take: two copies of an image cost what one does."""
     net = build_detector(name, 2, "rfla", TINY | ALL | {"backbone.norm_eval": True}).train()
     images, targets = points.batch(1, 64)
     alone = net(images, targets)

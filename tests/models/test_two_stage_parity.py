@@ -1,4 +1,4 @@
-"""RetinaNet and the two-stage detectors against the records of the authors' code: same weights, same numbers.
+"""RetinaNet and the two-stage detectors against the authors' code: same weights, same numbers.
 
 One accident of the official code is re-created by a setting: their RPN encodes its targets against
 anchors that the assigner had shrunk (`rpn.target_anchor_scale=0.9`). The samplers take everything
@@ -53,7 +53,7 @@ def records(parity):
 
 
 def close(actual, expected, rtol=1e-4):
-    """Within rtol of the largest value, which is what a difference of summation order scales with."""
+    """Within rtol of the largest value, with which a difference of summation order scales."""
     torch.testing.assert_close(actual, expected, rtol=rtol, atol=rtol * float(expected.abs().max()))
 
 

@@ -28,7 +28,7 @@ def test_a_cascade_has_any_number_of_stages():
 
 def test_faster_rcnn_has_one_stage():
     assert type(build_detector("faster_rcnn", 2, settings=SMALL | STAGES[1])) is FasterRCNN
-    with pytest.raises(ConfigError, match="one stage, and roi.pos_iou 2; detector=cascade_rcnn"):
+    with pytest.raises(ConfigError, match=r"one stage, and roi\.pos_iou 2; detector=cascade_rcnn"):
         build_detector("faster_rcnn", 2, settings=SMALL | STAGES[2])
 
 

@@ -72,7 +72,10 @@ def test_no_boxes(kind):
 
 
 def test_focal_by_hand():
-    """-alpha_t (1 - p_t)^gamma ln p_t: p = 1/2 gives 0.25 * 0.25 * ln 2 for a positive, 0.75 * 0.25 * ln 2 if not."""
+    """-alpha_t (1 - p_t)^gamma ln p_t, at p = 1/2.
+
+    0.25 * 0.25 * ln 2 for a positive, 0.75 * 0.25 * ln 2 for a negative.
+    """
     loss = focal_loss(torch.zeros(2), torch.tensor([1.0, 0.0]))
     torch.testing.assert_close(loss, torch.tensor([0.0625, 0.1875]) * math.log(2))
 

@@ -1,4 +1,4 @@
-"""Suppression by class: by hand, against the records, at coordinates where a class offset would flip decisions."""
+"""Suppression by class: by hand, against the records, and where a class offset would decide."""
 
 import pytest
 import torch

@@ -17,7 +17,7 @@ DILATION = 3  # the second branch sees three times as far
 
 
 class StandardizedConv2d(nn.Conv2d):
-    """Convolution whose filters are brought to a stored mean and deviation, whatever training does to them.
+    """Convolution whose filters are brought to a stored mean and deviation before use.
 
     Buffers `weight_gamma` and `weight_beta` (O, 1, 1, 1) are that deviation and mean. A state dict
     of a plain convolution (ImageNet weights) has none: they are then taken from its filters, so
@@ -47,7 +47,7 @@ class StandardizedConv2d(nn.Conv2d):
         return self.weight_gamma * ((self.weight - mean) / deviation) + self.weight_beta
 
     def keep_weight(self) -> None:
-        """Take the deviation and the mean from the weight as it is now, so that standardising changes nothing."""
+        """Take deviation and mean from the weight as it is now: standardising changes nothing."""
         with torch.no_grad():
             mean, deviation = _filter_statistics(self.weight)
             self.weight_gamma.copy_(deviation)
@@ -70,7 +70,7 @@ class StandardizedConv2d(nn.Conv2d):
 
 
 class SwitchableConv2d(StandardizedConv2d):
-    """Two deformable 3x3 convolutions, one dilated three times, mixed cell by cell by a learned switch.
+    """Two deformable 3x3 convolutions, one dilated, mixed cell by cell by a learned switch.
 
     Both share the standardised filters; the dilated one adds `weight_diff`. Before and after, the
     global average of the map is added through a 1x1 convolution.
@@ -96,7 +96,7 @@ class SwitchableConv2d(StandardizedConv2d):
         return [self.switch, self.pre_context, self.post_context, self.offset_s, self.offset_l]
 
     def start_plain(self) -> Self:
-        """Make the layer compute what its filters alone would: how it starts on ImageNet weights."""
+        """Make the layer compute what its filters alone would, as it starts on ImageNet weights."""
         for layer in self.added_layers():
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(cast(Tensor, layer.bias))
@@ -108,12 +108,10 @@ class SwitchableConv2d(StandardizedConv2d):
         """(B, C, H, W) to (B, O, H / stride, W / stride); the deformable branches in float32."""
         features = features + self.pre_context(functional.adaptive_avg_pool2d(features, 1))
         pad = WINDOW // 2
-        mode = (
-            "reflect" if min(features.shape[-2:]) > pad else "replicate"
-        )  # maps of 1 or 2 cells cannot be reflected
-        average = functional.avg_pool2d(
-            functional.pad(features, (pad, pad, pad, pad), mode=mode), WINDOW, stride=1
-        )
+        # maps of 1 or 2 cells cannot be reflected
+        mode = "reflect" if min(features.shape[-2:]) > pad else "replicate"
+        padded = functional.pad(features, (pad, pad, pad, pad), mode=mode)
+        average = functional.avg_pool2d(padded, WINDOW, stride=1)
         switch = self.switch(average)
         weight = self.standardized()
         near = self._deform(features, self.offset_s(average), weight, 1)

@@ -162,7 +162,7 @@ class Anchors(Priors):
         )
 
     def within(self, image_sizes: ImageSizes | None) -> tuple[ImageSizes | None, float | None]:
-        """Return the image sizes as they are with a border, and as the authors pad them without one."""
+        """Return the image sizes, without a border as the authors pad them."""
         if self.allowed_border is not None or image_sizes is None:
             return image_sizes, self.allowed_border
         return [(_round_up(height), _round_up(width)) for height, width in image_sizes], None
