@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rfla.cfg.keys import show
+from rfla.cfg.keys import sections_of, show
 from rfla.cfg.layers import Layer, Setting, flatten
 from rfla.cfg.model_schema import ModelConfig
 from rfla.cfg.schema import Config
@@ -19,6 +19,75 @@ from rfla.errors import ConfigError, RflaError, WeightsError, did_you_mean
 
 MODELS = Path(__file__).parent / "models"
 PICKLED = {".pt", ".pth", ".ckpt", ".bin"}
+
+# What files of other people may set. Where a run writes, which device and how many processes it
+# uses and what it reads stay with the person who starts it.
+BY_DATA_YAML = (
+    "imgsz",
+    "multi_scale",
+    "aug.*",
+    "max_det",
+    "test.max_det",
+    "assigner.topk",  # suits the number of boxes in an image
+    "warmup_iters",  # suits the number of images
+)
+BY_MODEL_YAML = (
+    *(f"{name}.*" for name in sections_of(ModelConfig)),
+    "detector",
+    "aug.*",
+    "imgsz",
+    "multi_scale",
+    "epochs",
+    "batch",
+    "accumulate",
+    "pretrained",
+    "optimizer",
+    "lr0",
+    "lr_batch",
+    "momentum",
+    "weight_decay",
+    "bias_lr_mult",
+    "bias_decay",
+    "norm_decay",
+    "backbone_lr_mult",
+    "lr_steps",
+    "lr_gamma",
+    "cos_lr",
+    "lrf",
+    "warmup",
+    "warmup_iters",
+    "warmup_ratio",
+    "clip_grad",
+    "ema",
+    "conf",
+    "iou",
+    "max_det",
+)
+
+
+def _of_data(layer: Layer) -> Layer:
+    """Return the settings of a data YAML if it may set them all; raises ConfigError."""
+    return _only(layer, BY_DATA_YAML, f"a data YAML, which recommends {', '.join(BY_DATA_YAML)}")
+
+
+def _of_model(layer: Layer) -> Layer:
+    """Return the settings of a model YAML if it may set them all; raises ConfigError."""
+    return _only(layer, BY_MODEL_YAML, "a model YAML, which says what a model is and how it learns")
+
+
+def _only(layer: Layer, allowed: tuple[str, ...], kind: str) -> Layer:
+    """Return the layer if all of its keys are allowed.
+
+    Raises:
+        ConfigError: names the first key that only the person may set.
+    """
+    for name, setting in layer.items():
+        if name not in allowed and f"{name.partition('.')[0]}.*" not in allowed:
+            raise ConfigError(
+                f"{setting.where}: {name}={show(setting.value)} cannot be set by {kind}; "
+                "give it yourself if you want it"
+            )
+    return layer
 
 
 def settings_layer(path: Path | str) -> tuple[Layer, frozenset[str]]:
@@ -84,7 +153,7 @@ def yaml_layer(model: str, assigner: str | None = None) -> Layer:
     layer = flatten(values, Config, file.where)
     named = layer.get("assigner.name", Setting("rfla")).value
     chosen = assigner or (named if isinstance(named, str) else "")
-    return layer | _variant(file, variants, chosen)
+    return _of_model(layer | _variant(file, variants, chosen))
 
 
 def _variant(file: YamlFile, variants: Any, chosen: str) -> Layer:
@@ -132,7 +201,9 @@ def data_layer(data: Any, detector: Any) -> Layer:
         spec = load_data_spec(data)
     except RflaError:
         return {}
-    own = spec.model_settings.get(detector, {})
-    return flatten(spec.settings, Config, lambda key: f"{spec.source} (settings)") | flatten(
-        own, Config, lambda key: f"{spec.source} (model_settings)"
-    )
+    layer = _of_data(flatten(spec.settings, Config, lambda key: f"{spec.source} (settings)"))
+    where = f"{spec.source} (model_settings)"
+    for name, settings in spec.model_settings.items():
+        own = _of_data(flatten(settings, Config, lambda key: where))
+        layer |= own if name == detector else {}
+    return layer

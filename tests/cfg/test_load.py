@@ -34,24 +34,20 @@ def test_precedence(tmp_path: Path) -> None:
     Each layer moves one more key.
     """
     model = write(
-        tmp_path / "net.yaml", "detector: fcos\nlr0: 0.1\nmomentum: 0.1\nbatch: 3\nepochs: 3\n"
+        tmp_path / "net.yaml", "detector: fcos\nlr0: 0.1\nwarmup_iters: 1\nimgsz: 320\nepochs: 3\n"
     )
     data = write(
         tmp_path / "data.yaml",
-        "train: images/train\nnames: [a]\nsettings: {momentum: 0.2, batch: 4, epochs: 4, test.max_det: 77}\n",
+        "train: images/train\nnames: [a]\n"
+        "settings: {warmup_iters: 2, imgsz: 640, aug: {flipud: 0.1}, test.max_det: 77}\n",
     )
-    own = write(tmp_path / "my.yaml", "batch: 5\nepochs: 5\naug: {fliplr: 0.25}\n")
+    own = write(tmp_path / "my.yaml", "imgsz: 800\nepochs: 5\naug: {fliplr: 0.25}\n")
     cfg = load_config({"model": model, "data": data, "cfg": own, "epochs": 6}, mode="train")
-    assert (cfg.weight_decay, cfg.lr0, cfg.momentum, cfg.batch, cfg.epochs) == (
-        1e-4,
-        0.1,
-        0.2,
-        5,
-        6,
-    )
-    assert cfg.aug.fliplr == 0.25
+    assert (cfg.weight_decay, cfg.lr0, cfg.warmup_iters) == (1e-4, 0.1, 2)
+    assert (cfg.imgsz, cfg.epochs) == (800, 6)
+    assert (cfg.aug.fliplr, cfg.aug.flipud) == (0.25, 0.1)
     assert cfg.max_det == cfg.test.max_det == 77
-    assert cfg.given == {"model", "data", "batch", "epochs", "aug.fliplr"}
+    assert cfg.given == {"model", "data", "imgsz", "epochs", "aug.fliplr"}
 
 
 def test_zoo_model_and_its_baseline() -> None:
@@ -86,8 +82,8 @@ def test_conf_iou_max_det_and_the_test_section_agree() -> None:
     Predict alone has a threshold of its own.
     """
     for mode, expected in ((None, 0.05), ("train", 0.05), ("val", 0.05), ("predict", 0.25)):
-        # type: ignore[arg-type]
-        cfg = load_config({"model": "fcos_p2", "data": "d", "source": "s"}, mode=mode)
+        given = {"model": "fcos_p2", "data": "d", "source": "s"}
+        cfg = load_config(given, mode=mode)  # type: ignore[arg-type]
         assert cfg.conf == cfg.test.score_thr == expected
     cfg = load_config({"conf": 0.4, "iou": 0.3, "max_det": 10, "test.score_thr": 0.9})
     assert (
