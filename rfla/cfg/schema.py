@@ -265,6 +265,9 @@ class Config(ModelConfig):
     protocol: str | None = Field(
         None, description="protocol of the figures; left out: the one in the data YAML"
     )
+    engine: Literal["rfla", "pycocotools", "faster-coco-eval"] = Field(
+        "rfla", description="evaluator of val; a reference judges as well and is set beside rfla's"
+    )
     predictions: str | None = Field(
         None, description="COCO detections file to judge instead of running a model"
     )

@@ -34,6 +34,7 @@ from rfla.engine.run_dir import claim_run_dir
 from rfla.errors import ConfigError
 from rfla.metrics import Detections, Metrics, read_detections, study
 from rfla.metrics.protocols import Protocol
+from rfla.metrics.reference import check_reference, require_engine
 
 
 def validate(cfg: Config) -> Metrics:
@@ -63,6 +64,8 @@ def _validate(cfg: Config, world: World, device: torch.device) -> Metrics:
     with agreed(world):
         spec = load_data_spec(str(cfg.data))
         protocol = protocol_of(cfg, spec)
+        if cfg.engine != "rfla":
+            require_engine(cfg.engine, protocol)
         given = cfg.predictions is not None
         index = load_index(
             spec, cfg.split, fraction=cfg.fraction, single_cls=cfg.single_cls, need_images=not given
@@ -89,6 +92,8 @@ def _validate(cfg: Config, world: World, device: torch.device) -> Metrics:
     with claim_run_dir(cfg, World(), "val") as run_dir:
         write_files(cfg, run_dir, index, judged, speed)
     console.print(metrics.table() if cfg.verbose else metric_line(metrics.figures, best=False))
+    if cfg.engine != "rfla":
+        console.print(check_reference(metrics, judged.gt, judged.detections, cfg.engine).table())
     if speed is not None:
         console.print(
             ", ".join(f"{stage} {value:.1f} ms" for stage, value in speed.per_image().items())

@@ -1,38 +1,136 @@
-"""The reference engines, pycocotools and faster-coco-eval, run under our protocols.
+"""Judge by a reference evaluator, pycocotools or faster-coco-eval, and say where it differs.
 
-They are what our engine is tested and timed against; nothing else in this package calls them. The
-summaries of these libraries are never used (see `result.summarize`). Only protocols that ignore
-crowds alone can be run here.
+This is for those who doubt our figures: `rfla val engine=pycocotools`. The summaries of these
+libraries are never used (see `result.summarize`). They know no ignored regions, so only protocols
+that ignore nothing but crowds can be run, and they have no oLRP.
 """
 
 import contextlib
+import importlib.util
 import io
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
-from rfla.errors import MetricError
-from rfla.metrics.accumulate import ABSENT, Curves
+from rfla.errors import MetricError, did_you_mean
+from rfla.metrics.accumulate import ABSENT, RECALLS, Curves
 from rfla.metrics.arrays import REGION, Detections, FloatArray, GroundTruth
 from rfla.metrics.detection_files import to_coco
 from rfla.metrics.olrp import LrpPoint
 from rfla.metrics.protocols import Protocol
+from rfla.metrics.result import Metrics, summarize
 
-Engine = Literal["pycocotools", "faster-coco-eval"]
+MODULES = {"pycocotools": "pycocotools", "faster-coco-eval": "faster_coco_eval"}
+"""Name of each engine, and the module that must be installed for it."""
+
+
+@dataclass(frozen=True)
+class ReferenceCheck:
+    """Our figures beside those of a reference engine.
+
+    Attributes:
+        engine: its name.
+        figures: (name, ours, theirs) of each figure that both have.
+        largest: largest difference of any precision or recall, at any IoU, size, class, recall and
+            detection limit.
+        place: where that is; empty where nothing differs.
+    """
+
+    engine: str
+    figures: tuple[tuple[str, float, float], ...]
+    largest: float
+    place: str
+
+    def table(self) -> Group:
+        """Return both columns, and the largest difference below."""
+        table = Table(title=f"rfla and {self.engine}", title_justify="left", box=None)
+        table.padding = (0, 2, 0, 0)
+        for column in ("figure", "rfla", self.engine, "difference"):
+            table.add_column(column, justify="left" if column == "figure" else "right")
+        for name, ours, theirs in self.figures:
+            shown = ["-" if value == ABSENT else f"{value:.6f}" for value in (ours, theirs)]
+            table.add_row(name, *shown, f"{theirs - ours:.1e}" if theirs != ours else "0")
+        at = f", at {self.place}" if self.place else ""
+        largest = f"largest difference of any precision or recall: {self.largest:.1e}{at}"
+        return Group(table, Text(largest), Text("results.json holds the figures of rfla"))
+
+
+def require_engine(engine: str, protocol: Protocol) -> None:
+    """Check that a reference engine is there and can run a protocol.
+
+    Raises:
+        MetricError: unknown, not installed, or the protocol ignores more than crowds.
+    """
+    if engine not in MODULES:
+        known = ", ".join(MODULES)
+        raise MetricError(f"unknown engine '{engine}': {known}{did_you_mean(engine, MODULES)}")
+    if importlib.util.find_spec(MODULES[engine]) is None:
+        raise MetricError(f"engine={engine}: not installed; pip install {engine}")
+    if protocol.ignoring != "crowd":
+        raise MetricError(
+            f"engine={engine}: it has no ignored regions, so it cannot judge by the protocol "
+            f"{protocol.name}; protocol=aitod or protocol=coco can be checked"
+        )
+
+
+def check_reference(
+    metrics: Metrics, gt: GroundTruth, detections: Detections, engine: str
+) -> ReferenceCheck:
+    """Judge detections once more with a reference engine, and compare.
+
+    Args:
+        metrics: of `evaluate_boxes` or `study`.
+        gt: the true boxes.
+        detections: those that `metrics` judges.
+        engine: "pycocotools" or "faster-coco-eval".
+
+    Raises:
+        MetricError: as in `require_engine`.
+    """
+    protocol = metrics.protocol
+    curves = reference_curves(gt, detections, protocol, engine)
+    theirs = summarize(curves, replace(protocol, lrp=False), gt).figures
+    largest, place = _largest_difference(metrics.curves, curves, protocol, gt.names)
+    figures = tuple((name, metrics.figures[name], value) for name, value in theirs.items())
+    return ReferenceCheck(engine, figures, largest, place)
+
+
+def _largest_difference(
+    ours: Curves, theirs: Curves, protocol: Protocol, names: Sequence[str]
+) -> tuple[float, str]:
+    """Return the largest difference of the curves, and where it is."""
+    differences = [np.abs(theirs.precision - ours.precision), np.abs(theirs.recall - ours.recall)]
+    largest = [float(difference.max(initial=0.0)) for difference in differences]
+    if max(largest) == 0:
+        return 0.0, ""
+    if largest[0] >= largest[1]:
+        t, r, k, a = np.unravel_index(int(differences[0].argmax()), differences[0].shape)
+        what = f"precision at recall {RECALLS[r]:.2f}"
+    else:
+        t, k, a, m = np.unravel_index(int(differences[1].argmax()), differences[1].shape)
+        what = f"recall of {protocol.max_dets[int(m)]} detections"
+    size, iou = protocol.size_names[int(a)], protocol.thresholds[int(t)]
+    return max(largest), f"{what}, IoU {iou:g}, size {size}, class {names[int(k)]}"
 
 
 def reference_curves(
     gt: GroundTruth,
     detections: Detections,
     protocol: Protocol,
-    engine: Engine = "pycocotools",
+    engine: str = "pycocotools",
     use_categories: bool = True,
 ) -> Curves:
-    """Return precision and recall as a reference engine computes them, classes in label order, without oLRP."""
-    if protocol.ignoring != "crowd":
-        raise MetricError(
-            f"{engine} has no ignored regions; protocol {protocol.name} runs on our engine only"
-        )
+    """Return the precision and recall of a reference engine, classes in label order, no oLRP.
+
+    Raises:
+        MetricError: as in `require_engine`.
+    """
+    require_engine(engine, protocol)
     return run_reference(
         gt_to_coco(gt), to_coco(detections, gt), gt, protocol, engine, use_categories
     )
@@ -43,10 +141,10 @@ def run_reference(
     results: list[dict[str, Any]],
     gt: GroundTruth,
     protocol: Protocol,
-    engine: Engine = "pycocotools",
+    engine: str = "pycocotools",
     use_categories: bool = True,
 ) -> Curves:
-    """Load, match and accumulate with a reference engine, from what `gt_to_coco` and `to_coco` make."""
+    """Run a reference engine on what `gt_to_coco` and `to_coco` make."""
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = _evaluation(truths, results, engine)
         evaluation.params.iouThrs = np.array(protocol.thresholds)
@@ -104,7 +202,7 @@ def gt_to_coco(gt: GroundTruth) -> dict[str, Any]:
     }
 
 
-def _evaluation(truths: dict[str, Any], results: list[dict[str, Any]], engine: Engine) -> Any:
+def _evaluation(truths: dict[str, Any], results: list[dict[str, Any]], engine: str) -> Any:
     if engine == "pycocotools":
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval

@@ -76,8 +76,12 @@ def test_single_class(weights: Path, judged: Callable[..., Config]) -> None:
 
 
 def test_files_and_a_second_judgement_of_the_same_detections(
-    weights: Path, judged: Callable[..., Config], tmp_path: Path
+    weights: Path,
+    judged: Callable[..., Config],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """The second one by the files alone, and by pycocotools beside."""
     metrics = validate(judged(weights, save_json=True, conf=0.01, gallery=3))
     run = tmp_path / "runs" / "val"
     names = {path.name for path in run.iterdir()}
@@ -92,8 +96,12 @@ def test_files_and_a_second_judgement_of_the_same_detections(
     assert "3 of 6 images" in (run / "report.html").read_text()
     told = json.loads((run / "results.json").read_text())
     assert told["metrics"]["ap50"] == pytest.approx(metrics.ap50, abs=1e-9)
-    again = validate(judged(None, predictions=str(run / "predictions.json"), plots=False))
+    given = {"predictions": str(run / "predictions.json"), "engine": "pycocotools"}
+    again = validate(judged(None, plots=False, **given))
     assert again.figures == pytest.approx(metrics.figures, abs=1e-9)
+    text = capsys.readouterr().out
+    assert "rfla and pycocotools" in text
+    assert "largest difference of any precision or recall: 0.0e+00" in " ".join(text.split())
 
 
 @pytest.mark.parametrize("name", ["d1_plain", "d3_odd_ids"])
