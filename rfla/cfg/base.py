@@ -73,6 +73,9 @@ class Section(BaseModel):
         return value
 
 
+# Pixels of the largest image that is decoded, as Pillow has it: its RGB pixels fill half a GiB.
+MAX_PIXELS = 178_956_970
+
 Names = Annotated[tuple[str, ...], BeforeValidator(split_commas)]
 NamesOrNumbers = Annotated[tuple[int | str, ...], BeforeValidator(split_commas)]
 Integers = Annotated[tuple[int, ...], BeforeValidator(split_commas)]

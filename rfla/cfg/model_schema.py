@@ -302,6 +302,18 @@ class NormalizeConfig(Section):
     channels: Literal["rgb", "bgr"] = Field(
         "rgb", description="channel order of the network's input"
     )
+    range: tuple[float, float] | None = Field(
+        None,
+        description="values that become 0 and 255 in images of more than 8 bits, lowest and "
+        "highest; left out: found in each file",
+    )
+
+    @field_validator("range")
+    @classmethod
+    def _rises(cls, limits: tuple[float, float] | None) -> tuple[float, float] | None:
+        if limits is not None and limits[0] >= limits[1]:
+            raise ValueError("the lowest value comes first, for example range=[0,4095]")
+        return limits
 
 
 class ModelConfig(Section):

@@ -20,6 +20,7 @@ FREE = frozenset(
         "device",
         "workers",
         "cache",
+        "max_pixels",
         "compile",
         "epochs",
         "time",

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator
 
-from rfla.cfg.base import Integers, Names, NamesOrNumbers, Section
+from rfla.cfg.base import MAX_PIXELS, Integers, Names, NamesOrNumbers, Section
 from rfla.cfg.model_schema import ModelConfig
 
 Mode = Literal["train", "val", "predict"]
@@ -148,6 +148,12 @@ class Config(ModelConfig):
     )
     cache: Annotated[Literal["off", "ram", "disk"], BeforeValidator(_cache_place)] = Field(
         "off", description="keep decoded images in memory (ram, or true) or as files (disk)"
+    )
+    max_pixels: int = Field(
+        MAX_PIXELS,
+        ge=1,
+        le=10**12,
+        description="largest image that is decoded, in pixels: width times height",
     )
     single_cls: bool = Field(False, description="treat all classes as one")
     plots: bool = Field(True, description="write the pictures and curves of the run")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
-from rfla.cfg.base import Names, Section
+from rfla.cfg.base import MAX_PIXELS, Names, Section
 from rfla.cfg.layers import flatten, validate
 from rfla.cfg.model_schema import AssignerConfig
 from rfla.cfg.overrides import parse_tokens
@@ -116,6 +116,9 @@ class ConvertOptions(Section):
         description="aitod-xview: official (red and blue swapped, as in the official tool) or rgb",
     )
     workers: int = Field(4, ge=1, le=256, description="threads or processes that write images")
+    max_pixels: int = Field(
+        MAX_PIXELS, ge=1, le=10**12, description="largest image that is decoded whole, in pixels"
+    )
     exist_ok: bool = Field(False, description="replace out, if an earlier conversion wrote it")
     debug: Debug = False
 
@@ -140,7 +143,10 @@ class InspectOptions(Section):
         "inspect", min_length=1, description="directory of the pictures inside project"
     )
     out: str | None = Field(None, description="directory of the repaired copy")
-    workers: int = Field(4, ge=1, le=256, description="processes that open images")
+    workers: int = Field(4, ge=1, le=256, description="threads that open images")
+    max_pixels: int = Field(
+        MAX_PIXELS, ge=1, le=10**12, description="largest image that is decoded, in pixels"
+    )
     debug: Debug = False
 
 

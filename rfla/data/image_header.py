@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from PIL import Image as PillowImage
 
+from rfla.cfg.base import MAX_PIXELS as DEFAULT_MAX_PIXELS
 from rfla.data.tiff import (
     ORIENTATION,
     TILE_HEIGHT,
@@ -22,7 +23,7 @@ from rfla.data.tiff import (
 )
 from rfla.errors import DataError
 
-MAX_PIXELS = 178_956_970  # 1 GiB of Pillow's pixels; `set_max_pixels` changes it for this process
+MAX_PIXELS = DEFAULT_MAX_PIXELS  # of this process; `set_max_pixels` changes it
 # Formats that Pillow may try. Others would be more than images: EPS starts an interpreter.
 FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 

@@ -26,6 +26,7 @@ from rfla.data import (
     build_augmentation,
     build_loader,
 )
+from rfla.data.image_header import set_max_pixels
 from rfla.data.images import STRIDE
 from rfla.engine.distributed import World
 from rfla.errors import ConfigError, DataError
@@ -39,8 +40,14 @@ def training_loader(
         raise ConfigError(f"batch={cfg.batch}: not a multiple of the {world.size} devices")
     if len(index) < world.size:
         raise DataError(f"{index.name}: {len(index)} images are too few for {world.size} devices")
+    set_max_pixels(cfg.max_pixels)
     dataset = DetectionDataset(
-        index, cfg.imgsz, build_augmentation(cfg.aug), seed=cfg.seed, cache=cache_place(cfg)
+        index,
+        cfg.imgsz,
+        build_augmentation(cfg.aug),
+        seed=cfg.seed,
+        cache=cache_place(cfg),
+        value_range=cfg.normalize.range,
     )
     sampler = TrainSampler(len(dataset), cfg.batch, cfg.seed, rank=world.rank, world=world.size)
     return build_loader(
@@ -55,7 +62,10 @@ def evaluation_loader(
 
     Each process gets its share of the batches.
     """
-    dataset = DetectionDataset(index, cfg.imgsz, cache=cache_place(cfg))
+    set_max_pixels(cfg.max_pixels)
+    dataset = DetectionDataset(
+        index, cfg.imgsz, cache=cache_place(cfg), value_range=cfg.normalize.range
+    )
     sampler = EvalSampler(len(dataset), max(1, cfg.batch), world.rank, world.size)
     return build_loader(
         dataset, cfg.batch, worker_count(cfg), sampler, STRIDE, device.type == "cuda"

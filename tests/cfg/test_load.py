@@ -167,6 +167,7 @@ def test_values_as_people_write_them(key: str, value: Any, expected: Any) -> Non
         ({"aug": "none"}, "aug=none: aug is a section"),
         ({"aug": {"fliplr": 2}}, "aug.fliplr=2: must be a number from 0 to 1 (default 0.5)"),
         ({"normalize.mean": [1, 2]}, "normalize.mean=[1,2]: must be a list of 3 numbers"),
+        ({"normalize.range": [255, 0]}, "the lowest value comes first, for example range="),
         ({"neck.width": 10**9}, "neck.width=1000000000: must be a whole number from 8 to 2048"),
         ({"backbone.name.x": 1}, "unknown key 'backbone.name.x'"),
         ({"topk": 3}, "unknown key 'topk'; did you mean assigner.topk (default [3,1])?"),

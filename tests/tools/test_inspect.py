@@ -5,13 +5,14 @@ The repaired copy is clean, the source untouched.
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from rfla.cfg.verbs import InspectOptions
 from rfla.data import load_data_spec
 from rfla.data.images import read_image
 from rfla.data.index import load_index
@@ -21,15 +22,10 @@ from rfla.tools.inspect.data_report import DataReport
 from rfla.tools.inspect.looks import alike, look_at, parent_of
 
 
-@dataclass
-class Options:
-    data: str | None
-    split: str | None = None
-    fix: bool = False
-    project: str = ""
-    name: str = "inspect"
-    out: str | None = None
-    workers: int = 2
+def options_of(data: Path, **others: Any) -> InspectOptions:
+    values = {"data": data, "workers": 2} | others
+    texts = {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
+    return InspectOptions.model_validate(texts)
 
 
 def findings(report: DataReport, split: str) -> dict[str, tuple[str, int]]:
@@ -120,7 +116,7 @@ def test_every_copy_of_an_image_of_another_split_is_left_out_of_train(coco, tmp_
     for number in (0, 2):
         (root / f"images/train_{number}.png").write_bytes((root / "images/val_0.png").read_bytes())
     report = inspect(
-        Options(str(root), fix=True, out=str(tmp_path / "fixed"), project=str(tmp_path / "runs"))
+        options_of(root, fix=True, out=str(tmp_path / "fixed"), project=str(tmp_path / "runs"))
     )
     assert report.repairs == {"images of train that another split holds too left out": 2}
     assert (
@@ -173,7 +169,7 @@ def test_a_split_that_cannot_be_read_does_not_hide_the_others(coco):
 
 def test_pictures_and_the_verb(coco, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     root = coco([[(5, 5, 10, 10, 3)], [(5, 5, 10, 10, 7)]])
-    options = Options(str(root), project=str(tmp_path / "runs"))
+    options = options_of(root, project=str(tmp_path / "runs"))
     first, second = inspect(options), inspect(options)
     assert [path.parent.name for path in (first.pictures[0], second.pictures[0])] == [
         "inspect",
@@ -183,7 +179,7 @@ def test_pictures_and_the_verb(coco, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert all(read_image(path).std() > 5 for path in first.pictures)
     assert "verdict: safe" in capsys.readouterr().out
     with pytest.raises(DataError, match="say where with out=DIR"):
-        inspect(replace(options, fix=True))
+        inspect(options.model_copy(update={"fix": True}))
 
 
 def test_the_repaired_copy_is_clean_and_the_source_untouched(faulty: Path, tmp_path: Path):
@@ -196,7 +192,7 @@ def test_the_repaired_copy_is_clean_and_the_source_untouched(faulty: Path, tmp_p
 
     before = state()
     out = tmp_path / "copy"
-    report = inspect(Options(str(faulty), fix=True, out=str(out), project=str(tmp_path / "runs")))
+    report = inspect(options_of(faulty, fix=True, out=str(out), project=str(tmp_path / "runs")))
     assert state() == before and report.repaired == out
     again = inspect_data(load_data_spec(out))
     assert again.safe and found(again, "train", "boxes under 1 px") == ("warning", 1)
@@ -214,7 +210,7 @@ def test_the_repaired_copy_is_clean_and_the_source_untouched(faulty: Path, tmp_p
         json.loads((out / "repairs.json").read_text())["images that cannot be used left out"] == 1
     )
     with pytest.raises(DataError, match="is not empty"):
-        inspect(Options(str(faulty), fix=True, out=str(out), project=str(tmp_path / "runs")))
+        inspect(options_of(faulty, fix=True, out=str(out), project=str(tmp_path / "runs")))
 
 
 def test_images_of_another_size_than_stated(coco, tmp_path: Path):
@@ -226,7 +222,7 @@ def test_images_of_another_size_than_stated(coco, tmp_path: Path):
     cv2.imwrite(str(root / "images/train_0.png"), np.zeros((80, 120, 3), np.uint8))
     cv2.imwrite(str(root / "images/train_1.png"), np.zeros((50, 70, 3), np.uint8))
     report = inspect(
-        Options(str(root), fix=True, out=str(tmp_path / "copy"), project=str(tmp_path / "runs"))
+        options_of(root, fix=True, out=str(tmp_path / "copy"), project=str(tmp_path / "runs"))
     )
     assert found(report, "train", "images that were resized") == ("warning", 1)
     assert found(report, "train", "images that cannot be used") == ("error", 1)

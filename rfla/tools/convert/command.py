@@ -2,6 +2,7 @@
 
 from rfla.cfg.verbs import ConvertOptions
 from rfla.data.formats import FORMATS
+from rfla.data.image_header import set_max_pixels
 from rfla.errors import ConfigError, did_you_mean
 from rfla.tools.aitod import build_aitod
 from rfla.tools.convert.conversion import convert
@@ -34,6 +35,7 @@ def run_convert(options: ConvertOptions) -> int:
 
 
 def _build_aitod(options: ConvertOptions) -> int:
+    set_max_pixels(options.max_pixels)
     _refuse_keys(options, frozenset(ConvertOptions.model_fields) - _AITOD_KEYS)
     _require(options, "annotations", "out")
     report = build_aitod(

@@ -17,6 +17,7 @@ import yaml
 from rfla.cfg.verbs import ConvertOptions
 from rfla.data.formats import FORMATS, Format
 from rfla.data.formats.text import read_text
+from rfla.data.image_header import set_max_pixels
 from rfla.data.progress import tracked
 from rfla.data.record import Classes, ImageRecord, Part
 from rfla.errors import ConfigError, DataError, did_you_mean
@@ -51,6 +52,7 @@ def convert(options: ConvertOptions, progress: bool = False) -> ConvertReport:
         ConfigError: Options that do not go together.
     """
     reader = _check(options)
+    set_max_pixels(options.max_pixels)
     target = Path(options.out or "").expanduser().absolute()
     source = Path(options.source or "").expanduser()
     annotations = Path(options.annotations).expanduser() if options.annotations else None

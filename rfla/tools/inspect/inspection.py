@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from rfla.cfg.verbs import InspectOptions
 from rfla.data.annotations import REFUSED, REGIONS, UNOPENED, Annotations
+from rfla.data.image_header import set_max_pixels
 from rfla.data.index import load_index
 from rfla.data.spec import DataSpec, load_data_spec
 from rfla.errors import DataError
@@ -28,6 +29,7 @@ def inspect(options: InspectOptions) -> DataReport:
     Raises:
         DataError: The data set cannot be found, or `fix` has no usable `out`.
     """
+    set_max_pixels(options.max_pixels)
     spec = load_data_spec(options.data or "")
     if options.fix and not options.out:
         raise DataError("fix=true writes a repaired copy: say where with out=DIR")
