@@ -1,0 +1,82 @@
+"""How large objects are when the network sees them, and what to do where they shrink.
+
+`imgsz` is the long side of the input: images that are longer are made smaller, and their objects
+with them. A size is the square root of width x height, px.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfla.data.annotations import Annotations, is_object
+from rfla.data.images import STRIDE
+
+SMALLEST = (
+    4.0  # px: one cell of the finest level (stride 4); below it little more than a pixel is left
+)
+_KEPT = 0.99  # share of the objects that an advised size keeps
+_LARGEST_ADVISED = 2048  # px: beyond it, cut tiles
+
+
+@dataclass(frozen=True)
+class ShrunkObjects:
+    """What resizing to `imgsz` does to the objects of a split.
+
+    Attributes:
+        imgsz: Long side of the input, px.
+        objects: How many there are.
+        lost: How many are of 4 px or more in their image, and smaller at the input.
+        scale: Input px per image px, of the image of the median object.
+        enough: The smallest `imgsz` that keeps 99 % of the objects that could be kept, px.
+    """
+
+    imgsz: int
+    objects: int
+    lost: int
+    scale: float
+    enough: int
+
+    def line(self) -> str:
+        """Say how many objects are lost and what to type, in one line."""
+        return (
+            f"imgsz={self.imgsz} shows images at {self.scale:.2g} of their size: "
+            f"{self.lost:,} of {self.objects:,} objects fall under {SMALLEST:g} px ({self.lost / self.objects:.0%}). "
+            f"{self.advice()}"
+        )
+
+    def advice(self) -> str:
+        """What to type so that the objects keep their size."""
+        tiles = f"tiles of their full size: rfla convert format=... tile={self.imgsz}"
+        if self.enough > _LARGEST_ADVISED:
+            return f"Train on {tiles}"
+        return f"imgsz={self.enough} keeps them, and so do {tiles}"
+
+
+def shrunk_objects(index: Annotations, imgsz: int) -> ShrunkObjects | None:
+    """Return what resizing to `imgsz` takes away, or None where it takes nothing.
+
+    Args:
+        index: The split.
+        imgsz: Long side of the input, px.
+    """
+    sizes, longest = _object_sizes(index)
+    could = sizes >= SMALLEST
+    lost = could & (sizes * imgsz / longest < SMALLEST)
+    if not lost.any():
+        return None
+    # The input at which each object has 4 px; never larger than its image.
+    needed = np.minimum(SMALLEST * longest[could] / sizes[could], longest[could])
+    enough = math.ceil(float(np.quantile(needed, _KEPT)) / STRIDE) * STRIDE
+    scale = float(np.median(imgsz / longest))
+    return ShrunkObjects(imgsz, len(sizes), int(lost.sum()), scale, enough)
+
+
+def _object_sizes(index: Annotations) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return size and long side of its image of each object, px."""
+    objects = is_object(index)
+    boxes = index.boxes[objects].astype(np.float64)
+    sizes = np.sqrt(np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1))
+    longest = index.image_hw.max(axis=1)[index.image_index[objects]]
+    return sizes, np.maximum(longest, 1).astype(np.float64)

@@ -1,0 +1,49 @@
+"""Objects that resizing makes too small are counted, and a size or tiles that keep them advised."""
+
+import numpy as np
+
+from rfla.data import load_data_spec, load_index
+from rfla.data.input_sizes import shrunk_objects
+
+
+def index_of(coco, sides: list[int], size: tuple[int, int]):
+    """One image of `size` (height, width) px with squares of these sides in a row."""
+    boxes = [(number * 20, 5, side, side, 3) for number, side in enumerate(sides)]
+    return load_index(load_data_spec(coco([boxes], size=size)), "train", for_training=True)
+
+
+def test_nothing_is_said_where_nothing_is_lost(coco):
+    index = index_of(coco, [3, 8, 16], (100, 200))
+    assert shrunk_objects(index, 200) is None
+    assert shrunk_objects(index, 400) is None
+    assert shrunk_objects(index, 100) is None  # 8 px become 4; 3 px were under 4 before
+
+
+def test_lost_objects_are_counted_and_the_size_that_keeps_them_is_advised(coco):
+    index = index_of(coco, [3, 8, 9, 16], (100, 200))
+    found = shrunk_objects(index, 64)
+    assert found is not None
+    # At 0.32 of their size 8, 9 and 16 px are 2.56, 2.88 and 5.12 px.
+    assert (found.objects, found.lost, found.scale) == (4, 2, 0.32)
+    assert found.enough == 128  # 8 px are 4 px at an input of 100 px, the next multiple of 32
+    assert found.line() == (
+        "imgsz=64 shows images at 0.32 of their size: 2 of 4 objects fall under 4 px (50%). "
+        "imgsz=128 keeps them, and so do tiles of their full size: "
+        "rfla convert format=... tile=64"
+    )
+    assert shrunk_objects(index, found.enough) is None
+
+
+def test_scenes_are_to_be_cut_into_tiles(coco):
+    index = index_of(coco, [5, 5, 5], (400, 6000))
+    found = shrunk_objects(index, 256)
+    assert found is not None and found.lost == 3
+    assert found.line().endswith(
+        "Train on tiles of their full size: rfla convert format=... tile=256"
+    )
+
+
+def test_regions_and_crowds_are_no_objects(coco):
+    boxes = [(0, 5, 8, 8, 3, {"iscrowd": 1}), (20, 5, 8, 8, 3, {"ignore": 1})]
+    index = load_index(load_data_spec(coco([boxes], size=(100, 200))), "train")
+    assert shrunk_objects(index, 64) is None and np.all(index.image_hw == (100, 200))
