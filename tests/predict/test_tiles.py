@@ -1,0 +1,65 @@
+"""Tiles of a scene, and where boxes lie in them, by hand."""
+
+import numpy as np
+import pytest
+
+from rfla.errors import ConfigError
+from rfla.predict import merge_tiles, plan_tiles
+from rfla.predict.tiles import TileGrid
+
+
+def test_the_last_tile_is_shifted_inwards() -> None:
+    assert plan_tiles(100, 170, 100, 20).tolist() == [[0, 0, 100, 100], [70, 0, 170, 100]]
+    assert plan_tiles(100, 180, 100, 20).tolist() == [[0, 0, 100, 100], [80, 0, 180, 100]]
+    assert plan_tiles(130, 90, 100, 0).tolist() == [[0, 0, 90, 100], [0, 30, 90, 130]]
+    assert plan_tiles(1, 1, 800, 160).tolist() == [[0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "tile", "overlap", "message"),
+    [
+        (0, 10, 5, 1, "sizes start at 1"),
+        (10, 10, 0, 0, "sizes start at 1"),
+        (10, 10, 5, 5, "overlap=5: must be from 0 to 4"),
+        (10, 10, 5, -1, "overlap=-1: must be"),
+    ],
+)
+def test_sizes_that_make_no_sense(
+    height: int, width: int, tile: int, overlap: int, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan_tiles(height, width, tile, overlap)
+
+
+def test_margins() -> None:
+    """Tiles 0..100 and 80..180 of a scene of 180 x 100 px: inner edges are x = 100 and x = 80."""
+    grid = TileGrid(plan_tiles(100, 180, 100, 20), (100, 180))
+    boxes = np.array([[0, 0, 10, 10], [70, 0, 98, 10], [86, 0, 92, 10], [60, 0, 105, 10.0]])
+    first, second = np.zeros(4, np.int64), np.ones(4, np.int64)
+    assert grid.clearance(boxes, first).tolist() == [90, 2, 8, -5]
+    assert grid.clearance(boxes, second).tolist() == [-80, -10, 6, -20]
+    assert grid.depth(boxes, first).tolist() == [100, 30, 14, 40]
+    assert grid.depth(boxes, second).tolist() == [-70, 18, 12, 25]
+    assert grid.held(boxes, 4).tolist() == [1, 0, 2, 0]
+    assert grid.held(boxes, -6).tolist() == [1, 1, 2, 1]
+    assert grid.met(boxes).tolist() == [1, 2, 2, 2]
+
+
+def test_tiles_that_were_left_out_hold_nothing() -> None:
+    tiles = plan_tiles(100, 180, 100, 20)
+    grid = TileGrid(tiles[:1], (100, 180))
+    assert grid.met(np.array([[86.0, 0, 92, 10], [120, 0, 130, 10]])).tolist() == [1, 0]
+
+
+def test_what_is_refused() -> None:
+    tiles = plan_tiles(100, 180, 100, 20)
+    empty = (np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
+    with pytest.raises(ConfigError, match="1 lists of boxes for 2 tiles"):
+        merge_tiles([empty], tiles, (100, 180))
+    with pytest.raises(ConfigError, match="a tile is there twice"):
+        merge_tiles([empty, empty], tiles[[0, 0]], (100, 180))
+    with pytest.raises(ConfigError, match="must form a grid"):
+        merge_tiles([empty, empty], [[0, 0, 100, 100], [0, 0, 90, 100]], (100, 180))
+    with pytest.raises(ConfigError, match="merge=best"):
+        merge_tiles([empty, empty], tiles, (100, 180), merge="best")  # type: ignore[arg-type]
+    assert [len(part) for part in merge_tiles([empty, empty], tiles, (100, 180))] == [0, 0, 0]
