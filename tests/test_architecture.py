@@ -27,11 +27,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pictures": set(),
     "results": {"pictures"},
     "engine": {"cfg", "ops", "assign", "data", "models", "metrics", "pictures", "results"},
+    "predict": {"cfg", "ops", "data", "models", "metrics", "pictures", "results", "engine"},
     "export": {"cfg", "ops", "data", "models", "engine"},
     "tools": {"cfg", "data", "metrics", "pictures"},
-    "api": {"cfg", "data", "models", "metrics", "results", "engine", "export", "tools"},
+    "api": {"cfg", "data", "models", "metrics", "results", "engine", "predict", "export", "tools"},
     "checks": {"data"},
-    "cli": {"cfg", "data", "models", "metrics", "engine", "export", "tools", "api", "checks"},
+    "cli": {
+        *("cfg", "data", "models", "metrics", "engine", "predict", "export", "tools"),
+        *("api", "checks"),
+    },
     "__main__": {"cli"},
     "__init__": {"api"},
 }
