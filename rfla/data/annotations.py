@@ -300,7 +300,7 @@ def join(parts: Sequence[Annotations], name: str, renumber: bool = False) -> Ann
     own_ids = all(part.own_ids for part in parts) and not renumber
     if renumber:
         ids = np.arange(1, len(ids) + 1)
-    elif len(np.unique(ids)) < len(ids):
+    elif len(set(ids.tolist())) < len(ids):
         ids, own_ids = np.arange(1, len(ids) + 1), False
         what = "image ids renumbered because the joined splits repeat them"
         counts[what], examples[what] = len(ids), name

@@ -7,9 +7,10 @@ from pathlib import Path
 from rfla.cfg import Config, load_config, load_saved
 from rfla.data import load_data_spec, load_index
 from rfla.data.progress import tracked
-from rfla.engine.inference import ground_truth, protocol_of
+from rfla.engine.inference import protocol_of
 from rfla.errors import ConfigError
 from rfla.files import write_atomically
+from rfla.metrics.coco_io import ground_truth
 from rfla.metrics.compare import Comparison, compare
 from rfla.metrics.detection_files import read_detections
 

@@ -10,7 +10,6 @@ Boxes are xyxy px.
 import time
 from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +22,7 @@ from rfla.data import Annotations, Batch, DataSpec
 from rfla.engine.device import autocast
 from rfla.engine.model_source import apply_mapping
 from rfla.errors import DataError
-from rfla.metrics import Detections, GroundTruth, Metrics, evaluate_boxes, find_protocol
+from rfla.metrics import Detections, Metrics, evaluate_boxes, find_protocol, ground_truth
 from rfla.metrics.protocols import Protocol
 from rfla.ops.normalize import normalize_images
 
@@ -239,30 +238,6 @@ class Judged(NamedTuple):
 def judge(index: Annotations, found: Detections, protocol: Protocol) -> Judged:
     """Judge detections by the boxes of a split, as its files state them."""
     return Judged(evaluate_boxes(ground_truth(index), found, protocol=protocol), found)
-
-
-def ground_truth(index: Annotations) -> GroundTruth:
-    """Return a split's boxes in the form that `evaluate_boxes` takes, as the file states them."""
-    counts = np.diff(index.box_start)
-    stated = index.stated
-    if stated is None:  # the training rules have moved the boxes
-        stated = np.concatenate(
-            [index.boxes[:, :2], index.boxes[:, 2:] - index.boxes[:, :2]], axis=1
-        )
-    corners, sides = np.split(stated.astype(np.float64), 2, axis=1)
-    return GroundTruth(
-        image_ids=tuple(index.image_ids.tolist()),
-        image_index=np.repeat(np.arange(len(counts)), counts),
-        boxes=np.concatenate([corners, corners + sides], axis=1),
-        sides=sides,
-        labels=index.labels,
-        area=index.area,
-        ignore=index.ignore,
-        crowd=index.crowd,
-        names=tuple(index.names),
-        category_ids=tuple(index.category_ids),
-        files=tuple(Path(str(path)).name for path in index.paths),
-    )
 
 
 def protocol_of(cfg: Config, spec: DataSpec) -> Protocol:

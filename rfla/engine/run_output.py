@@ -25,12 +25,12 @@ from rfla.engine.console import (
 )
 from rfla.engine.distributed import mean_of
 from rfla.engine.hooks import Hooks, Run
-from rfla.engine.inference import Judged, ground_truth, prepare_images
+from rfla.engine.inference import Judged, prepare_images
 from rfla.engine.meter import BatchRecord
 from rfla.engine.model_source import weights_metadata
 from rfla.engine.run_dir import state_path, weights_path, writing
 from rfla.files import write_atomically
-from rfla.metrics import Metrics, study
+from rfla.metrics import Metrics, ground_truth, study
 from rfla.models.weights import save_weights
 from rfla.pictures.curves import plot_results
 

@@ -21,7 +21,6 @@ from rfla.engine.inference import (
     Inference,
     Judged,
     detect,
-    ground_truth,
     judge,
     merge_detections,
     protocol_of,
@@ -32,7 +31,7 @@ from rfla.engine.processes import refuse_several
 from rfla.engine.report import write_files
 from rfla.engine.run_dir import claim_run_dir
 from rfla.errors import ConfigError
-from rfla.metrics import Detections, Metrics, read_detections, study
+from rfla.metrics import Detections, Metrics, ground_truth, read_detections, study
 from rfla.metrics.protocols import Protocol
 from rfla.metrics.reference import check_reference, require_engine
 

@@ -2,7 +2,7 @@
 
 from rfla.metrics.analysis import Study, study
 from rfla.metrics.arrays import REGION, Detections, GroundTruth
-from rfla.metrics.coco_io import read_ground_truth
+from rfla.metrics.coco_io import ground_truth, read_ground_truth
 from rfla.metrics.detection_files import read_detections
 from rfla.metrics.evaluate import evaluate_boxes
 from rfla.metrics.html_report import write_report
@@ -20,6 +20,7 @@ __all__ = [
     "evaluate_boxes",
     "find_protocol",
     "read_detections",
+    "ground_truth",
     "read_ground_truth",
     "study",
     "write_report",

@@ -1,21 +1,46 @@
-"""Ground truth in COCO form, from files or from dicts; every mistake is one line.
+"""Ground truth: made of the annotations of a split, which a COCO file or dict is read into.
 
 COCO boxes are (x, y, width, height) px. Image ids may be integers or strings.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from rfla.errors import MetricError
-from rfla.json_file import parse_json, read_json_bytes, refuse_repeated_keys
-from rfla.metrics.arrays import REGION, GroundTruth, IntArray
-from rfla.metrics.coco_entries import Record, box_array, field, number_array, shorten
-from rfla.metrics.coco_ids import id_positions
+from rfla.data.annotations import Annotations
+from rfla.data.formats import coco, coco_file
+from rfla.data.formats.coco_columns import numbers
+from rfla.data.record import Classes
+from rfla.errors import DataError, MetricError
+from rfla.metrics.arrays import FloatArray, GroundTruth
+from rfla.metrics.coco_entries import FARTHEST, Record, shorten
 
-GroundTruthSource = GroundTruth | Record | str | Path
+GroundTruthSource = GroundTruth | Annotations | Record | str | Path
+
+RULES = coco.Rules(flags=("ignore", "uncertain"), to_write=False, needs_files=False)
+
+
+def ground_truth(annotations: Annotations) -> GroundTruth:
+    """Return the boxes of a split as its files state them, in the form that is evaluated."""
+    boxes, sides = annotations.boxes.astype(np.float64), None
+    if annotations.stated is not None:  # else the training rules have moved the boxes
+        corners, sides = np.split(annotations.stated, 2, axis=1)
+        boxes = np.concatenate([corners, corners + sides], axis=1)
+    return GroundTruth(
+        image_ids=tuple(annotations.image_ids.tolist()),
+        image_index=annotations.image_index,
+        boxes=boxes,
+        sides=sides,
+        labels=annotations.labels,
+        area=annotations.area,
+        ignore=annotations.ignore,
+        crowd=annotations.crowd,
+        names=annotations.names,
+        category_ids=annotations.category_ids,
+        files=tuple(_file_name(path) for path in annotations.paths.tolist()),
+    )
 
 
 def read_ground_truth(source: GroundTruthSource) -> GroundTruth:
@@ -30,79 +55,66 @@ def read_ground_truth(source: GroundTruthSource) -> GroundTruth:
     """
     if isinstance(source, GroundTruth):
         return source
-    data, where = _load(source)
-    lists = ("images", "annotations", "categories")
-    if not isinstance(data, Mapping) or not all(isinstance(data.get(key), list) for key in lists):
-        raise MetricError(
-            f"{where}: not COCO ground truth; it needs lists of images, annotations and categories"
-        )
-    image_ids = tuple(
-        field(image, "id", where, "image", n) for n, image in enumerate(data["images"])
-    )
-    odd = [image for image in image_ids if not isinstance(image, int | str)]
-    if odd:
-        raise MetricError(
-            f"{where}: an image has the id {shorten(odd[0])}; ids are integers or text"
-        )
-    if len(set(image_ids)) < len(image_ids):
-        raise MetricError(f"{where}: an image id is given twice")
-    category_ids = [field(c, "id", where, "category", n) for n, c in enumerate(data["categories"])]
-    if not all(isinstance(c, int) for c in category_ids) or len(set(category_ids)) < len(
-        category_ids
-    ):
-        raise MetricError(
-            f"{where}: category ids must be integers, each given once; "
-            f"they are {shorten(category_ids)}"
-        )
-    annotations = data["annotations"]
-    boxes = box_array(annotations, where, "annotation")
-    areas = [
-        {"area": w * h} if a.get("area") is None else a
-        for a, (w, h) in zip(annotations, boxes[:, 2:], strict=True)
-    ]
-    image_of = [field(a, "image_id", where, "annotation", n) for n, a in enumerate(annotations)]
-    named = [c for c in data["categories"] if not _is_region(c)]
-    return GroundTruth(
-        image_ids=image_ids,
-        image_index=id_positions(image_of, image_ids, "image_id", where, "annotation"),
-        boxes=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
-        labels=_labels(annotations, data["categories"], where),
-        area=number_array(areas, "area", where, "annotation"),
-        ignore=np.array(
-            [bool(a.get("ignore") or a.get("uncertain")) for a in annotations], np.bool_
-        ),
-        crowd=np.array([bool(a.get("iscrowd")) for a in annotations], np.bool_),
-        names=tuple(str(c.get("name", c["id"])) for c in named),
-        category_ids=tuple(c["id"] for c in named),
-        sides=boxes[:, 2:],
-        files=tuple(str(image.get("file_name", "")) for image in data["images"]),
-    )
+    if isinstance(source, Annotations):
+        return ground_truth(source)
+    where = str(source) if isinstance(source, str | Path) else "ground truth"
+    try:
+        content = coco.with_boxes(lambda kind: _load(source, where, kind))
+        classes = _classes(content, where)
+        read = coco.annotations(content, where, classes, RULES)
+    except DataError as error:
+        raise MetricError(str(error)) from None
+    _refuse_what_cannot_be_judged(content, where)
+    # A category that no annotation has keeps its id: a detection may have it.
+    return ground_truth(replace(read, category_ids=tuple(classes.ids)))
 
 
-def _labels(annotations: list[Record], categories: list[Record], where: str) -> IntArray:
-    """Return (G,) positions among the categories that are no regions, REGION for those that are."""
-    named = [c for c in categories if not _is_region(c)]
-    label_of = {c["id"]: REGION for c in categories if _is_region(c)}
-    label_of |= {REGION: REGION, 0: REGION} | {c["id"]: label for label, c in enumerate(named)}
-    given = [field(a, "category_id", where, "annotation", n) for n, a in enumerate(annotations)]
-    labels = np.array(list(label_of.values()), np.int64)
-    return labels[id_positions(given, tuple(label_of), "category_id", where, "annotation")]
+def _load(source: Record | str | Path, where: str, kind: type[Any]) -> Any:
+    if isinstance(source, str | Path):
+        return coco_file.load(Path(source), kind)
+    return coco_file.from_memory(source, where, kind)
 
 
-def _load(source: Any) -> tuple[Any, str]:
-    """Return the parsed data and a word for where it came from."""
-    if not isinstance(source, str | Path):
-        return source, "ground truth"
-    data = read_json_bytes(Path(source), MetricError)
-    content = parse_json(data, str(source), Any, MetricError)
-    annotations = content.get("annotations") if isinstance(content, dict) else None
-    if isinstance(annotations, list) and data.count(b'"bbox"') > len(annotations):
-        refuse_repeated_keys(data, str(source), MetricError)
-    return content, str(source)
+def _classes(content: coco_file.File | coco_file.FullFile, where: str) -> Classes:
+    """Return the categories in the order of the file; one without a name is called by its id."""
+    names, ids = [], []
+    for row, entry in enumerate(content.categories or []):
+        number = coco_file.whole(entry.id, "id", f"{where}: categories[{row}]")
+        entry.name = str(number if entry.name is None else entry.name)
+        if number in ids:
+            raise DataError(f"{where}: category id {number} is used twice")
+        if not coco_file.is_region(entry.name, RULES.regions):
+            names.append(entry.name)
+            ids.append(number)
+    for image in content.images or []:
+        image.file_name = "" if image.file_name is None else str(image.file_name)
+    return Classes(names, ids)
 
 
-def _is_region(category: Record) -> bool:
-    return str(category.get("name", "")).lower().replace("-", " ").replace("_", " ") in {
-        "ignored regions",
-        "ignored",
-    }
+def _refuse_what_cannot_be_judged(content: coco_file.File | coco_file.FullFile, where: str) -> None:
+    """Raise MetricError for a box or an area that is none."""
+    entries = content.annotations or []
+    boxes = coco.stated_boxes(entries)
+    near = (np.abs(boxes) <= FARTHEST).all(axis=1)
+    bad = np.flatnonzero(~near | (boxes[:, 2:] < 0).any(axis=1))
+    if len(bad):
+        place = f"{where}: annotations[{bad[0]}]"
+        raise MetricError(f"{place}: bbox {shorten(entries[bad[0]].bbox)} {_wrong(boxes[bad[0]])}")
+    areas = [entry.area for entry in entries]
+    for row in np.flatnonzero(np.isnan(numbers(areas))).tolist():
+        if areas[row] is not None:
+            raise MetricError(
+                f"{where}: annotations[{row}]: area {shorten(areas[row])} is not a finite number"
+            )
+
+
+def _wrong(box: FloatArray) -> str:
+    if np.isnan(box).any():
+        return "is not four finite numbers x, y, width, height"
+    if (box[2:] < 0).any():
+        return "is of a negative side; boxes are x, y, width, height"
+    return "is farther than 1e9 px out"
+
+
+def _file_name(path: str) -> str:
+    return PurePosixPath(path.replace("\\", "/")).name

@@ -8,7 +8,7 @@ the mask is taken. A region without a class (VisDrone's ignored regions) has cat
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,17 @@ from rfla.data.formats import coco_file
 from rfla.data.formats.coco_columns import attributes, flags, number_rows, numbers
 from rfla.data.formats.coco_file import (
     LARGEST,
+    REGIONS_BY_NAME,
     Annotation,
+    AnyFile,
     File,
     FullAnnotation,
     FullFile,
     Image,
     category_names,
     class_table,
-    four_numbers,
     image_ids,
+    is_region,
     plain_id,
     short,
     whole,
@@ -68,7 +70,7 @@ class Rules:
     """
 
     flags: tuple[str, ...] = ("ignore",)
-    regions: tuple[str, ...] = ()
+    regions: tuple[str, ...] = REGIONS_BY_NAME
     to_write: bool = True
     strict: bool = True
     needs_files: bool = True
@@ -151,12 +153,25 @@ def join_files(parts: Sequence[Annotations]) -> Annotations:
 
 def read_file(path: Path, classes: Classes | None, rules: Rules) -> Annotations:
     """Read one file."""
-    if not rules.to_write:
-        content = coco_file.load(path, File)
-        if all(entry.bbox is not None for entry in content.annotations or []):
-            return annotations(content, str(path), classes, rules)
-    # With the polygons and masks, which can be written back, or stand for a box.
-    return annotations(coco_file.load(path, FullFile), str(path), classes, rules)
+
+    def load(kind: type[AnyFile]) -> AnyFile:
+        return coco_file.load(path, kind)
+
+    content = load(FullFile) if rules.to_write else with_boxes(load)
+    return annotations(content, str(path), classes, rules)
+
+
+def with_boxes(load: Callable[[type[Any]], Any]) -> File | FullFile:
+    """Load a file without its polygons and masks, unless a box has to be made of them.
+
+    Args:
+        load: Loads it as a `File` or a `FullFile`.
+    """
+    content: File = load(File)
+    if all(entry.bbox is not None for entry in content.annotations or []):
+        return content
+    full: FullFile = load(FullFile)
+    return full
 
 
 def annotations(
@@ -190,7 +205,7 @@ def annotations(
         names=tuple(table.names),
         category_ids=_category_ids(names, table),
         paths=np.array(files, np.str_),
-        image_ids=np.asarray(ids) if ids else np.zeros(0, np.int64),
+        image_ids=_id_array(ids),
         image_hw=sizes,
         box_start=np.concatenate([[0], np.cumsum(per_image)]).astype(np.int64),
         boxes=boxes[order],
@@ -217,6 +232,13 @@ def annotations(
         attributes={name: v[order] for name, v in attributes(entries, area, rules.flags).items()},
         sources=np.broadcast_to(np.array(where), len(files)),
     )
+
+
+def _id_array(ids: list[int | str]) -> NDArray[Any]:
+    """(N,) ids; as objects where numbers and texts are mixed, or a number is huge."""
+    if len({type(number) for number in ids}) > 1:
+        return np.array(ids, object)
+    return np.array(ids) if ids else np.zeros(0, np.int64)
 
 
 class _Notes:
@@ -328,10 +350,10 @@ def _labels_of(names: dict[int, str], table: Classes, rules: Rules) -> dict[Any,
     if 0 in names:
         del labels[0]
     for number, name in names.items():
-        if name.lower() in rules.regions:
-            labels[number] = NO_CLASS
-        elif name in by_name:
+        if name in by_name:
             labels[number] = by_name[name]
+        elif is_region(name, rules.regions):
+            labels[number] = NO_CLASS
     return {str(number): label for number, label in labels.items()} | labels
 
 
@@ -374,6 +396,15 @@ def _category_ids(names: dict[int, str], table: Classes) -> tuple[int, ...]:
     return tuple(ids)
 
 
+def stated_boxes(entries: Sequence[Annotation]) -> NDArray[np.float64]:
+    """(M, 4) x, y, w, h px as stated, else round the polygons or the mask; NaN for what is no box."""
+    given = [entry.bbox for entry in entries]
+    for row, entry in enumerate(entries):
+        if given[row] is None and isinstance(entry, FullAnnotation):
+            given[row] = box_of(entry.segmentation)
+    return number_rows(given, 4)
+
+
 def _boxes(
     entries: Sequence[Annotation], where: str, rules: Rules, notes: _Notes
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -381,15 +412,18 @@ def _boxes(
 
     A box that is no four numbers is NaN, which the index drops and counts.
     """
-    given = [entry.bbox for entry in entries]
-    for row, entry in enumerate(entries):
-        if given[row] is None and isinstance(entry, FullAnnotation):
-            given[row] = box_of(entry.segmentation)
-            notes.add(FROM_MASKS, f"{where}: annotations[{row}]", int(given[row] is not None))
-    stated = number_rows(given, 4)
+    stated = stated_boxes(entries)
+    made = [row for row, entry in enumerate(entries) if entry.bbox is None]
+    made = [row for row in made if np.isfinite(stated[row]).all()]
+    if made:
+        notes.add(FROM_MASKS, f"{where}: annotations[{made[0]}]", len(made))
     if rules.to_write and not np.isfinite(stated).all():
         row = int(np.argmax(~np.isfinite(stated).all(axis=1)))
-        four_numbers(given[row], f"{where}: annotations[{row}]")
+        given = entries[row].bbox
+        raise DataError(
+            f"{where}: annotations[{row}]: bbox must be four finite numbers x, y, w, h, "
+            f"not {short(given)}"
+        )
     area = numbers([entry.area for entry in entries])
     corners, sides = stated[:, :2], stated[:, 2:]
     return np.concatenate([corners, corners + sides], axis=1), stated, area

@@ -14,6 +14,7 @@ from rfla.errors import DataError
 from rfla.json_file import convert_json, parse_json, read_json_bytes, refuse_repeated_keys
 
 NAME = "a COCO detection file"
+REGIONS_BY_NAME = ("ignored regions", "ignored")
 LARGEST = 2**31 - 1  # px; no side of an image is larger
 
 
@@ -113,7 +114,7 @@ def require_lists(content: AnyFile, where: str) -> AnyFile:
     return content
 
 
-def classes_of(parts: Iterable[Part], regions: Sequence[str] = ()) -> Classes:
+def classes_of(parts: Iterable[Part], regions: Sequence[str] = REGIONS_BY_NAME) -> Classes:
     """Return the categories of the files, ascending by id. They must agree where ids are shared.
 
     Args:
@@ -141,10 +142,15 @@ def classes_of(parts: Iterable[Part], regions: Sequence[str] = ()) -> Classes:
     )
 
 
-def class_table(names: Mapping[int, str], regions: Sequence[str] = ()) -> Classes:
+def class_table(names: Mapping[int, str], regions: Sequence[str] = REGIONS_BY_NAME) -> Classes:
     """Return the classes of a table of categories, ascending by id."""
-    ids = sorted(number for number, name in names.items() if name.lower() not in regions)
+    ids = sorted(number for number, name in names.items() if not is_region(name, regions))
     return Classes([names[number] for number in ids], ids)
+
+
+def is_region(name: str, regions: Sequence[str]) -> bool:
+    """Tell whether a category means "nothing is counted here", as VisDrone's `ignored-regions`."""
+    return name.lower().replace("-", " ").replace("_", " ") in regions
 
 
 def used_categories(content: File | FullFile) -> set[Any]:
