@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,7 @@ from rfla.errors import ConfigError, DataError, RflaError, did_you_mean
 
 if TYPE_CHECKING:
     from rfla.cfg import Config
+    from rfla.cfg.schema import Mode
     from rfla.cfg.verbs import InspectOptions
 
 Tokens = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...")]
@@ -282,31 +283,42 @@ def _dispatch(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _config(tokens: Sequence[str] | None, mode: Literal["train", "val", "predict"]) -> "Config":
-    """Read the tokens into settings.
-
-    Without `model`, val and predict take the latest run's weights and say so.
-    """
+def _config(tokens: Sequence[str] | None, mode: "Mode") -> "Config":
+    """Read the tokens of train, val or predict into settings; note keys that have no use there."""
     from rfla.cfg import Config, load_config
     from rfla.cfg.overrides import parse_tokens
 
     settings = parse_tokens(tokens or [], Config)
-    if mode != "train":
-        probe = load_config(settings)
-        named = probe.model is not None or (mode == "val" and probe.predictions is not None)
-        subject = probe.data if mode == "val" else probe.source
-        if not named and subject is not None:
-            from rfla.engine.run_dir import latest_weights
+    if mode == "train":
+        return load_config(settings, mode=mode)  # training itself notes what has no use
+    config = load_config(settings | _latest_model(settings, mode), mode=mode)
+    from rfla.cfg.usage import unused
 
-            latest = latest_weights(probe.project)
-            if latest is None:
-                raise ConfigError(
-                    f"model is missing, and {probe.project} has no run with weights; "
-                    f"for example: {VERBS['train'].examples[0]}"
-                )
-            print(f"model={latest} (the latest run)")
-            settings["model"] = str(latest)
-    return load_config(settings, mode=mode)
+    idle = unused(config.given, mode)
+    if idle:
+        print(f"given, but of no use in {mode}: {', '.join(idle)}")
+    return config
+
+
+def _latest_model(settings: dict[str, Any], mode: "Mode") -> dict[str, Any]:
+    """Where val or predict is not told which model: the weights of the latest run, and say so."""
+    from rfla.cfg import load_config
+
+    about = ("cfg", "model", "predictions", "data", "source", "project")
+    given = load_config({key: settings[key] for key in about if key in settings})
+    subject = given.data if mode == "val" else given.source
+    if given.model or subject is None or (mode == "val" and given.predictions):
+        return {}
+    from rfla.engine.run_dir import latest_weights
+
+    latest = latest_weights(given.project)
+    if latest is None:
+        raise ConfigError(
+            f"model is missing, and {given.project} has no run with weights; "
+            f"for example: {VERBS['train'].examples[0]}"
+        )
+    print(f"model={latest} (the latest run)")
+    return {"model": str(latest)}
 
 
 def _prepare_data(data: str | None) -> None:

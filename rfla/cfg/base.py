@@ -1,6 +1,7 @@
 """The parent of every section of the configuration: frozen, typed, strict about what it accepts."""
 
 import types
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -23,10 +24,10 @@ class OneOf:
     its own detector, backbone or distance appends the name and is understood.
 
     Attributes:
-        options: The names.
+        options: The names: a list, or a dict that has them as keys.
     """
 
-    options: list[str]
+    options: Collection[str]
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from rfla.errors import ConfigError, did_you_mean
 
@@ -116,13 +116,6 @@ VERBS = {
     ),
 }
 
-# Headings of the flat keys that matter to a verb, and whether the sections do.
-_TOPICS = {
-    "train": ("model", "epochs", "optimizer", "split"),
-    "val": ("model", "split"),
-    "predict": ("model", "split", "source"),
-}
-
 
 def overview() -> str:
     """Return the text of `rfla help`."""
@@ -168,7 +161,22 @@ def explain(topic: str) -> str:
         f"  kind     {key.kind}",
         f"  default  {show(key.default, 200)}",
     ]
+    if topic == "recipe":
+        lines += _recipes()
     return "\n".join(lines)
+
+
+def _recipes() -> list[str]:
+    """Every recipe: what it is for, and what it sets."""
+    from rfla.cfg.keys import show
+    from rfla.cfg.recipes import RECIPES
+
+    lines = []
+    for name, recipe in RECIPES.items():
+        lines += ["", f"  recipe={name}: {recipe.about}"]
+        text = " ".join(f"{key}={show(value)}" for key, value in recipe.settings.items())
+        lines += textwrap.wrap(text, 90, initial_indent="    ", subsequent_indent="    ")
+    return lines
 
 
 def _verb(verb: str) -> str:
@@ -177,32 +185,27 @@ def _verb(verb: str) -> str:
     if about.text:
         lines.append(textwrap.fill(about.text, 96))
     lines += ["", *(f"  {example}" for example in about.examples)]
-    if verb in _TOPICS:
-        lines += _config_rows(verb)
-    else:
-        from rfla.cfg.verbs import OPTIONS
-
-        if verb in OPTIONS:
-            from rfla.cfg.keys import keys_of
-
-            own = [key for key in keys_of(OPTIONS[verb]).values() if not key.section]
-            lines += ["", "Keys:", *_rows(own)]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_keys_of_verb(verb)])
 
 
-def _config_rows(verb: str) -> list[str]:
-    from rfla.cfg.document import groups
-    from rfla.cfg.schema import GROUPS
+def _keys_of_verb(verb: str) -> list[str]:
+    """The keys that a verb uses, with headings; none for the verbs without keys."""
+    from rfla.cfg.keys import keys_of, sections_of
+    from rfla.cfg.schema import Config, Mode
+    from rfla.cfg.usage import keys_used
+    from rfla.cfg.verbs import OPTIONS
 
-    wanted = [GROUPS[topic] for topic in _TOPICS[verb]]
+    if verb in OPTIONS:
+        own = [key for key in keys_of(OPTIONS[verb]).values() if not key.section]
+        return ["", "Keys:", *_rows(own)]
     lines: list[str] = []
-    sections: list[str] = []
-    for section, title, keys in groups():
-        if section:
-            sections.append(f"{section}.*")
-        elif title in wanted:
+    if verb in ("train", "val", "predict"):
+        for title, keys in keys_used(cast(Mode, verb)):
             lines += ["", f"{title}:", *_rows(keys)]
-    return [*lines, "", f"Sections ('rfla help SECTION'): {' '.join(sections)}"]
+        sections = sections_of(Config) if verb == "train" else ["test"]
+        names = " ".join(f"{name}.*" for name in sections)
+        lines += ["", f"Sections ('rfla help SECTION'): {names}"]
+    return lines
 
 
 def _rows(keys: Iterable[object]) -> list[str]:

@@ -28,6 +28,7 @@ BY_DATA_YAML = (
     "aug.*",
     "max_det",
     "test.max_det",
+    "normalize.range",
     "assigner.topk",  # suits the number of boxes in an image
     "warmup_iters",  # suits the number of images
 )

@@ -1,6 +1,6 @@
 """From what the person gave to one checked configuration: layers of settings, later over earlier.
 
-schema defaults < model YAML (or weights file) < recommended settings of the data YAML <
+schema defaults < model YAML (or weights file) < recommended settings of the data YAML < recipe <
 `cfg=my.yaml` < command line
 """
 
@@ -19,6 +19,7 @@ from rfla.cfg.layer_files import (
 )
 from rfla.cfg.layers import Layer, flatten, validate
 from rfla.cfg.model_schema import ModelConfig
+from rfla.cfg.recipes import RECIPES
 from rfla.cfg.resume import resumed_layer
 from rfla.cfg.schema import Config, Mode
 from rfla.errors import ConfigError
@@ -53,8 +54,9 @@ def load_config(overrides: Mapping[str, Any], *, mode: Mode | None = None) -> Co
     given = file | own
     # A typing mistake is reported at once, before the package of data sets is loaded.
     typed = validate(Config, given)
+    recipe = _recipe_layer(typed) if mode in ("train", None) else {}
     model = model_layer(typed.model, _value(given, "assigner.name")) if typed.model else {}
-    layer = model | data_layer(typed.data, _value(model, "detector")) | given
+    layer = model | data_layer(typed.data, _value(model, "detector")) | recipe | given
     # Weights are validated and run at the size that they were trained at.
     if mode in ("val", "predict") and "imgsz" not in given:
         layer |= trained_size_layer(typed.model)
@@ -168,6 +170,16 @@ def _with_test_section(config: Config, given: frozenset[str], mode: Mode | None)
 
 def _value(layer: Layer, name: str) -> Any:
     return layer[name].value if name in layer else None
+
+
+def _recipe_layer(typed: Config) -> Layer:
+    recipe = RECIPES[typed.recipe]
+    if recipe.random_weights and str(typed.model).lower().endswith(".safetensors"):
+        raise ConfigError(
+            f"recipe={typed.recipe} starts from random weights, but {show(typed.model)} is a "
+            "weights file; give a zoo name or a model YAML, or recipe=paper to fine-tune"
+        )
+    return flatten(recipe.settings, Config, lambda key: f"recipe={typed.recipe}")
 
 
 def _cfg_file(path: Any) -> tuple[Layer, frozenset[str]]:

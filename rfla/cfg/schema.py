@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator
 
-from rfla.cfg.base import MAX_PIXELS, Integers, Names, NamesOrNumbers, Section
+from rfla.cfg.base import MAX_PIXELS, Integers, Names, NamesOrNumbers, OneOf, Section
 from rfla.cfg.model_schema import ModelConfig
+from rfla.cfg.recipes import RECIPES
 
 Mode = Literal["train", "val", "predict"]
 
@@ -22,6 +23,7 @@ GROUPS = {
     "epochs": "Training",
     "optimizer": "Optimiser and schedule",
     "split": "Validation",
+    "conf": "Detections that are kept",
     "source": "Prediction",
     "detector": "Architecture (the model YAML sets it, and the sections of the model below)",
 }
@@ -108,6 +110,10 @@ class Config(ModelConfig):
     data: str | None = Field(
         None,
         description="data set: a name (demo, aitod, ...), a data.yaml, or a directory",
+    )
+    recipe: Annotated[str, OneOf(RECIPES)] = Field(
+        "paper",
+        description="named set of training settings, under what you give; see 'rfla help recipe'",
     )
     imgsz: int = Field(
         800,
@@ -256,18 +262,6 @@ class Config(ModelConfig):
     split: str = Field(
         "val", min_length=1, description="split that is validated; joined ones (trainval) work too"
     )
-    conf: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="lowest score that is kept; left out: test.score_thr, for predict 0.25",
-    )
-    iou: float | None = Field(
-        None, gt=0, le=1, description="IoU above which NMS drops a box; left out: test.nms_iou"
-    )
-    max_det: int | None = Field(
-        None, ge=1, le=100_000, description="most boxes in an image; left out: test.max_det"
-    )
     protocol: str | None = Field(
         None, description="protocol of the figures; left out: the one in the data YAML"
     )
@@ -279,6 +273,20 @@ class Config(ModelConfig):
     )
     save_json: bool = Field(
         True, description="write the detections of val as predictions.json, for rfla compare"
+    )
+
+    # --- detections that are kept
+    conf: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="lowest score that is kept; left out: test.score_thr, for predict 0.25",
+    )
+    iou: float | None = Field(
+        None, gt=0, le=1, description="IoU above which NMS drops a box; left out: test.nms_iou"
+    )
+    max_det: int | None = Field(
+        None, ge=1, le=100_000, description="most boxes in an image; left out: test.max_det"
     )
 
     # --- prediction

@@ -1,0 +1,60 @@
+"""Which keys train, val and predict use: for their help, and for a note about the others."""
+
+from collections.abc import Iterable, Iterator
+
+from rfla.cfg.document import groups
+from rfla.cfg.keys import Key, keys_of
+from rfla.cfg.model_schema import ModelConfig
+from rfla.cfg.schema import GROUPS, Config, Mode
+
+# The groups of keys (by their first key, as in `GROUPS`) that a verb uses, and single keys of
+# other groups.
+_GROUPS: dict[Mode, tuple[str, ...]] = {
+    "train": ("model", "epochs", "optimizer", "split", "conf"),
+    "val": ("split", "conf"),
+    "predict": ("conf", "source"),
+}
+_EVERYWHERE = (
+    *("model", "imgsz", "batch", "device", "amp", "max_pixels", "project", "name", "exist_ok"),
+    "verbose",
+    "debug",
+)
+_SINGLE: dict[Mode, tuple[str, ...]] = {
+    "train": (),
+    "val": ("data", "workers", "cache", "fraction", "single_cls", "plots", "gallery"),
+    "predict": (),
+}
+# Keys of a group that one of its verbs has no use for.
+_NOT: dict[Mode, tuple[str, ...]] = {
+    "train": ("predictions", "save_json", "engine"),
+    "val": (),
+    "predict": (),
+}
+
+
+def keys_used(verb: Mode) -> Iterator[tuple[str, list[Key]]]:
+    """Yield (heading, flat keys) that a verb uses, in the order of the schema."""
+    wanted = [GROUPS[first] for first in _GROUPS[verb]]
+    single = {*_EVERYWHERE, *_SINGLE[verb]}
+    for section, title, keys in groups():
+        used = [
+            key
+            for key in keys
+            if not section
+            and (title in wanted or key.name in single)
+            and key.name not in _NOT[verb]
+        ]
+        if used:
+            yield title, used
+
+
+def unused(given: Iterable[str], verb: Mode) -> list[str]:
+    """Return the given keys that a verb has no use for, sorted.
+
+    The sections of the model count as used by all verbs: they describe the network.
+    """
+    used = {key.name for _, keys in keys_used(verb) for key in keys}
+    used |= keys_of(ModelConfig).keys()
+    if verb == "train":
+        used |= {name for name in keys_of(Config) if name.startswith("aug.")}
+    return sorted(set(given) - used)
