@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rfla.metrics.arrays import BoolArray, FloatArray, IntArray
+from rfla.metrics.arrays import BoolArray, FloatArray, IntArray, stable_order
 from rfla.metrics.matches import Matches
 from rfla.metrics.matching import Bits, is_set, unpack
 from rfla.metrics.olrp import LrpPoint, optimal_lrp
@@ -153,18 +153,20 @@ class _Counts:
 
         0 where a recall is never reached.
         """
-        found = self.found[self.is_true]  # of all thresholds, one after the other
-        at_true = found / (self.total[self.is_true] + np.spacing(1))
+        hits = np.flatnonzero(self.is_true)  # of all thresholds, one after the other
+        found = self.found.ravel()[hits]
+        at_true = found / (self.total.ravel()[hits] + np.spacing(1))
         reached = found / boxes
         precision = np.zeros((len(self.is_true), len(RECALLS)))
         start = 0
-        for t, hits in enumerate(np.count_nonzero(self.is_true, axis=1).tolist()):
-            of_threshold = slice(start, start + hits)
+        ends = np.searchsorted(hits, np.arange(1, len(precision) + 1) * self.is_true.shape[1])
+        for t, end in enumerate(ends.tolist()):
+            of_threshold = slice(start, end)
             envelope = np.maximum.accumulate(at_true[of_threshold][::-1])[::-1]
             first = np.searchsorted(reached[of_threshold], RECALLS, side="left")
-            first = first[first < hits]
+            first = first[first < end - start]
             precision[t, : len(first)] = envelope[first]
-            start += hits
+            start = end
         return precision
 
     def lrp(self, boxes: float, at: int, threshold: float) -> LrpPoint:
@@ -217,7 +219,7 @@ def rank_classes(matches: Matches) -> list[RankedClass]:
     """Sort each class by score."""
     # detections of all classes, by class and score
     span = int(matches.score_rank.max(initial=0)) + 1
-    order = np.argsort(matches.det_class * span + matches.score_rank)
+    order = stable_order(matches.det_class * span + matches.score_rank)
     position = np.empty(len(order), np.int64)
     position[order] = np.arange(len(order))
     ends = np.cumsum(np.bincount(matches.det_class, minlength=matches.num_classes)).tolist()

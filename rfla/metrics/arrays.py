@@ -148,6 +148,17 @@ def ranks(ids: tuple[int | str, ...] | tuple[int, ...]) -> IntArray:
     return places
 
 
+def stable_order(keys: IntArray) -> IntArray:
+    """Return (M,) the stable order of integers of at least 0.
+
+    Key and position are packed into one integer, because plain sorting of integers is vectorised
+    in numpy and several times faster than a stable argsort.
+    """
+    bits = max(len(keys), 1).bit_length()
+    packed = np.sort((keys << bits) | np.arange(len(keys)))
+    return packed & ((1 << bits) - 1)
+
+
 def _boxes_and_sides(
     boxes: ArrayLike, sides: ArrayLike | None, what: str
 ) -> tuple[FloatArray, FloatArray]:
@@ -156,13 +167,15 @@ def _boxes_and_sides(
     given = np.ascontiguousarray(
         checked[:, 2:] - checked[:, :2] if sides is None else sides, np.float64
     ).reshape(-1, 2)
-    bad = np.flatnonzero(~(np.isfinite(checked).all(1)))
-    if len(bad):
+    finite, positive = np.isfinite(checked), given >= 0
+    if not finite.all():
+        bad = np.flatnonzero(~finite.all(axis=1))
         raise MetricError(f"{what}: the box of {_which(bad)} is not finite")
-    bad = np.flatnonzero(~(given >= 0).all(1))
-    if len(bad):
+    if not positive.all():
+        bad = np.flatnonzero(~positive.all(axis=1))
         raise MetricError(
-            f"{what}: the box of {_which(bad)} has a negative width or height; boxes are x1, y1, x2, y2"
+            f"{what}: the box of {_which(bad)} has a negative width or height; "
+            "boxes are x1, y1, x2, y2"
         )
     return checked, _sized(given, len(checked), "sides")
 

@@ -11,7 +11,15 @@ from typing import NamedTuple
 import numpy as np
 
 from rfla.errors import MetricError
-from rfla.metrics.arrays import REGION, BoolArray, Detections, FloatArray, GroundTruth, IntArray
+from rfla.metrics.arrays import (
+    REGION,
+    BoolArray,
+    Detections,
+    FloatArray,
+    GroundTruth,
+    IntArray,
+    stable_order,
+)
 from rfla.metrics.matching import Bits, Matched, Matcher, is_set
 from rfla.metrics.overlaps import GroupedBoxes, find_overlaps, grouped_boxes
 from rfla.metrics.protocols import Protocol
@@ -186,31 +194,20 @@ def _rank_detections(
     """
     classes = len(gt.names)
     image, labels = gt.image_rank[detections.image_index], detections.labels
-    rows = _stable_order(image * classes + gt.class_rank[labels])
+    rows = stable_order(image * classes + gt.class_rank[labels])
     if protocol.ignoring == "regions":
         dropped = inside_regions(gt, detections.image_index, detections.boxes, labels)
         rows = rows[~dropped[rows]]
     rows = rows[_by_falling_score(detections.scores[rows])]
 
     group = image[rows] * classes + labels[rows] if use_categories else image[rows]
-    order = _stable_order(group)  # the position among all scores is the score rank
+    order = stable_order(group)  # the position among all scores is the score rank
     rows, group = rows[order], group[order]
     group_start = np.flatnonzero(np.diff(group, prepend=-1))
     group_size = np.diff(group_start, append=len(rows))
     rank_in_image = np.arange(len(rows)) - np.repeat(group_start, group_size)
     kept = rank_in_image < protocol.max_dets[-1]
     return _Ranking(rows[kept], group[kept], order[kept], rank_in_image[kept])
-
-
-def _stable_order(keys: IntArray) -> IntArray:
-    """Return (M,) the stable order of integers of at least 0.
-
-    Key and position are packed into one integer, because plain sorting of integers is vectorised
-    in numpy and several times faster than a stable argsort.
-    """
-    bits = max(len(keys), 1).bit_length()
-    packed = np.sort((keys << bits) | np.arange(len(keys)))
-    return packed & ((1 << bits) - 1)
 
 
 def _by_falling_score(scores: FloatArray) -> IntArray:
