@@ -37,7 +37,7 @@ def load_config(overrides: Mapping[str, Any], *, mode: Mode | None = None) -> Co
             None leaves everything optional.
 
     Returns:
-        The settings. `conf`, `iou` and `max_det` are resolved and equal to `test.score_thr`,
+        The settings. `conf`, `iou` and `max_det` are resolved and equal to `test.conf`,
         `test.nms_iou` and `test.max_det`; `given` names the keys of `overrides` and of the `cfg`
         file. With `resume` in train mode the settings, and `given`, are those of the run under the
         few keys that may change; `resume` is its directory.
@@ -141,7 +141,7 @@ def model_part(config: Config) -> ModelConfig:
     return ModelConfig.model_validate(config.model_dump(include=set(ModelConfig.model_fields)))
 
 
-_TEST_KEYS = {"conf": "test.score_thr", "iou": "test.nms_iou", "max_det": "test.max_det"}
+_TEST_KEYS = {"conf": "test.conf", "iou": "test.nms_iou", "max_det": "test.max_det"}
 
 
 def _with_test_section(config: Config, given: frozenset[str], mode: Mode | None) -> Config:
@@ -152,18 +152,17 @@ def _with_test_section(config: Config, given: frozenset[str], mode: Mode | None)
     test = config.test
     conf = config.conf
     if conf is None:
-        conf = (
-            PREDICT_CONF if mode == "predict" and "test.score_thr" not in given else test.score_thr
-        )
+        conf = PREDICT_CONF if mode == "predict" and "test.conf" not in given else test.conf
     flat = {
         "conf": conf,
         "iou": test.nms_iou if config.iou is None else config.iou,
         "max_det": test.max_det if config.max_det is None else config.max_det,
     }
-    resolved = test.model_copy(
-        update={dotted.partition(".")[2]: flat[name] for name, dotted in _TEST_KEYS.items()}
-    )
-    copy = config.model_copy(update=flat | {"test": resolved})
+    changes = {dotted.partition(".")[2]: flat[name] for name, dotted in _TEST_KEYS.items()}
+    # Who asks for scores down to `conf` gets them: the model's threshold must not cut before.
+    if given & {"conf", "test.conf"} and "test.score_thr" not in given:
+        changes["score_thr"] = min(test.score_thr, conf)
+    copy = config.model_copy(update=flat | {"test": test.model_copy(update=changes)})
     copy._given = given
     return copy
 

@@ -277,8 +277,10 @@ class RoiConfig(Section):
 class TestConfig(Section):
     """From raw predictions to detections."""
 
+    conf: Fraction = Field(0.0, description="lowest score that is kept, as a person sees it")
     score_thr: Fraction = Field(
-        0.05, description="class scores below it are dropped before suppression"
+        0.05,
+        description="class scores below it are dropped, before centerness weighs in (dense heads)",
     )
     nms_iou: Fraction = Field(
         0.5, description="IoU above which a box suppresses another of its class"

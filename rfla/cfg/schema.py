@@ -280,7 +280,7 @@ class Config(ModelConfig):
         None,
         ge=0,
         le=1,
-        description="lowest score that is kept; left out: test.score_thr, for predict 0.25",
+        description="lowest score that is kept; left out: test.conf, for predict 0.25",
     )
     iou: float | None = Field(
         None, gt=0, le=1, description="IoU above which NMS drops a box; left out: test.nms_iou"

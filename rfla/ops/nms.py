@@ -27,17 +27,19 @@ class DetectionLimits:
     """Which detections of an image are kept.
 
     Attributes:
-        score_thr: class scores must be above it.
+        score_thr: class scores must be above it, before anything weighs in.
         nms_iou: a box with a larger IoU than this with a better one of its class goes.
         max_det: detections kept.
         nms_pre: candidates of each level before suppression; read by the heads that predict
             everywhere.
+        conf: lowest final score that is kept.
     """
 
     score_thr: float = 0.05
     nms_iou: float = 0.5
     max_det: int = 3000
     nms_pre: int = 3000
+    conf: float = 0.0
 
 
 def class_nms(
@@ -75,13 +77,14 @@ def select_detections(
 ) -> ImageDetections:
     """Threshold, suppress and sort the candidates of one image.
 
-    The threshold sees the class scores alone; the factors (centerness) weigh in afterwards, as in
-    the authors' code.
+    There are two thresholds. `score_thr` sees the class scores alone, as in the authors' code; then
+    the factors (centerness) weigh in, and `conf` sees the product, which is the score that a person
+    gets. What `conf` drops could not have suppressed what it keeps, so it acts before suppression.
 
     Args:
         boxes: (N, 4) for all classes, or (N, C, 4).
         class_scores: (N, C) without background, 0 to 1.
-        score_factors: (N,) or None.
+        score_factors: (N,) from 0 to 1, or None.
         limits: what is kept.
 
     Returns:
@@ -91,6 +94,9 @@ def select_detections(
     scores = class_scores[rows, labels]
     if score_factors is not None:
         scores = scores * score_factors[rows]
+    if limits.conf > 0:
+        sure = torch.nonzero(scores >= limits.conf).squeeze(1)
+        rows, labels, scores = rows[sure], labels[sure], scores[sure]
     candidates = boxes[rows] if boxes.dim() == 2 else boxes[rows, labels]
     kept = class_nms(candidates, scores, labels, limits.nms_iou, limits.max_det)
     return {"boxes": candidates[kept], "scores": scores[kept], "labels": labels[kept]}

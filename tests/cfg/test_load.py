@@ -81,18 +81,40 @@ def test_conf_iou_max_det_and_the_test_section_agree() -> None:
 
     Predict alone has a threshold of its own.
     """
-    for mode, expected in ((None, 0.05), ("train", 0.05), ("val", 0.05), ("predict", 0.25)):
+    for mode, expected in ((None, 0.0), ("train", 0.0), ("val", 0.0), ("predict", 0.25)):
         given = {"model": "fcos_p2", "data": "d", "source": "s"}
         cfg = load_config(given, mode=mode)  # type: ignore[arg-type]
-        assert cfg.conf == cfg.test.score_thr == expected
-    cfg = load_config({"conf": 0.4, "iou": 0.3, "max_det": 10, "test.score_thr": 0.9})
+        assert cfg.conf == cfg.test.conf == expected
+        assert cfg.test.score_thr == 0.05
+    cfg = load_config({"conf": 0.4, "iou": 0.3, "max_det": 10, "test.conf": 0.9})
     assert (
         (cfg.conf, cfg.iou, cfg.max_det)
-        == (cfg.test.score_thr, cfg.test.nms_iou, cfg.test.max_det)
+        == (cfg.test.conf, cfg.test.nms_iou, cfg.test.max_det)
         == (0.4, 0.3, 10)
     )
-    cfg = load_config({"test.score_thr": 0.1, "model": "fcos", "source": "s"}, mode="predict")
+    cfg = load_config({"test.conf": 0.1, "model": "fcos", "source": "s"}, mode="predict")
     assert cfg.conf == 0.1
+
+
+@pytest.mark.parametrize(
+    ("given", "conf", "score_thr"),
+    [
+        ({}, 0.25, 0.05),
+        ({"conf": 0.3}, 0.3, 0.05),
+        # scores down to 0.01 are asked for: the model's own 0.05 must not cut before
+        ({"conf": 0.01}, 0.01, 0.01),
+        ({"conf": 0.01, "test.score_thr": 0.05}, 0.01, 0.05),
+        ({"test.score_thr": 0.1}, 0.25, 0.1),
+    ],
+)
+def test_conf_and_the_threshold_before_centerness(
+    given: dict[str, float], conf: float, score_thr: float, tmp_path: Path
+) -> None:
+    cfg = load_config({"model": "fcos_p2", "source": "s", **given}, mode="predict")
+    assert (cfg.test.conf, cfg.test.score_thr) == (conf, score_thr)
+    path = tmp_path / "args.yaml"
+    path.write_text(to_yaml(cfg), encoding="utf-8")
+    assert load_saved(path) == cfg
 
 
 @pytest.mark.parametrize(
@@ -231,7 +253,7 @@ def test_frozen_and_changed_copies() -> None:
     cfg = load_config({"model": "fcos_p2", "conf": 0.3})
     with pytest.raises(ValidationError):
         cfg.epochs = 3  # type: ignore[misc]
-    other = with_settings(cfg, {"imgsz": 256, "backbone.name": "resnet18", "test.score_thr": 0.1})
+    other = with_settings(cfg, {"imgsz": 256, "backbone.name": "resnet18", "test.conf": 0.1})
     assert (other.imgsz, other.backbone.name, other.conf, other.given) == (
         256,
         "resnet18",
@@ -257,7 +279,7 @@ def test_args_yaml_reads_back(tmp_path: Path) -> None:
 def test_model_sections_alone() -> None:
     part = model_part(load_config({"model": "fcos_p2", "conf": 0.3, "epochs": 1}))
     assert not hasattr(part, "epochs")
-    assert part.test.score_thr == 0.3
+    assert part.test.conf == 0.3
     assert type(part).__name__ == "ModelConfig"
 
 
@@ -365,7 +387,7 @@ def test_any_values_give_settings_or_one_line(values: dict[str, Any]) -> None:
         assert len(str(error).splitlines()) <= 1
         assert len(str(error)) < 1500
     else:
-        assert cfg.conf == cfg.test.score_thr
+        assert cfg.conf == cfg.test.conf
 
 
 def test_a_data_set_recommends_for_single_detectors() -> None:

@@ -59,6 +59,37 @@ def test_the_threshold_sees_the_class_score_alone():
     assert found["scores"].item() == pytest.approx(0.005)
 
 
+def test_conf_sees_the_score_that_a_person_gets():
+    """Class scores 0.9, 0.9, 0.5 times centerness 0.5, 0.3, 1: 0.45, 0.27 and 0.5 come out."""
+    boxes = torch.tensor([[0.0, 0, 2, 2], [5, 5, 7, 7], [9, 9, 12, 12]])
+    class_scores, centerness = torch.tensor([[0.9], [0.9], [0.5]]), torch.tensor([0.5, 0.3, 1.0])
+
+    def scores(**limits):
+        found = select_detections(boxes, class_scores, centerness, DetectionLimits(**limits))
+        return found["scores"].tolist()
+
+    assert scores() == pytest.approx([0.5, 0.45, 0.27])
+    assert scores(conf=0.3) == pytest.approx([0.5, 0.45])
+    assert scores(conf=0.5) == [0.5]  # a score of exactly conf is kept
+    assert scores(score_thr=0.6) == pytest.approx([0.45, 0.27])
+    assert scores(score_thr=0.6, conf=0.3) == pytest.approx([0.45])
+
+
+def test_conf_before_suppression_keeps_what_it_would_keep_after():
+    random = torch.Generator().manual_seed(0)
+    corners = torch.rand(300, 2, generator=random) * 40
+    boxes = torch.cat((corners, corners + 8), dim=1)
+    class_scores, factors = (
+        torch.rand(300, 3, generator=random),
+        torch.rand(300, generator=random),
+    )
+    every = select_detections(boxes, class_scores, factors, DetectionLimits())
+    some = select_detections(boxes, class_scores, factors, DetectionLimits(conf=0.3))
+    kept = every["scores"] >= 0.3
+    assert 0 < kept.sum() < len(kept)
+    assert all(torch.equal(every[key][kept], some[key]) for key in every)
+
+
 @pytest.mark.parametrize(
     ("name", "factors", "limit"),
     [("plain", False, 3000), ("factors", True, 3000), ("max20", False, 20)],
