@@ -88,7 +88,7 @@ ENGINES = {
     "hotcoco": ("hotcoco", "COCO", "COCOeval"),
     "faster-coco-eval": ("faster_coco_eval", "COCO", "COCOeval_faster"),
 }
-"""Engines with the interface of pycocotools: module, class of a data set, class of an evaluation."""
+"""Engines with the interface of pycocotools: module, data set class, evaluation class."""
 
 
 class Run(NamedTuple):

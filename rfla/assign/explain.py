@@ -12,14 +12,15 @@ from torch import Tensor
 from rfla.assign.candidates import Candidates
 from rfla.assign.priors import PriorGrid
 from rfla.assign.regions import BACKGROUND, IGNORED
+from rfla.sizes import AITOD_EDGES
 
-SIZE_BINS = (
-    ("below 2", 0.0, 2.0),
-    ("very tiny 2-8", 2.0, 8.0),
-    ("tiny 8-16", 8.0, 16.0),
-    ("small 16-32", 16.0, 32.0),
-    ("medium 32-64", 32.0, 64.0),
-    ("64 and above", 64.0, float("inf")),
+SIZE_BINS = tuple(
+    zip(
+        ("below 2", "very tiny 2-8", "tiny 8-16", "small 16-32", "medium 32-64", "64 and above"),
+        (0.0, 2.0, *AITOD_EDGES, 64.0),
+        (2.0, *AITOD_EDGES, 64.0, float("inf")),
+        strict=True,
+    )
 )
 """Name, smallest and largest root of the box area in px: the bins of AI-TOD."""
 

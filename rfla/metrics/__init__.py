@@ -1,4 +1,4 @@
-"""How good detections are: exact COCO-style figures at any size ranges, oLRP, analyses, and a report to look at."""
+"""How good detections are: COCO figures at any size ranges, oLRP, analyses and a report."""
 
 from rfla.metrics.analysis import Study, study
 from rfla.metrics.arrays import REGION, Detections, GroundTruth
@@ -19,8 +19,8 @@ __all__ = [
     "Study",
     "evaluate_boxes",
     "find_protocol",
-    "read_detections",
     "ground_truth",
+    "read_detections",
     "read_ground_truth",
     "study",
     "write_report",

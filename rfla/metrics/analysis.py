@@ -1,4 +1,4 @@
-"""Why the figures are what they are: curves by IoU and size, calibration, confusion, and kinds of errors.
+"""Why the figures are what they are: curves, calibration, confusion and error types.
 
 Shapes: K classes, B bins of score or size, S size ranges, R = 101 recall levels.
 """
@@ -152,7 +152,7 @@ def operating_points(metrics: Metrics) -> FloatArray:
 
 
 def size_curve(gt: GroundTruth, detections: Detections, protocol: Protocol) -> SizeCurve:
-    """Evaluate in sliding windows of size at IoU 0.5, by the same rules as the protocol's own ranges."""
+    """Evaluate in sliding windows of size at IoU 0.5, by the rules of the protocol."""
     middles = _middles(gt)
     windows = tuple(
         (f"w{i}", 2 ** (o - HALF_WINDOW), 2 ** (o + HALF_WINDOW)) for i, o in enumerate(middles)
@@ -178,7 +178,10 @@ def size_curve(gt: GroundTruth, detections: Detections, protocol: Protocol) -> S
 
 
 def _middles(gt: GroundTruth) -> FloatArray:
-    """Return the middles of the sliding windows in octaves (log2 of px), so that every box of 1 px up is in one."""
+    """Return the middles of the sliding windows in octaves (log2 of px).
+
+    Every box of 1 px or more is in a window.
+    """
     assert gt.area is not None
     octaves = np.log2(gt.area[gt.area > 0]) / 2
     if not len(octaves):

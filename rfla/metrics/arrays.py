@@ -86,7 +86,7 @@ class GroundTruth:
 
     @cached_property
     def image_rank(self) -> IntArray:
-        """(N,) place of each image in the order of its id, which decides between equal scores as in pycocotools."""
+        """(N,) rank of each image by its id, which decides between equal scores in pycocotools."""
         return ranks(self.image_ids)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Two sets of detections side by side: differences with bootstrap intervals over images, and which images changed.
+"""Two sets of detections side by side: differences with bootstrap intervals, and changed images.
 
 Images are drawn with replacement and the same draw is made for both, so what is common to both
 cancels out. The interval holds the middle 95 percent of the differences of the draws.
@@ -26,7 +26,7 @@ SHOWN_IMAGES = 10
 
 @dataclass(frozen=True)
 class Difference:
-    """One figure of both; `low` and `high` bound the difference b - a, None where a draw does not define it."""
+    """One figure of both; `low` and `high` bound the difference b - a, None if undefined."""
 
     name: str
     a: float
@@ -43,7 +43,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class ImageChange:
-    """An image that is not told alike: counts at the best scores of each side, IoU 0.5."""
+    """An image whose errors differ: counts at the best scores of each side, IoU 0.5."""
 
     image: int | str
     file: str
@@ -80,7 +80,10 @@ class Comparison:
 
     def table(self) -> Group:
         """Return three rich tables: figures, classes, and the images that changed most."""
-        title = f"{self.protocol} protocol, {self.images} images; 95% intervals of {self.draws} draws of images"
+        title = (
+            f"{self.protocol} protocol, {self.images} images; "
+            f"95% intervals from {self.draws} bootstrap samples of images"
+        )
         figures = self._differences(title, "figure", self.figures)
         classes = self._differences("AP by class", "class", self.classes)
         return Group(figures, classes, self._images())
@@ -168,7 +171,7 @@ def compare(
 
 
 def changed_images(a: Study, b: Study) -> list[ImageChange]:
-    """Return the images whose counts of misses or false positives differ, largest change of their sum first."""
+    """Return the images whose misses or false positives differ, largest change first."""
     gt = a.gt
     (missed_a, wrong_a, _), (missed_b, wrong_b, _) = image_counts(a), image_counts(b)
     size = np.abs(missed_a + wrong_a - missed_b - wrong_b)

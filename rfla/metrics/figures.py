@@ -1,4 +1,4 @@
-"""The figures of an evaluation as PNG bytes: the only file here that touches matplotlib, and only when called.
+"""The plots of an evaluation as PNG bytes. Only this file needs matplotlib, when called.
 
 True positives are green, misses red and false positives blue, as in the pictures of the RFLA paper.
 """
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from rfla.metrics.analysis import Analysis, recall_axis
-from rfla.metrics.protocols import LARGEST, Protocol
+from rfla.metrics.protocols import Protocol
+from rfla.sizes import LARGEST
 
 LINES = ("#1b7f5c", "#c8553d", "#2f5da8", "#8a6fb0", "#b58a1b", "#4a4a4a", "#3aa6b9", "#d17ba7")
 KIND_COLOURS = {
@@ -179,7 +180,7 @@ def _errors(analysis: Analysis, protocol: Protocol) -> bytes | None:
 def _shares(
     axis: Any, labels: Sequence[str], parts: Mapping[str, Sequence[int]], colours: Mapping[str, str]
 ) -> None:
-    """Draw a bar to 100 % for each size, with the number behind it below and each share that has room in it."""
+    """Draw a bar to 100 % for each size, with each share that has room, and the total below."""
     counts = np.array(list(parts.values()), np.float64)  # (kinds, sizes)
     shares = counts / np.maximum(counts.sum(axis=0), 1)
     places, bottom = np.arange(len(labels)), np.zeros(len(labels))

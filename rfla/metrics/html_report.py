@@ -1,4 +1,4 @@
-"""`report.html`: one page without network that shows figures, curves, and the worst and best images with every box.
+"""`report.html`: one page, no network, with figures, curves, and the worst and best images.
 
 Pictures are stored once, at full resolution, since the objects are 6 px; the page unpacks them as
 they come into view.
@@ -25,14 +25,14 @@ from rfla.metrics.figures import draw_figures, size_label
 from rfla.version import __version__
 
 ReadPicture = Callable[[int], NDArray[np.uint8] | None]
-"""Position of an image in `GroundTruth.image_ids` -> (H, W, 3) uint8 RGB, or None where there is no picture."""
+"""Position of an image in `GroundTruth.image_ids` -> (H, W, 3) uint8 RGB; None: no picture."""
 
 PAGE = Path(__file__).parent / "page"
 WORST_SHARE = 2 / 3
 LOWEST_SCORE = 0.05
-"""Detections less sure than this are left out of the page, for its size, unless a class is best told at a lower one."""
+"""Detections with a lower score are left out, unless the best threshold of a class is lower."""
 DIGITS = 6
-"""Decimals of scores on the page, those of the thresholds included, so that a score at its threshold reaches it."""
+"""Decimals of scores and thresholds on the page: a score at its threshold must reach it."""
 OVERALL = ("ap", "ap25", "ap50", "ap75")
 
 
@@ -103,7 +103,7 @@ def results(study: Study, speed: Mapping[str, float] | None = None) -> dict[str,
 
 
 def choose_images(study: Study, count: int) -> IntArray:
-    """Return the positions of the worst images (most misses and false positives), then of the best (highest F1)."""
+    """Return the positions of the images with most errors, then of those with the highest F1."""
     missed, wrong, found = image_counts(study)
     total = len(missed)
     if total <= count:
@@ -115,7 +115,7 @@ def choose_images(study: Study, count: int) -> IntArray:
 
 
 def image_counts(study: Study) -> tuple[IntArray, IntArray, IntArray]:
-    """Return (N,) missed boxes, false positives and found boxes of each image at the optimal scores."""
+    """Return (N,) missed boxes, false positives and found boxes at the optimal scores."""
     errors, count = study.errors, len(study.gt.image_ids)
     optimal = np.array([np.inf if t is None else t for t in study.analysis.thresholds])
     gt_image, gt_label = study.gt.image_index[errors.gt_row], study.gt.labels[errors.gt_row]
@@ -137,7 +137,7 @@ def image_counts(study: Study) -> tuple[IntArray, IntArray, IntArray]:
 def _gallery(
     study: Study, chosen: IntArray, read_picture: ReadPicture | None, budget: float
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the data of each image and the packed pictures as script elements that the browser does not parse."""
+    """Return the data of each image, and its picture in a script element that is not parsed."""
     det_rows, gt_rows = _by_image(study)
     lowest = _lowest_score(study)
     det_rows = [
@@ -204,7 +204,7 @@ def _rows(columns: Sequence[Sequence[Any]]) -> list[list[Any]]:
 
 
 def _jpeg(pixels: NDArray[np.uint8]) -> str:
-    """Return a picture as base64 JPEG, colours at full resolution so that tiny objects keep theirs."""
+    """Return a picture as base64 JPEG; colours are not subsampled, for tiny objects."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -214,7 +214,8 @@ def _jpeg(pixels: NDArray[np.uint8]) -> str:
 
 def _plot(name: str, png: bytes) -> str:
     kind = ' class="wide"' if name == "errors" else ""
-    return f'<img{kind} alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode("ascii")}">'
+    source = f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+    return f'<img{kind} alt="{html.escape(name)}" src="{source}">'
 
 
 def _lowest_score(study: Study) -> float:

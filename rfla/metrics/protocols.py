@@ -1,4 +1,4 @@
-"""The rules of an evaluation: IoU thresholds, size ranges, how many detections count, what is ignored.
+"""The rules of an evaluation: IoU thresholds, size ranges, detection limits, what is ignored.
 
 Size ranges are given in px of sqrt(area), both ends included, and compared as areas in px².
 """
@@ -10,9 +10,7 @@ from typing import Literal
 import numpy as np
 
 from rfla.errors import MetricError, did_you_mean
-
-LARGEST = 1e5
-"""Side in px that no object reaches; the open end of the last size range, as in COCO."""
+from rfla.sizes import AITOD_SIZES, LARGEST
 
 Ignoring = Literal["crowd", "regions", "iod"]
 
@@ -21,12 +19,12 @@ COCO_IOUS = tuple(float(t) for t in np.linspace(0.5, 0.95, 10))
 
 @dataclass(frozen=True)
 class Protocol:
-    """How boxes are compared and which figures are told.
+    """How boxes are compared and which figures are reported.
 
     Args:
         name: for tables and files.
         ious: IoU thresholds whose mean is AP.
-        extra_ious: IoU thresholds that are matched and told one by one but are no part of AP.
+        extra_ious: IoU thresholds that are matched and reported one by one but not part of AP.
         sizes: name -> (low, high) px of sqrt(area); the range "all" comes first by itself.
         max_dets: ascending; how many detections of one image and class count. AP uses the last.
         ignoring: what is neither asked for nor punished.
@@ -50,7 +48,7 @@ class Protocol:
 
     @property
     def thresholds(self) -> tuple[float, ...]:
-        """All IoU thresholds that are matched: `ious`, then those of `extra_ious` that are not among them."""
+        """All IoU thresholds that are matched: `ious`, then the others of `extra_ious`."""
         return self.ious + tuple(t for t in self.extra_ious if t not in self.ious)
 
     @property
@@ -70,7 +68,6 @@ class Protocol:
         return hits[0] if hits else None
 
 
-AITOD_SIZES = (("vt", 0.0, 8.0), ("t", 8.0, 16.0), ("s", 16.0, 32.0), ("m", 32.0, LARGEST))
 COCO_SIZES = (("s", 0.0, 32.0), ("m", 32.0, 96.0), ("l", 96.0, LARGEST))
 TINYPERSON_SIZES = (
     ("tiny", 1.0, 20.0),

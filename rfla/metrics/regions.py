@@ -1,4 +1,4 @@
-"""Regions of an image that are out of the game for every class (VisDrone's ignored regions).
+"""Ignored regions: parts of an image in which nothing counts, as in VisDrone.
 
 Shapes: D boxes of all images (true or detected), R regions and n boxes of one image.
 """
@@ -7,15 +7,14 @@ import numpy as np
 
 from rfla.metrics.arrays import REGION, BoolArray, FloatArray, GroundTruth, IntArray
 
-MOST = 0.5
-"""A box with at least this share of its area inside regions is dropped, as in the VisDrone toolkit."""
+DROPPED_FROM = 0.5
+"""Share of a box inside regions from which it is dropped, as in the VisDrone toolkit."""
 
 
 def region_flags(gt: GroundTruth) -> BoolArray:
     """Return (G,) True for regions: boxes of no class, and boxes both `crowd` and `ignore`.
 
-    The second form is how COCO files hold a region: once for each class that it is to be ignored
-    for.
+    The second form is how COCO files hold a region: once for each class that is ignored there.
     """
     assert gt.crowd is not None and gt.ignore is not None
     return np.asarray((gt.labels == REGION) | (gt.crowd & gt.ignore))
@@ -24,10 +23,10 @@ def region_flags(gt: GroundTruth) -> BoolArray:
 def inside_regions(
     gt: GroundTruth, image_index: IntArray, boxes: FloatArray, labels: IntArray
 ) -> BoolArray:
-    """Return (D,) True for boxes that lie for the most part inside regions of their image and class.
+    """Return (D,) True for boxes of which half or more lies inside regions.
 
     Args:
-        gt: holds the regions; one without class is of every class.
+        gt: holds the regions; one without class counts for every class.
         image_index: (D,) image of each box.
         boxes: (D, 4) xyxy px.
         labels: (D,).
@@ -35,25 +34,25 @@ def inside_regions(
     dropped = np.zeros(len(boxes), np.bool_)
     classes = len(gt.names)
     flags = region_flags(gt)
-    general, of_class = (
-        np.flatnonzero(flags & (gt.labels == REGION)),
-        np.flatnonzero(flags & (gt.labels != REGION)),
-    )
-    rows = np.concatenate([np.repeat(general, classes), of_class])
-    label = np.concatenate([np.tile(np.arange(classes), len(general)), gt.labels[of_class]])
+    every_class = np.flatnonzero(flags & (gt.labels == REGION))
+    one_class = np.flatnonzero(flags & (gt.labels != REGION))
+
+    # a region without class is repeated for each class, so that a group is one image and one class
+    rows = np.concatenate([np.repeat(every_class, classes), one_class])
+    label = np.concatenate([np.tile(np.arange(classes), len(every_class)), gt.labels[one_class]])
     region_group = gt.image_index[rows] * classes + label
-    regions = np.argsort(region_group, kind="stable")
+    region_order = np.argsort(region_group, kind="stable")
+    rows, region_group = rows[region_order], region_group[region_order]
+
     group = image_index * classes + labels
     order = np.argsort(group, kind="stable")
-    ordered = group[order]
-    for one in np.split(regions, np.flatnonzero(np.diff(region_group[regions])) + 1):
-        if not len(one):
-            continue
-        key = region_group[one[0]]
-        inside = order[
-            np.searchsorted(ordered, key, "left") : np.searchsorted(ordered, key, "right")
-        ]
-        dropped[inside] = covered_share(boxes[inside], gt.boxes[rows[one]]) >= MOST
+    group = group[order]
+    for key in np.unique(region_group):
+        first, last = np.searchsorted(group, [key, key + 1])
+        first_region, last_region = np.searchsorted(region_group, [key, key + 1])
+        of_group = order[first:last]
+        regions = gt.boxes[rows[first_region:last_region]]
+        dropped[of_group] = covered_share(boxes[of_group], regions) >= DROPPED_FROM
     return dropped
 
 
@@ -62,17 +61,18 @@ def covered_share(boxes: FloatArray, regions: FloatArray) -> FloatArray:
 
     0 for empty boxes.
     """
+    # the edges of all regions cut the image into X * Y cells: each is covered or not
     xs, ys = np.unique(regions[:, [0, 2]]), np.unique(regions[:, [1, 3]])
-    inside_x = (regions[:, :1] <= xs[:-1]) & (
-        xs[1:] <= regions[:, 2:3]
-    )  # (R, X) cells between the edges
-    inside_y = (regions[:, 1:2] <= ys[:-1]) & (ys[1:] <= regions[:, 3:4])
-    union = (inside_x[:, :, None] & inside_y[:, None, :]).any(axis=0).astype(np.float64)  # (X, Y)
-    wide = _lengths(boxes[:, 0], boxes[:, 2], xs)  # (n, X)
-    high = _lengths(boxes[:, 1], boxes[:, 3], ys)
-    covered: FloatArray = ((wide @ union) * high).sum(axis=1)
+    columns = (regions[:, :1] <= xs[:-1]) & (xs[1:] <= regions[:, 2:3])  # (R, X)
+    lines = (regions[:, 1:2] <= ys[:-1]) & (ys[1:] <= regions[:, 3:4])  # (R, Y)
+    covered = (columns[:, :, None] & lines[:, None, :]).any(axis=0).astype(np.float64)  # (X, Y)
+
+    # the area of a box in the covered cells is a product of its lengths in columns and lines
+    widths = _lengths(boxes[:, 0], boxes[:, 2], xs)  # (n, X)
+    heights = _lengths(boxes[:, 1], boxes[:, 3], ys)  # (n, Y)
+    covered_area = ((widths @ covered) * heights).sum(axis=1)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    share: FloatArray = np.divide(covered, area, out=np.zeros_like(area), where=area > 0)
+    share: FloatArray = np.divide(covered_area, area, out=np.zeros_like(area), where=area > 0)
     return share
 
 

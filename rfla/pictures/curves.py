@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rfla.files import write_atomically
+from rfla.sizes import AITOD_EDGES
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BLUE, RED = "#3b7dd8", "#d8553b"
@@ -161,7 +162,7 @@ def _draw_sizes(axis: Any, sizes: Array) -> None:
     axis.hist(sizes, bins=np.geomspace(1, largest, 50), color=BLUE)
     axis.set_xscale("log", base=2)
     axis.xaxis.set_major_formatter("{x:g}")
-    for edge in (8, 16, 32):
+    for edge in AITOD_EDGES:
         axis.axvline(edge, color=RED, linewidth=1, linestyle="--")
     axis.set_title("boxes by size; lines at 8, 16 and 32 px", fontsize=10, loc="left")
     axis.set_xlabel("square root of the area, px", fontsize=9)

@@ -1,4 +1,4 @@
-"""Our engine against pycocotools and faster-coco-eval on random scenes full of ties, crowds and odd boxes."""
+"""Our engine against pycocotools and faster-coco-eval on random scenes full of ties and crowds."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ EDGES = np.array(
 def scene(
     seed, images=4, boxes=12, dets=25, classes=3, side=60, whole_px=True, crowd=0.1, texts=False
 ):
-    """Boxes on whole px with few different scores: equal IoUs, IoUs of exactly a threshold, and tied scores abound.
+    """Boxes on whole px with few scores: equal IoUs, IoUs of exactly a threshold, tied scores.
 
     A third of the scenes have areas of their own, many of them exactly on the edge of a size range
     or one ulp beside.
@@ -98,7 +98,7 @@ def test_same_as_pycocotools(
 
 @pytest.mark.parametrize("name", sorted(PROTOCOLS))
 def test_every_edge_of_every_range(name):
-    """One box of each edge, and one beside it on either side, each found: the ranges hold both of their ends."""
+    """A box on each edge, and one on either side of it, each found: both ends belong to a range."""
     areas = np.concatenate([EDGES, np.nextafter(EDGES, np.inf), np.nextafter(EDGES, 0)])
     count = len(areas)
     boxes = np.arange(count)[:, None] * 20.0 + np.array([0, 0, 10, 10])
@@ -138,7 +138,7 @@ def test_own_size_ranges_as_pycocotools():
 
 
 def test_a_heap_of_detections_on_few_boxes():
-    """300 detections of the same three overlapping boxes: the longest queue there is, beyond the rounds of peeling."""
+    """300 detections of the same three overlapping boxes: a queue longer than ROUNDS."""
     rng = np.random.default_rng(0)
     boxes = np.array([[10, 10, 30, 30], [12, 10, 32, 30], [10, 14, 30, 34]], np.float64)
     dets = boxes[rng.integers(0, 3, 300)] + rng.normal(0, 1, (300, 1))

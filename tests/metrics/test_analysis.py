@@ -99,7 +99,7 @@ def test_confusion_between_classes():
 
 
 def test_size_curve_sees_each_size_by_itself():
-    """Boxes of 4 and 16 px, the large ones found: recall 0 in windows round 4, 1 in windows round 16."""
+    """Boxes of 4 and 16 px, the large ones found: recall 0 round 4 px, 1 round 16 px."""
     gt = GroundTruth((1,), [0, 0], [[0, 0, 4, 4], [50, 0, 66, 16]], [0, 0], names=("car",))
     found = Detections([0], [[50, 0, 66, 16]], [0.9], [0])
     curve = study(gt, found, find_protocol("aitod")).analysis.by_size
@@ -112,7 +112,7 @@ def test_size_curve_sees_each_size_by_itself():
 
 @pytest.mark.parametrize(("low", "high"), [(0.9, 1.0), (3.0, 700.0), (2.0, 5e6)])
 def test_every_size_from_1_to_1024_px_has_a_window(low, high):
-    """However small or large the boxes of a data set are, they are in the curve, and its length is bounded."""
+    """However small or large the boxes are, they are in the curve, and its length is bounded."""
     sides = np.array([low, high])
     boxes = np.concatenate([np.zeros((2, 2)), sides[:, None].repeat(2, axis=1)], axis=1)
     gt = GroundTruth((1,), [0, 0], boxes, [0, 0], names=("car",))
@@ -138,7 +138,7 @@ def test_a_found_neighbour_makes_no_box_badly_placed():
 
 
 def test_a_class_error_below_the_score_of_its_class_takes_no_box():
-    """Ships are best told from 0.9 on: the ship of 0.2 seen on a car is not told, so the car was not seen."""
+    """The best threshold of ships is 0.9: a ship of 0.2 on a car does not count."""
     gt = GroundTruth((1,), [0, 0], [[0, 0, 10, 10], [50, 0, 60, 10]], [0, 1], names=("car", "ship"))
     for score, fate in ((0.2, "not seen"), (0.95, "taken for another class")):
         boxes = [[0, 0, 10, 10], [50, 0, 60, 10], [70, 0, 80, 10]]
@@ -158,7 +158,7 @@ def test_confusion_counts_all_classes_of_an_image_together():
 
 
 def test_scores_that_are_no_probabilities_are_judged_but_not_calibrated(tmp_path):
-    """Logits: the same figures as their probabilities, no calibration, and a report that opens at the right scores."""
+    """Logits: the figures of their probabilities, no calibration, and a report that opens."""
     gt, found, _ = scene()
     logits = np.log(found.scores / (1 - found.scores))
     result = study(

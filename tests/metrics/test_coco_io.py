@@ -257,7 +257,7 @@ KEYS = (
     part=st.sampled_from([*truths(), "detections"]),
 )
 def test_any_value_is_used_or_refused_in_one_line(entry, part):
-    """Whatever JSON holds at any place, nothing else than a MetricError comes of it, and never a false figure."""
+    """Whatever JSON holds anywhere, only a MetricError comes of it, and never a false figure."""
     content, found = truths(), one() + one()
     (found if part == "detections" else content[part])[-1].update(entry)
     try:

@@ -104,7 +104,7 @@ def test_figures_are_attributes_and_unknown_ones_are_named():
 
 
 def with_appended(folder, case):
-    """The ground truth of a `dataset` record: boxes added to the first image, class after class, and one more image."""
+    """The ground truth of a `dataset` record with more boxes and one more image."""
     gt = json.loads(gzip.decompress((folder / case["gt_file"]).read_bytes()))
     categories = [category["id"] for category in gt["categories"]]
     extra = [a | {"image_id": gt["images"][0]["id"]} for a in case["appended_annotations"]]

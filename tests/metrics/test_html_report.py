@@ -1,4 +1,4 @@
-"""The report page: what it holds, and (slow, where Chromium is installed) how it behaves in a real browser."""
+"""The report page: what it holds, and (slow, with Chromium) how it behaves in a browser."""
 
 import json
 import re
@@ -112,7 +112,7 @@ def test_rows_of_the_page(report):
 
 
 def noisy_study(seed=0, images=5, boxes=400, dets=900):
-    """Scores with all their digits: the optimal score of a class is that of one of its detections."""
+    """Scores with all their digits: the optimal score of a class is that of a detection."""
     rng = np.random.default_rng(seed)
     corner = rng.uniform(0, 300, (boxes, 2))
     truth = np.concatenate([corner, corner + rng.uniform(3, 20, (boxes, 2))], axis=1)
@@ -133,7 +133,7 @@ def noisy_study(seed=0, images=5, boxes=400, dets=900):
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.usefixtures("no_figures")
 def test_the_page_counts_as_the_figures_do(tmp_path, seed):
-    """What the browser counts from the rounded rows at the optimal scores is what the confusion and errors tell."""
+    """What the browser counts from the rounded rows is what the confusion and errors say."""
     some = noisy_study(seed)
     data = page_data(write_report(tmp_path, some).read_text())
     thresholds = data["thresholds"]
@@ -196,7 +196,8 @@ window.problems = [];
 addEventListener("error", (e) => problems.push(String(e.message)));
 addEventListener("unhandledrejection", (e) => problems.push(String(e.reason)));
 addEventListener("securitypolicyviolation", (e) => problems.push("policy " + e.blockedURI));
-for (const level of ["error", "warn"]) console[level] = (...words) => problems.push(words.join(" "));
+for (const level of ["error", "warn"])
+  console[level] = (...words) => problems.push(words.join(" "));
 </script>"""
 SET = """<script>
 const set = (id, value) => {
@@ -223,7 +224,8 @@ const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
   await wait(500);
   told.all = cards();
   told.totals = document.getElementById("totals").textContent;
-  await drawThumbnail(document.querySelector(".card").image); // nothing comes into view where no frame is made
+  // nothing comes into view where no frame is made
+  await drawThumbnail(document.querySelector(".card").image);
   told.thumbnail = painted(document.querySelector(".card canvas"));
   set("class", "1"); told.class_b = cards();
   set("class", "-1"); set("size", "0"); told.very_tiny = cards();
@@ -276,7 +278,7 @@ def browse(path, tmp_path, *flags):
 
 
 def drive(path, tmp_path):
-    """Open the page in headless Chromium, use it as a person would, and return what it then showed."""
+    """Open the page in headless Chromium, use it as a person would, and return what it showed."""
     page = path.read_text().replace('<meta charset="utf-8">', '<meta charset="utf-8">' + CATCH)
     driven = tmp_path / "driven.html"
     driven.write_text(page.replace("</body>", SET + DRIVE + "</body>"))

@@ -1,4 +1,4 @@
-"""The ignore rules of TinyPerson and VisDrone against pycocotools with those rules written in, on random scenes."""
+"""The ignore rules of TinyPerson and VisDrone against pycocotools with those rules written in."""
 
 import contextlib
 import dataclasses
@@ -17,7 +17,7 @@ from rfla.metrics.reference import gt_to_coco, reference_curves
 
 
 class TinyEval(COCOeval):
-    """As TinyPerson's evaluator: `ignore` counts, and what lies inside an ignored box is ignored (IoD)."""
+    """TinyPerson's evaluator: `ignore` counts, and what lies in an ignored box is ignored (IoD)."""
 
     def _prepare(self):
         super()._prepare()

@@ -57,7 +57,7 @@ def evaluation_of(gt, found, protocol):
 
 
 def lrp_by_definition(evaluation, category, area, limit):
-    """Smallest (sum of (1 - IoU) / 0.5 + FP + FN) / (TP + FP + FN) over all lengths of the list of detections."""
+    """Smallest (sum of (1 - IoU) / 0.5 + FP + FN) / (TP + FP + FN) over all list lengths."""
     rows, count = [], 0
     for one in evaluation.evalImgs:
         if one is None or one["category_id"] != category or one["aRng"] != area:

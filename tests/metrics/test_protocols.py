@@ -41,7 +41,8 @@ BEFORE = {"ap50": pytest.approx(1.0)}
         ("coco", "ap ap25 ap50 ap75 ap_s ap_m ap_l ar_1 ar_10 ar_100 ar_s ar_m ar_l"),
         (
             "soda",
-            "ap ap25 ap50 ap75 ap_small ap_es ap_rs ap_gs ap_n ar_100 ar_300 ar_1500 ar_small ar_es ar_rs ar_gs ar_n",
+            "ap ap25 ap50 ap75 ap_small ap_es ap_rs ap_gs ap_n "
+            "ar_100 ar_300 ar_1500 ar_small ar_es ar_rs ar_gs ar_n",
         ),
         (
             "visdrone",
@@ -67,7 +68,7 @@ def test_tables_show_every_figure():
 
 
 def test_ignored_box_by_protocol():
-    """A surer detection on an ignored box: AI-TOD counts the box (as its official evaluator does)."""
+    """A better detection on an ignored box: AI-TOD counts the box, as its evaluator does."""
     gt = truth([TARGET, CORNER], ignore=[False, True])
     dets = found([CORNER, TARGET], [0.9, 0.8])
     assert evaluate_boxes(gt, dets, "aitod").per_class[0]["boxes"] == 2

@@ -9,13 +9,8 @@ import numpy as np
 
 from rfla.data.annotations import UNOPENED, Annotations
 from rfla.data.record import NO_CLASS, ImageRecord
+from rfla.sizes import AITOD_EDGES, AITOD_SIZES
 
-SIZES = (
-    ("vt", 0.0, 8.0),
-    ("t", 8.0, 16.0),
-    ("s", 16.0, 32.0),
-    ("m", 32.0, float("inf")),
-)  # px of sqrt(area)
 SHOWN = 12  # names of classes without a box
 
 
@@ -28,7 +23,7 @@ class ConvertReport:
         target: Format that was written.
         names: Class names in label order.
         images: Images (or tiles) written, by split.
-        boxes: (C, 4) boxes to learn from, by class and size bin of `SIZES`.
+        boxes: (C, 4) boxes to learn from, by class and size bin of `AITOD_SIZES`.
         ignored: (C + 1,) ignored boxes by class; the last are regions without a class.
         dropped: Boxes or images left out, by reason.
         repaired: Boxes or images changed, by reason.
@@ -46,7 +41,7 @@ class ConvertReport:
     examples: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.boxes = np.zeros((len(self.names), len(SIZES)), np.int64)
+        self.boxes = np.zeros((len(self.names), len(AITOD_SIZES)), np.int64)
         self.ignored = np.zeros(len(self.names) + 1, np.int64)
 
     def drop(self, reason: str, where: str, count: int = 1) -> None:
@@ -74,8 +69,7 @@ class ConvertReport:
         np.add.at(self.ignored, record.labels[out], 1)  # NO_CLASS is -1: the last entry
         boxes, labels = record.boxes[~out], record.labels[~out]
         side = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
-        edges = [low for _, low, _ in SIZES[1:]]
-        np.add.at(self.boxes, (labels, np.searchsorted(edges, side, side="right")), 1)
+        np.add.at(self.boxes, (labels, np.searchsorted(AITOD_EDGES, side, side="right")), 1)
 
     @property
     def num_boxes(self) -> int:
@@ -94,7 +88,7 @@ class ConvertReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data, for convert.json."""
-        bins = [name for name, _, _ in SIZES]
+        bins = [name for name, _, _ in AITOD_SIZES]
         return {
             "target": self.target,
             "images": dict(self.images),
@@ -112,7 +106,7 @@ class ConvertReport:
         """Return the summary as text."""
         wide = max([len(name) for name in self.names] + [10])
         head = "".join(
-            f"{title:>10}" for title in ["boxes", *(name for name, _, _ in SIZES), "ignored"]
+            f"{title:>10}" for title in ["boxes", *(name for name, _, _ in AITOD_SIZES), "ignored"]
         )
         lines = [f"{'class':<{wide}}{head}"]
         absent = []
@@ -122,7 +116,9 @@ class ConvertReport:
             else:
                 absent.append(name)
         if self.ignored[-1]:
-            lines.append(_row("(no class)", wide, np.zeros(len(SIZES), np.int64), self.ignored[-1]))
+            lines.append(
+                _row("(no class)", wide, np.zeros(len(AITOD_SIZES), np.int64), self.ignored[-1])
+            )
         lines.append(_row("all", wide, self.boxes.sum(axis=0), self.ignored.sum()))
         if absent:
             more = f" and {len(absent) - SHOWN} more" if len(absent) > SHOWN else ""
