@@ -12,7 +12,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from rfla.cfg import Config
     from rfla.cfg.schema import Mode
     from rfla.cfg.verbs import InspectOptions
+    from rfla.tools.inspect.data_report import DataReport
 
 Tokens = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...")]
 
@@ -133,28 +133,41 @@ def inspect(tokens: Tokens = None) -> int:
     _prepare_data(options.data)
     from rfla.tools.inspect import inspect
 
+    settings = _settings_to_try(options, given)
+    if settings is not None:
+        options = options.model_copy(update={"imgsz": settings.imgsz})
     report = inspect(options)
-    if options.model:
-        folder = report.pictures[0].parent if report.pictures else None
-        assigner = {key: value for key, value in given.items() if key.startswith("assigner.")}
-        _report_assignment(options, assigner, folder)
+    if settings is not None:
+        _add_assignment(report, settings)
+    print(report.text(), end="")
     return report.exit_code
 
 
-def _report_assignment(
-    options: "InspectOptions", assigner: dict[str, Any], folder: Path | None
-) -> None:
-    """Print how a model's assigner treats the boxes; draw it into `folder`."""
+def _settings_to_try(options: "InspectOptions", given: dict[str, Any]) -> "Config | None":
+    """Return the settings of the model whose assigner is tried on the boxes, or None."""
     from rfla.cfg import load_config
-    from rfla.engine.assignment import assignment_report
 
-    split = options.split or "train"
-    base = {"model": options.model, "data": options.data, "imgsz": options.imgsz, "split": split}
-    print(f"\nassignment by model={options.model} at imgsz={options.imgsz}, split {split}")
-    picture = folder / f"assignment_{split}.png" if folder is not None else None
-    print(assignment_report(load_config(base | assigner), picture).text())
+    if options.model is None:
+        return None
+    keys = [key for key in given if key == "imgsz" or key.startswith("assigner.")]
+    model = {"model": options.model, "data": options.data, "split": options.split or "train"}
+    return load_config(model | {key: given[key] for key in keys})
+
+
+def _add_assignment(report: "DataReport", settings: "Config") -> None:
+    """Add to an inspection what the assigner does with the boxes, and draw it."""
+    from rfla.engine.assignment import advice, assignment_report
+    from rfla.tools.inspect.data_report import Finding
+
+    folder = report.pictures[0].parent if report.pictures else None
+    picture = folder / f"assignment_{settings.split}.png" if folder is not None else None
+    assigned = assignment_report(settings, picture)
+    title = f"assignment by model={settings.model} at imgsz={settings.imgsz}"
+    report.assignment = f"{title}, split {settings.split}\n{assigned.text()}"
+    what = advice(settings, assigned)
+    report.add(settings.split, Finding("warning", what, len(assigned.without_positive)))
     if picture is not None and picture.exists():
-        print(f"written: {picture}")
+        report.pictures.append(picture)
 
 
 @app.command(**_AS_TYPED)

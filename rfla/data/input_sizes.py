@@ -40,18 +40,20 @@ class ShrunkObjects:
 
     def line(self) -> str:
         """Say how many objects are lost and what to type, in one line."""
+        return f"{self.lost:,} {self.what()}"
+
+    def what(self) -> str:
+        """The line without its number."""
         return (
-            f"imgsz={self.imgsz} shows images at {self.scale:.2g} of their size: "
-            f"{self.lost:,} of {self.objects:,} objects fall under {SMALLEST:g} px ({self.lost / self.objects:.0%}). "
-            f"{self.advice()}"
+            f"of {self.objects:,} objects fall under {SMALLEST:g} px at imgsz={self.imgsz}, which "
+            f"shows images at {self.scale:.2g} of their size: {self._advice()}"
         )
 
-    def advice(self) -> str:
-        """What to type so that the objects keep their size."""
-        tiles = f"tiles of their full size: rfla convert format=... tile={self.imgsz}"
+    def _advice(self) -> str:
+        tiles = f"rfla convert format=... tile={self.imgsz}"
         if self.enough > _LARGEST_ADVISED:
-            return f"Train on {tiles}"
-        return f"imgsz={self.enough} keeps them, and so do {tiles}"
+            return f"cut tiles ({tiles})"
+        return f"imgsz={self.enough} keeps them, and so do tiles ({tiles})"
 
 
 def shrunk_objects(index: Annotations, imgsz: int) -> ShrunkObjects | None:

@@ -21,6 +21,9 @@ from rfla.pictures.assignment import draw_assignment
 from rfla.pictures.boxes import write_picture
 
 MAX_IMAGES = 500  # spread over the split; some milliseconds for each
+ADVISED_IMAGES = 50  # at each of the sizes that are tried for an advice
+LARGEST_ADVISED = 2048  # px: beyond it, cut tiles
+WORTH_IT = 0.5  # an advised size leaves at most half of the boxes without a positive
 BOXES_DRAWN = 30  # an image with about so many is drawn
 
 _Input = tuple[
@@ -28,13 +31,16 @@ _Input = tuple[
 ]  # boxes (G, 4), ignore regions (I, 4), (height, width)
 
 
-def assignment_report(cfg: Config, picture: Path | None = None) -> AssignmentReport:
+def assignment_report(
+    cfg: Config, picture: Path | None = None, images: int = MAX_IMAGES
+) -> AssignmentReport:
     """Assign the boxes of `cfg.data`, split `cfg.split`, as a training of `cfg.model` at `cfg.imgsz` would.
 
     Args:
         cfg: The settings.
         picture: Where to draw a piece of one image with its positives and their fields; None draws
             nothing.
+        images: How many are looked at, spread over the split.
 
     Raises:
         DataError: no such data or split, or no box in it.
@@ -42,8 +48,8 @@ def assignment_report(cfg: Config, picture: Path | None = None) -> AssignmentRep
     """
     spec = load_data_spec(str(cfg.data))
     index = load_index(spec, cfg.split, for_training=True)
-    if len(index) > MAX_IMAGES:
-        index = load_index(spec, cfg.split, for_training=True, fraction=MAX_IMAGES)
+    if len(index) > images:
+        index = load_index(spec, cfg.split, for_training=True, fraction=images)
     net = build_from_config(model_part(cfg), max(1, len(index.names)))
     inputs = list(_inputs(index, cfg.imgsz))
     reports = [_explain(net, boxes, ignore, size) for boxes, ignore, size in inputs if len(boxes)]
@@ -52,6 +58,34 @@ def assignment_report(cfg: Config, picture: Path | None = None) -> AssignmentRep
     if picture is not None:
         _draw_one(net, index, inputs, cfg.imgsz, picture)
     return AssignmentReport.merge(reports)
+
+
+def advice(cfg: Config, report: AssignmentReport) -> str:
+    """Say what to change so that boxes without a positive get one: the line without their number.
+
+    Larger inputs are tried on some of the images, up to twice the size of the images themselves.
+
+    Args:
+        cfg: The settings that were tried.
+        report: What came out.
+    """
+    boxes, without = len(report.positives), len(report.without_positive)
+    what = f"of {boxes:,} boxes get no positive from model={cfg.model} at imgsz={cfg.imgsz}: "
+    tiles = f"rfla convert format=... tile={cfg.imgsz}"
+    for imgsz in _larger_sizes(cfg):
+        tried = assignment_report(cfg.model_copy(update={"imgsz": imgsz}), images=ADVISED_IMAGES)
+        share = len(tried.without_positive) / len(tried.positives)
+        if share <= WORTH_IT * without / max(boxes, 1):
+            return f"{what}imgsz={imgsz} leaves {share:.1%} without, and so do tiles ({tiles})"
+    return f"{what}they stand too close; a model with a finer level (fcos_p2) may part them"
+
+
+def _larger_sizes(cfg: Config) -> list[int]:
+    """Inputs to try: the size of the largest images, one and a half and two times as large."""
+    index = load_index(load_data_spec(str(cfg.data)), cfg.split, need_images=False)
+    native = int(index.image_hw.max())
+    sizes = (-(-int(native * factor) // STRIDE) * STRIDE for factor in (1, 1.5, 2))
+    return [size for size in sizes if cfg.imgsz < size <= LARGEST_ADVISED]
 
 
 def _inputs(index: Annotations, imgsz: int) -> Iterator[_Input]:

@@ -27,9 +27,8 @@ def test_lost_objects_are_counted_and_the_size_that_keeps_them_is_advised(coco):
     assert (found.objects, found.lost, found.scale) == (4, 2, 0.32)
     assert found.enough == 128  # 8 px are 4 px at an input of 100 px, the next multiple of 32
     assert found.line() == (
-        "imgsz=64 shows images at 0.32 of their size: 2 of 4 objects fall under 4 px (50%). "
-        "imgsz=128 keeps them, and so do tiles of their full size: "
-        "rfla convert format=... tile=64"
+        "2 of 4 objects fall under 4 px at imgsz=64, which shows images at 0.32 of their size: "
+        "imgsz=128 keeps them, and so do tiles (rfla convert format=... tile=64)"
     )
     assert shrunk_objects(index, found.enough) is None
 
@@ -38,9 +37,7 @@ def test_scenes_are_to_be_cut_into_tiles(coco):
     index = index_of(coco, [5, 5, 5], (400, 6000))
     found = shrunk_objects(index, 256)
     assert found is not None and found.lost == 3
-    assert found.line().endswith(
-        "Train on tiles of their full size: rfla convert format=... tile=256"
-    )
+    assert found.line().endswith(": cut tiles (rfla convert format=... tile=256)")
 
 
 def test_regions_and_crowds_are_no_objects(coco):

@@ -1,16 +1,18 @@
 """`rfla compare` and the assigner's part of `rfla inspect`, on a data set of three images."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rfla.cfg import load_config
+from rfla.assign.explain import AssignmentReport
+from rfla.cfg import Config, load_config
 from rfla.cfg.document import to_yaml
 from rfla.cli import main
 from rfla.data.images import read_image
-from rfla.engine.assignment import assignment_report
+from rfla.engine.assignment import advice, assignment_report
 from rfla.engine.comparison import compare_files
 from rfla.errors import ConfigError
 
@@ -126,6 +128,26 @@ def test_assignment_of_a_data_set(data: Path, model: str, assigner: str) -> None
     if assigner == "rfla":
         assert report.without_positive == ()
         assert min(report.positives) >= 2
+
+
+def test_a_size_that_gives_boxes_a_positive_is_advised(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images of 64 px: inputs of 64, 96 and 128 px are tried, until half of the loss is mended."""
+    cfg = load_config({"model": "fcos_p2", "data": str(data), "split": "train", "imgsz": 32})
+    report = replace(assignment_report(cfg), positives=(0, 0, 2, 3))
+    found = {64: (0, 0, 3, 3), 96: (0, 3, 3, 3), 128: (3, 3, 3, 3)}
+
+    def try_size(tried: Config, images: int) -> AssignmentReport:
+        return replace(report, positives=found[tried.imgsz])
+
+    monkeypatch.setattr("rfla.engine.assignment.assignment_report", try_size)
+    assert advice(cfg, report) == (
+        "of 4 boxes get no positive from model=fcos_p2 at imgsz=32: imgsz=96 leaves 25.0% without, "
+        "and so do tiles (rfla convert format=... tile=32)"
+    )
+    found |= {96: found[64], 128: found[64]}
+    assert advice(cfg, report).endswith("a model with a finer level (fcos_p2) may part them")
 
 
 def test_inspect_with_a_model(

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image as PillowImage
 
 from rfla.cfg.verbs import InspectOptions
 from rfla.data import load_data_spec
@@ -19,7 +20,7 @@ from rfla.data.index import load_index
 from rfla.errors import DataError
 from rfla.tools.inspect import inspect, inspect_data
 from rfla.tools.inspect.data_report import DataReport
-from rfla.tools.inspect.looks import alike, look_at, parent_of
+from rfla.tools.inspect.image_summary import scene_of_tile, similar_pairs, summarize_images
 
 
 def options_of(data: Path, **others: Any) -> InspectOptions:
@@ -167,7 +168,7 @@ def test_a_split_that_cannot_be_read_does_not_hide_the_others(coco):
         inspect_data(load_data_spec(root))
 
 
-def test_pictures_and_the_verb(coco, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_pictures_and_the_verb(coco, tmp_path: Path):
     root = coco([[(5, 5, 10, 10, 3)], [(5, 5, 10, 10, 7)]])
     options = options_of(root, project=str(tmp_path / "runs"))
     first, second = inspect(options), inspect(options)
@@ -177,7 +178,7 @@ def test_pictures_and_the_verb(coco, tmp_path: Path, capsys: pytest.CaptureFixtu
     ]
     assert {path.name for path in first.pictures} == {"mosaic_train.jpg", "labels_train.png"}
     assert all(read_image(path).std() > 5 for path in first.pictures)
-    assert "verdict: safe" in capsys.readouterr().out
+    assert "verdict: safe" in first.text()
     with pytest.raises(DataError, match="say where with out=DIR"):
         inspect(options.model_copy(update={"fix": True}))
 
@@ -243,8 +244,8 @@ def test_nearly_identical_images_between_splits(coco):
     noisy = np.clip(smooth.astype(int) + rng.normal(2, 3, smooth.shape), 0, 255).astype(np.uint8)
     cv2.imwrite(str(root / "images/val_1.png"), noisy)
     spec = load_data_spec(root)
-    looks = [look_at(load_index(spec, split), 1) for split in ("train", "val")]
-    assert alike(*looks) == [(0, 1)]
+    images = [summarize_images(load_index(spec, split), 1) for split in ("train", "val")]
+    assert similar_pairs(*images) == [(0, 1)]
     assert found(inspect_data(spec), "", "pairs of nearly identical images") == ("warning", 1)
 
 
@@ -262,7 +263,7 @@ def test_nearly_identical_images_between_splits(coco):
     ],
 )
 def test_parents_by_tile_name(name: str, parent: str | None):
-    assert parent_of(f"/x/{name}") == parent
+    assert scene_of_tile(f"/x/{name}") == parent
 
 
 def test_shared_parents_are_said(coco):
@@ -276,3 +277,49 @@ def test_shared_parents_are_said(coco):
     assert (
         found(report, "", "scenes, by the names of their tiles") == ("warning", 1) and report.safe
     )
+
+
+def test_objects_that_training_shrinks_are_counted_with_what_to_type(coco):
+    """`imgsz` as it is given, or as the data set recommends it."""
+    root = coco([[(0, 5, 8, 8, 3), (20, 5, 16, 16, 7)]], size=(100, 200))
+    coco([[(0, 5, 8, 8, 3), (20, 5, 16, 16, 7)]], split="val", size=(100, 200), first=9)
+    (root / "data.yaml").write_text(
+        "train: {images: images, annotations: annotations/train.json}\n"
+        "val: {images: images, annotations: annotations/val.json}\nsettings: {imgsz: 64}\n"
+    )
+    report = inspect(options_of(root / "data.yaml", project=root / "runs"))
+    expected = "of 2 objects fall under 4 px at imgsz=64"
+    for split in ("train", "val"):
+        assert found(report, split, expected) == ("warning", 1)
+    assert "imgsz=128 keeps them" in report.text()
+    assert report.verdict() == "safe to train on; read the warnings above first"
+    larger = inspect(options_of(root / "data.yaml", imgsz=128, project=root / "runs"))
+    assert larger.safe and larger.findings == {}
+
+
+def test_dark_images_of_16_bits_and_further_pages_are_reported(coco):
+    root = coco([[(5, 5, 10, 10, 3), (5, 20, 10, 10, 7)]] * 3)
+    of_12_bits = np.random.default_rng(0).integers(0, 4096, (40, 60)).astype(np.uint16)
+    PillowImage.fromarray(of_12_bits).save(root / "images/train_0.png")
+    PillowImage.fromarray(np.full((40, 60), 4097, np.uint16)).save(root / "images/train_1.png")
+    pages = [PillowImage.fromarray(of_12_bits.astype(np.uint8))] * 3
+    pages[0].save(root / "images/train_2.png", format="TIFF", save_all=True, append_images=pages)
+    report = inspect_data(load_data_spec(root))
+    assert found(report, "train", "16-bit images read as 12-bit") == ("warning", 1)
+    assert found(report, "train", "images that use less than a hundredth") == ("warning", 1)
+    assert found(report, "train", "images of several pages or frames") == ("note", 1)
+
+
+def test_a_split_without_boxes_is_an_error(coco):
+    root = coco([[(5, 5, 10, 10, 3), (5, 20, 10, 10, 7)]])
+    coco([[]], split="val", first=9)
+    report = inspect_data(load_data_spec(root))
+    assert found(report, "val", "split without a single box") == ("error", 1) and not report.safe
+
+
+def test_text_of_others_is_no_markup(coco):
+    root = coco([[(5, 5, 10, 10, 3)]])
+    path = root / "annotations/train.json"
+    path.write_text(path.read_text().replace("ship", "[/red]").replace("car", "[bold]"))
+    text = inspect_data(load_data_spec(root)).text()
+    assert "[/red]" in text and "classes without a box (first: [bold])" in text

@@ -6,27 +6,29 @@ from dataclasses import dataclass, field
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from rfla.data.annotations import Annotations
-from rfla.tools.inspect.looks import Look
+from rfla.data.annotations import Annotations, is_object
+from rfla.tools.inspect.image_summary import ImageSummary
 
 Severity = Literal["error", "warning", "note"]
-SIZE_EDGES = (
-    0.0,
-    2.0,
-    4.0,
-    8.0,
-    16.0,
-    32.0,
-    64.0,
-    np.inf,
-)  # px of the square root of width x height
-_BAR = 24
+
+_SIZE_EDGES = (0.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf)  # px of the square root of the area
+_COUNT_EDGES = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, np.inf)  # boxes of an image
+_BAR = 24  # letters of the longest bar of a histogram
+_SPLIT_TITLES = (
+    "images",
+    "boxes",
+    "ignored",
+    "empty images",
+    "boxes/image min med max",
+    "image sizes",
+)
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,8 @@ class Finding:
 
     def line(self) -> str:
         """The finding as one line of text."""
-        return f"{self.severity}: {self.count:,} {self.what}" + (
-            f" (first: {self.where})" if self.where else ""
-        )
+        first = f" (first: {self.where})" if self.where else ""
+        return f"{self.severity}: {self.count:,} {self.what}{first}"
 
 
 @dataclass
@@ -53,30 +54,30 @@ class DataReport:
         name: Of the data set.
         source: Its YAML or directory.
         names: Class names.
-        splits: The index of each split that could be read, by name.
-        looks: What each of its images looks like, in the order of the index.
+        splits: The annotations of each split that could be read, by name.
+        images: A summary of each of its images, in their order.
         findings: Faults, by split; "" for those between splits.
         pictures: Files that were drawn.
         repaired: Directory of the repaired copy, or None.
         repairs: What was left out of it and repaired in it, counted.
+        assignment: What a model's assigner does with the boxes, as text, or "".
     """
 
     name: str
     source: Path
     names: Sequence[str] = ()
     splits: dict[str, Annotations] = field(default_factory=dict)
-    looks: dict[str, list[Look]] = field(default_factory=dict)
+    images: dict[str, list[ImageSummary]] = field(default_factory=dict)
     findings: dict[str, list[Finding]] = field(default_factory=dict)
     pictures: list[Path] = field(default_factory=list)
     repaired: Path | None = None
     repairs: Counter[str] = field(default_factory=Counter)
+    assignment: str = ""
 
     @property
     def safe(self) -> bool:
         """Whether training on it is safe: no finding is an error."""
-        return not any(
-            finding.severity == "error" for found in self.findings.values() for finding in found
-        )
+        return "error" not in self._severities()
 
     @property
     def exit_code(self) -> int:
@@ -91,64 +92,80 @@ class DataReport:
         if finding.count:
             self.findings.setdefault(split, []).append(finding)
 
+    def verdict(self) -> str:
+        """Whether to train on it, in one line."""
+        if not self.safe:
+            return "NOT safe to train on: see the errors above"
+        if "warning" in self._severities():
+            return "safe to train on; read the warnings above first"
+        return "safe to train on"
+
     def text(self, width: int = 110) -> str:
         """The whole report as plain text, `width` columns wide."""
         page = StringIO()
-        console = Console(file=page, width=width, color_system=None, highlight=False)
-        console.print(f"{self.name} ({self.source})", soft_wrap=True)
+        console = Console(file=page, width=width, color_system=None, highlight=False, markup=False)
+
+        def say(line: str) -> None:
+            console.print(line, soft_wrap=True)
+
+        say(f"{self.name} ({self.source})")
         console.print(self._split_table())
         console.print(self._class_table())
-        for title, lines in self._histograms():
-            console.print(title)
-            console.print("\n".join(lines) + "\n", markup=False)
-        for split, found in self.findings.items():
-            for finding in found:
-                prefix = f"{split} - " if split else ""
-                console.print(prefix + finding.line(), markup=False, soft_wrap=True)
+        say("\nboxes by size (square root of the area, px)")
+        say("\n".join(_bars(self._sizes(), _SIZE_EDGES)) + "\n")
+        say("images by number of boxes")
+        say("\n".join(_bars(self._boxes_of_images(), _COUNT_EDGES, whole=True)) + "\n")
+        if self.assignment:
+            say(self.assignment + "\n")
+        for split, findings in self.findings.items():
+            for finding in findings:
+                say((f"{split} - " if split else "") + finding.line())
         for path in self.pictures:
-            console.print(f"written: {path}", markup=False, soft_wrap=True)
+            say(f"written: {path}")
         for what, count in self.repairs.items():
-            console.print(f"repaired copy: {count:,} {what}", markup=False, soft_wrap=True)
-        console.print(
-            "verdict: "
-            + ("safe to train on" if self.safe else "NOT safe to train on: see the errors above")
-        )
+            say(f"repaired copy: {count:,} {what}")
+        say(f"verdict: {self.verdict()}")
         if self.repaired:
-            console.print(
-                f"repaired copy: data={self.repaired / 'data.yaml'}", markup=False, soft_wrap=True
-            )
+            say(f"repaired copy: data={self.repaired / 'data.yaml'}")
         return page.getvalue()
+
+    def _severities(self) -> set[Severity]:
+        return {finding.severity for found in self.findings.values() for finding in found}
+
+    def _sizes(self) -> NDArray[np.float64]:
+        sizes = [box_sizes(index) for index in self.splits.values()]
+        return np.concatenate([np.zeros(0), *sizes])
+
+    def _boxes_of_images(self) -> NDArray[np.int64]:
+        counts = [np.diff(index.box_start) for index in self.splits.values()]
+        return np.concatenate([np.zeros(0, np.int64), *counts])
 
     def _split_table(self) -> Table:
         table = Table(box=None, header_style="bold", pad_edge=False)
         table.add_column("split")
-        for title in (
-            "images",
-            "boxes",
-            "ignored",
-            "empty images",
-            "boxes/image min med max",
-            "image sizes",
-        ):
+        for title in _SPLIT_TITLES:
             table.add_column(title, justify="right")
         for split, index in self.splits.items():
             counts = np.diff(index.box_start)
-            found = [look.size for look in self.looks.get(split, []) if look.size]
-            sizes = np.unique(found or index.image_hw, axis=0)
-            apart = int((index.ignore | index.crowd).sum())
-            low, high = sizes[np.argmin(sizes.prod(1))], sizes[np.argmax(sizes.prod(1))]
-            span = f"{low[1]}x{low[0]}" + (f" to {high[1]}x{high[0]}" if len(sizes) > 1 else "")
-            spread = f"{counts.min()} {np.median(counts):g} {counts.max()}"
             table.add_row(
                 split,
                 f"{len(index):,}",
                 f"{len(index.boxes):,}",
-                f"{apart:,}",
+                f"{int((~is_object(index)).sum()):,}",
                 f"{(counts == 0).sum():,}",
-                spread,
-                span,
+                f"{counts.min()} {np.median(counts):g} {counts.max()}",
+                self._span_of_sizes(split),
             )
         return table
+
+    def _span_of_sizes(self, split: str) -> str:
+        """The smallest and the largest image of a split, width x height px."""
+        found = [image.size for image in self.images.get(split, []) if image.size]
+        sizes = np.unique(found or self.splits[split].image_hw, axis=0).astype(np.int64)
+        area = sizes.prod(axis=1)
+        low, high = sizes[np.argmin(area)], sizes[np.argmax(area)]
+        span = f"{low[1]}x{low[0]}"
+        return f"{span} to {high[1]}x{high[0]}" if len(sizes) > 1 else span
 
     def _class_table(self) -> Table:
         table = Table(box=None, header_style="bold", pad_edge=False)
@@ -157,66 +174,44 @@ class DataReport:
             table.add_column(split, justify="right")
         for title in ("all", "size px, 10 % median 90 %"):
             table.add_column(title, justify="right")
-        sizes = np.concatenate(
-            [box_sizes(index) for index in self.splits.values()] or [np.zeros(0)]
-        )
-        learned = [
-            np.where(index.ignore | index.crowd, -1, index.labels) for index in self.splits.values()
+        sizes = self._sizes()
+        labels_of_splits = [
+            np.where(is_object(index), index.labels, -1) for index in self.splits.values()
         ]
-        labels = np.concatenate(learned or [np.zeros(0, np.int64)])
+        labels = np.concatenate([np.zeros(0, np.int64), *labels_of_splits])
         for label, name in enumerate(self.names):
-            per_split = [int((one == label).sum()) for one in learned]
+            counts = [int((labels_of == label).sum()) for labels_of in labels_of_splits]
             own = sizes[labels == label]
-            spread = (
-                " ".join(f"{value:.1f}" for value in np.percentile(own, [10, 50, 90]))
-                if len(own)
-                else "-"
-            )
-            table.add_row(
-                name, *(f"{count:,}" for count in per_split), f"{sum(per_split):,}", spread
-            )
+            spread = "-"
+            if len(own):
+                low, middle, high = np.percentile(own, [10, 50, 90])
+                spread = f"{low:.1f} {middle:.1f} {high:.1f}"
+            columns = [f"{count:,}" for count in counts]
+            table.add_row(name, *columns, f"{sum(counts):,}", spread)
         return table
 
-    def _histograms(self) -> list[tuple[str, list[str]]]:
-        sizes = np.concatenate(
-            [box_sizes(index) for index in self.splits.values()] or [np.zeros(0)]
-        )
-        counts = np.concatenate(
-            [np.diff(index.box_start) for index in self.splits.values()] or [np.zeros(0, np.int64)]
-        )
-        per_image = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, np.inf)
-        return [
-            ("\nboxes by size (square root of the area, px)", _bars(sizes, SIZE_EDGES)),
-            ("images by number of boxes", _bars(counts, per_image, whole=True)),
-        ]
 
-
-def box_sizes(index: Annotations) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """(M,) square root of width x height, px; NaN for ignored boxes and crowds."""
+def box_sizes(index: Annotations) -> NDArray[np.float64]:
+    """(M,) square root of width x height, px; NaN for what is no object."""
     sides = np.clip(index.boxes[:, 2:].astype(np.float64) - index.boxes[:, :2], 0, None)
-    sides[index.ignore | index.crowd] = np.nan
+    sides[~is_object(index)] = np.nan
     return np.asarray(np.sqrt(sides[:, 0] * sides[:, 1]))
 
 
-def _bars(values: np.ndarray, edges: Sequence[float], *, whole: bool = False) -> list[str]:
+def _bars(values: NDArray[Any], edges: Sequence[float], *, whole: bool = False) -> list[str]:
     """Lines of a histogram up to the last bar.
 
-    `whole` numbers are named by the first and last of each bar.
+    Bars of `whole` numbers are named by the first and the last that they count.
     """
     heights = [int(((values >= low) & (values < high)).sum()) for low, high in pairwise(edges)]
-    filled = max((place for place, count in enumerate(heights, 1) if count), default=0)
+    filled = max((number for number, count in enumerate(heights, 1) if count), default=0)
     most = max([*heights, 1])
     lines = []
-    for low, high, count in zip(
-        edges[:filled], edges[1 : filled + 1], heights[:filled], strict=True
-    ):
+    for (low, high), count in zip(pairwise(edges[: filled + 1]), heights, strict=False):
         last = high - 1 if whole else high
-        name = (
-            f"{low:g} and more"
-            if high == np.inf
-            else f"{low:g}"
-            if last == low
-            else f"{low:g} to {last:g}"
-        )
+        if high == np.inf:
+            name = f"{low:g} and more"
+        else:
+            name = f"{low:g}" if last == low else f"{low:g} to {last:g}"
         lines.append(f"  {name:>14}  {count:>9,}  {'#' * round(_BAR * count / most)}".rstrip())
     return lines

@@ -10,9 +10,10 @@ import numpy as np
 import yaml
 
 from rfla.data.annotations import Annotations
+from rfla.data.images import write_image
 from rfla.data.spec import DataSpec
 from rfla.tools.inspect.data_report import DataReport
-from rfla.tools.inspect.looks import Look
+from rfla.tools.inspect.image_summary import ImageSummary
 from rfla.tools.output import check_target, partial_directory
 
 
@@ -31,95 +32,117 @@ def write_repaired(spec: DataSpec, report: DataReport, out: Path) -> Counter[str
         DataError: `out` is not empty, or holds the source.
     """
     check_target(out, [spec.root], exist_ok=False)
-    looks = report.looks
-    held = {
-        look.digest
-        for split in report.splits
-        if split != "train"
-        for look in looks[split]
-        if look.digest
-    }
-    leaked = {row for row, look in enumerate(looks.get("train", [])) if look.digest in held}
     counts: Counter[str] = Counter()
     with partial_directory(out) as folder:
         (folder / "annotations").mkdir()
         for split, index in report.splits.items():
             counts.update(index.counts)
-            content = _split_content(
-                index,
-                looks[split],
-                leaked if split == "train" else set(),
-                folder / "images" / split,
-                counts,
-            )
-            (folder / "annotations" / f"{split}.json").write_text(
-                json.dumps(content), encoding="utf-8"
-            )
+            leaked = _rows_in_other_splits(report) if split == "train" else set[int]()
+            content = _write_split(index, report.images[split], leaked, folder, split, counts)
+            text = json.dumps(content)
+            (folder / "annotations" / f"{split}.json").write_text(text, encoding="utf-8")
         (folder / "data.yaml").write_text(_data_yaml(spec, report), encoding="utf-8")
         (folder / "repairs.json").write_text(json.dumps(dict(counts), indent=1), encoding="utf-8")
     return counts
 
 
-def _split_content(
-    index: Annotations, looks: list[Look], leaked: set[int], folder: Path, counts: Counter[str]
+def _rows_in_other_splits(report: DataReport) -> set[int]:
+    """Return the rows of train whose picture is in another split too."""
+    others = {
+        image.digest
+        for split, images in report.images.items()
+        if split != "train"
+        for image in images
+        if image.digest
+    }
+    train = report.images.get("train", [])
+    return {row for row, image in enumerate(train) if image.digest in others}
+
+
+def _write_split(
+    index: Annotations,
+    images: list[ImageSummary],
+    leaked: set[int],
+    folder: Path,
+    split: str,
+    counts: Counter[str],
 ) -> dict[str, Any]:
-    folder.mkdir(parents=True)
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    """Copy the images of a split; return its annotations as a COCO document."""
+    target = folder / "images" / split
+    target.mkdir(parents=True)
+    content: dict[str, Any] = {"images": [], "annotations": []}
     used: Counter[str] = Counter()
-    for row, look in enumerate(looks):
-        if look.size is None:
+    for row, image in enumerate(images):
+        if image.size is None:
             counts["images that cannot be used left out"] += 1
             continue
         if row in leaked:
             counts["images of train that another split holds too left out"] += 1
             continue
-        source = Path(str(index.paths[row]))
-        used[source.name] += 1  # images of several directories can share a name
-        name = (
-            source.name
-            if used[source.name] == 1
-            else f"{source.stem}-{used[source.name]}{source.suffix}"
+        name = _copy_image(index, row, target, used)
+        identity, (height, width) = index.image_ids[row].item(), image.size
+        content["images"].append(
+            {"id": identity, "file_name": name, "height": height, "width": width}
         )
-        shutil.copyfile(source, folder / name)
-        identity = index.image_ids[row].item()
-        images.append(
-            {"id": identity, "file_name": name, "height": look.size[0], "width": look.size[1]}
-        )
-        for entry in _boxes(index, row, look.size, counts):
-            annotations.append({"id": len(annotations) + 1, "image_id": identity, **entry})
-    categories = [
+        for entry in _repaired_boxes(index, row, image.size, counts):
+            number = len(content["annotations"]) + 1
+            content["annotations"].append({"id": number, "image_id": identity, **entry})
+    content["categories"] = [
         {"id": identity, "name": name}
         for identity, name in zip(index.category_ids, index.names, strict=True)
     ]
-    return {"images": images, "annotations": annotations, "categories": categories}
+    return content
 
 
-def _boxes(
+def _copy_image(index: Annotations, row: int, target: Path, used: Counter[str]) -> str:
+    """Copy one image, or write the part of its file that it is; return its new name."""
+    source = Path(str(index.paths[row]))
+    suffix = source.suffix if index.window(row) is None else ".png"
+    stem = source.stem
+    used[stem + suffix] += 1
+    if used[stem + suffix] > 1:  # images of several directories can share a name
+        stem = f"{stem}-{used[stem + suffix]}"
+    if index.window(row) is None:
+        shutil.copyfile(source, target / f"{stem}{suffix}")
+    else:
+        write_image(target / f"{stem}{suffix}", index.read_image(row))
+    return f"{stem}{suffix}"
+
+
+def _repaired_boxes(
     index: Annotations, row: int, size: tuple[int, int], counts: Counter[str]
 ) -> list[dict[str, Any]]:
+    """Return the boxes of one image as entries of a COCO file.
+
+    Args:
+        index: The split.
+        row: The image.
+        size: Its true height and width, px.
+        counts: Where repairs are counted.
+    """
     rows = index.rows_of(row)
-    ratio = np.array(size[::-1]) / index.image_hw[row][::-1]
-    boxes, labels = index.boxes[rows].astype(np.float64) * np.tile(ratio, 2), index.labels[rows]
-    clipped = np.clip(boxes, 0, [size[1], size[0], size[1], size[0]])
-    entries = []
-    seen = set()
-    for number, (box, before) in enumerate(zip(clipped, boxes, strict=True)):
+    height, width = size
+    ratio = np.array([width, height]) / index.image_hw[row][::-1]
+    scaled = index.boxes[rows].astype(np.float64) * np.tile(ratio, 2)
+    clipped = np.clip(scaled, 0, [width, height, width, height])
+    labels = index.labels[rows].tolist()
+    entries: list[dict[str, Any]] = []
+    seen: set[tuple[float, ...]] = set()
+    for number, (box, before) in enumerate(zip(clipped, scaled, strict=True)):
         sides = box[2:] - box[:2]
-        key = (int(labels[number]), *before.tolist())
-        if key in seen or (sides <= 0).any():
-            counts[
-                "repeated boxes left out"
-                if key in seen
-                else "boxes of zero size or outside left out"
-            ] += 1
+        key = (labels[number], *before.tolist())
+        if key in seen:
+            counts["repeated boxes left out"] += 1
+            continue
+        if (sides <= 0).any():
+            counts["boxes of zero size or outside left out"] += 1
             continue
         seen.add(key)
-        moved = bool((box != before).any())
-        if moved:
-            counts["boxes clipped to their image"] += 1
         at = rows.start + number
-        area = float(sides.prod()) if moved else float(index.area[at] * ratio.prod())
+        area = float(index.area[at] * ratio.prod())
+        if (box != before).any():
+            counts["boxes clipped to their image"] += 1
+            area = float(sides.prod())
         entries.append(
             {
                 "category_id": index.category_ids[labels[number]] if labels[number] >= 0 else -1,
@@ -133,16 +156,12 @@ def _boxes(
 
 
 def _data_yaml(spec: DataSpec, report: DataReport) -> str:
+    """Return a data YAML for the copy: its splits, and what the source says of itself."""
     content: dict[str, Any] = {
         split: {"images": f"images/{split}", "annotations": f"annotations/{split}.json"}
         for split in report.splits
     }
     content["names"] = list(report.names)
-    for key, value in (
-        ("protocol", spec.protocol),
-        ("sizes", spec.sizes),
-        ("settings", dict(spec.settings)),
-    ):
-        if value:
-            content[key] = value
+    known = {"protocol": spec.protocol, "sizes": spec.sizes, "settings": dict(spec.settings)}
+    content |= {key: value for key, value in known.items() if value}
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

@@ -1,8 +1,7 @@
-"""Open every image of a split and remember what a check needs: size, faults, and how it looks, in a few bytes.
+"""Open every image of a split and keep, in a few bytes, what the checks need to know of it.
 
 Shapes: N images; a thumbnail is (16, 16) uint8 grey, a fingerprint (32,) uint8: 256 bits, each
-"brighter than the
-    next".
+"brighter than the next".
 """
 
 import hashlib
@@ -17,20 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfla.data.annotations import Annotations
-from rfla.data.images import read_annotated
 from rfla.data.progress import tracked
 from rfla.errors import DataError
 
-_SIDE = 16
+_SIDE = 16  # px of a thumbnail
 _BANDS = 16  # pairs that share one of 16 parts of the fingerprint are compared
-_MOST_ALIKE = 40  # a part that more images share says nothing (open sea, blank tiles)
+_COMMON = 40  # a part that more images share says nothing (open sea, blank tiles)
+_BLANK = 3  # grey levels of standard deviation; pictures with less are not compared
 _DIFFERENT_BITS = 20  # of 256
 _DIFFERENT_LEVEL = 2.5  # mean grey levels between thumbnails
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one image looks like.
+class ImageSummary:
+    """What is kept of one image.
 
     Attributes:
         size: Height and width, px; None where it cannot be read, or is of another shape than its
@@ -39,6 +38,7 @@ class Look:
         digest: Of the decoded pixels: equal for identical pictures in any file format.
         thumbnail: (16, 16) uint8.
         fingerprint: (32,) uint8.
+        remarks: What a person should know of the file, as `rfla.data.images.read_image` says it.
     """
 
     size: tuple[int, int] | None
@@ -46,48 +46,54 @@ class Look:
     digest: bytes = b""
     thumbnail: NDArray[np.uint8] | None = None
     fingerprint: NDArray[np.uint8] | None = None
+    remarks: tuple[str, ...] = ()
 
 
-def look_at(index: Annotations, workers: int, progress: bool = False) -> list[Look]:
-    """Open all images of an index, `workers` at a time (decoding leaves Python's lock alone, so threads do)."""
-    jobs = [
-        (str(path), (int(h), int(w)))
-        for path, (h, w) in zip(index.paths, index.image_hw, strict=True)
-    ]
+def summarize_images(
+    index: Annotations, workers: int, progress: bool = False
+) -> list[ImageSummary]:
+    """Open all images of a split, `workers` at a time.
+
+    Threads are enough: decoding does not hold Python's lock.
+    """
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        return list(tracked(pool.map(_look, jobs), index.name, len(jobs), progress))
+        summaries = pool.map(lambda row: _summarize(index, row), range(len(index)))
+        return list(tracked(summaries, index.name, len(index), progress))
 
 
-def _look(job: tuple[str, tuple[int, int]]) -> Look:
-    path, stated = job
+def _summarize(index: Annotations, row: int) -> ImageSummary:
+    remarks: list[str] = []
     try:
-        image = read_annotated(path, stated)
+        image = index.read_image(row, remarks=remarks)
     except DataError as error:
-        return Look(None, str(error))
+        return ImageSummary(None, str(error))
     height, width = image.shape[:2]
     digest = hashlib.sha1(image.tobytes(), usedforsecurity=False).digest()
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (_SIDE + 1, _SIDE), interpolation=cv2.INTER_AREA)
-    bits = np.packbits(small[:, 1:] > small[:, :-1])
-    return Look((height, width), "", digest, np.asarray(small[:, :-1], np.uint8), bits)
+    thumbnail = np.asarray(small[:, :-1], np.uint8)
+    fingerprint = np.packbits(small[:, 1:] > small[:, :-1])
+    return ImageSummary((height, width), "", digest, thumbnail, fingerprint, tuple(remarks))
 
 
-def identical(first: list[Look], second: list[Look] | None = None) -> list[tuple[int, int]]:
-    """Pairs of rows with the same pixels: within one list, or between two."""
+def identical_pairs(
+    first: list[ImageSummary], second: list[ImageSummary] | None = None
+) -> list[tuple[int, int]]:
+    """Return pairs of rows with the same pixels: within one list, or between two."""
     seen: dict[bytes, int] = {}
     pairs = []
-    for row, look in enumerate(first):
-        if look.digest:
-            if second is None and look.digest in seen:
-                pairs.append((seen[look.digest], row))
-            seen.setdefault(look.digest, row)
+    for row, image in enumerate(first):
+        if image.digest:
+            if second is None and image.digest in seen:
+                pairs.append((seen[image.digest], row))
+            seen.setdefault(image.digest, row)
     if second is not None:
-        pairs = [(seen[look.digest], row) for row, look in enumerate(second) if look.digest in seen]
+        pairs = [(seen[two.digest], row) for row, two in enumerate(second) if two.digest in seen]
     return pairs
 
 
-def alike(first: list[Look], second: list[Look]) -> list[tuple[int, int]]:
-    """Pairs of rows, one of each list, that look nearly the same and are not identical.
+def similar_pairs(first: list[ImageSummary], second: list[ImageSummary]) -> list[tuple[int, int]]:
+    """Return pairs of rows, one of each list, that look nearly the same and are not identical.
 
     Blank pictures do not count.
     """
@@ -103,21 +109,27 @@ def alike(first: list[Look], second: list[Look]) -> list[tuple[int, int]]:
     return sorted(found)
 
 
-def _candidates(first: list[Look], second: list[Look]) -> Iterator[tuple[int, int]]:
+def _candidates(first: list[ImageSummary], second: list[ImageSummary]) -> Iterator[tuple[int, int]]:
+    """Yield pairs of rows that share a part of the fingerprint."""
     groups: dict[tuple[int, bytes], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
-    for side, looks in enumerate((first, second)):
-        for row, look in enumerate(looks):
-            if look.thumbnail is None or look.fingerprint is None or look.thumbnail.std() < 3:
+    for side, images in enumerate((first, second)):
+        for row, image in enumerate(images):
+            if image.thumbnail is None or image.fingerprint is None:
                 continue
-            for band, part in enumerate(np.split(look.fingerprint, _BANDS)):
+            if image.thumbnail.std() < _BLANK:
+                continue
+            for band, part in enumerate(np.split(image.fingerprint, _BANDS)):
                 groups[band, part.tobytes()][side].append(row)
     for left, right in groups.values():
-        if len(left) * len(right) <= _MOST_ALIKE**2:
+        if len(left) * len(right) <= _COMMON**2:
             yield from ((one, two) for one in left for two in right)
 
 
-def parent_of(path: str) -> str | None:
-    """Name of the scene that a tile was cut from, read from names like `P__x_y`, `P__1.0__x___y` and `P_x_y`."""
+def scene_of_tile(path: str) -> str | None:
+    """Return the name of the scene that a tile was cut from, or None.
+
+    It is read from names like `P__x_y`, `P__1.0__x___y` and `P_x_y`.
+    """
     stem = Path(path).stem
     head, separator, tail = stem.partition("__")
     if separator and head:
