@@ -14,7 +14,8 @@ from rfla.data.formats import coco, coco_file
 from rfla.data.formats.coco_columns import numbers
 from rfla.data.record import Classes
 from rfla.errors import DataError, MetricError
-from rfla.metrics.arrays import FloatArray, GroundTruth
+from rfla.json_file import collector_at_rest
+from rfla.metrics.arrays import BoolArray, FloatArray, GroundTruth
 from rfla.metrics.coco_entries import FARTHEST, Record, shorten
 
 GroundTruthSource = GroundTruth | Annotations | Record | str | Path
@@ -59,12 +60,17 @@ def read_ground_truth(source: GroundTruthSource) -> GroundTruth:
         return ground_truth(source)
     where = str(source) if isinstance(source, str | Path) else "ground truth"
     try:
-        content = coco.with_boxes(lambda kind: _load(source, where, kind))
-        classes = _classes(content, where)
-        read = coco.annotations(content, where, classes, RULES)
+        with collector_at_rest():
+            return _read(source, where)
     except DataError as error:
         raise MetricError(str(error)) from None
-    _refuse_what_cannot_be_judged(content, where)
+
+
+def _read(source: Record | str | Path, where: str) -> GroundTruth:
+    content = coco.with_boxes(lambda kind: _load(source, where, kind))
+    classes = _classes(content, where)
+    read = coco.annotations(content, where, classes, RULES)
+    _refuse_what_cannot_be_judged(content, read, where)
     # A category that no annotation has keeps its id: a detection may have it.
     return ground_truth(replace(read, category_ids=tuple(classes.ids)))
 
@@ -91,13 +97,15 @@ def _classes(content: coco_file.File | coco_file.FullFile, where: str) -> Classe
     return Classes(names, ids)
 
 
-def _refuse_what_cannot_be_judged(content: coco_file.File | coco_file.FullFile, where: str) -> None:
+def _refuse_what_cannot_be_judged(
+    content: coco_file.File | coco_file.FullFile, read: Annotations, where: str
+) -> None:
     """Raise MetricError for a box or an area that is none."""
     entries = content.annotations or []
-    boxes = coco.stated_boxes(entries)
-    near = (np.abs(boxes) <= FARTHEST).all(axis=1)
-    bad = np.flatnonzero(~near | (boxes[:, 2:] < 0).any(axis=1))
-    if len(bad):
+    assert read.stated is not None  # filled by `coco.annotations`
+    if not _are_boxes(read.stated).all():
+        boxes = coco.stated_boxes(entries)  # in the order of the file
+        bad = np.flatnonzero(~_are_boxes(boxes))
         place = f"{where}: annotations[{bad[0]}]"
         raise MetricError(f"{place}: bbox {shorten(entries[bad[0]].bbox)} {_wrong(boxes[bad[0]])}")
     areas = [entry.area for entry in entries]
@@ -106,6 +114,12 @@ def _refuse_what_cannot_be_judged(content: coco_file.File | coco_file.FullFile, 
             raise MetricError(
                 f"{where}: annotations[{row}]: area {shorten(areas[row])} is not a finite number"
             )
+
+
+def _are_boxes(boxes: FloatArray) -> BoolArray:
+    """Return (M,) True for finite boxes x, y, width, height (M, 4) that are not too far out."""
+    near = (np.abs(boxes) <= FARTHEST).all(axis=1)
+    return np.asarray(near & (boxes[:, 2:] >= 0).all(axis=1))
 
 
 def _wrong(box: FloatArray) -> str:

@@ -399,7 +399,7 @@ def _category_ids(names: dict[int, str], table: Classes) -> tuple[int, ...]:
 def stated_boxes(entries: Sequence[Annotation]) -> NDArray[np.float64]:
     """(M, 4) x, y, w, h px as stated, else round the polygons or the mask; NaN for what is no box."""
     given = [entry.bbox for entry in entries]
-    for row, entry in enumerate(entries):
+    for row, entry in enumerate(entries) if None in given else ():
         if given[row] is None and isinstance(entry, FullAnnotation):
             given[row] = box_of(entry.segmentation)
     return number_rows(given, 4)

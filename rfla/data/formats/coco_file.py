@@ -155,11 +155,12 @@ def is_region(name: str, regions: Sequence[str]) -> bool:
 
 def used_categories(content: File | FullFile) -> set[Any]:
     """Return the category ids that annotations have."""
-    return {
-        number
-        for entry in content.annotations or []
-        if isinstance(number := plain_id(entry.category_id), int | str)
-    }
+    given = [entry.category_id for entry in content.annotations or []]
+    try:
+        given = list(set(given))
+    except TypeError:  # one is a list or a dict, which is no id
+        pass
+    return {number for value in given if (number := plain_id(value)) is not None}
 
 
 def root_categories(content: File | FullFile) -> set[int]:
