@@ -1,16 +1,20 @@
 """The Python face: `RFLA("fcos_p2").train(data="demo")`, `.val(...)`, `.predict(...)`."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from rfla.cfg import load_config, model_part
-from rfla.engine.sources import Source
+from rfla.cfg import Config, load_config, model_part
+from rfla.predict.sources import Channels, Source
 from rfla.results import Results
 
 if TYPE_CHECKING:
     from rfla.engine.hooks import Hooks
     from rfla.metrics import Metrics
+    from rfla.predict.predictor import Predictor
+
+LOG = logging.getLogger("rfla")
 
 
 class RFLA:
@@ -25,9 +29,8 @@ class RFLA:
 
     def __init__(self, model: str | Path = "fcos_p2"):
         self.model = str(model)
-        load_config(
-            {"model": self.model}
-        )  # a misspelt name is told here, not after the data was read
+        self._built: tuple[Any, Predictor] | None = None
+        load_config({"model": self.model})  # finds a misspelt name before any data is read
 
     def __repr__(self) -> str:
         return f"RFLA({self.model!r})"
@@ -72,45 +75,83 @@ class RFLA:
 
     @overload
     def predict(
-        self, source: Source, *, stream: Literal[False] = False, **settings: Any
+        self,
+        source: Source,
+        *,
+        stream: Literal[False] = False,
+        channels: Channels = "rgb",
+        **settings: Any,
     ) -> list[Results]: ...
 
     @overload
     def predict(
-        self, source: Source, *, stream: Literal[True], **settings: Any
+        self, source: Source, *, stream: Literal[True], channels: Channels = "rgb", **settings: Any
     ) -> Iterator[Results]: ...
 
     def predict(
-        self, source: Source, *, stream: bool = False, **settings: Any
+        self, source: Source, *, stream: bool = False, channels: Channels = "rgb", **settings: Any
     ) -> list[Results] | Iterator[Results]:
-        """Detect objects.
+        """Detect objects. The network is built at the first call and kept.
 
         Args:
-            source: An image file, a directory, a glob pattern, a .txt list, an (H, W, 3) uint8 RGB
-                array, a PIL image, or a list of those.
+            source: An image file, a directory, a glob pattern, a .txt list, an (H, W, 3) or grey
+                (H, W) array of uint8 or uint16, a tensor (3, H, W), a PIL image, or a list of
+                those.
             stream: Return an iterator that holds one batch in memory instead of a list.
-            **settings: The keys of the command line: `conf=0.3`, `imgsz=800`, `classes=["ship"]`,
-                ...
+            channels: Order of the colours in arrays and tensors: `"bgr"` for what `cv2.imread`
+                returns.
+            **settings: The keys of the command line: `conf=0.3`, `imgsz=800`, `slice=800`,
+                `classes=["ship"]`, ...
 
         Returns:
-            One `Results` for each readable image. Nothing is written; see `Results.save`.
+            One `Results` for each readable image. Files are written where `save=True`,
+            `save_txt=True` or `save_crop=True` ask for them, as the command writes them.
 
         Raises:
             DataError: There is no image.
             ConfigError: The model is not trained yet.
         """
-        from rfla.engine.device import select_device
-        from rfla.engine.model_source import load_trained
-        from rfla.engine.predictor import Predictor, class_indices
-        from rfla.engine.sources import find_images
+        from rfla.data.image_header import set_max_pixels
+        from rfla.predict.command import with_given_outputs, writes, written
+        from rfla.predict.notes import Notes
+        from rfla.predict.predictor import PredictOptions
+        from rfla.predict.sources import find_images
 
-        cfg = load_config({"model": self.model, "source": "given", **settings}, mode="predict")
-        model = load_trained(self.model, model_part(cfg))
-        device = select_device(cfg.device)
-        predictor = Predictor(
-            model, cfg.imgsz, device, cfg.amp, class_indices(cfg.classes, model.names)
-        )
-        results = predictor.stream(find_images(source), max(1, cfg.batch))
-        return results if stream else list(results)
+        named = str(source) if isinstance(source, str | Path) else "given"
+        cfg = load_config({"model": self.model, "source": named, **settings}, mode="predict")
+        cfg = with_given_outputs(cfg)
+        set_max_pixels(cfg.max_pixels)
+        images = find_images(source, channels)
+        predictor = self._predictor(cfg)
+        options = PredictOptions.from_config(cfg, predictor.model.names)
+
+        def run() -> Iterator[Results]:
+            notes = Notes()
+            results = predictor.stream(images, options, notes)
+            yield from written(results, images, cfg) if writes(cfg) else results
+            for line in [*notes.skipped, *notes.lines(options.imgsz, options.max_det)]:
+                LOG.warning(line)
+
+        return run() if stream else list(run())
 
     __call__ = predict
+
+    def _predictor(self, cfg: Config) -> "Predictor":
+        """Return the network on its device: that of the last call unless a setting changed it."""
+        from rfla.engine.device import select_device
+        from rfla.engine.model_source import load_trained
+        from rfla.predict.predictor import Predictor, set_limits
+
+        config = model_part(cfg)
+        file = Path(self.model)
+        changed = file.stat().st_mtime_ns if file.is_file() else 0
+        # What is kept of the detections does not need another network.
+        network = config.model_copy(update={"test": None})
+        built_from = (self.model, changed, network, cfg.device, cfg.amp)
+        if self._built is None or self._built[0] != built_from:
+            device = select_device(cfg.device)
+            model = load_trained(self.model, config)
+            self._built = built_from, Predictor(model, device, cfg.amp)
+        predictor = self._built[1]
+        set_limits(predictor.inference.net, config)
+        return predictor

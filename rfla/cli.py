@@ -64,12 +64,12 @@ def val(tokens: Tokens = None) -> None:
 
 
 @app.command(**_AS_TYPED)
-def predict(tokens: Tokens = None) -> None:
+def predict(tokens: Tokens = None) -> int:
     """Detect objects in images."""
     cfg = _config(tokens, "predict")
-    from rfla.engine.predictor import predict
+    from rfla.predict.command import predict
 
-    predict(cfg)
+    return 1 if predict(cfg).skipped else 0
 
 
 @app.command(**_AS_TYPED)

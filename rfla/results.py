@@ -93,12 +93,26 @@ class Results:
     def __iter__(self) -> Iterator["Results"]:
         return (self[i] for i in range(len(self)))
 
-    def plot(self, line_width: int | None = None, show_labels: bool | None = None) -> Array:
+    def __repr__(self) -> str:
+        height, width = self.orig_shape
+        return f"Results({self.path!r}, {width} x {height} px, {self.verbose()})"
+
+    def plot(
+        self,
+        line_width: int | None = None,
+        show_labels: bool | None = None,
+        *,
+        legend: bool = True,
+        scale: int | None = None,
+    ) -> Array:
         """Return a copy of the image with the boxes drawn, (H', W', 3) uint8 RGB.
 
-        Small images are enlarged.
-
-        Labels are left out by default where they would hide the objects.
+        Args:
+            line_width: In px; by size if left out.
+            show_labels: Write class names; left out, not where they would hide the objects.
+            legend: Add a strip with the classes below.
+            scale: Whole factor of enlargement; left out, small images are enlarged. `scale=1` with
+                `legend=False` keeps the size of the image.
         """
         from rfla.pictures.boxes import draw_boxes
 
@@ -110,6 +124,8 @@ class Results:
             self.boxes.conf,
             line_width,
             show_labels,
+            legend=legend,
+            factor=scale,
         )
 
     def save(
@@ -117,6 +133,9 @@ class Results:
         path: str | Path | None = None,
         line_width: int | None = None,
         show_labels: bool | None = None,
+        *,
+        legend: bool = True,
+        scale: int | None = None,
     ) -> Path:
         """Write the picture of `plot` and return its path.
 
@@ -125,8 +144,33 @@ class Results:
         from rfla.pictures.boxes import write_picture
 
         target = Path(path) if path is not None else Path(f"{Path(self.path).stem}_pred.png")
-        write_picture(target, self.plot(line_width, show_labels))
+        picture = self.plot(line_width, show_labels, legend=legend, scale=scale)
+        write_picture(target, picture)
         return target
+
+    def save_crop(self, directory: str | Path, name: str | None = None) -> list[Path]:
+        """Write the pixels of each box as `directory/CLASS/NAME_1.png`, ... and return the paths.
+
+        Args:
+            directory: Made where it is missing.
+            name: Start of the files' names, by default that of the image; may hold directories.
+        """
+        from rfla.pictures.boxes import write_picture
+
+        stem = name if name is not None else Path(self.path).stem
+        height, width = self.orig_shape
+        low = np.clip(np.floor(self.boxes.xyxy[:, :2]), 0, [width - 1, height - 1]).astype(int)
+        high = np.ceil(self.boxes.xyxy[:, 2:]).astype(int)
+        high = np.clip(high, low + 1, [width, height])
+        paths = []
+        for number, ((x1, y1), (x2, y2), label) in enumerate(
+            zip(low.tolist(), high.tolist(), self.boxes.cls.tolist(), strict=True), start=1
+        ):
+            folder = "".join(c if c.isalnum() or c in " -_." else "_" for c in self.names[label])
+            target = Path(directory) / (folder.strip(" .") or str(label)) / f"{stem}_{number}.png"
+            write_picture(target, np.ascontiguousarray(self.orig_img[y1:y2, x1:x2]))
+            paths.append(target)
+        return paths
 
     def show(self) -> None:
         """Open the picture in the system's viewer."""
@@ -187,7 +231,10 @@ class Results:
         ]
 
     def save_txt(self, path: str | Path, save_conf: bool = False) -> None:
-        """Write YOLO rows: class, centre, width and height as shares of the image, and the score if asked for."""
+        """Write YOLO rows: class, centre, width and height as shares of the image.
+
+        With `save_conf` the score is the last number.
+        """
         rows = []
         for box, score, label in zip(
             self.boxes.xywhn, self.boxes.conf, self.boxes.cls, strict=True
@@ -196,10 +243,26 @@ class Results:
             rows.append(" ".join([str(int(label)), *(f"{number:.7g}" for number in numbers)]))
         Path(path).write_text("\n".join(rows) + ("\n" if rows else ""))
 
+    def to_df(self) -> Any:
+        """Return a `pandas.DataFrame`, one row for each detection (install pandas yourself).
+
+        Columns: x1, y1, x2, y2 (px), confidence, class, name.
+        """
+        import pandas
+
+        columns = dict(zip(("x1", "y1", "x2", "y2"), self.boxes.xyxy.T, strict=True))
+        names = [self.names[label] for label in self.boxes.cls.tolist()]
+        rest = {"confidence": self.boxes.conf, "class": self.boxes.cls, "name": names}
+        return pandas.DataFrame(columns | rest)
+
     def to_supervision(self) -> Any:
-        """Return a `supervision.Detections` (install supervision yourself)."""
+        """Return a `supervision.Detections` with class names (install supervision yourself)."""
         import supervision
 
+        names = np.array([self.names[label] for label in self.boxes.cls.tolist()], dtype=str)
         return supervision.Detections(
-            xyxy=self.boxes.xyxy, confidence=self.boxes.conf, class_id=self.boxes.cls
+            xyxy=self.boxes.xyxy,
+            confidence=self.boxes.conf,
+            class_id=self.boxes.cls,
+            data={"class_name": names},
         )

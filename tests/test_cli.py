@@ -265,12 +265,18 @@ class TestLatestRun:
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         seen: list[str | None] = []
-        import rfla.engine.predictor
         import rfla.engine.validator
+        import rfla.predict.command
+        from rfla.cfg import Config
+        from rfla.predict.command import Prediction
+
+        def predicted(cfg: Config) -> Prediction:
+            seen.append(cfg.model)
+            return Prediction(Path("runs"), [])
 
         monkeypatch.setattr("rfla.tools.demo.prepare_demo", lambda data: None)
         monkeypatch.setattr(rfla.engine.validator, "validate", lambda cfg: seen.append(cfg.model))
-        monkeypatch.setattr(rfla.engine.predictor, "predict", lambda cfg: seen.append(cfg.model))
+        monkeypatch.setattr(rfla.predict.command, "predict", predicted)
         for age, name in ((100, "train"), (0, "train2"), (50, "train3")):
             path = Path("runs") / name / "weights" / "best.safetensors"
             path.parent.mkdir(parents=True)

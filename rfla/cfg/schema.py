@@ -57,6 +57,9 @@ def _known_device(value: str) -> str:
     return value
 
 
+SliceSize = Annotated[
+    Annotated[int, Field(ge=32, le=16384)] | Literal["auto"], BeforeValidator(_lower)
+]
 Device = Annotated[str, BeforeValidator(_device_text), AfterValidator(_known_device)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -306,6 +309,29 @@ class Config(ModelConfig):
         None,
         description="write class names at the boxes; left out: not when most boxes are under 16 px",
     )
+    legend: bool = Field(True, description="draw a legend of the classes below pictures")
+    scale: int | None = Field(
+        None, ge=1, le=16, description="factor that pictures are enlarged by; left out: by size"
+    )
+    save_crop: bool = Field(False, description="write the pixels of each box as crops/CLASS/*.png")
+    agnostic_nms: bool = Field(False, description="NMS over all classes: the best box stays")
+    slice: SliceSize | None = Field(
+        None,
+        description="predict in overlapping slices of so many px of the image; auto: of imgsz px",
+    )
+    overlap: float = Field(
+        0.2,
+        ge=0,
+        le=16384,
+        description="what slices share: px, or below 1 a share; at least the largest object",
+    )
+    merge: Annotated[Literal["seam", "nms", "nmm", "none"], BeforeValidator(_lower)] = Field(
+        "seam", description="how boxes of slices are merged; see docs/prediction.md"
+    )
+    merge_metric: Annotated[Literal["iou", "ios"], BeforeValidator(_lower)] = Field(
+        "iou", description="overlap when merging: share of the union, or of the smaller box"
+    )
+    merge_classes: bool = Field(False, description="merge boxes of different classes too")
 
     # --- augmentation of the training images
     aug: AugConfig = Field(

@@ -57,6 +57,9 @@ def draw_boxes(
     show_labels: bool | None = None,
     points: tuple[Array, Array] | None = None,
     note: str = "",
+    *,
+    legend: bool = True,
+    factor: int | None = None,
 ) -> Array:
     """Return an enlarged copy of `image` with boxes, and a legend of the classes in it.
 
@@ -72,8 +75,10 @@ def draw_boxes(
         points: (K, 2) px and (K,) index of the box that each belongs to; drawn as dots in the box's
             colour.
         note: Written behind the legend.
+        legend: Add the strip with the legend below.
+        factor: Whole factor of enlargement; by default by the size of the image.
     """
-    factor = zoom_factor(*image.shape[:2])
+    factor = factor or zoom_factor(*image.shape[:2])
     canvas = enlarge(image, factor)
     median_side = _median_side(boxes)
     width = line_width or (2 if median_side * factor > 24 else 1)
@@ -97,7 +102,7 @@ def draw_boxes(
     if points is not None:
         _draw_points(canvas, points[0] * factor, np.asarray(labels)[points[1]])
         note = f"dots: the {len(points[0])} positives"
-    return _add_legend(canvas, labels, names, note)
+    return _add_legend(canvas, labels, names, note) if legend else canvas
 
 
 def _median_side(boxes: Array) -> float:

@@ -21,11 +21,11 @@ from rfla.cfg import load_config
 from rfla.engine.device import select_device
 from rfla.engine.distributed import World, agreed, any_of, gather, mean_of
 from rfla.engine.hooks import Hooks, Run
-from rfla.engine.predictor import predict
 from rfla.engine.processes import needs_several, tokens_of
 from rfla.engine.trainer import train
 from rfla.engine.validator import validate
 from rfla.errors import ConfigError, RflaError
+from rfla.predict.command import predict
 
 Job = Callable[[int], Any]
 # Norm layers are frozen by this number (see micro.py): each process would else see the statistics

@@ -1,0 +1,62 @@
+"""What a person should know of a prediction: what was skipped, shrunk, or cut off by a limit."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Notes:
+    """Remarks of one pass over images.
+
+    Attributes:
+        images: Images that were read.
+        skipped: One line for each image that could not be read.
+        remarks: What `read_image` remarked, with the number of images.
+        shrunk: Images that were larger than the network's input, without slices.
+        largest: Height and width of the largest of them, px.
+        full: Images on which `max_det` was reached, in one slice at least.
+    """
+
+    images: int = 0
+    skipped: list[str] = field(default_factory=list)
+    remarks: Counter[str] = field(default_factory=Counter)
+    shrunk: int = 0
+    largest: tuple[int, int] = (0, 0)
+    full: int = 0
+
+    def shrink(self, shape: tuple[int, int]) -> None:
+        """Note an image that is larger than the network's input."""
+        self.shrunk += 1
+        self.largest = max(self.largest, shape, key=max)
+
+    def lines(self, imgsz: int, max_det: int) -> list[str]:
+        """Return one line for each kind of remark, with what to type."""
+        lines = [f"{text} ({count} of {self.images})" for text, count in self.remarks.items()]
+        if self.shrunk:
+            height, width = self.largest
+            times = max(self.largest) / imgsz
+            lines.append(
+                f"{self.shrunk} of {self.images} images are larger than imgsz={imgsz}: objects "
+                f"are shrunk up to {times:.3g} times ({width} x {height} px); slice={imgsz} keeps "
+                "their size, a larger imgsz= shrinks them less"
+            )
+        if self.full:
+            lines.append(
+                f"{self.full} of {self.images} images reached max_det={max_det}: boxes beyond it "
+                f"are left out; max_det={2 * max_det} keeps more, as do slices"
+            )
+        return lines
+
+
+def joined(parts: Sequence[Notes]) -> Notes:
+    """Return the notes of several processes as one."""
+    whole = Notes()
+    for part in parts:
+        whole.images += part.images
+        whole.skipped += part.skipped
+        whole.remarks += part.remarks
+        whole.shrunk += part.shrunk
+        whole.largest = max(whole.largest, part.largest, key=max)
+        whole.full += part.full
+    return whole

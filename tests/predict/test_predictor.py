@@ -1,0 +1,264 @@
+"""Prediction: batches of any sizes, slices, files, what is said, and the Python face."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.ops import box_iou
+
+from rfla import RFLA
+from rfla.cfg import Config, load_config
+from rfla.errors import ConfigError, DataError
+from rfla.metrics.coco_io import read_ground_truth
+from rfla.metrics.detection_files import read_detections
+from rfla.predict import merge_tiles, plan_tiles
+from rfla.predict.command import predict
+from rfla.predict.outputs import Outputs
+from rfla.predict.predictor import class_indices
+from rfla.results import Results
+
+
+@pytest.fixture
+def asked(weights: Path, folder: Path, tmp_path: Path) -> Callable[..., Config]:
+    def give(**changes: Any) -> Config:
+        settings = {
+            "model": str(weights),
+            "source": str(folder),
+            "project": str(tmp_path / "runs"),
+            "device": "cpu",
+        }
+        return load_config(settings | changes, mode="predict")
+
+    return give
+
+
+def test_files(asked: Callable[..., Config], capsys: pytest.CaptureFixture[str]) -> None:
+    run = predict(asked(conf=0.01, save_txt=True, save_conf=True)).run_dir
+    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    pictures, labels = {f"{n}.png" for n in "abc"}, {f"labels/{n}.txt" for n in "abc"}
+    assert names == {"args.yaml", "predictions.json"} | pictures | labels
+    rows = json.loads((run / "predictions.json").read_text())
+    text = (run / "labels" / "b.txt").read_text().split("\n")[0].split()
+    first = next(row for row in rows if row["image_id"] == "b.png")
+    assert len(text) == 6 and float(text[3]) * 90 == pytest.approx(first["bbox"][2], rel=1e-4)
+    assert "3 images" in capsys.readouterr().out
+    assert predict(asked(conf=0.01, save=False)).run_dir.name == "predict2"
+
+
+def test_unreadable_images_are_named(
+    asked: Callable[..., Config], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "bad.png").write_bytes(b"no")
+    predict(asked(conf=0.01, save=False))
+    out = capsys.readouterr().out
+    assert "skipped: " in out and "bad.png" in out and "3 images" in out
+    for path in folder.iterdir():
+        path.write_bytes(b"no")
+    with pytest.raises(DataError, match="none of 4 images could be read"):
+        predict(asked())
+
+
+def test_a_batch_of_mixed_sizes_finds_what_single_images_do(weights: Path, folder: Path) -> None:
+    model = RFLA(weights)
+    together = model.predict(folder, conf=0.01, batch=3, device="cpu")
+    alone = list(model.predict(folder, conf=0.01, batch=1, device="cpu", stream=True))
+    assert (
+        [r.path for r in together]
+        == [r.path for r in alone]
+        == sorted(str(p) for p in folder.iterdir())
+    )
+    for one, other in zip(together, alone, strict=True):
+        assert one.orig_shape == other.orig_shape
+        height, width = one.orig_shape
+        assert (one.boxes.xyxy <= [width, height, width, height]).all() and (
+            one.boxes.xyxy >= 0
+        ).all()
+        np.testing.assert_allclose(one.boxes.conf, other.boxes.conf, atol=1e-6)
+        np.testing.assert_allclose(one.boxes.xyxy, other.boxes.xyxy, atol=1e-4)
+
+
+def test_classes(weights: Path, folder: Path) -> None:
+    found = RFLA(weights).predict(str(folder), conf=0.01, classes=["car"], device="cpu")
+    assert {int(label) for result in found for label in result.boxes.cls} <= {1}
+    assert class_indices(["car", 0, "1"], ["ship", "car"]) == [1, 0, 1]
+    with pytest.raises(
+        ConfigError, match="classes=cat: the model knows ship, car; did you mean 'car'"
+    ):
+        class_indices(["cat"], ["ship", "car"])
+    with pytest.raises(ConfigError, match="classes=7"):
+        class_indices([7], ["ship", "car"])
+
+
+def test_the_network_is_built_once(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import rfla.engine.model_source as source
+
+    built = []
+    original = source.load_trained
+    monkeypatch.setattr(
+        source, "load_trained", lambda *given: built.append(given) or original(*given)
+    )
+    model, array = RFLA(weights), np.zeros((40, 60, 3), np.uint8)
+    sizes = [len(model.predict(array, conf=0.0, max_det=n, device="cpu")[0]) for n in (3, 7, 3)]
+    assert (sizes, len(built)) == ([3, 7, 3], 1)
+    model.predict(array, device="cpu", **{"test.nms_pre": 10})
+    assert len(built) == 1
+    os.utime(weights)
+    model.predict(array, device="cpu")
+    assert len(built) == 2  # another file by the same name
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+
+
+def test_one_slice_is_the_whole_image(weights: Path) -> None:
+    model, array = RFLA(weights), noise(60, 64)
+    whole = model.predict(array, conf=0.0, imgsz=64, device="cpu")[0].boxes
+    sliced = model.predict(array, conf=0.0, imgsz=64, device="cpu", slice=64, overlap=16)[0].boxes
+    for one, other in ((whole.xyxy, sliced.xyxy), (whole.conf, sliced.conf)):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_slices_are_their_predictions_merged(weights: Path) -> None:
+    """100 x 130 px in slices of 64 px: what single predictions of the slices give, merged."""
+    model, array = RFLA(weights), noise(100, 130)
+    settings: dict[str, Any] = {"conf": 0.0, "imgsz": 64, "device": "cpu", "max_det": 50}
+    tiles = plan_tiles(100, 130, 64, 20)
+    alone = [model.predict(array[y1:y2, x1:x2], **settings)[0].boxes for x1, y1, x2, y2 in tiles]
+    found = [(boxes.xyxy, boxes.conf, boxes.cls) for boxes in alone]
+    for rule in ("seam", "nms", "none"):
+        expected = merge_tiles(found, tiles, (100, 130), merge=rule)  # type: ignore[arg-type]
+        order = np.argsort(-expected[1], kind="stable")
+        for batch in (1, 4):
+            sliced = {"slice": 64, "overlap": 20, "merge": rule, "batch": batch}
+            boxes = model.predict(array, **settings, **sliced)[0].boxes
+            np.testing.assert_allclose(boxes.xyxy, expected[0][order], atol=1e-4)
+            np.testing.assert_allclose(boxes.conf, expected[1][order], atol=1e-6)
+
+
+def test_slices_of_several_images_share_batches(weights: Path, folder: Path) -> None:
+    model = RFLA(weights)
+    settings: dict[str, Any] = {"conf": 0.0, "imgsz": 64, "device": "cpu", "slice": "auto"}
+    many = model.predict(folder, batch=5, **settings)
+    assert [result.orig_shape for result in many] == [(64, 64), (40, 90), (70, 30)]
+    for result in many:
+        one = model.predict(result.path, batch=1, **settings)[0]
+        assert len(one) == len(result)
+        np.testing.assert_allclose(one.boxes.xyxy, result.boxes.xyxy, atol=1e-3)
+
+
+def test_an_overlap_that_is_too_large(weights: Path) -> None:
+    with pytest.raises(ConfigError, match=r"overlap=64 with slices of 64 px: must be below"):
+        RFLA(weights).predict(noise(100, 100), slice=64, overlap=64, device="cpu")
+
+
+def test_what_is_shrunk_or_cut_off_is_said(
+    asked: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict(asked(conf=0.0, save=False, imgsz=32, max_det=4, verbose=False))
+    out = capsys.readouterr().out
+    assert (
+        "note: 3 of 3 images are larger than imgsz=32: objects are shrunk up to 2.81 times "
+        "(90 x 40 px); slice=32 keeps their size" in out
+    )
+    assert "note: 3 of 3 images reached max_det=4: boxes beyond it are left out" in out
+    predict(asked(conf=0.999, save=False, imgsz=96))
+    assert "note: " not in capsys.readouterr().out
+
+
+def test_python_says_it_by_logging(weights: Path, caplog: pytest.LogCaptureFixture) -> None:
+    RFLA(weights).predict(noise(64, 128), imgsz=64, conf=0.9, device="cpu")
+    assert "1 of 1 images are larger than imgsz=64" in caplog.text
+
+
+def test_python_writes_on_request(weights: Path, folder: Path, tmp_path: Path) -> None:
+    model, project = RFLA(weights), tmp_path / "out"
+    settings: dict[str, Any] = {"conf": 0.0, "max_det": 2, "device": "cpu"}
+    model.predict(folder, **settings)
+    assert not project.exists()
+    model.predict(folder, save=True, save_txt=True, project=str(project), name="x", **settings)
+    names = {str(path.relative_to(project / "x")) for path in (project / "x").rglob("*.*g")}
+    assert names == {"a.png", "b.png", "c.png"}
+    assert (project / "x" / "labels" / "a.txt").exists()
+    for result in model.predict(
+        folder, save_crop=True, project=str(project), name="y", stream=True, **settings
+    ):
+        assert len(result) == 2
+    assert len(list((project / "y" / "crops").rglob("*.png"))) == 6
+    assert len(json.loads((project / "y" / "predictions.json").read_text())) == 6
+    with pytest.raises(ConfigError, match="name: nothing is written without save=True"):
+        model.predict(folder, name="z", **settings)
+
+
+def test_files_arrays_and_pil_give_the_same_boxes(weights: Path, folder: Path) -> None:
+    model, path = RFLA(weights), folder / "b.png"
+    bgr = cv2.imread(str(path))
+    rgb = np.ascontiguousarray(bgr[..., ::-1])
+    read_only = rgb.copy()
+    read_only.setflags(write=False)
+    forms = {
+        "array": (rgb, "rgb"),
+        "view": (bgr[..., ::-1], "rgb"),
+        "bgr": (bgr, "bgr"),
+        "flipped twice": (rgb[::-1][::-1], "rgb"),
+        "read-only": (read_only, "rgb"),
+        "16 bit": (rgb.astype(np.uint16) * 257, "rgb"),
+        "PIL": (Image.fromarray(rgb), "rgb"),
+        "tensor": (torch.from_numpy(rgb).permute(2, 0, 1), "rgb"),
+    }
+    expected = model.predict(path, conf=0.0, device="cpu")[0].boxes
+    for name, (source, channels) in forms.items():
+        boxes = model.predict(source, channels=channels, conf=0.0, device="cpu")[0].boxes  # type: ignore[call-overload]
+        np.testing.assert_array_equal(boxes.xyxy, expected.xyxy, err_msg=name)
+
+
+def test_classes_do_not_share_a_place_with_agnostic_nms(weights: Path) -> None:
+    model, array = RFLA(weights), noise(64, 64)
+    settings: dict[str, Any] = {"conf": 0.0, "iou": 0.5, "device": "cpu"}
+    apart = model.predict(array, **settings)[0].boxes
+    together = model.predict(array, agnostic_nms=True, **settings)[0].boxes
+    assert 0 < len(together) < len(apart)
+    overlap = box_iou(*(torch.from_numpy(together.xyxy),) * 2)
+    assert overlap.triu(1).nan_to_num().max() <= 0.5
+
+
+def test_what_is_found_before_an_interrupt_is_kept(
+    asked: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, seen = Outputs.write, []
+
+    def interrupted(outputs: Outputs, results: Results) -> None:
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(results.path)
+        original(outputs, results)
+
+    monkeypatch.setattr(Outputs, "write", interrupted)
+    cfg = asked(conf=0.0, max_det=3, save=False)
+    with pytest.raises(KeyboardInterrupt):
+        predict(cfg)
+    rows = json.loads(Path(cfg.project, "predict", "predictions.json").read_text())
+    assert {row["image_id"] for row in rows} == {"a.png", "b.png"}
+
+
+def test_predictions_are_read_by_val(
+    asked: Callable[..., Config], folder: Path, tmp_path: Path
+) -> None:
+    """The boxes of `predict` as ground truth: `read_detections` finds the images by name."""
+    run = predict(asked(conf=0.0, max_det=3, save=False)).run_dir
+    images = [
+        {"id": number, "file_name": name, "height": 64, "width": 64}
+        for number, name in enumerate(("a.png", "b.png", "c.png"), start=7)
+    ]
+    categories = [{"id": 1, "name": "ship"}, {"id": 2, "name": "car"}]
+    truth = {"images": images, "annotations": [], "categories": categories}
+    gt = read_ground_truth(truth)
+    found = read_detections(run / "predictions.json", gt, lambda text: None)
+    assert np.bincount(found.image_index).tolist() == [3, 3, 3]
