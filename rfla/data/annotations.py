@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rfla.data.image_header import refuse_too_large
 from rfla.data.images import Image, read_annotated, read_image
 from rfla.data.pixel_range import Range
 from rfla.data.record import NO_CLASS, Classes, ImageRecord
@@ -136,7 +137,9 @@ class Annotations:
         return pixels
 
     def picture(self, image: int) -> Image:
-        """The picture of one image, (H, W, 3) uint8 RGB, at the size of the annotations: boxes fit as they are.
+        """The picture of one image, (H, W, 3) uint8 RGB, at the size that its annotations state.
+
+        Boxes fit as they are.
 
         Raises:
             DataError: As in `rfla.data.images.read_annotated`.
@@ -145,6 +148,12 @@ class Annotations:
         pixels = self.read_image(image)
         if pixels.shape[:2] == (height, width):
             return pixels
+        try:
+            refuse_too_large(width, height)  # a stated size is not to be believed blindly
+        except DataError as error:
+            raise DataError(
+                f"{self.paths[image]}: its annotations state {width} x {height} px: {error}"
+            ) from None
         return np.asarray(
             cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8
         )

@@ -15,11 +15,13 @@ from rfla.data.annotations import (
     Annotations,
     at_least_min_side,
     first_place,
+    is_object,
     join,
 )
 from rfla.data.data_yaml import SplitSource
 from rfla.data.formats import FORMATS
 from rfla.data.formats.images import ImageFinder
+from rfla.data.formats.yolo import label_path
 from rfla.data.images import image_size
 from rfla.data.record import Classes
 from rfla.data.spec import DataSpec
@@ -78,6 +80,29 @@ def load_index(
     return index
 
 
+def require_objects(spec: DataSpec, split: str, index: Annotations) -> None:
+    """Refuse a split in which nothing can be learned or judged.
+
+    Raises:
+        DataError: No box is an object; says where labels were looked for, or why boxes were dropped.
+    """
+    if is_object(index).any():
+        return
+    source = spec.splits[spec.parts(split)[0]]
+    place = source.annotations
+    if place is None:
+        place = label_path(Path(str(index.paths[0])))
+        if not place.exists():
+            place = Path(f"{place} (no such file)")
+    reasons = [f"{count:,} {what}" for what, count in index.counts.items() if "box" in what]
+    why = "; " + "; ".join(reasons) if reasons else ""
+    regions = "; all boxes are ignored regions or crowds" if len(index.boxes) else ""
+    raise DataError(
+        f"{index.name}: no box to learn from or to judge in {len(index):,} images; labels were "
+        f"looked for in {place}{why}{regions}"
+    )
+
+
 def _load_part(spec: DataSpec, source: SplitSource, strict: bool, need_images: bool) -> Annotations:
     """Read one split, with absolute paths and the sizes of all images."""
     annotations = source.part.annotations
@@ -103,10 +128,11 @@ def _classes(spec: DataSpec, source: SplitSource) -> Classes | None:
     kind = FORMATS[source.format]
     if kind.states_classes:
         return None
-    if source.format == "yolo" and spec.source.is_file():
-        raise DataError(f"{spec.source}: YOLO labels need `names:` (class names in label order)")
     parts = [split.part for split in spec.splits.values() if split.format == source.format]
-    return kind.classes(parts)
+    there = [
+        part for part in parts if all(path.exists() for path in part.annotations + part.images)
+    ]
+    return kind.classes(there)
 
 
 def _found(

@@ -17,6 +17,7 @@ from rfla.data import (
     load_data_spec,
     load_index,
 )
+from rfla.data.index import require_objects
 from rfla.engine import memory
 from rfla.engine.device import (
     autocast_dtype,
@@ -171,8 +172,8 @@ def build_data_and_source(
     """Return the protocol, both splits and the network on the CPU; seeds everything before.
 
     Raises:
-        RflaError: No data, unreadable data, an unknown protocol, splits with different classes, a
-            wrong weights file.
+        RflaError: No data, unreadable data, a split without a box, an unknown protocol, splits with
+            different classes, a wrong weights file.
     """
     seed_everything(cfg.seed, cfg.deterministic)
     use_fast_float32(cfg.amp is not False)
@@ -186,9 +187,11 @@ def build_data_and_source(
             fraction=cfg.fraction,
             single_cls=cfg.single_cls,
         )
-        val_index = (
-            load_index(spec, cfg.split, single_cls=cfg.single_cls) if cfg.val else train_index
-        )
+        require_objects(spec, cfg.train_split, train_index)
+        val_index = train_index
+        if cfg.val:
+            val_index = load_index(spec, cfg.split, single_cls=cfg.single_cls)
+            require_objects(spec, cfg.split, val_index)
         if train_index.names != val_index.names:
             raise DataError(
                 f"data={cfg.data}: {cfg.train_split} and {cfg.split} name different classes"

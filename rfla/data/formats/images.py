@@ -50,7 +50,7 @@ class ImageFinder:
             if path is None:
                 match = self.find(name) or (self.find(str(other)) if other else None)
                 path = None if match is None else str(match)
-                if match is not None and is_image(Path(name)):
+                if match is not None and is_image(Path(clean_name(name))):
                     odd.append(f"{name} is {match}")
             found.append(path)
         return found, odd

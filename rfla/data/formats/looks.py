@@ -41,7 +41,7 @@ def _is_coco(part: Part) -> bool:
 
 def _is_yolo(part: Part) -> bool:
     """Whether an image has a label file."""
-    return any(yolo.label_path(path).is_file() for path in yolo.images_of(part))
+    return any(yolo.label_file(path).is_file() for path in yolo.images_of(part))
 
 
 # In this order: the first whose files are found and look like it.

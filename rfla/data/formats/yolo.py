@@ -24,6 +24,7 @@ from rfla.errors import DataError
 
 TEXT_NAMES = ("classes.txt", "obj.names")
 LIMIT = 2.0  # a share over 1 is a box over the border, which is clipped; far over it is a pixel
+BESIDE = "label files found beside their images"
 POLYGONS = "polygon rows turned into boxes"
 
 
@@ -87,7 +88,7 @@ def classes_of(parts: Iterable[Part]) -> Classes:
         if names:
             return Classes(names)
         for path in images_of(part):
-            for where, fields in _lines(label_path(path)):
+            for where, fields in _lines(label_file(path)):
                 highest = max(highest, parse_integer(fields[0], where, "class"))
     if highest >= MOST_CLASSES:
         raise DataError(f"class {highest} in the labels: at most {MOST_CLASSES} classes")
@@ -128,7 +129,10 @@ def read(
         raise DataError(f"{', '.join(map(str, part.images))}: no images in this directory")
     labels = _Labels(len(table.names), to_write, strict)
     for row, path in enumerate(named):
-        labels.read(row, label_path(path))
+        file = label_file(path)
+        labels.read(row, file)
+        if file != label_path(path):
+            labels.note(BESIDE, str(file))
     sizes = _sizes(list(named))
     unopened = [path for path, size in zip(named, sizes, strict=True) if size is None]
     store = _assemble(named, sizes, labels, table, to_write)
@@ -154,7 +158,7 @@ def _assemble(
     centres, sides = table[:, 3:5] * width_height, table[:, 5:7] * width_height
     corners = centres - sides / 2
     none = np.zeros(len(table), np.bool_)
-    label_files = [str(label_path(path)) for path in named] if to_write else None
+    label_files = [str(label_file(path)) for path in named] if to_write else None
     return Annotations(
         name=label_files[0] if label_files else "",
         names=tuple(classes.names),
@@ -261,6 +265,12 @@ def label_path(image: Path) -> Path:
             parts[position] = "labels"
             break
     return Path(*parts).with_suffix(".txt")
+
+
+def label_file(image: Path) -> Path:
+    """The label file of an image: where YOLO has it, else the text beside the image, if there is one."""
+    usual, beside = label_path(image), image.with_suffix(".txt")
+    return beside if not usual.exists() and beside.exists() else usual
 
 
 def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
