@@ -20,27 +20,29 @@ class Report:
     """Findings in the order of looking.
 
     Attributes:
-        lines: (name, what was found, good or not).
+        lines: (name, what was found, mark). The mark is "ok", "FAIL", or "-" for what is not there
+            and need not be.
     """
 
-    lines: list[tuple[str, str, bool]] = field(default_factory=list)
+    lines: list[tuple[str, str, str]] = field(default_factory=list)
 
     def add(self, name: str, found: str, good: bool = True) -> None:
         """Note one finding."""
-        self.lines.append((name, found, good))
+        self.lines.append((name, found, "ok" if good else "FAIL"))
+
+    def add_absent(self, name: str, found: str) -> None:
+        """Note what is not installed and need not be."""
+        self.lines.append((name, found, "-"))
 
     @property
     def good(self) -> bool:
         """Whether nothing is broken."""
-        return all(good for _, _, good in self.lines)
+        return all(mark != "FAIL" for _, _, mark in self.lines)
 
     def text(self) -> str:
-        """Return one line for each finding; what is broken is marked with FAIL."""
+        """Return one line for each finding, after its mark."""
         width = max(len(name) for name, _, _ in self.lines)
-        return "\n".join(
-            f"{'ok  ' if good else 'FAIL'}  {name:<{width}}  {found}"
-            for name, found, good in self.lines
-        )
+        return "\n".join(f"{mark:<4}  {name:<{width}}  {found}" for name, found, mark in self.lines)
 
 
 def run_checks() -> Report:
@@ -87,11 +89,11 @@ def _packages(report: Report) -> None:
         try:
             found = metadata.version(name)
         except metadata.PackageNotFoundError:
-            report.add(
-                name,
-                f"missing (extra: {marker.split('==')[-1].strip()})" if optional else "missing",
-                optional,
-            )
+            if optional:
+                extra = marker.partition("extra ==")[2].strip(" '\"")
+                report.add_absent(name, f"not installed; optional: pip install 'rfla[{extra}]'")
+            else:
+                report.add(name, f"missing: pip install '{text.strip()}'", False)
             continue
         report.add(name, f"{found} ({text.strip()})", _satisfies(found, text))
 

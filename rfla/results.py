@@ -179,13 +179,9 @@ class Results:
         Image.fromarray(self.plot()).show()
 
     def verbose(self) -> str:
-        """Return what was found in words: `3 ships, 1 person`."""
+        """Return what was found in words: `3 ship, 1 person`, class names as they are."""
         counts = np.bincount(self.boxes.cls, minlength=len(self.names))
-        found = [
-            f"{count} {self.names[i]}{'s' if count > 1 else ''}"
-            for i, count in enumerate(counts)
-            if count
-        ]
+        found = [f"{count} {self.names[i]}" for i, count in enumerate(counts) if count]
         return ", ".join(found) or "nothing"
 
     def summary(self) -> list[dict[str, Any]]:

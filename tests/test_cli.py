@@ -246,6 +246,17 @@ class TestCheckedVerbs:
         assert code == 0, out
         assert "torchvision ops" in out and "nms, roi_align and deform_conv2d run" in out
 
+    def test_what_is_missing_is_never_ok(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An extra that is not installed is optional, a requirement is a failure."""
+        wanted = ["nonesuch>=1", 'rarity>=2; extra == "geo"']
+        monkeypatch.setattr("rfla.checks.metadata.requires", lambda name: wanted)
+        code, out, _ = run(capsys, "checks")
+        assert code == 1 and "FAIL  nonesuch" in out and "missing: pip install 'nonesuch>=1'" in out
+        line = next(line for line in out.splitlines() if " rarity " in line)
+        assert line.startswith("-  ") and "optional: pip install 'rfla[geo]'" in line
+
     def test_a_broken_operator_is_advice_and_exit_code_1(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -133,6 +133,16 @@ def make_record(
     )
 
 
+def largest_areas(boxes: Floats) -> Floats:
+    """Return the largest area that an object of each box can have: (n,) px^2.
+
+    More than width x height by what the rounding of sides to two decimals and of the area to a
+    whole number can add.
+    """
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return np.asarray(sides.prod(axis=1) + 0.01 * sides.sum(axis=1) + 0.5)
+
+
 class Classes:
     """The class table: names in label order, and the number that each has in annotation files.
 

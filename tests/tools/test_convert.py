@@ -457,6 +457,28 @@ def test_voc_images_are_found_by_the_stem_and_by_what_is_stated(tmp_path):
     assert report.dropped == {"images that are not there": 1}
 
 
+@pytest.mark.parametrize(
+    ("area", "reported", "written"),
+    [
+        (30.2, 0, 30.2),  # 5.49 x 5.5 is 30.195, rounded to one decimal
+        (30.6, 0, 30.6),  # within the rounding to a whole number
+        (20, 0, 20),  # of an object that does not fill its box
+        (60, 1, 30.195),
+        (0, 1, 30.195),
+    ],
+)
+def test_areas_are_judged_within_their_rounding(tmp_path, area, reported, written):
+    picture(tmp_path / "src" / "images" / "a.png")
+    entry = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 5.49, 5.5], "area": area}
+    images = [{"id": 1, "file_name": "a.png", "width": 60, "height": 40}]
+    content = {"images": images, "annotations": [entry], "categories": [{"id": 1, "name": "car"}]}
+    (tmp_path / "src" / "train.json").write_text(json.dumps(content))
+    report = convert("coco", tmp_path / "src", tmp_path / "out")
+    assert report.repaired.total() == reported
+    kept = json.loads((tmp_path / "out" / "annotations" / "train.json").read_text())
+    assert kept["annotations"][0]["area"] == pytest.approx(written)
+
+
 def options_of(*tokens: str) -> ConvertOptions:
     return load_options(tokens, ConvertOptions)[0]
 

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from rfla.data.formats.coco import REGION_ID
 from rfla.data.formats.coco_columns import CARRIED
-from rfla.data.record import Classes, ImageRecord
+from rfla.data.record import Classes, ImageRecord, largest_areas
 
 
 def write(
@@ -97,6 +99,7 @@ def _annotations(
         flags: As in `write`.
     """
     boxes = record.boxes.tolist()
+    areas = _areas(record)
     for row, (x1, y1, x2, y2) in enumerate(boxes):
         width, height = x2 - x1, y2 - y1
         extra = {
@@ -105,7 +108,7 @@ def _annotations(
         entry: dict[str, Any] = {
             "id": int(record.ids[row]),
             "bbox": [_plain(value) for value in (x1, y1, width, height)],
-            "area": _area(record, row, width * height),
+            "area": _plain(areas[row]),
             "iscrowd": int(record.crowd[row]),
         }
         if flags:
@@ -126,9 +129,15 @@ def _plain(value: float) -> float | int:
     return int(value) if value == int(value) else value
 
 
-def _area(record: ImageRecord, row: int, box_area: float) -> float | int:
-    stated = float(record.attributes["area"][row]) if "area" in record.attributes else math.nan
-    return _plain(stated if 0 < stated <= box_area * (1 + 1e-6) else box_area)
+def _areas(record: ImageRecord) -> list[float]:
+    """Return the area of each box: the stated one where the box can hold it, else its own."""
+    own = (record.boxes[:, 2:] - record.boxes[:, :2]).prod(axis=1)
+    if "area" not in record.attributes:
+        return [float(area) for area in own]
+    stated = record.attributes["area"]
+    with np.errstate(invalid="ignore"):
+        possible = (stated > 0) & (stated <= largest_areas(record.boxes))
+    return [float(area) for area in np.where(possible, stated, own)]
 
 
 def _polygon(record: ImageRecord, row: int) -> list[float | int]:

@@ -84,6 +84,7 @@ HEADLESS = {"image": 0, "x1": 1, "y1": 2, "x2": 3, "y2": 4, "label": 5}
 ONE_CLASS = "object"
 LARGEST = 2**31 - 1  # px; no side of an image is larger
 SUFFIXES = (".csv", ".tsv", ".txt")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is run by spreadsheets
 
 
 def find(source: Path) -> dict[str, Part]:
@@ -311,7 +312,7 @@ def _add(
         values_so_far.append(parse_flag(fields[columns[flag]], where, flag))
     number = fields[columns["annotation_id"]] if "annotation_id" in columns else ""
     rows.ids.append(int(number) if number.isascii() and number.isdigit() else -1)
-    label = fields[columns["label"]] if "label" in columns else ONE_CLASS
+    label = _from_cell(fields[columns["label"]]) if "label" in columns else ONE_CLASS
     region = not label and "ignore" in columns and rows.flags["ignore"][-1] > 0
     rows.labels.append(NO_CLASS if region else classes.label(label, where))
 
@@ -319,36 +320,56 @@ def _add(
 def write(path: Path, records: Iterable[ImageRecord], classes: Classes) -> Counter[str]:
     """Write one file with the columns `WRITTEN`.
 
-    An image without boxes has one row with empty fields.
+    An image without boxes has one row with empty fields. No cell is one that a spreadsheet would
+    run as a formula.
 
     Returns:
         What could not be held, counted (nothing but ids of images and polygons, which are not
         counted).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    names = [_as_cell(name) for name in classes.names]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(WRITTEN)
         for record in records:
+            image = _as_path(record.file_name)
             size = (record.width, record.height)
             if not len(record):
-                writer.writerow(
-                    [record.file_name, "", "", "", "", "", *size, "", *([""] * len(FLAGS))]
-                )
+                writer.writerow([image, "", "", "", "", "", *size, "", *([""] * len(FLAGS))])
             for row, box in enumerate(record.boxes.tolist()):
                 label, number = int(record.labels[row]), int(record.ids[row])
-                name = "" if label == NO_CLASS else classes.names[label]
-                flags = {"ignore": record.ignore, "crowd": record.crowd} | record.attributes
-                values = [int(flags[flag][row]) if flag in flags else "" for flag in FLAGS]
+                name = "" if label == NO_CLASS else names[label]
+                identity = number if number >= 0 else ""
                 corners = [as_text(value) for value in box]
-                writer.writerow(
-                    [
-                        record.file_name,
-                        *corners,
-                        name,
-                        *size,
-                        number if number >= 0 else "",
-                        *values,
-                    ]
-                )
+                flags = _flags_of(record, row)
+                writer.writerow([image, *corners, name, *size, identity, *flags])
     return Counter()
+
+
+def _flags_of(record: ImageRecord, row: int) -> list[int | str]:
+    """Return the flags of a box; empty where the record has none."""
+    flags = {"ignore": record.ignore, "crowd": record.crowd} | record.attributes
+    return [int(flags[flag][row]) if flag in flags else "" for flag in FLAGS]
+
+
+def _runs_as_formula(text: str) -> bool:
+    return text[:1] in FORMULA and bool(text)
+
+
+def _as_cell(text: str) -> str:
+    """Return a text that a spreadsheet shows and does not run: with an apostrophe in front.
+
+    `_from_cell` takes it away again.
+    """
+    return f"'{text}" if _runs_as_formula(text.lstrip("'")) else text
+
+
+def _from_cell(text: str) -> str:
+    quoted = text.startswith("'") and _runs_as_formula(text.lstrip("'"))
+    return text[1:] if quoted else text
+
+
+def _as_path(name: str) -> str:
+    """Return a name of an image that a spreadsheet does not run, and that still is its path."""
+    return f"./{name}" if _runs_as_formula(name) else name

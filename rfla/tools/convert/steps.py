@@ -1,11 +1,10 @@
-"""The steps between reading and writing a data set: find images, check sizes, clean boxes, cut tiles, place images."""
+"""The steps between reading and writing: find images, check sizes, clean boxes, cut tiles."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from rfla.cfg.verbs import ConvertOptions
 from rfla.data.formats import FORMATS
 from rfla.data.formats.images import ImageFinder, clean_name
 from rfla.data.images import Image, is_resized, write_image
-from rfla.data.record import NO_CLASS, ImageRecord
+from rfla.data.record import NO_CLASS, ImageRecord, largest_areas
 from rfla.data.scenes import Scene, WholeScene, open_scene
 from rfla.data.tiles import Window, plan_windows
 from rfla.errors import DataError
@@ -22,6 +21,7 @@ from rfla.tools.convert.cut import cut, keeps_empty
 from rfla.tools.output import place_image
 
 UNUSABLE = "images that cannot be used"
+MISSING = "images that are not there"
 BORDER = 0.01  # px over the border that is rounding (YOLO's six digits), clipped without a word
 
 
@@ -65,84 +65,86 @@ class Job:
         )
 
 
+class _UnusableImageError(Exception):
+    """An image that is left out, with its boxes; the message says which and why."""
+
+
 def convert_records(
     job: Job, records: Iterable[ImageRecord], folders: Sequence[Path], split: str
 ) -> Iterator[ImageRecord]:
-    """Yield the records of a split as they are to be written.
+    """Yield the records of a split as they are to be written; their images are in place.
 
-    Their images, looked for in `folders`, are in place.
+    Args:
+        job: The conversion.
+        records: As they were read.
+        folders: Where images are looked for, in this order.
+        split: Name of the split.
+
+    Raises:
+        DataError: Two images that would get one name; a tile outside its picture.
     """
     finder = ImageFinder(folders)
-    taken: dict[str, Path] = {}
+    sources: dict[str, Path] = {}
     with ThreadPoolExecutor(job.workers) as pool:
         for record in records:
-            image = (
-                finder.find(record.file_name)
-                or (record.other_name and finder.find(record.other_name))
-                or None
-            )
+            image = finder.find(record.file_name)
+            if image is None and record.other_name:
+                image = finder.find(record.other_name)
             if image is None:
-                _leave_out(
-                    job,
-                    record,
-                    "images that are not there",
-                    f"{record.file_name} of {record.where}",
-                )
+                _leave_out(job, record, MISSING, f"{record.file_name} of {record.where}")
                 continue
-            record.file_name = _output_name(record, image)
+            record.file_name = _name_below_images(record, image)
             try:
-                with _opened(image) as scene:
-                    for piece in _pieces(job, record, image, scene, split, pool):
-                        _claim(taken, job.to, piece, image)
+                with _open(image) as scene:
+                    for piece in _place(job, record, image, scene, split, pool):
+                        _refuse_same_name(sources, job.to, piece, image)
                         yield piece
-            except _UnreadableImage as error:
+            except _UnusableImageError as error:
                 _leave_out(job, record, UNUSABLE, str(error))
 
 
 def _leave_out(job: Job, record: ImageRecord, reason: str, where: str) -> None:
+    """Count an image that is not written, and its boxes."""
     job.report.drop(reason, where)
     if len(record):
         job.report.drop(f"boxes of {reason}", record.place(0), len(record))
 
 
 @contextmanager
-def _opened(image: Path) -> Iterator[Scene]:
+def _open(image: Path) -> Iterator[Scene]:
     with ExitStack() as stack:
         try:
             scene = stack.enter_context(open_scene(image))
         except DataError as error:
-            raise _UnreadableImage(str(error)) from None
+            raise _UnusableImageError(str(error)) from None
         yield scene
 
 
-class _UnreadableImage(Exception):
-    """An image that is left out, with its boxes; the message says which and why."""
+def _name_below_images(record: ImageRecord, image: Path) -> str:
+    """Return an image's name below `images/{split}`: with its directories, but for `images`."""
+    folders = clean_name(record.file_name).parent.parts
+    return "/".join([*(part for part in folders if part.lower() != "images"), image.name])
 
 
-def _output_name(record: ImageRecord, image: Path) -> str:
-    """Return the image's name below `images/{split}`: with its directories, but for one that is called `images`."""
-    relative = clean_name(record.file_name)
-    return "/".join(
-        [*(part for part in relative.parent.parts if part.lower() != "images"), image.name]
-    )
-
-
-def _claim(taken: dict[str, Path], to: str, piece: ImageRecord, image: Path) -> None:
+def _refuse_same_name(sources: dict[str, Path], to: str, piece: ImageRecord, image: Path) -> None:
     """Refuse a second picture of one name, or one that would share another's label file.
+
+    Args:
+        sources: The image behind each name so far.
+        to: Format that is written.
+        piece: What is to be written.
+        image: The file that it comes from.
 
     Raises:
         DataError: With both files. (COCO and its kin may list one file twice.)
     """
     name = clean_name(piece.file_name)
+    key = str(name)
     own_label_file = FORMATS[to].label_file_of_each_image
-    key = (
-        str(name)
-        if not own_label_file
-        else str(name.with_suffix(""))
-        if to == "yolo"
-        else name.stem
-    )
-    first = taken.setdefault(key, image)
+    if own_label_file:
+        # Label files are named after the image: in YOLO below the same directories.
+        key = str(name.with_suffix("")) if to == "yolo" else name.stem
+    first = sources.setdefault(key, image)
     if first is image or (not own_label_file and first.samefile(image)):
         return
     what = f"the label file of {key}" if own_label_file else f"images/{name}"
@@ -151,120 +153,141 @@ def _claim(taken: dict[str, Path], to: str, piece: ImageRecord, image: Path) -> 
     )
 
 
-def _pieces(
+def _place(
     job: Job, record: ImageRecord, image: Path, scene: Scene, split: str, pool: ThreadPoolExecutor
 ) -> Iterator[ImageRecord]:
+    """Put one image in place, whole or in tiles, and yield what is to be written of it."""
     folder = job.folder / "images" / split
     scene = _as_annotated(record, scene)
-    frame = record.window or (
-        0,
-        0,
-        scene.width,
-        scene.height,
-    )  # what the record is about, in px of the picture
-    record = clean(_at_size(job, record, frame, scene), job.report)
-    if not job.tile and record.window is None and not scene.rewritten:
-        place_image(image, folder / record.file_name)
-        job.report.add(record, split)
-        yield record
+    # What the record is about, in px of the picture: TinyPerson's records are windows themselves.
+    frame = record.window or (0, 0, scene.width, scene.height)
+    record = clean(_at_size_of_picture(job, record, frame, scene), job.report)
+    if job.tile or record.window is not None:
+        yield from _cut_tiles(job, record, image, scene, frame, folder, pool)
         return
-    if not job.tile and record.window is None:
+    if scene.rewritten:
         job.report.repair(f"images {scene.rewritten}", str(image))
-    windows = (
-        plan_windows(record.width, record.height, job.tile, job.overlap)
-        if job.tile
-        else [_whole(record)]
-    )
+        record.file_name = str(clean_name(record.file_name).with_suffix(".png"))
+        _write(scene, (0, 0, record.width, record.height), folder / record.file_name)
+    else:
+        place_image(image, folder / record.file_name)
+    job.report.add(record, split)
+    yield record
+
+
+def _cut_tiles(
+    job: Job,
+    record: ImageRecord,
+    image: Path,
+    scene: Scene,
+    frame: Window,
+    folder: Path,
+    pool: ThreadPoolExecutor,
+) -> Iterator[ImageRecord]:
+    """Write the tiles of a record and yield theirs.
+
+    Args:
+        job: The conversion.
+        record: In px of its frame.
+        image: The file.
+        scene: Its pixels.
+        frame: Where the record lies in its picture, px.
+        folder: Where tiles are written.
+        pool: Threads that write them.
+    """
+    windows = [_whole(record)]
+    if job.tile:
+        windows = plan_windows(record.width, record.height, job.tile, job.overlap)
     pending: list[Future[None]] = []
     for window in windows:
-        piece = (
-            _piece(record, window, frame, job.keep_visible)
-            if job.tile or record.window
-            else _as_png(record)
-        )
-        if (
-            job.tile
-            and not _has_objects(piece)
-            and not keeps_empty(piece.file_name, job.empty_tiles)
-        ):
-            job.report.drop("tiles without objects (empty_tiles)", f"{image} at {piece.window}")
+        tile = _tile(record, window, frame, job.keep_visible)
+        empty = job.tile and not _has_objects(tile)
+        if empty and not keeps_empty(tile.file_name, job.empty_tiles):
+            job.report.drop("tiles without objects (empty_tiles)", f"{image} at {tile.window}")
             continue
-        pixels = _pixels(scene, piece.window or window)
-        (folder / piece.file_name).parent.mkdir(parents=True, exist_ok=True)
-        pending.append(pool.submit(write_image, folder / piece.file_name, pixels))
+        target = folder / tile.file_name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        pixels = _pixels(scene, tile.window or window)
+        pending.append(pool.submit(write_image, target, pixels))
         if len(pending) >= 2 * job.workers:  # a bound, so that no scene piles up in memory
             pending.pop(0).result()
-        job.report.add(piece, split)
-        yield piece
+        job.report.add(tile, folder.name)
+        yield tile
     for future in pending:
         future.result()
 
 
 def _as_annotated(record: ImageRecord, scene: Scene) -> Scene:
-    """Return the scene that the boxes were drawn on: the pixels as stored where only they have the stated size."""
-    stated = (record.width, record.height)
-    turned = stated == (scene.height, scene.width) != (scene.width, scene.height)
+    """Return the picture that the boxes were drawn on.
+
+    That is the pixels as stored, without their EXIF orientation, where only they have the stated
+    size.
+    """
+    stated, found = (record.width, record.height), (scene.width, scene.height)
+    turned = stated == found[::-1] != found
     if not (turned and isinstance(scene, WholeScene) and record.window is None):
         return scene
     stored = WholeScene(scene.path, exif=False)
     return stored if (stored.width, stored.height) == stated else scene
 
 
+def _write(scene: Scene, window: Window, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_image(target, _pixels(scene, window))
+
+
 def _pixels(scene: Scene, window: Window) -> Image:
     try:
         return scene.read(window)
     except DataError as error:
-        raise _UnreadableImage(str(error)) from None
+        raise _UnusableImageError(str(error)) from None
 
 
 def _whole(record: ImageRecord) -> Window:
     return (0, 0, record.width, record.height)
 
 
-def _piece(record: ImageRecord, window: Window, frame: Window, keep_visible: float) -> ImageRecord:
-    """Cut a window out of a record.
-
-    `frame` is where the record lies in its picture, and names the piece.
-    """
+def _tile(record: ImageRecord, window: Window, frame: Window, keep_visible: float) -> ImageRecord:
+    """Return the part of a record in a window, named after its place in the whole picture."""
     left, top = frame[0], frame[1]
-    piece = cut(record, window, keep_visible)
+    tile = cut(record, window, keep_visible)
     x1, y1, x2, y2 = window
-    piece.window = (x1 + left, y1 + top, x2 + left, y2 + top)
-    if record.window is not None and window == _whole(
-        record
-    ):  # a tile of the source itself: nothing was cut
-        piece.ids, piece.image_id = record.ids, record.image_id
+    tile.window = (x1 + left, y1 + top, x2 + left, y2 + top)
+    if record.window is not None and window == _whole(record):
+        # A tile of the source itself: nothing was cut, so its ids hold.
+        tile.ids, tile.image_id = record.ids, record.image_id
     stem = clean_name(record.file_name)
-    piece.file_name = str(stem.with_name(f"{stem.stem}__{piece.window[0]}_{piece.window[1]}.png"))
-    return piece
-
-
-def _as_png(record: ImageRecord) -> ImageRecord:
-    """Return a record whose image keeps its name but for the suffix."""
-    record.file_name = str(clean_name(record.file_name).with_suffix(".png"))
-    return record
+    tile.file_name = str(stem.with_name(f"{stem.stem}__{tile.window[0]}_{tile.window[1]}.png"))
+    return tile
 
 
 def _has_objects(record: ImageRecord) -> bool:
     return bool((~record.ignore & (record.labels != NO_CLASS)).any())
 
 
-def _at_size(job: Job, record: ImageRecord, frame: Window, scene: Scene) -> ImageRecord:
-    """Return a record in px of its picture: where the picture was resized since it was annotated, boxes are scaled."""
+def _at_size_of_picture(job: Job, record: ImageRecord, frame: Window, scene: Scene) -> ImageRecord:
+    """Return a record in px of its picture: boxes are scaled where it was resized since.
+
+    Raises:
+        DataError: A frame that is not inside the picture.
+    """
     if frame[2] > scene.width or frame[3] > scene.height:
         raise DataError(
-            f"{record.where}: tile {frame} of {record.file_name} is not inside its {scene.width} x {scene.height} px"
+            f"{record.where}: tile {frame} of {record.file_name} is not inside its "
+            f"{scene.width} x {scene.height} px"
         )
-    size = (frame[2] - frame[0], frame[3] - frame[1])
-    if record.width and record.height and size != (record.width, record.height):
-        stated = f"{record.file_name}: {record.width} x {record.height} stated, {size[0]} x {size[1]} in the file"
-        if not is_resized((record.height, record.width), size[::-1]):
-            raise _UnreadableImage(stated)
-        job.report.repair(
-            "images that were resized after they were annotated: boxes scaled", stated
+    width, height = frame[2] - frame[0], frame[3] - frame[1]
+    if record.width and record.height and (width, height) != (record.width, record.height):
+        stated = (
+            f"{record.file_name}: {record.width} x {record.height} stated, "
+            f"{width} x {height} in the file"
         )
-        record = record.scaled(size[0] / record.width, size[1] / record.height)
-    record.width, record.height = size
+        if not is_resized((record.height, record.width), (height, width)):
+            raise _UnusableImageError(stated)
+        what = "images that were resized after they were annotated: boxes scaled"
+        job.report.repair(what, stated)
+        record = record.scaled(width / record.width, height / record.height)
+    record.width, record.height = width, height
     return record
 
 
@@ -276,8 +299,7 @@ def clean(record: ImageRecord, report: ConvertReport) -> ImageRecord:
         report: Where to count.
     """
     sides = record.boxes[:, 2:] - record.boxes[:, :2]
-    low, high = np.zeros(4), np.array([record.width, record.height] * 2, np.float64)
-    clipped = np.clip(record.boxes, low, high)
+    clipped = np.clip(record.boxes, 0, np.array([record.width, record.height] * 2, np.float64))
     outside = ((clipped[:, 2:] - clipped[:, :2]) <= 0).any(axis=1)
     keep = np.ones(len(record), np.bool_)
     for reason, bad in (
@@ -291,27 +313,23 @@ def clean(record: ImageRecord, report: ConvertReport) -> ImageRecord:
             keep[rows] = False
     over = np.flatnonzero(keep & (np.abs(clipped - record.boxes) > BORDER).any(axis=1))
     if len(over):
-        report.repair(
-            "boxes over the border of their image: clipped", record.place(int(over[0])), len(over)
-        )
+        reason = "boxes over the border of their image: clipped"
+        report.repair(reason, record.place(int(over[0])), len(over))
         if "area" in record.attributes:
             record.attributes["area"][over] = np.nan
     record.boxes = np.where(keep[:, None], clipped, record.boxes)
-    _count_areas(record, keep, report)
-    return record if keep.all() else record.select(keep)
+    record = record if keep.all() else record.select(keep)
+    _count_areas(record, report)
+    return record
 
 
-def _count_areas(
-    record: ImageRecord, keep: np.ndarray[Any, np.dtype[np.bool_]], report: ConvertReport
-) -> None:
+def _count_areas(record: ImageRecord, report: ConvertReport) -> None:
+    """Count stated areas that their boxes cannot hold; the writer takes width x height instead."""
     if "area" not in record.attributes:
         return
     area = record.attributes["area"]
-    most = (record.boxes[:, 2:] - record.boxes[:, :2]).prod(axis=1) * (1 + 1e-6)
-    wrong = np.flatnonzero(keep & np.isfinite(area) & ((area <= 0) | (area > most)))
+    possible = (area > 0) & (area <= largest_areas(record.boxes))
+    wrong = np.flatnonzero(np.isfinite(area) & ~possible)
     if len(wrong):
-        report.repair(
-            "stated areas that their box cannot hold: width x height taken",
-            record.place(int(wrong[0])),
-            len(wrong),
-        )
+        reason = "stated areas that their box cannot hold: width x height taken"
+        report.repair(reason, record.place(int(wrong[0])), len(wrong))

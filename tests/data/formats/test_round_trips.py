@@ -1,6 +1,7 @@
 """Written and read again, records are the same wherever the format can hold them."""
 
 import json
+from csv import reader
 
 import numpy as np
 import pytest
@@ -485,3 +486,21 @@ def refuses_or_reads(tmp_path, name, data):
                 )
     except coco.DataError as error:
         assert "\n" not in str(error) and str(path) in str(error)
+
+
+HOSTILE = ("=cmd|' /C calc'!A0", "@SUM(1)", "+1", "-1", "'=1", "''@x", "'plain", "car")
+
+
+def test_csv_holds_no_formula_and_reads_the_same_names(tmp_path):
+    """A spreadsheet runs a cell that begins with =, +, - or @."""
+    record = make_record(
+        "=image.png", "test", [(1, 2, 3, 4)] * len(HOSTILE), range(len(HOSTILE)), size=(9, 9)
+    )
+    path = tmp_path / "a.csv"
+    csv.write(path, [record], Classes(HOSTILE))
+    cells = [cell for line in reader(path.open(newline="")) for cell in line]
+    assert not [cell for cell in cells if cell[:1] in ("=", "+", "-", "@") and cell]
+    assert set(csv.classes_of([Part((path,), ())]).names) == set(HOSTILE)
+    back = csv.read(Part((path,), ()), Classes(HOSTILE))
+    assert back.labels.tolist() == list(range(len(HOSTILE)))
+    assert back.paths.tolist() == ["./=image.png"]
