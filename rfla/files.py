@@ -128,3 +128,23 @@ def _kernel_devices() -> frozenset[int]:
     """Device numbers of the file systems that the kernel makes up."""
     mounted = [os.stat(folder).st_dev for folder in ("/proc", "/sys") if os.path.isdir(folder)]
     return frozenset(mounted) - {os.stat("/").st_dev} if mounted else frozenset()
+
+
+def foreign_content(head: bytes) -> str | None:
+    """Name what stands in the place of a binary file, from its first kilobyte.
+
+    A download that went wrong leaves a web page, a repository cloned without Git LFS a pointer.
+
+    Returns:
+        What it is and what to do; None where the bytes may be what was wanted.
+    """
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if not head:
+        return "an empty file; download it again"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "a web page (HTML), which a failed download leaves; download it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file itself; run 'git lfs pull'"
+    if not any(byte < 9 or 13 < byte < 32 for byte in head):
+        return "a text file"
+    return None

@@ -1,25 +1,22 @@
-"""Official weights: MMDetection 2.x key names mapped to ours, and its `.pth` files read without running a pickle.
+"""Official weights: MMDetection 2.x key names mapped to ours, checkpoints turned into our files.
 
 Our modules carry the official names but for the few differences in `RENAMED`, so that the map is
 this short table.
 """
 
 import datetime
-import pickle
 import re
-import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rfla.cfg import load_config
 from rfla.cfg.layer_files import model_names
 from rfla.errors import ConfigError, WeightsError
+from rfla.models.checkpoint_file import read_checkpoint
 from rfla.models.weights import FORMAT, check_finite, misfits, printable, save_weights
 from rfla.models.zoo import build_detector
 from rfla.version import __version__
@@ -28,35 +25,14 @@ from rfla.version import __version__
 RENAMED = (
     (r"^bbox_head\.center_prior\.", "center_prior."),
     (r"^bbox_head\.", "head."),  # one-stage head
-    (
-        r"^roi_head\.bbox_head\.(?=[a-z])",
-        "roi_head.bbox_head.0.",
-    ),  # of one stage; a cascade numbers them
-    (
-        r"^(neck\.(?:lateral_convs|fpn_convs)\.\d+)\.conv\.",
-        r"\1.",
-    ),  # the pyramid's convolutions come without a wrapper
+    # of one stage; a cascade numbers them
+    (r"^roi_head\.bbox_head\.(?=[a-z])", "roi_head.bbox_head.0."),
+    # the pyramid's convolutions come without a wrapper
+    (r"^(neck\.(?:lateral_convs|fpn_convs)\.\d+)\.conv\.", r"\1."),
     (r"^(head\.(?:cls_convs|reg_convs)\.\d+)\.gn\.", r"\1.norm."),
 )
-DISTANCES = {
-    "kl": "kld",
-    "exp_kl": "exp_kld",
-    "kl_10": "kld_10",
-    "wd": "wd",
-}  # their names and ours
+DISTANCES = {"kl": "kld", "exp_kl": "exp_kld", "kl_10": "kld_10", "wd": "wd"}  # theirs, ours
 COUNTER = "num_batches_tracked"  # old checkpoints have none, and nothing depends on it
-MAX_CHECKPOINT_BYTES = 8 * 1024**3
-
-# What a checkpoint's meta holds beside plain values: best scores and palettes of numpy, whose parts
-# had another address before numpy 2. Nothing else may be built.
-_NUMPY: Any = np._core.multiarray  # type: ignore[attr-defined]
-ALLOWED_TYPES: list[Any] = [
-    np.dtype,
-    np.ndarray,
-    *[(part, f"numpy.{core}.multiarray.{part.__name__}") for part in (_NUMPY.scalar, _NUMPY._reconstruct)
-      for core in ("core", "_core")],
-    *[type(np.dtype(kind)) for kind in "?bhilqBHILQefdU"],
-]  # fmt: skip
 
 RETINA_CLASSES, RETINA_BOXES = "bbox_head.retina_cls.weight", "bbox_head.retina_reg.weight"
 # The other layers whose outputs tell the number of classes, and how many of the outputs are not
@@ -153,47 +129,6 @@ def import_checkpoint(
     )
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Open a `.pth` file with torch's restricted unpickler: tensors and plain values, nothing that runs.
-
-    Raises:
-        WeightsError: missing, too large, compressed (a bomb), damaged, or it holds what is not
-            allowed.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"{path}: {'is not a file' if path.exists() else 'no such checkpoint'}")
-    if not 0 < path.stat().st_size <= MAX_CHECKPOINT_BYTES:
-        raise WeightsError(f"{path}: empty, or larger than {MAX_CHECKPOINT_BYTES >> 30} GiB")
-    try:
-        if zipfile.is_zipfile(path):
-            _refuse_compressed(path)
-        with torch.serialization.safe_globals(ALLOWED_TYPES), warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of an unusual pickle protocol: it is read or refused all the same
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except WeightsError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise WeightsError(f"{path}: refused, nothing in it was run: {_reason(error)}") from None
-    except (
-        Exception
-    ) as error:  # whatever the readers of zip, pickle and numpy stumble over in a hostile file
-        raise WeightsError(f"{path}: not a readable checkpoint: {_reason(error)}") from None
-    if not isinstance(checkpoint, dict):
-        raise WeightsError(f"{path}: no state dict in it")
-    return checkpoint
-
-
-def _refuse_compressed(path: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise WeightsError(
-                f"{path}: a compressed archive; torch writes checkpoints uncompressed"
-            )
-
-
 def _state_and_meta(
     checkpoint: dict[str, Any], where: str | Path
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -203,20 +138,11 @@ def _state_and_meta(
         raise WeightsError(f"{where}: no state dict in it")
     if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
         raise WeightsError(f"{where}: its state dict holds more than tensors by name")
-    if not all(_is_plain(value) for value in state.values()):
-        raise WeightsError(f"{where}: its state dict holds tensors that are not plain ones")
     state = {key.removeprefix("module."): value for key, value in state.items()}
-    averages = {
-        "ema_" + key.replace(".", "_") for key in state
-    }  # mmcv swaps the averaged weights in before it saves
+    # mmcv swaps the averaged weights in before it saves; what it calls average are the others
+    averages = {"ema_" + key.replace(".", "_") for key in state}
     state = {key: value for key, value in state.items() if key not in averages}
     return state, meta if isinstance(meta, dict) else {}
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return (
-        tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
-    )
 
 
 def _ours(net: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -229,20 +155,18 @@ def _ours(net: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 
 def _settings_in(config: str) -> dict[str, Any]:
-    """What the configuration text of a checkpoint says of its model: normalisation, stride place, assigner.
+    """Settings from the configuration text of a checkpoint: normalisation, strides, assigner.
 
     The text is searched, never evaluated.
     """
     settings: dict[str, Any] = {}
-    numbers, gap = r"\[([\d., \n]{1,200})\]", r",\s{0,50}"
+    number, gap = r"\s{0,50}\d{1,9}(?:\.\d{0,9})?\s{0,50}", r",\s{0,50}"
+    numbers = rf"\[({number},{number},{number})\]"
     found = re.search(rf"mean={numbers}{gap}std={numbers}{gap}to_rgb=(True|False)", config)
     if found:
-        mean, std = (
-            [float(part) for part in text.split(",") if part.strip()] for text in found.groups()[:2]
-        )
-        if len(mean) == len(std) == 3:
-            settings["normalize.mean"], settings["normalize.std"] = mean, std
-            settings["normalize.channels"] = "rgb" if found[3] == "True" else "bgr"
+        settings["normalize.mean"] = [float(part) for part in found[1].split(",")]
+        settings["normalize.std"] = [float(part) for part in found[2].split(",")]
+        settings["normalize.channels"] = "rgb" if found[3] == "True" else "bgr"
     style = re.search(r"style='(pytorch|caffe)'", config)
     if style:
         settings["backbone.style"] = style[1]
@@ -300,16 +224,3 @@ def _guess(state: Mapping[str, Tensor], num_classes: int) -> str:
             if not misfits(net, _ours(net, state)):
                 return f" (they fit model={name})"
     return ""
-
-
-def _reason(error: Exception) -> str:
-    """The telling part of torch's long message, in one line and without its advice to load the file anyway."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    asked = re.search(r"[Uu]nsupported (?:global: )?GLOBAL ([\w.]+)", text)
-    if asked:
-        return f"it asks for {asked[1][:100]}, which is neither a tensor nor a plain value"
-    return (
-        "it holds more than tensors and plain values"
-        if "weights_only" in text
-        else printable(text[:160])
-    )

@@ -143,9 +143,8 @@ dict(type='Resize', img_scale=(1024, 1024), keep_ratio=True)""",
 }
 
 
-@pytest.mark.parametrize("legacy", [False, True])
-def test_forms_of_a_checkpoint(tiny, tmp_path, legacy):
-    """Both file formats, numpy in meta, a wrapped model, EMA copies, parameters and halves."""
+def test_forms_of_a_checkpoint(tiny, tmp_path):
+    """numpy in meta, a wrapped model, EMA copies, parameters and halves."""
     model, state = tiny
     wrapped = OrderedDict(
         ("module." + key, torch.nn.Parameter(value.half())) for key, value in state.items()
@@ -156,7 +155,7 @@ def test_forms_of_a_checkpoint(tiny, tmp_path, legacy):
         "state_dict": wrapped | averages,
         "optimizer": {"state": {0: {"step": 3}}},
     }
-    torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
+    torch.save(content, tmp_path / "x.pth")
     import_checkpoint(tmp_path / "x.pth", model, tmp_path / "x.safetensors")
     net, metadata = load_model(tmp_path / "x.safetensors")
     assert metadata["imgsz"] == 1024
@@ -182,9 +181,9 @@ def test_an_imported_file_predicts(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (torch.zeros(8).to_sparse(), "not plain"),
+        (torch.zeros(8).to_sparse(), "asks for torch._utils._rebuild_sparse_tensor"),
         (torch.zeros(8, dtype=torch.int32), "mistyped.*int32"),
-        (torch.zeros(8, dtype=torch.complex64), "mistyped.*complex64"),
+        (torch.zeros(8, dtype=torch.complex64), "asks for torch.ComplexFloatStorage"),
         (torch.full((8,), torch.nan), "not finite in neck.fpn_convs.0.bias"),
         ("text", "more than tensors"),
     ],
@@ -217,14 +216,16 @@ class Malice:
         return self.function, self.args
 
 
-@pytest.mark.parametrize("protocol", ["zip", "legacy", "bare pickle"])
+@pytest.mark.parametrize("protocol", ["zip", "old format", "bare pickle"])
 @pytest.mark.parametrize(
     ("function", "args", "message"),
     [
         (os.system, ("touch ran",), "system"),
         (eval, ("open('ran', 'w')",), "eval"),
         (np.load, ("x.npy",), "numpy.load"),
-        (np.ndarray, ((10**15,),), "allocate"),  # 7 PiB
+        (np.ndarray, ((10**15,),), "numpy.ndarray"),  # 7 PiB
+        (bytearray, (10**12,), "bytearray"),
+        (torch.Tensor, (10**12,), "torch.Tensor"),
     ],
 )
 def test_malice_does_not_run(tmp_path, monkeypatch, recwarn, protocol, function, args, message):
@@ -239,7 +240,7 @@ def test_malice_does_not_run(tmp_path, monkeypatch, recwarn, protocol, function,
         import_checkpoint(path, "fcos", tmp_path / "x.safetensors")
     assert "\n" not in str(caught.value)
     assert "weights_only" not in str(caught.value)  # torch's advice how to run it anyway
-    assert protocol == "bare pickle" or message in str(caught.value)
+    assert (message if protocol == "zip" else "old format") in str(caught.value)
     assert [file.name for file in tmp_path.iterdir()] == ["evil.pth"]
     assert not recwarn.list
 
@@ -264,7 +265,7 @@ def test_rubbish(tmp_path, content):
 
 
 def test_a_directory_and_a_truncated_file(tiny, tmp_path):
-    with pytest.raises(WeightsError, match="is not a file"):
+    with pytest.raises(WeightsError, match="is a directory"):
         read_checkpoint(tmp_path)
     torch.save({"state_dict": tiny[1]}, tmp_path / "x.pth")
     content = (tmp_path / "x.pth").read_bytes()
@@ -275,7 +276,7 @@ def test_a_directory_and_a_truncated_file(tiny, tmp_path):
 
 
 def test_a_giant_view_costs_nothing(tmp_path):
-    """One stored number that claims to be 4 TB: its shape is refused before anything is copied."""
+    """One stored number that claims to be 4 TB is refused before anything is copied."""
     torch.save(
         {
             "state_dict": {
@@ -284,7 +285,7 @@ def test_a_giant_view_costs_nothing(tmp_path):
         },
         tmp_path / "x.pth",
     )
-    with pytest.raises(WeightsError, match="names"):
+    with pytest.raises(WeightsError, match=r"shape \(1000, 1000, 1000, 1000\) over 1 stored"):
         import_checkpoint(tmp_path / "x.pth", "fcos", tmp_path / "x.safetensors")
 
 
