@@ -15,13 +15,19 @@ _TORCHVISION_ADVICE = (
 )
 
 
+KNOWN_FAULTS = {  # package: (first version without the fault, what the fault is)
+    "torch": ((2, 10), "CVE-2026-24747 in its reader of .pth files; rfla import refuses to run"),
+    "pillow": ((12, 3), "CVE-2026-4775 and others in its readers of images"),
+}
+
+
 @dataclass
 class Report:
     """Findings in the order of looking.
 
     Attributes:
-        lines: (name, what was found, mark). The mark is "ok", "FAIL", or "-" for what is not there
-            and need not be.
+        lines: (name, what was found, mark). The mark is "ok", "warn", "FAIL", or "-" for what is
+            not there and need not be.
     """
 
     lines: list[tuple[str, str, str]] = field(default_factory=list)
@@ -33,6 +39,10 @@ class Report:
     def add_absent(self, name: str, found: str) -> None:
         """Note what is not installed and need not be."""
         self.lines.append((name, found, "-"))
+
+    def warn(self, name: str, found: str) -> None:
+        """Note what works, but should be mended."""
+        self.lines.append((name, found, "warn"))
 
     @property
     def good(self) -> bool:
@@ -50,6 +60,7 @@ def run_checks() -> Report:
     report = Report()
     _machine(report)
     _packages(report)
+    _known_faults(report)
     _rivals(report)
     _operators(report)
     _devices(report)
@@ -115,6 +126,18 @@ def _satisfies(version: str, requirement: str) -> bool:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:3])
+
+
+def _known_faults(report: Report) -> None:
+    """Warn of versions that a hostile file can harm."""
+    for name, (mended, fault) in KNOWN_FAULTS.items():
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:  # `_packages` says so
+            continue
+        if _numbers(found) < mended:
+            wanted = ".".join(map(str, mended))
+            report.warn(name, f"{found} has {fault}: pip install -U '{name}>={wanted}'")
 
 
 def _rivals(report: Report) -> None:
