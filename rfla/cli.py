@@ -7,10 +7,8 @@ torch.
 """
 
 import os
-import re
 import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +16,16 @@ import typer
 
 from rfla.cfg.help_text import VERBS, explain, overview
 from rfla.errors import ConfigError, DataError, RflaError, did_you_mean
+from rfla.terminal import (
+    BROKEN_PIPE,
+    DEBUG,
+    INTERRUPTED,
+    fail,
+    log_to_stderr,
+    on_interrupt,
+    say,
+    survive_any_terminal,
+)
 
 if TYPE_CHECKING:
     from rfla.cfg import Config
@@ -40,7 +48,6 @@ _SYNONYMS = {
     "--version": "version",
     "copy_cfg": "copy-cfg",
 }
-_INTERRUPTED, _BROKEN_PIPE = 130, 141  # what a shell reports for SIGINT and SIGPIPE
 
 
 @app.command(**_AS_TYPED)
@@ -111,16 +118,23 @@ def convert(tokens: Tokens = None) -> int:
 @app.command("import", **_AS_TYPED)
 def import_weights(tokens: Tokens = None) -> None:
     """Convert official MMDetection weights to an rfla weights file."""
-    from rfla.cfg.verbs import ImportOptions, load_options, refuse_existing, required
+    from rfla.cfg.verbs import (
+        ImportOptions,
+        load_options,
+        refuse_existing,
+        refuse_foreign_weights,
+        required,
+    )
 
     options, _ = load_options(tokens or [], ImportOptions)
     required(options, "import", weights="official.pth", model="faster_rcnn", out="x.safetensors")
+    refuse_foreign_weights(options.weights or "")
     from rfla.models.mmdet import import_checkpoint
 
     out = options.out or ""
     refuse_existing(out, options.overwrite)
     names = options.names or None
-    print(import_checkpoint(options.weights or "", options.model or "", out, names))
+    say(import_checkpoint(options.weights or "", options.model or "", out, names))
 
 
 @app.command(**_AS_TYPED)
@@ -139,7 +153,7 @@ def inspect(tokens: Tokens = None) -> int:
     report = inspect(options)
     if settings is not None:
         _add_assignment(report, settings)
-    print(report.text(), end="")
+    say(report.text(), end="")
     return report.exit_code
 
 
@@ -179,7 +193,7 @@ def info(tokens: Tokens = None) -> None:
     required(options, "info", model="fcos_p2")
     from rfla.models.cost import cost
 
-    print(cost(options.model or "", options.imgsz, options.classes, options.device).table())
+    say(cost(options.model or "", options.imgsz, options.classes, options.device).table())
 
 
 @app.command(**_AS_TYPED)
@@ -191,7 +205,7 @@ def cfg(tokens: Tokens = None) -> None:
         from rfla.cfg import Config, load_config
         from rfla.cfg.overrides import parse_tokens
 
-        print(to_yaml(load_config(parse_tokens(tokens, Config))), end="")
+        say(to_yaml(load_config(parse_tokens(tokens, Config))), end="")
     else:
         print(DEFAULT_YAML.read_text(encoding="utf-8"), end="")
 
@@ -204,7 +218,7 @@ def copy_cfg(tokens: Tokens = None) -> None:
 
     options, _ = load_options(tokens or [], CopyOptions)
     write_template(options.out, options.overwrite)
-    print(
+    say(
         f"wrote {options.out}: uncomment what you want to change, then: "
         f"rfla train cfg={options.out} model=... data=..."
     )
@@ -217,7 +231,7 @@ def checks(tokens: Tokens = None) -> int:
     from rfla.checks import run_checks
 
     report = run_checks()
-    print(report.text())
+    say(report.text())
     return 0 if report.good else 1
 
 
@@ -233,7 +247,7 @@ def version(tokens: Tokens = None) -> None:
 @app.command("help", **_AS_TYPED)
 def show_help(tokens: Tokens = None) -> None:
     """Explain a verb or a key."""
-    print("\n\n".join(explain(topic) for topic in tokens) if tokens else overview())
+    say("\n\n".join(explain(topic) for topic in tokens) if tokens else overview())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -243,28 +257,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 for a failed check, 2 for what the person can mend.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    _survive_any_terminal()
+    survive_any_terminal()
+    log_to_stderr()
     if argv is None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _on_interrupt)
+            signal.signal(number, on_interrupt)
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()
         return code
     except DataError as error:  # may be advice in steps: how to obtain a data set
-        return _fail(str(error).rstrip(), error.exit_code, arguments)
+        return fail(str(error).rstrip(), error.exit_code, arguments)
     except RflaError as error:
-        return _fail(" ".join(str(error).split()), error.exit_code, arguments)
+        return fail(" ".join(str(error).split()), error.exit_code, arguments)
     except (KeyboardInterrupt, typer.Abort):
         print("stopped", file=sys.stderr)
-        return _INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, for example `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
+        return BROKEN_PIPE
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         message = f"{place}{error.strerror or error} (debug=true shows where)"
-        return _fail(message, RflaError.exit_code, arguments)
+        return fail(message, RflaError.exit_code, arguments)
     except Exception as error:
         error.add_note("This is a defect of rfla: please report it with the lines above.")
         raise
@@ -280,10 +295,7 @@ def _dispatch(arguments: list[str]) -> int:
         verb = tokens.pop(tokens.index(later[0]))
     verb = _SYNONYMS.get(verb, verb)
     if verb not in VERBS:
-        hint = did_you_mean(verb.lower().lstrip("-"), VERBS)
-        if "=" in verb:
-            hint = "; the verb comes first: rfla train key=value ..."
-        raise ConfigError(f"no verb '{verb[:60]}'{hint or '; verbs: ' + ', '.join(VERBS)}")
+        raise ConfigError(f"no verb '{verb[:60]}'{_instead_of(verb, tokens)}")
     if any(token in ("-h", "--help") for token in tokens):
         verb, tokens = "help", [verb]
     if verb in ("help", "version"):  # typer's parser takes longer to load than these to answer
@@ -291,25 +303,44 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     # "--" keeps typer from reading tokens that begin with a dash: rfla.cfg.overrides parses them.
     code = app(args=[verb, "--", *tokens], prog_name="rfla", standalone_mode=False)
-    if code == _INTERRUPTED:  # typer turns Ctrl-C into its exit code
+    if code == INTERRUPTED:  # typer turns Ctrl-C into its exit code
         raise KeyboardInterrupt
     return code if isinstance(code, int) else 0
+
+
+def _instead_of(verb: str, tokens: Sequence[str]) -> str:
+    """What to type instead of a word that is no verb."""
+    from rfla.cfg.foreign import VERBS as FOREIGN
+
+    word = verb.lower().lstrip("-")
+    if "=" in verb:
+        modes = [token.removeprefix("mode=") for token in (verb, *tokens) if "mode=" in token]
+        named = next((mode for mode in modes if mode in VERBS), "train")
+        return f"; the verb comes first: rfla {named} key=value ..."
+    if word in FOREIGN:
+        return f"; {FOREIGN[word]}"
+    return did_you_mean(word, VERBS) or f"; verbs: {', '.join(VERBS)}"
 
 
 def _config(tokens: Sequence[str] | None, mode: "Mode") -> "Config":
     """Read the tokens of train, val or predict into settings; note keys that have no use there."""
     from rfla.cfg import Config, load_config
+    from rfla.cfg.early import check_early
     from rfla.cfg.overrides import parse_tokens
-
-    settings = parse_tokens(tokens or [], Config)
-    if mode == "train":
-        return load_config(settings, mode=mode)  # training itself notes what has no use
-    config = load_config(settings | _latest_model(settings, mode), mode=mode)
     from rfla.cfg.usage import unused
 
+    settings = parse_tokens(tokens or [], Config)
+    if mode == "predict" and isinstance(settings.get("source"), str):
+        from rfla.predict.sources import check_source
+
+        check_source(settings["source"])  # first, as there may be no model yet
+    if mode != "train":
+        settings |= _latest_model(settings, mode)
+    config = load_config(settings, mode=mode)
+    check_early(config, mode)
     idle = unused(config.given, mode)
-    if idle:
-        print(f"given, but of no use in {mode}: {', '.join(idle)}")
+    if idle and mode != "train":  # training says so itself, in Python too
+        say(f"given, but of no use in {mode}: {', '.join(idle)}")
     return config
 
 
@@ -322,7 +353,7 @@ def _latest_model(settings: dict[str, Any], mode: "Mode") -> dict[str, Any]:
     subject = given.data if mode == "val" else given.source
     if given.model or subject is None or (mode == "val" and given.predictions):
         return {}
-    from rfla.engine.run_dir import latest_weights
+    from rfla.cfg.resume import latest_weights
 
     latest = latest_weights(given.project)
     if latest is None:
@@ -330,7 +361,7 @@ def _latest_model(settings: dict[str, Any], mode: "Mode") -> dict[str, Any]:
             f"model is missing, and {given.project} has no run with weights; "
             f"for example: {VERBS['train'].examples[0]}"
         )
-    print(f"model={latest} (the latest run)")
+    say(f"model={latest} (the latest run)")
     return {"model": str(latest)}
 
 
@@ -343,43 +374,6 @@ def _prepare_data(data: str | None) -> None:
 
 
 def _no_more(tokens: Sequence[str] | None, verb: str) -> None:
-    rest = [token for token in tokens or [] if not _DEBUG.search(token)]
+    rest = [token for token in tokens or [] if not DEBUG.search(token)]
     if rest:
         raise ConfigError(f"'rfla {verb}' takes no settings, but got '{rest[0][:60]}'")
-
-
-_DEBUG = re.compile(r"(^|\s)-{0,2}debug(\s*=\s*true)?,?(\s|$)", re.IGNORECASE)
-
-
-def _fail(message: str, code: int, arguments: Sequence[str]) -> int:
-    """Print what is wrong (with the traceback above it if asked for) and return the exit code."""
-    if _DEBUG.search(" ".join(arguments)):
-        traceback.print_exc()
-    line = "".join(
-        letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1]
-        for letter in message.rstrip()
-    )
-    print(f"\033[31merror:\033[0m {line}" if _in_colour() else f"error: {line}", file=sys.stderr)
-    return code
-
-
-def _on_interrupt(number: int, frame: object) -> None:
-    """Raise KeyboardInterrupt as usual.
-
-    But a half imported torch goes wrong in odd ways, so end at once there.
-    """
-    if getattr(getattr(sys.modules.get("torch"), "__spec__", None), "_initializing", False):
-        os.write(2, b"stopped\n")
-        os._exit(_INTERRUPTED)
-    raise KeyboardInterrupt
-
-
-def _in_colour() -> bool:
-    return sys.stderr.isatty() and "NO_COLOR" not in os.environ
-
-
-def _survive_any_terminal() -> None:
-    """Write what a terminal cannot show (a Latin-1 console, a broken file name) as an escape."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")

@@ -35,6 +35,20 @@ class ExistingRunError(RflaError):
     """A run directory that is in use or cannot be written."""
 
 
+def printable(text: str) -> str:
+    """Return a text that a terminal shows and does not obey, for names that come from files.
+
+    Control characters, escape sequences, marks that change the direction of writing and halves of
+    surrogate pairs become escapes as Python writes them; line ends and tabs stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1]
+        for letter in text
+    )
+
+
 def nearest(word: str, options: Iterable[str], count: int = 3) -> list[str]:
     """Return up to `count` of `options` that look like `word`, best first."""
     return difflib.get_close_matches(word, list(options), n=count, cutoff=0.6)

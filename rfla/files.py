@@ -13,6 +13,14 @@ from typing import BinaryIO
 from rfla.errors import DataError, RflaError
 
 
+def home_expanded(path: str | Path) -> Path:
+    """Return a path with a leading `~` or `~name` replaced, or as it is where nobody has that name.
+
+    There `Path.expanduser` raises a RuntimeError.
+    """
+    return Path(os.path.expanduser(path))
+
+
 def write_atomically(path: str | Path, data: bytes | str, flush: bool = True) -> None:
     """Replace `path` by a file that holds `data`.
 

@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "version": set(),
     "json_file": set(),
     "sizes": set(),
+    "terminal": set(),
     "cfg": set(),
     "ops": set(),
     "assign": set(),
@@ -35,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checks": {"data"},
     "cli": {
         *("cfg", "data", "models", "metrics", "engine", "predict", "export", "tools"),
-        *("api", "checks"),
+        *("api", "checks", "terminal"),
     },
     "__main__": {"cli"},
     "__init__": {"api"},

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: verbs, help, one-line errors, exit codes, and what is not imported."""
+"""The command line as a person meets it: verbs, help, one-line errors, exit codes, imports."""
 
 import json
 import os
@@ -121,6 +121,27 @@ def test_nothing_heavy_is_imported(command: str, kept_out: str) -> None:
     assert done.returncode == 0, done.stderr.decode()
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "model=fcos_p2", "data=nothing"],
+        ["train", "model=fcos_p2", "data=demo", "device=cpu", "batch=-1"],
+        ["val", "model=fcos_p2", "data=nothing"],
+        ["predict", "source=nothing"],
+        ["predict", "source=."],
+        ["import", "weights=yolov8n.pt", "model=fcos", "out=x.safetensors"],
+    ],
+    ids=" ".join,
+)
+def test_what_fails_for_sure_fails_without_torch(command: list[str]) -> None:
+    code = (
+        f"import sys; from rfla.cli import main; code = main({command!r})\n"
+        "sys.exit(code if not {'torch', 'matplotlib'} & set(sys.modules) else 'torch')"
+    )
+    done = shell("-c", code)
+    assert done.returncode == 2, done.stderr.decode()
+
+
 ERRORS = [
     # verbs
     (("trian",), "no verb 'trian'; did you mean 'train'?"),
@@ -146,13 +167,38 @@ ERRORS = [
         "model is missing, and runs has no run with weights; for example: rfla train",
     ),
     (("predict",), "source is missing"),
-    (("predict", "source=x.png"), "model is missing, and runs has no run with weights"),
+    (("predict", "source=."), "model is missing, and runs has no run with weights"),
+    (("predict", "source=x.png"), "source=x.png: no such file or directory"),
     (("train", "resume"), "resume=true: no run with a training state in runs"),
     # models and data that are not there
     (("train", "model=fcos_p3", "data=demo"), "no model 'fcos_p3'; a model is one of"),
     (("val", "model=nothing.safetensors", "data=demo"), "nothing.safetensors: no such file"),
     (("val", "model=official.pth", "data=demo"), "rfla import weights=official.pth"),
     (("train", "model=fcos_p2", "data=nothing.yaml", "device=cpu"), "nothing.yaml"),
+    # words of other tools
+    (("export", "model=best.pt"), "no verb 'export'; there is no export"),
+    (("track", "source=0"), "no verb 'track'; there is no tracking"),
+    (("test",), "no verb 'test'; the verb is val: rfla val data=... split=test"),
+    (("task=detect", "mode=val", "model=x"), "the verb comes first: rfla val key=value"),
+    (("train", "model=yolov8n.pt", "data=coco128.yaml"), "a network of another tool"),
+    (("train", "task=detect"), "unknown key 'task'; rfla detects boxes"),
+    (("import", "weights=yolo11n.pt", "model=fcos", "out=x.safetensors"), "of another tool"),
+    (("predict", "source=0"), "source=0: cameras are not read"),
+    (("predict", "source=flight.mp4"), "source=flight.mp4: videos are not read"),
+    (("predict", "source=http://a.b/c.jpg"), "addresses are not read"),
+    (("predict", "source=my", "pics"), "quote a value with a space: source='my pics'"),
+    (("train", "data=my", "data.yaml", "model=fcos"), "a space: data='my data.yaml'"),
+    # what fails for sure fails at once
+    (("train", "model=fcos_p2", "data=demo", "device=cpu", "batch=-1"), "batch=-1 looks for"),
+    (("val", "model=fcos_p2", "data=nothing"), "data=nothing: no such data YAML"),
+    # homes of nobody
+    (("train", "model=fcos", "data=~nobody_here/x"), "data=~nobody_here/x: no such data YAML"),
+    (("predict", "source=~nobody_here/x"), "source=~nobody_here/x: no such file or directory"),
+    (("train", "cfg=~nobody_here/x"), "~nobody_here/x: no such file"),
+    (("train", "resume=~nobody_here/x"), "resume=~nobody_here/x: no run there"),
+    (("train", "model=~nobody_here/x.yaml"), "no model '~nobody_here/x.yaml'"),
+    (("inspect", "data=~nobody_here/x"), "data=~nobody_here/x: no such data YAML"),
+    (("convert", "format=coco", "source=~nobody_here/x", "out=y"), "~nobody_here/x"),
     # the other verbs
     (("compare", "a=1"), "b is missing"),
     (("compare", "c=1"), "unknown key 'c'"),
@@ -294,9 +340,10 @@ class TestLatestRun:
             weights_file(path)
             os.utime(path, (time.time() - age,) * 2)
         latest = "runs/train2/weights/best.safetensors"
+        Path("dets.json").write_text("[]")
         code, out, _ = run(capsys, "val", "data=demo")
         assert (code, out) == (0, f"model={latest} (the latest run)\n")
-        assert run(capsys, "predict", "source=x")[0] == 0
+        assert run(capsys, "predict", "source=runs")[0] == 0
         assert run(capsys, "val", "data=demo", "model=runs/train/weights/best.safetensors")[1] == ""
         assert run(capsys, "val", "data=demo", "predictions=dets.json")[1] == ""
         assert seen == [latest, latest, "runs/train/weights/best.safetensors", None]
@@ -316,7 +363,7 @@ class TestEndings:
     def test_interrupt_while_torch_is_half_imported(self) -> None:
         """An exception there may surface anywhere, hundreds of lines long: the process ends at once."""
         code = (
-            "import os, signal, sys, types; from rfla.cli import _on_interrupt; signal.signal(2, _on_interrupt); "
+            "import os, signal, sys, types; from rfla.terminal import on_interrupt; signal.signal(2, on_interrupt); "
             "sys.modules['torch'] = types.SimpleNamespace(__spec__=types.SimpleNamespace(_initializing=True)); "
             "os.kill(os.getpid(), 2); print('still here')"
         )

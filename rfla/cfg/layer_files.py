@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rfla.cfg.foreign import foreign_model
 from rfla.cfg.keys import sections_of, show
 from rfla.cfg.layers import Layer, Setting, flatten
 from rfla.cfg.model_schema import ModelConfig
@@ -18,7 +19,6 @@ from rfla.cfg.yaml_file import YamlFile, read_yaml
 from rfla.errors import ConfigError, RflaError, WeightsError, did_you_mean
 
 MODELS = Path(__file__).parent / "models"
-PICKLED = {".pt", ".pth", ".ckpt", ".bin"}
 
 # What files of other people may set. Where a run writes, which device and how many processes it
 # uses and what it reads stay with the person who starts it.
@@ -138,11 +138,6 @@ def model_layer(model: str, assigner: str | None = None) -> Layer:
         if not isinstance(sections, dict):
             raise WeightsError(f"{model}: its metadata does not describe a model")
         return flatten(sections, ModelConfig, lambda key: f"{model} (metadata)")
-    if suffix in PICKLED:
-        raise ConfigError(
-            f"model={show(model)}: pickled weights are not run; bring them in by "
-            f"'rfla import weights={show(model)} model=... out=x.safetensors'"
-        )
     return yaml_layer(model, assigner)
 
 
@@ -175,6 +170,9 @@ def _model_path(name: str) -> Path:
     path = Path(name)
     if path.suffix in {".yaml", ".yml"} and path.is_file():
         return path
+    foreign = foreign_model(name)
+    if foreign:
+        raise ConfigError(f"model={show(name)}: {foreign}")
     raise ConfigError(
         f"no model '{show(name)}'; a model is one of {', '.join(model_names())}, a .yaml file or a "
         f".safetensors file{did_you_mean(name, model_names())}"

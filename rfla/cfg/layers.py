@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from rfla.cfg.keys import ALIASES, Key, keys_of, section_class, sections_of, show, suggestions
+from rfla.cfg.foreign import ALIASES, NO_KEYS
+from rfla.cfg.keys import Key, keys_of, section_class, sections_of, show, suggestions
 from rfla.errors import ConfigError, did_you_mean, nearest
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -80,6 +81,8 @@ def unknown_key(name: str, schema: type[BaseModel]) -> str:
     """Say that there is no such key, and which ones were perhaps meant, each with its default."""
     if ALIASES.get(name.lower()) == "cfg" and "model" in schema.model_fields:
         return f"unknown key '{show(name)}'; did you mean cfg=FILE, a YAML file of settings?"
+    if name.lower() in NO_KEYS and "model" in schema.model_fields:
+        return f"unknown key '{show(name)}'; {NO_KEYS[name.lower()]}"
     keys, sections = keys_of(schema), sections_of(schema)
     closest = nearest(name, [*keys, *sections], 1)
     if closest and closest[0] in sections:

@@ -23,6 +23,7 @@ from rfla.cfg.recipes import RECIPES
 from rfla.cfg.resume import resumed_layer
 from rfla.cfg.schema import Config, Mode
 from rfla.errors import ConfigError
+from rfla.files import home_expanded
 
 PREDICT_CONF = 0.25
 
@@ -188,7 +189,7 @@ def _cfg_file(path: Any) -> tuple[Layer, frozenset[str]]:
         raise ConfigError(
             f"cfg={show(path)}: must be a YAML file of settings; 'rfla copy-cfg' writes one"
         )
-    return settings_layer(path)
+    return settings_layer(home_expanded(path))
 
 
 def _require(config: Config, mode: Mode) -> None:

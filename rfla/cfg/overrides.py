@@ -42,10 +42,11 @@ def parse_tokens(tokens: Sequence[str], schema: type[BaseModel]) -> dict[str, An
     """
     keys = keys_of(schema)
     settings: dict[str, Any] = {}
+    before = ""  # the token before, where its value is text
     for word, text in _pairs(tokens, schema):
         name = word.strip()
         if text is None:
-            settings[name] = _bare(name, schema)
+            settings[name] = _bare(name, schema, before)
             continue
         if not name:
             raise ConfigError(f"a key is missing before '={show(text)}'")
@@ -59,6 +60,8 @@ def parse_tokens(tokens: Sequence[str], schema: type[BaseModel]) -> dict[str, An
         if not text:
             raise ConfigError(f"{name} needs a value{f': {example_of(key)}' if key else ''}")
         settings[name] = parse_value(text, key)
+        takes_text = name == "cfg" or (key is not None and accepts(key.annotation, str))
+        before = f"{name}={text}" if takes_text else ""
     return settings
 
 
@@ -100,7 +103,7 @@ def _bare_words(plain: str) -> Any:
     return plain
 
 
-def _bare(word: str, schema: type[BaseModel]) -> bool:
+def _bare(word: str, schema: type[BaseModel], before: str) -> bool:
     """A word without `=`: true for a yes/no key, else an error that says what is missing."""
     keys = keys_of(schema)
     key = keys.get(word)
@@ -111,6 +114,12 @@ def _bare(word: str, schema: type[BaseModel]) -> bool:
     named = keys.get(f"{word}.name")
     if named is not None:
         raise ConfigError(f"{word} needs a value: {word}={show(named.default)}")
+    if before:
+        name, _, value = before.partition("=")
+        quoted = f"{name}='{show(f'{value} {word}')}'"
+        raise ConfigError(
+            f"unexpected '{show(word)}' after {show(before)}; quote a value with a space: {quoted}"
+        )
     near = suggestions(word, schema) if re.fullmatch(r"[\w.]+", word) else []
     if near:
         raise ConfigError(f"unexpected '{show(word)}'; did you mean {example_of(near[0])}?")

@@ -1,4 +1,4 @@
-"""Continuing an interrupted run: its settings come from its own `args.yaml`."""
+"""Earlier runs: the settings of one that is continued, and the latest weights."""
 
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from rfla.cfg.layer_files import settings_layer
 from rfla.cfg.layers import Layer, Setting
 from rfla.cfg.schema import Config
 from rfla.errors import ConfigError
+from rfla.files import home_expanded
 
 STATE_PATTERN = "*/weights/last.state.safetensors"
 
@@ -96,8 +97,16 @@ def find_run(resume: Any, project: str) -> Path:
             f"resume={show(resume)}: must be the directory of a run, "
             "or true for the latest of project"
         )
-    path = Path(resume)
+    path = home_expanded(resume)
     run = path.parent.parent if path.suffix == ".safetensors" else path
     if not (run / "args.yaml").is_file():
         raise ConfigError(f"resume={show(resume)}: no run there (a run has args.yaml and weights/)")
     return run
+
+
+def latest_weights(project: str | Path) -> Path | None:
+    """Return the best weights of the run under `project` that wrote weights last, or None."""
+    found = list(Path(project).glob("*/weights/best.safetensors")) or list(
+        Path(project).glob("*/weights/last.safetensors")
+    )
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_
 from rfla.cfg.base import MAX_PIXELS, Integers, Names, NamesOrNumbers, OneOf, Section
 from rfla.cfg.model_schema import ModelConfig
 from rfla.cfg.recipes import RECIPES
+from rfla.files import home_expanded
 
 Mode = Literal["train", "val", "predict"]
 
@@ -60,6 +61,14 @@ def _known_device(value: str) -> str:
 SliceSize = Annotated[
     Annotated[int, Field(ge=32, le=16384)] | Literal["auto"], BeforeValidator(_lower)
 ]
+
+
+def _home(value: str) -> str:
+    """Replace a leading `~`, which a shell leaves in `key=~/x`."""
+    return str(home_expanded(value)) if value.startswith("~") else value
+
+
+PathText = Annotated[str, AfterValidator(_home)]
 Device = Annotated[str, BeforeValidator(_device_text), AfterValidator(_known_device)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -109,7 +118,7 @@ class Config(ModelConfig):
     """
 
     # --- model, data and run
-    model: str | None = Field(None, description="zoo name, model YAML, or a .safetensors file")
+    model: PathText | None = Field(None, description="zoo name, model YAML, or a .safetensors file")
     data: str | None = Field(
         None,
         description="data set: a name (demo, aitod, ...), a data.yaml, or a directory",
@@ -131,7 +140,7 @@ class Config(ModelConfig):
         "auto", description="auto, cpu, mps, a GPU number, or several: device=0,1"
     )
     workers: int = Field(4, ge=0, le=256, description="processes that load images, for each device")
-    project: str = Field("runs", min_length=1, description="directory that holds the runs")
+    project: PathText = Field("runs", min_length=1, description="directory that holds the runs")
     name: str | None = Field(
         None, min_length=1, description="directory of the run inside project; left out: the verb"
     )
@@ -271,7 +280,7 @@ class Config(ModelConfig):
     engine: Literal["rfla", "pycocotools", "faster-coco-eval"] = Field(
         "rfla", description="evaluator of val; a reference judges as well and is set beside rfla's"
     )
-    predictions: str | None = Field(
+    predictions: PathText | None = Field(
         None, description="COCO detections file to judge instead of running a model"
     )
     save_json: bool = Field(
@@ -293,7 +302,7 @@ class Config(ModelConfig):
     )
 
     # --- prediction
-    source: str | None = Field(
+    source: PathText | None = Field(
         None, description="image, directory, glob pattern, or a text file of paths"
     )
     save: bool = Field(True, description="write the annotated pictures")

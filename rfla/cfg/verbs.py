@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field
 
 from rfla.cfg.base import MAX_PIXELS, Names, Section
+from rfla.cfg.foreign import foreign_network
 from rfla.cfg.layers import flatten, validate
 from rfla.cfg.model_schema import AssignerConfig
 from rfla.cfg.overrides import parse_tokens
@@ -172,6 +173,17 @@ def load_options(tokens: Sequence[str], schema: type[Options]) -> tuple[Options,
     """
     layer = flatten(parse_tokens(tokens, schema), schema)
     return validate(schema, layer), {name: setting.value for name, setting in layer.items()}
+
+
+def refuse_foreign_weights(weights: str) -> None:
+    """Refuse the weights of a tool that cannot be imported, before the file is opened.
+
+    Raises:
+        ConfigError: with what there is instead.
+    """
+    answer = foreign_network(weights)
+    if answer:
+        raise ConfigError(f"weights={weights}: {answer}")
 
 
 def refuse_existing(path: str, overwrite: bool) -> None:

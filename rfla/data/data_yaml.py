@@ -22,6 +22,7 @@ import yaml
 from rfla.cfg.yaml_file import read_yaml
 from rfla.data.record import Part
 from rfla.errors import ConfigError, DataError, did_you_mean
+from rfla.files import home_expanded
 
 MOST_CLASSES = 10_000  # the weights of a head grow with the classes
 INFO_KEYS = frozenset(
@@ -105,7 +106,7 @@ class DataYaml:
 def dataset_directories() -> list[Path]:
     """Where data sets are looked for: the directories of `RFLA_DATASETS`, the user's cache, `./datasets`."""
     given = [
-        Path(part).expanduser()
+        home_expanded(part)
         for part in os.environ.get("RFLA_DATASETS", "").split(os.pathsep)
         if part
     ]
@@ -115,7 +116,7 @@ def dataset_directories() -> list[Path]:
 def cache_directory() -> Path:
     """`$XDG_CACHE_HOME/rfla` or `~/.cache/rfla`."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base).expanduser() / "rfla"
+    return home_expanded(base) / "rfla"
 
 
 def read_data_yaml(path: Path) -> DataYaml:
@@ -288,7 +289,7 @@ def expanded(text: str) -> Path:
         DataError: There is no such user.
     """
     try:
-        return Path(text).expanduser()
+        return home_expanded(text)
     except RuntimeError:
         raise DataError(f"{text}: there is no such user") from None
 

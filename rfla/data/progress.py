@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from rfla.errors import printable
+
 Item = TypeVar("Item")
 
 
@@ -30,8 +32,13 @@ def tracked(
 
     console = Console(stderr=True)
     columns = (
-        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit)),
+        *(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+        ),
         *(TimeElapsedColumn(), TimeRemainingColumn()),
     )
     with Progress(*columns, console=console, disable=not (show and console.is_terminal)) as bar:
-        yield from bar.track(items, total=total, description=what)
+        yield from bar.track(items, total=total, description=printable(what))

@@ -12,13 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import rich.progress
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
-from rfla.errors import ConfigError, ExistingRunError
+from rfla.errors import ConfigError, ExistingRunError, printable
 from rfla.files import write_atomically
 
 FIGURES = ("ap", "ap50", "ap75", "ap_vt", "ap_t", "ap_s", "ap_m")
+
+
+class CleanConsole(Console):
+    """A console that shows control characters in names from files, and does not send them."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """Yield the pieces of a line, each with its text made printable."""
+        for segment in super().render(renderable, options):
+            shown = segment.text if segment.control else printable(segment.text)
+            yield Segment(shown, segment.style, segment.control)
 
 
 def make_console(quiet: bool = False) -> Console:
@@ -26,7 +39,7 @@ def make_console(quiet: bool = False) -> Console:
 
     Nothing in a text is read as markup: paths and names of classes may hold brackets.
     """
-    return Console(highlight=False, markup=False, soft_wrap=True, quiet=quiet)
+    return CleanConsole(highlight=False, markup=False, soft_wrap=True, quiet=quiet)
 
 
 class Progress:

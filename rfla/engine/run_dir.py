@@ -189,11 +189,3 @@ def _tidy(run_dir: Path, anew: bool) -> None:
     for pattern in [*patterns, f"weights/{STATE_NAME}*"] if anew else patterns:
         for path in run_dir.glob(pattern):
             path.unlink(missing_ok=True)
-
-
-def latest_weights(project: str | Path) -> Path | None:
-    """Return the best weights of the run under `project` that wrote weights last, or None."""
-    found = list(Path(project).glob("*/weights/best.safetensors")) or list(
-        Path(project).glob("*/weights/last.safetensors")
-    )
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)

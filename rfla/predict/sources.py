@@ -111,6 +111,17 @@ def _from_path(source: str) -> list[SourceImage]:
     return [SourceImage(str(path), Path(path.name))]
 
 
+def check_source(source: str) -> None:
+    """Refuse a source that is not there or not read, without listing a directory.
+
+    Raises:
+        DataError: With what to do instead.
+    """
+    path = Path(os.path.expanduser(source))
+    if not path.is_dir() and (path.exists() or not glob.has_magic(source)):
+        _refuse_other_kinds(source, path)
+
+
 def _refuse_other_kinds(source: str, path: Path) -> None:
     """Refuse what is no image file and no list, before it is opened.
 
@@ -122,7 +133,7 @@ def _refuse_other_kinds(source: str, path: Path) -> None:
         raise DataError(f"source={source}: addresses are not read; download the file first")
     if source.isdigit() and not path.exists():
         raise DataError(f"source={source}: cameras are not read; {ALLOWED}")
-    if suffix in VIDEOS and path.exists():
+    if suffix in VIDEOS:
         raise DataError(
             f"source={source}: videos are not read; take its frames first: "
             f"ffmpeg -i {path.name} frames/%06d.png"

@@ -1,4 +1,4 @@
-"""Keys in words: their kinds, the values as people write them, and what a wrong key may have meant."""
+"""Keys in words: kinds, values as people write them, and what a wrong key may have meant."""
 
 from typing import Any, Literal
 

@@ -14,7 +14,7 @@ from rfla.models.weights import build_from_metadata
 
 MISTAKES = {
     "assigner.distance=kdl": "assigner.distance=kdl: must be one of kld, exp_kld, kld_10, wd, nwd",
-    "assigner.tpok=[3,1]": "unknown key 'assigner.tpok'; did you mean assigner.topk (default [3,1])",
+    "assigner.tpok=[3,1]": "unknown key 'assigner.tpok'; did you mean assigner.topk (default [3",
     "qqqq=3": "unknown key 'qqqq'; all keys: rfla cfg",
     "asigner=3": "unknown key 'asigner'; did you mean 'assigner', as in assigner.name=rfla?",
     "topk=[3,1]": "unknown key 'topk'; did you mean assigner.topk (default [3,1])?",

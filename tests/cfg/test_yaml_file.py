@@ -1,4 +1,4 @@
-"""YAML that somebody else wrote: read with line numbers, or refused in one line and in bounded time."""
+"""YAML that somebody else wrote: read with line numbers, or refused in one line, in bounds."""
 
 import os
 from pathlib import Path

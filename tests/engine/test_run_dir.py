@@ -1,6 +1,5 @@
 """Directories of runs: numbers, one owner at a time, clear refusals."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +10,7 @@ import pytest
 
 from rfla.cfg import Config, load_saved
 from rfla.engine.distributed import World
-from rfla.engine.run_dir import claim_run_dir, create_run_dir, latest_weights, lock_run_dir
+from rfla.engine.run_dir import claim_run_dir, create_run_dir, lock_run_dir
 from rfla.errors import ConfigError, ExistingRunError
 
 
@@ -93,15 +92,3 @@ def test_claim_writes_the_settings_and_cleans_up(config: Callable[..., Config]) 
         with pytest.raises(ExistingRunError):
             lock_run_dir(run_dir)
     assert sorted(path.name for path in run_dir.iterdir()) == ["args.yaml", "weights"]
-
-
-def test_latest_weights(tmp_path: Path) -> None:
-    assert latest_weights(tmp_path) is None
-    for age, run in enumerate(("a", "b")):
-        (tmp_path / run / "weights").mkdir(parents=True)
-        file = tmp_path / run / "weights" / "last.safetensors"
-        file.touch()
-        os.utime(file, (100 - age, 100 - age))
-    assert latest_weights(tmp_path) == tmp_path / "a" / "weights" / "last.safetensors"
-    (tmp_path / "b" / "weights" / "best.safetensors").touch()
-    assert latest_weights(tmp_path) == tmp_path / "b" / "weights" / "best.safetensors"

@@ -26,7 +26,7 @@ from rfla.data.images import Image, image_size, write_image
 from rfla.data.progress import tracked
 from rfla.data.scenes import Scene, open_scene
 from rfla.errors import ConfigError, DataError
-from rfla.files import write_atomically
+from rfla.files import home_expanded, write_atomically
 from rfla.json_file import read_json
 from rfla.tools.aitod.build_report import AitodReport
 from rfla.tools.aitod.names import (
@@ -77,8 +77,8 @@ def build_aitod(
     """
     if channel_order not in ORDERS:
         raise ConfigError(f"channel_order={channel_order}: must be {' or '.join(ORDERS)}")
-    target = Path(out).expanduser().absolute()
-    files = find_annotations(Path(annotations).expanduser())
+    target = home_expanded(out).absolute()
+    files = find_annotations(home_expanded(annotations))
     scenes, others = _index("xview", xview), _index("wo_xview", wo_xview)
     images = images_of(files)
     wanted = wanted_images(images)
@@ -96,7 +96,7 @@ def build_aitod(
 def _index(key: str, folder: str | Path | None) -> dict[str, list[Path]]:
     if folder is None:
         return {}
-    path = Path(folder).expanduser()
+    path = home_expanded(folder)
     if not path.is_dir():
         raise DataError(f"{key}={path}: no such directory")
     return index_stems([path])

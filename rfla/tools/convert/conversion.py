@@ -21,6 +21,7 @@ from rfla.data.image_header import set_max_pixels
 from rfla.data.progress import tracked
 from rfla.data.record import Classes, ImageRecord, Part
 from rfla.errors import ConfigError, DataError, did_you_mean
+from rfla.files import home_expanded
 from rfla.tools.convert.conversion_report import ConvertReport
 from rfla.tools.convert.steps import UNUSABLE, Job, convert_records
 from rfla.tools.output import MARK, check_target, partial_directory
@@ -53,9 +54,9 @@ def convert(options: ConvertOptions, progress: bool = False) -> ConvertReport:
     """
     reader = _check(options)
     set_max_pixels(options.max_pixels)
-    target = Path(options.out or "").expanduser().absolute()
-    source = Path(options.source or "").expanduser()
-    annotations = Path(options.annotations).expanduser() if options.annotations else None
+    target = home_expanded(options.out or "").absolute()
+    source = home_expanded(options.source or "")
+    annotations = home_expanded(options.annotations) if options.annotations else None
     check_target(target, [source, *([annotations] if annotations else [])], options.exist_ok)
     parts = find_parts(reader, source, annotations, options.split)
     names = class_names(options)
@@ -80,8 +81,8 @@ def convert(options: ConvertOptions, progress: bool = False) -> ConvertReport:
 
 def class_names(options: ConvertOptions) -> list[str]:
     """Return the class names given by `names=`: as they are, or the lines of the file it names."""
-    if len(options.names) == 1 and Path(options.names[0]).expanduser().is_file():
-        lines = read_text(Path(options.names[0]).expanduser()).splitlines()
+    if len(options.names) == 1 and home_expanded(options.names[0]).is_file():
+        lines = read_text(home_expanded(options.names[0])).splitlines()
         return [line.strip() for line in lines if line.strip()]
     return list(options.names)
 

@@ -1,0 +1,150 @@
+"""Words of other tools, each with what there is here instead.
+
+Nothing below is accepted: every key and verb has one name. It only decides what the one line of an
+error says. When rfla learns one of these things, its entry goes.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+VERBS: Mapping[str, str] = {
+    "benchmark": "'rfla info' shows the cost of a model, 'rfla val' how good it is",
+    "eval": "the verb is val: rfla val data=...",
+    "evaluate": "the verb is val: rfla val data=...",
+    "export": "there is no export; weights/best.safetensors holds plain tensors that other "
+    "programs can read",
+    "finetune": "the verb is train: rfla train model=best.safetensors data=...",
+    "fit": "the verb is train: rfla train model=fcos_p2 data=...",
+    "infer": "the verb is predict: rfla predict source=...",
+    "inference": "the verb is predict: rfla predict source=...",
+    "resume": "a run is continued by train: rfla train resume=runs/train",
+    "test": "the verb is val: rfla val data=... split=test",
+    "track": "there is no tracking; images are predicted one by one: rfla predict source=...",
+    "tune": "there is no search for settings; 'rfla help recipe' lists named sets of them",
+    "validate": "the verb is val: rfla val data=...",
+    "yolo": "the command is rfla: rfla train model=fcos_p2 data=...",
+} | {
+    task: "rfla detects boxes alone, and needs no word for the task: rfla train data=..."
+    for task in ("segment", "classify", "pose", "obb")
+}
+
+# Keys that have a name here.
+ALIASES: Mapping[str, str] = {
+    "anchor_scale": "anchors.scale",
+    "batch_size": "batch",
+    "bs": "batch",
+    "cfg_options": "cfg",
+    "checkpoint": "model",
+    "ckpt": "model",
+    "clip_grad_norm": "clip_grad",
+    "conf_thres": "conf",
+    "confidence": "conf",
+    "config": "cfg",
+    "dataset": "data",
+    "detections": "predictions",
+    "early_stopping": "patience",
+    "file": "source",
+    "flip": "aug.fliplr",
+    "folder": "source",
+    "fp16": "amp",
+    "gpu": "device",
+    "gpus": "device",
+    "grad_accum": "accumulate",
+    "grad_accum_steps": "accumulate",
+    "gradient_accumulation": "accumulate",
+    "half": "amp",
+    "hide_labels": "show_labels",
+    "image_size": "imgsz",
+    "images": "source",
+    "img": "imgsz",
+    "img_size": "imgsz",
+    "input": "source",
+    "iou_thres": "iou",
+    "iterations": "epochs",
+    "k": "assigner.topk",
+    "learning_rate": "lr0",
+    "line_thickness": "line_width",
+    "lr": "lr0",
+    "max_epochs": "epochs",
+    "maxdets": "max_det",
+    "metric": "protocol",
+    "milestones": "lr_steps",
+    "mixed_precision": "amp",
+    "multiscale": "multi_scale",
+    "nbs": "accumulate",
+    "nms": "iou",
+    "nms_iou": "iou",
+    "num_epochs": "epochs",
+    "num_workers": "workers",
+    "opt": "optimizer",
+    "out": "project",
+    "output": "project",
+    "output_dir": "project",
+    "path": "data",
+    "random_seed": "seed",
+    "save_dir": "project",
+    "score_threshold": "conf",
+    "size": "imgsz",
+    "threshold": "conf",
+    "val_split": "split",
+    "warmup_epochs": "warmup_iters",
+    "warmup_steps": "warmup_iters",
+    "wd": "weight_decay",
+    "weights": "model",
+    "work_dir": "project",
+    "yaml": "cfg",
+}
+
+# Keys without a counterpart here.
+NO_KEYS: Mapping[str, str] = {
+    "augment": "there is no augmentation at test time; that of training is under aug.*",
+    "box": "weights of losses are loss.box_weight and loss.cls_weight",
+    "cls": "weights of losses are loss.box_weight and loss.cls_weight",
+    "close_mosaic": "aug.mosaic stays the same for the whole run",
+    "copy_paste": "the augmentations are listed by 'rfla help aug'",
+    "dfl": "weights of losses are loss.box_weight and loss.cls_weight",
+    "format": "there is no export; 'rfla convert format=...' is for data sets",
+    "mixup": "the augmentations are listed by 'rfla help aug'",
+    "mode": "the verb comes first, without mode=: rfla train model=...",
+    "nc": "the number of classes comes from the data",
+    "persist": "there is no tracking",
+    "rect": "images keep their aspect; nothing has to be set",
+    "retina_masks": "rfla detects boxes alone",
+    "show": "pictures are written, not shown: save=true",
+    "stream": "stream=True belongs to Python: RFLA(...).predict(source, stream=True)",
+    "task": "rfla detects boxes; there is no other task to choose",
+    "tracker": "there is no tracking",
+    "visualize": "'rfla inspect data=... model=...' draws what a model's assigner does",
+    "vid_stride": "videos are not read; take their frames first",
+}
+
+_OTHER_NETWORK = re.compile(r"(yolo|rt-?detr|rf-?detr|fast_?sam|mobile_?sam|sam\d?[_.-])", re.I)
+_PICKLED = {".pt", ".pth", ".ckpt", ".bin", ".pkl"}
+_EXPORTED = {".onnx", ".engine", ".torchscript", ".tflite", ".mlpackage", ".mlmodel"}
+
+
+def foreign_network(model: str) -> str:
+    """Say what there is instead of a network of another tool; empty for any other name."""
+    if not _OTHER_NETWORK.match(Path(model).name) or model.endswith(".safetensors"):
+        return ""
+    return (
+        "a network of another tool, whose weights do not fit rfla's; train one of rfla's: "
+        "rfla train model=fcos_p2 data=..., which writes runs/train/weights/best.safetensors"
+    )
+
+
+def foreign_model(model: str) -> str:
+    """Say what there is instead of a model file of another tool; empty for any other."""
+    name, suffix = Path(model).name, Path(model).suffix.lower()
+    if foreign_network(model):
+        return foreign_network(model)
+    if suffix in _PICKLED:
+        return (
+            "pickled weights are not run. rfla's own are .safetensors; official MMDetection ones "
+            f"come in by 'rfla import weights={name} model=... out=x.safetensors'; "
+            "those of YOLO are another network: rfla train model=fcos_p2 data=..."
+        )
+    if suffix in _EXPORTED:
+        return "an exported network; rfla runs its own weights: model=best.safetensors"
+    return ""
