@@ -1,9 +1,11 @@
 """Objects that resizing makes too small are counted, and a size or tiles that keep them advised."""
 
 import numpy as np
+import pytest
 
 from rfla.data import load_data_spec, load_index
 from rfla.data.input_sizes import shrunk_objects
+from rfla.errors import DataError
 
 
 def index_of(coco, sides: list[int], size: tuple[int, int]):
@@ -44,3 +46,14 @@ def test_regions_and_crowds_are_no_objects(coco):
     boxes = [(0, 5, 8, 8, 3, {"iscrowd": 1}), (20, 5, 8, 8, 3, {"ignore": 1})]
     index = load_index(load_data_spec(coco([boxes], size=(100, 200))), "train")
     assert shrunk_objects(index, 64) is None and np.all(index.image_hw == (100, 200))
+
+
+def test_a_stated_size_is_never_allocated(coco):
+    """50,000 x 50,000 px stated for a picture of 64 x 64: it can be read, but not drawn on."""
+    root = coco([[(5, 5, 9, 9, 3)]], size=(64, 64))
+    path = root / "annotations/train.json"
+    path.write_text(path.read_text().replace(": 64", ": 50000"))
+    index = load_index(load_data_spec(root), "train")
+    assert index.read_image(0).shape == (64, 64, 3)
+    with pytest.raises(DataError, match="annotations state 50000 x 50000 px"):
+        index.picture(0)
