@@ -8,7 +8,7 @@ import gc
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ def refuse_repeated_keys(data: bytes, where: str, error: type[RflaError] = DataE
         if len(keys) < len(pairs):
             raise error(f"{where}: an object has the key {keys.most_common(1)[0][0]!r:.60} twice")
 
-    json.loads(data, object_pairs_hook=once)
+    _parse_slowly(data, where, error, once)
 
 
 @contextmanager
@@ -130,10 +130,15 @@ def collector_at_rest() -> Iterator[None]:
             gc.enable()
 
 
-def _parse_slowly(data: bytes, where: str, error: type[RflaError]) -> Any:
+def _parse_slowly(
+    data: bytes,
+    where: str,
+    error: type[RflaError],
+    of_pairs: Callable[[list[tuple[str, Any]]], Any] | None = None,
+) -> Any:
     """Parse with Python's own parser, which takes NaN and names the line of a mistake."""
     try:
-        plain = json.loads(data)
+        plain = json.loads(data, object_pairs_hook=of_pairs)
         msgspec.json.encode(plain)  # fails for half of a surrogate pair, which no file can hold
     except json.JSONDecodeError as failure:
         raise error(f"{where}:{failure.lineno}: not valid JSON ({failure.msg})") from None

@@ -24,6 +24,7 @@ from rfla.data.record import Part
 from rfla.errors import ConfigError, DataError, did_you_mean
 from rfla.files import home_expanded
 
+LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes, letters: what file systems take
 MOST_CLASSES = 10_000  # the weights of a head grow with the classes
 INFO_KEYS = frozenset(
     {
@@ -283,15 +284,18 @@ def written_path(root: Path, text: str) -> Path:
 
 
 def expanded(text: str) -> Path:
-    """Return a path with `~` replaced, where such a user exists.
+    """Return a path with `~` replaced.
 
     Raises:
-        DataError: There is no such user.
+        DataError: No file can have that name.
     """
     try:
-        return home_expanded(text)
-    except RuntimeError:
-        raise DataError(f"{text}: there is no such user") from None
+        longest = max((len(os.fsencode(part)) for part in Path(text).parts), default=0)
+        if longest <= LONGEST_NAME and len(text) <= LONGEST_PATH and "\0" not in text:
+            return home_expanded(text)
+    except UnicodeEncodeError:
+        pass
+    raise DataError(f"{text!r:.80}: no file can have this name")
 
 
 def exists(path: Path) -> bool:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rfla.data.annotations import (
     MIN_SIDE,
+    MISSING,
     Annotations,
     at_least_min_side,
     first_place,
@@ -29,7 +30,6 @@ from rfla.errors import DataError
 
 log = logging.getLogger("rfla.data")
 
-MISSING = "images without a file left out"
 UNSIZED = "images without width and height in the file, read from the image"
 
 

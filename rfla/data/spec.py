@@ -71,6 +71,7 @@ class DataSpec:
                 raise DataError(
                     f"{self.source}: no split '{part}'; splits are {known}"
                     f"{did_you_mean(part, self.splits)}"
+                    + ("; validate with split=train, or not: val=false" if part == "val" else "")
                 )
         return parts
 

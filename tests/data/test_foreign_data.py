@@ -309,3 +309,63 @@ def test_a_stated_size_takes_no_memory(tmp_path: Path) -> None:
     index = load_index(load_data_spec(tmp_path), "train")
     with pytest.raises(DataError, match="annotations state 50000 x 50000 px"):
         index.picture(0)
+
+
+def test_images_of_a_list_that_are_not_there_are_counted(tmp_path: Path) -> None:
+    picture(tmp_path / "frames/a.png")
+    (tmp_path / "frames/a.txt").write_text("0 .5 .5 .2 .2\n")
+    (tmp_path / "list.txt").write_text("frames/a.png\nframes/gone.png\n")
+    (tmp_path / "data.yaml").write_text("train: list.txt\nnames: [car]\n")
+    index = load_index(load_data_spec(tmp_path), "train")
+    assert len(index) == 1 and index.counts == {"images without a file left out": 1}
+    (tmp_path / "list.txt").write_text("frames/gone.png\n")
+    with pytest.raises(DataError, match="none of the listed images is there; the first: .*gone"):
+        load_index(load_data_spec(tmp_path), "train")
+
+
+TABLE = "filename,width,height,class,xmin,ymin,xmax,ymax\na.png,30,20,car,1,2,6,8\n"
+EXPORTS = {
+    "CVAT, YOLO 1.1": {
+        "obj_train_data/a.txt": "0 0.116666667 0.25 0.166666667 0.3\n",
+        "obj_train_data/a.png": None,
+        "obj.names": "car\n",
+        "obj.data": "classes = 1\ntrain = data/train.txt\nnames = data/obj.names\n",
+        "train.txt": "data/obj_train_data/a.png\n",
+    },
+    "CVAT, Pascal VOC": {
+        "Annotations/a.xml": VOC,
+        "JPEGImages/a.png": None,
+        "ImageSets/Main/default.txt": "a\n",
+        "labelmap.txt": "# label:color_rgb:parts:actions\ncar:1,2,3::\n",
+    },
+    "Label Studio, YOLO": {
+        "images/0a1b2c3d-a.png": None,
+        "labels/0a1b2c3d-a.txt": "0 0.116666667 0.25 0.166666667 0.3\n",
+        "classes.txt": "car\n",
+        "notes.json": '{"categories": [{"id": 0, "name": "car"}], "info": {}}',
+    },
+    "Roboflow, CSV": {"train/_annotations.csv": TABLE, "train/a.png": None},
+    "Roboflow, VOC": {"train/a.xml": VOC, "train/a.png": None},
+}
+
+
+@pytest.mark.parametrize("export", EXPORTS)
+def test_exports_of_other_tools_are_recognised(tmp_path: Path, export: str) -> None:
+    root = tmp_path / "export"
+    for name, text in EXPORTS[export].items():
+        if text is None:
+            picture(root / name)
+            continue
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    index = load_index(load_data_spec(root), "train", for_training=True)
+    np.testing.assert_allclose(index.boxes, [[1, 2, 6, 8]], atol=1e-4)
+    assert index.names == ("car",)
+
+
+@pytest.mark.parametrize("file", ["annotations/instances_default.json", "result.json"])
+def test_coco_exports_of_cvat_and_label_studio_are_recognised(tmp_path: Path, file: str) -> None:
+    picture(tmp_path / "images/0a1b2c3d-a.png")
+    coco_file(tmp_path / file, ["images\\0a1b2c3d-a.png"])
+    for data in (tmp_path, tmp_path / file):
+        assert len(load_index(load_data_spec(data), "train").boxes) == 1

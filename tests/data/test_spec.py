@@ -1,5 +1,6 @@
 """Data sets by name, path and directory; the Ultralytics and the COCO form; what is refused."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,18 @@ def test_a_data_yaml_never_crashes(tmp_path: Path, content: dict):
             load_index(spec, split)
     except DataError as error:
         assert str(error)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a/" * 3000, "a\0b", "\ud800", "~nobody42/x"])
+def test_names_that_no_file_can_have(tmp_path: Path, name: str):
+    for make in (lambda: load_data_spec(name), lambda: load_data_spec(tmp_path / name)):
+        with pytest.raises(DataError) as error:
+            make()
+        assert "\n" not in str(error.value)
+    quoted = json.dumps(name)
+    for key in ("path", "train", "images"):
+        rest = "" if key == "train" else "\ntrain: train.json"
+        path = write(tmp_path, f"{key}: {quoted}{rest}\nnames: [a]\n")
+        with pytest.raises(DataError) as error:
+            load_index(load_data_spec(path), "train")
+        assert "\n" not in str(error.value)

@@ -31,10 +31,16 @@ from rfla.data.formats.coco_file import (
     category_names,
     class_table,
     image_ids,
-    is_region,
-    plain_id,
     short,
     whole,
+)
+from rfla.data.formats.coco_ids import (
+    UNKNOWN,
+    category_ids,
+    labels_of,
+    places,
+    rows_of,
+    why_unknown,
 )
 from rfla.data.formats.images import (
     find_folders,
@@ -46,12 +52,9 @@ from rfla.data.formats.images import (
 from rfla.data.formats.masks import box_of
 from rfla.data.formats.text import REPEAT, unique_whole
 from rfla.data.record import NO_CLASS, Classes, Part
-from rfla.errors import DataError, did_you_mean
+from rfla.errors import DataError
 from rfla.json_file import collector_at_rest
 
-# Category id of a region without a class; 0 is read as one too where no category has it.
-REGION_ID = -1
-UNKNOWN = -2  # the place of an id that nothing has
 FROM_MASKS = "boxes made of polygons or masks, where the file gives no bbox"
 
 
@@ -203,7 +206,7 @@ def annotations(
     store = Annotations(
         name=where,
         names=tuple(table.names),
-        category_ids=_category_ids(names, table),
+        category_ids=category_ids(names, table),
         paths=np.array(files, np.str_),
         image_ids=_id_array(ids),
         image_hw=sizes,
@@ -302,15 +305,17 @@ def _owners(
     Those of an unknown image or category are refused, or left out and counted.
     """
     entries: Sequence[Annotation] = content.annotations or []
-    images = _places([entry.image_id for entry in entries], _rows_of(ids))
-    labels = _places([entry.category_id for entry in entries], _labels_of(names, table, rules))
+    images = places([entry.image_id for entry in entries], rows_of(ids))
+    labels = places(
+        [entry.category_id for entry in entries], labels_of(names, table, rules.regions)
+    )
     unknown = np.flatnonzero((images == UNKNOWN) | (labels == UNKNOWN))
     if len(unknown):
         row = int(unknown[0])
         if rules.strict:
             no_image = bool(images[row] == UNKNOWN)
             place = f"{where}: annotations[{row}]"
-            raise DataError(_why_unknown(entries[row], place, no_image, names, table))
+            raise DataError(why_unknown(entries[row], place, no_image, names, table))
         notes.add(REFUSED, f"{where}: annotation {short(entries[row].id)}", len(unknown))
         known = (images != UNKNOWN) & (labels != UNKNOWN)
         entries = [entry for entry, good in zip(entries, known.tolist(), strict=True) if good]
@@ -331,69 +336,6 @@ def _note_repeated_ids(entries: Sequence[Annotation], where: str, notes: _Notes)
         first = ids.most_common(1)[0][0]
         what = "annotations with the id of another (other tools drop or mix them)"
         notes.add(what, f"{where}: annotation id {short(first)}", repeated)
-
-
-def _rows_of(ids: Sequence[int | str]) -> dict[Any, int]:
-    """Row of each image by its id; "7" finds 7, and 7 finds "7", where no other image has that id."""
-    rows: dict[Any, int] = {}
-    for row, number in enumerate(ids):
-        rows.setdefault(str(number), row)
-        if isinstance(number, str) and number.isascii() and number.isdecimal() and len(number) < 20:
-            rows.setdefault(int(number), row)
-    return rows | {number: row for row, number in enumerate(ids)}
-
-
-def _labels_of(names: dict[int, str], table: Classes, rules: Rules) -> dict[Any, int]:
-    """Label of each category id, by its name: the ids of a file are its own."""
-    by_name = {name: label for label, name in enumerate(table.names)}
-    labels: dict[Any, int] = {REGION_ID: NO_CLASS, 0: NO_CLASS}
-    if 0 in names:
-        del labels[0]
-    for number, name in names.items():
-        if name in by_name:
-            labels[number] = by_name[name]
-        elif is_region(name, rules.regions):
-            labels[number] = NO_CLASS
-    return {str(number): label for number, label in labels.items()} | labels
-
-
-def _places(values: list[Any], table: dict[Any, int]) -> NDArray[np.int64]:
-    """Place of each id in a table; `UNKNOWN` where it has none."""
-    try:
-        return np.array([table[value] for value in values], np.int64)
-    except (KeyError, TypeError):
-        return np.array([table.get(plain_id(value), UNKNOWN) for value in values], np.int64)
-
-
-def _why_unknown(
-    entry: Annotation, where: str, no_image: bool, names: dict[int, str], table: Classes
-) -> str:
-    key, value = ("image_id", entry.image_id) if no_image else ("category_id", entry.category_id)
-    number = plain_id(value)
-    if number is None:
-        return f"{where}: {key} must be a whole number or a text, not {short(value)}"
-    if no_image:
-        return f"{where} belongs to image {short(value)}, which is not listed"
-    name = names.get(number) if isinstance(number, int) else None
-    if name is not None:
-        hint = did_you_mean(name, table.names)
-        return f"{where}: category '{name}' is not among names {table.names}{hint}"
-    known = ", ".join(str(number) for number in sorted(names)[:20])
-    return f"{where}: unknown category id {short(value)}; ids are {known}"
-
-
-def _category_ids(names: dict[int, str], table: Classes) -> tuple[int, ...]:
-    """The file's id of each class; a class that the file does not list gets a free one."""
-    number_of = {name: number for number, name in names.items()}
-    if not set(table.names) & set(number_of):
-        return tuple(table.ids)
-    free = max(names) + 1
-    ids = []
-    for name in table.names:
-        if name not in number_of:
-            number_of[name], free = free, free + 1
-        ids.append(number_of[name])
-    return tuple(ids)
 
 
 def stated_boxes(entries: Sequence[Annotation]) -> NDArray[np.float64]:

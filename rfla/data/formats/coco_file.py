@@ -193,11 +193,9 @@ def category_names(content: File | FullFile, where: str) -> dict[int, str]:
         number = whole(entry.id, "id", place)
         if number in passed_over and len(content.categories or []) > 1:
             continue
-        name = entry.name
+        name = str(entry.name) if type(entry.name) in (int, float) else entry.name
         if not isinstance(name, str) or not name:
             raise DataError(f"{place} has no name")
-        if any("\ud800" <= letter <= "\udfff" for letter in name):
-            raise DataError(f"{place}: name {name!r:.60} is no text: half of a surrogate pair")
         if number in names or name in names.values():
             raise DataError(f"{place}: id {number} or name '{name}' is used twice")
         names[number] = name

@@ -10,8 +10,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from rfla.data.formats.coco import REGION_ID
 from rfla.data.formats.coco_columns import CARRIED
+from rfla.data.formats.coco_ids import REGION_ID
 from rfla.data.record import Classes, ImageRecord, largest_areas
 
 

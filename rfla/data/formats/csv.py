@@ -99,22 +99,26 @@ def find(source: Path) -> dict[str, Part]:
         split = split_of(source.stem) or "train"
         return {split: Part((source,), _images(root_of(source), split))}
     folder = require_directory(source)
-    files = sorted(
-        path
-        for path in [*folder.glob("*"), *folder.glob("annotations/*")]
-        if path.suffix.lower() in SUFFIXES[:2]
-    )
+    files = _tables(folder.glob("*")) + _tables(folder.glob("annotations/*"))
+    if not files:  # Roboflow has a directory for each split
+        files = [file for file in _tables(folder.glob("*/*")) if split_of(file.parent.name)]
     if not files:
         raise DataError(f"source={source}: no .csv or .tsv file, here or in annotations/")
     parts: dict[str, Part] = {}
     for file in files:
-        split = split_of(file.stem) or "train"
+        of_split = split_of(file.parent.name) if file.parent != folder else None
+        split = of_split or split_of(file.stem) or "train"
         if split in parts:
             raise DataError(
-                f"source={source}: {file.name} is a second file for '{split}'; give one as annotations=FILE"
+                f"source={source}: {file.name} is a second file for '{split}'; "
+                "give one as annotations=FILE"
             )
-        parts[split] = Part((file,), _images(folder, split))
+        parts[split] = Part((file,), _images(folder, split) + ((file.parent,) if of_split else ()))
     return parts
+
+
+def _tables(paths: Iterable[Path]) -> list[Path]:
+    return sorted(path for path in paths if path.suffix.lower() in SUFFIXES[:2])
 
 
 def _images(folder: Path, split: str) -> tuple[Path, ...]:

@@ -84,7 +84,7 @@ class ImageFinder:
             for start in range(len(relative.parts)):
                 tail = Path(*relative.parts[start:])
                 for directory in self.directories:
-                    if _is_file(directory / tail):
+                    if is_file(directory / tail):
                         return directory / tail
         if self._stems is None:
             self._stems = index_stems(self.directories)
@@ -130,7 +130,8 @@ def _listing(folder: str) -> frozenset[str]:
         return frozenset()
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
+    """Tell whether a path is a file; one that the file system cannot take is none."""
     try:
         return path.is_file()
     except (OSError, ValueError):  # a name that is too long for the file system, or holds a NUL

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 
 from rfla.data.formats import dota, yolo
+from rfla.data.formats.text import is_number
 from rfla.data.record import Part
 from rfla.errors import DataError
 from rfla.files import read_regular
@@ -26,12 +27,12 @@ def _content(part: Part) -> bytes:
     return b""
 
 
-def _columns(part: Part, separator: str | None) -> int:
-    """The number of columns in the first row of the first annotation file."""
+def _columns(part: Part, separator: str | None) -> list[str]:
+    """The columns of the first row of the first annotation file."""
     text = _content(part).decode("utf-8", "replace").removeprefix("\ufeff")
     lines = [line.strip() for line in text.splitlines()]
     rows = [line for line in lines if line and not line.lower().startswith(dota.HEAD)]
-    return len(rows[0].rstrip(",").split(separator)) if rows else 0
+    return rows[0].rstrip(",").split(separator) if rows else []
 
 
 def _is_coco(part: Part) -> bool:
@@ -39,9 +40,15 @@ def _is_coco(part: Part) -> bool:
     return all(key in data for key in _COCO) and not _ONE_IMAGE.search(data)
 
 
+def _is_dota(part: Part) -> bool:
+    """Whether a row is eight numbers, a name and a flag; YOLO's oriented boxes have nine numbers."""
+    columns = _columns(part, None)
+    return len(columns) in (9, 10) and not is_number(columns[8])
+
+
 def _is_yolo(part: Part) -> bool:
     """Whether an image has a label file."""
-    return any(yolo.label_file(path).is_file() for path in yolo.images_of(part))
+    return any(yolo.label_file(path).is_file() for path in yolo.images_of(part, []))
 
 
 # In this order: the first whose files are found and look like it.
@@ -50,8 +57,8 @@ LOOKS: dict[str, Callable[[Part], bool]] = {
     "soda": lambda part: bool(_ONE_IMAGE.search(_content(part))),
     "xview": lambda part: b'"bounds_imcoords"' in _content(part),
     "voc": lambda part: bool(_VOC.search(_content(part))),
-    "visdrone": lambda part: _columns(part, ",") == 8,
-    "dota": lambda part: _columns(part, None) in (9, 10),
+    "visdrone": lambda part: len(_columns(part, ",")) == 8,
+    "dota": _is_dota,
     "yolo": _is_yolo,
     "csv": lambda part: True,
 }

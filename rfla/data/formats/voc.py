@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from rfla.data.annotations import Annotations
-from rfla.data.formats.images import clean_name, find_folders, require_directory
+from rfla.data.formats.images import clean_name, find_folders, is_file, require_directory
 from rfla.data.formats.text import (
     as_text,
     names_of,
@@ -55,7 +55,7 @@ def _listed(path: Path, folder: Path) -> tuple[Path, ...]:
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if line.strip():
             files.append(folder / f"{line.strip()}.xml")
-            if not files[-1].is_file():
+            if not is_file(files[-1]):
                 raise DataError(f"{path}:{number}: {files[-1]} does not exist")
     return tuple(files)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rfla.data.annotations import REFUSED, UNOPENED, Annotations
+from rfla.data.annotations import MISSING, REFUSED, UNOPENED, Annotations
 from rfla.data.data_yaml import MOST_CLASSES, YAML_NAMES, DataYaml, read_data_yaml
-from rfla.data.formats.images import ImageFinder, require_directory, split_of
+from rfla.data.formats.images import ImageFinder, is_file, require_directory, split_of
 from rfla.data.formats.text import as_text, parse_integer, read_text
 from rfla.data.images import image_size, is_image, walk_images
 from rfla.data.record import Classes, ImageRecord, Part
@@ -87,7 +87,7 @@ def classes_of(parts: Iterable[Part]) -> Classes:
         names = _yaml_names(part) or _text_names(part)
         if names:
             return Classes(names)
-        for path in images_of(part):
+        for path in images_of(part, []):
             for where, fields in _lines(label_file(path)):
                 highest = max(highest, parse_integer(fields[0], where, "class"))
     if highest >= MOST_CLASSES:
@@ -124,10 +124,15 @@ def read(
         DataError: With file and line, for a row that is none; no image at all.
     """
     table = classes_of([part]) if classes is None else classes
-    named = _named_images(part)
+    missing: list[str] | None = None if to_write else []
+    named = _named_images(part, missing)
     if not named:
-        raise DataError(f"{', '.join(map(str, part.images))}: no images in this directory")
+        why = f"none of the listed images is there; the first: {missing[0]}" if missing else ""
+        places = ", ".join(map(str, part.images))
+        raise DataError(f"{places}: {why or 'no images in this directory'}")
     labels = _Labels(len(table.names), to_write, strict)
+    for image in missing or []:
+        labels.note(MISSING, image)
     for row, path in enumerate(named):
         file = label_file(path)
         labels.read(row, file)
@@ -283,25 +288,38 @@ def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
             yield f"{path}:{number}", fields
 
 
-def _named_images(part: Part) -> dict[Path, str]:
-    """The images of a split, each once, with their names below their directory."""
+def _named_images(part: Part, missing: list[str] | None) -> dict[Path, str]:
+    """The images of a split, each once, with their names below their directory.
+
+    Args:
+        part: The files of the split.
+        missing: As in `images_of`.
+    """
     named: dict[Path, str] = {}
     for place in part.images:
         folder = place if place.is_dir() else place.parent
-        for image in images_of(Part((), (place,), root=part.root)):
+        for image in images_of(Part((), (place,), root=part.root), missing):
             inside = image.relative_to(folder) if image.is_relative_to(folder) else Path(image.name)
             named.setdefault(image, inside.as_posix())
     return named
 
 
-def images_of(part: Part) -> list[Path]:
-    """Return the images of the directories and lists of a split."""
+def images_of(part: Part, missing: list[str] | None = None) -> list[Path]:
+    """Return the images of the directories and lists of a split.
+
+    Args:
+        part: The files of the split.
+        missing: Is given the entries of lists that are not there; None refuses them.
+
+    Raises:
+        DataError: A place that is neither a directory, a list nor an image.
+    """
     images: list[Path] = []
     for place in part.images:
         if place.is_dir():
             images += walk_images(place)
         elif place.suffix.lower() == ".txt":
-            images += _listed(place, part.root or place.parent)
+            images += _listed(place, part.root or place.parent, missing)
         elif is_image(place):
             images.append(place)
         else:
@@ -309,7 +327,7 @@ def images_of(part: Part) -> list[Path]:
     return images
 
 
-def _listed(path: Path, root: Path) -> list[Path]:
+def _listed(path: Path, root: Path, missing: list[str] | None) -> list[Path]:
     """Return the images of a list.
 
     As Ultralytics has it, `./x` is relative to the list and anything else to the root; a name that
@@ -322,12 +340,15 @@ def _listed(path: Path, root: Path) -> list[Path]:
         if not entry:
             continue
         image = path.parent / entry[2:] if entry.startswith("./") else root / entry
-        found = image if image.is_file() else finder.find(entry)
-        if found is None:
+        found = image if is_file(image) else finder.find(entry)
+        if found is not None:
+            images.append(found)
+        elif missing is not None:
+            missing.append(str(image)[:300])
+        else:
             raise DataError(
                 f"{path}:{number}: no such image, here or below {path.parent}: {entry[:120]}"
             )
-        images.append(found)
     return images
 
 

@@ -1,0 +1,81 @@
+"""Ids of a COCO file: which image and which class an annotation belongs to.
+
+Tools write the id 7 as 7, 7.0 or "7".
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfla.data.formats.coco_file import Annotation, is_region, plain_id, short
+from rfla.data.record import NO_CLASS, Classes
+from rfla.errors import did_you_mean
+
+# Category id of a region without a class; 0 is read as one too where no category has it.
+REGION_ID = -1
+UNKNOWN = -2  # the place of an id that nothing has
+
+
+def rows_of(ids: Sequence[int | str]) -> dict[Any, int]:
+    """Row of each image by its id; "7" finds 7, and 7 finds "7", where no other image has that id."""
+    rows: dict[Any, int] = {}
+    for row, number in enumerate(ids):
+        rows.setdefault(str(number), row)
+        if isinstance(number, str) and number.isascii() and number.isdecimal() and len(number) < 20:
+            rows.setdefault(int(number), row)
+    return rows | {number: row for row, number in enumerate(ids)}
+
+
+def labels_of(names: dict[int, str], table: Classes, regions: Sequence[str]) -> dict[Any, int]:
+    """Label of each category id, by its name: the ids of a file are its own."""
+    by_name = {name: label for label, name in enumerate(table.names)}
+    labels: dict[Any, int] = {REGION_ID: NO_CLASS, 0: NO_CLASS}
+    if 0 in names:
+        del labels[0]
+    for number, name in names.items():
+        if name in by_name:
+            labels[number] = by_name[name]
+        elif is_region(name, regions):
+            labels[number] = NO_CLASS
+    return {str(number): label for number, label in labels.items()} | labels
+
+
+def places(values: list[Any], table: dict[Any, int]) -> NDArray[np.int64]:
+    """Place of each id in a table; `UNKNOWN` where it has none."""
+    try:
+        return np.array([table[value] for value in values], np.int64)
+    except (KeyError, TypeError):
+        return np.array([table.get(plain_id(value), UNKNOWN) for value in values], np.int64)
+
+
+def why_unknown(
+    entry: Annotation, where: str, no_image: bool, names: dict[int, str], table: Classes
+) -> str:
+    key, value = ("image_id", entry.image_id) if no_image else ("category_id", entry.category_id)
+    number = plain_id(value)
+    if number is None:
+        return f"{where}: {key} must be a whole number or a text, not {short(value)}"
+    if no_image:
+        return f"{where} belongs to image {short(value)}, which is not listed"
+    name = names.get(number) if isinstance(number, int) else None
+    if name is not None:
+        hint = did_you_mean(name, table.names)
+        return f"{where}: category '{name}' is not among names {table.names}{hint}"
+    known = ", ".join(str(number) for number in sorted(names)[:20])
+    return f"{where}: unknown category id {short(value)}; ids are {known}"
+
+
+def category_ids(names: dict[int, str], table: Classes) -> tuple[int, ...]:
+    """The file's id of each class; a class that the file does not list gets a free one."""
+    number_of = {name: number for number, name in names.items()}
+    if not set(table.names) & set(number_of):
+        return tuple(table.ids)
+    free = max(names) + 1
+    ids = []
+    for name in table.names:
+        if name not in number_of:
+            number_of[name], free = free, free + 1
+        ids.append(number_of[name])
+    return tuple(ids)
