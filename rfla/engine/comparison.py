@@ -7,6 +7,7 @@ from pathlib import Path
 from rfla.cfg import Config, load_config, load_saved
 from rfla.data import load_data_spec, load_index
 from rfla.data.progress import tracked
+from rfla.engine.console import make_console
 from rfla.engine.inference import protocol_of
 from rfla.errors import ConfigError
 from rfla.files import write_atomically
@@ -67,13 +68,26 @@ def compare_files(
     )
     protocol = protocol_of(settings, spec)
     truths = ground_truth(index)
-    found = [read_detections(_detections_file(place), truths) for place in (a, b)]
+    console = make_console()
+
+    def say(text: str) -> None:
+        console.print(text, style="yellow", markup=False)
+
+    found = [read_detections(_detections_file(place), truths, say) for place in (a, b)]
 
     def watch(numbers: Iterable[int]) -> Iterator[int]:
         return tracked(numbers, "bootstrap", draws, show=True, unit="draws")
 
     return compare(
-        truths, found[0], found[1], protocol, names=(a, b), draws=draws, seed=seed, watch=watch
+        truths,
+        found[0],
+        found[1],
+        protocol,
+        names=(a, b),
+        draws=draws,
+        seed=seed,
+        watch=watch,
+        say=say,
     )
 
 

@@ -5,6 +5,7 @@
 Boxes are xyxy px.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from rfla.engine.report import write_files
 from rfla.engine.run_dir import claim_run_dir
 from rfla.errors import ConfigError
 from rfla.metrics import Detections, Metrics, ground_truth, read_detections, study
+from rfla.metrics.input_checks import find_doubts, limit_note
 from rfla.metrics.protocols import Protocol
 from rfla.metrics.reference import check_reference, require_engine
 
@@ -60,6 +62,10 @@ def validate(cfg: Config) -> Metrics:
 
 def _validate(cfg: Config, world: World, device: torch.device) -> Metrics:
     console = make_console(quiet=not world.is_main)
+
+    def say(text: str) -> None:
+        console.print(text, style="yellow", markup=False)
+
     with agreed(world):
         spec = load_data_spec(str(cfg.data))
         protocol = protocol_of(cfg, spec)
@@ -72,7 +78,7 @@ def _validate(cfg: Config, world: World, device: torch.device) -> Metrics:
         console.print(f"{index.name}: {len(index)} images, {len(index.boxes)} boxes")
         found, speed = None, None
         if given:
-            found = _given_detections(cfg, spec, index)
+            found = _given_detections(cfg, spec, index, say)
         else:
             model, mapping = _model_for(cfg, index, console)
     if found is None:
@@ -88,6 +94,12 @@ def _validate(cfg: Config, world: World, device: torch.device) -> Metrics:
     assert metrics is not None, "the main process has judged"
     if judged is None:
         return metrics
+    if given:
+        doubts = find_doubts(judged.gt, judged.detections, judged.matches)
+    else:
+        doubts = [limit_note(judged.detections, model.config.test.max_det)]
+    for doubt in filter(None, doubts):
+        say(doubt)
     with claim_run_dir(cfg, World(), "val") as run_dir:
         write_files(cfg, run_dir, index, judged, speed)
     console.print(metrics.table() if cfg.verbose else metric_line(metrics.figures, best=False))
@@ -119,7 +131,9 @@ def judge_weights(
     return judge(index, detect(inference, loader, index)[0], protocol)
 
 
-def _given_detections(cfg: Config, spec: DataSpec, index: Annotations) -> Detections:
+def _given_detections(
+    cfg: Config, spec: DataSpec, index: Annotations, say: Callable[[str], None]
+) -> Detections:
     """Read `cfg.predictions`.
 
     They may be of the whole split and of all classes where `cfg` takes a part, or one class.
@@ -129,7 +143,7 @@ def _given_detections(cfg: Config, spec: DataSpec, index: Annotations) -> Detect
     """
     source = str(cfg.predictions)
     if cfg.fraction == 1 and not cfg.single_cls:
-        return read_detections(source, ground_truth(index))
+        return read_detections(source, ground_truth(index), say)
     whole = ground_truth(load_index(spec, cfg.split, need_images=False))
     if (
         cfg.single_cls and 1 not in whole.category_ids
@@ -137,7 +151,7 @@ def _given_detections(cfg: Config, spec: DataSpec, index: Annotations) -> Detect
         whole = replace(
             whole, names=(*whole.names, "object"), category_ids=(*whole.category_ids, 1)
         )
-    found = read_detections(source, whole)
+    found = read_detections(source, whole, say)
     row_of = {identity: row for row, identity in enumerate(index.image_ids.tolist())}
     rows = np.array([row_of.get(identity, -1) for identity in whole.image_ids], np.int64)[
         found.image_index

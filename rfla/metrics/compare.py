@@ -16,7 +16,9 @@ from rich.table import Table
 from rfla.metrics.accumulate import ABSENT, accumulate, rank_classes
 from rfla.metrics.analysis import Study, study
 from rfla.metrics.arrays import Detections, FloatArray, GroundTruth
+from rfla.metrics.detection_files import warn
 from rfla.metrics.html_report import image_counts
+from rfla.metrics.input_checks import find_doubts
 from rfla.metrics.protocols import Protocol
 from rfla.metrics.result import Metrics, summarize
 
@@ -128,6 +130,7 @@ def compare(
     draws: int = DRAWS,
     seed: int = 0,
     watch: Callable[[Iterable[int]], Iterable[int]] = iter,
+    say: Callable[[str], None] = warn,
 ) -> Comparison:
     """Compare two sets of detections of the same ground truth.
 
@@ -141,8 +144,12 @@ def compare(
             on each side.
         seed: of the draws.
         watch: passes the draws on and may count them, for a progress bar.
+        say: is told about detections that can hardly be meant.
     """
     studies = (study(gt, a, protocol), study(gt, b, protocol))
+    for name, one in zip(names, studies, strict=True):
+        for doubt in find_doubts(gt, one.detections, one.matches):
+            say(f"{name}: {doubt}")
     metrics = (studies[0].metrics, studies[1].metrics)
     drawn = _draw(gt, studies, watch(range(draws)), draws, seed)  # (draws, 2, figures + classes)
     names_of_figures = list(metrics[0].figures)

@@ -161,7 +161,8 @@ def _count_colons(data: bytes) -> int:
 
 def _refuse_keys_given_twice(data: bytes, count: int, where: str) -> None:
     """Refuse an entry with a key twice, of which a parser silently takes the last."""
-    if any(data.count(key) > count for key in (b'"bbox"', b'"score"')):
+    keys = (b'"image_id"', b'"category_id"', b'"bbox"', b'"score"')
+    if any(data.count(key) > count for key in keys):
         refuse_repeated_keys(data, where, MetricError)
 
 

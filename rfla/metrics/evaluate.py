@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from rfla.metrics.accumulate import accumulate
 from rfla.metrics.coco_io import GroundTruthSource, read_ground_truth
-from rfla.metrics.detection_files import DetectionSource, read_detections
+from rfla.metrics.detection_files import DetectionSource, read_detections, warn
+from rfla.metrics.input_checks import find_doubts
 from rfla.metrics.matches import match_detections
 from rfla.metrics.protocols import Protocol, find_protocol
 from rfla.metrics.result import Metrics, summarize
@@ -32,11 +33,17 @@ def evaluate_boxes(
         use_categories: False: all classes are one.
         lrp: whether oLRP is computed; None: as the protocol says (yes).
 
+    Warns about detections of a file or list that can hardly be meant, such as boxes given as shares
+    of the image or as corners (`rfla.metrics.input_checks`).
+
     Raises:
         MetricError: input that cannot be evaluated: NaN scores, unknown images or classes, a file
             that is not COCO.
     """
     rules = find_protocol(protocol, sizes, max_dets, lrp)
     truths = read_ground_truth(gt)
-    matches = match_detections(truths, read_detections(detections, truths), rules, use_categories)
+    found = read_detections(detections, truths)
+    matches = match_detections(truths, found, rules, use_categories)
+    for doubt in [] if found is detections else find_doubts(truths, found, matches):
+        warn(doubt)
     return summarize(accumulate(matches), rules, truths, use_categories)
