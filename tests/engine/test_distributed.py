@@ -241,7 +241,7 @@ def test_validation_and_prediction_are_those_of_one_process(
         "device": "cpu",
         "project": str(tmp_path / "runs"),
         "batch": 2,
-        "conf": 0.01,
+        "conf": 0.0001,
     }
     data = {"data": settings()["data"], "workers": 0, "save_json": True, "plots": False}
     source = {"source": settings()["data"] + "/images", "save": False}
