@@ -3,9 +3,11 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from rfla.cfg import Config, load_config, model_part
+from rfla.cfg.early import check_early
+from rfla.cfg.keywords import PredictSettings, TrainSettings, ValSettings
 from rfla.predict.sources import Channels, Source
 from rfla.results import Results
 
@@ -44,32 +46,36 @@ class RFLA:
 
         return tuple(read_metadata(self.model)["names"])
 
-    def train(self, *, hooks: "Hooks | None" = None, **settings: Any) -> "Metrics | None":
+    def train(
+        self, *, hooks: "Hooks | None" = None, **settings: Unpack[TrainSettings]
+    ) -> "Metrics | None":
         """Train, and become the best weights of the run.
 
         Args:
             hooks: Your own code at six moments of the run.
-            **settings: The keys of the command line; a dotted one is written `**{"assigner.topk":
-                [3, 1]}`.
+            **settings: The keys of the command line. A section is a dict: `aug={"fliplr": 0}`,
+                `assigner={"topk": [3, 1]}`; or dotted, `**{"assigner.topk": [3, 1]}`.
 
         Returns:
             Figures of the best weights on the validation split, or None with `val=False`.
         """
+        cfg = load_config({"model": self.model, **settings}, mode="train")
+        check_early(cfg, "train")
         from rfla.engine.trainer import train
         from rfla.tools.demo import prepare_demo
 
-        cfg = load_config({"model": self.model, **settings}, mode="train")
         prepare_demo(cfg.data or "")
         result = train(cfg, hooks)
         self.model = str(result.best)
         return result.metrics
 
-    def val(self, **settings: Any) -> "Metrics":
+    def val(self, **settings: Unpack[ValSettings]) -> "Metrics":
         """Validate on a split of `data=`; returns its figures."""
+        cfg = load_config({"model": self.model, **settings}, mode="val")
+        check_early(cfg, "val")
         from rfla.engine.validator import validate
         from rfla.tools.demo import prepare_demo
 
-        cfg = load_config({"model": self.model, **settings}, mode="val")
         prepare_demo(cfg.data or "")
         return validate(cfg)
 
@@ -80,16 +86,26 @@ class RFLA:
         *,
         stream: Literal[False] = False,
         channels: Channels = "rgb",
-        **settings: Any,
+        **settings: Unpack[PredictSettings],
     ) -> list[Results]: ...
 
     @overload
     def predict(
-        self, source: Source, *, stream: Literal[True], channels: Channels = "rgb", **settings: Any
+        self,
+        source: Source,
+        *,
+        stream: Literal[True],
+        channels: Channels = "rgb",
+        **settings: Unpack[PredictSettings],
     ) -> Iterator[Results]: ...
 
     def predict(
-        self, source: Source, *, stream: bool = False, channels: Channels = "rgb", **settings: Any
+        self,
+        source: Source,
+        *,
+        stream: bool = False,
+        channels: Channels = "rgb",
+        **settings: Unpack[PredictSettings],
     ) -> list[Results] | Iterator[Results]:
         """Detect objects. The network is built at the first call and kept.
 

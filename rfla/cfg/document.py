@@ -1,21 +1,23 @@
 """Settings as text: `args.yaml` of a run, and the files that are generated from the schema.
 
-`python -m rfla.cfg.document` writes `default.yaml` and `docs/configuration.md`; a test compares
-them with the schema.
+`python -m rfla.cfg.document` writes `default.yaml`, `docs/configuration.md` and `keywords.py`; a
+test compares them with the schema.
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from rfla.cfg.keys import Key, keys_of, sections_of, show
-from rfla.cfg.schema import GROUPS, Config
+from rfla.cfg.keys import Key, show
+from rfla.cfg.keyword_types import keywords_py
+from rfla.cfg.schema import Config
+from rfla.cfg.usage import groups
 from rfla.errors import ConfigError
 
 DEFAULT_YAML = Path(__file__).parent / "default.yaml"
+KEYWORDS_PY = Path(__file__).parent / "keywords.py"
 CONFIGURATION_MD = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 
@@ -25,21 +27,6 @@ def to_yaml(config: Config) -> str:
     return yaml.dump(
         values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120
     )
-
-
-def groups() -> Iterator[tuple[str, str, list[Key]]]:
-    """Yield (section name, heading, keys): first the flat keys by topic, without a section name."""
-    keys = keys_of(Config)
-    flat: dict[str, list[Key]] = {}
-    title = ""
-    for key in keys.values():
-        if not key.section:
-            title = GROUPS.get(key.name, title)
-            flat.setdefault(title, []).append(key)
-    for title in GROUPS.values():
-        yield "", title, flat[title]
-    for name, description in sections_of(Config).items():
-        yield name, description, [key for key in keys.values() if key.section == name]
 
 
 def default_yaml() -> str:
@@ -130,6 +117,7 @@ def main() -> None:
     """Write the generated files."""
     DEFAULT_YAML.write_text(default_yaml(), encoding="utf-8")
     CONFIGURATION_MD.write_text(configuration_markdown(), encoding="utf-8")
+    KEYWORDS_PY.write_text(keywords_py(), encoding="utf-8")
 
 
 if __name__ == "__main__":

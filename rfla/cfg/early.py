@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from rfla.cfg.keys import show
+from rfla.cfg.layer_files import data_spec
 from rfla.cfg.schema import Config, Mode
 from rfla.errors import ConfigError, DataError
 
@@ -21,9 +22,7 @@ def check_early(config: Config, mode: Mode) -> None:
     """
     _check_device(config, mode)
     if mode != "predict" and config.data is not None and not config.resume:
-        from rfla.data.spec import load_data_spec
-
-        load_data_spec(config.data)
+        data_spec(config.data)
     if mode == "val" and config.predictions is not None and not Path(config.predictions).exists():
         raise DataError(f"predictions={show(config.predictions, 200)}: no such file")
 

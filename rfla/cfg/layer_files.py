@@ -7,7 +7,7 @@ A model YAML holds the model sections and, beside them, the training keys its au
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rfla.cfg.foreign import foreign_model
 from rfla.cfg.keys import sections_of, show
@@ -17,6 +17,9 @@ from rfla.cfg.schema import Config
 from rfla.cfg.weights_header import read_metadata
 from rfla.cfg.yaml_file import YamlFile, read_yaml
 from rfla.errors import ConfigError, RflaError, WeightsError, did_you_mean
+
+if TYPE_CHECKING:
+    from rfla.data.spec import DataSpec
 
 MODELS = Path(__file__).parent / "models"
 
@@ -187,6 +190,17 @@ def trained_size_layer(model: Any) -> Layer:
     return {"imgsz": Setting(size, f"{model} (metadata)")} if isinstance(size, int) else {}
 
 
+def data_spec(data: str) -> "DataSpec":
+    """Find a data set by name, YAML or directory; nothing of it is opened.
+
+    Raises:
+        DataError: there is none.
+    """
+    from rfla.data.spec import load_data_spec  # here, because rfla.data is built on this package
+
+    return load_data_spec(data)
+
+
 def data_layer(data: Any, detector: Any) -> Layer:
     """Return what a data YAML recommends, for all models and for one detector.
 
@@ -194,10 +208,8 @@ def data_layer(data: Any, detector: Any) -> Layer:
     """
     if not isinstance(data, str) or not data:
         return {}
-    from rfla.data.spec import load_data_spec  # here, because rfla.data is built on this package
-
     try:
-        spec = load_data_spec(data)
+        spec = data_spec(data)
     except RflaError:
         return {}
     layer = _of_data(flatten(spec.settings, Config, lambda key: f"{spec.source} (settings)"))

@@ -1,5 +1,6 @@
 """Settings of one origin (command line, YAML file) in one flat form, and the check of them all."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -51,7 +52,8 @@ def _flatten(
         name = f"{prefix}{word}"
         origin = where(name)
         if name in keys:
-            yield name, Setting(value, origin)
+            plain = os.fspath(value) if isinstance(value, os.PathLike) else value
+            yield name, Setting(plain, origin)
             continue
         section = _section_at(name, schema)
         if section is None:

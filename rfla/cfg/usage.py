@@ -1,9 +1,8 @@
-"""Which keys train, val and predict use: for their help, and for a note about the others."""
+"""The keys by topic, and which of them train, val and predict use."""
 
 from collections.abc import Iterable, Iterator
 
-from rfla.cfg.document import groups
-from rfla.cfg.keys import Key, keys_of
+from rfla.cfg.keys import Key, keys_of, sections_of
 from rfla.cfg.model_schema import ModelConfig
 from rfla.cfg.schema import GROUPS, Config, Mode
 
@@ -30,6 +29,21 @@ _NOT: dict[Mode, tuple[str, ...]] = {
     "val": (),
     "predict": (),
 }
+
+
+def groups() -> Iterator[tuple[str, str, list[Key]]]:
+    """Yield (section name, heading, keys): first the flat keys by topic, without a section name."""
+    keys = keys_of(Config)
+    flat: dict[str, list[Key]] = {}
+    title = ""
+    for key in keys.values():
+        if not key.section:
+            title = GROUPS.get(key.name, title)
+            flat.setdefault(title, []).append(key)
+    for title in GROUPS.values():
+        yield "", title, flat[title]
+    for name, description in sections_of(Config).items():
+        yield name, description, [key for key in keys.values() if key.section == name]
 
 
 def keys_used(verb: Mode) -> Iterator[tuple[str, list[Key]]]:
