@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rfla.data.spec import DataSpec
 
 MODELS = Path(__file__).parent / "models"
+LARGEST_TRUSTED_SIZE = 2048  # px; a file of somebody else is not believed beyond
 
 # What files of other people may set. Where a run writes, which device and how many processes it
 # uses and what it reads stay with the person who starts it.
@@ -183,11 +184,23 @@ def _model_path(name: str) -> Path:
 
 
 def trained_size_layer(model: Any) -> Layer:
-    """Return the `imgsz` that a weights file was trained at; empty for any other model."""
+    """Return the `imgsz` that a weights file was trained at; empty for any other model.
+
+    Raises:
+        ConfigError: it is so large that a person has to ask for it: a stranger's file could fill
+            the memory.
+    """
     if not isinstance(model, str) or not model.lower().endswith(".safetensors"):
         return {}
     size = read_metadata(model).get("imgsz")
-    return {"imgsz": Setting(size, f"{model} (metadata)")} if isinstance(size, int) else {}
+    if not isinstance(size, int):
+        return {}
+    if size > LARGEST_TRUSTED_SIZE:
+        raise ConfigError(
+            f"{model}: was trained at imgsz={size}, by its own account; above "
+            f"{LARGEST_TRUSTED_SIZE} px nothing is resized unasked: give imgsz= yourself"
+        )
+    return {"imgsz": Setting(size, f"{model} (metadata)")}
 
 
 def data_spec(data: str) -> "DataSpec":

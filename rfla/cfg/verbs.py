@@ -56,7 +56,12 @@ class InfoOptions(Section):
     """Parameters, arithmetic, memory and time of a model."""
 
     model: str | None = Field(None, description="zoo name, model YAML, or a .safetensors file")
-    imgsz: int = Field(800, ge=32, le=16384, description="side of the square input in px")
+    imgsz: int | None = Field(
+        None,
+        ge=32,
+        le=16384,
+        description="side of the square input in px; left out: 800, of weights what they know",
+    )
     classes: int = Field(
         8, ge=1, le=100_000, description="number of classes of a model that is not trained"
     )

@@ -3,19 +3,35 @@
 Only the header is read, in bounds, and nothing in it is trusted.
 
 The format is public: 8 bytes little-endian length, then a JSON header whose `__metadata__` maps
-text to text (https://huggingface.co/docs/safetensors). Ours keeps one entry, `rfla`, that is JSON
-again.
+text to text (https://huggingface.co/docs/safetensors). Ours keeps two entries: `rfla`, which is
+JSON again, and `sha256`, the digest of that text and of the tensors (`rfla.models.weights` checks
+it; files from before it have none).
 """
 
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rfla.errors import WeightsError
+from rfla.files import foreign_content, open_regular
 
-KEY = "rfla"  # of our entry in `__metadata__`
+KEY, DIGEST = "rfla", "sha256"  # of our entries in `__metadata__`
 MAX_HEADER_BYTES = 8 * 1024 * 1024
+
+
+class Header(NamedTuple):
+    """What a weights file says of itself.
+
+    Attributes:
+        metadata: what `rfla` wrote.
+        text: the same, as it stands in the file.
+        digest: of the text and the tensors, in hexadecimal digits; None in an older file.
+    """
+
+    metadata: dict[str, Any]
+    text: str
+    digest: str | None
 
 
 def read_metadata(path: Path | str) -> dict[str, Any]:
@@ -24,40 +40,53 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
     Raises:
         WeightsError: no such file, not safetensors, an absurd header, or no metadata of ours.
     """
+    return read_header(path).metadata
+
+
+def read_header(path: Path | str) -> Header:
+    """Return the metadata that `rfla` wrote into a weights file, and the digest beside it.
+
+    Raises:
+        WeightsError: as `read_metadata`.
+    """
     path = Path(path)
-    header = _parse(_read_header(path), path, "its header")
-    entry = header.get("__metadata__")
-    text = entry.get(KEY) if isinstance(entry, dict) else None
-    if not isinstance(text, str):
+    entries = _parse(_header_bytes(path), path, "its header").get("__metadata__")
+    if not isinstance(entries, dict) or not isinstance(text := entries.get(KEY), str):
         raise WeightsError(
             f"{path}: safetensors without the metadata of rfla; official weights come in by "
             "'rfla import weights=official.pth model=...'"
         )
-    return _parse(text.encode("utf-8", "surrogatepass"), path, "its metadata")
+    digest = entries.get(DIGEST)
+    if entries.keys() - {KEY, DIGEST} or not isinstance(digest, str | None):
+        raise WeightsError(f"{path}: damaged weights file: unknown entries in its header")
+    metadata = _parse(text.encode("utf-8", "surrogatepass"), path, "its metadata")
+    return Header(metadata, text, digest)
 
 
-def _read_header(path: Path) -> bytes:
-    try:
-        if not path.is_file():
-            raise WeightsError(
-                f"{path}: {'is not a regular file' if path.exists() else 'no such file'}"
-            )
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            room = os.fstat(file.fileno()).st_size - 8
-            if room < 2 or not 2 <= length <= room:
-                raise WeightsError(
-                    f"{path}: not a safetensors file, or cut off (header of {length} bytes)"
-                )
+def _header_bytes(path: Path) -> bytes:
+    with open_regular(path, WeightsError) as file:
+        try:
+            head = file.read(1024)
+            size = os.fstat(file.fileno()).st_size
+            length = int.from_bytes(head[:8], "little")
+            if size < 10 or not 2 <= length <= size - 8:
+                raise WeightsError(f"{path}: not a safetensors file{_what_else(head, length)}")
             if length > MAX_HEADER_BYTES:
                 raise WeightsError(
                     f"{path}: its header claims {length} bytes; at most {MAX_HEADER_BYTES} are read"
                 )
+            file.seek(8)
             return file.read(length)
-    except (OSError, ValueError) as error:
-        raise WeightsError(
-            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})"
-        ) from error
+        except OSError as error:
+            raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _what_else(head: bytes, length: int) -> str:
+    """Say what stands in the place of a weights file."""
+    if head.startswith(b"PK"):
+        return " but a zip archive; a checkpoint (.pth) comes in by 'rfla import weights=...'"
+    foreign = foreign_content(head)
+    return f" but {foreign}" if foreign else f", or cut off (header of {length} bytes)"
 
 
 def _parse(content: bytes, path: Path, what: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rfla.cfg.model_schema import ModelConfig
 from rfla.errors import ConfigError, DataError, WeightsError
 from rfla.models import build_from_config
-from rfla.models.weights import FORMAT, build_from_metadata, load_exactly, load_weights
+from rfla.models.weights import FORMAT, load_model, load_weights, rebuild
 from rfla.version import __version__
 
 
@@ -57,14 +57,12 @@ def load_trained(path: str | Path, config: ModelConfig | None = None) -> SourceM
         raise ConfigError(
             f"model={path} is not trained yet: a .safetensors file is needed; train one first"
         )
-    state, metadata = load_weights(path)
+    if config is None:
+        net, metadata = load_model(path)
+    else:
+        state, metadata = load_weights(path)
+        net = rebuild(config, len(metadata["names"]), state, str(path))
     names = tuple(metadata["names"])
-    net = (
-        build_from_config(config, len(names))
-        if config is not None
-        else build_from_metadata(metadata)
-    )
-    load_exactly(net, state, str(path))
     return SourceModel(net.eval(), net.config, names, imgsz=metadata.get("imgsz"))
 
 

@@ -4,22 +4,23 @@ Counted with torch's fake tensors, whose shapes flow and whose numbers are never
 seconds for any model and size. On a GPU the peak memory of one training step is measured as well.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from rfla.models.detector import Detector, Raw, Target
+from rfla.models.detector import Detector, Target
 from rfla.models.weights import build_from_metadata, read_metadata
 from rfla.models.zoo import build_detector
 
 MIB = 1024**2
 STEP_BOXES = 60  # true boxes of the measured training step
+USUAL_SIZE = 800  # px, of the authors' training
+LARGEST_SIZE = 16384  # px, as `imgsz=` takes
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,20 @@ class Cost:
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def cost(model: str, imgsz: int = 800, num_classes: int = 8, device: str = "cpu") -> Cost:
+def cost(model: str, imgsz: int | None = None, num_classes: int = 8, device: str = "cpu") -> Cost:
     """Count what a model costs for one image of imgsz x imgsz px.
 
     Args:
         model: zoo name, model YAML or weights file.
-        imgsz: rounded up to a multiple of 32.
+        imgsz: rounded up to a multiple of 32; None is the size that a weights file was trained at,
+            and 800 for other models.
         num_classes: of a model that is not trained; a weights file knows its own.
         device: with `cuda` the peak memory of a training step is measured.
     """
+    metadata = read_metadata(model) if model.endswith(".safetensors") else None
+    if imgsz is None:
+        known = (metadata or {}).get("imgsz")
+        imgsz = known if isinstance(known, int) and 1 <= known <= LARGEST_SIZE else USUAL_SIZE
     size = -(-imgsz // 32) * 32
     net = _build(model, num_classes)
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -105,19 +111,13 @@ def _build(model: str, num_classes: int) -> Detector:
     return build_detector(model, num_classes)
 
 
-def _raw(net: Detector, image: Tensor) -> Raw:
-    """Predictions of the convolutions; every detector has `raw`."""
-    predict: Callable[[Tensor], Raw] = cast(Any, net).raw
-    return predict(image)
-
-
 def _forward_flops(net: Detector, image: Tensor) -> int:
     net.eval()
     counter = FlopCounterMode(
         display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: _deform_flops}
     )
     with torch.no_grad(), counter:
-        _raw(net, image)
+        net.raw(image)
         roi_head = getattr(net, "roi_head", None)
         for box_head in roi_head.bbox_head if roi_head is not None else ():
             features = next(
@@ -161,7 +161,7 @@ def _activation_bytes(net: Detector, image: Tensor) -> int:
     net.train()
     kept: dict[int, int] = {}
     with _counting(kept):
-        raw = _raw(net, image)
+        raw = net.raw(image)
     kept_bytes = sum(kept.values())
     del raw  # until here its graph kept every storage alive, so that no two share a number
     return kept_bytes
@@ -180,5 +180,5 @@ def _step_peak(model: str, num_classes: int, size: int, device: str) -> float:
     }
     torch.cuda.reset_peak_memory_stats(device)
     losses = net(torch.rand(1, 3, size, size, device=device), [target])
-    torch.autograd.backward(sum(losses.values()))
+    torch.autograd.backward(torch.stack(list(losses.values())).sum())
     return torch.cuda.max_memory_allocated(device) / MIB

@@ -7,6 +7,7 @@ allocated, the metadata must be ours, and a model it asks for must be of a sane 
 (`rfla.models.zoo`).
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,13 +19,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from rfla.cfg import saved_model_config, weights_header
+from rfla.cfg.model_schema import ModelConfig
 from rfla.errors import WeightsError
 from rfla.files import write_atomically
 from rfla.models.detector import Detector
-from rfla.models.zoo import build_from_config
+from rfla.models.zoo import MAX_CLASSES, build_from_config, sketch
 
 FORMAT = 1
-MAX_NAMES = 10_000
 
 
 def save_weights(
@@ -43,9 +44,22 @@ def save_weights(
     tensors = {
         key: value.detach().to("cpu").contiguous().clone() for key, value in state_dict.items()
     }
-    write_atomically(
-        path, save(tensors, {weights_header.KEY: json.dumps(dict(metadata), default=_plain)})
-    )
+    text = json.dumps(dict(metadata), default=_plain)
+    entries = {weights_header.KEY: text, weights_header.DIGEST: digest(tensors, text)}
+    write_atomically(path, save(tensors, entries))
+
+
+def digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    """SHA-256 of tensors (on the CPU) and of the text beside them, in hexadecimal digits.
+
+    Names, types, shapes and values count, in the order of the names.
+    """
+    total = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode("utf-8", "replace"))
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -55,10 +69,17 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         WeightsError: missing, damaged, hostile, or not written by this package.
     """
     metadata = read_metadata(path)
+    header = weights_header.read_header(path)
     try:
-        return load_file(path, device="cpu"), metadata
+        tensors = load_file(path, device="cpu")
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
         raise WeightsError(f"{path}: damaged weights file: {_one_line(error)}") from None
+    if header.digest is not None and header.digest != digest(tensors, header.text):
+        raise WeightsError(
+            f"{path}: damaged weights file: it does not hold what was written (its sha256 differs);"
+            " copy it again"
+        )
+    return tensors, metadata
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -69,14 +90,13 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     """
     metadata = weights_header.read_metadata(path)
     if metadata.get("format") != FORMAT:
-        raise WeightsError(
-            f"{path}: weights of format {str(metadata.get('format'))[:20]}; this version reads {FORMAT}"
-        )
+        found = str(metadata.get("format"))[:20]
+        raise WeightsError(f"{path}: weights of format {found}; this version reads {FORMAT}")
     names = metadata.get("names")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise WeightsError(f"{path}: metadata without class names")
-    if len(names) > MAX_NAMES:
-        raise WeightsError(f"{path}: {len(names)} class names; at most {MAX_NAMES}")
+    if len(names) > MAX_CLASSES:
+        raise WeightsError(f"{path}: {len(names)} class names; at most {MAX_CLASSES}")
     return metadata | {"names": [printable(name) for name in names]}
 
 
@@ -87,12 +107,14 @@ def build_from_metadata(metadata: Mapping[str, Any]) -> Detector:
         WeightsError: there is no model in it.
         ConfigError: the model in it is wrong or absurdly large.
     """
+    return build_from_config(_config_in(metadata), len(metadata["names"]))
+
+
+def _config_in(metadata: Mapping[str, Any]) -> ModelConfig:
     model = metadata.get("model")
     if not isinstance(model, Mapping):
         raise WeightsError("the weights file does not say which model it holds")
-    return build_from_config(
-        saved_model_config(model, where="model in the weights file"), len(metadata["names"])
-    )
+    return saved_model_config(model, where="model in the weights file")
 
 
 def load_model(path: str | Path) -> tuple[Detector, dict[str, Any]]:
@@ -102,9 +124,32 @@ def load_model(path: str | Path) -> tuple[Detector, dict[str, Any]]:
         WeightsError: as `load_weights`, or the tensors do not fit the model.
     """
     state, metadata = load_weights(path)
-    net = build_from_metadata(metadata)
-    load_exactly(net, state, str(path))
-    return net, metadata
+    return rebuild(_config_in(metadata), len(metadata["names"]), state, str(path)), metadata
+
+
+def rebuild(
+    config: ModelConfig, num_classes: int, state: Mapping[str, Tensor], where: str
+) -> Detector:
+    """Build a model and load its weights.
+
+    Shapes are compared before any memory is taken: a small file may describe a large network.
+
+    Args:
+        config: of the model.
+        num_classes: without background.
+        state: tensors by name.
+        where: names the file in messages.
+
+    Raises:
+        WeightsError: the tensors do not fit in every key and shape, or are not finite.
+        ConfigError: the model is wrong or absurdly large.
+    """
+    problems = misfits(sketch(config, num_classes), state)
+    if problems:
+        raise WeightsError(f"{where}: does not fit the model: {problems}")
+    net = build_from_config(config, num_classes)
+    load_exactly(net, state, where)
+    return net
 
 
 def load_exactly(net: torch.nn.Module, state: Mapping[str, Tensor], where: str) -> None:
@@ -132,7 +177,7 @@ def check_finite(net: torch.nn.Module, where: str) -> None:
 
 
 def printable(name: str) -> str:
-    """Return a class name from a file without the control characters that would steer a terminal."""
+    """Return a name from a file without the control characters that would steer a terminal."""
     return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 

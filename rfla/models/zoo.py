@@ -27,7 +27,7 @@ DETECTORS: dict[str, type[Detector]] = {
     "cascade_rcnn": CascadeRCNN,
     "detectors": DetectoRS,
 }
-MAX_CLASSES = 10_000
+MAX_CLASSES = 2_000  # a score for each at every point: 2,000 take 0.4 GB at 800 px on P2
 MAX_PARAMETERS = 500_000_000
 
 
@@ -56,23 +56,30 @@ def build_from_config(config: ModelConfig, num_classes: int) -> Detector:
     """Build a detector with random weights; `net.config` remembers what it was built from.
 
     Raises:
-        ConfigError: absurdly many classes or parameters, or settings
-            that the detector cannot have.
+        ConfigError: absurdly many classes or parameters, or settings that the detector cannot have.
+    """
+    sketch(config, num_classes)
+    net = DETECTORS[config.detector].from_config(config, num_classes)
+    net.config = config
+    return net
+
+
+def sketch(config: ModelConfig, num_classes: int) -> Detector:
+    """Build a detector on the `meta` device: names and shapes alone, without memory.
+
+    Raises:
+        ConfigError: as `build_from_config`.
     """
     if not 1 <= num_classes <= MAX_CLASSES:
         raise ConfigError(f"{num_classes} classes: a model has 1 to {MAX_CLASSES}")
-    build = DETECTORS[config.detector].from_config
-
-    # counted without memory first: a hostile file may ask for a network that fills it
     with torch.device("meta"):
-        size = sum(parameter.numel() for parameter in build(config, num_classes).parameters())
+        net = DETECTORS[config.detector].from_config(config, num_classes)
+    size = sum(parameter.numel() for parameter in net.parameters())
     if size > MAX_PARAMETERS:
         raise ConfigError(
             f"a {config.detector} of {size / 1e6:.0f} M parameters: "
             f"at most {MAX_PARAMETERS // 10**6} M"
         )
-    net = build(config, num_classes)
-    net.config = config
     return net
 
 

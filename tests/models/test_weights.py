@@ -205,3 +205,105 @@ def test_hostile_model_yaml(tmp_path, text):
         build_detector(str(path))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 1000
+
+
+def tiny_file(path):
+    save_weights(
+        path, {"a": torch.arange(4.0), "b": torch.tensor(7)}, {"format": 1, "names": ["x"]}
+    )
+    return path
+
+
+def test_every_flipped_bit_is_noticed(tmp_path):
+    """Also in the header: names of classes and normalisation are as good as weights."""
+    path = tiny_file(tmp_path / "x.safetensors")
+    content = path.read_bytes()
+    assert load_weights(path)[0]["b"] == 7
+    for place in range(len(content)):
+        for bit in (1, 32, 128):
+            damaged = bytearray(content)
+            damaged[place] ^= bit
+            path.write_bytes(damaged)
+            with pytest.raises(WeightsError) as caught:
+                load_weights(path)
+            assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_files_from_before_the_digest_still_load(net, saved):
+    from safetensors.torch import save_file
+
+    state, metadata = load_weights(saved)
+    save_file(state, saved, {"rfla": json.dumps(metadata)})
+    again, _ = load_model(saved)
+    assert torch.equal(again.state_dict()["head.conv_cls.bias"], state["head.conv_cls.bias"])
+
+
+def test_the_digest_by_hand(tmp_path):
+    """SHA-256 of the text, then name, type, shape and bytes of each tensor by name."""
+    import hashlib
+
+    from rfla.models.weights import digest
+
+    parts = b'{"a": 1}', b"a torch.float32 (2,)\n", struct.pack("<2f", 0, 1), b"b torch.bool ()\n"
+    expected = hashlib.sha256(b"".join(parts) + b"\x01").hexdigest()
+    tensors = {"b": torch.tensor(True), "a": torch.arange(2.0)}
+    assert digest(tensors, '{"a": 1}') == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "but an empty file"),
+        (b"<!DOCTYPE html><html>sign in</html>", "but a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"PK\x03\x04" + bytes(100), "rfla import"),
+    ],
+)
+def test_files_that_are_something_else(tmp_path, content, message):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=f"not a safetensors file {message}|{message}"):
+        read_metadata(path)
+
+
+def test_a_small_file_that_describes_a_large_network(net, tmp_path, monkeypatch):
+    """400 M parameters are refused by their shapes, before one of them is drawn."""
+    large = build_detector("fcos_p2", 2, settings=SMALL).config.model_dump(mode="json")
+    large["head"] |= {"width": 1536, "depth": 8}
+    path = tmp_path / "x.safetensors"
+    save_weights(path, net.state_dict(), metadata_of(net, ["a", "b"]) | {"model": large})
+    monkeypatch.setattr("rfla.models.weights.build_from_config", None)
+    with pytest.raises(WeightsError, match="does not fit the model"):
+        load_model(path)
+
+
+def test_as_many_classes_as_fit_in_memory(net, tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_weights(path, net.state_dict(), metadata_of(net, ["x"] * 9_999))
+    with pytest.raises(WeightsError, match="9999 class names; at most 2000"):
+        load_model(path)
+    with pytest.raises(ConfigError, match="2001 classes"):
+        build_detector("fcos_p2", 2001, settings=SMALL)
+
+
+def test_a_size_is_not_believed_beyond_reason(net, tmp_path):
+    from rfla.cfg import load_config
+
+    path = str(tmp_path / "x.safetensors")
+    given = {"model": path, "source": "s"}
+    for size, expected in ((256, 256), (2048, 2048)):
+        save_weights(path, net.state_dict(), metadata_of(net, ["a", "b"]) | {"imgsz": size})
+        assert load_config(given, mode="predict").imgsz == expected
+    save_weights(path, net.state_dict(), metadata_of(net, ["a", "b"]) | {"imgsz": 16384})
+    with pytest.raises(ConfigError, match=r"imgsz=16384, by its own account; above 2048 px"):
+        load_config(given, mode="predict")
+    assert load_config(given | {"imgsz": 4096}, mode="predict").imgsz == 4096
+
+
+def test_what_a_weights_file_costs_is_told_at_its_own_size(net, tmp_path):
+    from rfla.models.cost import cost
+
+    path = str(tmp_path / "x.safetensors")
+    save_weights(path, net.state_dict(), metadata_of(net, ["a", "b"]) | {"imgsz": 96})
+    assert cost(path).imgsz == 96
+    assert cost(path, 64).imgsz == 64
