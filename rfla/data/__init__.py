@@ -39,7 +39,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name when it is first asked for, so that `rfla convert` and `rfla inspect` do not wait for torch."""
+    """Import a name when it is first used: `rfla convert` and `rfla inspect` do without torch."""
     if name in _HOME_OF:
         return getattr(import_module(f"rfla.data.{_HOME_OF[name]}"), name)
     raise AttributeError(f"module 'rfla.data' has no attribute '{name}'")

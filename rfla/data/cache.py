@@ -72,7 +72,7 @@ class MemoryCache:
 
 
 class DiskCache:
-    """One `.npy` file for each image in a directory of its own, removed at the end of the process that made it."""
+    """One `.npy` file for each image, in a directory that goes with the process that made it."""
 
     def __init__(self, image_hw: NDArray[np.int32]) -> None:
         parent = cache_directory() / "decoded"
@@ -128,5 +128,6 @@ def _refuse_too_large(what: str, needed: int, free: int, instead: str) -> None:
     if needed > free * _SHARE:
         gb = 1e9
         raise DataError(
-            f"cache: the decoded images need {needed / gb:.1f} GB of {what}, {free / gb:.1f} GB are free; use {instead}"
+            f"cache: the decoded images need {needed / gb:.1f} GB of {what}, "
+            f"{free / gb:.1f} GB are free; use {instead}"
         )

@@ -179,7 +179,7 @@ class Loader:
                 yield batch
 
     def close(self) -> None:
-        """End the loading processes within seconds; a further pass over the loader starts others."""
+        """End the loading processes within seconds; another pass over the loader starts others."""
         _end_workers(self.loader)
 
     def _batches(self) -> Iterator[Batch]:

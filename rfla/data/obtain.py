@@ -1,4 +1,4 @@
-"""What to say when a data set is not on this machine: where to get it, where to put it, and the command to run."""
+"""What to say when a data set is not on this machine: where to get it, what to run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,10 @@ def missing_dataset_message(name: str, root: Path, what: Path, info: Mapping[str
     """
     obtain = str(info.get("obtain", "")).strip()
     if not obtain:
-        return f"data={name}: {what} does not exist; set `path:` in the data YAML or the directory RFLA_DATASETS"
+        return (
+            f"data={name}: {what} does not exist; set `path:` in the data YAML, or the directory "
+            "RFLA_DATASETS"
+        )
     lines = [
         f"data={name}: {what} does not exist. To obtain it:",
         *(f"  {line.strip()}" for line in obtain.splitlines()),

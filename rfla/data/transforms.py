@@ -154,7 +154,7 @@ class Augmentation:
         room: tuple[int, int],
         rng: np.random.Generator,
     ) -> _View:
-        """Cut a window round one of the boxes and resize it, in one interpolation, to fill `room` (h, w) px.
+        """Cut a window round one of the boxes and resize it, in one step, to fill `room` (h, w) px.
 
         The scale is that of the whole image at `imgsz`, or a random zoom of it; an image that is
         smaller than the room at that scale is shown whole.
@@ -221,7 +221,7 @@ class Augmentation:
         )
 
     def _recoloured(self, image: Image, rng: np.random.Generator) -> Image:
-        """Turn the hue, scale saturation and brightness: one 3 x 3 matrix, where albumentations goes through HSV.
+        """Turn the hue, scale saturation and brightness, by one 3 x 3 matrix.
 
         Factors, not offsets: an offset of the size that suits daylight would blacken a fluorescence
         image.

@@ -1,1 +1,1 @@
-"""Programs round the detector: converting, inspecting, building AI-TOD and painting the demo set."""
+"""Programs round the detector: convert, inspect, build AI-TOD, paint the demo set."""

@@ -1,4 +1,4 @@
-"""Where a conversion is written: beside its target first, images linked or copied, and renamed when it is whole."""
+"""Where tools write: beside the target first, and renamed when all is whole."""
 
 import os
 import shutil
@@ -25,18 +25,21 @@ def check_target(out: Path, sources: Sequence[Path], exist_ok: bool) -> None:
     if out.is_dir() and any(out.iterdir()):
         if not exist_ok:
             raise DataError(
-                f"out={out}: is not empty; give another directory, or exist_ok=true to replace a conversion"
+                f"out={out}: is not empty; give another directory, or exist_ok=true to replace a "
+                "conversion"
             )
         if not (out / MARK).is_file():
             raise DataError(
-                f"out={out}: is not empty and was not written by rfla convert (no {MARK}); it is left alone"
+                f"out={out}: is not empty and was not written by rfla convert (no {MARK}); "
+                "it is left alone"
             )
 
 
 @contextmanager
 def partial_directory(out: Path) -> Iterator[Path]:
-    """Give a new directory beside `out` that becomes `out` when the block ends well, and goes away when it does not.
+    """Give a new directory beside `out` that becomes `out` when the block ends well.
 
+    It goes away when the block fails.
     What a killed run left there is removed first.
 
     Raises:

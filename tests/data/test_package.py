@@ -13,7 +13,8 @@ def test_every_public_name_has_a_home():
 
 
 def test_convert_and_inspect_do_not_wait_for_torch():
-    program = "import sys, rfla.tools.convert.command, rfla.tools.aitod, rfla.tools.inspect; print('torch' in sys.modules)"
+    tools = "rfla.tools.convert.command, rfla.tools.aitod, rfla.tools.inspect"
+    program = f"import sys, {tools}; print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )

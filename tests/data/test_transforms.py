@@ -1,4 +1,4 @@
-"""Augmentation moves boxes with their pixels: whatever survives still frames its painted object within half a pixel."""
+"""Augmentation moves boxes with their pixels: what survives frames its object within half a px."""
 
 import pickle
 
@@ -75,7 +75,7 @@ def mosaics(draw: st.DrawFn):
 
 
 def edges(profile: np.ndarray, level: float) -> tuple[float, float]:
-    """Where a profile of pixel values first and last crosses half of `level`, px, by linear interpolation."""
+    """Where a profile of pixel values first and last crosses half of `level`, px, interpolated."""
     over = np.flatnonzero(profile >= level / 2)
     first, last = over[0], over[-1]
     before = profile[first - 1] if first else 0.0

@@ -106,7 +106,7 @@ def test_official_order_exchanges_red_and_blue_of_xview_tiles_alone(sources, tmp
     assert np.array_equal(
         read_image(tmp_path / "out/images/trainval" / TRAIN[3]), pixels(800, 800, 1)
     )
-    with pytest.raises(DataError, match="begun with channel_order=official"):
+    with pytest.raises(DataError, match="started with channel_order=official"):
         build_aitod(**paths, out=tmp_path / "out", channel_order="rgb")
     with pytest.raises(ConfigError, match="official or rgb"):
         build_aitod(**paths, out=tmp_path / "b", channel_order="bgr")
@@ -213,7 +213,7 @@ def test_refuses_a_directory_that_is_something_else(sources, tmp_path):
     paths, _ = sources
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
-    with pytest.raises(DataError, match="not empty and no build"):
+    with pytest.raises(DataError, match="not empty and holds no build"):
         build_aitod(**paths, out=tmp_path / "mine")
     with pytest.raises(DataError, match="no such directory"):
         build_aitod(paths["annotations"], xview=tmp_path / "nowhere", out=tmp_path / "out")

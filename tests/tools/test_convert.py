@@ -1,4 +1,4 @@
-"""Whole conversions: what is written, counted and refused, and that nothing half done looks done."""
+"""Whole conversions: what is written, counted and refused; nothing half done looks done."""
 
 import json
 import os
@@ -38,7 +38,10 @@ def visdrone(tmp_path):
     A name with a space and ü.
     """
     root = tmp_path / "VisDrone"
-    lines = "0,0,10,10,0,0,0,0\n20,5,6,4,1,4,0,1\n30,5,6,4,0,11,0,0\n55,30,20,20,1,1,0,0\n5,5,0,4,1,1,0,0\n"
+    lines = (
+        "0,0,10,10,0,0,0,0\n20,5,6,4,1,4,0,1\n30,5,6,4,0,11,0,0\n"
+        "55,30,20,20,1,1,0,0\n5,5,0,4,1,1,0,0\n"
+    )
     for split, stem in (("train", "a ü"), ("train", "b"), ("val", "c")):
         folder = root / f"VisDrone2019-DET-{split}"
         picture(folder / "images" / f"{stem}.jpg")
@@ -287,7 +290,7 @@ def test_boxes_of_resized_images_are_scaled(tmp_path, to):
 def test_images_of_another_shape_than_stated_are_left_out(tmp_path, stated):
     with pytest.raises(
         DataError,
-        match=r"none of the annotated images could be used; the first: scene\.png: [46]0 x 60 stated",
+        match=r"the annotated images could be used; the first: scene\.png: [46]0 x 60 stated",
     ):
         convert(
             "coco", coco_source(tmp_path / "b", [(1, 2, 3, 4)], stated=stated), tmp_path / "outb"
@@ -559,8 +562,8 @@ def test_every_public_data_set_says_how_to_obtain_it(name, tmp_path, monkeypatch
 def test_missing_data_without_advice():
     text = missing_dataset_message("mine", Path("root"), Path("x"), {})
     assert (
-        text
-        == "data=mine: x does not exist; set `path:` in the data YAML or the directory RFLA_DATASETS"
+        text == "data=mine: x does not exist; set `path:` in the data YAML, or the directory "
+        "RFLA_DATASETS"
     )
 
 

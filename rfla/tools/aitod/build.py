@@ -1,4 +1,4 @@
-"""Build the complete images of AI-TOD and AI-TOD-v2 from xView's scenes and the part that is not from xView.
+"""Build the complete images of AI-TOD and AI-TOD-v2 from xView's scenes and the published rest.
 
 Nothing but the image names of the annotation files is needed: `N__x_y.png` is the 800 x 800 px
 window of scene `N.tif` at x, y, zero padded past the border; every other name is an image of the
@@ -16,6 +16,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import numpy as np
 from rfla.data.formats.images import index_stems
 from rfla.data.images import Image, image_size, write_image
 from rfla.data.progress import tracked
-from rfla.data.scenes import Scene, open_scene
+from rfla.data.scenes import TIFF, Scene, open_scene
 from rfla.errors import ConfigError, DataError
 from rfla.files import home_expanded, write_atomically
 from rfla.json_file import read_json
@@ -82,7 +83,7 @@ def build_aitod(
     scenes, others = _index("xview", xview), _index("wo_xview", wo_xview)
     images = images_of(files)
     wanted = wanted_images(images)
-    _claim(target, channel_order)
+    _open_target(target, channel_order)
     report = AitodReport(target, channel_order, len(wanted))
     report.count_splits(
         files, {key: len(names) for key, names in images.items()}, shared_scenes(wanted)
@@ -102,7 +103,7 @@ def _index(key: str, folder: str | Path | None) -> dict[str, list[Path]]:
     return index_stems([path])
 
 
-def _claim(out: Path, channel_order: str) -> None:
+def _open_target(out: Path, channel_order: str) -> None:
     """Make `out`, or go on with a build of the same channel order in it.
 
     Raises:
@@ -113,10 +114,11 @@ def _claim(out: Path, channel_order: str) -> None:
         before = read_json(state).get("channel_order")
         if before != channel_order:
             raise DataError(
-                f"out={out}: was begun with channel_order={before}; give another directory or that order"
+                f"out={out}: was started with channel_order={before}; give that order or another "
+                "directory"
             )
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"out={out}: is not empty and no build of AI-TOD was begun there")
+        raise DataError(f"out={out}: is not empty and holds no build of AI-TOD")
     for folder in ("trainval", "test"):
         (out / "images" / folder).mkdir(parents=True, exist_ok=True)
         for left in (out / "images" / folder).glob("*.tmp"):  # of a killed run
@@ -126,10 +128,8 @@ def _claim(out: Path, channel_order: str) -> None:
 
 
 def _write_state(out: Path, channel_order: str, state: str) -> None:
-    write_atomically(
-        out / STATE,
-        json.dumps({"data": "AI-TOD", "channel_order": channel_order, "state": state}) + "\n",
-    )
+    content = {"data": "AI-TOD", "channel_order": channel_order, "state": state}
+    write_atomically(out / STATE, json.dumps(content) + "\n")
 
 
 def _group(
@@ -145,26 +145,23 @@ def _group(
     groups: dict[Path, list[Wanted]] = {}
     for image in wanted:
         match = FROM_XVIEW.fullmatch(image.name)
-        scene = (
-            next(
-                (p for p in scenes.get(match[1], []) if p.suffix.lower() in (".tif", ".tiff")), None
-            )
-            if match
-            else None
-        )
-        ready = [path for path in others.get(Path(image.name).stem, []) if path.name == image.name]
-        if scene is not None:
-            groups.setdefault(scene, []).append(image)
-        elif ready:
-            near = [path for path in ready if image.folder in path.parts]
-            groups.setdefault((near or ready)[0], []).append(image)
-        elif not (
-            report.out / image.relative
-        ).is_file():  # built by an earlier run, its source since moved
-            report.miss(image.name, match[1] if match else None)
+        candidates = scenes.get(match[1], []) if match else []
+        sources = [path for path in candidates if path.suffix.lower() in TIFF]
+        if not sources:
+            sources = _published(image, others)
+        if not sources and (report.out / image.relative).is_file():
+            sources = [report.out / image.relative]  # of an earlier run; its source has moved since
+        if sources:
+            groups.setdefault(sources[0], []).append(image)
         else:
-            groups.setdefault(report.out / image.relative, []).append(image)
+            report.miss(image.name, match[1] if match else None)
     return sorted(groups.items())
+
+
+def _published(image: Wanted, others: Mapping[str, list[Path]]) -> list[Path]:
+    """Return the published files of an image, those of its own split first."""
+    named = [path for path in others.get(Path(image.name).stem, []) if path.name == image.name]
+    return sorted(named, key=lambda path: image.folder not in path.parts)
 
 
 def _run(
@@ -175,71 +172,78 @@ def _run(
     report: AitodReport,
     progress: bool,
 ) -> None:
+    """Make and verify the images of all sources, and note what came out."""
+    total = sum(len(images) for _, images in tasks)
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        futures = {
-            pool.submit(_build, source, images, out, channel_order): source
-            for source, images in tasks
-        }
+        futures = [
+            pool.submit(_build, source, images, out, channel_order) for source, images in tasks
+        ]
         results = (result for future in as_completed(futures) for result in future.result())
         try:
-            for image, checksum, made, problem in tracked(
-                results, "AI-TOD", sum(len(images) for _, images in tasks), progress
-            ):
-                if problem:
-                    report.problems.append(f"{image.name}: {problem}")
+            for result in tracked(results, "AI-TOD", total, progress):
+                if result.problem:
+                    report.problems.append(f"{result.image.name}: {result.problem}")
                 else:
-                    report.checksums[image.relative] = checksum
-                    report.made += made
+                    report.checksums[result.image.relative] = result.checksum
+                    report.made += result.made
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-_Result = tuple[
-    Wanted, str, bool, str
-]  # image, checksum of its file, whether it was made now, what is wrong
+@dataclass(frozen=True)
+class _Result:
+    """One image: the checksum of its file, whether it was made now, what is wrong with it."""
+
+    image: Wanted
+    checksum: str = ""
+    made: bool = False
+    problem: str = ""
 
 
 def _build(source: Path, images: list[Wanted], out: Path, channel_order: str) -> list[_Result]:
     """Make the images of one source file that are not there yet, and verify all of them."""
-    results: list[_Result] = []
-    todo = [image for image in images if not (out / image.relative).is_file()]
+    todo = {image for image in images if not (out / image.relative).is_file()}
+    problem = ""
     try:
-        if (
-            todo
-            and FROM_XVIEW.fullmatch(todo[0].name)
-            and source.suffix.lower() in (".tif", ".tiff")
-        ):
-            with open_scene(source) as scene:
-                for image in todo:
-                    pixels = cut_tile(scene, *_corner(image.name))
-                    write_image(
-                        out / image.relative,
-                        pixels if channel_order == "rgb" else swap_red_and_blue(pixels),
-                    )
-        else:
-            for image in todo:
-                place_image(source, out / image.relative)
+        _make(source, [image for image in images if image in todo], out, channel_order)
     except (DataError, OSError) as error:
-        missing = {image for image in todo if not (out / image.relative).is_file()}
-        results = [(image, "", False, str(error)) for image in images if image in missing]
-        images = [image for image in images if image not in missing]
-    new = set(todo)
-    return results + [
-        (image, *_verify(out / image.relative, image, image in new)) for image in images
-    ]
+        problem = str(error)
+    results = []
+    for image in images:
+        if problem and not (out / image.relative).is_file():
+            results.append(_Result(image, problem=problem))
+        else:
+            results.append(_verify(out / image.relative, image, image in todo))
+    return results
 
 
-def _verify(path: Path, image: Wanted, made: bool) -> tuple[str, bool, str]:
-    """Return the checksum of a finished file, whether it was made now, and what is wrong with it."""
+def _make(source: Path, images: list[Wanted], out: Path, channel_order: str) -> None:
+    """Cut images out of a scene of xView, or put the published file in place."""
+    from_scene = source.suffix.lower() in TIFF
+    if not images or not (from_scene and FROM_XVIEW.fullmatch(images[0].name)):
+        for image in images:
+            place_image(source, out / image.relative)
+        return
+    with open_scene(source) as scene:
+        for image in images:
+            pixels = cut_tile(scene, *_corner(image.name))
+            if channel_order == "official":
+                pixels = swap_red_and_blue(pixels)
+            write_image(out / image.relative, pixels)
+
+
+def _verify(path: Path, image: Wanted, made: bool) -> _Result:
+    """Check the size of a finished file and take its checksum."""
     try:
         height, width = image_size(path)
     except DataError as error:
-        path.unlink(missing_ok=True)  # so that the next run makes it anew
-        return "", made, str(error)
+        path.unlink(missing_ok=True)  # so that the next run makes it again
+        return _Result(image, made=made, problem=str(error))
     if (width, height) != (image.width, image.height):
-        return "", made, f"{width} x {height} px, annotated as {image.width} x {image.height}"
-    return hashlib.sha256(path.read_bytes()).hexdigest(), made, ""
+        problem = f"{width} x {height} px, annotated as {image.width} x {image.height}"
+        return _Result(image, made=made, problem=problem)
+    return _Result(image, hashlib.sha256(path.read_bytes()).hexdigest(), made)
 
 
 def _corner(name: str) -> tuple[int, int]:
@@ -274,24 +278,18 @@ def _finish(out: Path, files: Mapping[str, Path], report: AitodReport, channel_o
     (out / "annotations").mkdir(exist_ok=True)
     for key, path in files.items():
         write_atomically(out / "annotations" / f"{key}.json", path.read_bytes())
-    write_atomically(
-        out / CHECKSUMS,
-        "".join(f"{sha}  {name}\n" for name, sha in sorted(report.checksums.items())),
-    )
+    sums = "".join(f"{sha}  {name}\n" for name, sha in sorted(report.checksums.items()))
+    write_atomically(out / CHECKSUMS, sums)
     missing = out / "missing.txt"
     if not report.complete:
         write_atomically(missing, "".join(f"{line}\n" for line in report.missing_lines()))
         return
     missing.unlink(missing_ok=True)
-    first = True
+    names = ["data.yaml", "data_v2.yaml"]
     for version in ("aitod", "aitodv2"):
         splits = [key.removeprefix(f"{version}_") for key in files if key.startswith(f"{version}_")]
         if splits:
-            write_atomically(
-                out / ("data.yaml" if first else "data_v2.yaml"),
-                _yaml(version, splits, channel_order),
-            )
-            first = False
+            write_atomically(out / names.pop(0), _yaml(version, splits, channel_order))
     _write_state(out, channel_order, "complete")
 
 
@@ -305,5 +303,8 @@ def _yaml(version: str, splits: Iterable[str], channel_order: str) -> str:
     content: dict[str, Any] = {"format": "coco"}
     content |= {split: known[split] for split in sorted(splits, key=list(known).index)}
     content |= {key: known[key] for key in ("names", "protocol", "sizes", "settings", "licence")}
-    head = f"# Written by `rfla convert format=aitod-xview`, channel_order={channel_order}. Checksums: {CHECKSUMS}.\n"
+    head = (
+        f"# Written by `rfla convert format=aitod-xview`, channel_order={channel_order}. "
+        f"Checksums: {CHECKSUMS}.\n"
+    )
     return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

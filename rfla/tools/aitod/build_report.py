@@ -1,4 +1,4 @@
-"""What a build of AI-TOD made, and what is missing: which scenes, and how many images each would have given."""
+"""What a build of AI-TOD made, and what is missing: scenes, and the images that need them."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -57,11 +57,13 @@ class AitodReport:
             published = PUBLISHED[key.rpartition("_")[2]]
             if images[key] != published:
                 self.notes.append(
-                    f"{files[key].name} lists {images[key]:,} images; {published:,} were published for {key}"
+                    f"{files[key].name} lists {images[key]:,} images; "
+                    f"{published:,} were published for {key}"
                 )
         if shared:
             self.notes.append(
-                f"{shared:,} xView scenes have tiles both in trainval and in test, as the authors split them"
+                f"{shared:,} xView scenes have tiles both in trainval and in test, "
+                "as the authors split them"
             )
 
     def missing_lines(self) -> list[str]:
@@ -80,7 +82,8 @@ class AitodReport:
         lines = [
             f"images that the annotations name  {self.wanted:>8,}",
             f"there, of the right size          {there:>8,}   ({self.made:,} of them made now)",
-            f"missing for want of xView scenes  {self.missing_scenes.total():>8,}   ({scenes:,} scenes)",
+            f"missing for want of xView scenes  {self.missing_scenes.total():>8,}   "
+            f"({scenes:,} scenes)",
             f"missing from the other part       {len(self.missing_images):>8,}",
             f"wrong                             {len(self.problems):>8,}",
             f"channel order of xView tiles: {self.channel_order}",
@@ -93,5 +96,8 @@ class AitodReport:
                 f"... and {len(missing) - SHOWN:,} more lines in {self.out / 'missing.txt'}"
             )
         end = f"complete: train with data={self.out / 'data.yaml'}"
-        again = "NOT complete: no data.yaml was written; add what is missing and run the same command again"
+        again = (
+            "NOT complete: no data.yaml was written; add what is missing and run the same command "
+            "again"
+        )
         return "\n".join([*lines, end if self.complete else again])

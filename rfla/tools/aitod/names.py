@@ -1,4 +1,4 @@
-"""What the annotation files of AI-TOD and AI-TOD-v2 say about their images: names, sizes and splits."""
+"""What the annotation files of AI-TOD and AI-TOD-v2 say of images: names, sizes and splits."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ FROM_XVIEW = re.compile(r"(\d+)__(\d+)_(\d+)\.png")  # scene, x and y of the win
 
 @dataclass(frozen=True)
 class Wanted:
-    """One annotated image: its name, the directory below `images/` that it belongs to, and its stated size in px."""
+    """One annotated image: its name, its directory below `images/`, and its stated size in px."""
 
     name: str
     folder: str
@@ -48,7 +48,8 @@ def find_annotations(source: Path) -> dict[str, Path]:
         key = f"{version}_{split}"
         if key in found and found[key].read_bytes() != path.read_bytes():
             raise DataError(
-                f"annotations={source}: {found[key]} and {path} are both {key}; keep one of them there"
+                f"annotations={source}: {found[key]} and {path} are both {key}; "
+                "keep one of them there"
             )
         found[key] = path
     if not found:
@@ -83,7 +84,10 @@ def _entries(path: Path) -> dict[str, tuple[int, int]]:
 
 
 def wanted_images(images: Mapping[str, Mapping[str, tuple[int, int]]]) -> list[Wanted]:
-    """Return every image of all files (from `images_of`) once: those of test in `test`, all others in `trainval`."""
+    """Return every image of all files (from `images_of`) once.
+
+    Those of test are in `test`, all others in `trainval`.
+    """
     wanted: dict[tuple[str, str], Wanted] = {}
     for key, entries in images.items():
         folder = "test" if key.endswith("_test") else "trainval"

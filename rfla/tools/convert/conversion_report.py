@@ -1,4 +1,4 @@
-"""What a conversion did, counted: images, boxes by class and size, everything dropped or repaired with its reason."""
+"""What a conversion did, counted: images, boxes by class and size, what was dropped and why."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -125,7 +125,8 @@ class ConvertReport:
             lines.append(f"classes without a box: {', '.join(absent[:SHOWN])}{more}")
         images = ", ".join(f"{split} {count:,}" for split, count in self.images.items())
         lines.append(
-            f"images: {images or 'none'}    sizes: vt < 8 px, t < 16, s < 32, m from 32 (sides of squares)"
+            f"images: {images or 'none'}    "
+            "sizes: vt < 8 px, t < 16, s < 32, m from 32 (sides of squares)"
         )
         for verb, counts in (("dropped", self.dropped), ("repaired", self.repaired)):
             for reason, count in counts.most_common():

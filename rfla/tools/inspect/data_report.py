@@ -1,4 +1,4 @@
-"""What an inspection found, as text: splits, classes, sizes, faults, and whether training is safe."""
+"""What an inspection found, as text: splits, classes, sizes, faults, and the verdict."""
 
 from collections import Counter
 from collections.abc import Sequence
