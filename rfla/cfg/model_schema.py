@@ -16,6 +16,7 @@ from rfla.cfg.base import Integers, OneOf, Section
 # the help texts and the Python interface then know it. A test holds both sides together.
 DETECTORS = [  # rfla.models.zoo.DETECTORS
     "fcos",
+    "rfd",
     "retinanet",
     "autoassign",
     "faster_rcnn",
@@ -170,6 +171,14 @@ class LossConfig(Section):
     )
     focal_gamma: float = Field(
         2.0, ge=0, le=10, description="focal loss: how fast easy examples fade"
+    )
+    quality: Literal["iou", "gaussian", "max"] = Field(
+        "max",
+        description="rfd: fit of a box that its class score learns: IoU, similarity as Gaussians, "
+        "or the larger of the two",
+    )
+    side_weight: float = Field(
+        0.5, ge=0, le=1e6, description="rfd: weight of the loss on the logarithm of the sides"
     )
 
 

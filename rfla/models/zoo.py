@@ -16,11 +16,13 @@ from rfla.models.detectors import DetectoRS
 from rfla.models.faster_rcnn import FasterRCNN
 from rfla.models.fcos import FCOS
 from rfla.models.retinanet import RetinaNet
+from rfla.models.rfd import RFD
 
 log = logging.getLogger("rfla")
 
 DETECTORS: dict[str, type[Detector]] = {
     "fcos": FCOS,
+    "rfd": RFD,
     "autoassign": AutoAssign,
     "retinanet": RetinaNet,
     "faster_rcnn": FasterRCNN,

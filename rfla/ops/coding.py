@@ -73,6 +73,42 @@ class DeltaCoder:
         return torch.cat([low, high], dim=-1).reshape(shape)
 
 
+MIN_LOG_SIDE, MAX_LOG_SIDE = -6.0, 4.0
+"""Range of a coded side: from 1/400 of the field, far below a pixel, to 55 times the field."""
+
+
+class FieldCoder:
+    """Encode boxes as signed offsets from feature points and sides against their receptive fields.
+
+    The code is (dx / stride, dy / stride, ln(w / r), ln(h / r)) with the offset of the box's centre
+    from the point and the side r of the point's effective field. Any point can describe any box,
+    also one that it lies outside of. Distances to the four sides, which are never negative, cannot:
+    with RFLA most positive points of boxes under 4 px lie outside their box.
+
+    Args:
+        centers: (P, 2) x, y of the points, px.
+        strides: (P, 1) px between the points of each one's level.
+        fields: (P, 1) side of each one's effective receptive field, px.
+    """
+
+    def __init__(self, centers: Tensor, strides: Tensor, fields: Tensor) -> None:
+        self.centers, self.strides, self.fields = centers, strides, fields
+
+    def encode(self, boxes: Tensor) -> Tensor:
+        """(..., P, 4) xyxy px, one box for each point, to its code, float32."""
+        centers, sizes = _centers_and_sizes(boxes.float())
+        offsets = (centers - self.centers) / self.strides
+        sides = torch.log(sizes.clamp(min=MIN_SIDE) / self.fields)
+        return torch.cat([offsets, sides], dim=-1)
+
+    def decode(self, code: Tensor) -> Tensor:
+        """(..., P, 4) code of each point to boxes xyxy px, float32."""
+        code = code.float()
+        centers = self.centers + self.strides * code[..., :2]
+        half = 0.5 * self.fields * code[..., 2:].clamp(MIN_LOG_SIDE, MAX_LOG_SIDE).exp()
+        return torch.cat([centers - half, centers + half], dim=-1)
+
+
 def _centers_and_sizes(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Split (..., 4) xyxy boxes into (..., 2) centres and (..., 2) sides."""
     low, high = boxes[..., :2], boxes[..., 2:]

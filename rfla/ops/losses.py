@@ -95,6 +95,24 @@ def focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: floa
     return functional.softplus(logits * sign) * modulation * balance
 
 
+def quality_focal_loss(logits: Tensor, quality: Tensor, beta: float = 2.0) -> Tensor:
+    """Quality focal loss of each logit (arXiv 2006.04388, equation 3): |q - p|^beta times BCE.
+
+    Args:
+        logits: any shape.
+        quality: the same shape, 0 to 1: how well the box sits for the true class, 0 elsewhere.
+        beta: exponent of the modulating factor.
+
+    Returns:
+        float32, the shape of `logits`.
+    """
+    logits, quality = logits.float(), quality.float()
+    difference = (quality - logits.sigmoid()).abs()
+    modulation = difference.square() if beta == 2 else difference**beta
+    bce = functional.binary_cross_entropy_with_logits(logits, quality, reduction="none")
+    return bce * modulation
+
+
 def smooth_l1(pred: Tensor, target: Tensor, beta: float) -> Tensor:
     """Square below `beta`, linear above; `beta` 0 is L1. Element by element, float32."""
     return functional.smooth_l1_loss(pred.float(), target.float(), beta=beta, reduction="none")

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfla.ops.coding import MAX_LOG_RATIO, DeltaCoder
+from rfla.ops.coding import FieldCoder, MAX_LOG_RATIO, DeltaCoder
 
 RCNN_STDS = (0.1, 0.1, 0.2, 0.2)
 
@@ -108,3 +108,34 @@ def test_equals_the_official_coder(parity, name):
     torch.testing.assert_close(
         coder.decode(priors, many, size), tensors[f"coder.{name}.decode12"], **close
     )
+
+
+def coder_of_one_point():
+    """A point at (10, 20) of stride 4 whose effective field is 16 px wide."""
+    return FieldCoder(
+        torch.tensor([[10.0, 20]]), strides=torch.tensor([[4.0]]), fields=torch.tensor([[16.0]])
+    )
+
+
+def test_field_code_by_hand():
+    """The box (20, 18, 24, 26): centre (22, 22), 4 x 8 px; the point lies outside of it."""
+    box, code = torch.tensor([[20.0, 18, 24, 26]]), [[3.0, 0.5, math.log(4 / 16), math.log(8 / 16)]]
+    coder = coder_of_one_point()
+    torch.testing.assert_close(coder.encode(box), torch.tensor(code))
+    torch.testing.assert_close(coder.decode(torch.tensor(code)), box)
+
+
+def test_field_code_of_wild_values_stays_finite():
+    coder = coder_of_one_point()
+    wild = torch.tensor([[0.0, 0, 100, -100]])
+    width, height = (coder.decode(wild)[0, 2:] - coder.decode(wild)[0, :2]).tolist()
+    assert width == pytest.approx(16 * math.exp(4))
+    assert height == pytest.approx(16 * math.exp(-6), rel=1e-3)
+    assert coder.encode(torch.tensor([[5.0, 5, 5, 5]])).isfinite().all()
+
+
+@given(target=box)
+def test_field_code_there_and_back(target):
+    boxes = torch.tensor([target])
+    coder = coder_of_one_point()
+    torch.testing.assert_close(coder.decode(coder.encode(boxes)), boxes, atol=2e-3, rtol=0)

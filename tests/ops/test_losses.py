@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rfla.ops.losses import box_loss, focal_loss, smooth_l1
+from rfla.ops.losses import box_loss, focal_loss, quality_focal_loss, smooth_l1
 
 NAMES = {"iou": "IoULoss", "giou": "GIoULoss", "diou": "DIoULoss", "ciou": "CIoULoss"}
 
@@ -129,3 +129,25 @@ def test_smooth_l1(beta, expected):
     torch.testing.assert_close(
         smooth_l1(torch.tensor([0.5, 2.0]), torch.zeros(2), beta), torch.tensor(expected)
     )
+
+
+@pytest.mark.parametrize(
+    ("logit", "quality", "expected"),
+    [
+        (0.0, 0.5, 0.0),  # the score is the quality
+        (0.0, 1.0, 0.25 * math.log(2)),  # |1 - 1/2|^2 times -ln(1/2)
+        (0.0, 0.0, 0.25 * math.log(2)),  # background scores 1/2
+        # p = 1/4, q = 3/4: |q - p|^2 = 1/4 times -(3/4 ln(1/4) + 1/4 ln(3/4))
+        (-math.log(3), 0.75, 0.25 * (0.75 * math.log(4) - 0.25 * math.log(0.75))),
+    ],
+)
+def test_quality_focal_loss_by_hand(logit, quality, expected):
+    """|q - p|^2 times the cross-entropy of p against the soft target q."""
+    loss = quality_focal_loss(torch.tensor([logit]), torch.tensor([quality]))
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_quality_focal_loss_pulls_towards_the_quality():
+    logits = torch.tensor([-2.0, 2.0], requires_grad=True)
+    quality_focal_loss(logits, torch.tensor([0.6, 0.6])).sum().backward()
+    assert logits.grad[0] < 0 < logits.grad[1]

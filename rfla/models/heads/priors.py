@@ -118,10 +118,18 @@ class Points(Priors):
 
     def stride_of_each(self, levels: Sequence[Tensor]) -> Tensor:
         """(P, 1) float32 px."""
+        return self._of_each(levels, self.strides)
+
+    def field_of_each(self, levels: Sequence[Tensor]) -> Tensor:
+        """(P, 1) float32 side of the effective receptive field, px."""
+        return self._of_each(levels, [side * self.fraction for side in self.sides])
+
+    def _of_each(self, levels: Sequence[Tensor], values: Sequence[float]) -> Tensor:
+        """(P, 1) float32: the value of its level for each point."""
         grid = self.grid(levels)
-        counts = zip(grid.level_counts, self.strides, strict=True)
+        counts = zip(grid.level_counts, values, strict=True)
         return torch.cat(
-            [torch.full((count, 1), float(stride), device=grid.device) for count, stride in counts]
+            [torch.full((count, 1), float(value), device=grid.device) for count, value in counts]
         )
 
 
