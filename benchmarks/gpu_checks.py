@@ -114,13 +114,12 @@ def overflow(device: str, size: int) -> Figures:
 
     Fused SGD allocates its momentum without writing to it, and a skipped step must not use it.
     """
-    from rfla.cfg import load_config
-    from rfla.engine.optimizer import build_optimizer
+    from rfla.engine.optimizer import build_optimizer, parameter_groups
 
     net = network("faster_rcnn", device)
     before = copy.deepcopy(net.state_dict())
-    cfg = load_config({"model": "faster_rcnn", "optimizer": "sgd"})
-    optimizer = build_optimizer(net, cfg)
+    groups = parameter_groups(net, lr=1e-3, weight_decay=1e-4)
+    optimizer = build_optimizer("sgd", groups, lr=1e-3, momentum=0.9, fused=device == "cuda")
     scaler = torch.amp.GradScaler(device, init_scale=2.0**16, enabled=device == "cuda")
     images, targets = batch_of(device, size)
     for factor in (1e30, 1.0):
