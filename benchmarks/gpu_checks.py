@@ -29,6 +29,7 @@ from rfla.models import build_detector
 
 DETECTORS = (
     "fcos_p2",
+    "rfd",
     "retinanet",
     "autoassign",
     "faster_rcnn",
@@ -36,7 +37,7 @@ DETECTORS = (
     "detectors",
     "fcos",
 )
-NO_WAITS = ("fcos", "fcos_p2")  # their training step must never make the host wait
+NO_WAITS = ("fcos", "fcos_p2", "rfd")  # their training step must never make the host wait
 CLASSES, SIZE, BATCH = 4, 320, 2
 Figures = dict[str, Any]
 

@@ -34,7 +34,16 @@ from rfla.engine.build import compile_parts
 from rfla.models import build_detector
 
 CLASSES, BOXES = 8, 60
-MODELS = ("fcos", "fcos_p2", "retinanet", "faster_rcnn", "autoassign", "cascade_rcnn", "detectors")
+MODELS = (
+    "fcos",
+    "fcos_p2",
+    "rfd",
+    "retinanet",
+    "faster_rcnn",
+    "autoassign",
+    "cascade_rcnn",
+    "detectors",
+)
 # models that are also measured compiled and from the real loader before the others have their turn
 FIRST = 2
 SECONDS = {

@@ -28,7 +28,9 @@ from rfla.engine.optimizer import EMA, Schedule
 from rfla.engine.state import RunState
 from rfla.engine.step import TrainStep
 from rfla.models import zoo
+from rfla.models.detector import Detector
 from rfla.models.fcos import FCOS
+from rfla.models.rfd import RFD
 
 READS_VALUES = {
     "aten._local_scalar_dense.default",
@@ -133,9 +135,12 @@ def fake_batch() -> Batch:
     )
 
 
-def test_a_step_never_waits(config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("detector", [FCOS, RFD])
+def test_a_step_never_waits(
+    detector: type[Detector], config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Copies, normalisation, resizing, network, assignment, losses, clipping, optimiser, EMA, running sums."""
-    monkeypatch.setitem(zoo.DETECTORS, "fcos", FCOS)  # the real one
+    monkeypatch.setitem(zoo.DETECTORS, "fcos", detector)  # the real one
     cfg = config(multi_scale=0.5, plots=False, optimizer="sgd")
     with fake_gpu(monkeypatch):
         step, batch = step_on_fake_gpu(cfg), fake_batch()
@@ -151,11 +156,12 @@ def test_a_step_never_waits(config: Callable[..., Config], monkeypatch: pytest.M
     assert waits.found == []
 
 
+@pytest.mark.parametrize("detector", [FCOS, RFD])
 def test_the_backward_pass_reads_no_value(
-    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+    detector: type[Detector], config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its operations do not depend on the device, so they are watched on the CPU."""
-    monkeypatch.setitem(zoo.DETECTORS, "fcos", FCOS)
+    monkeypatch.setitem(zoo.DETECTORS, "fcos", detector)
     net = build.build_from_config(build.model_part(config()), num_classes=3).train()
     targets = [
         {

@@ -16,7 +16,7 @@ _spec.loader.exec_module(anchors)
 
 ALL = {"rpn.samples": 10**9, "roi.samples": 10**9}
 TINY = anchors.TINY | {"backbone.norm_eval": True, "test.score_thr": 0.0, "test.max_det": 30}
-MODELS = ["fcos", "fcos_p2", "retinanet", "autoassign", "faster_rcnn", "cascade_rcnn"]
+MODELS = ["fcos", "fcos_p2", "rfd", "retinanet", "autoassign", "faster_rcnn", "cascade_rcnn"]
 
 
 @pytest.fixture(scope="module", params=[*MODELS, pytest.param("detectors", marks=pytest.mark.slow)])

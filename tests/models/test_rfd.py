@@ -132,3 +132,28 @@ def test_regions_to_ignore_teach_no_background():
 @pytest.mark.parametrize("quality", ["iou", "gaussian", "max"])
 def test_the_setting_of_the_quality_reaches_the_loss(quality):
     assert small_net(**{"loss.quality": quality}).quality == quality
+
+
+def test_gradients_reach_every_parameter():
+    net = small_net(**{"backbone.norm_eval": False}).train()
+    targets = [
+        {
+            "boxes": torch.tensor([[8.0, 8, 14, 15], [40, 30, 43, 33]]),
+            "labels": torch.tensor([0, 1]),
+        }
+    ]
+    losses, counts = net(torch.randn(1, 3, 64, 64), targets, with_counts=True)
+    assert all(loss.isfinite() and loss.dim() == 0 for loss in losses.values())
+    assert int(counts["boxes"]) == 2
+    sum(losses.values()).backward()
+    missing = [key for key, value in net.named_parameters() if value.grad is None]
+    assert missing == []
+
+
+def test_no_boxes_and_autocast_stay_finite():
+    net = small_net().train()
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = net(torch.randn(1, 3, 64, 64), [empty])
+    assert all(loss.isfinite() and loss.dtype == torch.float32 for loss in losses.values())
+    assert losses["loss_bbox"] == losses["loss_side"] == 0
