@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfla.ops.coding import FieldCoder, MAX_LOG_RATIO, DeltaCoder
+from rfla.ops.coding import MAX_LOG_RATIO, DeltaCoder, FieldCoder
 
 RCNN_STDS = (0.1, 0.1, 0.2, 0.2)
 
