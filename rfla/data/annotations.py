@@ -1,4 +1,4 @@
-"""All images and boxes of a split in flat arrays: 752,754 boxes are a few arrays, not 752,754 objects.
+"""All images and boxes of a split in flat arrays: a few of them for 752,754 boxes.
 
 Every reader of `rfla.data.formats` fills this store; training, conversion, inspection and
 evaluation take it. Shapes: N images, M boxes, C classes. The boxes of image `i` are rows

@@ -105,7 +105,7 @@ class DataYaml:
 
 
 def dataset_directories() -> list[Path]:
-    """Where data sets are looked for: the directories of `RFLA_DATASETS`, the user's cache, `./datasets`."""
+    """Where data sets are looked for: `RFLA_DATASETS`, the user's cache, `./datasets`."""
     given = [
         home_expanded(part)
         for part in os.environ.get("RFLA_DATASETS", "").split(os.pathsep)
@@ -146,7 +146,7 @@ def read_data_yaml(path: Path) -> DataYaml:
 
 
 def _root(path: Path, given: Any) -> Path:
-    """Directory that the splits are relative to: the first candidate that exists, else the most likely one."""
+    """Directory that the splits are relative to: the first that exists, else the most likely."""
     if given is None:
         return path.parent
     root = expanded(str(given).replace("\\", "/"))
@@ -220,7 +220,7 @@ def _as_written(path: Path) -> list[str] | dict[str, str] | None:
 
 
 def _split_entries(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """The splits: every key that is no known key and holds a place to look in, and those under `splits:`."""
+    """The splits: unknown keys that hold a place to look in, and those under `splits:`."""
     entries: dict[str, Any] = {}
     for key, value in content.items():
         if key in KNOWN_KEYS or value is None:
@@ -270,9 +270,9 @@ def _split(
 
 
 def written_path(root: Path, text: str) -> Path:
-    """Return the place that a data YAML means, the first of these that exists, else as written.
+    r"""Return the place that a data YAML means, the first of these that exists, else as written.
 
-    As written; with `/` for the `\\` of Windows; and, as Ultralytics exports write
+    As written; with `/` for the `\` of Windows; and, as Ultralytics exports write
     `../train/images` for a directory beside the YAML, without the `../`.
     """
     path = root / expanded(text)

@@ -1,4 +1,4 @@
-"""A split of a data set -> the flat arrays that training and evaluation read: images found, boxes cleaned."""
+"""A split of a data set -> flat arrays for training and evaluation: images found, boxes cleaned."""
 
 import logging
 import os
@@ -84,7 +84,7 @@ def require_objects(spec: DataSpec, split: str, index: Annotations) -> None:
     """Refuse a split in which nothing can be learned or judged.
 
     Raises:
-        DataError: No box is an object; says where labels were looked for, or why boxes were dropped.
+        DataError: No box is an object; with the place where labels were looked for.
     """
     if is_object(index).any():
         return

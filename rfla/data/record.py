@@ -1,4 +1,4 @@
-"""One image with its boxes, as conversions cut and write it; the table of classes; the files of a split.
+"""One image with its boxes, the table of classes, and the files of a split.
 
 Shapes: n boxes of one image. Boxes are (n, 4) float64 xyxy in px of the image, x to the right, y
 down, as the file states them: nothing is rounded, clipped or dropped here, so that a file can be
@@ -176,7 +176,8 @@ class Classes:
         if not self.grows:
             known = ", ".join(self.names[:20]) + (", ..." if len(self.names) > 20 else "")
             raise DataError(
-                f"{where}: unknown class {name[:80]!r}; classes are {known}{did_you_mean(name, self.names)}"
+                f"{where}: unknown class {name[:80]!r}; classes are {known}"
+                f"{did_you_mean(name, self.names)}"
             )
         self.names.append(name)
         self.ids.append(len(self.names))
@@ -206,7 +207,8 @@ class Classes:
                 few = f": {', '.join(table)}" if len(table) <= 20 else ""
                 near = did_you_mean(name, table)
                 raise DataError(
-                    f"to={format}: class '{name}' is none of the {len(table)} of this format{few}{near}"
+                    f"to={format}: class '{name}' is none of the {len(table)} of this format"
+                    f"{few}{near}"
                 )
         return [table[name] for name in self.names]
 

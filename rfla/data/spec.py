@@ -57,7 +57,7 @@ class DataSpec:
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def parts(self, split: str) -> tuple[str, ...]:
-        """Split names that `split` stands for: itself, `a+b`, or `trainval` as train+val where not defined itself.
+        """Split names that `split` stands for: itself, `a+b`, or train+val for `trainval`.
 
         Raises:
             DataError: The data set has no such split.
@@ -76,7 +76,7 @@ class DataSpec:
         return parts
 
     def missing(self, what: Path) -> DataError:
-        """The error for files that are not there: which, and how to obtain them when the YAML says so."""
+        """The error for files that are not there, and how to obtain them where the YAML says so."""
         return DataError(missing_dataset_message(self.name, self.root, what, self.info))
 
 

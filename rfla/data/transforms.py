@@ -30,7 +30,7 @@ os.environ.setdefault(
 _LONGEST_TURNED = (
     2.0  # long side / short side up to which a quarter turn is worth the padding of its batch
 )
-_MIN_SIDE = 1.0  # px of a cut box
+_MIN_SIDE = 1.0 - 1e-3  # px of a cut box; a thousandth is rounding
 _TURNS = {
     1: cv2.ROTATE_90_COUNTERCLOCKWISE,
     2: cv2.ROTATE_180,

@@ -217,7 +217,10 @@ VOC = (
     "<annotation><object><name>car</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>6</xmax>"
     "<ymax>8</ymax></bndbox></object></annotation>"
 )
-FEATURE = '{"features": [{"properties": {"image_id": "a.png", "type_id": 17, "bounds_imcoords": "1,2,6,8"}}]}'
+FEATURE = (
+    '{"features": [{"properties": {"image_id": "a.png", "type_id": 17, '
+    '"bounds_imcoords": "1,2,6,8"}}]}'
+)
 LAYOUTS = {
     "visdrone": {"annotations/a.txt": VISDRONE},
     "dota": {"labelTxt/a.txt": DOTA},
@@ -284,7 +287,7 @@ def test_pipes_are_refused_wherever_a_file_is_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a named pipe"):
         load_index(load_data_spec(tmp_path), "train")
     os.mkfifo(tmp_path / "train.json")
-    with pytest.raises(DataError, match="is a named pipe|no annotations|neither"):
+    with pytest.raises(DataError, match=r"is a named pipe|no annotations|neither"):
         load_index(load_data_spec(tmp_path / "train.json"), "train")
 
 
@@ -319,7 +322,7 @@ def test_images_of_a_list_that_are_not_there_are_counted(tmp_path: Path) -> None
     index = load_index(load_data_spec(tmp_path), "train")
     assert len(index) == 1 and index.counts == {"images without a file left out": 1}
     (tmp_path / "list.txt").write_text("frames/gone.png\n")
-    with pytest.raises(DataError, match="none of the listed images is there; the first: .*gone"):
+    with pytest.raises(DataError, match=r"none of the listed images is there; the first: .*gone"):
         load_index(load_data_spec(tmp_path), "train")
 
 

@@ -1,4 +1,4 @@
-"""Files -> flat arrays: both forms, the rules of training and evaluation, and the faults of real files."""
+"""Files -> flat arrays: the rules of training and evaluation, and the faults of real files."""
 
 import json
 import logging
@@ -338,7 +338,7 @@ def test_yolo_directories_may_be_links(yolo, tmp_path: Path):
 
 
 def test_a_side_of_one_px_survives_the_rounding_of_its_file(yolo, coco):
-    """6 digits make 1 / 60 px 0.016667 and back 1.00002 or, cut, 0.99996; 3.3 + 1 - 3.3 is 0.9999998 in float32."""
+    """1 / 60 with six digits cut is 0.99996 px; 3.3 + 1 - 3.3 is 0.9999998 in float32."""
     path = yolo(["0 .5 .5 0.016666 0.025\n0 .25 .25 0.016 0.025\n"])
     spec = load_data_spec(path)
     assert len(load_index(spec, "train", for_training=True).boxes) == 1

@@ -30,7 +30,8 @@ def test_ultralytics_form(tmp_path: Path):
     (tmp_path / "images/train").mkdir(parents=True)
     path = write(
         tmp_path,
-        "path: .\ntrain: images/train\nval: [images/train, more.txt]\nnames:\n  0: a\n  1: b\nroboflow: {x: 1}\n",
+        "path: .\ntrain: images/train\nval: [images/train, more.txt]\n"
+        "names:\n  0: a\n  1: b\nroboflow: {x: 1}\n",
     )
     spec = load_data_spec(path)
     assert spec.names == ("a", "b") and set(spec.splits) == {"train", "val"}

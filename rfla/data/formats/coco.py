@@ -1,4 +1,6 @@
-"""COCO detection JSON: `images`, `annotations` (bbox = x, y, w, h in px) and `categories` in one file for each split.
+"""COCO detection JSON: one file for each split.
+
+`images`, `annotations` (bbox = x, y, w, h in px) and `categories`.
 
 What goes round unharmed: ids of images, annotations and categories, `iscrowd`, `ignore`, `area`
 where it is possible, quadrangles (in `segmentation`), and under `attributes` what only some formats
@@ -260,7 +262,7 @@ class _Notes:
 def _images(
     entries: Sequence[Image], where: str, rules: Rules
 ) -> tuple[list[str], NDArray[np.int32]]:
-    """File name and (N, 2) height and width of each image; 0 where the file states no usable one."""
+    """File names and (N, 2) height and width of the images; 0 where none is stated."""
     files: list[str] = []
     sizes = np.zeros((len(entries), 2), np.int32)
     for row, entry in enumerate(entries):
@@ -339,7 +341,7 @@ def _note_repeated_ids(entries: Sequence[Annotation], where: str, notes: _Notes)
 
 
 def stated_boxes(entries: Sequence[Annotation]) -> NDArray[np.float64]:
-    """(M, 4) x, y, w, h px as stated, else round the polygons or the mask; NaN for what is no box."""
+    """(M, 4) x, y, w, h px as stated, else round polygons or a mask; NaN for what is no box."""
     given = [entry.bbox for entry in entries]
     for row, entry in enumerate(entries) if None in given else ():
         if given[row] is None and isinstance(entry, FullAnnotation):

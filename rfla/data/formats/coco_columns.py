@@ -1,4 +1,4 @@
-"""Entries of a COCO file -> columns: one array for each key, checked as a whole where all is well."""
+"""Entries of a COCO file -> columns, checked as a whole where all is well."""
 
 import math
 from collections.abc import Sequence

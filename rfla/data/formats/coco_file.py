@@ -1,5 +1,6 @@
 """A COCO file as it is: its entries with the keys that are wanted of them, checked in outline."""
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -156,10 +157,8 @@ def is_region(name: str, regions: Sequence[str]) -> bool:
 def used_categories(content: File | FullFile) -> set[Any]:
     """Return the category ids that annotations have."""
     given = [entry.category_id for entry in content.annotations or []]
-    try:
+    with contextlib.suppress(TypeError):  # one is a list or a dict, which is no id
         given = list(set(given))
-    except TypeError:  # one is a list or a dict, which is no id
-        pass
     return {number for value in given if (number := plain_id(value)) is not None}
 
 
@@ -225,7 +224,7 @@ def image_ids(content: File | FullFile, where: str) -> list[int | str]:
 
 
 def plain_id(value: Any) -> int | str | None:
-    """Return an id as a number or a text: 7 for 7.0, as pandas writes it; None for anything else."""
+    """Return an id as a number or a text, 7 for the 7.0 of pandas; None for anything else."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and value.is_integer():

@@ -19,7 +19,7 @@ UNKNOWN = -2  # the place of an id that nothing has
 
 
 def rows_of(ids: Sequence[int | str]) -> dict[Any, int]:
-    """Row of each image by its id; "7" finds 7, and 7 finds "7", where no other image has that id."""
+    """Row of each image by its id; "7" finds 7, and 7 finds "7"."""
     rows: dict[Any, int] = {}
     for row, number in enumerate(ids):
         rows.setdefault(str(number), row)
@@ -53,6 +53,7 @@ def places(values: list[Any], table: dict[Any, int]) -> NDArray[np.int64]:
 def why_unknown(
     entry: Annotation, where: str, no_image: bool, names: dict[int, str], table: Classes
 ) -> str:
+    """Return why an annotation has no image or no class, for a message."""
     key, value = ("image_id", entry.image_id) if no_image else ("category_id", entry.category_id)
     number = plain_id(value)
     if number is None:

@@ -1,4 +1,4 @@
-"""Write COCO detection JSON box by box: the annotations of a large data set are never held in memory."""
+"""Write COCO detection JSON box by box, without a copy of all of it in memory."""
 
 import json
 import math

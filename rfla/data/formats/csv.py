@@ -1,4 +1,6 @@
-"""CSV and TSV: one row for each box, columns found by their names, commas, tabs or semicolons between them.
+"""CSV and TSV: one row for each box, columns found by their names.
+
+Commas, tabs or semicolons stand between them.
 
 Known heads: DeepForest's `image_path,xmin,ymin,xmax,ymax,label`, TensorFlow's
 `filename,width,height,class,xmin,...`, `x,y,w,h` for a corner and sides, and one `bbox` column with
@@ -263,7 +265,8 @@ def _columns(fields: Sequence[str], where: str) -> tuple[dict[str, int], bool]:
     if missing:
         known = "image_path,xmin,ymin,xmax,ymax,label or image,x,y,w,h,label"
         raise DataError(
-            f"{where}: no column for {', '.join(missing)} among {','.join(names)[:120]!r}; expected {known}"
+            f"{where}: no column for {', '.join(missing)} among {','.join(names)[:120]!r}; "
+            f"expected {known}"
         )
     return places, True
 
@@ -274,7 +277,7 @@ def _corners(places: Mapping[str, int]) -> tuple[str, ...]:
 
 
 def _is_box(fields: Sequence[str]) -> bool:
-    """Tell whether four fields are numbers, or all empty (keras-retinanet's image without objects)."""
+    """Tell whether four fields are numbers, or all empty (an image without objects)."""
     return not any(fields) or all(is_number(field) for field in fields)
 
 
@@ -305,7 +308,8 @@ def _add(
         values = values[0].strip("[]()").replace(",", " ").split()
         if len(values) != 4:
             raise DataError(
-                f"{where}: bbox must be four numbers x, y, w, h, not {fields[columns['bbox']][:60]!r}"
+                f"{where}: bbox must be four numbers x, y, w, h, "
+                f"not {fields[columns['bbox']][:60]!r}"
             )
     box = parse_numbers(values, where)
     if corners != CORNERS:

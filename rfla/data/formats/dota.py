@@ -1,4 +1,6 @@
-"""DOTA 1.0, 1.5, 2.0: one text file for each image, rows `x1 y1 x2 y2 x3 y3 x4 y4 class difficult` in px.
+"""DOTA 1.0, 1.5, 2.0: one text file for each image.
+
+Rows are `x1 y1 x2 y2 x3 y3 x4 y4 class difficult`, in px.
 
 Up to two head lines state `imagesource:` and `gsd:`. A polygon becomes the tight box round it and
 is kept beside it. Difficult objects (1, and 2 of the devkit's tiles) become ignored boxes.
@@ -58,12 +60,15 @@ HEAD = ("imagesource:", "gsd:", "acquisition dates:")
 
 
 def find(source: Path) -> dict[str, Part]:
-    """Find the splits: `train/{images,labelTxt}`, `labelTxt` + `images`, the newest label version where several are."""
+    """Find the splits: `train/{images,labelTxt}`, or `labelTxt` + `images`.
+
+    Where several versions of labels are there, the newest.
+    """
     return find_folders(source, LABEL_FOLDERS, ("images",), ".txt")
 
 
 def classes_of(parts: Iterable[Part]) -> Classes:
-    """Return the classes that the files name: DOTA's own table of the version that has them, else sorted by name."""
+    """Return DOTA's table of the version that has the classes of the files, else those, sorted."""
     names = names_of([path for part in parts for path in part.annotations], read_file)
     for count in (15, 16, 18):
         if set(names) <= set(NAMES[:count]):
@@ -107,7 +112,8 @@ def read_file(path: Path, classes: Classes) -> ImageRecord:
         where = f"{path}:{number}"
         if len(fields) not in (9, 10):
             raise DataError(
-                f"{where}: {len(fields)} columns, not the 10 of DOTA (x1 y1 x2 y2 x3 y3 x4 y4 class difficult)"
+                f"{where}: {len(fields)} columns, not the 10 of DOTA "
+                "(x1 y1 x2 y2 x3 y3 x4 y4 class difficult)"
             )
         polygons.append(parse_numbers(fields[:8], where))
         labels.append(classes.label(fields[8], where))
@@ -135,7 +141,7 @@ def _flag(text: str, where: str) -> int:
 
 
 def write(folder: Path, records: Iterable[ImageRecord], classes: Classes) -> Counter[str]:
-    """Write `{stem}.txt` for each record: the polygon where there is one, else the corners of the box.
+    """Write `{stem}.txt` for each record: the polygon, else the corners of the box.
 
     Spaces in class names become `-`: the format cannot hold them. Regions without a class and ids
     are not held.

@@ -1,4 +1,4 @@
-"""Find image files and annotation files on disk: by name in several directories, by split in the usual layouts."""
+"""Find image files by the names that annotations use, and annotation files by their layout."""
 
 import os
 import unicodedata
@@ -16,9 +16,9 @@ _SPLIT_NAMES = {"valid": "val", "validation": "val", "training": "train", "testi
 
 
 class ImageFinder:
-    """Look image files up by the name that an annotation file uses, however a tool has written it.
+    r"""Look image files up by the name that an annotation file uses, however a tool has written it.
 
-    As written; with `/` for the `\\` of Windows; with `%20` and its like decoded; then without
+    As written; with `/` for the `\` of Windows; with `%20` and its like decoded; then without
     leading directories (`images/1/x.png`, `C:/Users/x.png`, `/data/upload/4/x.png` of Label
     Studio); then the one file of that name, or of that stem, anywhere below.
 
@@ -162,7 +162,7 @@ def index_stems(directories: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 def split_of(name: str) -> str | None:
-    """Return the split that a file or directory name states: `VisDrone2019-DET-test-dev` -> `test`."""
+    """Return the split that a name states: `VisDrone2019-DET-test-dev` -> `test`."""
     words = "".join(letter if letter.isalnum() else " " for letter in name.lower()).split()
     for word in words:
         word = word.rstrip("0123456789")  # train2017
@@ -173,7 +173,7 @@ def split_of(name: str) -> str | None:
 
 
 def root_of(file: Path) -> Path:
-    """Return the directory of the data set that an annotation file belongs to: above `annotations`, if it is there."""
+    """Return the data set's directory of an annotation file: above `annotations`, or its own."""
     return file.parent.parent if file.parent.name.lower() == "annotations" else file.parent
 
 
@@ -253,7 +253,8 @@ def find_folders(
         )
     if not parts:
         raise DataError(
-            f"source={source}: no {suffix} files, here or in {' or '.join(f'{name}/' for name in labels)}"
+            f"source={source}: no {suffix} files, here or in "
+            f"{' or '.join(f'{name}/' for name in labels)}"
         )
     return parts
 
@@ -279,7 +280,7 @@ def _files(folder: Path, suffix: str, pattern: str = "*") -> tuple[Path, ...]:
 
 
 def _is_double(folder: Path) -> bool:
-    """Tell whether a directory repeats the one beside it: DOTA's boxes (`..._hbb`), which are made of its polygons."""
+    """Tell whether a directory repeats the one beside it: DOTA's `..._hbb`, of its polygons."""
     return (
         folder.name.endswith("_hbb") and folder.with_name(folder.name.removesuffix("_hbb")).is_dir()
     )
@@ -290,6 +291,7 @@ def _add(parts: dict[str, Part], split: str, part: Part | None, folder: Path) ->
         return
     if split in parts:
         raise DataError(
-            f"{folder}: a second directory for split '{split}'; convert one of them with split={split}"
+            f"{folder}: a second directory for split '{split}'; "
+            f"convert one of them with split={split}"
         )
     parts[split] = part

@@ -41,7 +41,7 @@ def _is_coco(part: Part) -> bool:
 
 
 def _is_dota(part: Part) -> bool:
-    """Whether a row is eight numbers, a name and a flag; YOLO's oriented boxes have nine numbers."""
+    """Whether a row is eight numbers and a name; YOLO's oriented boxes have nine numbers."""
     columns = _columns(part, None)
     return len(columns) in (9, 10) and not is_number(columns[8])
 

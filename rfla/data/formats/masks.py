@@ -61,7 +61,9 @@ def _box_of_runs(counts: Sequence[int], height: int) -> Box | None:
 
 
 def _uncompressed(text: str) -> list[int]:
-    """Decode the compressed counts of pycocotools: six bits a letter, differences to the run before last.
+    """Decode the compressed counts of pycocotools.
+
+    Six bits a letter, as differences to the run before the last.
 
     Returns:
         The lengths of the runs; of a text that is none, numbers that no mask has.

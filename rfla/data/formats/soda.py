@@ -1,4 +1,6 @@
-"""SODA-D and SODA-A: COCO-like JSON, one file for each split (D) or for each image (A, with `poly` for `bbox`).
+"""SODA-D and SODA-A: COCO-like JSON.
+
+One file for each split (D), or for each image (A, with `poly` for `bbox`).
 
 A category named `ignore` marks regions in which nothing is counted. Polygons become the tight boxes
 round them. (Cheng et al., Towards Large-Scale Small Object Detection, TPAMI 2023.)

@@ -1,4 +1,4 @@
-"""What the text formats share: numbers and flags read with the place of a mistake, and written back unchanged."""
+"""What the text formats share: numbers and flags, read with the place of a mistake."""
 
 import math
 from collections import Counter

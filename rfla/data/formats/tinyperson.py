@@ -110,7 +110,7 @@ def _corner(value: Any, where: str) -> tuple[int, int, int, int]:
 
 
 def write(path: Path, records: Iterable[ImageRecord], classes: Classes) -> Counter[str]:
-    """Write one COCO file with `ignore`, `uncertain` and `logo` at every annotation, as in the published ones.
+    """Write one COCO file with the flags at every annotation, as in the published ones.
 
     Returns:
         What could not be held, counted (nothing).

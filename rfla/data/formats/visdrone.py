@@ -1,4 +1,6 @@
-"""VisDrone2019-DET: one text file for each image, rows `x,y,w,h,score,category,truncation,occlusion` in px.
+"""VisDrone2019-DET: one text file for each image.
+
+Rows are `x,y,w,h,score,category,truncation,occlusion`, in px.
 
 Category 0 is a region in which nothing is counted, 1 to 10 are the classes, 11 is "others". Score 0
 says that the evaluation leaves the row out. So 0, 11 and every row of score 0 become ignored
@@ -113,7 +115,8 @@ def _row(text: str, where: str) -> list[float]:
         or values[7] not in range(-1, 100)
     ):
         raise DataError(
-            f"{where}: score must be 0 or 1, truncation and occlusion whole numbers, not {text[:60]}"
+            f"{where}: score must be 0 or 1, truncation and occlusion whole numbers, "
+            f"not {text[:60]}"
         )
     return values
 

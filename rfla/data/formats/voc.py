@@ -1,4 +1,6 @@
-"""Pascal VOC: one XML file for each image with `object/name` and `object/bndbox/{xmin,ymin,xmax,ymax}` in px.
+"""Pascal VOC: one XML file for each image.
+
+It has `object/name` and `object/bndbox/{xmin,ymin,xmax,ymax}`, in px.
 
 Coordinates are taken as the edges of the box, as LabelImg, Roboflow and DeepForest write them. (The
 VOC challenge itself counted pixels from 1; nothing in a file tells the two apart.) `difficult`
@@ -182,7 +184,8 @@ class _Reader:
     def start(self, tag: str, line: int) -> None:
         if not self._stack and tag != "annotation":
             raise DataError(
-                f"{self.path}:{line}: not a Pascal VOC file (its root is <{tag[:40]}>, not <annotation>)"
+                f"{self.path}:{line}: not a Pascal VOC file (its root is <{tag[:40]}>, "
+                "not <annotation>)"
             )
         self._stack.append(tag)
         self._pieces, self._line = [], line

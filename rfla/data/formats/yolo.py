@@ -1,4 +1,6 @@
-"""YOLO: one text file for each image, rows `class xc yc w h` as shares of the image's sides, classes numbered from 0.
+"""YOLO: one text file for each image.
+
+Rows are `class xc yc w h`, classes from 0, coordinates as shares of the image's sides.
 
 Rows of polygons (`class x y x y x y ...`) become the tight boxes round them. An image without a
 file is one without objects. The format holds neither ignored regions nor ids. (Darknet;
@@ -29,7 +31,7 @@ POLYGONS = "polygon rows turned into boxes"
 
 
 def find(source: Path) -> dict[str, Part]:
-    """Find the splits of a data YAML, of `images/{split}` + `labels/{split}`, of `train.txt`, or one flat directory.
+    """Find the splits of a data YAML, of `images/{split}`, of `train.txt`, or one directory.
 
     `Part.images` are the places where images are: directories or `.txt` lists. `Part.annotations`
     is the YAML or empty.
@@ -263,7 +265,7 @@ def _share(text: str, where: str, finite: bool) -> float:
 
 
 def label_path(image: Path) -> Path:
-    """Where the labels of an image are: the last `images` directory becomes `labels`, the suffix `.txt`."""
+    """Where the labels of an image are: the last `images` becomes `labels`, the suffix `.txt`."""
     parts = list(image.parts)
     for position in range(len(parts) - 2, -1, -1):
         if parts[position] == "images":
@@ -273,7 +275,7 @@ def label_path(image: Path) -> Path:
 
 
 def label_file(image: Path) -> Path:
-    """The label file of an image: where YOLO has it, else the text beside the image, if there is one."""
+    """The label file of an image: where YOLO has it, else a text beside the image."""
     usual, beside = label_path(image), image.with_suffix(".txt")
     return beside if not usual.exists() and beside.exists() else usual
 

@@ -225,7 +225,8 @@ CASES = [
     (
         "xview",
         "a.geojson",
-        '{"features": [\n{"type": "Feature", "properties": {"image_id": "5", "type_id": 17, "bounds_imcoords": "1"}}'
+        '{"features": [\n{"type": "Feature", "properties": {"image_id": "5", "type_id": 17, '
+        '"bounds_imcoords": "1"}}'
         "\n]}",
         (),
         r"a\.geojson:2: bounds_imcoords must be 'x1,y1,x2,y2'",
@@ -233,7 +234,8 @@ CASES = [
     (
         "xview",
         "a.geojson",
-        '{"features": [{"properties": {"image_id": "5.tif", "type_id": 1, "bounds_imcoords": "1,2,3,4"}}]}',
+        '{"features": [{"properties": {"image_id": "5.tif", "type_id": 1, '
+        '"bounds_imcoords": "1,2,3,4"}}]}',
         (),
         r"features\[0\]: unknown category id 1",
     ),

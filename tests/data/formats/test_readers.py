@@ -117,7 +117,8 @@ def test_yolo_yaml_and_lists(tmp_path):
 
 def test_voc_any_order_of_corners_and_difficult(tmp_path):
     (tmp_path / "a.xml").write_text(
-        "<annotation><filename>ä b.jpg</filename><size><width>100</width><height>50</height></size>\n"
+        "<annotation><filename>ä b.jpg</filename>"
+        "<size><width>100</width><height>50</height></size>\n"
         "<object><name>jet ski</name><difficult>1</difficult>\n"
         "<bndbox><xmin>5</xmin><xmax>22.5</xmax><ymin>4</ymin><ymax>9</ymax></bndbox></object></annotation>"
     )

@@ -188,7 +188,7 @@ def test_xview_has_its_own_classes(tmp_path):
 
 
 def test_visdrone_categories_follow_the_names(tmp_path):
-    """A COCO file of VisDrone may number its categories from 0, where VisDrone has its ignored regions."""
+    """A COCO file of VisDrone may number its categories from 0, VisDrone's ignored regions."""
     record = make_record("a.png", "x", [(0, 0, 5, 5), (1, 1, 2, 2)], [0, 1])
     visdrone.write(tmp_path, [record], Classes(["car", "pedestrian"], [0, 1]))
     assert (tmp_path / "a.txt").read_text() == "0,0,5,5,1,4,0,0\n1,1,1,1,1,1,0,0\n"
