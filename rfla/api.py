@@ -130,7 +130,7 @@ class RFLA:
         from rfla.data.image_header import set_max_pixels
         from rfla.predict.command import with_given_outputs, writes, written
         from rfla.predict.notes import Notes
-        from rfla.predict.predictor import PredictOptions
+        from rfla.predict.options import PredictOptions
         from rfla.predict.sources import find_images
 
         named = str(source) if isinstance(source, str | Path) else "given"

@@ -65,7 +65,7 @@ class Results:
     """The detections of one image, with the image.
 
     Attributes:
-        orig_img: (H, W, 3) uint8, RGB.
+        orig_img: (H, W, 3) uint8, RGB; of a scene that was read by windows a reduced copy.
         path: The image's file, or a made-up name for an array.
         names: Class names by index.
         boxes: The detections, best first.
@@ -81,7 +81,11 @@ class Results:
     @property
     def orig_shape(self) -> tuple[int, int]:
         """Height and width of the image in px."""
-        return (self.orig_img.shape[0], self.orig_img.shape[1])
+        return self.boxes.orig_shape
+
+    @property
+    def _is_reduced(self) -> bool:
+        return (self.orig_img.shape[0], self.orig_img.shape[1]) != self.orig_shape
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -118,7 +122,9 @@ class Results:
 
         return draw_boxes(
             self.orig_img,
-            self.boxes.xyxy,
+            self.boxes.xyxyn * np.tile(self.orig_img.shape[1::-1], 2)
+            if self._is_reduced
+            else self.boxes.xyxy,
             self.boxes.cls,
             self.names,
             self.boxes.conf,
@@ -155,8 +161,11 @@ class Results:
             directory: Made where it is missing.
             name: Start of the files' names, by default that of the image; may hold directories.
         """
+        from rfla.errors import DataError
         from rfla.pictures.boxes import write_picture
 
+        if self._is_reduced:
+            raise DataError(f"{self.path}: no crops of a scene that was read by windows")
         stem = name if name is not None else Path(self.path).stem
         height, width = self.orig_shape
         low = np.clip(np.floor(self.boxes.xyxy[:, :2]), 0, [width - 1, height - 1]).astype(int)

@@ -322,6 +322,10 @@ class Config(ModelConfig):
     scale: int | None = Field(
         None, ge=1, le=16, description="factor that pictures are enlarged by; left out: by size"
     )
+    geojson: Annotated[Literal["raster", "wgs84", "off"], BeforeValidator(_lower)] = Field(
+        "raster",
+        description="boxes of a GeoTIFF as NAME.geojson (rfla[geo]): its coordinates, or degrees",
+    )
     save_crop: bool = Field(False, description="write the pixels of each box as crops/CLASS/*.png")
     agnostic_nms: bool = Field(False, description="NMS over all classes: the best box stays")
     slice: SliceSize | None = Field(

@@ -6,6 +6,7 @@ Windows are x1, y1, x2, y2 in px of the picture; pixels are (h, w, 3) uint8 RGB.
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -116,6 +117,15 @@ class RasterScene:
             pixels = to_uint8(pixels, self._range)
         return np.ascontiguousarray(pixels, np.uint8)
 
+    def reduced(self, side: int) -> Image:
+        """Return the whole picture with a long side of at most `side` px, (h, w, 3) uint8 RGB."""
+        factor = max(self.width, self.height, side) / side
+        shape = (3, max(round(self.height / factor), 1), max(round(self.width / factor), 1))
+        pixels = self._read(out_shape=shape).transpose(1, 2, 0)
+        if self._range is not None:
+            pixels = to_uint8(pixels, self._range)
+        return np.ascontiguousarray(pixels, np.uint8)
+
     def _find_range(self) -> Range:
         """Return the range of values of the whole scene, from its tags or a reduced copy."""
         with open_regular(self.path) as file:
@@ -129,6 +139,66 @@ class RasterScene:
         except Exception as error:  # rasterio wraps GDAL's many errors
             where = f"window {how['window']}" if "window" in how else "the picture"
             raise DataError(f"{self.path}: {where} cannot be read ({str(error)[:120]})") from None
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """Where the pixels of a raster lie on earth.
+
+    Attributes:
+        transform: a, b, c, d, e, f: x = a column + b row + c, y = d column + e row + f.
+        crs: Coordinate reference system of x and y, as `EPSG:32617` or WKT; "" if none is stated.
+    """
+
+    transform: tuple[float, float, float, float, float, float]
+    crs: str
+
+    def to_raster(self, points: np.ndarray) -> np.ndarray:
+        """Turn (N, 2) px into x and y of the raster's coordinate system."""
+        a, b, c, d, e, f = self.transform
+        column, row = points[:, 0], points[:, 1]
+        return np.stack([a * column + b * row + c, d * column + e * row + f], axis=1)
+
+    def to_wgs84(self, points: np.ndarray) -> np.ndarray:
+        """Turn (N, 2) px into degrees of longitude and latitude.
+
+        Raises:
+            DataError: The raster states no coordinate reference system.
+        """
+        if not self.crs:
+            raise DataError("the raster states no coordinate reference system: no WGS84")
+        from rasterio.warp import transform
+
+        x, y = self.to_raster(points).T
+        return np.stack(transform(self.crs, "EPSG:4326", x.tolist(), y.tolist()), axis=1)
+
+
+def read_georeference(path: Path) -> Georeference | None:
+    """Return where a GeoTIFF lies; None for other files, and without rasterio."""
+    rasterio = _rasterio()
+    if rasterio is None or path.suffix.lower() not in TIFF:
+        return None
+    try:
+        with rasterio.open(path, driver="GTiff") as dataset:
+            if dataset.transform.is_identity:
+                return None
+            crs = dataset.crs
+            epsg = crs.to_epsg() if crs else None
+            name = f"EPSG:{epsg}" if epsg else (crs.to_wkt() if crs else "")
+            return Georeference(tuple(dataset.transform)[:6], name)
+    except Exception:  # rasterio wraps GDAL's many errors; the pixels may be readable all the same
+        return None
+
+
+def read_by_windows(path: Path) -> bool:
+    """Whether a file is so large that it is read by windows, and can be."""
+    if _rasterio() is None:
+        return False
+    try:
+        height, width = image_size(path)
+    except DataError:
+        return False
+    return height * width >= BY_WINDOWS
 
 
 @contextmanager

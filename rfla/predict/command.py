@@ -17,8 +17,9 @@ from rfla.engine.processes import refuse_several
 from rfla.engine.run_dir import claim_run_dir
 from rfla.errors import ConfigError, DataError
 from rfla.predict.notes import Notes, joined
+from rfla.predict.options import PredictOptions
 from rfla.predict.outputs import Outputs, write_predictions
-from rfla.predict.predictor import PredictOptions, Predictor
+from rfla.predict.predictor import Predictor
 from rfla.predict.sources import SourceImage, find_images
 from rfla.results import Results
 

@@ -45,25 +45,68 @@ def merge_tiles(
             f"merge={merge}, metric={metric}: merge is one of {', '.join(RULES)}, metric one of "
             f"{', '.join(METRICS)}"
         )
-    grid = TileGrid(tiles, shape)
-    if len(found) != len(grid.rank):
-        raise ConfigError(f"{len(found)} lists of boxes for {len(grid.rank)} tiles")
-    arrays = [tuple(_as_numpy(part) for part in one) for one in found]
-    merger = SeamMerger(grid, merge, metric, classes)
-    settled = []
-    order = np.argsort(grid.rank, kind="stable")
-    rows, _ = grid.row_column(grid.rank[order])
-    for row in np.unique(rows):
-        numbers = order[rows == row]
-        entries = [arrays[number] for number in numbers]
-        settled.append(merger.add(int(row), in_scene(entries, grid.rank[numbers], grid)))
-    merged = Found.joined(settled) if settled else in_scene([], np.zeros(0, np.int64), grid)
-    merged = merged.take(np.lexsort((merged.index, merged.tile)))
+    merger = TileMerger(tiles, shape, merge, metric, classes)
+    if len(found) != len(merger.order):
+        raise ConfigError(f"{len(found)} lists of boxes for {len(merger.order)} tiles")
+    for number in merger.order.tolist():
+        boxes, scores, labels = (_as_numpy(part) for part in found[number])
+        merger.add(boxes, scores, labels)
+    merged = merger.merged()
     columns = (merged.boxes, merged.scores, merged.labels)
     boxes, scores, labels = (
         _like(column, [one[part] for one in found]) for part, column in enumerate(columns)
     )
     return boxes, scores, labels
+
+
+class TileMerger:
+    """Takes the detections of one tile after the other, row by row of tiles; see `merge_tiles`.
+
+    What is settled is kept; beside it memory holds one row of tiles and the seam below it.
+
+    Args:
+        tiles: (M, 4) xyxy px of the scene, in any order.
+        shape: Height and width of the scene, px.
+        merge: As in `merge_tiles`.
+        metric: As in `merge_tiles`.
+        classes: As in `merge_tiles`.
+
+    Attributes:
+        order: (M,) the order in which the tiles are to come.
+    """
+
+    def __init__(
+        self,
+        tiles: Any,
+        shape: tuple[int, int],
+        merge: Rule = "seam",
+        metric: Metric = "iou",
+        classes: bool = False,
+    ):
+        self._grid = TileGrid(tiles, shape)
+        self._merger = SeamMerger(self._grid, merge, metric, classes)
+        self.order = np.argsort(self._grid.rank, kind="stable")
+        self._ranks = self._grid.rank[self.order]
+        self._rows, _ = self._grid.row_column(self._ranks)
+        self._begin = 0  # of the row that is being filled
+        self._entries: list[tuple[Any, Any, Any]] = []
+        self._settled: list[Found] = []
+
+    def add(self, boxes: Any, scores: Any, labels: Any) -> None:
+        """Take the next tile: boxes (n, 4) px of the tile, scores (n,), labels (n,)."""
+        self._entries.append((boxes, scores, labels))
+        end = self._begin + len(self._entries)
+        row = self._rows[end - 1]
+        if end == len(self._rows) or self._rows[end] != row:
+            found = in_scene(self._entries, self._ranks[self._begin : end], self._grid)
+            self._settled.append(self._merger.add(int(row), found))
+            self._begin, self._entries = end, []
+
+    def merged(self) -> Found:
+        """Return all boxes in the order of tiles, once the last tile was added."""
+        nothing = in_scene([], np.zeros(0, np.int64), self._grid)
+        merged = Found.joined([nothing, *self._settled])
+        return merged.take(np.lexsort((merged.index, merged.tile)))
 
 
 def in_scene(entries: Sequence[tuple[Any, ...]], rank: Integers, grid: TileGrid) -> Found:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from rfla.cfg import Config
+from rfla.data.scenes import read_georeference
 from rfla.files import write_atomically
+from rfla.predict.geojson import to_geojson
 from rfla.predict.sources import SourceImage, output_names
 from rfla.results import Results
 
@@ -50,8 +52,16 @@ class Outputs:
             text = self.run_dir / "labels" / name.with_name(f"{name.name}.txt")
             text.parent.mkdir(parents=True, exist_ok=True)
             results.save_txt(text, self.cfg.save_conf)
+        self._write_geojson(results, self.run_dir / name.with_name(f"{name.name}.geojson"))
         if self.cfg.save_crop:
             results.save_crop(self.run_dir / "crops", str(name))
+
+    def _write_geojson(self, results: Results, path: Path) -> None:
+        """Write the boxes in coordinates of the ground, where the image says where it lies."""
+        place = None if self.cfg.geojson == "off" else read_georeference(Path(results.path))
+        if place is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, to_geojson(results, place, self.cfg.geojson == "wgs84"))
 
 
 def write_predictions(run_dir: Path, shards: Iterable[Mapping[int, list[dict[str, Any]]]]) -> int:

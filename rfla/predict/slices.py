@@ -1,13 +1,10 @@
 """Large images in slices: which tiles an image is cut into, and one list of boxes from them all."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import numpy as np
+from typing import Literal
 
 from rfla.errors import ConfigError
-from rfla.predict.merge import merge_tiles
+from rfla.predict.merge import TileMerger
 from rfla.predict.seams import Metric, Rule
 from rfla.predict.tiles import Integers, plan_tiles
 
@@ -45,17 +42,6 @@ class Slices:
             )
         return plan_tiles(height, width, side, overlap)
 
-    def merged(
-        self, found: Sequence[tuple[Any, Any, Any]], tiles: Integers, shape: tuple[int, int]
-    ) -> tuple[Any, Any, Any]:
-        """Return boxes, scores and labels of the image, best first, from those of its slices."""
-        boxes, scores, labels = merge_tiles(
-            found, tiles, shape, self.merge, self.metric, self.classes
-        )
-        order = np.argsort(-scores, kind="stable")
-        return boxes[order], scores[order], labels[order]
-
-
-def whole(height: int, width: int) -> Integers:
-    """Return the one tile of an image that is not cut, (1, 4)."""
-    return np.array([[0, 0, width, height]], np.int64)
+    def merger(self, tiles: Integers, shape: tuple[int, int]) -> TileMerger:
+        """Return what takes the boxes of the slices, in the order of `tiles`."""
+        return TileMerger(tiles, shape, self.merge, self.metric, self.classes)

@@ -15,6 +15,7 @@ import numpy as np
 
 from rfla.data.images import is_image, read_image, walk_images
 from rfla.data.pixel_range import Range, find_range, to_uint8
+from rfla.data.scenes import read_by_windows
 from rfla.errors import ConfigError, DataError
 from rfla.files import open_regular, read_regular
 
@@ -40,6 +41,11 @@ class SourceImage:
     name: str
     relative: Path
     pixels: Image | None = None
+
+    @property
+    def by_windows(self) -> bool:
+        """Whether it is too large to be decoded whole, and rasterio is there to read parts."""
+        return self.pixels is None and read_by_windows(Path(self.name))
 
     def read(self, value_range: Range | None = None, remarks: list[str] | None = None) -> Image:
         """Return (H, W, 3) uint8 RGB.

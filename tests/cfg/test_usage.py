@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "rfla"
 # in none of these.
 FILES: dict[Mode, tuple[str, ...]] = {
     "val": ("engine/validator.py",),
-    "predict": ("predict/command.py", "predict/predictor.py", "predict/outputs.py"),
+    "predict": ("predict/command.py", "predict/options.py", "predict/outputs.py"),
 }
 
 

@@ -20,8 +20,8 @@ from rfla.metrics.coco_io import read_ground_truth
 from rfla.metrics.detection_files import read_detections
 from rfla.predict import merge_tiles, plan_tiles
 from rfla.predict.command import predict
+from rfla.predict.options import class_indices
 from rfla.predict.outputs import Outputs
-from rfla.predict.predictor import class_indices
 from rfla.results import Results
 
 

@@ -1,0 +1,185 @@
+"""Images on their way through a network: read ahead, cut into pieces, put together again.
+
+An image is read whole; one of 100 million px and more goes by windows when slices are asked for, so
+that no more than a row of slices is in memory.
+
+Shapes: M slices of an image. Boxes are xyxy px.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from rfla.data.images import Image
+from rfla.data.scenes import RasterScene, open_scene
+from rfla.errors import DataError
+from rfla.predict.columns import Found
+from rfla.predict.merge import TileMerger
+from rfla.predict.notes import Notes
+from rfla.predict.options import PredictOptions
+from rfla.predict.sources import SourceImage
+from rfla.predict.tiles import Integers
+
+READERS = 4  # images are read ahead by threads; decoding releases the interpreter lock
+REDUCED = 4000  # px: long side of the copy that is kept of a scene read by windows
+
+
+@dataclass
+class Job:
+    """An image on its way.
+
+    Attributes:
+        image: Where it comes from.
+        pixels: (H, W, 3) uint8 RGB, of a scene read by windows a reduced copy.
+        shape: Height and width of the image, px.
+        tiles: (M, 4) its slices.
+        merger: Takes what is found in them.
+        done: Slices that are through.
+        full: Whether a slice reached the limit of boxes.
+        milliseconds: Time of each stage so far.
+    """
+
+    image: SourceImage
+    pixels: Image
+    shape: tuple[int, int]
+    tiles: Integers
+    merger: TileMerger
+    done: int = 0
+    full: bool = False
+    milliseconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, output: dict[str, Tensor], milliseconds: dict[str, float], limit: int) -> None:
+        """Take the detections of the next slice."""
+        scores = output["scores"].float().numpy()
+        self.merger.add(output["boxes"].float().numpy(), scores, output["labels"].numpy())
+        self.done += 1
+        self.full |= len(scores) >= limit
+        for stage, value in milliseconds.items():
+            self.milliseconds[stage] = self.milliseconds.get(stage, 0.0) + value
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all slices are through."""
+        return self.done == len(self.tiles)
+
+    def merged(self) -> Found:
+        """Return all boxes of the image, px."""
+        return self.merger.merged()
+
+
+class Piece(NamedTuple):
+    """A slice of an image, or the whole of it."""
+
+    job: Job
+    pixels: Image
+
+
+def pieces(
+    images: Iterable[SourceImage], options: PredictOptions, notes: Notes, waiting: deque[Job]
+) -> Iterator[Piece]:
+    """Yield the slices of all images one after the other.
+
+    Args:
+        images: What to run on; one that cannot be read is noted and left out.
+        options: How they are cut.
+        notes: Is told what was skipped and shrunk.
+        waiting: Gets the images whose slices were begun, in order.
+    """
+    for image, pixels in _read_ahead(images, options, notes):
+        if pixels is not None:
+            yield from _cut(image, pixels, options, notes, waiting)
+            continue
+        try:
+            yield from _by_windows(image, options, waiting)
+            notes.images += 1
+        except DataError as error:
+            notes.skipped.append(str(error))
+            if waiting and waiting[-1].image is image:
+                waiting.pop()
+
+
+def _job(image: SourceImage, pixels: Image, shape: tuple[int, int], options: PredictOptions) -> Job:
+    tiles = options.tiles(*shape)
+    return Job(image, pixels, shape, tiles, options.merger(tiles, shape))
+
+
+def _cut(
+    image: SourceImage,
+    pixels: Image,
+    options: PredictOptions,
+    notes: Notes,
+    waiting: deque[Job],
+) -> Iterator[Piece]:
+    """Yield the slices of an image in memory."""
+    height, width = pixels.shape[:2]
+    if options.slices is None and max(height, width) > options.imgsz:
+        notes.shrink((height, width))
+    job = _job(image, pixels, (height, width), options)
+    waiting.append(job)
+    for x1, y1, x2, y2 in job.tiles.tolist():
+        yield Piece(job, pixels[y1:y2, x1:x2])
+
+
+def _by_windows(
+    image: SourceImage, options: PredictOptions, waiting: deque[Job]
+) -> Iterator[Piece]:
+    """Yield the slices of a scene, while one thread, which alone has it open, reads ahead."""
+    with ThreadPoolExecutor(1) as reader, ExitStack() as stack:
+        opened = open_scene(Path(image.name))
+        scene = reader.submit(opened.__enter__).result()
+        stack.callback(lambda: reader.submit(opened.__exit__, None, None, None).result())
+        if not isinstance(scene, RasterScene):
+            raise DataError(f"{image.name}: a scene of this kind is not read by windows")
+        overview = reader.submit(scene.reduced, REDUCED).result()
+        job = _job(image, overview, (scene.height, scene.width), options)
+        waiting.append(job)
+        windows = (tuple(window) for window in job.tiles.tolist())
+        pending: deque[Future[Image]] = deque()
+        while True:
+            free = 2 * options.batch - len(pending)
+            pending += [reader.submit(scene.read, window) for window in islice(windows, free)]
+            if not pending:
+                return
+            yield Piece(job, pending.popleft().result())
+
+
+def _read_ahead(
+    images: Iterable[SourceImage], options: PredictOptions, notes: Notes
+) -> Iterator[tuple[SourceImage, Image | None]]:
+    """Yield the images that could be read, in order, while threads read the next ones.
+
+    Their pixels are None where the image is to be read by windows.
+    """
+
+    def read(image: SourceImage) -> tuple[Image | None, list[str], bool]:
+        remarks: list[str] = []
+        try:
+            if options.slices is not None and image.by_windows:
+                return None, remarks, True
+            return image.read(options.value_range, remarks), remarks, True
+        except DataError as error:
+            return None, [str(error)], False
+
+    remaining = iter(images)
+    pending: deque[tuple[SourceImage, Future[Any]]] = deque()
+    with ThreadPoolExecutor(READERS) as pool:
+        while True:
+            free = max(options.batch, READERS) - len(pending)
+            pending += [(image, pool.submit(read, image)) for image in islice(remaining, free)]
+            if not pending:
+                return
+            image, future = pending.popleft()
+            pixels, remarks, readable = future.result()
+            if not readable:
+                notes.skipped += remarks
+                continue
+            notes.images += pixels is not None
+            notes.remarks.update(remarks)
+            yield image, pixels

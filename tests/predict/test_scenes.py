@@ -1,0 +1,130 @@
+"""Scenes: read by windows as if read whole, and boxes in coordinates of the ground."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rfla import RFLA
+from rfla.cfg import load_config
+from rfla.data.scenes import Georeference, read_georeference
+from rfla.errors import DataError
+from rfla.predict.command import predict
+from rfla.predict.geojson import to_geojson
+from rfla.results import Boxes, Results
+
+rasterio = pytest.importorskip("rasterio", reason="the extra [geo] is not installed")
+
+
+def write_scene(path: Path, pixels: np.ndarray, **georeference: Any) -> Path:
+    """Write (H, W, 3) uint8 as a GeoTIFF of 0.5 m px in UTM zone 17N."""
+    from rasterio.transform import from_origin
+
+    height, width = pixels.shape[:2]
+    place = {"crs": "EPSG:32617", "transform": from_origin(404000.0, 3285000.0, 0.5, 0.5)}
+    kind = {"driver": "GTiff", "dtype": "uint8", "count": 3, "photometric": "RGB"}
+    with rasterio.open(
+        path, "w", height=height, width=width, **kind, **(place | georeference)
+    ) as file:
+        file.write(pixels.transpose(2, 0, 1))
+    return path
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 255, (150, 130, 3), np.uint8)
+    return write_scene(tmp_path / "scene.tif", pixels)
+
+
+def test_windows_give_what_the_whole_gives(
+    weights: Path, scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"conf": 0.0, "max_det": 40, "imgsz": 64, "slice": 64, "batch": 3}
+    model = RFLA(weights)
+    whole = model.predict(scene, device="cpu", **settings)[0]
+    monkeypatch.setattr("rfla.data.scenes.BY_WINDOWS", 10_000)
+    monkeypatch.setattr("rfla.predict.jobs.REDUCED", 75)
+    windows = model.predict(scene, device="cpu", **settings)[0]
+    np.testing.assert_array_equal(windows.boxes.xyxy, whole.boxes.xyxy)
+    np.testing.assert_array_equal(windows.boxes.conf, whole.boxes.conf)
+    assert windows.orig_shape == (150, 130) and windows.orig_img.shape == (75, 65, 3)
+    assert windows.plot(scale=1, legend=False).shape == (75, 65, 3)
+    with pytest.raises(DataError, match="no crops of a scene"):
+        windows.save_crop("crops")
+
+
+def test_a_scene_that_breaks_off_is_skipped(
+    weights: Path, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest of the source is predicted."""
+    monkeypatch.setattr("rfla.data.scenes.BY_WINDOWS", 10_000)
+    broken = tmp_path / "broken.tif"
+    broken.write_bytes(scene.read_bytes()[:30_000])
+    model, settings = RFLA(weights), {"conf": 0.0, "max_det": 5, "imgsz": 64, "device": "cpu"}
+    found = model.predict([broken, scene], slice=64, **settings)
+    assert [Path(result.path).name for result in found] == ["scene.tif"]
+
+
+def result_of(box: list[float]) -> Results:
+    boxes = Boxes(
+        np.array([box], np.float32), np.array([0.5], np.float32), np.zeros(1, int), (40, 60)
+    )
+    return Results(np.zeros((40, 60, 3), np.uint8), "a.tif", ("tree",), boxes)
+
+
+def test_a_box_on_the_ground() -> None:
+    """Pixels 10..20, 4..8 of 0.5 m: 5 m to 10 m east, 2 m to 4 m south of the corner."""
+    place = Georeference((0.5, 0, 404000, 0, -0.5, 3285000), "EPSG:32617")
+    document = json.loads(to_geojson(result_of([10, 4, 20, 8]), place))
+    feature = document["features"][0]
+    assert feature["geometry"]["coordinates"] == [
+        [
+            [404005, 3284998],
+            [404005, 3284996],
+            [404010, 3284996],
+            [404010, 3284998],
+            [404005, 3284998],
+        ]
+    ]
+    assert feature["properties"] == {"name": "tree", "class": 0, "confidence": 0.5}
+    assert document["crs"]["properties"]["name"] == "urn:ogc:def:crs:EPSG::32617"
+
+
+def test_degrees_are_longitude_first() -> None:
+    place = Georeference((0.5, 0, 404000, 0, -0.5, 3285000), "EPSG:32617")
+    document = json.loads(to_geojson(result_of([0, 0, 20, 8]), place, wgs84=True))
+    x, y = document["features"][0]["geometry"]["coordinates"][0][0]
+    assert "crs" not in document and (x, y) == pytest.approx((-81.9923, 29.6914), abs=2e-4)
+
+
+def test_rotated_and_mirrored_rasters_keep_their_corners() -> None:
+    """A quarter turn: columns run north, rows east. Rings run counter-clockwise all the same."""
+    for transform in ((0.0, 1.0, 0.0, 1.0, 0.0, 0.0), (0.0, -1.0, 0.0, 1.0, 0.0, 0.0)):
+        document = json.loads(to_geojson(result_of([10, 4, 20, 8]), Georeference(transform, "")))
+        ring = np.array(document["features"][0]["geometry"]["coordinates"][0])
+        x, y = ring.T
+        assert (x[:-1] * y[1:] - x[1:] * y[:-1]).sum() == 2 * 40  # twice the area, positive
+        assert "crs" not in document
+        assert set(map(tuple, np.abs(ring).tolist())) == {(4, 10), (4, 20), (8, 20), (8, 10)}
+
+
+def test_what_has_no_place(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    plain = write_scene(tmp_path / "p.tif", pixels, crs=None, transform=rasterio.Affine.identity())
+    assert read_georeference(plain) is None
+    nameless = write_scene(tmp_path / "n.tif", pixels, crs=None)
+    place = read_georeference(nameless)
+    assert place is not None and (place.crs, place.transform[2]) == ("", 404000.0)
+    with pytest.raises(DataError, match="states no coordinate reference system"):
+        to_geojson(result_of([0, 0, 1, 1]), place, wgs84=True)
+
+
+def test_the_command_writes_geojson(weights: Path, scene: Path, tmp_path: Path) -> None:
+    settings = {"model": str(weights), "source": str(scene), "project": str(tmp_path / "runs")}
+    options = {"conf": 0.0, "max_det": 7, "device": "cpu", "verbose": False}
+    run = predict(load_config(settings | options, mode="predict")).run_dir
+    assert len(json.loads((run / "scene.geojson").read_text())["features"]) == 7
+    off = predict(load_config(settings | options | {"geojson": "off"}, mode="predict")).run_dir
+    assert not (off / "scene.geojson").exists()
