@@ -226,7 +226,9 @@ class Annotations:
         """Flat arrays of images that were read one by one."""
         listed = list(records)
         boxes = _joined([record.boxes for record in listed], (0, 4), np.float64)
-        sides = boxes[:, 2:] - boxes[:, :2]
+        with np.errstate(over="ignore"):  # files can state 1e308 px
+            sides = boxes[:, 2:] - boxes[:, :2]
+            area = sides[:, 0] * sides[:, 1]
         columns: dict[str, Any] = {
             name: _joined([getattr(record, name) for record in listed], (0,), kind)
             for name, kind in (
@@ -248,7 +250,7 @@ class Annotations:
             box_start=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
             boxes=boxes,
             stated=np.concatenate([boxes[:, :2], sides], axis=1),
-            area=sides[:, 0] * sides[:, 1],
+            area=area,
             attributes=_attributes([record.attributes for record in listed], counts),
             sources=np.array([record.where for record in listed], np.str_),
             other_names=np.array([record.other_name for record in listed], np.str_),

@@ -111,13 +111,18 @@ def read_size(file: BinaryIO, exif: bool) -> tuple[int, int]:
         raise DataError(one_line(error)) from None
 
 
+def is_too_large(width: int, height: int) -> bool:
+    """Tell whether a picture is over the budget of decoded pixels."""
+    return width * height > MAX_PIXELS
+
+
 def refuse_too_large(width: int, height: int) -> None:
     """Refuse a picture over the budget of decoded pixels.
 
     Raises:
         TooLargeError: With the way out.
     """
-    if width * height > MAX_PIXELS:
+    if is_too_large(width, height):
         raise TooLargeError(
             f"{width} x {height} px are more than max_pixels={MAX_PIXELS}: raise that, or cut the "
             "picture with 'rfla convert ... tile=800' (rfla[geo] reads it by windows)"

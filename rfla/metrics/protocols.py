@@ -151,8 +151,17 @@ def _size_range(name: object, bounds: Sequence[float]) -> tuple[str, float, floa
     if not isinstance(bounds, Sequence) or isinstance(bounds, str) or len(bounds) != 2:
         raise MetricError(f"sizes: {name}: {bounds!r} must be [low, high] in px of sqrt(area)")
     low, high = bounds[0] or 0.0, LARGEST if bounds[1] is None else bounds[1]
-    if not all(isinstance(side, int | float) for side in (low, high)) or not 0 <= low < high:
+    numbers = all(isinstance(side, int | float) for side in (low, high))
+    if not numbers or not 0 <= low < min(high, LARGEST):
+        shown = ", ".join(_shown(side) for side in (low, high))
         raise MetricError(
-            f"sizes: {name}: [{low}, {high}] must have 0 <= low < high, in px of sqrt(area)"
+            f"sizes: {name}: [{shown}] must have 0 <= low < high, in px of sqrt(area), "
+            f"and low below {LARGEST:,.0f}"
         )
-    return name, float(low), min(float(high), LARGEST)
+    return name, float(low), float(min(high, LARGEST))  # a whole number can exceed all floats
+
+
+def _shown(side: object) -> str:
+    """Return a side for a message; Python refuses to write out a whole number of 5,000 digits."""
+    huge = isinstance(side, int) and abs(side) >= 2**64
+    return "a huge number" if huge else str(side)[:40]

@@ -149,6 +149,11 @@ def test_own_sizes_are_told_by_name():
     [
         ("aitodd", {}, "unknown protocol 'aitodd'.*did you mean 'aitod'"),
         ("aitod", {"sizes": {"vt": [8, 8]}}, r"sizes: vt: \[8, 8\] must have 0 <= low < high"),
+        (
+            "aitod",
+            {"sizes": {"vt": [10**30, 10**5000]}},
+            r"\[a huge number, .*\] must have .* below 100,000",
+        ),
         ("aitod", {"sizes": {"vt": [8]}}, r"sizes: vt: \[8\] must be \[low, high\]"),
         ("aitod", {"sizes": {"vt": ["a", "b"]}}, "sizes: vt"),
         ("aitod", {"sizes": {"all": [0, 8]}}, "sizes: 'all' cannot name"),
@@ -160,3 +165,7 @@ def test_senseless_rules_are_refused_in_one_line(protocol, more, message):
     with pytest.raises(MetricError, match=message) as error:
         find_protocol(protocol, **more)
     assert "\n" not in str(error.value)
+
+
+def test_an_upper_end_beyond_all_floats_is_the_open_end():
+    assert find_protocol("aitod", {"vt": [0, 10**400]}).area_ranges[1] == (0.0, 1e10)

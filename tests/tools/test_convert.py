@@ -482,6 +482,30 @@ def test_areas_are_judged_within_their_rounding(tmp_path, area, reported, writte
     assert kept["annotations"][0]["area"] == pytest.approx(written)
 
 
+def test_whole_images_that_training_would_refuse_are_pointed_out(tmp_path, monkeypatch):
+    picture(tmp_path / "src" / "a.png")
+    (tmp_path / "src" / "train.csv").write_text("image,xmin,ymin,xmax,ymax\na.png,1,1,5,5\n")
+    report = convert("csv", tmp_path / "src", tmp_path / "out", max_pixels=60 * 40 - 1)
+    assert "1 images are larger than max_pixels" in report.table()
+    assert "cut tiles with tile=800" in report.warnings()[0]
+    monkeypatch.setattr("rfla.data.image_header.MAX_PIXELS", 60 * 40)
+    assert not convert("csv", tmp_path / "src", tmp_path / "b", max_pixels=60 * 40).warnings()
+
+
+@pytest.mark.filterwarnings("error")
+def test_huge_numbers_are_clipped_or_refused_in_one_line(tmp_path):
+    picture(tmp_path / "src" / "a.png")
+    head = "image,xmin,ymin,xmax,ymax,annotation_id\n"
+    rows = f"a.png,-1e308,1,1e308,5,{'9' * 5000}\na.png,1,1,5,5,{2**70}\n"
+    (tmp_path / "src" / "train.csv").write_text(head + rows)
+    report = convert("csv", tmp_path / "src", tmp_path / "out")
+    assert report.num_boxes == 2
+    assert load_index(load_data_spec(tmp_path / "out"), "train").boxes[0].tolist() == [0, 1, 60, 5]
+    (tmp_path / "src" / "train.csv").write_text(head + f"a.png,1,1,{'9' * 5000},5,1\n")
+    with pytest.raises(DataError, match="is not a finite number"):
+        convert("csv", tmp_path / "src", tmp_path / "b")
+
+
 def options_of(*tokens: str) -> ConvertOptions:
     return load_options(tokens, ConvertOptions)[0]
 

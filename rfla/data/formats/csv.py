@@ -319,7 +319,10 @@ def _add(
     for flag, values_so_far in rows.flags.items():
         values_so_far.append(parse_flag(fields[columns[flag]], where, flag))
     number = fields[columns["annotation_id"]] if "annotation_id" in columns else ""
-    rows.ids.append(int(number) if number.isascii() and number.isdigit() else -1)
+    whole = (
+        number.isascii() and number.isdigit() and len(number) < 20
+    )  # Python refuses 5,000 digits
+    rows.ids.append(int(number) if whole else -1)
     label = _from_cell(fields[columns["label"]]) if "label" in columns else ONE_CLASS
     region = not label and "ignore" in columns and rows.flags["ignore"][-1] > 0
     rows.labels.append(NO_CLASS if region else classes.label(label, where))

@@ -10,7 +10,7 @@ from rfla.errors import DataError
 from rfla.json_file import read_json
 
 SIDE = 800  # px, of every image of AI-TOD
-FROM_XVIEW = re.compile(r"(\d+)__(\d+)_(\d+)\.png")  # scene, x and y of the window
+FROM_XVIEW = re.compile(r"(\d{1,9})__(\d{1,9})_(\d{1,9})\.png")  # scene, x and y of the window
 
 
 @dataclass(frozen=True)

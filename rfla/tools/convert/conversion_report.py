@@ -28,6 +28,7 @@ class ConvertReport:
         dropped: Boxes or images left out, by reason.
         repaired: Boxes or images changed, by reason.
         examples: The first place of each reason.
+        too_large: Images that were kept whole and are too large to be decoded in training.
     """
 
     out: Path
@@ -39,6 +40,7 @@ class ConvertReport:
     dropped: Counter[str] = field(default_factory=Counter)
     repaired: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    too_large: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.boxes = np.zeros((len(self.names), len(AITOD_SIZES)), np.int64)
@@ -84,6 +86,12 @@ class ConvertReport:
         missing = self.dropped["images that are not there"]
         if missing > sum(self.images.values()):
             notes.append("most images were not found: is source= the right directory?")
+        if self.too_large:
+            first = next(iter(self.too_large))
+            notes.append(
+                f"{len(self.too_large):,} images are larger than max_pixels, so that training "
+                f"refuses them (first: {first}): cut tiles with tile=800"
+            )
         return notes
 
     def as_dict(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 from rfla.cfg.verbs import ConvertOptions
 from rfla.data.formats import FORMATS
 from rfla.data.formats.images import ImageFinder, clean_name
+from rfla.data.image_header import is_too_large
 from rfla.data.images import Image, is_resized, write_image
 from rfla.data.record import NO_CLASS, ImageRecord, largest_areas
 from rfla.data.scenes import Scene, WholeScene, open_scene
@@ -171,6 +172,8 @@ def _place(
         _write(scene, (0, 0, record.width, record.height), folder / record.file_name)
     else:
         place_image(image, folder / record.file_name)
+        if is_too_large(scene.width, scene.height):
+            job.report.too_large[str(image)] += 1
     job.report.add(record, split)
     yield record
 
@@ -298,7 +301,8 @@ def clean(record: ImageRecord, report: ConvertReport) -> ImageRecord:
         record: With its true size.
         report: Where to count.
     """
-    sides = record.boxes[:, 2:] - record.boxes[:, :2]
+    with np.errstate(over="ignore"):  # files can state 1e308 px
+        sides = record.boxes[:, 2:] - record.boxes[:, :2]
     clipped = np.clip(record.boxes, 0, np.array([record.width, record.height] * 2, np.float64))
     outside = ((clipped[:, 2:] - clipped[:, :2]) <= 0).any(axis=1)
     keep = np.ones(len(record), np.bool_)
