@@ -26,7 +26,7 @@ class PseudoSampler:
     def __call__(
         self, matched: Tensor, generator: torch.Generator | int | None = None
     ) -> SampledPriors:
-        """SampledPriors (P,) assignments; the generator is not used."""
+        """Sample the (P,) assignments; the generator is not used."""
         positive = (matched >= 0).nonzero().squeeze(1)
         negative = (matched == BACKGROUND).nonzero().squeeze(1)
         return SampledPriors(positive, negative)
@@ -54,7 +54,7 @@ class RandomSampler:
     def __call__(
         self, matched: Tensor, generator: torch.Generator | int | None = None
     ) -> SampledPriors:
-        """SampledPriors the (P,) assignments of one image.
+        """Sample the (P,) assignments of one image.
 
         Args:
             matched: (P,) int64 as an assigner returns it.
