@@ -45,7 +45,8 @@ class ImageFinder:
         """
         found: list[str | None] = []
         odd: list[str] = []
-        for name, other in zip(names, other_names or repeat(""), strict=False):
+        others = repeat("") if other_names is None else other_names
+        for name, other in zip(names, others, strict=False):
             path = self._as_written(name)
             if path is None:
                 match = self.find(name) or (self.find(str(other)) if other else None)
