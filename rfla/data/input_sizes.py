@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from rfla.data.annotations import Annotations, is_object
 from rfla.data.images import STRIDE
 
-SMALLEST = (
-    4.0  # px: one cell of the finest level (stride 4); below it little more than a pixel is left
-)
+# px: one cell of the finest level (stride 4); of a smaller object little more than a pixel is left
+SMALLEST = 4.0
 _KEPT = 0.99  # share of the objects that an advised size keeps
 _LARGEST_ADVISED = 2048  # px: beyond it, cut tiles
 

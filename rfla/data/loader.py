@@ -228,8 +228,8 @@ def build_loader(
         persistent_workers=workers > 0,
         timeout=timeout if workers > 0 else 0,
         worker_init_fn=_start_worker,
-        # Its own: each pass over a DataLoader draws a number, and a resumed run passes once more
-        # than an unbroken one.
+        # A generator of its own: each pass over a DataLoader draws a number, and a resumed run
+        # makes one pass more than an unbroken one.
         generator=torch.Generator(),
         # Forked workers share the arrays of the index and a cache in memory; a spawned one would
         # copy them.
@@ -298,14 +298,14 @@ def _start_worker(worker: int) -> None:
     # One thread each: the workers are the parallelism.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    # Samples seed themselves; these seeds only catch strays.
+    # Samples seed themselves; these seeds are for code that uses the global generators.
     seed = torch.initial_seed() % 2**32
     np.random.seed(seed)
     random.seed(seed)
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent sends SIGTERM or has gone, and at nobody else's SIGTERM.
+    """End this process when its parent has gone or sends SIGTERM; ignore the SIGTERM of others.
 
     `timeout` and SLURM send SIGTERM to the whole group. The main process answers that: it still
     needs its workers while it writes the state of the run.

@@ -16,7 +16,7 @@ def tracked(
     Args:
         items: What is counted.
         what: Name of the bar.
-        total: How many there will be; None where nobody knows yet.
+        total: How many there will be; None where that is not known.
         show: Where false, and where standard error is no terminal, nothing is printed.
         unit: What the items are.
     """

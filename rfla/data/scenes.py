@@ -270,8 +270,8 @@ def _rasterio() -> ModuleType | None:
         import rasterio
     except ImportError:
         return None
-    # Nobody asked where on earth the picture is. For good, as `catch_warnings` in one thread undoes
-    # that of another.
+    # Where on earth the picture lies does not matter here. The filter stays, since `catch_warnings`
+    # in one thread would undo that of another.
     warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
     module: ModuleType = rasterio
     return module

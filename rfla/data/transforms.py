@@ -21,21 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfla.cfg.schema import AugConfig
+from rfla.data.annotations import MIN_SIDE
 from rfla.data.images import Image, resized_shape
 
-os.environ.setdefault(
-    "NO_ALBUMENTATIONS_UPDATE", "1"
-)  # it asks the package index for a newer version at import
+# Otherwise albumentations asks the package index for a newer version at import.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-_LONGEST_TURNED = (
-    2.0  # long side / short side up to which a quarter turn is worth the padding of its batch
-)
-_MIN_SIDE = 1.0 - 1e-3  # px of a cut box; a thousandth is rounding
-_TURNS = {
-    1: cv2.ROTATE_90_COUNTERCLOCKWISE,
-    2: cv2.ROTATE_180,
-    3: cv2.ROTATE_90_CLOCKWISE,
-}  # by quarter turns
+_LONGEST_TURNED = 2.0  # long side / short side up to which a turn is worth its batch's padding
+_MIN_SIDE = MIN_SIDE - 1e-3  # px of a cut box; a thousandth is rounding
+# By quarter turns.
+_TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 # RGB to grey and two colour axes (NTSC's YIQ): hue is an angle in the last two, saturation a
 # length.
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
@@ -162,11 +157,10 @@ class Augmentation:
         shape = image.shape[:2]
         zoom = rng.uniform(1.0, 1.0 + self.scale) if rng.random() < self.zoom else 1.0
         whole = [side * zoom for side in resized_shape(shape[0], shape[1], imgsz)]
+        # The window's sides are rounded down, so that no object is shrunk.
+        shares = [min(limit / side, 1.0) for side, limit in zip(whole, room, strict=True)]
         window_h, window_w = (
-            max(
-                int(length * min(limit / side, 1.0) + 1e-9), 1
-            )  # rounded down: an object is never shrunk
-            for length, side, limit in zip(shape, whole, room, strict=True)
+            max(int(length * share + 1e-9), 1) for length, share in zip(shape, shares, strict=True)
         )
         new_h, new_w = (
             min(max(round(side), 1), limit) for side, limit in zip(whole, room, strict=True)
@@ -175,6 +169,7 @@ class Augmentation:
         crop = image[y1 : y1 + window_h, x1 : x1 + window_w]
         same = crop.shape[:2] == (new_h, new_w)
         resized = crop if same else cv2.resize(crop, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
+        # Boxes go with the pixels; what the window cuts off is measured against the whole box.
         factor = np.array([new_w / window_w, new_h / window_h] * 2, np.float32)
         moved = (boxes - np.array([x1, y1, x1, y1], np.float32)) * factor
         visible = np.clip(moved, 0, np.array([new_w, new_h] * 2, np.float32))
@@ -196,9 +191,7 @@ class Augmentation:
     ) -> _View:
         """Put windows of four images round a point near the middle of `room` (h, w) px.
 
-        None of them is shrunk for it.
-
-        A window that its image cannot fill leaves black.
+        None of them is shrunk for it. A window that its image cannot fill leaves black.
         """
         y, x = (min(max(round(side * rng.uniform(0.3, 0.7)), 1), side - 1) for side in room)
         canvas = np.zeros((*room, 3), np.uint8)
@@ -262,7 +255,7 @@ class Augmentation:
         return A.Compose(steps, bbox_params=parameters)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), astuple(self)  # pipelines are made anew in a spawned worker
+        return type(self), astuple(self)  # a spawned worker builds its own pipelines
 
 
 def build_augmentation(settings: AugConfig) -> Augmentation:

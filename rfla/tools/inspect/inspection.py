@@ -1,4 +1,4 @@
-"""`rfla inspect`: every image opened, every box judged, splits compared, before anybody trains."""
+"""`rfla inspect`: every image opened, every box judged, splits compared, before a training."""
 
 from collections import Counter
 from itertools import combinations

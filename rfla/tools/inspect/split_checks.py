@@ -122,8 +122,7 @@ def _faulty_boxes(index: Annotations) -> dict[str, NDArray[np.bool_]]:
     repeated = np.ones(len(index.boxes), np.bool_)
     repeated[first] = False
     return {
-        "boxes of zero width or height (dropped from training; in evaluation nobody can find "
-        "them)": zero,
+        "boxes of zero width or height (dropped from training; a miss in evaluation)": zero,
         f"boxes under {MIN_SIDE:g} px wide or high (dropped from training)": small,
         "boxes outside their image (dropped from training)": outside,
         "boxes over the border of their image (clipped for training)": over.any(axis=1) & ~outside,
