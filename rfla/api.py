@@ -145,7 +145,8 @@ class RFLA:
             notes = Notes()
             results = predictor.stream(images, options, notes)
             yield from written(results, images, cfg) if writes(cfg) else results
-            for line in [*notes.skipped, *notes.lines(options.imgsz, options.max_det)]:
+            sliced = options.slices is not None
+            for line in [*notes.skipped, *notes.lines(options.imgsz, options.max_det, sliced)]:
                 LOG.warning(line)
 
         return run() if stream else list(run())

@@ -98,7 +98,7 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Prediction:
         console.print(f"skipped: {reason}", style="yellow")
     if not notes.images:
         raise DataError(f"source={cfg.source}: none of {len(images)} images could be read")
-    for line in notes.lines(options.imgsz, options.max_det):
+    for line in notes.lines(options.imgsz, options.max_det, options.slices is not None):
         console.print(f"note: {line}", style="yellow")
     speed = ", ".join(
         f"{stage} {value * world.size / notes.images:.1f} ms" for stage, value in stages.items()

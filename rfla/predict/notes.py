@@ -30,7 +30,7 @@ class Notes:
         self.shrunk += 1
         self.largest = max(self.largest, shape, key=max)
 
-    def lines(self, imgsz: int, max_det: int) -> list[str]:
+    def lines(self, imgsz: int, max_det: int, sliced: bool = False) -> list[str]:
         """Return one line for each kind of remark, with what to type."""
         lines = [f"{text} ({count} of {self.images})" for text, count in self.remarks.items()]
         if self.shrunk:
@@ -42,9 +42,10 @@ class Notes:
                 "their size, a larger imgsz= shrinks them less"
             )
         if self.full:
+            where, way = (" in a slice", "smaller slices") if sliced else ("", "slices")
             lines.append(
-                f"{self.full} of {self.images} images reached max_det={max_det}: boxes beyond it "
-                f"are left out; max_det={2 * max_det} keeps more, as do slices"
+                f"{self.full} of {self.images} images reached max_det={max_det}{where}: boxes "
+                f"beyond it are left out; max_det={2 * max_det} keeps more, as do {way}"
             )
         return lines
 
