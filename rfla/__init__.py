@@ -9,6 +9,10 @@ from rfla.version import __version__
 # should not phone home.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
+# Where a process of a run dies, torch's C++ part warns with its call stack: rfla says it in a line.
+if "WORLD_SIZE" in os.environ:
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
 if TYPE_CHECKING:
     from rfla.api import RFLA
 

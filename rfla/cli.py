@@ -6,10 +6,12 @@ Nothing heavy is imported before a verb needs it: `rfla help` and `rfla version`
 torch.
 """
 
+import atexit
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -251,17 +253,36 @@ def show_help(tokens: Tokens = None) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line.
+    """Run one command line; return its exit code.
 
-    Returns:
-        The exit code: 0, 1 for a failed check, 2 for what the person can mend.
+    0, 1 for a failed check, 2 for what the person can mend, as a shell counts for signals.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is not None:
+        return _run(list(argv))
+    ended = [1]  # an exception that nobody expected
+    # Registered before anything is imported, this runs last of all: taking torch down piece by
+    # piece takes the interpreter seconds, and there is nothing left to do.
+    atexit.register(lambda: _leave(ended[0]))
+    # The same signals end a training with its state written: `engine.processes.StopSignals`.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), on_interrupt)
+    ended[0] = _run(sys.argv[1:])
+    return ended[0]
+
+
+def _leave(code: int) -> None:
+    """End this process at once."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a terminal that has gone
+            stream.flush()
+    os._exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run one command line, and turn what can go wrong into a line and an exit code."""
     survive_any_terminal()
     log_to_stderr()
-    if argv is None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, on_interrupt)
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()

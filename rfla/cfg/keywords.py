@@ -65,6 +65,8 @@ class LossSection(TypedDict, total=False):
     centerness_weight: float
     focal_alpha: float
     focal_gamma: float
+    quality: Literal["iou", "gaussian", "max"]
+    side_weight: float
 
 
 class AnchorsSection(TypedDict, total=False):
@@ -152,6 +154,7 @@ class TrainSettings(TypedDict, total=False):
     batch: int
     device: str | int | Sequence[int]
     workers: int
+    timeout: float
     project: Text
     name: str | None
     exist_ok: bool
@@ -273,6 +276,7 @@ class PredictSettings(TypedDict, total=False):
     show_labels: bool | None
     legend: bool
     scale: int | None
+    geojson: Literal["raster", "wgs84", "off"]
     save_crop: bool
     agnostic_nms: bool
     slice: int | Literal["auto"] | None

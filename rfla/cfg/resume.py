@@ -20,6 +20,7 @@ FREE = frozenset(
         "data",
         "device",
         "workers",
+        "timeout",
         "cache",
         "max_pixels",
         "compile",

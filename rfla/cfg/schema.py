@@ -140,6 +140,13 @@ class Config(ModelConfig):
         "auto", description="auto, cpu, mps, a GPU number, or several: device=0,1"
     )
     workers: int = Field(4, ge=0, le=256, description="processes that load images, for each device")
+    timeout: float = Field(
+        60.0,
+        ge=1,
+        le=86_400,
+        description="seconds without a word from a loading process or another process of the run "
+        "after which it ends",
+    )
     project: PathText = Field("runs", min_length=1, description="directory that holds the runs")
     name: str | None = Field(
         None, min_length=1, description="directory of the run inside project; left out: the verb"

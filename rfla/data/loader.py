@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -153,8 +153,10 @@ class Loader:
         loader: "DataLoader[Batch]",
         sampler: TrainSampler | EvalSampler,
         paths: NDArray[np.str_],
+        timeout: float = 0,
     ) -> None:
         self.loader = loader
+        self.timeout = timeout
         self.sampler = sampler
         self.skipped: dict[int, str] = {}
         self.remarks: set[str] = set()
@@ -183,18 +185,47 @@ class Loader:
         _end_workers(self.loader)
 
     def _batches(self) -> Iterator[Batch]:
+        with self._limited():  # processes of an earlier pass end it first
+            batches = iter(self.loader)
+        while True:
+            with self._limited():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        """Wait for a batch no longer than `timeout`; say what went wrong in a loading process.
+
+        torch has a limit of its own, which does not hold while it receives what a stopped process
+        has half sent. So all loading processes are killed here, which torch notices in any case.
+        """
+        late = threading.Event()
+
+        def kill() -> None:
+            late.set()
+            for process in getattr(self.loader._iterator, "_workers", ()):
+                process.kill()
+
+        timer = threading.Timer(self.timeout, kill)
+        timer.daemon = True
+        if self.timeout and self.loader.num_workers:
+            timer.start()
         try:
-            yield from self.loader
+            yield
         except DataError as error:  # from a worker it comes with the worker's traceback in its text
             last = str(error).strip().splitlines()[-1]
             raise DataError(last.removeprefix("rfla.errors.DataError: ")) from None
-        except RuntimeError as error:
-            if "timed out" not in str(error):
+        except (RuntimeError, OSError, EOFError):
+            if not late.is_set():
                 raise
             raise DataError(
-                f"no batch for {self.loader.timeout:g} s: a process that loads images is stopped, "
+                f"no batch for {self.timeout:g} s: a process that loads images is stopped, "
                 "or the disk is too slow; timeout= gives it longer, workers=0 does without it"
             ) from None
+        finally:
+            timer.cancel()
 
 
 def build_loader(
@@ -226,7 +257,6 @@ def build_loader(
         collate_fn=Collate(stride),
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
-        timeout=timeout if workers > 0 else 0,
         worker_init_fn=_start_worker,
         # A generator of its own: each pass over a DataLoader draws a number, and a resumed run
         # makes one pass more than an unbroken one.
@@ -235,7 +265,7 @@ def build_loader(
         # copy them.
         multiprocessing_context="fork" if fork else None,
     )
-    return Loader(loader, sampler, dataset.index.paths)
+    return Loader(loader, sampler, dataset.index.paths, timeout)
 
 
 class Collate:

@@ -93,10 +93,16 @@ class RunParts:
 
     def use_batches_of(self, cfg: Config) -> None:
         """Load training batches of another size from now on."""
+        self.train_loader.close()
         self.cfg = cfg
         self.train_loader, self.sampler = training_loader(
             cfg, self.train_index, self.world, self.device
         )
+
+    def close(self) -> None:
+        """End the loading processes."""
+        self.train_loader.close()
+        self.val_loader.close()
 
 
 def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:

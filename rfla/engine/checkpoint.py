@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from rfla.errors import WeightsError
 from rfla.files import write_atomically
+from rfla.models.weights import digest
 
-FORMAT = "rfla training state 1"
+FORMAT = "rfla training state 2"
 
 
 def save_state(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
@@ -34,7 +35,9 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str,
         document: Anything JSON can hold.
     """
     flat = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-    data = save(flat, metadata={"format": FORMAT, "state": json.dumps(document)})
+    text = json.dumps(document)
+    metadata = {"format": FORMAT, "state": text, "sha256": digest(flat, text)}
+    data = save(flat, metadata=metadata)
     previous = path.with_name(path.name + ".previous")
     if path.exists():
         previous.unlink(missing_ok=True)
@@ -55,24 +58,30 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             package.
     """
     if not path.is_file():
-        last = path.with_name("last.safetensors")
-        anew = f"; model={last} begins a new run from its weights" if last.exists() else ""
-        raise WeightsError(f"{path}: the run has no training state to go on from{anew}")
+        raise WeightsError(f"{path}: the run has no training state to go on from{_way_out(path)}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 found = str(metadata.get("format"))[:40]
                 raise WeightsError(
-                    f"{path}: not a training state of rfla (its format is {found!r})"
+                    f"{path}: not a training state of rfla that this version reads (its format "
+                    f"is {found!r}){_way_out(path)}"
                 )
-            document = json.loads(metadata["state"])
-            # noqa: SIM118  not a dict
-            return {key: file.get_tensor(key) for key in file.keys()}, document
+            names = file.keys()  # a method of the file, which is no dict
+            tensors = {name: file.get_tensor(name) for name in names}
+            if metadata["sha256"] != digest(tensors, metadata["state"]):
+                raise ValueError("its digest is not that of its contents")
+            return tensors, json.loads(metadata["state"])
     except (SafetensorError, OSError, ValueError, KeyError, RecursionError, MemoryError) as error:
-        raise WeightsError(
-            f"{path}: damaged training state ({' '.join(str(error).split())[:200]})"
-        ) from error
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{path}: damaged training state ({reason}){_way_out(path)}") from error
+
+
+def _way_out(path: Path) -> str:
+    """Return what may be done without a state."""
+    last = path.with_name("last.safetensors")
+    return f"; model={last} starts a new run from its weights" if last.exists() else ""
 
 
 def load_latest_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str | None]:
@@ -149,15 +158,16 @@ def restore_optimizer(
         WeightsError: The tensors are not those of this optimiser and model.
     """
     groups = optimizer.state_dict()["param_groups"]
-    shapes = [parameter.shape for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         number, _, name = key.partition("/")
-        if (
-            not number.isdigit()
-            or int(number) >= len(shapes)
-            or (tensor.ndim and tensor.shape != shapes[int(number)])
-        ):
+        if not (number.isdigit() and int(number) < len(parameters)):
+            fits = False
+        else:  # of the parameter's shape, or a count of steps
+            parameter = parameters[int(number)]
+            fits = tensor.shape in (parameter.shape, ()) and tensor.dtype == parameter.dtype
+        if not fits:
             raise WeightsError(f"{path}: made by another optimiser or model (optimizer/{key})")
         state.setdefault(int(number), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": groups})
@@ -201,8 +211,14 @@ def restore_module(module: nn.Module, tensors: Mapping[str, Tensor], path: Path)
     """Load tensors that must fit exactly.
 
     Raises:
-        WeightsError: Names or shapes differ from the model's.
+        WeightsError: Names, shapes or types differ from the model's.
     """
+    own = module.state_dict()
+    for name, tensor in tensors.items():
+        if name in own and own[name].dtype != tensor.dtype:  # loading would round without a word
+            raise WeightsError(
+                f"{path}: made by another model ({name} is {tensor.dtype}, not {own[name].dtype})"
+            )
     try:
         module.load_state_dict(dict(tensors), strict=True)
     except RuntimeError as error:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from rfla.engine.distributed import environment_number
 from rfla.errors import ConfigError
 
 
@@ -23,7 +24,7 @@ def select_device(spec: str | int | None) -> torch.device:
         ConfigError: The device does not exist on this machine.
     """
     name = "" if spec is None else str(spec).strip().lower()
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    local_rank = environment_number("LOCAL_RANK", 0)
     if name in ("", "auto"):
         name = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
     listed = name.split(",")
@@ -42,7 +43,8 @@ def select_device(spec: str | int | None) -> torch.device:
     number = name.removeprefix("cuda").removeprefix(":") or str(local_rank)
     if not number.isdigit():
         raise ConfigError(
-            f"device={spec}: unknown device; use cpu, mps, a GPU number such as 0, or a list such as 0,1"
+            f"device={spec}: unknown device; use cpu, mps, a GPU number such as 0, "
+            "or a list such as 0,1"
         )
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if int(number) >= count:
@@ -148,6 +150,6 @@ def seed_everything(seed: int, deterministic: bool) -> None:
 
 
 def use_fast_float32(allowed: bool) -> None:
-    """Let a GPU round the inputs of float32 products to TF32, or (`amp=false`) compute them in full."""
+    """Let a GPU round the inputs of float32 products to TF32; `amp=false` computes them in full."""
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed

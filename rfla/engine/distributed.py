@@ -6,8 +6,11 @@ sends anything.
 
 import atexit
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -15,11 +18,16 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from rfla.errors import ConfigError, RflaError
 
 T = TypeVar("T")
-LOST = (
+TO_JOIN = timedelta(minutes=10)
+# What waits longer than `timeout=` is not stopped, it may evaluate or prepare data: `PeerWatch`
+# knows which is which, so that the library's own limit may be long.
+TO_ANSWER = timedelta(hours=6)
+LOST_PEER = (  # words of torch, gloo and NCCL
     "Connection closed",
     "Connection reset",
     "Broken pipe",
@@ -43,12 +51,35 @@ class World:
         return self.rank == 0
 
 
+class LostPeerError(RflaError):
+    """Another process of the run has died."""
+
+
+def environment_number(name: str, default: int, largest: int = 2**16 - 1) -> int:
+    """Return a number that `torchrun` sets in the environment of its processes.
+
+    Raises:
+        ConfigError: It is no whole number from 0 to `largest`.
+    """
+    text = os.environ.get(name, str(default)).strip()
+    if not (text.isascii() and text.isdigit() and int(text) <= largest):
+        raise ConfigError(
+            f"{name}={text[:40]!r} in the environment is not a whole number from 0 to {largest}: "
+            "start with torchrun, or unset it"
+        )
+    return int(text)
+
+
 def world_size() -> int:
-    """Return the number of processes that `torchrun` started, 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """Return the number of processes that `torchrun` started, 1 without it.
+
+    Raises:
+        ConfigError: WORLD_SIZE is no number.
+    """
+    return max(environment_number("WORLD_SIZE", 1), 1)
 
 
-def join_world(device: torch.device) -> World:
+def join_world(device: torch.device, timeout: float = 60.0) -> World:
     """Join the processes that `torchrun` started; alone, return a world of one.
 
     A process joins once and stays until it ends: a script may train, validate and predict one after
@@ -56,29 +87,125 @@ def join_world(device: torch.device) -> World:
 
     Args:
         device: What this process computes on (`select_device` gives each its own GPU).
+        timeout: Seconds without a sign of life after which another process counts as stopped.
+
+    Raises:
+        ConfigError: The environment is not that of `torchrun`, or the others cannot be reached.
     """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     size = world_size()
     if size == 1:
         return World()
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise ConfigError(
-            f"WORLD_SIZE={size} is set, but not {', '.join(missing)}: start with torchrun, or unset it"
+            f"WORLD_SIZE={size} is set, but not {', '.join(missing)}: "
+            "start with torchrun, or unset it"
         )
-    world = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    rank, port = environment_number("RANK", 0, size - 1), environment_number("MASTER_PORT", 0)
+    world = World(rank, size, environment_number("LOCAL_RANK", 0))
     if not dist.is_initialized():
         # What is gathered from the host (detections of a validation) goes by gloo: it would not fit
         # into a full GPU.
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(minutes=10))
+        host = os.environ["MASTER_ADDR"]
+        try:
+            store, _, _ = next(rendezvous("env://", timeout=TO_JOIN))
+            dist.init_process_group(
+                backend, store=store, rank=rank, world_size=size, timeout=TO_ANSWER
+            )
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ConfigError(
+                f"process {rank} of {size} cannot join the others at {host}:{port}: {reason}"
+            ) from error
         atexit.register(dist.destroy_process_group)
+        PeerWatch(world, host, port, timeout).start()
     return world
 
 
+class PeerWatch:
+    """Notices a process of the run that has been stopped, which no closed connection would tell.
+
+    Every process counts up a number of its own on the store that all share, twice a second, in a
+    thread: also while it evaluates or waits. One whose number stands still for `timeout` seconds
+    has stopped; then every other process ends, one of them with a line.
+
+    Args:
+        world: This process among its peers.
+        host: Where the store is.
+        port: Its port.
+        timeout: Seconds.
+    """
+
+    EVERY = 0.5  # s
+
+    # What the line ends with: how to go on. The run that starts writes it here.
+    advice: Callable[[], str] = staticmethod(lambda: "start again")
+
+    def __init__(self, world: World, host: str, port: int, timeout: float) -> None:
+        self.world, self.host, self.port, self.timeout = world, host, port, timeout
+        self.seen = dict.fromkeys(range(world.size), time.monotonic())
+
+    def start(self) -> None:
+        """Watch until this process ends."""
+        for work in (self._exchange, self._judge):
+            threading.Thread(target=work, daemon=True).start()
+
+    def _exchange(self) -> None:
+        """Count up, and see who else does. This may block: a stopped process can hold the store."""
+        counts = dict.fromkeys(range(self.world.size), -1)
+        # A store that has gone went with its process, which the next exchange of figures notices.
+        with suppress(RuntimeError):
+            store = dist.TCPStore(  # type: ignore[attr-defined]
+                self.host, self.port, wait_for_workers=False, timeout=TO_ANSWER
+            )
+            while True:
+                store.add(f"rfla/alive/{self.world.rank}", 1)
+                for rank in counts:
+                    count = store.add(f"rfla/alive/{rank}", 0)
+                    if count != counts[rank]:
+                        counts[rank], self.seen[rank] = count, time.monotonic()
+                time.sleep(self.EVERY)
+
+    def _judge(self) -> None:
+        """End this process once another one has stopped."""
+        before = time.monotonic()
+        while True:
+            time.sleep(self.EVERY)
+            now = time.monotonic()
+            if now - before > 10 * self.EVERY:  # this process itself was stopped meanwhile
+                self.seen = dict.fromkeys(self.seen, now)
+            before = now
+            stopped = self.stopped(now)
+            if stopped:
+                self._end(stopped)
+
+    def stopped(self, now: float) -> list[int]:
+        """Return the ranks of the other processes that have stopped.
+
+        Where the store does not answer, its process, the main one, has stopped: nothing can be
+        known of the rest.
+        """
+        silent = [rank for rank, seen in self.seen.items() if now - seen > self.timeout]
+        return [0] if self.world.rank in silent and 0 in silent else silent
+
+    def _end(self, stopped: Sequence[int]) -> None:
+        alive = [rank for rank in range(self.world.size) if rank not in stopped]
+        if self.world.rank == alive[0]:
+            print(
+                f"error: process {stopped[0]} of this run has stopped (no sign of life for "
+                f"{self.timeout:g} s); {self.advice()}",
+                file=sys.stderr,
+                flush=True,
+            )
+        # The main thread waits for the stopped process and cannot be reached.
+        os._exit(RflaError.exit_code)
+
+
 def gather(world: World, value: T) -> list[T]:
-    """Return every process's `value`, by rank (anything picklable between our own processes, small or arrays)."""
+    """Return every process's `value`, by rank: anything that our own processes can exchange."""
     if world.size == 1:
         return [value]
     values: list[T | None] = [None] * world.size
@@ -107,7 +234,7 @@ def mean_of(world: World, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @contextmanager
 def main_first(world: World) -> Iterator[None]:
-    """Let the main process run the block before the others: it may make files that they then find (a data set).
+    """Let the main process run the block before the others: it may make files that they then find.
 
     Use it once between two agreements: a process that fails in the block meets no further barrier.
     """
@@ -144,7 +271,18 @@ def agreed(world: World) -> Iterator[None]:
     raise RflaError(f"process {failed[0]}: {problems[failed[0]]}")
 
 
-def lost_peer(world: World, error: BaseException) -> bool:
-    """Whether an error only says that another process of the run has died."""
-    kinds = (RuntimeError,)  # torch.distributed.DistBackendError and its kin are RuntimeErrors
-    return world.size > 1 and isinstance(error, kinds) and any(word in str(error) for word in LOST)
+@contextmanager
+def lost_peers_named(world: World) -> Iterator[None]:
+    """Turn an error that only says that another process has died into a line.
+
+    Raises:
+        LostPeerError: Another process has died.
+    """
+    try:
+        yield
+    except (
+        RuntimeError
+    ) as error:  # torch.distributed.DistBackendError and its kin are RuntimeErrors
+        if world.size == 1 or not any(word in str(error) for word in LOST_PEER):
+            raise
+        raise LostPeerError("another process of this run has died") from None

@@ -20,6 +20,7 @@ from rfla.cfg import Config
 from rfla.cfg.model_schema import NormalizeConfig
 from rfla.data import Annotations, Batch, DataSpec
 from rfla.engine.device import autocast
+from rfla.engine.loaders import batches_of
 from rfla.engine.model_source import apply_mapping
 from rfla.errors import DataError
 from rfla.metrics import Detections, Metrics, evaluate_boxes, find_protocol, ground_truth
@@ -166,7 +167,7 @@ def detect(
     found: list[Detections] = []
     speed = Speed()
     clock = time.perf_counter()
-    for batch in loader:
+    for batch in batches_of(loader):
         speed.load += time.perf_counter() - clock
         rows = batch.indices.tolist()
         sizes = index.image_hw[batch.indices.numpy()].tolist()

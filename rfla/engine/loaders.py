@@ -7,7 +7,8 @@ Shapes: B images of a batch, G boxes of one image, I ignore regions. Boxes are x
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -50,9 +51,7 @@ def training_loader(
         value_range=cfg.normalize.range,
     )
     sampler = TrainSampler(len(dataset), cfg.batch, cfg.seed, rank=world.rank, world=world.size)
-    return build_loader(
-        dataset, cfg.batch, worker_count(cfg), sampler, STRIDE, device.type == "cuda"
-    ), sampler
+    return _loader(cfg, dataset, sampler, device), sampler
 
 
 def evaluation_loader(
@@ -67,15 +66,27 @@ def evaluation_loader(
         index, cfg.imgsz, cache=cache_place(cfg), value_range=cfg.normalize.range
     )
     sampler = EvalSampler(len(dataset), max(1, cfg.batch), world.rank, world.size)
+    return _loader(cfg, dataset, sampler, device)
+
+
+def _loader(
+    cfg: Config,
+    dataset: DetectionDataset,
+    sampler: TrainSampler | EvalSampler,
+    device: torch.device,
+) -> Loader:
     return build_loader(
-        dataset, cfg.batch, worker_count(cfg), sampler, STRIDE, device.type == "cuda"
+        dataset,
+        workers=worker_count(cfg),
+        batch=cfg.batch,
+        sampler=sampler,
+        pin_memory=device.type == "cuda",
+        timeout=cfg.timeout,
     )
 
 
-def batches_of(loader: Loader) -> Iterator[Batch]:
+def batches_of(loader: Iterable[Batch]) -> Iterator[Batch]:
     """Yield the batches of a loader.
-
-    What a loading process found wrong is said in its own words alone.
 
     Raises:
         DataError: The images cannot be read (any more).
@@ -83,16 +94,29 @@ def batches_of(loader: Loader) -> Iterator[Batch]:
     """
     try:
         yield from loader
-    except DataError as error:  # torch puts the process's traceback before the last line
-        last = str(error).strip().splitlines()[-1]
-        raise DataError(last.removeprefix("rfla.errors.DataError: ")) from None
-    except (
-        ConnectionError,
-        EOFError,
-        FileNotFoundError,
-    ) as error:  # it died while it handed a batch over
-        time.sleep(1)  # torch's own error comes from a signal handler, now or a moment later
+    except (ConnectionError, EOFError, FileNotFoundError) as error:
+        # It died while it handed a batch over. torch's own error comes from a signal handler, now
+        # or a moment later.
+        time.sleep(1)
         raise RuntimeError(f"DataLoader worker has gone ({error})") from error
+
+
+@contextmanager
+def lost_workers_named() -> Iterator[None]:
+    """Turn the death of a loading process in this block into one line.
+
+    torch raises it from a signal handler, so it may come at any moment, not only at a batch.
+
+    Raises:
+        DataError: A loading process has died.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        line = lost_worker(error)
+        if not line:
+            raise
+        raise DataError(line) from None
 
 
 def lost_worker(error: BaseException) -> str:

@@ -1,10 +1,11 @@
-"""Memory: how much was used, the largest batch that fits (`batch=-1`), smaller ones when it ran out.
+"""Memory: what was used, the largest batch that fits (`batch=-1`), smaller ones when it ran out.
 
 Shapes: B images of a batch.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,23 @@ def ran_out(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in OUT_OF_MEMORY)
     )
+
+
+@contextmanager
+def full_memory_named(batch: int) -> Iterator[None]:
+    """Turn a full GPU in this block into one line.
+
+    Raises:
+        RflaError: Memory ran out.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
+        raise RflaError(
+            f"out of memory with batch={batch}: use a smaller batch= or imgsz="
+        ) from error
 
 
 def largest_batch(fits: Callable[[int], bool], limit: int = LARGEST) -> int:

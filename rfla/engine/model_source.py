@@ -1,4 +1,4 @@
-"""Networks and weights files: rebuilt from one, fitted to other classes, described for a new one."""
+"""Networks and weights files: rebuilt from one, fitted to other classes, described for another."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The optimiser with its parameter groups, the learning rate of each step, and the weights' average."""
+"""The optimiser and its parameter groups, the learning rate of each step, the weights' average."""
 
 import copy
 import math
@@ -21,7 +21,7 @@ def parameter_groups(
     backbone_lr_mult: float = 1.0,
     norm_decay: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """Split the trainable parameters into weights, biases and norm layers, each of backbone and rest.
+    """Split what learns into weights, biases and norm layers, each of the backbone and of the rest.
 
     The biases of norm layers count as theirs, not as biases, as in the authors' optimiser (mmcv's
     `paramwise_cfg`).

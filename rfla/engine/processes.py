@@ -1,9 +1,10 @@
-"""Processes of a run: several are started for `device=0,1`, and signals end them with state written.
+"""Processes of a run: several are started for `device=0,1`; signals end them with state written.
 
 Several machines, and processes without GPUs, are started by `torchrun` itself (docs/multi_gpu.md).
 """
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -28,17 +29,25 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopSignals:
-    """Ctrl-C and SIGTERM end a run between two steps; a second Ctrl-C ends it at once.
+    """Ctrl-C and signals end a run between two steps; a second Ctrl-C ends it at once.
+
+    Taken as SIGTERM are a closed terminal (SIGHUP), and the notices of batch systems before they
+    kill: SIGUSR1, and SIGXCPU where the processor time is over.
 
     Attributes:
         requested: Whether a signal came since `listen`.
     """
 
-    NUMBERS = (signal.SIGINT, signal.SIGTERM)
+    NUMBERS = tuple(
+        getattr(signal, name)
+        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU")
+        if hasattr(signal, name)  # Windows has two of them
+    )
 
     def __init__(self) -> None:
         self.requested = False
         self._before: dict[int, Any] = {}
+        self._terminals: list[int] = []
 
     def listen(self) -> None:
         """Take the signals over.
@@ -47,6 +56,7 @@ class StopSignals:
         """
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._stop) for number in self.NUMBERS}
+            self._terminals = [output for output in (1, 2) if os.isatty(output)]
 
     def release(self) -> None:
         """Give the signals back to whoever had them."""
@@ -59,6 +69,11 @@ class StopSignals:
             self.release()
             # In the middle of a step nothing is saved; the files before stay.
             raise KeyboardInterrupt
+        if self._terminals and signal.Signals(number).name == "SIGHUP":
+            # The terminal has gone: what is still written must not fail with it.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for output in self._terminals:
+                os.dup2(nowhere, output)
         self.requested = True
 
 

@@ -1,4 +1,4 @@
-"""What a run leaves for people to look at: its opening and closing lines, pictures and `report.html`.
+"""What a run leaves for people: its opening and closing lines, pictures and `report.html`.
 
 Shapes: B images of a batch, P points or anchors.
 """
@@ -177,7 +177,7 @@ def write_page(
 
 
 def write_pictures(run_dir: Path, index: Annotations, found: Detections) -> None:
-    """Write `val_batch*_{labels,pred}.jpg`: the first images with their boxes and with those found."""
+    """Write `val_batch*_{labels,pred}.jpg`: the first images with their boxes and those found."""
     for number in range(VAL_PICTURES):
         rows = range(number * TILES, min((number + 1) * TILES, len(index)))
         labelled, predicted = [], []

@@ -5,6 +5,7 @@ disk, a directory that has become read-only) the run ends with one line, and the
 they were.
 """
 
+import errno
 import os
 import shlex
 from collections.abc import Iterator
@@ -50,6 +51,8 @@ def writing(run_dir: Path, path: Path) -> Iterator[None]:
         ExistingRunError: The disk is full, or the directory may not be written any more.
     """
     try:
+        if not path.parent.is_dir():  # writing weights would make it again, without the rest
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
         yield
     except Exception as error:
         number = getattr(error, "errno", None)

@@ -1,4 +1,4 @@
-"""What a training run writes and says: weights and state for machines, lines and pictures for people.
+"""What a training run writes and says: weights and state, lines, the table and pictures.
 
 Only the main process writes and prints; where all must take part, it says so.
 """
@@ -50,7 +50,7 @@ class RunFiles:
         self.state_written_at = time.perf_counter()
 
     def write_weights(self, name: str, metrics: Metrics | None) -> None:
-        """Write `weights/<name>.safetensors`: the evaluated weights, and what rebuilds the model."""
+        """Write `weights/<name>.safetensors`: evaluated weights, and what rebuilds the model."""
         parts, path = self.parts, weights_path(self.run_dir, name)
         figures = metrics.figures if metrics is not None else {}
         run = {

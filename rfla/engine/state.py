@@ -198,8 +198,8 @@ def refuse_other_data(now: Mapping[str, Any], before: Mapping[str, Any], path: P
         if what in now and now[what] != value:
             last = path.with_name("last.safetensors")
             raise WeightsError(
-                f"{path}: the run had {_shown(value)} {what}, the data now has {_shown(now[what])}: "
-                f"that would be another run; start a new one from model={last}"
+                f"{path}: the run had {_shown(value)} {what}, "
+                f"the data now has {_shown(now[what])}: that would be another run; start a new one from model={last}"
             )
 
 

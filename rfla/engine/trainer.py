@@ -8,6 +8,7 @@ import gc
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +18,16 @@ from rfla.cfg.keys import show
 from rfla.engine import memory, processes
 from rfla.engine.build import RunParts, build_run, training_mode
 from rfla.engine.device import select_device
-from rfla.engine.distributed import World, agreed, any_of, gather, join_world, lost_peer, mean_of
+from rfla.engine.distributed import (
+    LostPeerError,
+    PeerWatch,
+    agreed,
+    any_of,
+    gather,
+    join_world,
+    lost_peers_named,
+    mean_of,
+)
 from rfla.engine.hooks import Hooks, Run
 from rfla.engine.inference import (
     Inference,
@@ -27,7 +37,7 @@ from rfla.engine.inference import (
     judge,
     merge_detections,
 )
-from rfla.engine.loaders import batches_of, lost_worker
+from rfla.engine.loaders import batches_of, lost_workers_named
 from rfla.engine.meter import MAX_SKIPPED_IN_A_ROW, Meter, RunningStatistics, is_finite
 from rfla.engine.processes import Stopped, StopSignals
 from rfla.engine.recipe import settle
@@ -72,42 +82,34 @@ def train(cfg: Config, hooks: Hooks | None = None) -> TrainResult:
         return _result(processes.train_on_several(cfg, with_hooks=hooks is not None), None)
     device = select_device(cfg.device)
     cfg, notes = settle(cfg, device)
-    world = join_world(device)
+    world = join_world(device, cfg.timeout)
+    parts: RunParts | None = None
     place: Path | None = None
     try:
-        parts = build_run(cfg, world, device)
-        parts.notes += notes
-        with claim_run_dir(parts.cfg, world, "train") as run_dir:
-            place = run_dir
-            trainer = Trainer(parts, run_dir, hooks)
-            trainer.log.announce()
-            if cfg.resume:
-                with agreed(world):
-                    trainer.resume()
-            trainer.fit()
-            return trainer.finish()
-    except DataError as error:  # the disk of the images has gone: it may come back
-        raise DataError(f"{error}; {how_to_go_on(place)}" if place else str(error)) from None
-    except RuntimeError as error:
-        line = _explained(error, cfg, world, place)
-        if line is None:
-            raise
-        raise RflaError(line) from error
+        with lost_peers_named(world), memory.full_memory_named(cfg.batch), lost_workers_named():
+            parts = build_run(cfg, world, device)
+            parts.notes += notes
+            with claim_run_dir(parts.cfg, world, "train") as run_dir:
+                place = run_dir
+                PeerWatch.advice = partial(how_to_go_on, run_dir)
+                trainer = Trainer(parts, run_dir, hooks)
+                trainer.log.announce()
+                if cfg.resume:
+                    with agreed(world):
+                        trainer.resume()
+                trainer.fit()
+                return trainer.finish()
+    except (DataError, LostPeerError) as error:  # what was lost may come back
+        kind = type(error)
+        raise kind(f"{error}; {how_to_go_on(place)}" if place else str(error)) from None
+    finally:
+        if parts is not None:
+            parts.close()
 
 
 def _result(run_dir: Path, metrics: Metrics | None) -> TrainResult:
     best, last = weights_path(run_dir, "best"), weights_path(run_dir, "last")
     return TrainResult(run_dir, best, last, metrics)
-
-
-def _explained(error: RuntimeError, cfg: Config, world: World, run_dir: Path | None) -> str | None:
-    """Return a line for the person about an error whose cause is known, else None."""
-    if memory.ran_out(error):
-        return f"out of memory with batch={cfg.batch}: use a smaller batch= or imgsz="
-    lost = lost_worker(error)
-    if not lost and lost_peer(world, error):
-        lost = "another process of this run has died"
-    return f"{lost}; {how_to_go_on(run_dir) if run_dir else 'start again'}" if lost else None
 
 
 class Trainer:

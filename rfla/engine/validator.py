@@ -57,7 +57,7 @@ def validate(cfg: Config) -> Metrics:
         )
     refuse_several(cfg.device, "val")
     device = select_device(cfg.device)
-    return _validate(cfg, join_world(device), device)
+    return _validate(cfg, join_world(device, cfg.timeout), device)
 
 
 def _validate(cfg: Config, world: World, device: torch.device) -> Metrics:

@@ -60,7 +60,7 @@ def predict(cfg: Config) -> Prediction:
     refuse_several(cfg.device, "predict")
     set_max_pixels(cfg.max_pixels)
     device = select_device(cfg.device)
-    return _predict(cfg, join_world(device), device)
+    return _predict(cfg, join_world(device, cfg.timeout), device)
 
 
 def _predict(cfg: Config, world: World, device: torch.device) -> Prediction:
