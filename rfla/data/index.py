@@ -21,7 +21,7 @@ from rfla.data.annotations import (
 )
 from rfla.data.data_yaml import SplitSource
 from rfla.data.formats import FORMATS
-from rfla.data.formats.images import ImageFinder
+from rfla.data.formats.images import FOUND_ELSEWHERE, ImageFinder
 from rfla.data.formats.yolo import label_path
 from rfla.data.images import image_size
 from rfla.data.record import Classes
@@ -143,7 +143,7 @@ def _found(
     finder = ImageFinder(folders)
     paths, odd = finder.paths(index.paths.tolist(), index.other_names)
     if odd:
-        index.note("images found under another path than the one written", odd[0], len(odd))
+        index.note(FOUND_ELSEWHERE, odd[0], len(odd))
     present = np.array([path is not None for path in paths], np.bool_)
     written = [
         path or os.path.join(folders[0], name)

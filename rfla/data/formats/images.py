@@ -11,6 +11,7 @@ from rfla.data.images import is_image, walk_images
 from rfla.data.record import Part
 from rfla.errors import DataError
 
+FOUND_ELSEWHERE = "images found under another path than the one written"
 SPLITS = ("train", "val", "trainval", "test")
 _SPLIT_NAMES = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
 
@@ -47,14 +48,29 @@ class ImageFinder:
         odd: list[str] = []
         others = repeat("") if other_names is None else other_names
         for name, other in zip(names, others, strict=False):
-            path = self._as_written(name)
-            if path is None:
-                match = self.find(name) or (self.find(str(other)) if other else None)
-                path = None if match is None else str(match)
-                if match is not None and is_image(Path(clean_name(name))):
-                    odd.append(f"{name} is {match}")
+            path, elsewhere = self.locate(name, str(other))
+            if elsewhere:
+                odd.append(f"{name} is {path}")
             found.append(path)
         return found, odd
+
+    def locate(self, name: str, other: str = "") -> tuple[str | None, bool]:
+        """Return the path of a name, and whether it was found otherwise than written.
+
+        Args:
+            name: As an annotation file writes it.
+            other: What the image may be called instead, or "".
+
+        Raises:
+            DataError: Several files could be meant.
+        """
+        path = self._as_written(name)
+        if path is not None:
+            return path, False
+        match = self.find(name) or (self.find(other) if other else None)
+        # A stem, as formats with a file for each image have it, is no path that was missed.
+        elsewhere = match is not None and is_image(Path(clean_name(name)))
+        return None if match is None else str(match), elsewhere
 
     def _as_written(self, name: str) -> str | None:
         """Return the path of a name as it is written.

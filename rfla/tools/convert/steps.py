@@ -10,7 +10,7 @@ import numpy as np
 
 from rfla.cfg.verbs import ConvertOptions
 from rfla.data.formats import FORMATS
-from rfla.data.formats.images import ImageFinder, clean_name
+from rfla.data.formats.images import FOUND_ELSEWHERE, ImageFinder, clean_name
 from rfla.data.image_header import is_too_large
 from rfla.data.images import Image, is_resized, write_image
 from rfla.data.record import NO_CLASS, ImageRecord, largest_areas
@@ -88,12 +88,13 @@ def convert_records(
     sources: dict[str, Path] = {}
     with ThreadPoolExecutor(job.workers) as pool:
         for record in records:
-            image = finder.find(record.file_name)
-            if image is None and record.other_name:
-                image = finder.find(record.other_name)
-            if image is None:
+            path, elsewhere = finder.locate(record.file_name, record.other_name)
+            if path is None:
                 _leave_out(job, record, MISSING, f"{record.file_name} of {record.where}")
                 continue
+            image = Path(path)
+            if elsewhere:
+                job.report.repair(FOUND_ELSEWHERE, f"{record.file_name} is {image}")
             record.file_name = _name_below_images(record, image)
             try:
                 with _open(image) as scene:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rfla.data.annotations import (
     MIN_SIDE,
+    MISSING,
     REFUSED,
     REGIONS,
     UNOPENED,
@@ -19,7 +20,6 @@ from rfla.data.annotations import (
     is_object,
 )
 from rfla.data.images import MORE_IMAGES
-from rfla.data.index import MISSING
 from rfla.data.input_sizes import shrunk_objects
 from rfla.tools.inspect.data_report import DataReport, Finding, Severity
 from rfla.tools.inspect.image_summary import ImageSummary, identical_pairs
