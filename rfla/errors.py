@@ -35,17 +35,16 @@ class ExistingRunError(RflaError):
     """A run directory that is in use or cannot be written."""
 
 
-def printable(text: str) -> str:
+def printable(text: str, keep: str = "\n\t") -> str:
     """Return a text that a terminal shows and does not obey, for names that come from files.
 
     Control characters, escape sequences, marks that change the direction of writing and halves of
-    surrogate pairs become escapes as Python writes them; line ends and tabs stay.
+    surrogate pairs become escapes as Python writes them; what is in `keep` stays.
     """
     if text.isprintable():
         return text
     return "".join(
-        letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1]
-        for letter in text
+        letter if letter.isprintable() or letter in keep else ascii(letter)[1:-1] for letter in text
     )
 
 

@@ -191,8 +191,15 @@ def show(value: Any, limit: int = 60, depth: int = 3) -> str:
     elif isinstance(value, str) and value.isprintable() and value:
         text = value
     else:
-        text = repr(value)
+        text = _repr(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _repr(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python does not write out a number of more than 4,300 digits
+        return "a number of thousands of digits"
 
 
 def suggestions(word: str, schema: type[BaseModel], count: int = 3) -> list[Key]:

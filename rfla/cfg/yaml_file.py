@@ -60,6 +60,8 @@ class _Loader(yaml.SafeLoader):
             raise _Refused(
                 f"aliases (*{event.anchor}) are not read; write the value out", event.start_mark
             )
+        if getattr(event, "tag", None):
+            raise _Refused("tags (!...) are not read", event.start_mark)
         if self.depth >= MAX_DEPTH:
             raise _Refused("nested too deeply", event.start_mark)
         self.nodes += 1
@@ -131,7 +133,11 @@ def _construct(loader: _Loader, node: yaml.Node, prefix: str, lines: dict[str, i
             _construct(loader, item, f"{prefix}{i}.", lines) for i, item in enumerate(node.value)
         ]
     if not isinstance(node, yaml.MappingNode) or node.tag != "tag:yaml.org,2002:map":
-        return loader.construct_object(node, deep=True)
+        value = loader.construct_object(node, deep=True)
+        # Python counts without end, but floats, messages and arrays do not.
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise _Refused("a whole number of more than 64 bits", node.start_mark)
+        return value
     values: dict[Hashable, Any] = {}
     for key_node, value_node in node.value:
         if not isinstance(key_node, yaml.ScalarNode):

@@ -21,7 +21,7 @@ import yaml
 
 from rfla.cfg.yaml_file import read_yaml
 from rfla.data.record import Part
-from rfla.errors import ConfigError, DataError, did_you_mean
+from rfla.errors import ConfigError, DataError, did_you_mean, printable
 from rfla.files import home_expanded
 
 LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes, letters: what file systems take
@@ -191,7 +191,7 @@ def _names(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
         raise DataError(f"{path}: class '{twice}' is named twice")
     if stated is not None and stated != len(written):
         raise DataError(f"{path}: nc is {stated} but {len(written)} names are given")
-    return tuple(written)
+    return tuple(printable(name, keep="") for name in written)
 
 
 def _as_written(path: Path) -> list[str] | dict[str, str] | None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfla.errors import DataError, did_you_mean
+from rfla.errors import DataError, did_you_mean, printable
 
 NO_CLASS = -1  # label of a region in which objects of any class are not counted
 
@@ -156,7 +156,7 @@ class Classes:
     def __init__(
         self, names: Sequence[str] = (), ids: Sequence[int] | None = None, *, grows: bool = False
     ) -> None:
-        self.names = list(names)
+        self.names = [printable(name, keep="") for name in names]  # they end in files and pictures
         self.ids = list(range(1, len(self.names) + 1)) if ids is None else list(ids)
         self.grows = grows
         self._by_name = {name: label for label, name in enumerate(self.names)}
@@ -168,6 +168,7 @@ class Classes:
         Raises:
             DataError: The table does not hold it.
         """
+        name = printable(name, keep="")
         label = self._by_name.get(name)
         if label is not None:
             return label

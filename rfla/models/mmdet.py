@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from rfla.cfg import load_config
 from rfla.cfg.layer_files import model_names
-from rfla.errors import ConfigError, WeightsError
+from rfla.errors import ConfigError, WeightsError, printable
 from rfla.models.checkpoint_file import read_checkpoint
-from rfla.models.weights import FORMAT, check_finite, misfits, printable, save_weights
+from rfla.models.weights import FORMAT, check_finite, misfits, save_weights
 from rfla.models.zoo import build_detector
 from rfla.version import __version__
 
@@ -213,7 +213,7 @@ def _class_names(
         raise WeightsError(f"{where}: {count} classes without names; give them: names=a,b,...")
     if len(classes) != count:
         raise WeightsError(f"{where}: {len(classes)} names for {count} classes")
-    return [printable(name) for name in classes]
+    return [printable(name, keep="") for name in classes]
 
 
 def _guess(state: Mapping[str, Tensor], num_classes: int) -> str:

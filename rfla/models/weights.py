@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rfla.cfg import saved_model_config, weights_header
 from rfla.cfg.model_schema import ModelConfig
-from rfla.errors import WeightsError
+from rfla.errors import WeightsError, printable
 from rfla.files import write_atomically
 from rfla.models.detector import Detector
 from rfla.models.zoo import MAX_CLASSES, build_from_config, sketch
@@ -97,7 +97,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: metadata without class names")
     if len(names) > MAX_CLASSES:
         raise WeightsError(f"{path}: {len(names)} class names; at most {MAX_CLASSES}")
-    return metadata | {"names": [printable(name) for name in names]}
+    return metadata | {"names": [printable(name, keep="") for name in names]}
 
 
 def build_from_metadata(metadata: Mapping[str, Any]) -> Detector:
@@ -176,11 +176,6 @@ def check_finite(net: torch.nn.Module, where: str) -> None:
         raise WeightsError(f"{where}: numbers that are not finite in {_listed(broken)}")
 
 
-def printable(name: str) -> str:
-    """Return a name from a file without the control characters that would steer a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in name)
-
-
 def misfits(net: torch.nn.Module, state: Mapping[str, Tensor]) -> str:
     """What keeps a state dict from fitting: missing, unexpected, misshaped, mistyped keys.
 
@@ -209,7 +204,7 @@ def misfits(net: torch.nn.Module, state: Mapping[str, Tensor]) -> str:
 
 
 def _listed(keys: Sequence[str], shown: int = 4) -> str:
-    return ", ".join(printable(key[:120]) for key in keys[:shown]) + (
+    return ", ".join(printable(key[:120], keep="") for key in keys[:shown]) + (
         ", ..." if len(keys) > shown else ""
     )
 

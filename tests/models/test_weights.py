@@ -173,7 +173,7 @@ def test_names_cannot_steer_a_terminal(net, tmp_path):
         net.state_dict(),
         metadata_of(net, ["red\x1b[31m", "two\nlines"]),
     )
-    assert load_model(tmp_path / "x.safetensors")[1]["names"] == ["red?[31m", "two?lines"]
+    assert load_model(tmp_path / "x.safetensors")[1]["names"] == [r"red\x1b[31m", r"two\nlines"]
 
 
 def bomb(depth=40):
