@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from rfla.data.record import Classes, Part
-from rfla.errors import DataError
+from rfla.errors import DataError, printable
 from rfla.json_file import convert_json, parse_json, read_json_bytes, refuse_repeated_keys
 
 NAME = "a COCO detection file"
@@ -195,6 +195,7 @@ def category_names(content: File | FullFile, where: str) -> dict[int, str]:
         name = str(entry.name) if type(entry.name) in (int, float) else entry.name
         if not isinstance(name, str) or not name:
             raise DataError(f"{place} has no name")
+        name = printable(name, keep="")  # as in the class table
         if number in names or name in names.values():
             raise DataError(f"{place}: id {number} or name '{name}' is used twice")
         names[number] = name
