@@ -35,9 +35,10 @@ def _columns(part: Part, separator: str | None) -> list[str]:
     return rows[0].rstrip(",").split(separator) if rows else []
 
 
-def _is_coco(part: Part) -> bool:
+def _is_coco(part: Part, one_image: bool = False) -> bool:
+    """Whether a file has the keys of COCO; of SODA-A where `images` is a single object."""
     data = _content(part)
-    return all(key in data for key in _COCO) and not _ONE_IMAGE.search(data)
+    return all(key in data for key in _COCO) and bool(_ONE_IMAGE.search(data)) == one_image
 
 
 def _is_dota(part: Part) -> bool:
@@ -54,7 +55,7 @@ def _is_yolo(part: Part) -> bool:
 # In this order: the first whose files are found and look like it.
 LOOKS: dict[str, Callable[[Part], bool]] = {
     "coco": _is_coco,
-    "soda": lambda part: bool(_ONE_IMAGE.search(_content(part))),
+    "soda": lambda part: _is_coco(part, one_image=True),
     "xview": lambda part: b'"bounds_imcoords"' in _content(part),
     "voc": lambda part: bool(_VOC.search(_content(part))),
     "visdrone": lambda part: len(_columns(part, ",")) == 8,
