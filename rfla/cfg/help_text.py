@@ -53,6 +53,7 @@ VERBS = {
         (
             "rfla predict source=images/",
             "rfla predict model=best.safetensors source='scenes/*.png' conf=0.3 save_txt",
+            "rfla predict model=best.safetensors source=scene.tif slice=800     (large images)",
         ),
     ),
     "compare": VerbText(

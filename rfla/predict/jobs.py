@@ -165,7 +165,8 @@ def _read_ahead(
                 return None, remarks, True
             return image.read(options.value_range, remarks), remarks, True
         except DataError as error:
-            return None, [str(error)], False
+            way = "; slice=800 reads it by windows" if image.by_windows else ""
+            return None, [f"{error}{way}"], False
 
     remaining = iter(images)
     pending: deque[tuple[SourceImage, Future[Any]]] = deque()

@@ -9,6 +9,8 @@ import pytest
 
 from rfla import RFLA
 from rfla.cfg import load_config
+from rfla.cfg.base import MAX_PIXELS
+from rfla.data.image_header import set_max_pixels
 from rfla.data.scenes import Georeference, read_georeference
 from rfla.errors import DataError
 from rfla.predict.command import predict
@@ -65,6 +67,19 @@ def test_a_scene_that_breaks_off_is_skipped(
     model, settings = RFLA(weights), {"conf": 0.0, "max_det": 5, "imgsz": 64, "device": "cpu"}
     found = model.predict([broken, scene], slice=64, **settings)
     assert [Path(result.path).name for result in found] == ["scene.tif"]
+
+
+def test_a_scene_that_is_too_large_to_decode(
+    weights: Path, scene: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("rfla.data.scenes.BY_WINDOWS", 10_000)
+    model, settings = RFLA(weights), {"device": "cpu", "max_pixels": 15_000}
+    try:
+        assert model.predict(scene, **settings) == []
+        assert "slice=800 reads it by windows" in caplog.text
+        assert len(model.predict(scene, slice=64, **settings)) == 1
+    finally:
+        set_max_pixels(MAX_PIXELS)
 
 
 def result_of(box: list[float]) -> Results:

@@ -14,6 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rfla.predict import merge_tiles, plan_tiles
+from rfla.predict.merge import in_scene
+from rfla.predict.seams import SeamMerger
+from rfla.predict.tiles import TileGrid
 
 Array = NDArray[Any]
 CLASSES = 3
@@ -292,6 +295,24 @@ def test_200_000_boxes_in_two_seconds() -> None:
     spent = time.thread_time() - started
     assert count > 200_000 and spent < 2.0
     assert against_truth(merged, boxes, labels)[:2] == (0, 0)
+
+
+def test_memory_does_not_grow_with_the_height() -> None:
+    """Boxes that wait for the next row of tiles, at most: as many for 25 rows as for 6."""
+    most = {}
+    for height in (1000, 4040):  # whole steps of 160 px
+        boxes, labels = painted(0, height * 3, (height, 500), 4, 20)
+        tiles = plan_tiles(height, 500, 200, 40)
+        grid, found = TileGrid(tiles, (height, 500)), detect_sorted(boxes, labels, tiles)
+        merger, waiting = SeamMerger(grid), []
+        for row in range(len(grid.present)):
+            numbers = np.flatnonzero(grid.row_column(grid.rank)[0] == row)
+            entries = [found[number] for number in numbers]
+            merger.add(row, in_scene(entries, grid.rank[numbers], grid))
+            waiting.append(merger.pending)
+        assert waiting[-1] == 0
+        most[height] = max(waiting)
+    assert 0 < most[4040] < 1.3 * most[1000]
 
 
 def detect_sorted(boxes: Array, labels: Array, tiles: Array) -> list[Any]:
