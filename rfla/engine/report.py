@@ -187,7 +187,9 @@ def write_pictures(run_dir: Path, index: Annotations, found: Detections) -> None
             except DataError:  # named when it was loaded
                 continue
             own = index.rows_of(row)
-            labelled.append(draw_boxes(image, index.boxes[own], index.labels[own], index.names))
+            ignored = index.ignore[own] | index.crowd[own]
+            labels = np.where(ignored, -1, index.labels[own])
+            labelled.append(draw_boxes(image, index.boxes[own], labels, index.names))
             keep = (found.image_index == row) & (found.scores >= MIN_SCORE)
             boxes, labels, scores = found.boxes[keep], found.labels[keep], found.scores[keep]
             predicted.append(draw_boxes(image, boxes, labels, index.names, scores, note=SCORES))

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from rfla.cfg.document import to_yaml
 from rfla.data import Batch
+from rfla.data.input_sizes import shrunk_objects
 from rfla.engine import memory, report
 from rfla.engine.build import RunParts, training_mode
 from rfla.engine.console import (
@@ -129,6 +130,9 @@ class RunLog:
             cfg, parts.state.net, splits, parts.device, parts.dtype, parts.world
         )
         self.say("\n".join(opening))
+        shrunk = shrunk_objects(parts.train_index, cfg.imgsz)
+        if shrunk is not None:
+            self.say(f"{cfg.train_split}: {shrunk.line()}", "yellow")
         for note in parts.notes:
             self.say(note, "yellow")
         self.say(f"writing to {self.run_dir}")

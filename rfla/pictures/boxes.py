@@ -22,6 +22,7 @@ PALETTE = (
     (80, 255, 120), (255, 140, 30), (255, 110, 200), (90, 140, 255),
     (200, 255, 60), (0, 200, 170), (255, 190, 160), (230, 230, 230),
 )  # fmt: skip
+IGNORED = (150, 150, 150)  # regions that are neither object nor background
 EDGE = (16, 16, 16)  # the dark side of lines, dots and names
 LONG_SIDE = 1000  # px: smaller pictures are enlarged to about this
 MAX_FACTOR = 6
@@ -33,8 +34,13 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def colour_of(label: int) -> tuple[int, int, int]:
-    """Return the RGB colour of a class."""
-    return PALETTE[label % len(PALETTE)]
+    """Return the RGB colour of a class, grey for -1."""
+    return PALETTE[label % len(PALETTE)] if label >= 0 else IGNORED
+
+
+def name_of(label: int, names: Sequence[str]) -> str:
+    """Return the name of a class, `(ignored)` for -1."""
+    return names[label] if label >= 0 else "(ignored)"
 
 
 def zoom_factor(height: int, width: int) -> int:
@@ -66,7 +72,7 @@ def draw_boxes(
     Args:
         image: (H, W, 3) uint8 RGB.
         boxes: (N, 4) xyxy px.
-        labels: (N,) class indices.
+        labels: (N,) class indices, -1 for a region that is ignored.
         names: Class names.
         scores: (N,) scores, written beside the names.
         line_width: In px of the result, without the dark edge of 1 px; by default 1, or 2 for boxes
@@ -98,7 +104,8 @@ def draw_boxes(
         score = "" if scores is None else f" {scores[i]:.2f}"
         left, top = corners[i, :2] - width
         corner = (int(left), int(top) - 1)
-        _write_name(canvas, names[int(labels[i])] + score, corner, colour_of(int(labels[i])))
+        name = name_of(int(labels[i]), names)
+        _write_name(canvas, name + score, corner, colour_of(int(labels[i])))
     if points is not None:
         _draw_points(canvas, points[0] * factor, np.asarray(labels)[points[1]])
         note = f"dots: the {len(points[0])} positives"
@@ -153,10 +160,13 @@ def _add_legend(canvas: Array, labels: Array, names: Sequence[str], note: str = 
     It has a square, the name and the number of boxes of each class that is present, then the note.
     """
     strip = np.full((LEGEND_HEIGHT, canvas.shape[1], 3), 24, dtype=np.uint8)
-    counts = np.bincount(np.asarray(labels, dtype=np.int64), minlength=len(names))
+    present, counts = np.unique(np.asarray(labels, dtype=np.int64), return_counts=True)
     x = 6
-    for label in np.flatnonzero(counts).tolist():
-        text = f"{names[label]} {counts[label]}"
+    # Ignored regions, if there are any, come last.
+    for label, count in sorted(
+        zip(present.tolist(), counts.tolist(), strict=True), key=lambda pair: (pair[0] < 0, pair[0])
+    ):
+        text = f"{name_of(label, names)} {count}"
         if x + _text_width(text) + 26 > canvas.shape[1]:
             _write_in_legend(strip, "...", x)
             break

@@ -22,6 +22,7 @@ from rfla.engine.console import metric_line
 from rfla.engine.device import precision_holds
 from rfla.engine.hooks import Hooks, Run
 from rfla.engine.trainer import train
+from rfla.engine.validator import validate
 from rfla.errors import (
     ConfigError,
     DataError,
@@ -126,6 +127,61 @@ def test_what_is_of_no_use_is_said(config: Configure, capsys: pytest.CaptureFixt
     lines = capsys.readouterr().out.splitlines()
     assert "given, but of no use in training: classes, save" in lines
     assert "batch=8: train has 6 images, a step sees some repeatedly" in lines
+
+
+def test_objects_that_imgsz_makes_too_small_are_counted(
+    config: Configure,
+    make_set: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Squares of 5 to 11 px in images of 256 px, seen at a quarter: those under 16 px are lost."""
+    data = str(make_set(tmp_path / "large", size=256))
+    train(config(data=data, epochs=1, val=False))
+    out = capsys.readouterr().out
+    assert "train: 24 of 24 objects fall under 4 px at imgsz=64, which shows images at 0.25" in out
+    assert "imgsz=224 keeps them" in out
+    train(config(epochs=1, val=False))
+    assert "fall under" not in capsys.readouterr().out
+
+
+def test_ignored_regions_crowds_and_images_without_boxes(config: Configure, tiny_set: Path) -> None:
+    """Trained, resumed, validated and drawn: an ignored region has no class."""
+    path = tiny_set / "annotations" / "val.json"
+    document = json.loads(path.read_text())
+    for entry, change in zip(
+        document["annotations"], ({"ignore": 1}, {"iscrowd": 1}), strict=False
+    ):
+        entry.update(change)
+    last = document["images"][-1]["id"]
+    kept = [entry for entry in document["annotations"] if entry["image_id"] != last]
+    for split in ("train", "val"):
+        (tiny_set / "annotations" / f"{split}.json").write_text(
+            json.dumps(document | {"annotations": kept})
+        )
+    result = train(config(epochs=1, plots=True))
+    train(load_config({"resume": str(result.run_dir), "epochs": 2}, mode="train"))
+    metrics = validate(
+        load_config(
+            {
+                "model": str(result.best),
+                "data": str(tiny_set),
+                "project": str(tiny_set.parent / "runs"),
+                "device": "cpu",
+                "workers": 0,
+            },
+            mode="val",
+        )
+    )
+    assert metrics.ap >= 0
+    for run in (result.run_dir, tiny_set.parent / "runs" / "val"):
+        assert (run / "report.html").exists() and (run / "val_batch0_labels.jpg").exists()
+
+
+def test_a_run_repeats_to_the_bit_with_as_many_threads(config: Configure) -> None:
+    torch.set_num_threads(2)  # the fixture of this directory takes it back
+    first, second = (load_file(train(config(epochs=1, val=False)).last) for _ in range(2))
+    assert same(first, second)
 
 
 def test_a_size_without_boxes_has_no_figure() -> None:

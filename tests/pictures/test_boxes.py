@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from rfla.pictures.boxes import (
+    IGNORED,
+    PALETTE,
     colour_of,
     draw_boxes,
     enlarge,
+    name_of,
     tile_pictures,
     write_picture,
     zoom_factor,
@@ -185,3 +188,13 @@ def test_curves(tmp_path: Path) -> None:
     plot_labels(tmp_path / "l.png", np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(3), NAMES)
     plot_labels(tmp_path / "m.png", np.array([[0, 0, 6, 6.0]]), np.array([1]), np.array([1]), NAMES)
     assert all((tmp_path / name).stat().st_size > 5000 for name in ("r.png", "l.png", "m.png"))
+
+
+def test_ignored_regions_are_grey_and_named_so() -> None:
+    """Label -1 is no class: neither the last one's name nor its colour, and it may be counted."""
+    boxes = np.array([[10.0, 10, 40, 40], [60, 60, 90, 90]])
+    assert name_of(-1, ("ship", "car")) == "(ignored)" and name_of(1, ("ship", "car")) == "car"
+    assert colour_of(-1) == IGNORED and IGNORED not in PALETTE
+    image = np.zeros((100, 100, 3), np.uint8)
+    drawn = draw_boxes(image, boxes, np.array([0, -1]), ("ship",), show_labels=True)
+    assert (drawn == np.array(IGNORED)).all(axis=2).any()

@@ -46,7 +46,7 @@ def _tile(index: Annotations, row: int) -> np.ndarray:
     image = index.picture(row)
     rows = index.rows_of(row)
     boxes, labels = index.boxes[rows], index.labels[rows].copy()
-    labels[index.ignore[rows] | index.crowd[rows]] = len(index.names)
+    labels[index.ignore[rows] | index.crowd[rows]] = -1
     sides = np.array(image.shape[1::-1])
     if sides.max() > _LONGEST:
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -60,4 +60,4 @@ def _tile(index: Annotations, row: int) -> np.ndarray:
         boxes = boxes - np.tile(corner, 2).astype(np.float32)
         inside = ((boxes[:, 2:] > 0) & (boxes[:, :2] < _LONGEST)).all(axis=1)
         boxes, labels = boxes[inside], labels[inside]
-    return draw_boxes(image, boxes, labels, [*index.names, "(ignored)"], show_labels=False)
+    return draw_boxes(image, boxes, labels, index.names, show_labels=False)
