@@ -228,6 +228,7 @@ class ValSettings(TypedDict, total=False):
     batch: int
     device: str | int | Sequence[int]
     workers: int
+    timeout: float
     project: Text
     name: str | None
     exist_ok: bool
@@ -258,6 +259,7 @@ class PredictSettings(TypedDict, total=False):
     imgsz: int
     batch: int
     device: str | int | Sequence[int]
+    timeout: float
     project: Text
     name: str | None
     exist_ok: bool

@@ -1,7 +1,7 @@
 """Settings of one origin (command line, YAML file) in one flat form, and the check of them all."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -26,7 +26,10 @@ Layer = dict[str, Setting]
 
 
 def flatten(
-    values: Mapping[Any, Any], schema: type[BaseModel], where: Callable[[str], str] = lambda key: ""
+    values: Mapping[Any, Any],
+    schema: type[BaseModel],
+    where: Callable[[str], str] = lambda key: "",
+    prefix: str = "",
 ) -> Layer:
     """Bring nested and dotted settings into one flat form.
 
@@ -37,31 +40,25 @@ def flatten(
         values: settings, nested, dotted or both.
         schema: the keys that exist.
         where: gives the origin of a dotted key, for messages.
+        prefix: of the section that the values are in, with its dot.
 
     Raises:
         ConfigError: an unknown key, or a plain value in the place of a section.
     """
-    return dict(_flatten(values, schema, "", where))
-
-
-def _flatten(
-    values: Mapping[Any, Any], schema: type[BaseModel], prefix: str, where: Callable[[str], str]
-) -> Iterator[tuple[str, Setting]]:
     keys = keys_of(schema)
+    layer: Layer = {}
     for word, value in values.items():
         name = f"{prefix}{word}"
         origin = where(name)
         if name in keys:
             plain = os.fspath(value) if isinstance(value, os.PathLike) else value
-            yield name, Setting(plain, origin)
-            continue
-        section = _section_at(name, schema)
-        if section is None:
+            layer[name] = Setting(plain, origin)
+        elif _section_at(name, schema) is None:
             raise ConfigError(_at(origin) + unknown_key(name, schema))
-        if isinstance(value, Mapping):
-            yield from _flatten(value, schema, f"{name}.", where)
+        elif isinstance(value, Mapping):
+            layer |= flatten(value, schema, where, f"{name}.")
         elif isinstance(value, str) and f"{name}.name" in keys:
-            yield f"{name}.name", Setting(value, origin)
+            layer[f"{name}.name"] = Setting(value, origin)
         elif value is not None:
             first = next(key for key in keys.values() if key.name.startswith(f"{name}."))
             example = f"{first.name}={show(first.default)}"
@@ -69,6 +66,7 @@ def _flatten(
                 f"{_at(origin)}{name}={show(value)}: {name} is a section; set its keys, "
                 f"for example {example}"
             )
+    return layer
 
 
 def _section_at(name: str, schema: type[BaseModel]) -> type[BaseModel] | None:
