@@ -22,6 +22,7 @@ from rfla.data.record import NO_CLASS, Classes, ImageRecord
 from rfla.errors import DataError
 
 MIN_SIDE = 1.0  # px; boxes with a side under this are no training target, as in the official parse
+LARGEST_SIDE = 2**31 - 1  # px; no side of an image is larger
 ROUNDING = 2e-6  # of an image's side: six digits of a share (YOLO) or of a float32 move a side less
 
 # Entries of `Annotations.counts` that others look for.
@@ -246,7 +247,7 @@ class Annotations:
             category_ids=tuple(classes.ids),
             paths=np.array([record.file_name for record in listed], np.str_),
             image_ids=np.array(ids, np.int64),
-            image_hw=np.array([(r.height, r.width) for r in listed], np.int32).reshape(-1, 2),
+            image_hw=_in_int32([(record.height, record.width) for record in listed]).reshape(-1, 2),
             box_start=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
             boxes=boxes,
             stated=np.concatenate([boxes[:, :2], sides], axis=1),
@@ -254,10 +255,15 @@ class Annotations:
             attributes=_attributes([record.attributes for record in listed], counts),
             sources=np.array([record.where for record in listed], np.str_),
             other_names=np.array([record.other_name for record in listed], np.str_),
-            windows=np.array(windows, np.int32) if np.any(windows) else None,
+            windows=_in_int32(windows) if np.any(windows) else None,
             own_ids=own_ids,
             **columns,
         )
+
+
+def _in_int32(rows: Sequence[Sequence[int]]) -> NDArray[np.int32]:
+    """Whole numbers as they are written, those beyond an image's largest side as that."""
+    return np.array(np.clip(rows, 0, LARGEST_SIDE), np.int32) if rows else np.zeros(0, np.int32)
 
 
 def at_least_min_side(

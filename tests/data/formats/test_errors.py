@@ -7,7 +7,7 @@ import pytest
 
 from rfla.data.formats import FORMATS
 from rfla.data.images import write_image
-from rfla.data.record import Classes
+from rfla.data.record import Classes, Part
 from rfla.errors import DataError
 
 GOOD_IMAGE = {"id": 1, "file_name": "a.png", "width": 20, "height": 10}
@@ -287,3 +287,15 @@ def test_accents_are_found_however_they_are_written(tmp_path):
 
     write_image(tmp_path / "\u00fc.png", np.zeros((4, 4, 3), np.uint8))
     assert ImageFinder([tmp_path]).find("u\u0308.jpg") == tmp_path / "\u00fc.png"
+
+
+@pytest.mark.parametrize("width", [2**31, 2**53, -(2**40)])
+def test_a_stated_size_beyond_all_images_is_no_traceback(tmp_path, width):
+    text = (
+        "<annotation><filename>a.png</filename>"
+        f"<size><width>{width}</width><height>48</height></size></annotation>"
+    )
+    (tmp_path / "a.xml").write_text(text)
+    part = Part((tmp_path / "a.xml",), (tmp_path,))
+    store = FORMATS["voc"].read(part, Classes(["car"]))
+    assert store.image_hw[0].tolist() == [48, min(max(width, 0), 2**31 - 1)]
