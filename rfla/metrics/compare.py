@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
+from rfla.errors import MetricError, printable
 from rfla.metrics.accumulate import ABSENT, accumulate, rank_classes
 from rfla.metrics.analysis import Study, study
 from rfla.metrics.arrays import Detections, FloatArray, GroundTruth
@@ -94,14 +96,18 @@ class Comparison:
         table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
         table.add_column(kind)
         for name in (*self.names, "b - a", "interval"):
-            table.add_column(name, justify="right", overflow="fold")
+            table.add_column(Text(printable(name)), justify="right", overflow="fold")
         for row in rows:
             interval = (
                 "" if row.low is None or row.high is None else f"{row.low:+.3f} .. {row.high:+.3f}"
             )
             mark = "*" if row.clear else " "
             table.add_row(
-                row.name, _shown(row.a), _shown(row.b), f"{row.delta:+.3f}{mark}", interval
+                Text(printable(row.name)),
+                _shown(row.a),
+                _shown(row.b),
+                f"{row.delta:+.3f}{mark}",
+                interval,
             )
         table.caption = "* zero lies outside the interval"
         table.caption_justify = "left"
@@ -116,7 +122,7 @@ class Comparison:
             table.add_column(name, justify="right")
         for change in self.changed[:SHOWN_IMAGES]:
             numbers = (*change.missed, *change.wrong)
-            table.add_row(change.file or str(change.image), *map(str, numbers))
+            table.add_row(Text(printable(change.file or str(change.image))), *map(str, numbers))
         return table
 
 
@@ -199,10 +205,12 @@ def _draw(
 ) -> FloatArray:
     """Return (draws, 2, F) all figures and the AP of all classes in each draw."""
     rng, images = np.random.default_rng(seed), len(gt.image_ids)
+    if not images:
+        raise MetricError("nothing to compare: the ground truth has no images")
     ranked = [rank_classes(one.matches) for one in studies]
     values = np.zeros((draws, 2, len(studies[0].metrics.figures) + len(gt.names)))
     for draw in numbers:
-        weights = rng.multinomial(images, np.full(images, 1 / max(images, 1))).astype(np.float64)
+        weights = rng.multinomial(images, np.full(images, 1 / images)).astype(np.float64)
         for side, one in enumerate(studies):
             curves = accumulate(one.matches, weights, ranked=ranked[side])
             values[draw, side] = _all_figures(summarize(curves, one.metrics.protocol, gt))

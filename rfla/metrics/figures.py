@@ -4,11 +4,13 @@ True positives are green, misses red and false positives blue, as in the picture
 """
 
 import io
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from rfla.errors import printable
 from rfla.metrics.analysis import Analysis, recall_axis
 from rfla.metrics.protocols import Protocol
 from rfla.sizes import LARGEST
@@ -54,7 +56,9 @@ def draw_figures(analysis: Analysis, protocol: Protocol) -> dict[str, bytes]:
         "calibration": lambda: _calibration(analysis),
         "confusion": lambda: _confusion(analysis),
     }
-    drawn = {name: draw() for name, draw in figures.items()}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # in a class name
+        drawn = {name: draw() for name, draw in figures.items()}
     return {name: png for name, png in drawn.items() if png is not None}
 
 
@@ -258,7 +262,7 @@ def _confusion(analysis: Analysis) -> bytes | None:
     if not table.sum():
         return None
     names = [
-        *(name if len(name) <= 22 else name[:21] + "…" for name in analysis.names),
+        *(printable(name if len(name) <= 22 else name[:21] + "…") for name in analysis.names),
         "background",
     ]
     side = float(np.clip(0.55 * len(names), 2.6, 13))  # inches of the table alone
@@ -269,8 +273,11 @@ def _confusion(analysis: Analysis) -> bytes | None:
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     picture = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axis.grid(False)
-    axis.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
-    axis.set_yticks(range(len(names)), names)
+    # a name is no formula, whatever `$` it holds
+    as_is: dict[str, Any] = {"parse_math": False}
+    turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axis.set_xticks(range(len(names)), names, **turned, **as_is)
+    axis.set_yticks(range(len(names)), names, **as_is)
     axis.set(
         xlabel="detected as (background: missed)",
         ylabel="true class (background: detections of nothing)",

@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from rfla.errors import did_you_mean
+from rfla.errors import did_you_mean, printable
 from rfla.metrics.accumulate import ABSENT, Curves
 from rfla.metrics.arrays import FloatArray, GroundTruth
 from rfla.metrics.olrp import LrpPoint
@@ -112,7 +112,7 @@ class Metrics:
             title = {"threshold": "score"}.get(name, _short(name))
             table.add_column(title, justify="right", overflow="fold", min_width=5)
         for row in self.per_class:
-            table.add_row(row["name"], *(_shown(row[name]) for name in columns))
+            table.add_row(Text(printable(row["name"])), *(_shown(row[name]) for name in columns))
         return table
 
 

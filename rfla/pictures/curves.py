@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rfla.errors import printable
 from rfla.files import write_atomically
 from rfla.sizes import AITOD_EDGES
 
@@ -147,7 +148,9 @@ def plot_labels(
 def _draw_classes(axis: Any, number: Array, names: Sequence[str]) -> None:
     """Draw the number of boxes of the 20 most frequent classes, the most frequent on top."""
     shown = np.argsort(-number, kind="stable")[:20][::-1]
-    bars = axis.barh([names[i] for i in shown], number[shown], color=BLUE)
+    bars = axis.barh(range(len(shown)), number[shown], color=BLUE)
+    # a name is no formula, whatever `$` it holds
+    axis.set_yticks(range(len(shown)), [printable(names[i]) for i in shown], parse_math=False)
     axis.bar_label(bars, [f"{number[i]:,}" for i in shown], padding=3, fontsize=8)
     title = "boxes by class" + (", the 20 most frequent" if len(names) > 20 else "")
     axis.set_title(title, fontsize=10, loc="left")

@@ -94,7 +94,7 @@ def test_compare_two_files_and_two_runs(
     for text, message in (
         ("[{}]", "detection 0 has no 'score'"),
         ('{"a": 1}', "not COCO detections"),
-        ("[", "not JSON"),
+        ("[", "not valid JSON"),
     ):
         (tmp_path / "hostile.json").write_text(text)
         assert main(["compare", runs[0], f"b={tmp_path}/hostile.json"]) == 2

@@ -1,5 +1,6 @@
 """The report page: what it holds, and (slow, with Chromium) how it behaves in a browser."""
 
+import io
 import json
 import re
 import shutil
@@ -10,9 +11,11 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
-from rfla.metrics import Detections, GroundTruth, find_protocol
+from rfla.metrics import REGION, Detections, GroundTruth, find_protocol
 from rfla.metrics.analysis import study
+from rfla.metrics.compare import compare
 from rfla.metrics.figures import _confusion
 from rfla.metrics.html_report import choose_images, image_counts, write_report
 
@@ -359,3 +362,37 @@ def test_no_word_of_the_confusion_is_cut(names):
     picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
     for edge in (picture[:, :3], picture[:, -3:], picture[:3], picture[-3:]):
         assert (edge > 200).all()
+
+
+ODD_NAMES = ("[/red]", "\x1b[31mship", r"$\frac$", "</script><b>", "日本")
+
+
+@pytest.mark.parametrize("regions", [False, True])
+@pytest.mark.parametrize("found", [0, 40])
+@pytest.mark.parametrize("names", [ODD_NAMES[:1], ODD_NAMES])
+def test_odd_sets_have_a_page_and_tables(tmp_path, regions, found, names):
+    """Ignored regions, no detections, one class, names that are markup, escapes or formulas."""
+    rng = np.random.default_rng(0)
+    corner = rng.uniform(0, 100, (20, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(2, 20, (20, 2))], axis=1)
+    labels = rng.integers(0, len(names), 20)
+    labels[:5] = REGION if regions else 0
+    files = ("</script><img src=x onerror=alert(1)>.png", "[/b]\x1b[2J.png")
+    gt = GroundTruth((1, 2), rng.integers(0, 2, 20), boxes, labels, names=names, files=files)
+    rows = rng.integers(0, 20, found)
+    dets = Detections(
+        gt.image_index[rows], boxes[rows], rng.random(found), labels[rows].clip(min=0)
+    )
+    some = study(gt, dets, find_protocol("visdrone" if regions else "aitod"))
+    page = write_report(tmp_path, some, title="<i>").read_text()
+    assert page.count("</script>") == page.count("<script")
+    assert "<img src=x" not in page
+    assert "<i>" not in page
+    text = io.StringIO()
+    console = Console(file=text, width=100)
+    console.print(some.metrics.table())
+    console.print(
+        compare(gt, dets, dets, some.metrics.protocol, names=("[/a]", "b"), draws=2).table()
+    )
+    assert "\x1b" not in text.getvalue()
+    assert "[/red]" in text.getvalue()
