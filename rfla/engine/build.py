@@ -18,7 +18,6 @@ from rfla.data import (
     load_index,
 )
 from rfla.data.index import require_objects
-from rfla.data.input_sizes import shrunk_objects
 from rfla.engine import memory
 from rfla.engine.device import (
     autocast_dtype,
@@ -128,9 +127,6 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
             f"batch={cfg.batch}: {cfg.train_split} has {len(train_index)} images, "
             "a step sees some repeatedly"
         )
-    shrunk = shrunk_objects(train_index, cfg.imgsz)
-    if shrunk is not None:
-        notes.append(shrunk.line())
     with agreed(world):
         train_loader, sampler = training_loader(cfg, train_index, world, device)
         val_loader = evaluation_loader(cfg, val_index, world, device)
