@@ -19,6 +19,7 @@ from hostile import change_bytes, change_document
 from PIL import Image
 
 from rfla.data.images import image_size, read_image
+from rfla.models.checkpoint_file import read_checkpoint
 
 # Images
 
@@ -190,15 +191,19 @@ def rewrite(
 
 
 CHECKPOINTS = _checkpoints()
-IMPORT = ("import", "weights=x.pth", "model=fcos", "out=x.safetensors", "names=car,ship")
+
+
+def import_of(data: bytes) -> Case:
+    """Read a checkpoint as `rfla import` does, before it looks for the model of the weights."""
+    return Case({"x.pth": data}, call=lambda directory: read_checkpoint(directory / "x.pth"))
 
 
 def make_checkpoint(random: Random) -> Case:
     data = CHECKPOINTS[0] if random.random() < 0.5 else random.choice(CHECKPOINTS)
     if random.random() < 0.15:
-        return Case({"x.pth": data}, IMPORT)
+        return import_of(data)
     if not data.startswith(b"PK"):
-        return Case({"x.pth": change_bytes(random, data)}, IMPORT)
+        return import_of(change_bytes(random, data))
 
     def change(name: str, part: bytes) -> bytes:
         if name.endswith("data.pkl"):
@@ -206,4 +211,4 @@ def make_checkpoint(random: Random) -> Case:
         return random.choice([b"", part[:3], part * 3]) if random.random() < 0.1 else part
 
     method = random.choice([zipfile.ZIP_STORED] * 9 + [zipfile.ZIP_DEFLATED])
-    return Case({"x.pth": rewrite(data, change, method)}, IMPORT)
+    return import_of(rewrite(data, change, method))

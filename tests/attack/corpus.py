@@ -9,7 +9,7 @@ import zlib
 from typing import Any
 
 import numpy as np
-from binaries import CHECKPOINTS, IMAGES, IMPORT
+from binaries import CHECKPOINTS, IMAGES, import_of
 from harness import Case
 from targets import COCO, DATA_FILES, DETECTIONS, PICTURE, encoded, read_data
 
@@ -153,8 +153,5 @@ CORPUS: dict[str, Case] = {
     "format: from a directory that is none": Case(
         command=("convert", "format=coco", "source=~n/x")
     ),
-    **{
-        f"checkpoint {number}": Case({"x.pth": data}, IMPORT)
-        for number, data in enumerate(CHECKPOINTS)
-    },
+    **{f"checkpoint {number}": import_of(data) for number, data in enumerate(CHECKPOINTS)},
 }

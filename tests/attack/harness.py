@@ -20,7 +20,8 @@ from pathlib import Path
 from rfla.cli import main
 from rfla.errors import RflaError
 
-SECONDS = 20  # for one case, on a busy machine
+SECONDS = 15  # of processor time for one case
+PATIENCE = 120  # seconds in which even a busy machine gives them
 MEMORY = 1 << 30  # bytes that one case may add to the resident memory
 ADDRESS_SPACE = 3 << 30  # bytes that a child may map beyond what it has
 FILE_SIZE = 64 << 20
@@ -29,7 +30,7 @@ CONTROL = {chr(code) for code in range(32)} - {"\n", "\t", "\r"}
 
 
 class TooLong(BaseException):
-    """A case took longer than `SECONDS`; no handler of the package catches it."""
+    """A case took too long; no handler of the package catches it."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def _wait(child: int, report: Path) -> int:
             return os.waitstatus_to_exitcode(status)
         if report.exists() and report.stat().st_size > size:
             size, since = report.stat().st_size, time.monotonic()
-        if time.monotonic() - since > SECONDS + 10:
+        if time.monotonic() - since > PATIENCE + 10:
             os.kill(child, signal.SIGKILL)
         time.sleep(0.02)
 
@@ -138,6 +139,7 @@ def _set_limits() -> None:
         raise TooLong
 
     signal.signal(signal.SIGALRM, too_long)
+    signal.signal(signal.SIGPROF, too_long)
 
 
 def run_case(case: Case, directory: Path) -> tuple[str, str]:
@@ -151,7 +153,8 @@ def run_case(case: Case, directory: Path) -> tuple[str, str]:
     around = set(os.listdir(directory.parent))
     before = _peak_memory()
     code, output = 0, io.StringIO()
-    signal.alarm(SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.alarm(PATIENCE)
     try:
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             if case.call is None:
@@ -161,11 +164,12 @@ def run_case(case: Case, directory: Path) -> tuple[str, str]:
     except (RflaError, OSError) as error:  # the command line makes one line of either
         output.write(str(error))
     except TooLong:
-        return "too long", f"more than {SECONDS} s"
+        return "too long", f"more than {SECONDS} s of processor time, or {PATIENCE} s"
     except BaseException as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         return "traceback", f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
     printed = output.getvalue()
     if case.call is None and CONTROL & set(printed):
