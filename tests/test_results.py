@@ -1,7 +1,9 @@
 """`Results` and `Boxes` by hand: one image of 40 x 20 px with two detections."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -74,3 +76,39 @@ def test_picture(results: Results, tmp_path: Path) -> None:
     assert picture is not None
     assert picture.shape[1] == 40 * 6  # small images are enlarged, by a whole factor
     assert results[:0].plot().max() > 0  # the legend says that there is nothing
+
+
+def test_a_short_repr(results: Results) -> None:
+    assert repr(results) == f"Results('in/a.png', 40 x 20 px, {results.verbose()})"
+
+
+def test_a_picture_of_the_size_of_the_image(results: Results) -> None:
+    assert results.plot(legend=False, scale=1).shape == (20, 40, 3)
+    assert results.plot(legend=False, scale=3).shape == (60, 120, 3)
+
+
+def test_crops(results: Results, tmp_path: Path) -> None:
+    """Boxes 4..12 x 2..6 of class car and 20..40 x 10..20 of class ship."""
+    paths = results.save_crop(tmp_path)
+    assert [str(path.relative_to(tmp_path)) for path in paths] == ["car/a_1.png", "ship/a_2.png"]
+    shapes = [cv2.imread(str(path)).shape for path in paths]
+    assert shapes == [(4, 8, 3), (10, 20, 3)]
+
+
+def test_crops_stay_below_their_directory(results: Results, tmp_path: Path) -> None:
+    odd = Results(results.orig_img, results.path, ("../up", "[/red]"), results.boxes)
+    paths = odd.save_crop(tmp_path / "crops")
+    assert all(path.resolve().is_relative_to(tmp_path / "crops") for path in paths)
+
+
+def test_data_frames_and_supervision(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the two libraries, which are not needed here, are handed."""
+    frames = SimpleNamespace(DataFrame=dict)
+    monkeypatch.setitem(sys.modules, "pandas", frames)
+    frame = results.to_df()
+    assert list(frame) == ["x1", "y1", "x2", "y2", "confidence", "class", "name"]
+    assert frame["name"] == ["car", "ship"] and frame["x2"].tolist() == [12, 40]
+    monkeypatch.setitem(
+        sys.modules, "supervision", SimpleNamespace(Detections=lambda **given: given)
+    )
+    assert results.to_supervision()["data"]["class_name"].tolist() == ["car", "ship"]
