@@ -1,4 +1,4 @@
-"""Print the shell lines of the README block that carries a mark, so that CI runs what is written there.
+"""Print the shell lines of the README block that carries a mark: CI runs what is written there.
 
 A block is marked by the comment line before it: `<!-- ci: demo -->`.
 """

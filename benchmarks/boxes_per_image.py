@@ -1,7 +1,7 @@
 """Peak memory and time of a training step by the number of boxes in an image.
 
     OMP_NUM_THREADS=1 python benchmarks/boxes_per_image.py
-    OMP_NUM_THREADS=1 python benchmarks/boxes_per_image.py --models fcos_p2 --size 512 --boxes 10 3000
+    OMP_NUM_THREADS=1 python benchmarks/boxes_per_image.py --models fcos_p2 --boxes 10 3000
 
 Each case runs in a process of its own: one step warms up, the others are timed by the CPU time of
 the process (by the clock on a GPU); the median counts. Memory is the largest resident set of that
@@ -86,7 +86,8 @@ def main(arguments: list[str] | None = None) -> list[dict[str, float | str]]:
         print(json.dumps(case(model, options.size, int(boxes), options.steps, options.device)))
         return []
     print(
-        "| model | boxes | step | times the first | memory of a step | times the first |\n|---|---|---|---|---|---|"
+        "| model | boxes | step | times the first | memory of a step | times the first |\n"
+        "|---|---|---|---|---|---|"
     )
     rows: list[dict[str, float | str]] = []
     common = [

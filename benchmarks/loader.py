@@ -118,7 +118,7 @@ def reference(
 
 
 def images_per_second(make: Callable[[], Iterable[Any]], count: int, workers: int) -> float:
-    """One pass over the set after its first batch: by the clock, or by the processor's time where there is no worker.
+    """One pass over the set after its first batch, by the clock, or by CPU time without workers.
 
     Processor time is what a loaded machine does not distort; with workers only the clock sees all
     processes.
@@ -214,7 +214,8 @@ def main() -> None:
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     print(
-        "| format | workers | work | rfla images/s | torchvision images/s | ratio |\n|---|---|---|---|---|---|"
+        "| format | workers | work | rfla images/s | torchvision images/s | ratio |\n"
+        "|---|---|---|---|---|---|"
     )
     with tempfile.TemporaryDirectory() as name:
         for suffix in (".png", ".jpg"):

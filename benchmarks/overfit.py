@@ -1,6 +1,6 @@
-"""Train every detector, with both assigners, on four crops of `data=demo` until it knows them by heart.
+"""Train every detector, with both assigners, on four crops of `data=demo` until it fits them.
 
-    python benchmarks/overfit.py                              # all, one line each, in the form of docs/overfit.md
+    python benchmarks/overfit.py   # all, one line each, as in docs/overfit.md
     python benchmarks/overfit.py --models faster_rcnn --assigners rfla --steps 200
 
 A detector that cannot do this has a fault in its targets, losses or decoding. The nets are small
@@ -48,7 +48,7 @@ Target = dict[str, Tensor]
 
 
 def crops(size: int, count: int = 4) -> tuple[Tensor, list[Target], tuple[str, ...]]:
-    """The first `count` images of the demo with a window of 3 to 12 objects, none cut, none below 6 px."""
+    """The first `count` demo images with a window of 3 to 12 whole objects of at least 6 px."""
     prepare_demo("demo")
     index = load_index(load_data_spec("demo"), "train")
     images, targets = [], []
@@ -144,7 +144,8 @@ def overfit(
                 reached = ap50(net.eval()(images), targets, names)
             net.train()
     seconds = time.process_time() - start
-    return f"| {name} | {assigner} | {step} | {reached:.3f} | {float(total.detach()):.3f} | {seconds:.0f} |"
+    loss = float(total.detach())
+    return f"| {name} | {assigner} | {step} | {reached:.3f} | {loss:.3f} | {seconds:.0f} |"
 
 
 def main() -> None:
@@ -160,7 +161,8 @@ def main() -> None:
     torch.set_num_threads(1)
     data = crops(args.crop)
     print(
-        f"{sum(len(target['boxes']) for target in data[1])} objects in {len(data[1])} crops of {args.crop} px\n"
+        f"{sum(len(target['boxes']) for target in data[1])} objects "
+        f"in {len(data[1])} crops of {args.crop} px\n"
     )
     print("| model | assigner | steps | AP50 | loss | CPU seconds |\n|---|---|---|---|---|---|")
     for name in args.models:

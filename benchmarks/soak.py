@@ -1,4 +1,4 @@
-"""A long training on the CPU that must neither grow nor leak: memory, open files and child processes over time.
+"""A long training on the CPU that must not leak: memory, open files and children over time.
 
     python benchmarks/soak.py --minutes 60 --out docs/soak.png
 
@@ -48,7 +48,7 @@ def children(process: int) -> list[int]:
 
 
 def resident_mb(process: int) -> float:
-    """Memory that a process has written, its share of what it shares with its children included, in MB.
+    """Memory that a process has written, with its share of what its children share, in MB.
 
     Pages of files are left out: how much of a library counts for this process depends on who else
     has it loaded.

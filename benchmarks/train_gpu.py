@@ -1,8 +1,8 @@
 """Training throughput on a GPU: images/s, peak memory and model-FLOP utilisation of each zoo model.
 
-    python benchmarks/train_gpu.py                      # all models, 800 px, AMP, eager and compiled; under 10 minutes
+    python benchmarks/train_gpu.py   # all models, 800 px, AMP, eager and compiled; 10 minutes
     python benchmarks/train_gpu.py --models fcos fcos_p2 --batch 8
-    python benchmarks/train_gpu.py --device cpu --imgsz 64 --batch 1 --steps 1 --models fcos --seconds 60   # a trial
+    python benchmarks/train_gpu.py --device cpu --imgsz 64 --batch 1 --steps 1 --models fcos
 
 Torchvision's FCOS and Faster R-CNN run beside them with the same images, batch, precision, frozen
 norms and optimiser. FLOPs are counted by torch's flop counter (forward and backward of convolutions
@@ -149,7 +149,7 @@ def real(
 
 
 def torchvision_models(imgsz: int) -> dict[str, nn.Module]:
-    """FCOS on P3 to P7 and Faster R-CNN on P2 to P6 of torchvision, ResNet-50, frozen norms, no resizing."""
+    """Torchvision's FCOS (P3 to P7) and Faster R-CNN (P2 to P6): ResNet-50, frozen norms."""
     from torchvision.models import resnet50
     from torchvision.models.detection import FCOS, FasterRCNN
     from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
@@ -195,7 +195,7 @@ def measure(
     steps: int,
     count: bool = True,
 ) -> tuple[float, float, float]:
-    """Seconds a step, peak GB, and FLOPs of a step (0 without `count`), with autocast to bfloat16, clipping and SGD."""
+    """Seconds, peak GB, FLOPs (0 without `count`) of a step in bfloat16 with clipping and SGD."""
     net.train()
     trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trainable, lr=1e-4, momentum=0.9, fused=device.type == "cuda")
@@ -297,7 +297,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def markdown(result: dict[str, Any]) -> str:
     lines = [
-        f"{result['device']}, torch {result['torch']}, {result['imgsz']} px, batch {result['batch']}, "
+        f"{result['device']}, torch {result['torch']}, {result['imgsz']} px, "
+        f"batch {result['batch']}, "
         f"bfloat16 products at {result['bf16_tflops']:.0f} TFLOP/s",
         "",
         "| model | mode | images/s | peak GB | GFLOP/image | utilisation |",

@@ -126,8 +126,10 @@ def compare(name: str, options: argparse.Namespace) -> None:
     own_time, other_time = (statistics.median(part) for part in times)
     ratios = [a / b for a, b in zip(*times, strict=True)]
     print(
-        f"{name:<12} rfla {own_time:.3f} s  torchvision {other_time:.3f} s  ratio {own_time / other_time:.3f}"
-        f"  (paired: {min(ratios):.2f} to {max(ratios):.2f}, median {statistics.median(ratios):.3f})"
+        f"{name:<12} rfla {own_time:.3f} s  torchvision {other_time:.3f} s  "
+        f"ratio {own_time / other_time:.3f}"
+        f"  (paired: {min(ratios):.2f} to {max(ratios):.2f}, "
+        f"median {statistics.median(ratios):.3f})"
     )
 
 
@@ -142,7 +144,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     print(
-        f"{options.size} px, batch {options.batch}, {BOXES} boxes an image, {options.device}, torch {torch.__version__}"
+        f"{options.size} px, batch {options.batch}, {BOXES} boxes an image, {options.device}, "
+        f"torch {torch.__version__}"
     )
     for name in options.models:
         compare(name, options)

@@ -1,4 +1,4 @@
-"""The shape of the package: imports run one way, third-party libraries are touched in few files, files stay small."""
+"""The shape of the package: imports run one way, libraries keep to their files, files are small."""
 
 import ast
 import sys
@@ -171,7 +171,7 @@ def files_imported_by(path: Path) -> set[Path]:
     """Every file of this package that a file imports, wherever in it and for whatever reason.
 
     `from rfla.data import Batch` imports `rfla/data/__init__.py`; `from rfla.engine import memory`
-    imports `rfla/engine/memory.py` alone: a package whose `__init__` is left empty has no part in it.
+    imports `rfla/engine/memory.py` alone: a package with an empty `__init__` has no part in it.
     """
     found: set[Path | None] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -104,7 +104,8 @@ def shell(*words: str, **environment: str) -> subprocess.CompletedProcess[bytes]
     [
         ("main(['help']); main(['version'])", "'pydantic', 'yaml'"),
         (
-            "main(['help', 'train']); main(['cfg']); main(['cfg', 'model=fcos_p2']); main(['train', 'lr=3'])",
+            "main(['help', 'train']); main(['cfg']); main(['cfg', 'model=fcos_p2']); "
+            "main(['train', 'lr=3'])",
             "'tests'",
         ),
     ],
@@ -361,10 +362,12 @@ class TestEndings:
         assert (code, err.strip()) == (130, "stopped")
 
     def test_interrupt_while_torch_is_half_imported(self) -> None:
-        """An exception there may surface anywhere, hundreds of lines long: the process ends at once."""
+        """An exception there may surface anywhere, many lines long: the process ends at once."""
         code = (
-            "import os, signal, sys, types; from rfla.terminal import on_interrupt; signal.signal(2, on_interrupt); "
-            "sys.modules['torch'] = types.SimpleNamespace(__spec__=types.SimpleNamespace(_initializing=True)); "
+            "import os, signal, sys, types; from rfla.terminal import on_interrupt; "
+            "signal.signal(2, on_interrupt); "
+            "spec = types.SimpleNamespace(_initializing=True); "
+            "sys.modules['torch'] = types.SimpleNamespace(__spec__=spec); "
             "os.kill(os.getpid(), 2); print('still here')"
         )
         done = subprocess.run(

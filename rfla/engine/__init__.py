@@ -1,8 +1,8 @@
 """Training and validation.
 
 Training: `trainer` is the loop, `step` one optimiser step, `build` makes the parts of a run from
-its settings (`recipe` settles what was left open), `loaders` the batches, `optimizer` the optimiser,
-its schedule and the averaged weights, `meter` the figures, `memory` the batch that fits, `hooks` a
+its settings (`recipe` settles what was left open), `loaders` the batches, `optimizer` the
+optimiser, its schedule and the averaged weights, `meter` the figures, `memory` the batch that fits, `hooks` a
 person's own code.
 
 Validation: `inference` is the way of an image through a network and over a split, `validator` what

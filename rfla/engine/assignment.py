@@ -1,4 +1,4 @@
-"""Who would be positive: what the assigner of a model does with the boxes of a data set, before any training.
+"""What the assigner of a model does with the boxes of a data set, before any training.
 
 Shapes: G boxes of one image, P priors. Boxes are xyxy in px of the network's input.
 """
@@ -34,7 +34,7 @@ _Input = tuple[
 def assignment_report(
     cfg: Config, picture: Path | None = None, images: int = MAX_IMAGES
 ) -> AssignmentReport:
-    """Assign the boxes of `cfg.data`, split `cfg.split`, as a training of `cfg.model` at `cfg.imgsz` would.
+    """Assign the boxes of a split as a training of `cfg.model` at `cfg.imgsz` would.
 
     Args:
         cfg: The settings.
@@ -89,7 +89,7 @@ def _larger_sizes(cfg: Config) -> list[int]:
 
 
 def _inputs(index: Annotations, imgsz: int) -> Iterator[_Input]:
-    """Yield boxes (G, 4), ignore regions (I, 4) and (height, width) of each image as the network sees it."""
+    """Yield boxes (G, 4), ignore regions (I, 4) and (height, width) of each network input."""
     for row in range(len(index)):
         here = slice(int(index.box_start[row]), int(index.box_start[row + 1]))
         height, width = (int(side) for side in index.image_hw[row])
@@ -127,7 +127,8 @@ def _priors_of(net: nn.Module) -> Priors:
     priors = next(part for part in net.modules() if isinstance(part, Priors))
     if priors.assigner is None:
         raise ConfigError(
-            "this model has no assigner to report on (AutoAssign's own rule weighs all points in a box)"
+            "this model has no assigner to report on "
+            "(AutoAssign's own rule weighs all points in a box)"
         )
     return priors
 

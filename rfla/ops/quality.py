@@ -47,7 +47,7 @@ def _paired_iou(pred: Tensor, gt: Tensor) -> Tensor:
 
 
 def _gaussian_similarity(pred: Tensor, gt: Tensor) -> Tensor:
-    """(N,) similarity of the Gaussians whose mean is the centre and whose sigma is half the side."""
+    """(N,) similarity of the boxes as Gaussians: mean the centre, sigma half the side."""
     pred_size, gt_size = pred[:, 2:] - pred[:, :2], gt[:, 2:] - gt[:, :2]
     shift = (pred[:, :2] + pred[:, 2:] - gt[:, :2] - gt[:, 2:]) / 2
     squared = shift.square().sum(dim=1) + (pred_size - gt_size).square().sum(dim=1) / 4

@@ -62,7 +62,7 @@ class MicroBackbone(Backbone):
 
 
 class MicroFCOS(FCOS):
-    """FCOS on the micro backbone, whose channels and strides are those of the ResNet-18 replaced."""
+    """FCOS on the micro backbone, which has the channels and strides of ResNet-18."""
 
     @classmethod
     def from_config(cls, config: ModelConfig, num_classes: int) -> Self:

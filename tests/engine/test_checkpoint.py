@@ -1,4 +1,4 @@
-"""The training state: what goes in comes out, and what is not ours or not whole is refused in one line."""
+"""The training state: what goes in comes out; a foreign or damaged file is refused in one line."""
 
 import json
 import random

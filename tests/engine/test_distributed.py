@@ -1,4 +1,4 @@
-"""Several processes over gloo: the same losses, the same figures, one log, and no hang when one dies."""
+"""Several processes over gloo: same losses and figures, one log, no hang when one dies."""
 
 import json
 import os

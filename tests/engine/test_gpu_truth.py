@@ -1,4 +1,4 @@
-"""The script for a GPU: parts that fail or hang cost only themselves, and its checks run on a CPU."""
+"""The script for a GPU: a part that fails costs only itself, and its checks run on a CPU."""
 
 import importlib.util
 import json

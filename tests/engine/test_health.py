@@ -1,4 +1,4 @@
-"""Numbers that are not finite, processes that die, directories that change: a run ends well or says why in a line."""
+"""Bad numbers, dying processes, changing directories: a run ends well or says why in a line."""
 
 import csv
 import os
@@ -39,7 +39,7 @@ class Act(Hooks):
 
 
 def test_statistics_of_a_bad_batch_are_not_kept(config: Configure) -> None:
-    """A batch norm that once saw NaN would keep it for ever, and every later validation would see nothing."""
+    """A batch norm that once saw NaN would keep it, and no later validation would see anything."""
 
     def poison(run: Run) -> None:
         count = iter(range(1000))
@@ -102,7 +102,10 @@ def test_a_killed_loading_process_is_told_in_one_line(config: Configure) -> None
             os.kill(int(workers[-1]), signal.SIGKILL)
 
     # torch names the signal, unless the pipe to the process breaks before it looks
-    message = r"^a process that loads images has died( \(Killed\))?; memory may be short: .*; go on: rfla train resume="
+    message = (
+        r"^a process that loads images has died( \(Killed\))?; memory may be short: .*; "
+        r"go on: rfla train resume="
+    )
     begin = time.monotonic()
     with pytest.raises(RflaError, match=message):
         train(config(epochs=500, workers=1, val=False), Act(batch_end=kill))
@@ -157,7 +160,7 @@ def test_a_run_directory_that_vanishes(config: Configure) -> None:
 
 
 def test_a_new_run_in_an_old_directory_does_not_resume_the_old_one(config: Configure) -> None:
-    """With exist_ok=true: neither its state nor its best weights may pass for those of the new run."""
+    """With exist_ok=true: its state and best weights must not pass for those of the new run."""
     first = train(config(epochs=1, exist_ok=True))
     (first.run_dir / "weights" / ".last.state.safetensors.killed").write_bytes(b"half")
 
@@ -247,7 +250,7 @@ def test_an_average_of_a_compiled_network_runs_its_own_weights() -> None:
 def test_compilation_comes_after_the_check_of_the_precision(
     config: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Compiled before, the parts would see images of two sizes and be compiled again for any size."""
+    """Compiled before, the parts would see two sizes of images and be compiled for any size."""
     order: list[str] = []
     monkeypatch.setattr(build, "autocast_dtype", lambda *_: torch.bfloat16)
     monkeypatch.setattr(build, "precision_holds", lambda *_: order.append("check") or True)

@@ -44,7 +44,7 @@ RUNS: dict[str, dict[str, Any]] = {
 
 
 class Deadly(Hooks):
-    """Kills its own process at the n-th event: the begin of an epoch, a forward pass, a step, a file, a renaming."""
+    """Kills its own process at the n-th event: epoch, forward pass, step, file or rename."""
 
     def __init__(self, events: int) -> None:
         self.left = events
@@ -135,7 +135,7 @@ def test_killed_at_random_moments(
 def test_killed_while_processes_load_the_images(
     settings: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    """The order and the augmentation of the images do not depend on how many processes load them."""
+    """Order and augmentation of the images do not depend on how many processes load them."""
     log = tmp_path / "log.txt"
     assert in_a_child(settings(name="whole"), None, log) == 0, log.read_text()
     assert (
@@ -154,7 +154,7 @@ def test_killed_while_processes_load_the_images(
 def test_a_signal_to_all_processes(
     number: int, settings: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    """It goes to the loading processes too: one line each on both outputs, no traceback, exit code 130."""
+    """It reaches the loading processes too: a line on each output, no traceback, exit code 130."""
     tokens = [f"{key}={value}" for key, value in settings(epochs=1000, workers=2).items()]
     command = [sys.executable, str(Path(__file__).with_name("micro.py")), "train", *tokens]
     process = subprocess.Popen(

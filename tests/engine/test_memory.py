@@ -40,7 +40,7 @@ def test_out_of_memory_in_the_first_epoch(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """At batch 4 the second step fails: the rest runs with batch 2 and two batches a step, over the same images."""
+    """At batch 4 the second step fails: the rest runs with two batches of 2 a step, same images."""
     seen: list[list[int]] = []
     real = TrainStep.forward_backward
 

@@ -66,7 +66,7 @@ def test_classes_are_mapped_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", ["retinanet", "faster_rcnn", "autoassign"])
 def test_blocks_of_classes(model: str) -> None:
-    """Anchors x classes, classes with a background row, 4 box numbers of each class: all follow the names."""
+    """Anchors x classes, classes with a background row, 4 numbers a class: all follow the names."""
     config = model_part(load_config({"model": model, "backbone.name": "resnet18"}))
     with torch.device("meta"):
         sizes = [build_from_config(config, count).state_dict() for count in (2, 3, 4)]

@@ -1,4 +1,4 @@
-"""A training step of FCOS never makes the host wait for a GPU: shown without one, on fake CUDA tensors.
+"""A training step of FCOS or RFD never makes the host wait for a GPU: shown on fake CUDA tensors.
 
 Fake tensors have shapes and devices but no values: reading a value, or a size that depends on one,
 raises. A mode on top names what would also wait, a copy between host and device that is not asked
@@ -65,7 +65,7 @@ class Waits(TorchDispatchMode):
 
 
 class Scaler(torch.amp.GradScaler):
-    """The real one, but for the backward pass: autograd asks fake tensors for their GPU, which is not there."""
+    """The real one, without its backward pass: autograd would look for the fake tensors' GPU."""
 
     parameters: list[Tensor]
 
@@ -139,7 +139,7 @@ def fake_batch() -> Batch:
 def test_a_step_never_waits(
     detector: type[Detector], config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Copies, normalisation, resizing, network, assignment, losses, clipping, optimiser, EMA, running sums."""
+    """From the copy of the images to the running sums: network, assignment, optimiser, EMA."""
     monkeypatch.setitem(zoo.DETECTORS, "fcos", detector)  # the real one
     cfg = config(multi_scale=0.5, plots=False, optimizer="sgd")
     with fake_gpu(monkeypatch):

@@ -11,7 +11,7 @@ from rfla.engine.optimizer import EMA, build_optimizer, parameter_groups
 
 
 class Official(nn.Module):
-    """Modules with the official names and kinds, one scalar each: enough for a rule that looks at names and kinds."""
+    """Modules with the official names and kinds, one scalar each: the rule looks at no more."""
 
     def __init__(self, keys: dict[str, str]) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ def test_optimiser_by_name(name: str) -> None:
 
 
 def test_average_follows_by_hand() -> None:
-    """After u updates the weight of the new is 1 - decay (1 - exp(-u / ramp)): first 1 - 0.9 * 0.6321 = 0.4311."""
+    """The weight of the new is 1 - decay (1 - exp(-u / ramp)): first 1 - 0.9 * 0.6321 = 0.4311."""
     net = nn.BatchNorm1d(1)
     ema = EMA(net, decay=0.9, ramp=1.0)
     nn.init.constant_(net.weight, 2.0)

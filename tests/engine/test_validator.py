@@ -108,7 +108,7 @@ def test_files_and_a_second_judgement_of_the_same_detections(
 def test_given_detections_are_judged_as_by_the_official_evaluator(
     parity_dir: Path, judged: Callable[..., Config], tmp_path: Path, name: str
 ) -> None:
-    """`rfla val predictions=...` from annotations alone: the figures of the records to 1e-9, without one image."""
+    """`rfla val predictions=...` from annotations alone: the records' figures to 1e-9, no image."""
     folder = parity_dir / "aitod_eval"
     for side in ("gt", "dt"):
         (tmp_path / f"{side}.json").write_bytes(

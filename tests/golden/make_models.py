@@ -1,4 +1,4 @@
-"""Cut the essentials out of the parity records of the whole models: `python tests/golden/make_models.py RECORDS`.
+"""Cut the essentials out of the records of whole models: `python make_models.py RECORDS`.
 
 The weights follow from the key names by a formula (`tests/models/recipe.py`), so that keys,
 detections and losses are enough to prove a detector number for number. The records were made with

@@ -99,7 +99,7 @@ def test_a_box_of_3_px_is_learned_by_points_outside_of_it():
 
 
 def test_decode_by_hand():
-    """Row 3, column 5 of P2, the point at (22, 14), says class 1 with ln 3 and a box of 4 x 8 px."""
+    """Row 3, column 5 of P2, at (22, 14), says class 1 with ln 3 and a box of 4 x 8 px."""
     net = small_net().eval()
     raw = empty_raw(net)
     raw["cls"][0][0, 1, 3, 5] = math.log(3)

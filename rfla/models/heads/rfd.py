@@ -12,7 +12,7 @@ from rfla.models.blocks import ConvBlock, bias_for_probability, init_normal
 
 START_CODE = (0.0, 0.0, -0.7, -0.7)
 """Code before training: a box on its point, half as wide as the field. Tiny boxes are smaller than
-the field that finds them: on nuclei of 4 to 16 px the mean log side settled between -0.45 and -1."""
+the field that finds them: on nuclei of 4 to 16 px the mean log side settled from -0.45 to -1."""
 
 
 class FieldHead(nn.Module):
