@@ -2,8 +2,8 @@
 
 Training: `trainer` is the loop, `step` one optimiser step, `build` makes the parts of a run from
 its settings (`recipe` settles what was left open), `loaders` the batches, `optimizer` the
-optimiser, its schedule and the averaged weights, `meter` the figures, `memory` the batch that fits, `hooks` a
-person's own code.
+optimiser, its schedule and the averaged weights, `meter` the figures, `memory` the batch that fits,
+`hooks` a person's own code.
 
 Validation: `inference` is the way of an image through a network and over a split, `validator` what
 `rfla val` does, `comparison` what `rfla compare` does, `model_source` networks from weights files.
