@@ -15,7 +15,6 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from rfla.cfg.model_schema import ModelConfig
 from rfla.models.backbones.backbone import Backbone
@@ -28,7 +27,7 @@ from rfla.models.necks.fpn import FPN
 from rfla.models.points import PointDetector
 from rfla.ops.boxes import distance_to_boxes, flatten_levels
 from rfla.ops.iou import best_iou
-from rfla.ops.losses import BoxLoss, box_loss, mean_over_ranks
+from rfla.ops.losses import BoxLoss, box_loss, log_losses, mean_over_ranks
 from rfla.ops.nms import DetectionLimits
 
 EPS = 1e-12
@@ -204,7 +203,7 @@ class AutoAssign(PointDetector):
         zeros = joint.new_zeros(len(truth.boxes))
         total = zeros.index_add(0, pairs.box, weight).clamp(min=EPS)
         weighed = zeros.index_add(0, pairs.box, joint * weight / total[pairs.box])
-        return functional.binary_cross_entropy(weighed, torch.ones_like(weighed), reduction="sum")
+        return log_losses(weighed, 1).sum()
 
     def _negative_loss(
         self, confidence: Tensor, pred_boxes: Tensor, pairs: Pairs, truth: _Truth
@@ -214,9 +213,8 @@ class AutoAssign(PointDetector):
         It is less where a point localises its box well.
         """
         weight = self._negative_weight(confidence.shape, pred_boxes, pairs, truth)
-        logits = confidence * weight
-        losses = functional.binary_cross_entropy(logits, torch.zeros_like(logits), reduction="none")
-        return (logits.square() * losses).sum()
+        wrong = confidence * weight  # the probability that ought to be 0
+        return (wrong.square() * log_losses(wrong, 0)).sum()
 
     @torch.no_grad()
     def _negative_weight(

@@ -8,8 +8,10 @@ Source: He et al., "Mask R-CNN" (arXiv 1703.06870) for the pooling; FPN (arXiv 1
 from collections.abc import Sequence
 
 import torch
+import torchvision  # noqa: F401  (registers torch.ops.torchvision)
 from torch import Tensor, nn
-from torchvision.ops import roi_align
+
+MAX_OUTPUTS = 2**31 - 1
 
 
 class RoIAlignPyramid(nn.Module):
@@ -55,14 +57,26 @@ class RoIAlignPyramid(nn.Module):
             .sum(dim=0)
             .tolist()
         )
+        # one call counts its outputs in 32 bits: more RoIs than this would come back as zeros
+        at_a_time = MAX_OUTPUTS // (features[0].shape[1] * self.size**2)
         pooled = []
         with torch.autocast(rois.device.type, enabled=False):
-            for level, (stride, part) in enumerate(
-                zip(self.strides, torch.split(rois[order], counts), strict=True)
-            ):
+            for level, part in enumerate(torch.split(rois[order], counts)):
                 # A level without boxes still takes part, so that its gradient is zero and not
                 # missing.
-                pooled.append(
-                    roi_align(features[level].float(), part, self.size, 1 / stride, aligned=True)
-                )
+                pooled += [
+                    self._pool(features[level].float(), few, self.strides[level])
+                    for few in torch.split(part, at_a_time)
+                ]
         return torch.cat(pooled)[order.argsort()]
+
+    def _pool(self, features: Tensor, rois: Tensor, stride: int) -> Tensor:
+        """The operator itself.
+
+        With `deterministic=true` torchvision's own function would choose a version in Python, which
+        holds all samples of all boxes at once: a terabyte for 512 boxes of P2.
+        """
+        pooled: Tensor = torch.ops.torchvision.roi_align(
+            features, rois, 1 / stride, self.size, self.size, -1, True
+        )
+        return pooled

@@ -27,6 +27,7 @@ class DeltaCoder:
 
     def __init__(self, stds: Sequence[float] = (1.0, 1.0, 1.0, 1.0)) -> None:
         self.stds = tuple(stds)
+        self._on_device: dict[torch.device, Tensor] = {}
 
     def encode(self, priors: Tensor, boxes: Tensor) -> Tensor:
         """Return the offsets that lead from `priors` to `boxes`.
@@ -43,7 +44,7 @@ class DeltaCoder:
         prior_sizes, sizes = prior_sizes.clamp(min=MIN_SIDE), sizes.clamp(min=MIN_SIDE)
         offsets = (centers - prior_centers) / prior_sizes
         deltas = torch.cat([offsets, torch.log(sizes / prior_sizes)], dim=-1)
-        return deltas / deltas.new_tensor(self.stds)
+        return deltas / self._stds_on(deltas.device)
 
     def decode(self, priors: Tensor, deltas: Tensor, image_sizes: Tensor | None = None) -> Tensor:
         """Apply offsets to priors.
@@ -60,7 +61,7 @@ class DeltaCoder:
         """
         shape = deltas.shape
         deltas = deltas.float().reshape(*shape[:-1], shape[-1] // 4, 4)  # (..., K, 4)
-        deltas = deltas * deltas.new_tensor(self.stds)
+        deltas = deltas * self._stds_on(deltas.device)
         prior_centers, prior_sizes = (
             part.unsqueeze(-2) for part in _centers_and_sizes(priors.float())
         )  # (..., 1, 2)
@@ -71,6 +72,13 @@ class DeltaCoder:
             limits = image_sizes.to(low).flip(-1).unsqueeze(-2)  # (..., 1, 2) width, height
             low, high = (torch.minimum(corner.clamp(min=0), limits) for corner in (low, high))
         return torch.cat([low, high], dim=-1).reshape(shape)
+
+    def _stds_on(self, device: torch.device) -> Tensor:
+        """The deviations (4,) on a device; copied there once, since a copy makes the host wait."""
+        if device not in self._on_device:
+            with torch.inference_mode(False):  # validation may come first, training needs it too
+                self._on_device[device] = torch.tensor(self.stds, device=device)
+        return self._on_device[device]
 
 
 MIN_LOG_SIDE, MAX_LOG_SIDE = -6.0, 4.0

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+TINY = torch.finfo(torch.float32).tiny
+BELOW_ONE = 1 - torch.finfo(torch.float32).eps / 2
 BoxLoss = Literal["iou", "giou", "diou", "ciou"]
 
 
@@ -111,6 +113,21 @@ def quality_focal_loss(logits: Tensor, quality: Tensor, beta: float = 2.0) -> Te
     modulation = difference.square() if beta == 2 else difference**beta
     bce = functional.binary_cross_entropy_with_logits(logits, quality, reduction="none")
     return bce * modulation
+
+
+def log_losses(probabilities: Tensor, target: Literal[0, 1]) -> Tensor:
+    """Binary cross entropy of each probability against one target, at most 100, float32.
+
+    torch's `binary_cross_entropy` is the same, but a NaN among its inputs ends a process on a GPU;
+    here it comes out as NaN, and the step is skipped.
+    """
+    probabilities = probabilities.float()
+    # where the answer is as wrong as can be the logarithm is cut off, and gives no gradient
+    if target == 1:
+        losses = -probabilities.clamp(min=TINY).log()
+    else:
+        losses = -torch.log1p(-probabilities.clamp(max=BELOW_ONE))
+    return torch.where(probabilities == 1 - target, 100.0, losses)
 
 
 def smooth_l1(pred: Tensor, target: Tensor, beta: float) -> Tensor:

@@ -62,14 +62,33 @@ def class_nms(
         (min(kept, limit),) int64.
     """
     boxes, scores = boxes.float(), scores.float()
+    suppress = _all_at_once if boxes.is_cuda else _one_by_one
+    survivors = suppress(boxes, scores, labels, iou_threshold)
+    survivors = survivors.sort().values  # equal scores keep their order
+    order = scores[survivors].sort(descending=True, stable=True).indices
+    return survivors[order[:limit]]
+
+
+def _one_by_one(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
+    """Suppress class by class: the work grows with the square of the boxes of a class."""
     kept = [torch.zeros(0, dtype=torch.int64, device=boxes.device)]
     for label in torch.unique(labels).tolist():
         members = torch.nonzero(labels == label).squeeze(1)
         kept.append(members[nms(boxes[members], scores[members], iou_threshold)])
-    survivors = torch.cat(kept)
-    survivors = survivors.sort().values  # equal scores keep their order
-    order = scores[survivors].sort(descending=True, stable=True).indices
-    return survivors[order[:limit]]
+    return torch.cat(kept)
+
+
+def _all_at_once(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
+    """Suppress all classes in one call, each shifted to a place of its own, without a wait between.
+
+    In float64 the shift moves no box: a coordinate of float32 has 24 of its 53 bits.
+    """
+    if not len(boxes):
+        return torch.zeros(0, dtype=torch.int64, device=boxes.device)
+    exact = boxes.double()
+    room = exact.max() - exact.min() + 1
+    shifts = labels.double()[:, None] * room
+    return nms(exact + shifts, scores.double(), iou_threshold)
 
 
 def select_detections(

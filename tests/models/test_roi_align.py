@@ -45,3 +45,24 @@ def test_equals_the_official_extractor(parity):
     assert pooler.levels(rois[:, 1:]).tolist() == case["levels"]
     pooled = pooler([tensors[f"roi.feat{level}"] for level in range(4)], rois)
     torch.testing.assert_close(pooled, tensors["roi.out"], rtol=1e-5, atol=1e-5)
+
+
+def test_more_rois_than_one_call_can_count(monkeypatch):
+    features = [torch.rand(1, 2, 16, 16, requires_grad=True)]
+    corners = torch.rand(23, 2) * 40
+    rois = torch.cat((torch.zeros(23, 1), corners, corners + 9), dim=1)
+    whole = RoIAlignPyramid([4])(features, rois)
+    monkeypatch.setattr("rfla.models.roi_align.MAX_OUTPUTS", 5 * 2 * 49)
+    torch.testing.assert_close(RoIAlignPyramid([4])(features, rois), whole, rtol=0, atol=0)
+
+
+def test_deterministic_algorithms_take_the_same_operator(monkeypatch):
+    """torchvision's function would choose a version in Python that holds every sample at once."""
+    monkeypatch.setattr("torchvision.ops.roi_align", None)
+    features, rois = [torch.rand(1, 2, 16, 16)], torch.tensor([[0.0, 3, 3, 40, 40]])
+    expected = RoIAlignPyramid([4])(features, rois)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        assert torch.equal(RoIAlignPyramid([4])(features, rois), expected)
+    finally:
+        torch.use_deterministic_algorithms(False)

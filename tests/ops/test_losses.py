@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rfla.ops.losses import box_loss, focal_loss, quality_focal_loss, smooth_l1
+from rfla.ops.losses import box_loss, focal_loss, log_losses, quality_focal_loss, smooth_l1
 
 NAMES = {"iou": "IoULoss", "giou": "GIoULoss", "diou": "DIoULoss", "ciou": "CIoULoss"}
 
@@ -151,3 +151,24 @@ def test_quality_focal_loss_pulls_towards_the_quality():
     logits = torch.tensor([-2.0, 2.0], requires_grad=True)
     quality_focal_loss(logits, torch.tensor([0.6, 0.6])).sum().backward()
     assert logits.grad[0] < 0 < logits.grad[1]
+
+
+@pytest.mark.parametrize("target", [0, 1])
+def test_log_losses_equal_binary_cross_entropy(target):
+    values = torch.tensor([0.0, 1e-30, 1e-7, 0.3, 0.999, 1 - 2**-24, 1.0], requires_grad=True)
+    expected = torch.nn.functional.binary_cross_entropy(
+        values, torch.full_like(values, target), reduction="none"
+    )
+    found = log_losses(values, target)
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    assert values.grad.isfinite().all()
+    # -1 / p for a positive, 1 / (1 - p) for a negative, at 0.3
+    assert values.grad[3].item() == pytest.approx(-1 / 0.3 if target else 1 / 0.7)
+
+
+@pytest.mark.parametrize("target", [0, 1])
+def test_log_losses_hand_a_nan_on(target):
+    """torch's binary cross entropy ends the process there, on a GPU without a way back."""
+    found = log_losses(torch.tensor([0.5, torch.nan]), target)
+    assert found.isnan().tolist() == [False, True]

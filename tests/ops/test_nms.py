@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from rfla.ops import nms as nms_file
 from rfla.ops.nms import DetectionLimits, class_nms, select_detections
 
 
@@ -127,3 +128,20 @@ def test_recorded_suppression(parity, iou):
     kept = class_nms(tensors["nms.boxes"], scores, ids, iou, 300)
     assert kept.tolist() == tensors[f"nms.keep_{iou}"].tolist()
     torch.testing.assert_close(scores[kept], tensors[f"nms.dets_{iou}"][:, 4])
+
+
+@pytest.mark.parametrize("scale", [1.0, 1000.0, 0.01])
+def test_all_classes_at_once_as_on_a_gpu(scale):
+    """One call in float64 with shifted classes keeps what class by class does."""
+    for seed in range(20):
+        random = torch.Generator().manual_seed(seed)
+        corners = torch.rand(200, 2, generator=random) * 30 - 5
+        sides = torch.rand(200, 2, generator=random) * 10
+        boxes = torch.cat((corners, corners + sides), dim=1) * scale
+        scores = (torch.rand(200, generator=random) * 50).round() / 50  # many are equal
+        labels = torch.randint(0, 2000, (200,), generator=random) % 7 * 333
+        first = nms_file._one_by_one(boxes, scores, labels, 0.5).sort().values
+        second = nms_file._all_at_once(boxes, scores, labels, 0.5).sort().values
+        assert torch.equal(first, second)
+    none = torch.zeros(0)
+    assert nms_file._all_at_once(none.view(0, 4), none, none.long(), 0.5).shape == (0,)

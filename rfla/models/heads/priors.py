@@ -52,7 +52,8 @@ class Priors(nn.Module):
         """Return the priors of these feature maps, on their device; the last few grids are kept."""
         key = (feature_sizes(list(levels)), levels[0].device)
         if key not in self._grids:
-            self._grids[key] = self.make(key[0]).to(levels[0].device)
+            with torch.inference_mode(False):  # validation may come first, training needs it too
+                self._grids[key] = self.make(key[0]).to(levels[0].device)
             if len(self._grids) > GRIDS_KEPT:
                 self._grids.popitem(last=False)
         return self._grids[key]

@@ -11,7 +11,6 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.ops import nms
 
 from rfla.assign import RandomSampler
 from rfla.cfg.model_schema import ModelConfig
@@ -22,6 +21,7 @@ from rfla.models.heads.priors import Anchors, best_candidates, build_anchors, ta
 from rfla.ops.boxes import flatten_levels
 from rfla.ops.coding import DeltaCoder
 from rfla.ops.losses import mean_over_ranks, smooth_l1
+from rfla.ops.nms import class_nms
 
 
 class RPNHead(nn.Module):
@@ -148,8 +148,16 @@ class RPNHead(nn.Module):
             deltas = take(flatten_levels(raw["reg"], 4), index)
             boxes = self.coder.decode(grid.boxes[index], deltas, limits)  # (B, K, 4)
             scores = scores.gather(1, index)
+            # a proposal suppresses others of its level alone
             counts = [level.shape[1] for level in levels]
-            return [self._suppress(*one, counts) for one in zip(boxes, scores, strict=True)]
+            level_of = torch.cat(
+                [torch.full((n,), i, device=scores.device) for i, n in enumerate(counts)]
+            )
+            proposals = []
+            for own, own_scores in zip(boxes, scores, strict=True):
+                kept = class_nms(own, own_scores, level_of, self.nms_iou, self.max_proposals)
+                proposals.append(torch.cat([own, own_scores[:, None]], dim=1)[kept])
+            return proposals
 
     def target_anchors(self, raw: Raw) -> Tensor:
         """Anchors (P, 4) that targets are encoded against."""
@@ -157,23 +165,3 @@ class RPNHead(nn.Module):
         if self.target_anchor_scale == 1:
             return grid.boxes
         return grid.scaled(self.target_anchor_scale).boxes
-
-    def _suppress(self, boxes: Tensor, scores: Tensor, counts: list[int]) -> Tensor:
-        """Suppress within each level of one image and merge the levels by score.
-
-        Args:
-            boxes: (K, 4), level by level.
-            scores: (K,).
-            counts: boxes of each level, summing to K.
-
-        Returns:
-            (at most `max_proposals`, 5) boxes and scores, best first.
-        """
-        proposals = []
-        for level_boxes, level_scores in zip(
-            torch.split(boxes, counts), torch.split(scores, counts), strict=True
-        ):
-            kept = nms(level_boxes, level_scores, self.nms_iou)
-            proposals.append(torch.cat([level_boxes, level_scores[:, None]], dim=1)[kept])
-        merged = torch.cat(proposals)
-        return merged[merged[:, 4].argsort(descending=True, stable=True)[: self.max_proposals]]

@@ -9,6 +9,7 @@ Shapes: B images, (H, W) of a level; Cn and Pn have stride 2**n px.
 from collections.abc import Sequence
 from typing import Literal, Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -98,10 +99,12 @@ class FPN(nn.Module):
         stages = stages[self.start :]
         merged = [conv(stage) for conv, stage in zip(self.lateral_convs, stages, strict=True)]
         for level in range(len(merged) - 1, 0, -1):
-            fine = merged[level - 1]
-            merged[level - 1] = fine + functional.interpolate(
-                merged[level], size=fine.shape[-2:], mode="nearest"
-            )
+            fine, coarse = merged[level - 1], merged[level]
+            # autocast would turn the maps to float32, where copying cells needs no precision
+            with torch.autocast(fine.device.type, enabled=False):
+                merged[level - 1] = fine + functional.interpolate(
+                    coarse, size=fine.shape[-2:], mode="nearest"
+                )
         outputs = [conv(level) for conv, level in zip(self.fpn_convs, merged, strict=False)]
         while len(outputs) < self.levels:
             outputs.append(self._next(outputs, stages[-1], len(merged)))
