@@ -26,6 +26,7 @@ from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
 from rfla.models.points import PointDetector
 from rfla.ops.boxes import distance_to_boxes, flatten_levels
+from rfla.ops.device import to_device
 from rfla.ops.iou import best_iou
 from rfla.ops.losses import BoxLoss, box_loss, log_losses, mean_over_ranks
 from rfla.ops.nms import DetectionLimits
@@ -151,7 +152,7 @@ class AutoAssign(PointDetector):
             pred_boxes = self._pred_boxes(raw, pairs)
             positive = self._positive_loss(confidence, pred_boxes, prior, pairs, truth)
             negative = self._negative_loss(confidence, pred_boxes.detach(), pairs, truth)
-            boxes = mean_over_ranks(prior.new_tensor(len(truth.boxes))).clamp(min=1)
+            boxes = mean_over_ranks(to_device(float(len(truth.boxes)), prior.device)).clamp(min=1)
             weight_sum = mean_over_ranks(prior.detach().sum()).clamp(min=1)
             center = self._center_loss(prior, pairs, truth.counts)
         pos_weight, neg_weight, center_weight = self.loss_weights
@@ -171,7 +172,7 @@ class AutoAssign(PointDetector):
             return self._points_inside(raw, targets)
         counts = [len(target["boxes"]) for target in targets]
         image, point = torch.nonzero(matched >= 0, as_tuple=True)
-        first = torch.tensor([sum(counts[:i]) for i in range(len(counts))], device=matched.device)
+        first = to_device([sum(counts[:i]) for i in range(len(counts))], matched.device)
         box = matched[image, point] + first[image]
         order = torch.argsort(box, stable=True)
         return Pairs(image[order], point[order], box[order])
@@ -247,7 +248,7 @@ class AutoAssign(PointDetector):
         zeros = prior.new_zeros(len(counts))
         total = zeros.index_add(0, pairs.image, prior)
         chosen = zeros.index_add(0, pairs.image, torch.ones_like(prior)) > 0
-        boxes = torch.tensor(counts, dtype=prior.dtype, device=prior.device)
+        boxes = to_device([float(count) for count in counts], prior.device)
         return torch.where(
             chosen, boxes / torch.where(chosen, total, 1.0).clamp(min=EPS), 0.0
         ).mean()

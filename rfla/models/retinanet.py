@@ -23,6 +23,7 @@ from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
 from rfla.ops.boxes import flatten_levels
 from rfla.ops.coding import DeltaCoder
+from rfla.ops.device import to_device
 from rfla.ops.losses import BoxLoss, box_loss, focal_loss, mean_over_ranks
 from rfla.ops.nms import DetectionLimits, ImageDetections, select_detections
 
@@ -112,12 +113,12 @@ class RetinaNet(Detector):
             images, anchors = positive.nonzero(as_tuple=True)
             counts = [len(target["boxes"]) for target in targets]
             starts = [sum(counts[:image]) for image in range(len(counts))]
-            own = matched[images, anchors] + torch.tensor(starts, device=matched.device)[images]
+            own = matched[images, anchors] + to_device(starts, matched.device)[images]
 
             logits = flatten_levels(raw["cls"], self.num_classes).float()
             labels = torch.cat([target["labels"] for target in targets])[own]
             truth = torch.zeros_like(logits)
-            truth[images, anchors, labels] = 1
+            truth[images, anchors, labels] = truth.new_ones(())
             cls_losses = focal_loss(logits, truth, *self.focal)
             loss_cls = cls_losses.masked_fill((matched == IGNORED)[..., None], 0.0).sum()
 
@@ -141,7 +142,7 @@ class RetinaNet(Detector):
             levels = best_candidates(logits.amax(dim=2), grid.level_counts, self.limits.nms_pre)
             index = torch.cat(levels, dim=1)  # (B, K)
             scores = take(logits, index).sigmoid()
-            limits = torch.tensor(image_sizes, device=scores.device)[:, None]
+            limits = to_device(image_sizes, scores.device)[:, None]
             boxes = self.coder.decode(
                 grid.boxes[index], take(flatten_levels(raw["reg"], 4), index), limits
             )

@@ -33,8 +33,8 @@ def boxes_to_distance(points: Tensor, boxes: Tensor) -> Tensor:
 def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     """Boxes (..., 4) moved into an image of (height, width) px."""
     height, width = image_size
-    limit = boxes.new_tensor((width, height, width, height))
-    return torch.minimum(boxes.clamp(min=0), limit)
+    x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
+    return torch.stack((x[..., 0], y[..., 0], x[..., 1], y[..., 1]), dim=-1)
 
 
 def pad_boxes(

@@ -88,7 +88,8 @@ def _all_at_once(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: f
     exact = boxes.double()
     room = exact.max() - exact.min() + 1
     shifts = labels.double()[:, None] * room
-    return nms(exact + shifts, scores.double(), iou_threshold)
+    kept: Tensor = nms(exact + shifts, scores.double(), iou_threshold)
+    return kept
 
 
 def select_detections(

@@ -21,6 +21,7 @@ from rfla.models.detector import ImageSizes, Losses, Target
 from rfla.models.limits import build_limits
 from rfla.models.roi_align import RoIAlignPyramid
 from rfla.ops.coding import DeltaCoder
+from rfla.ops.device import to_device
 from rfla.ops.losses import mean_over_ranks, smooth_l1
 from rfla.ops.nms import DetectionLimits, ImageDetections, select_detections
 
@@ -199,7 +200,7 @@ class RoIHead(nn.Module):
         """
         with torch.autocast(logits.device.type, enabled=False):
             labels = torch.cat([sample.labels for sample in samples])
-            count = mean_over_ranks(torch.tensor(float(max(len(labels), 1)), device=logits.device))
+            count = mean_over_ranks(to_device(float(max(len(labels), 1)), logits.device))
             loss_cls = functional.cross_entropy(logits, labels, reduction="sum") / count
 
             positive = (labels < self.num_classes).nonzero().squeeze(1)
@@ -236,7 +237,7 @@ class RoIHead(nn.Module):
             own = torch.split(self._of_class(offsets, labels), counts)
             coder = self.stages[stage].coder
             return [
-                coder.decode(part, moves, torch.tensor(size, device=part.device))
+                coder.decode(part, moves, to_device(size, part.device))
                 for part, moves, size in zip(boxes, own, image_sizes, strict=True)
             ]
 
@@ -264,7 +265,7 @@ class RoIHead(nn.Module):
             parts = zip(boxes, scores, torch.split(offsets, counts), image_sizes, strict=True)
             detections = []
             for part, part_scores, part_offsets, size in parts:
-                limit = torch.tensor(size, device=part.device)
+                limit = to_device(size, part.device)
                 moved = self.stages[stage].coder.decode(part, part_offsets, limit)
                 if moved.shape[1] > 4:
                     moved = moved.view(len(moved), self.num_classes, 4)  # (K, C, 4)

@@ -20,6 +20,7 @@ from rfla.models.detector import ImageSizes, Losses, Raw, Target
 from rfla.models.heads.priors import Anchors, best_candidates, build_anchors, take
 from rfla.ops.boxes import flatten_levels
 from rfla.ops.coding import DeltaCoder
+from rfla.ops.device import to_device
 from rfla.ops.losses import mean_over_ranks, smooth_l1
 from rfla.ops.nms import class_nms
 
@@ -112,7 +113,7 @@ class RPNHead(nn.Module):
         total = sum(
             max(len(sample.positive), 1) + max(len(sample.negative), 1) for sample in samples
         )
-        normalizer = mean_over_ranks(torch.tensor(float(total), device=matched.device))
+        normalizer = mean_over_ranks(to_device(float(total), matched.device))
 
         # indices into the anchors of all images, image by image
         anchors_per_image = matched.shape[1]
@@ -144,7 +145,7 @@ class RPNHead(nn.Module):
             scores = flatten_levels(raw["objectness"], 1)[..., 0].float().sigmoid()
             levels = best_candidates(scores, grid.level_counts, self.nms_pre)
             index = torch.cat(levels, dim=1)  # (B, K)
-            limits = torch.tensor(image_sizes, device=scores.device)[:, None]
+            limits = to_device(image_sizes, scores.device)[:, None]
             deltas = take(flatten_levels(raw["reg"], 4), index)
             boxes = self.coder.decode(grid.boxes[index], deltas, limits)  # (B, K, 4)
             scores = scores.gather(1, index)
