@@ -63,7 +63,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Analysis:
-    """All that the report tells beside the figures.
+    """All that the report shows beside the figures.
 
     `thresholds` are the scores at which counts are made.
     """

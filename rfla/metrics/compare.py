@@ -74,13 +74,13 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
-        told = dataclasses.asdict(self)
-        for rows, own in ((told["figures"], self.figures), (told["classes"], self.classes)):
+        content = dataclasses.asdict(self)
+        for rows, own in ((content["figures"], self.figures), (content["classes"], self.classes)):
             for row, difference in zip(rows, own, strict=True):
                 row["clear"] = difference.clear
-        for row, change in zip(told["changed"], self.changed, strict=True):
+        for row, change in zip(content["changed"], self.changed, strict=True):
             row["gain"] = change.gain
-        return told
+        return content
 
     def table(self) -> Group:
         """Return three rich tables: figures, classes, and the images that changed most."""
@@ -149,8 +149,8 @@ def compare(
         draws: number of bootstrap draws of images; the time is about that of `draws` accumulations
             on each side.
         seed: of the draws.
-        watch: passes the draws on and may count them, for a progress bar.
-        say: is told about detections that can hardly be meant.
+        watch: passes the bootstrap samples on and may count them, for a progress bar.
+        say: called with a line for each thing that is likely wrong with the detections.
     """
     studies = (study(gt, a, protocol), study(gt, b, protocol))
     for name, one in zip(names, studies, strict=True):

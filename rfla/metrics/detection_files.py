@@ -56,7 +56,7 @@ def read_detections(source: DetectionSource, gt: GroundTruth, say: Say = warn) -
     Args:
         source: what to read.
         gt: ground truth of the same images.
-        say: is told once about detections that were matched by file name.
+        say: called once if detections were matched by file name.
 
     Raises:
         MetricError: not a COCO result list, a score that is NaN or infinite, or an image or

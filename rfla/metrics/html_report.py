@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rfla.errors import printable
 from rfla.files import write_atomically
 from rfla.metrics.analysis import Study
 from rfla.metrics.arrays import IntArray
@@ -196,7 +197,7 @@ def _image_row(study: Study, image: int, dets: IntArray, gts: IntArray) -> dict[
     far = np.concatenate([gt.boxes[gt_rows], detections.boxes[rows]]).max(axis=0, initial=1.0)
     name = gt.files[image] if gt.files and gt.files[image] else str(gt.image_ids[image])
     sides = {"w": float(np.ceil(far[2])), "h": float(np.ceil(far[3])), "p": None}
-    return {"name": name, **sides, "d": _rows(det_columns), "g": _rows(gt_columns)}
+    return {"name": printable(name), **sides, "d": _rows(det_columns), "g": _rows(gt_columns)}
 
 
 def _rows(columns: Sequence[Sequence[Any]]) -> list[list[Any]]:
@@ -227,7 +228,7 @@ def _page_data(
     study: Study, rows: list[dict[str, Any]], speed: Mapping[str, float] | None
 ) -> dict[str, Any]:
     metrics, protocol, total = study.metrics, study.metrics.protocol, len(study.gt.image_ids)
-    told = metrics.as_dict()
+    as_dict = metrics.as_dict()
     when = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     shown = (
         f"all {total} images"
@@ -241,13 +242,13 @@ def _page_data(
         f"{len(study.detections):,} detections; rfla {__version__}, {when}",
         "families": _families(study),
         "by_size": _size_table(study),
-        "classes": [_class_row(row) for row in told["per_class"]],
+        "classes": [_class_row(row) for row in as_dict["per_class"]],
         "speed": [
             {"stage": stage, "ms per image": round(ms, 3)} for stage, ms in (speed or {}).items()
         ],
-        "shown": f"{shown}{without}. Found, missed and wrong are told at IoU 0.5. "
-        f"Detections with a score under {lowest:g} are left out.",
-        "names": list(study.gt.names),
+        "shown": f"{shown}{without}. Found, missed and wrong are counted at IoU 0.5. "
+        f"Detections with a score below {lowest:g} are left out.",
+        "names": [printable(name) for name in study.gt.names],
         "kinds": list(TYPES),
         "thresholds": [None if t is None else round(t, DIGITS) for t in study.analysis.thresholds],
         "scores": [lowest, max(1.0, float(study.detections.scores.max(initial=1.0)))],
@@ -257,7 +258,7 @@ def _page_data(
 
 
 def _families(study: Study) -> list[tuple[str, list[tuple[str, float]]]]:
-    """Return the figures that are not told by size, family by family."""
+    """Return the figures that are not by size, family by family."""
     figures, limits = study.metrics.figures, study.metrics.protocol.max_dets
     families = {
         "Average precision": OVERALL,
@@ -278,19 +279,20 @@ def _size_table(study: Study) -> list[dict[str, Any]]:
             "size": size_label(metrics.protocol, name),
             "boxes": int(metrics.curves.boxes[:, a].sum()),
         }
-        told = {key: metrics.figures.get(f"{key}_{name}") for key in (*OVERALL, "ar")}
-        rows.append(row | {key: value for key, value in told.items() if value is not None})
+        figures = {key: metrics.figures.get(f"{key}_{name}") for key in (*OVERALL, "ar")}
+        rows.append(row | {key: value for key, value in figures.items() if value is not None})
     return rows
 
 
 def _class_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return one line of the class table."""
     renamed = {"name": "class", "threshold": "best_score"}
-    return {
+    line = {
         renamed.get(key, key.removeprefix("olrp_")): value
         for key, value in row.items()
         if key != "category_id"
     }
+    return line | {"class": printable(row["name"])}
 
 
 def _json_in_html(data: Any) -> str:

@@ -1,6 +1,6 @@
-"""Optimal localisation recall precision error (oLRP.
+"""Optimal localisation recall precision error (oLRP; Oksuz et al., ECCV 2018).
 
-Oksuz et al., ECCV 2018), as the AI-TOD evaluator tells it.
+It is computed as in the evaluator of AI-TOD.
 
 LRP at a score threshold is (sum of (1 - IoU) / (1 - tau) over true positives + FP + FN) / (TP + FP
 + FN); oLRP is its smallest value over all score thresholds of a class.

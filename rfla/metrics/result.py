@@ -121,8 +121,8 @@ def summarize(
 ) -> Metrics:
     """Make the figures of a protocol from its curves.
 
-    The arrays are indexed here; the summary of pycocotools is never called, since it tells AP at
-    the wrong detection limit and no tiny sizes once the parameters are not those of COCO.
+    The arrays are indexed here; the summary of pycocotools is never called: it takes AP at
+    the wrong detection limit and knows no tiny sizes once the parameters are not those of COCO.
     """
     count = len(protocol.ious)
     precision, recall = curves.precision, curves.recall
@@ -152,7 +152,7 @@ def mean_of(values: FloatArray) -> float:
 
 
 def _size_figures(curves: Curves, protocol: Protocol) -> dict[str, float]:
-    """Return AP by size; TinyPerson tells it at every IoU by itself."""
+    """Return AP by size; TinyPerson has one for each IoU."""
     figures = {}
     for a, name in enumerate(protocol.size_names[1:], start=1):
         figures[f"ap_{name}"] = mean_of(curves.precision[: len(protocol.ious), :, :, a])
