@@ -198,7 +198,7 @@ def note_waits(name: str, args: Any, kwargs: Any, tensors: list[Tensor], to_cuda
 
 @contextmanager
 def simulation(monkeypatch: Any) -> Iterator[Log]:
-    """CUDA's rules on values of the CPU; use `to_cuda` on the network and `OnCuda` on its inputs."""
+    """CUDA's rules on values of the CPU: `to_cuda` for the network, `OnCuda` for its inputs."""
     monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
@@ -217,7 +217,8 @@ def to_cuda(net: nn.Module) -> nn.Module:
     for module in net.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                module._parameters[name] = OnCuda(parameter.detach(), parameter.requires_grad)
+                claimed = OnCuda(parameter.detach(), parameter.requires_grad)
+                module._parameters[name] = claimed
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = OnCuda(buffer)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rfla.cfg.layer_files import model_names
 from rfla.models import build_detector
 
 _spec = importlib.util.spec_from_file_location(
@@ -29,6 +30,7 @@ SMALL = {
 FIGURES = {
     "fcos": (0, 693, 2, 336),
     "fcos_p2": (0, 697, 2, 340),
+    "rfd": (0, 749, 2, 404),
     "retinanet": (7, 853, 2, 322),
     "autoassign": (3, 897, 2, 461),
     "faster_rcnn": (15, 932, 7, 423),
@@ -83,6 +85,10 @@ def test_a_step_and_an_evaluation(monkeypatch, name):
     assert all(now <= before for now, before in zip(figures, FIGURES[name], strict=True)), (
         f"{figures}; waits: {(waits + log.waits).most_common()}"
     )
+
+
+def test_every_model_has_its_figures():
+    assert FIGURES.keys() == set(model_names())
 
 
 def test_what_the_simulation_sees(monkeypatch):
