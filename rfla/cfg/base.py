@@ -1,5 +1,6 @@
 """The parent of every section of the configuration: frozen, typed, strict about what it accepts."""
 
+import re
 import types
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from pydantic import (
     field_validator,
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # half of a surrogate pair
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,15 @@ class Section(BaseModel):
         takes_number = accepts(field.annotation, int) or accepts(field.annotation, float)
         if isinstance(value, bool) and takes_number and not accepts(field.annotation, bool):
             raise ValueError("a number is needed here, not true or false")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_half_characters(cls, value: Any) -> Any:
+        """No settings file could hold them; they come from YAML escapes and broken file names."""
+        parts = value if isinstance(value, list | tuple) else (value,)
+        if any(isinstance(part, str) and _HALF_CHARACTER.search(part) for part in parts):
+            raise ValueError("must be text that UTF-8 can hold")
         return value
 
 

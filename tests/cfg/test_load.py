@@ -199,6 +199,8 @@ def test_values_as_people_write_them(key: str, value: Any, expected: Any) -> Non
         ({"cfg": 3}, "cfg=3: must be a YAML file"),
         ({"a\nb": 1}, "unknown key"),
         ({"name": ""}, "name=''"),
+        ({"source": "\ud800.png"}, "must be text that UTF-8 can hold"),
+        ({"classes": ["car", "\udcff"]}, "must be text that UTF-8 can hold"),
     ],
 )
 def test_refused_in_one_line(values: dict[str, Any], message: str) -> None:
