@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rfla.cfg import Config, model_part
+from rfla.cfg import Config, model_part, with_settings
 from rfla.cfg.model_schema import ModelConfig
 from rfla.data import (
     Annotations,
@@ -21,6 +21,7 @@ from rfla.data.index import require_objects
 from rfla.engine import memory
 from rfla.engine.device import (
     autocast_dtype,
+    on_device,
     precision_holds,
     seed_everything,
     use_fast_float32,
@@ -98,6 +99,17 @@ class RunParts:
             cfg, self.train_index, self.world, self.device
         )
 
+    def halve_val_batch(self) -> bool:
+        """Validate with half the images in a batch from now on; False where it is one already."""
+        half = self.val_loader.sampler.batch // 2
+        if not half:
+            return False
+        self.val_loader.close()
+        self.val_loader = evaluation_loader(
+            with_settings(self.cfg, {"batch": half}), self.val_index, self.world, self.device
+        )
+        return True
+
     def close(self) -> None:
         """End the loading processes."""
         self.train_loader.close()
@@ -115,11 +127,9 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
     with agreed(world):
         protocol, train_index, val_index, source = build_data_and_source(cfg, world)
     with agreed(world):
-        net = source.net.to(device)
+        dtype = autocast_dtype(device, cfg.amp)
+        net = on_device(source.net, device, dtype)
         freeze(net, cfg.freeze)
-        if autocast_dtype(device, cfg.amp) is not None:
-            # Half-precision convolutions are fastest with channels last.
-            net = net.to(memory_format=torch.channels_last)
         per_gpu = memory.largest_that_fits(cfg, net, device, len(train_index) // world.size)
     cfg, notes = memory.settle_batch(cfg, gather(world, per_gpu))
     if cfg.batch > len(train_index):
@@ -130,7 +140,6 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
     with agreed(world):
         train_loader, sampler = training_loader(cfg, train_index, world, device)
         val_loader = evaluation_loader(cfg, val_index, world, device)
-        dtype = autocast_dtype(device, cfg.amp)
         state = build_state(net, cfg, device, dtype)
         model = distribute(net, world, device)
         if dtype is not None and not precision_holds(net, device, dtype):

@@ -109,7 +109,7 @@ def load_latest_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], st
 def complete(path: Path) -> Iterator[None]:
     """Read parts of a state in this block.
 
-    A part that is missing or of another kind is told in one line.
+    A part that is missing or of another kind is named in one line.
 
     Raises:
         WeightsError: The state lacks something.

@@ -14,6 +14,7 @@ from rfla.cfg import Config, with_settings
 from rfla.data.images import STRIDE
 from rfla.engine.device import autocast, autocast_dtype
 from rfla.errors import ConfigError, RflaError
+from rfla.ops.losses import without_ranks
 
 SHARE = 0.85  # of the GPU's memory that batch=-1 may fill: real batches vary in size and boxes
 LARGEST = 256
@@ -143,7 +144,8 @@ def _fits(cfg: Config, net: nn.Module, device: torch.device, size: int) -> bool:
     }
     try:
         net.train()
-        with autocast(device, dtype):
+        # Processes with other GPUs try other sizes: they must not wait for each other.
+        with without_ranks(), autocast(device, dtype):
             losses = net(images, targets)
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
         optimizer = (
@@ -161,6 +163,7 @@ def _fits(cfg: Config, net: nn.Module, device: torch.device, size: int) -> bool:
         net.zero_grad(set_to_none=True)
         net.load_state_dict(kept, strict=False)
         torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)  # the trials are no part of `mem`
 
 
 def trial_batch(

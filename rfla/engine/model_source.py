@@ -24,7 +24,7 @@ class SourceModel:
         net: The network, on the CPU.
         config: The settings that rebuild it.
         names: Its classes, in the order of its outputs.
-        notes: Lines for the person: what was loaded, what starts anew.
+        notes: Lines for the person: what was loaded, what starts at random.
         imgsz: Long side in px that it was trained at, if known.
     """
 
@@ -82,11 +82,11 @@ def fine_tune(path: str | Path, config: ModelConfig, names: Sequence[str]) -> So
         "meta"
     ):  # which tensors hold classes, and where: those that grow with one class more
         grown = build_from_config(config, num_classes=len(names) + 1).state_dict()
-    kept, mapped, anew = [], [], []
+    kept, mapped, random = [], [], []
     for key, tensor in target.items():
         source = state.get(key)
         if source is None:
-            anew.append(key)
+            random.append(key)
         elif source.shape == tensor.shape and (
             old_names == list(names) or grown[key].shape == tensor.shape
         ):
@@ -97,7 +97,7 @@ def fine_tune(path: str | Path, config: ModelConfig, names: Sequence[str]) -> So
         ):
             mapped.append(key)
         else:
-            anew.append(key)
+            random.append(key)
     net.load_state_dict(target)
     notes = [f"{path}: {len(kept)} of {len(target)} tensors kept"]
     if mapped:
@@ -106,9 +106,9 @@ def fine_tune(path: str | Path, config: ModelConfig, names: Sequence[str]) -> So
             f"classes mapped by name in {', '.join(mapped)}: "
             f"{', '.join(shared) or 'none in common'}"
         )
-    if anew:
-        shown = ", ".join(anew[:6]) + (f" and {len(anew) - 6} more" if len(anew) > 6 else "")
-        notes.append(f"started anew: {shown}")
+    if random:
+        more = f" and {len(random) - 6} more" if len(random) > 6 else ""
+        notes.append(f"started at random: {', '.join(random[:6])}{more}")
     if not kept:
         raise WeightsError(
             f"{path}: no weight fits model {config.detector} with {config.backbone.name}; "

@@ -72,7 +72,13 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Return SGD with momentum, or AdamW with `momentum` as its first beta."""
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=fused)
+        sgd = torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=fused)
+        if fused and momentum:
+            # The fused step makes this memory without filling it, and where the scaler skips the
+            # first step it stays so: the next one would move the weights by whatever is in it.
+            for parameter in (one for group in sgd.param_groups for one in group["params"]):
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
     return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=fused)
 
 

@@ -28,7 +28,7 @@ def random_start_advice(cfg: Config) -> tuple[str, ...]:
     )
 
 
-def settle(cfg: Config, device: torch.device) -> tuple[Config, list[str]]:
+def fill_in(cfg: Config, device: torch.device) -> tuple[Config, list[str]]:
     """Fill in what was left open, for a run on `device`.
 
     Returns:

@@ -159,7 +159,7 @@ def _claim(cfg: Config, default_name: str) -> tuple[Path, IO[str]]:
     try:
         if default_name == "train":
             (run_dir / "weights").mkdir(exist_ok=True)
-            _tidy(run_dir, anew=not cfg.resume)
+            _tidy(run_dir, is_new=not cfg.resume)
         if not cfg.resume:
             write_atomically(run_dir / "args.yaml", to_yaml(cfg))
     except OSError as error:
@@ -180,7 +180,7 @@ def _unlock(run_dir: Path, lock: IO[str]) -> None:
     lock.close()
 
 
-def _tidy(run_dir: Path, anew: bool) -> None:
+def _tidy(run_dir: Path, is_new: bool) -> None:
     """Remove what a killed run left half written.
 
     And the states of an earlier run, which a new one must not resume.
@@ -189,6 +189,6 @@ def _tidy(run_dir: Path, anew: bool) -> None:
         "weights/.*.safetensors.*",
         *(f".*.{kind}.*" for kind in ("yaml", "csv", "json", "html", "png", "jpg")),
     ]
-    for pattern in [*patterns, f"weights/{STATE_NAME}*"] if anew else patterns:
+    for pattern in [*patterns, f"weights/{STATE_NAME}*"] if is_new else patterns:
         for path in run_dir.glob(pattern):
             path.unlink(missing_ok=True)

@@ -40,7 +40,7 @@ from rfla.engine.inference import (
 from rfla.engine.loaders import batches_of, lost_workers_named
 from rfla.engine.meter import MAX_SKIPPED_IN_A_ROW, Meter, RunningStatistics, is_finite
 from rfla.engine.processes import Stopped, StopSignals
-from rfla.engine.recipe import settle
+from rfla.engine.recipe import fill_in
 from rfla.engine.run_dir import claim_run_dir, how_to_go_on, weights_path
 from rfla.engine.run_output import RunFiles, RunLog
 from rfla.engine.step import TrainStep
@@ -81,7 +81,7 @@ def train(cfg: Config, hooks: Hooks | None = None) -> TrainResult:
     if processes.needs_several(cfg.device):
         return _result(processes.train_on_several(cfg, with_hooks=hooks is not None), None)
     device = select_device(cfg.device)
-    cfg, notes = settle(cfg, device)
+    cfg, notes = fill_in(cfg, device)
     world = join_world(device, cfg.timeout)
     parts: RunParts | None = None
     place: Path | None = None
@@ -295,10 +295,22 @@ class Trainer:
     # ------------------------------------------------------------------ after an epoch
 
     def validate(self) -> Judged | None:
-        """Run the evaluated network over the validation split.
+        """Run the evaluated network over the validation split; one image at a time if it must be.
 
         The main process returns figures and detections.
         """
+        try:
+            return self.validate_in_batches()
+        except RuntimeError as error:
+            if not memory.ran_out(error) or self.world.size > 1 or not self.parts.halve_val_batch():
+                raise
+            error.__traceback__ = None  # its frames hold the tensors that did not fit
+        self.log.say("out of memory in the validation: going on with smaller batches", "yellow")
+        gc.collect()
+        return self.validate()
+
+    def validate_in_batches(self) -> Judged | None:
+        """Run the evaluated network over the validation split."""
         parts = self.parts
         shard: tuple[Detections, Speed] | None = None
         with self.log.progress.over(len(parts.val_index), "validate") as bar, suppress(Stopped):

@@ -5,7 +5,7 @@
 Boxes are xyxy px.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,18 +15,20 @@ from rich.console import Console
 
 from rfla.cfg import Config, model_part
 from rfla.data import Annotations, DataSpec, load_data_spec, load_index
+from rfla.engine import memory
 from rfla.engine.console import Progress, make_console, metric_line
-from rfla.engine.device import autocast_dtype, select_device
-from rfla.engine.distributed import World, agreed, gather, join_world
+from rfla.engine.device import autocast_dtype, on_device, select_device, use_fast_float32
+from rfla.engine.distributed import World, agreed, gather, join_world, lost_peers_named
 from rfla.engine.inference import (
     Inference,
     Judged,
+    Speed,
     detect,
     judge,
     merge_detections,
     protocol_of,
 )
-from rfla.engine.loaders import evaluation_loader
+from rfla.engine.loaders import evaluation_loader, lost_workers_named
 from rfla.engine.model_source import SourceModel, class_mapping, load_trained
 from rfla.engine.processes import refuse_several
 from rfla.engine.report import write_files
@@ -82,13 +84,7 @@ def _validate(cfg: Config, world: World, device: torch.device) -> Metrics:
         else:
             model, mapping = _model_for(cfg, index, console)
     if found is None:
-        loader = evaluation_loader(cfg, index, world, device)
-        with Progress(console).over(len(index), "validate") as bar:
-            dtype = autocast_dtype(device, cfg.amp)
-            inference = Inference(model.net.to(device), model.config.normalize, device, dtype)
-            shard = detect(inference, loader, index, mapping, bar.step)
-        shards = gather(world, shard)
-        found, speed = merge_detections([one for one, _ in shards]), shards[0][1]
+        found, speed = _detect(cfg, model, index, mapping, world, device, Progress(console))
     judged = study(ground_truth(index), found, protocol) if world.is_main else None
     metrics = gather(world, judged.metrics if judged is not None else None)[0]
     assert metrics is not None, "the main process has judged"
@@ -116,6 +112,42 @@ def _validate(cfg: Config, world: World, device: torch.device) -> Metrics:
     return metrics
 
 
+def _detect(
+    cfg: Config,
+    model: SourceModel,
+    index: Annotations,
+    mapping: Sequence[int] | None,
+    world: World,
+    device: torch.device,
+    progress: Progress,
+) -> tuple[Detections, Speed]:
+    """Run a model over a split, each process over its share.
+
+    Returns:
+        The detections of all processes, and the time of each stage in the main one.
+
+    Raises:
+        RflaError: The images cannot be read, a loading process has died, or memory ran out.
+    """
+    use_fast_float32(cfg.amp is not False)
+    dtype = autocast_dtype(device, cfg.amp)
+    net = on_device(model.net, device, dtype)
+    inference = Inference(net, model.config.normalize, device, dtype)
+    loader = evaluation_loader(cfg, index, world, device)
+    try:
+        with (
+            lost_peers_named(world),
+            memory.full_memory_named(cfg.batch),
+            lost_workers_named(),
+            progress.over(len(index), "validate") as bar,
+        ):
+            shard = detect(inference, loader, index, mapping, bar.step)
+            shards = gather(world, shard)
+    finally:
+        loader.close()
+    return merge_detections([one for one, _ in shards]), shards[0][1]
+
+
 def judge_weights(
     path: Path,
     cfg: Config,
@@ -126,9 +158,13 @@ def judge_weights(
 ) -> Judged:
     """Judge a weights file on a split of the same classes, in this process alone."""
     model = load_trained(path)
-    inference = Inference(model.net.to(device), model.config.normalize, device, dtype)
+    net = on_device(model.net, device, dtype)
+    inference = Inference(net, model.config.normalize, device, dtype)
     loader = evaluation_loader(cfg, index, World(), device)
-    return judge(index, detect(inference, loader, index)[0], protocol)
+    try:
+        return judge(index, detect(inference, loader, index)[0], protocol)
+    finally:
+        loader.close()
 
 
 def _given_detections(

@@ -7,6 +7,9 @@ Shapes: N elements, boxes (N, 4) xyxy.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Literal
 
 import torch
@@ -135,12 +138,26 @@ def smooth_l1(pred: Tensor, target: Tensor, beta: float) -> Tensor:
     return functional.smooth_l1_loss(pred.float(), target.float(), beta=beta, reduction="none")
 
 
+_ALONE = ContextVar("alone", default=False)
+
+
+@contextmanager
+def without_ranks() -> Iterator[None]:
+    """Exchange nothing with other processes in this block, in which each may go its own way."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
 def mean_over_ranks(value: Tensor) -> Tensor:
     """Mean of a tensor over the processes of a distributed run.
 
-    The tensor itself where there is one process.
+    The tensor itself where there is one process, and in `without_ranks()`.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    several = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if not several or _ALONE.get():
         return value
     total = value.detach().clone()
     torch.distributed.all_reduce(total)

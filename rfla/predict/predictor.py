@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rfla.cfg.model_schema import ModelConfig
 from rfla.data.images import STRIDE, resize_long_side, resized_shape
-from rfla.engine.device import autocast_dtype
+from rfla.engine.device import autocast_dtype, on_device, use_fast_float32
 from rfla.engine.inference import Inference, Speed
 from rfla.engine.model_source import SourceModel
 from rfla.models.limits import build_limits
@@ -36,8 +36,10 @@ class Predictor:
 
     def __init__(self, model: SourceModel, device: torch.device, amp: bool | str = True):
         self.model = model
-        net = model.net.to(device).eval()
-        self.inference = Inference(net, model.config.normalize, device, autocast_dtype(device, amp))
+        dtype = autocast_dtype(device, amp)
+        use_fast_float32(amp is not False)
+        net = on_device(model.net, device, dtype).eval()
+        self.inference = Inference(net, model.config.normalize, device, dtype)
 
     def stream(
         self, images: Iterable[SourceImage], options: PredictOptions, notes: Notes | None = None

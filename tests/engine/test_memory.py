@@ -9,10 +9,12 @@ import torch
 
 from rfla.cfg import Config, load_saved
 from rfla.engine import memory
+from rfla.engine.inference import Inference
 from rfla.engine.loaders import rescale, scaled_size
 from rfla.engine.step import TrainStep
 from rfla.engine.trainer import train
 from rfla.errors import ConfigError, RflaError
+from rfla.ops.losses import mean_over_ranks, without_ranks
 
 
 @pytest.mark.parametrize(
@@ -124,3 +126,38 @@ def test_boxes_move_with_the_pixels(factor: float) -> None:
 
 def test_peak_memory_is_told() -> None:
     assert memory.peak_mb(torch.device("cpu")) > 50
+
+
+def test_out_of_memory_in_the_validation(
+    config: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Batches of 4 do not fit, those of 2 do: the epoch is not lost, and the figures are the same."""
+    usual = train(config(batch=4, epochs=1)).metrics
+    real = Inference.__call__
+
+    def limited(self: Inference, images: torch.Tensor, *rest: Any) -> Any:
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, images, *rest)
+
+    monkeypatch.setattr(Inference, "__call__", limited)
+    metrics = train(config(batch=4, epochs=1)).metrics
+    assert usual is not None and metrics is not None and metrics.ap == pytest.approx(usual.ap)
+    assert "out of memory in the validation: going on with smaller" in capsys.readouterr().out
+    monkeypatch.setattr(Inference, "__call__", lambda *_: limited(_[0], torch.zeros(3)))
+    with pytest.raises(RflaError, match="out of memory with batch=2: use a smaller batch="):
+        train(config(batch=2, epochs=1))
+
+
+def test_trials_of_batches_wait_for_no_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exchange(_: Any) -> None:
+        raise AssertionError("the others may be trying another size")
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", exchange)
+    with without_ranks():
+        assert float(mean_over_ranks(torch.tensor(3.0))) == 3.0
+    with pytest.raises(AssertionError, match="another size"):
+        mean_over_ranks(torch.tensor(3.0))

@@ -46,7 +46,7 @@ def test_a_weights_file_is_enough(tmp_path: Path) -> None:
 def test_classes_are_mapped_by_name(tmp_path: Path) -> None:
     """Old classes car, ship.
 
-    New ones ship, bus, car: row 0 is the old 1, row 2 the old 0, row 1 begins anew.
+    New ones ship, bus, car: row 0 is the old 1, row 2 the old 0, row 1 starts at random.
     """
     path = tmp_path / "x.safetensors"
     old = save(path, ["car", "ship"])
@@ -58,10 +58,10 @@ def test_classes_are_mapped_by_name(tmp_path: Path) -> None:
         assert torch.equal(new[key][0], old[key][1])
         assert torch.equal(new[key][2], old[key][0])
     assert all(torch.equal(new[key], old[key]) for key in new if key not in changed)
-    told = "\n".join(model.notes)
-    assert f"{len(new) - len(changed)} of {len(new)} tensors kept" in told
-    assert "classes mapped by name" in told and told.endswith("ship, car")
-    assert "started anew" not in told
+    notes = "\n".join(model.notes)
+    assert f"{len(new) - len(changed)} of {len(new)} tensors kept" in notes
+    assert "classes mapped by name" in notes and notes.endswith("ship, car")
+    assert "started at random" not in notes
 
 
 @pytest.mark.parametrize("model", ["retinanet", "faster_rcnn", "autoassign"])
@@ -108,7 +108,7 @@ def test_what_does_not_fit_starts_anew_and_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save(path, ["car"], **{"head.width": 24})
     notes = fine_tune(path, model_part(load_config(SMALL)), ["car"]).notes
-    assert any(note.startswith("started anew: head.") for note in notes)
+    assert any(note.startswith("started at random: head.") for note in notes)
 
 
 def test_not_one_class_in_common() -> None:

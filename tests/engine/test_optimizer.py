@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -107,3 +108,19 @@ def test_average_follows_by_hand() -> None:
     assert float(ema.net.weight) == pytest.approx(1.4311, abs=1e-4)
     assert int(ema.net.num_batches_tracked) == 5  # type: ignore[arg-type]
     assert not ema.net.weight.requires_grad
+
+
+def test_a_skipped_first_step_leaves_no_memory_unset() -> None:
+    """As the scaler asks of a fused step whose gradient is not finite: nothing moves, then w - lr g.
+
+    Without memory made beforehand the second step moved weights of 1 by tens on a CPU.
+    """
+    weight = nn.Parameter(torch.ones(64))
+    groups = [{"params": [weight], "lr": 0.5, "base_lr": 0.5, "weight_decay": 0.0}]
+    optimizer: Any = build_optimizer("sgd", groups, 0.5, 0.9, fused=True)
+    optimizer.grad_scale = torch.tensor(1.0)
+    for found_inf, gradient, expected in ((1.0, float("inf"), 1.0), (0.0, 1.0, 0.5)):
+        optimizer.found_inf = torch.tensor(found_inf)
+        weight.grad = torch.full_like(weight, gradient)
+        optimizer.step()
+        assert torch.equal(weight.detach(), torch.full((64,), expected))

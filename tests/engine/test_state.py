@@ -127,3 +127,15 @@ def test_a_changed_byte_is_noticed(tmp_path: Path, part: str) -> None:
     path.write_bytes(data)
     with pytest.raises(WeightsError, match=r"last.state.safetensors: damaged .*digest"):
         make_state().restore(path, DATA, CPU)
+
+
+def test_a_step_that_was_dropped_can_be_taken_again() -> None:
+    """Memory ran out after the gradients were unscaled: the scaler must not refuse the next ones."""
+    net = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    state = RunState(net, optimizer, None, torch.amp.GradScaler("cpu", init_scale=8.0))
+    for _ in range(2):
+        state.scaler.scale(net(torch.ones(1, 1)).sum()).backward()
+        state.scaler.unscale_(optimizer)
+        state.drop_step()
+        assert state.scaler.get_scale() == 8.0 and net.weight.grad is None
