@@ -62,7 +62,8 @@ def image_positions(
         positions.append(position)
     _require_all(positions, given, gt.image_ids, "image_id", where, "detection")
     if by_name:
-        say(f"{where}: {by_name:,} detections name their image by its file, not by its id")
+        count = "1 detection names its" if by_name == 1 else f"{by_name:,} detections name their"
+        say(f"{where}: {count} image by file name, not by id")
     return np.array(positions, np.int64)
 
 

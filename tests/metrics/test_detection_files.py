@@ -51,7 +51,7 @@ def test_images_named_by_their_file(tmp_path, image_id, position):
     found, said = read(tmp_path, truth(), one(), one(image_id=image_id))
     assert found.image_index.tolist() == [0, position]
     (text,) = said
-    assert text.endswith("dt.json: 1 detections name their image by its file, not by its id")
+    assert text.endswith("dt.json: 1 detection names its image by file name, not by id")
 
 
 def test_an_id_wins_over_a_file_name(tmp_path):
