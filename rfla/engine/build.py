@@ -125,7 +125,12 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
         RflaError: Anything that the person can mend.
     """
     with agreed(world):
-        protocol, train_index, val_index, source = build_data_and_source(cfg, world)
+        seed_everything(cfg.seed, cfg.deterministic)
+        use_fast_float32(cfg.amp is not False)
+        # The main one may have to make the data set, and to fetch the backbone's weights.
+        with main_first(world):
+            protocol, train_index, val_index = build_data(cfg)
+            source = source_model(cfg, train_index.names)
     with agreed(world):
         dtype = autocast_dtype(device, cfg.amp)
         net = on_device(source.net, device, dtype)
@@ -181,37 +186,32 @@ def build_state(
     return RunState(net, optimizer_for(net, cfg, device), ema, scaler)
 
 
-def build_data_and_source(
-    cfg: Config, world: World
-) -> tuple[Protocol, Annotations, Annotations, SourceModel]:
-    """Return the protocol, both splits and the network on the CPU; seeds everything before.
+def build_data(cfg: Config) -> tuple[Protocol, Annotations, Annotations]:
+    """Return the protocol and both splits.
 
     Raises:
         RflaError: No data, unreadable data, a split without a box, an unknown protocol, splits with
-            different classes, a wrong weights file.
+            different classes.
     """
-    seed_everything(cfg.seed, cfg.deterministic)
-    use_fast_float32(cfg.amp is not False)
-    with main_first(world):  # it may have to make the data set, and to fetch the backbone's weights
-        spec = data_spec(cfg)
-        protocol = protocol_of(cfg, spec)  # refuses a wrong one at once
-        train_index = load_index(
-            spec,
-            cfg.train_split,
-            for_training=True,
-            fraction=cfg.fraction,
-            single_cls=cfg.single_cls,
+    spec = data_spec(cfg)
+    protocol = protocol_of(cfg, spec)  # refuses a wrong one at once
+    train_index = load_index(
+        spec,
+        cfg.train_split,
+        for_training=True,
+        fraction=cfg.fraction,
+        single_cls=cfg.single_cls,
+    )
+    require_objects(spec, cfg.train_split, train_index)
+    val_index = train_index
+    if cfg.val:
+        val_index = load_index(spec, cfg.split, single_cls=cfg.single_cls)
+        require_objects(spec, cfg.split, val_index)
+    if train_index.names != val_index.names:
+        raise DataError(
+            f"data={cfg.data}: {cfg.train_split} and {cfg.split} name different classes"
         )
-        require_objects(spec, cfg.train_split, train_index)
-        val_index = train_index
-        if cfg.val:
-            val_index = load_index(spec, cfg.split, single_cls=cfg.single_cls)
-            require_objects(spec, cfg.split, val_index)
-        if train_index.names != val_index.names:
-            raise DataError(
-                f"data={cfg.data}: {cfg.train_split} and {cfg.split} name different classes"
-            )
-        return protocol, train_index, val_index, source_model(cfg, train_index.names)
+    return protocol, train_index, val_index
 
 
 def data_spec(cfg: Config) -> DataSpec:

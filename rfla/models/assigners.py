@@ -33,32 +33,17 @@ class Assigner(Protocol):
         """(B, P) int64: index of the box, -1 background, -2 ignored."""
 
 
-def build_point_assigner(section: AssignerConfig, levels: int) -> Assigner:
-    """Assigner of a detector that predicts from the points of so many levels."""
-    if section.name == "rfla":
-        return _hierarchical(section)
+def build_assigner(section: AssignerConfig, baseline: Assigner | None) -> Assigner | None:
+    """The assigner that a detector is configured with.
+
+    Args:
+        section: of the configuration.
+        baseline: the detector's own rule; None where its boxes choose as they learn.
+    """
+    if section.name == "baseline":
+        return baseline
     if section.name == "atss":
         return ATSSAssigner(topk=section.atss_topk)
-    return PointsAssigner(
-        _regress_ranges(levels),
-        center_sampling=section.center_radius > 0,
-        center_radius=section.center_radius,
-    )
-
-
-def build_anchor_assigner(section: AssignerConfig, anchors: AnchorConfig) -> Assigner:
-    """Assigner of a head that predicts from anchors."""
-    if section.name == "rfla":
-        return _hierarchical(section)
-    if section.name == "atss":
-        return ATSSAssigner(topk=section.atss_topk)
-    return MaxIoUAssigner(
-        anchors.pos_iou, anchors.neg_iou, anchors.min_pos_iou, match_low_quality=True
-    )
-
-
-def _hierarchical(section: AssignerConfig) -> HierarchicalAssigner:
-    """The paper's assigner."""
     return HierarchicalAssigner(
         distance=section.distance,
         topk=section.topk,
@@ -66,6 +51,22 @@ def _hierarchical(section: AssignerConfig) -> HierarchicalAssigner:
         centers_inside=section.centers_inside,
         ignore_above=section.ignore_above,
         conflict=section.conflict,
+    )
+
+
+def points_baseline(section: AssignerConfig, levels: int) -> PointsAssigner:
+    """FCOS's own rule for the points of so many levels."""
+    return PointsAssigner(
+        _regress_ranges(levels),
+        center_sampling=section.center_radius > 0,
+        center_radius=section.center_radius,
+    )
+
+
+def anchors_baseline(section: AnchorConfig) -> MaxIoUAssigner:
+    """The rule by IoU for anchors."""
+    return MaxIoUAssigner(
+        section.pos_iou, section.neg_iou, section.min_pos_iou, match_low_quality=True
     )
 
 

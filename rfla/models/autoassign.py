@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rfla.cfg.model_schema import ModelConfig
+from rfla.models.assigners import build_assigner
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.backbones.build import build_backbone
 from rfla.models.detector import ImageSizes, Raw, StepLosses, Target, step_counts
@@ -124,12 +125,12 @@ class AutoAssign(PointDetector):
             start_probability=START_PROBABILITY,
             start_distance=START_DISTANCE,
         )
-        assigned = config.assigner.name != "baseline"
+        assigner = build_assigner(config.assigner, baseline=None)
         return cls(
             backbone,
             neck,
             head,
-            build_points(config, backbone, neck.strides, "corner", assigned),
+            build_points(config, backbone, neck.strides, assigner, offset="corner"),
             build_limits(config.test),
             num_classes=num_classes,
             box_loss_kind=config.loss.box,

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from rfla.assign import IGNORED
 from rfla.cfg.model_schema import ModelConfig
+from rfla.models.assigners import build_assigner, points_baseline
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.backbones.build import build_backbone
 from rfla.models.detector import ImageSizes, Raw, StepLosses, Target, step_counts
@@ -73,13 +74,15 @@ class FCOS(PointDetector):
         section, loss = config.head, config.loss
         backbone = build_backbone(config.backbone)
         neck = FPN.from_config(config.neck, backbone)
+        own_rule = points_baseline(config.assigner, len(neck.strides))
+        assigner = build_assigner(config.assigner, baseline=own_rule)
         return cls(
             backbone,
             neck,
             FCOSHead(
                 neck.width, num_classes, neck.strides, section.width, section.depth, section.norm
             ),
-            build_points(config, backbone, neck.strides, "half"),
+            build_points(config, backbone, neck.strides, assigner),
             build_limits(config.test),
             num_classes=num_classes,
             box_loss_kind=loss.box,

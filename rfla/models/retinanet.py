@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rfla.assign import IGNORED, PriorGrid
 from rfla.cfg.model_schema import ModelConfig
+from rfla.models.assigners import anchors_baseline, build_assigner
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.backbones.build import build_backbone
 from rfla.models.detector import Detector, ImageSizes, Raw, StepLosses, Target, step_counts
@@ -66,7 +67,8 @@ class RetinaNet(Detector):
         section, loss = config.head, config.loss
         backbone = build_backbone(config.backbone)
         neck = FPN.from_config(config.neck, backbone)
-        anchors = build_anchors(config, backbone, neck.strides)
+        assigner = build_assigner(config.assigner, baseline=anchors_baseline(config.anchors))
+        anchors = build_anchors(config, backbone, neck.strides, assigner)
         return cls(
             backbone,
             neck,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rfla.assign import IGNORED, PriorGrid
 from rfla.cfg.model_schema import ModelConfig
+from rfla.models.assigners import build_assigner, points_baseline
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.backbones.build import build_backbone
 from rfla.models.detector import Detector, ImageSizes, Raw, StepLosses, Target, step_counts
@@ -72,12 +73,14 @@ class RFD(Detector):
         section, loss = config.head, config.loss
         backbone = build_backbone(config.backbone)
         neck = FPN.from_config(config.neck, backbone)
+        own_rule = points_baseline(config.assigner, len(neck.strides))
+        assigner = build_assigner(config.assigner, baseline=own_rule)
         levels = len(neck.strides)
         return cls(
             backbone,
             neck,
             FieldHead(neck.width, num_classes, levels, section.width, section.depth, section.norm),
-            build_points(config, backbone, neck.strides, "half"),
+            build_points(config, backbone, neck.strides, assigner),
             build_limits(config.test),
             num_classes=num_classes,
             box_loss_kind=loss.box,

@@ -4,7 +4,7 @@ import pytest
 
 from rfla.errors import ConfigError
 from rfla.models import build_detector
-from rfla.models.assigners import build_point_assigner
+from rfla.models.assigners import points_baseline
 from rfla.models.cascade_rcnn import CascadeRCNN
 from rfla.models.faster_rcnn import FasterRCNN
 
@@ -44,4 +44,4 @@ def test_faster_rcnn_has_one_stage():
 )
 def test_regress_ranges_of_any_number_of_levels(levels, expected):
     section = build_detector("fcos", 2, "baseline", SMALL).config.assigner
-    assert list(build_point_assigner(section, levels).regress_ranges) == expected
+    assert list(points_baseline(section, levels).regress_ranges) == expected

@@ -18,7 +18,7 @@ from rfla.assign import (
     with_extra_levels,
 )
 from rfla.cfg.model_schema import ModelConfig
-from rfla.models.assigners import Assigner, build_anchor_assigner, build_point_assigner
+from rfla.models.assigners import Assigner
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.detector import ImageSizes, Target, feature_sizes
 
@@ -150,7 +150,7 @@ class Anchors(Priors):
 
     def __init__(
         self,
-        assigner: Assigner,
+        assigner: Assigner | None,
         strides: Sequence[int],
         sides: Sequence[float],
         *,
@@ -181,24 +181,24 @@ def build_points(
     config: ModelConfig,
     backbone: Backbone,
     strides: Sequence[int],
-    offset: Literal["half", "corner"],
-    assigned: bool = True,
+    assigner: Assigner | None,
+    offset: Literal["half", "corner"] = "half",
 ) -> Points:
-    """The points of all levels and their assigner.
+    """The points of all levels with their receptive fields.
 
     Args:
         config: of the model.
         backbone: whose receptive fields the points have.
         strides: px between the cells of each level.
+        assigner: see `Priors`.
         offset: see `Points`.
-        assigned: whether an assigner gives points to boxes, or boxes choose as they learn.
     """
     sides = receptive_fields(config, backbone)
     fraction = config.assigner.fraction
     if config.assigner.name == "atss":
         sides, fraction = [ATSS_ANCHOR * float(stride) for stride in strides], 1.0
     return Points(
-        build_point_assigner(config.assigner, len(strides)) if assigned else None,
+        assigner,
         strides,
         sides,
         fraction=fraction,
@@ -206,13 +206,15 @@ def build_points(
     )
 
 
-def build_anchors(config: ModelConfig, backbone: Backbone, strides: Sequence[int]) -> Anchors:
+def build_anchors(
+    config: ModelConfig, backbone: Backbone, strides: Sequence[int], assigner: Assigner | None
+) -> Anchors:
     """Receptive fields in several ratios with `assigner=rfla`, otherwise the baseline's anchors."""
     section, border = config.anchors, config.assigner.allowed_border
     rfla = config.assigner.name == "rfla"
     octaves = [2 ** (step / section.octave_scales) for step in range(section.octave_scales)]
     return Anchors(
-        build_anchor_assigner(config.assigner, section),
+        assigner,
         strides,
         receptive_fields(config, backbone)
         if rfla

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from rfla.assign import RandomSampler
 from rfla.cfg.model_schema import ModelConfig
+from rfla.models.assigners import anchors_baseline, build_assigner
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.blocks import init_normal
 from rfla.models.detector import ImageSizes, Losses, Raw, Target
@@ -69,9 +70,10 @@ class RPNHead(nn.Module):
     def from_config(cls, config: ModelConfig, backbone: Backbone, strides: Sequence[int]) -> Self:
         """Build it on all levels of a pyramid of these strides, with random weights."""
         section = config.rpn
+        assigner = build_assigner(config.assigner, baseline=anchors_baseline(config.anchors))
         return cls(
             config.neck.width,
-            build_anchors(config, backbone, strides),
+            build_anchors(config, backbone, strides, assigner),
             RandomSampler(section.samples, section.pos_fraction),
             width=config.head.width,
             beta=section.beta if section.box_loss == "smooth_l1" else 0.0,
