@@ -27,7 +27,7 @@ class Command:
 
     Args:
         tokens: Verb and settings.
-        log: Where to write the output.
+        log: Where to write the output; its directory is where the command runs.
         largest_file: Bytes beyond which the disk takes no more of a file; None: it takes all.
     """
 
@@ -49,6 +49,7 @@ class Command:
             sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
             sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
             torch.set_num_threads(1)
+            os.chdir(self.log.parent)
             if largest_file is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
             sys.argv = ["rfla", *self.tokens]

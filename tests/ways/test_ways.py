@@ -48,7 +48,7 @@ def test_a_way_without_conversion(format: str, tmp_path: Path, run: Run) -> None
     paint.FORMATS[format](tmp_path / "set")
     data = f"data={tmp_path / 'data.yaml'}"
     (tmp_path / "data.yaml").write_text(f"format: {format}\npath: {tmp_path / 'set'}\n")
-    inspected = run("inspect", data, f"out={tmp_path / 'inspected'}")
+    inspected = run("inspect", data)
     assert inspected.wait() == 1 and "unreadable.png" in inspected.output
 
     place = f"project={tmp_path / 'runs'}"
@@ -105,6 +105,6 @@ def test_a_way_by_conversion(format: str, tmp_path: Path, run: Run) -> None:
     out = tmp_path / "converted"
     succeed(run("convert", f"format={format}", f"source={tmp_path / 'set'}", f"out={out}"))
     data, place = f"data={out}", f"project={tmp_path / 'runs'}"
-    succeed(run("inspect", data, f"out={tmp_path / 'inspected'}"))
+    succeed(run("inspect", data))
     succeed(run("train", *TRAIN, data, place, "name=x", "epochs=1"))
     measure_and_compare(data, place, tmp_path, run)
