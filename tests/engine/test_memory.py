@@ -133,7 +133,7 @@ def test_out_of_memory_in_the_validation(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Batches of 4 do not fit, those of 2 do: the epoch is not lost, and the figures are the same."""
+    """Batches of 4 do not fit, those of 2 do: the epoch is kept, and the figures are equal."""
     usual = train(config(batch=4, epochs=1)).metrics
     real = Inference.__call__
 

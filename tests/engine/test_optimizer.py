@@ -111,7 +111,7 @@ def test_average_follows_by_hand() -> None:
 
 
 def test_a_skipped_first_step_leaves_no_memory_unset() -> None:
-    """As the scaler asks of a fused step whose gradient is not finite: nothing moves, then w - lr g.
+    """As the scaler asks of a fused step with a bad gradient: nothing moves, then w - lr g.
 
     Without memory made beforehand the second step moved weights of 1 by tens on a CPU.
     """

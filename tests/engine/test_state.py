@@ -130,7 +130,7 @@ def test_a_changed_byte_is_noticed(tmp_path: Path, part: str) -> None:
 
 
 def test_a_step_that_was_dropped_can_be_taken_again() -> None:
-    """Memory ran out after the gradients were unscaled: the scaler must not refuse the next ones."""
+    """Memory ran out after the gradients were unscaled: the scaler must take the next ones."""
     net = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     state = RunState(net, optimizer, None, torch.amp.GradScaler("cpu", init_scale=8.0))
