@@ -31,6 +31,7 @@ from rfla.errors import (
     RflaError,
     WeightsError,
 )
+from rfla.models.detector import StepLosses
 from rfla.models.weights import read_metadata
 
 Configure = Callable[..., Config]
@@ -320,11 +321,11 @@ def poison(run: Run, from_batch: int, to_batch: int) -> None:
     """Make the classification loss NaN in some batches of the run."""
     real, count = run.net.loss, iter(range(10_000))
 
-    def loss(*inputs: Any) -> dict[str, Tensor]:
-        losses = real(*inputs)
+    def loss(*inputs: Any) -> StepLosses:
+        step = real(*inputs)
         if from_batch <= next(count) < to_batch:
-            losses["loss_cls"] = losses["loss_cls"] * float("nan")
-        return losses
+            step.losses["loss_cls"] = step.losses["loss_cls"] * float("nan")
+        return step
 
     run.net.loss = loss  # type: ignore[method-assign]
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from rfla.assign import Layer
 from rfla.cfg import model_schema
 from rfla.models import build_detector, load_pretrained_backbone, zoo
+from rfla.models.assigners import build_assigner
 from rfla.models.backbones import build as backbones
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.detector import Detector, StepLosses, step_counts
@@ -67,7 +68,8 @@ class CenterNet(Detector):
     def from_config(cls, config: model_schema.ModelConfig, num_classes: int) -> Self:
         backbone = backbones.build_backbone(config.backbone)
         neck = FPN.from_config(config.neck, backbone)
-        points = build_points(config, backbone, neck.strides, "half")
+        assigner = build_assigner(config.assigner, baseline=None)
+        points = build_points(config, backbone, neck.strides, assigner)
         return cls(backbone, neck, points, build_limits(config.test), num_classes)
 
     def raw(self, images):
