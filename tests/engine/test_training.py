@@ -507,7 +507,7 @@ def test_resuming_what_somebody_has_changed(config: Configure) -> None:
         state.unlink()
     with pytest.raises(
         WeightsError,
-        match=rf"no training state .*model={run}/weights/last.safetensors begins a new run",
+        match=rf"no training state .*model={run}/weights/last.safetensors starts a new run",
     ):
         train(load_config({"resume": str(run), "epochs": 2}, mode="train"))
     (run / "args.yaml").write_text("epochs: 2\n")
