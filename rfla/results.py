@@ -219,10 +219,12 @@ class Results:
 
         Args:
             image_id: The image's id; its file stem by default.
-            category_ids: Id of each class; 1, 2, ... by default.
+            category_ids: Id of each class; by default 1, 2, ..., and the name is written beside it,
+                by which `val predictions=` finds the class in any data set.
         """
         ids = category_ids if category_ids is not None else range(1, len(self.names) + 1)
         identity = Path(self.path).stem if image_id is None else image_id
+        named = category_ids is None and len(set(self.names)) == len(self.names)
         return [
             {
                 "image_id": identity,
@@ -230,6 +232,7 @@ class Results:
                 "bbox": [float(x1), float(y1), float(x2) - float(x1), float(y2) - float(y1)],
                 "score": float(score),
             }
+            | ({"category_name": self.names[int(label)]} if named else {})
             for (x1, y1, x2, y2), score, label in zip(
                 self.boxes.xyxy, self.boxes.conf, self.boxes.cls, strict=True
             )

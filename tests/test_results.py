@@ -59,8 +59,11 @@ def test_coco_rows(results: Results) -> None:
         "category_id": 2,
         "bbox": [4.0, 2.0, 8.0, 4.0],
         "score": pytest.approx(0.9),
+        "category_name": "car",
     }
-    assert [row["category_id"] for row in results.to_coco(7, category_ids=[3, 9])] == [9, 3]
+    rows = results.to_coco(7, category_ids=[3, 9])  # ids of a data set need no names
+    assert [row["category_id"] for row in rows] == [9, 3]
+    assert "category_name" not in rows[0]
 
 
 def test_yolo_text(results: Results, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from rfla.errors import MetricError
 from rfla.json_file import collector_at_rest, parse_json, read_json_bytes, refuse_repeated_keys
-from rfla.metrics.arrays import Detections, FloatArray, GroundTruth
+from rfla.metrics.arrays import Detections, FloatArray, GroundTruth, IntArray
 from rfla.metrics.coco_entries import FARTHEST, Record, box_array, field, number_array
 from rfla.metrics.coco_ids import id_positions, image_positions
 
@@ -30,6 +30,7 @@ class _Entry(msgspec.Struct, Generic[Id], gc=False):
     category_id: Id
     bbox: tuple[float, float, float, float]
     score: float
+    category_name: str | None = None
 
 
 class _Columns(NamedTuple):
@@ -39,6 +40,7 @@ class _Columns(NamedTuple):
     category_ids: Sequence[Any]  # (D,)
     boxes: FloatArray  # (D, 4) x, y, width, height
     scores: FloatArray  # (D,)
+    category_names: Sequence[Any] = ()  # (D,), or none where the source names no categories
 
 
 def warn(text: str) -> None:
@@ -51,7 +53,8 @@ def read_detections(source: DetectionSource, gt: GroundTruth, say: Say = warn) -
 
     Arrays are passed on after a check against `gt`. Image ids are integers or strings; "7" and 7.0
     find image 7. An id that is none of those of `gt` is taken for the file name of an image or its
-    stem.
+    stem. A `category_name`, which `rfla predict` writes, goes before the category id: a model
+    numbers its classes from 1, a data set as it likes.
 
     Args:
         source: what to read.
@@ -77,11 +80,26 @@ def read_detections(source: DetectionSource, gt: GroundTruth, say: Say = warn) -
         image_index=image_positions(columns.image_ids, gt, where, say),
         boxes=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
         scores=columns.scores,
-        labels=id_positions(
-            columns.category_ids, gt.category_ids, "category_id", where, "detection"
-        ),
+        labels=_labels(columns, gt, where),
         sides=boxes[:, 2:],
     )
+
+
+def _labels(columns: _Columns, gt: GroundTruth, where: str) -> IntArray:
+    """Return (D,) the label of each detection, by the name of its category where it has one."""
+    label_of = {name: label for label, name in enumerate(gt.names)}
+    known = [name in label_of for name in columns.category_names]
+    if not any(known) or len(label_of) < len(gt.names):  # other names, or one of two classes
+        return id_positions(
+            columns.category_ids, gt.category_ids, "category_id", where, "detection"
+        )
+    if not all(known):
+        number = known.index(False)
+        raise MetricError(
+            f"{where}: detection {number}: category_name {columns.category_names[number]!r:.60} "
+            f"is not in the ground truth, which has {', '.join(gt.names[:8])}"
+        )
+    return np.array([label_of[name] for name in columns.category_names], dtype=np.int64)
 
 
 def to_coco(detections: Detections, gt: GroundTruth) -> list[dict[str, Any]]:
@@ -109,7 +127,7 @@ def _columns_of_file(path: Path) -> _Columns:
         try:
             with collector_at_rest():
                 entries = msgspec.json.decode(data, type=list[kind])  # type: ignore[valid-type]
-                columns = _columns_of_typed(entries)
+                columns = _columns_of_typed(entries, named=b'"category_name"' in data)
                 del entries  # while the collector rests
         except (ValueError, RecursionError, MemoryError):
             continue
@@ -126,7 +144,7 @@ def _columns_of_file(path: Path) -> _Columns:
     return columns
 
 
-def _columns_of_typed(entries: list[_Entry[Any]]) -> _Columns:
+def _columns_of_typed(entries: list[_Entry[Any]], named: bool) -> _Columns:
     count = len(entries)
     sides = chain.from_iterable([entry.bbox for entry in entries])
     return _Columns(
@@ -134,6 +152,7 @@ def _columns_of_typed(entries: list[_Entry[Any]]) -> _Columns:
         [entry.category_id for entry in entries],
         np.fromiter(sides, np.float64, 4 * count).reshape(count, 4),
         np.fromiter([entry.score for entry in entries], np.float64, count),
+        [entry.category_name for entry in entries] if named else (),
     )
 
 
@@ -186,4 +205,12 @@ def _columns_of_entries(source: Any, where: str) -> _Columns:
         category_ids=[
             field(e, "category_id", where, "detection", n) for n, e in enumerate(entries)
         ],
+        category_names=_names(entries),
     )
+
+
+def _names(entries: Sequence[Record]) -> list[Any]:
+    """Return the category names of all entries, or none where none has one."""
+    names = [entry.get("category_name") for entry in entries]
+    texts = [name if isinstance(name, str) else None for name in names]
+    return texts if any(name is not None for name in texts) else []

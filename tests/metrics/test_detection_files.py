@@ -67,6 +67,27 @@ def test_a_file_name_that_two_images_have_names_none(tmp_path, image_id):
         read(tmp_path, gt, one(image_id=image_id))
 
 
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_categories_by_the_names_that_predict_writes(tmp_path, in_memory):
+    """A model numbers its classes 1, 2; the data set has 40 for ship and 2 for car."""
+    rows = [
+        one(category_id=2, category_name="ship"),  # the id alone would mean car
+        one(category_id=1, category_name="car"),  # the id alone is not in the ground truth
+    ]
+    if in_memory:
+        found = read_detections(rows, truth())
+    else:
+        found, _ = read(tmp_path, truth(), *rows)
+    assert found.labels.tolist() == [0, 1]
+    with pytest.raises(MetricError, match="detection 1: category_name 'bus' is not in the ground"):
+        read(tmp_path, truth(), rows[0], one(category_name="bus"))
+
+
+def test_categories_by_their_ids_where_the_names_are_of_another_language(tmp_path):
+    found, _ = read(tmp_path, truth(), one(category_id=40, category_name="Schiff"))
+    assert found.labels.tolist() == [0]
+
+
 def test_text_ids_of_the_ground_truth(tmp_path):
     found, said = read(tmp_path, truth(ids=("7", "x", "9")), one(image_id=7), one(image_id="x"))
     assert (found.image_index.tolist(), said) == ([0, 1], [])
