@@ -57,3 +57,12 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for the nearest option, or an empty string."""
     matches = nearest(word, options, count=1)
     return f"; did you mean '{matches[0]}'?" if matches else ""
+
+
+def shorten(value: object) -> str:
+    """Return what was found, in a length that fits a line."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return "a huge number"
+    return text if len(text) <= 60 else text[:57] + "..."

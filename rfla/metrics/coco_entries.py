@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rfla.errors import MetricError
+from rfla.errors import MetricError, shorten
 from rfla.metrics.arrays import FloatArray
 
 FARTHEST = 1e9
@@ -79,15 +79,6 @@ def box_array(entries: Sequence[Record], where: str, what: str) -> FloatArray:
         given_box = shorten(entries[number]["bbox"])
         raise MetricError(f"{where}: {what} {number}: bbox {given_box} is {wrong}")
     return boxes
-
-
-def shorten(value: Any) -> str:
-    """Return what was found, in a length that fits a line."""
-    try:
-        text = repr(value)
-    except ValueError:  # an integer of thousands of digits
-        return "a huge number"
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _number(entry: Record, key: str, where: str, what: str, number: int) -> float:

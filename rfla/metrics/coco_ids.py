@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from rfla.errors import MetricError
+from rfla.errors import MetricError, shorten
 from rfla.metrics.arrays import GroundTruth, IntArray
-from rfla.metrics.coco_entries import shorten
 
 Ids = Sequence[int | str]
 

@@ -13,10 +13,10 @@ from rfla.data.annotations import Annotations
 from rfla.data.formats import coco, coco_file
 from rfla.data.formats.coco_columns import numbers
 from rfla.data.record import Classes
-from rfla.errors import DataError, MetricError
+from rfla.errors import DataError, MetricError, shorten
 from rfla.json_file import collector_at_rest
 from rfla.metrics.arrays import BoolArray, FloatArray, GroundTruth
-from rfla.metrics.coco_entries import FARTHEST, Record, shorten
+from rfla.metrics.coco_entries import FARTHEST, Record
 
 GroundTruthSource = GroundTruth | Annotations | Record | str | Path
 

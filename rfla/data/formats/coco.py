@@ -33,7 +33,6 @@ from rfla.data.formats.coco_file import (
     category_names,
     class_table,
     image_ids,
-    short,
     whole,
 )
 from rfla.data.formats.coco_ids import (
@@ -54,7 +53,7 @@ from rfla.data.formats.images import (
 from rfla.data.formats.masks import box_of
 from rfla.data.formats.text import REPEAT, unique_whole
 from rfla.data.record import NO_CLASS, Classes, Part
-from rfla.errors import DataError
+from rfla.errors import DataError, shorten
 from rfla.json_file import collector_at_rest
 
 FROM_MASKS = "boxes made of polygons or masks, where the file gives no bbox"
@@ -268,7 +267,9 @@ def _images(
     for row, entry in enumerate(entries):
         name = entry.file_name
         if not isinstance(name, str) or (rules.needs_files and not name.strip()):
-            raise DataError(f"{where}: images[{row}]: file_name must be a text, not {short(name)}")
+            raise DataError(
+                f"{where}: images[{row}]: file_name must be a text, not {shorten(name)}"
+            )
         files.append(name)
         sizes[row] = _size(entry, f"{where}: images[{row}]", rules.to_write)
     return files, sizes
@@ -318,14 +319,14 @@ def _owners(
             no_image = bool(images[row] == UNKNOWN)
             place = f"{where}: annotations[{row}]"
             raise DataError(why_unknown(entries[row], place, no_image, names, table))
-        notes.add(REFUSED, f"{where}: annotation {short(entries[row].id)}", len(unknown))
+        notes.add(REFUSED, f"{where}: annotation {shorten(entries[row].id)}", len(unknown))
         known = (images != UNKNOWN) & (labels != UNKNOWN)
         entries = [entry for entry, good in zip(entries, known.tolist(), strict=True) if good]
         images, labels = images[known], labels[known]
     if not rules.to_write:
         regions = np.flatnonzero(labels == NO_CLASS)
         if len(regions):
-            notes.add(REGIONS, f"annotation {short(entries[regions[0]].id)}", len(regions))
+            notes.add(REGIONS, f"annotation {shorten(entries[regions[0]].id)}", len(regions))
     if not rules.strict:
         _note_repeated_ids(entries, where, notes)
     return entries, images, labels
@@ -337,7 +338,7 @@ def _note_repeated_ids(entries: Sequence[Annotation], where: str, notes: _Notes)
     if repeated:
         first = ids.most_common(1)[0][0]
         what = "annotations with the id of another (other tools drop or mix them)"
-        notes.add(what, f"{where}: annotation id {short(first)}", repeated)
+        notes.add(what, f"{where}: annotation id {shorten(first)}", repeated)
 
 
 def stated_boxes(entries: Sequence[Annotation]) -> NDArray[np.float64]:
@@ -366,7 +367,7 @@ def _boxes(
         given = entries[row].bbox
         raise DataError(
             f"{where}: annotations[{row}]: bbox must be four finite numbers x, y, w, h, "
-            f"not {short(given)}"
+            f"not {shorten(given)}"
         )
     area = numbers([entry.area for entry in entries])
     corners, sides = stated[:, :2], stated[:, 2:]

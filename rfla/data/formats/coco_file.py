@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from rfla.data.record import Classes, Part
-from rfla.errors import DataError, printable
+from rfla.errors import DataError, printable, shorten
 from rfla.json_file import convert_json, parse_json, read_json_bytes, refuse_repeated_keys
 
 NAME = "a COCO detection file"
@@ -245,17 +245,8 @@ def whole(value: Any, key: str, where: str) -> int:
     if not isinstance(plain, int):
         raise DataError(f"{where}: {key} must be a whole number, not {value!r:.60}")
     if abs(plain) >= 2**63:
-        raise DataError(f"{where}: {key} {short(value)} is too large")
+        raise DataError(f"{where}: {key} {shorten(value)} is too large")
     return plain
-
-
-def short(value: Any) -> str:
-    """Return what was found, in a length that fits a line."""
-    try:
-        text = repr(value)
-    except ValueError:  # an integer of thousands of digits
-        return "of thousands of digits"
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def four_numbers(
@@ -269,7 +260,7 @@ def four_numbers(
     numbers = finite_numbers(value)
     if numbers is None or len(numbers) != 4:
         raise DataError(
-            f"{where}: {what} must be four finite numbers {order}, not {short(value):.80}"
+            f"{where}: {what} must be four finite numbers {order}, not {shorten(value):.80}"
         )
     return numbers[0], numbers[1], numbers[2], numbers[3]
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfla.data.formats.coco_file import Annotation, is_region, plain_id, short
+from rfla.data.formats.coco_file import Annotation, is_region, plain_id
 from rfla.data.record import NO_CLASS, Classes
-from rfla.errors import did_you_mean
+from rfla.errors import did_you_mean, shorten
 
 # Category id of a region without a class; 0 is read as one too where no category has it.
 REGION_ID = -1
@@ -57,15 +57,15 @@ def why_unknown(
     key, value = ("image_id", entry.image_id) if no_image else ("category_id", entry.category_id)
     number = plain_id(value)
     if number is None:
-        return f"{where}: {key} must be a whole number or a text, not {short(value)}"
+        return f"{where}: {key} must be a whole number or a text, not {shorten(value)}"
     if no_image:
-        return f"{where} belongs to image {short(value)}, which is not listed"
+        return f"{where} belongs to image {shorten(value)}, which is not listed"
     name = names.get(number) if isinstance(number, int) else None
     if name is not None:
         hint = did_you_mean(name, table.names)
         return f"{where}: category '{name}' is not among names {table.names}{hint}"
     known = ", ".join(str(number) for number in sorted(names)[:20])
-    return f"{where}: unknown category id {short(value)}; ids are {known}"
+    return f"{where}: unknown category id {shorten(value)}; ids are {known}"
 
 
 def category_ids(names: dict[int, str], table: Classes) -> tuple[int, ...]:

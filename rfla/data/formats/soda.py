@@ -22,12 +22,11 @@ from rfla.data.formats.coco_file import (
     class_table,
     finite_numbers,
     from_memory,
-    short,
 )
 from rfla.data.formats.images import find_folders, split_of
 from rfla.data.formats.text import tight_boxes
 from rfla.data.record import Classes, ImageRecord, Part
-from rfla.errors import DataError
+from rfla.errors import DataError, shorten
 from rfla.json_file import collector_at_rest, read_json
 
 REGION = "ignore"
@@ -117,7 +116,7 @@ def _annotation(entry: dict[str, Any], image_id: Any, where: str) -> dict[str, A
     corners = finite_numbers(entry["poly"])
     if corners is None or len(corners) < 6 or len(corners) % 2:
         raise DataError(
-            f"{where}: poly must be x, y of three or more corners, not {short(entry['poly'])}"
+            f"{where}: poly must be x, y of three or more corners, not {shorten(entry['poly'])}"
         )
     x1, y1, x2, y2 = tight_boxes(np.array([corners], np.float64))[0].tolist()
     return plain | {"bbox": [x1, y1, x2 - x1, y2 - y1], "segmentation": [corners]}
