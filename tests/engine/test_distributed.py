@@ -290,6 +290,36 @@ def test_a_dead_process_ends_the_run_in_seconds(
     assert error == "another process of this run has died; no state was saved yet: start again"
 
 
+def test_a_stopped_process_is_noticed(
+    settings: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """SIGSTOP closes no connection: only a sign of life that does not come tells of it."""
+
+    class Stops(Hooks):
+        def batch_end(self, run: Run, losses: dict[str, Tensor]) -> None:
+            if run.world.rank == 1 and run.state.position.iteration == 2:
+                os.kill(os.getpid(), signal.SIGSTOP)
+
+    def job(rank: int) -> None:
+        with (tmp_path / f"stderr{rank}.txt").open("w") as sys.stderr:
+            train(load_config(settings(epochs=50, val=False, timeout=3), mode="train"), Stops())
+
+    port = free_port()
+    main, stopped = (child_of(rank, 2, port, job, tmp_path) for rank in range(2))
+    deadline, ended, status = time.monotonic() + 120, 0, 0
+    while not ended and time.monotonic() < deadline:
+        ended, status = os.waitpid(main, os.WNOHANG)
+        time.sleep(0.05)
+    for child in {main, stopped} - {ended}:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert ended and os.waitstatus_to_exitcode(status) == 2
+    assert (tmp_path / "stderr0.txt").read_text() == (
+        "error: process 1 of this run has stopped (no sign of life for 3 s); "
+        "no state was saved yet: start again\n"
+    )
+
+
 def test_a_world_of_one_sends_nothing() -> None:
     alone, value = World(), {"a": torch.tensor(2.0)}
     assert gather(alone, 3) == [3]
