@@ -6,6 +6,7 @@ is dropped, CMYK is converted; more than 8 bits become 8 as `rfla.data.pixel_ran
 
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from rfla.data.image_header import (
     refuse_too_large,
 )
 from rfla.data.pixel_range import Range, find_range, to_uint8, uses_little
-from rfla.data.tiff import PHOTOMETRIC, SAMPLES
+from rfla.data.tiff import BITS, PHOTOMETRIC, SAMPLE_FORMAT, SAMPLES
 from rfla.errors import DataError
 from rfla.files import open_regular, read_regular
 
@@ -45,7 +46,12 @@ NO_CONTRAST = "images that use less than a hundredth of their range, as black on
 
 _JPEG, _JPEG_END, _PNG, _PNG_END = b"\xff\xd8\xff", b"\xff\xd9", b"\x89PNG\r\n\x1a\n", b"IEND"
 _TAIL = 4096  # bytes in which the end of a file is looked for first
-_GREY, _RGB = (0, 1), 2  # values of the TIFF tag PHOTOMETRIC
+_GREY, _RGB, _FLOAT = (0, 1), 2, 3  # values of the TIFF tags PHOTOMETRIC and SAMPLE_FORMAT
+_TO_RGB = (
+    "'rfla convert' with rfla[geo] rewrites it, or "
+    "gdal_translate -b 1 -b 2 -b 3 -co PHOTOMETRIC=RGB IN OUT"
+)
+_TO_GREY = "'rfla convert' with rfla[geo] rewrites it, or gdal_translate -b 1 IN OUT"
 
 if "OPENCV_LOG_LEVEL" not in os.environ:
     # A line for each unknown tag of a GeoTIFF otherwise; what cannot be read, we say ourselves.
@@ -129,27 +135,56 @@ def _decode(path: str | Path, data: bytes, header: ImageHeader, exif: bool) -> N
     """Decode an image to (H, W, 3) RGB of the number type that its file has."""
     if _is_truncated_jpeg(data):
         raise DataError(f"{path}: truncated JPEG (no end marker after {len(data):,} bytes)")
-    tags = header.tiff.tags if header.tiff is not None else {}
-    photometric, samples = tags.get(PHOTOMETRIC, -1), tags.get(SAMPLES, 1)
-    if samples >= 3 and photometric in _GREY:  # OpenCV would misread raw bands, and say nothing
-        raise DataError(
-            f"{path}: a TIFF of {samples} bands that are not marked as RGB; 'rfla convert' with "
-            "rfla[geo] rewrites it, or gdal_translate -b 1 -b 2 -b 3 -co PHOTOMETRIC=RGB IN OUT"
-        )
-    if samples == 4 and photometric == _RGB:  # OpenCV would multiply the colours by the fourth band
-        return _decode_with_pillow(path, data, exif)
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-    if not exif:
-        flags |= cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
-        pixels = None
+    if header.tiff is not None:
+        pixels = _decode_bands(path, data, header.tiff.tags, exif)
+    else:
+        pixels = _decode_with_opencv(data, cv2.IMREAD_COLOR, exif)
     if pixels is None:
         return _decode_with_pillow(path, data, exif)
     if pixels.dtype != np.uint8:
         return np.ascontiguousarray(pixels[..., ::-1])
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels))
+
+
+def _decode_bands(
+    path: str | Path, data: bytes, tags: Mapping[int, Any], exif: bool
+) -> NDArray[Any] | None:
+    """Decode a TIFF to (H, W, 3) BGR; None: OpenCV cannot.
+
+    Raises:
+        DataError: Bands that OpenCV and Pillow would misread in silence.
+    """
+    photometric, bands, bits = tags.get(PHOTOMETRIC, -1), tags.get(SAMPLES, 1), tags.get(BITS, 1)
+    if bands >= 3 and photometric in _GREY:
+        raise DataError(f"{path}: a TIFF of {bands} bands that are not marked as RGB; {_TO_RGB}")
+    if bands > 4:
+        raise DataError(f"{path}: a TIFF of {bands} bands; {_TO_RGB}")
+    if bits > 8 and bands == 2:  # read as if each byte were a pixel
+        raise DataError(f"{path}: a TIFF of 2 bands of {bits} bits; {_TO_GREY}")
+    if bits == 16 and tags.get(SAMPLE_FORMAT) == _FLOAT:
+        raise DataError(f"{path}: a TIFF of 16-bit floats; gdal_translate -ot Float32 IN OUT")
+    if bands == 4 and photometric == _RGB:
+        if bits <= 8:  # OpenCV would multiply the colours by the fourth band
+            return np.ascontiguousarray(_decode_with_pillow(path, data, exif)[..., ::-1])
+        pixels = _decode_with_opencv(data, cv2.IMREAD_UNCHANGED, exif)
+        return None if pixels is None else pixels[..., :3]
+    pixels = _decode_with_opencv(data, cv2.IMREAD_COLOR, exif)
+    if pixels is None and bands == 1:  # which it does not repeat where it has more than 16 bits
+        pixels = _decode_with_opencv(data, cv2.IMREAD_ANYCOLOR, exif)
+        if pixels is not None and pixels.ndim == 2:
+            return pixels[..., None].repeat(3, axis=2)
+    return pixels
+
+
+def _decode_with_opencv(data: bytes, colors: int, exif: bool) -> NDArray[Any] | None:
+    """Decode to (H, W, 3) BGR, or (H, W) where `colors` allows it; None: OpenCV cannot."""
+    flags = colors if colors == cv2.IMREAD_UNCHANGED else colors | cv2.IMREAD_ANYDEPTH
+    if not exif:
+        flags |= cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None
 
 
 def read_annotated(

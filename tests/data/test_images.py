@@ -4,6 +4,7 @@ What is no image is refused in one line.
 """
 
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -114,6 +115,53 @@ def test_float_rasters_are_no_black_images(tmp_path: Path):
         assert image[0, 1, 0] <= 1 and image[-1, -1, 0] == 255
         assert abs(int(image[25, 0, 0]) - middle) <= 1
     assert image[0, 0, 0] == 0 and image[25, 40, 0] == 255
+
+
+def raster(pixels: np.ndarray) -> bytes:
+    """An uncompressed TIFF of (H, W, bands) numbers of any type."""
+    height, width, bands = pixels.shape
+    bits, kind = 8 * pixels.itemsize, {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
+    data = pixels.tobytes()
+    many = struct.pack(f"<{2 * bands}H", *[bits] * bands, *[kind] * bands)
+    at = 8 + len(data)
+    tags = {256: width, 257: height, 259: 1, 262: 1 if bands < 3 else 2, 273: 8, 277: bands}
+    tags |= {278: height, 279: len(data)}
+    entries = {tag: struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items()}
+    for tag, start in ((258, at), (339, at + 2 * bands)):
+        value = struct.pack("<I", start) if bands > 2 else many[start - at :][: 2 * bands]
+        entries[tag] = struct.pack("<HHI", tag, 3, bands) + value.ljust(4, b"\0")
+    directory = b"".join(entry for _, entry in sorted(entries.items())) + bytes(4)
+    head = b"II*\0" + struct.pack("<I", at + len(many))
+    return head + data + many + struct.pack("<H", len(entries)) + directory
+
+
+@pytest.mark.parametrize("bands", [1, 3, 4])
+@pytest.mark.parametrize("kind", ["u1", "u2", "i2", "u4", "i4", "f4", "f8", "u8"])
+def test_rasters_of_any_number_type_are_read(tmp_path: Path, kind: str, bands: int):
+    """Of four bands the first three: Pillow cuts 16 bits to their high byte, which is black."""
+    ramp = np.linspace(0, 1, 2000).reshape(40, 50, 1) * np.ones(bands)
+    highest = {"u1": 255, "u2": 4095, "i2": 4000, "f4": 1, "f8": 1}.get(kind, 70_000)
+    (tmp_path / "a.tif").write_bytes(raster((ramp * highest).astype(kind)))
+    image = read_image(tmp_path / "a.tif")
+    assert image.shape == (40, 50, 3) and image.dtype == np.uint8
+    assert image[0, 0].tolist() == [0, 0, 0] and image[-1, -1].tolist() == [255, 255, 255]
+    assert (np.diff(image.astype(int).reshape(-1, 3), axis=0) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "bands", "message"),
+    [
+        ("u2", 2, "a TIFF of 2 bands of 16 bits; 'rfla convert'"),
+        ("u1", 5, "a TIFF of 5 bands; 'rfla convert'"),
+        ("f2", 1, "a TIFF of 16-bit floats; gdal_translate -ot Float32 IN OUT"),
+    ],
+)
+def test_rasters_that_would_be_misread_are_refused(
+    tmp_path: Path, kind: str, bands: int, message: str
+):
+    (tmp_path / "a.tif").write_bytes(raster(np.ones((4, 5, bands), kind)))
+    with pytest.raises(DataError, match=re.escape(message)):
+        read_image(tmp_path / "a.tif")
 
 
 def test_further_pages_and_frames_are_remarked_on(tmp_path: Path):
