@@ -32,8 +32,6 @@ from rfla.terminal import (
 if TYPE_CHECKING:
     from rfla.cfg import Config
     from rfla.cfg.schema import Mode
-    from rfla.cfg.verbs import InspectOptions
-    from rfla.tools.inspect.data_report import DataReport
 
 Tokens = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...")]
 
@@ -89,20 +87,9 @@ def compare(tokens: Tokens = None) -> None:
     options, _ = load_options(tokens or [], CompareOptions)
     required(options, "compare", a="runs/val", b="runs/val2")
     _prepare_data(options.data)
-    from rfla.engine.comparison import compare_files, write_json
-    from rfla.engine.console import make_console
+    from rfla.tools.compare import run_compare
 
-    result = compare_files(
-        options.a or "",
-        options.b or "",
-        data=options.data,
-        split=options.split,
-        draws=options.draws,
-        seed=options.seed,
-    )
-    make_console().print(result.table())
-    if options.out:
-        write_json(result, options.out)
+    run_compare(options)
 
 
 @app.command(**_AS_TYPED)
@@ -147,43 +134,9 @@ def inspect(tokens: Tokens = None) -> int:
     options, given = load_options(tokens or [], InspectOptions)
     required(options, "inspect", data="my.yaml")
     _prepare_data(options.data)
-    from rfla.tools.inspect import inspect
+    from rfla.tools.inspect.command import run_inspect
 
-    settings = _settings_to_try(options, given)
-    if settings is not None:
-        options = options.model_copy(update={"imgsz": settings.imgsz})
-    report = inspect(options)
-    if settings is not None:
-        _add_assignment(report, settings)
-    say(report.text(), end="")
-    return report.exit_code
-
-
-def _settings_to_try(options: "InspectOptions", given: dict[str, Any]) -> "Config | None":
-    """Return the settings of the model whose assigner is tried on the boxes, or None."""
-    from rfla.cfg import load_config
-
-    if options.model is None:
-        return None
-    keys = [key for key in given if key == "imgsz" or key.startswith("assigner.")]
-    model = {"model": options.model, "data": options.data, "split": options.split or "train"}
-    return load_config(model | {key: given[key] for key in keys})
-
-
-def _add_assignment(report: "DataReport", settings: "Config") -> None:
-    """Add to an inspection what the assigner does with the boxes, and draw it."""
-    from rfla.engine.assignment import advice, assignment_report
-    from rfla.tools.inspect.data_report import Finding
-
-    folder = report.pictures[0].parent if report.pictures else None
-    picture = folder / f"assignment_{settings.split}.png" if folder is not None else None
-    assigned = assignment_report(settings, picture)
-    title = f"assignment by model={settings.model} at imgsz={settings.imgsz}"
-    report.assignment = f"{title}, split {settings.split}\n{assigned.text()}"
-    what = advice(settings, assigned)
-    report.add(settings.split, Finding("warning", what, len(assigned.without_positive)))
-    if picture is not None and picture.exists():
-        report.pictures.append(picture)
+    return run_inspect(options, given)
 
 
 @app.command(**_AS_TYPED)

@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": {"cfg", "ops", "assign", "data", "models", "metrics", "pictures", "results"},
     "predict": {"cfg", "ops", "data", "models", "metrics", "pictures", "results", "engine"},
     "export": {"cfg", "ops", "data", "models", "engine"},
-    "tools": {"cfg", "data", "metrics", "pictures"},
+    "tools": {"cfg", "assign", "data", "models", "metrics", "pictures", "engine"},
     "api": {"cfg", "data", "models", "metrics", "results", "engine", "predict", "export", "tools"},
     "checks": {"data"},
     "cli": {

@@ -6,7 +6,7 @@ optimiser, its schedule and the averaged weights, `meter` the figures, `memory` 
 `hooks` a person's own code.
 
 Validation: `inference` is the way of an image through a network and over a split, `validator` what
-`rfla val` does, `comparison` what `rfla compare` does, `model_source` networks from weights files.
+`rfla val` does, `model_source` networks from weights files.
 
 State and files: `state` is what changes in a run, `checkpoint` the file that it is saved in,
 `run_dir` the directory, `run_output` what a run writes and says, `report` pictures and pages,

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rfla.cfg import Config, load_config, load_saved
+from rfla.cfg.verbs import CompareOptions
 from rfla.data import load_data_spec, load_index
 from rfla.data.progress import tracked
 from rfla.engine.console import make_console
@@ -14,6 +15,25 @@ from rfla.files import write_atomically
 from rfla.metrics.coco_io import ground_truth
 from rfla.metrics.compare import Comparison, compare
 from rfla.metrics.detection_files import read_detections
+
+
+def run_compare(options: CompareOptions) -> None:
+    """Run `rfla compare`: print the table, and write it where asked.
+
+    Raises:
+        RflaError: As `compare_files`.
+    """
+    result = compare_files(
+        options.a or "",
+        options.b or "",
+        data=options.data,
+        split=options.split,
+        draws=options.draws,
+        seed=options.seed,
+    )
+    make_console().print(result.table())
+    if options.out:
+        write_atomically(options.out, json.dumps(result.as_dict(), indent=1))
 
 
 def compare_files(
@@ -89,11 +109,6 @@ def compare_files(
         watch=watch,
         say=say,
     )
-
-
-def write_json(comparison: Comparison, path: str) -> None:
-    """Write everything that was found as JSON."""
-    write_atomically(path, json.dumps(comparison.as_dict(), indent=1))
 
 
 def _run_settings(place: str) -> Config | None:
