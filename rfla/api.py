@@ -73,7 +73,7 @@ class RFLA:
         """Validate on a split of `data=`; returns its figures."""
         cfg = load_config({"model": self.model, **settings}, mode="val")
         check_early(cfg, "val")
-        from rfla.engine.validator import validate
+        from rfla.predict.validation import validate
         from rfla.tools.demo import prepare_demo
 
         prepare_demo(cfg.data or "")

@@ -65,7 +65,7 @@ def val(tokens: Tokens = None) -> None:
     """Evaluate a trained detector, or any detections file."""
     cfg = _config(tokens, "val")
     _prepare_data(cfg.data)
-    from rfla.engine.validator import validate
+    from rfla.predict.validation import validate
 
     validate(cfg)
 

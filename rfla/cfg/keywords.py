@@ -249,6 +249,11 @@ class ValSettings(TypedDict, total=False):
     conf: float | None
     iou: float | None
     max_det: int | None
+    slice: int | Literal["auto"] | None
+    overlap: float
+    merge: Literal["seam", "nms", "nmm", "none"]
+    merge_metric: Literal["iou", "ios"]
+    merge_classes: bool
     cfg: Text
     test: TestSection
 

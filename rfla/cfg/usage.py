@@ -20,7 +20,10 @@ _EVERYWHERE = (
 )
 _SINGLE: dict[Mode, tuple[str, ...]] = {
     "train": (),
-    "val": ("data", "workers", "cache", "fraction", "single_cls", "plots", "gallery"),
+    "val": (
+        *("data", "workers", "cache", "fraction", "single_cls", "plots", "gallery"),
+        *("slice", "overlap", "merge", "merge_metric", "merge_classes"),
+    ),
     "predict": (),
 }
 # Keys of a group that one of its verbs has no use for.

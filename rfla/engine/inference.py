@@ -176,7 +176,7 @@ def detect(
         # The clock of the loader starts once this batch's arrays are stored.
         started = time.perf_counter()
         for row, output in zip(rows, outputs, strict=True):
-            found.append(_detections_of(row, output, mapping))
+            found.append(detections_of(row, output, mapping))
         clock = time.perf_counter()
         speed.gather += clock - started
         if progress is not None:
@@ -184,23 +184,21 @@ def detect(
     expected = len(loader) if isinstance(loader, Sized) else 0
     if expected and not speed.images:
         raise DataError(f"{index.name}: none of its {len(index)} images could be read")
-    return _joined(found), speed
+    return join_detections(found), speed
 
 
 def merge_detections(shards: Sequence[Detections]) -> Detections:
     """Join the detections of several processes in the order in which one would have found them."""
     if len(shards) == 1:
         return shards[0]
-    joined = _joined(shards)
+    joined = join_detections(shards)
     order = np.argsort(joined.image_index, kind="stable")  # each image is in one shard
     return Detections(
         joined.image_index[order], joined.boxes[order], joined.scores[order], joined.labels[order]
     )
 
 
-def _detections_of(
-    row: int, output: dict[str, Tensor], mapping: Sequence[int] | None
-) -> Detections:
+def detections_of(row: int, output: dict[str, Tensor], mapping: Sequence[int] | None) -> Detections:
     """Turn one image's output into arrays, with the classes of the data."""
     boxes, scores, labels = output["boxes"], output["scores"], output["labels"]
     if mapping is not None:
@@ -215,7 +213,7 @@ def _detections_of(
     )
 
 
-def _joined(parts: Sequence[Detections]) -> Detections:
+def join_detections(parts: Sequence[Detections]) -> Detections:
     """Concatenate detections in the order given."""
     nothing = Detections(
         np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64)

@@ -5,8 +5,9 @@
 Boxes are xyxy px.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,18 +35,77 @@ from rfla.engine.processes import refuse_several
 from rfla.engine.report import write_files
 from rfla.engine.run_dir import claim_run_dir
 from rfla.errors import ConfigError
-from rfla.metrics import Detections, Metrics, ground_truth, read_detections, study
+from rfla.metrics import Detections, Metrics, Study, ground_truth, read_detections, study
 from rfla.metrics.input_checks import find_doubts, limit_note
 from rfla.metrics.protocols import Protocol
 from rfla.metrics.reference import check_reference, require_engine
 
 
-def validate(cfg: Config) -> Metrics:
+@dataclass(frozen=True)
+class SplitPass:
+    """A model that is to run over a split, each process over its share of the images.
+
+    Attributes:
+        cfg: The settings.
+        model: The network and its classes.
+        index: The split.
+        mapping: The data's class for each class of the model, as `detect` takes it.
+        world: This process among its peers.
+        device: Where to compute.
+        progress: Is told of each image.
+    """
+
+    cfg: Config
+    model: SourceModel
+    index: Annotations
+    mapping: Sequence[int] | None
+    world: World
+    device: torch.device
+    progress: Progress
+
+
+class SplitDetector(ABC):
+    """A way to run a model over the images of a split."""
+
+    @abstractmethod
+    def run(self, job: SplitPass) -> tuple[Detections, Speed]:
+        """Return what this process found in its share, and the time of each stage."""
+
+    @abstractmethod
+    def remarks(self, job: SplitPass, judged: Study) -> list[str]:
+        """Return lines for the person about what was found."""
+
+
+class WholeImages(SplitDetector):
+    """Each image goes through the network whole, resized to `imgsz`."""
+
+    def run(self, job: SplitPass) -> tuple[Detections, Speed]:
+        """Return what this process found in its share, and the time of each stage."""
+        cfg, device = job.cfg, job.device
+        use_fast_float32(cfg.amp is not False)
+        dtype = autocast_dtype(device, cfg.amp)
+        net = on_device(job.model.net, device, dtype)
+        inference = Inference(net, job.model.config.normalize, device, dtype)
+        loader = evaluation_loader(cfg, job.index, job.world, device)
+        try:
+            with lost_workers_named(), job.progress.over(len(job.index), "validate") as bar:
+                return detect(inference, loader, job.index, job.mapping, bar.step)
+        finally:
+            loader.close()
+
+    def remarks(self, job: SplitPass, judged: Study) -> list[str]:
+        """Say how many images reached the limit of detections."""
+        note = limit_note(judged.detections, job.model.config.test.max_det)
+        return [note] if note else []
+
+
+def validate(cfg: Config, detector: SplitDetector | None = None) -> Metrics:
     """Validate as `rfla val` does: figures on a split, written to a run directory.
 
     Args:
         cfg: Settings; `data` is needed, and `model` (a weights file) or `predictions` (a COCO
             detections file).
+        detector: How the model runs over the images: whole by default.
 
     Returns:
         The figures.
@@ -59,10 +119,10 @@ def validate(cfg: Config) -> Metrics:
         )
     refuse_several(cfg.device, "val")
     device = select_device(cfg.device)
-    return _validate(cfg, join_world(device, cfg.timeout), device)
+    return _validate(cfg, join_world(device, cfg.timeout), device, detector or WholeImages())
 
 
-def _validate(cfg: Config, world: World, device: torch.device) -> Metrics:
+def _validate(cfg: Config, world: World, device: torch.device, detector: SplitDetector) -> Metrics:
     console = make_console(quiet=not world.is_main)
 
     def say(text: str) -> None:
@@ -84,7 +144,8 @@ def _validate(cfg: Config, world: World, device: torch.device) -> Metrics:
         else:
             model, mapping = _model_for(cfg, index, console)
     if found is None:
-        found, speed = _detect(cfg, model, index, mapping, world, device, Progress(console))
+        job = SplitPass(cfg, model, index, mapping, world, device, Progress(console))
+        found, speed = _detect(job, detector)
     judged = study(ground_truth(index), found, protocol) if world.is_main else None
     metrics = gather(world, judged.metrics if judged is not None else None)[0]
     assert metrics is not None, "the main process has judged"
@@ -93,7 +154,7 @@ def _validate(cfg: Config, world: World, device: torch.device) -> Metrics:
     if given:
         doubts = find_doubts(judged.gt, judged.detections, judged.matches)
     else:
-        doubts = [limit_note(judged.detections, model.config.test.max_det)]
+        doubts = detector.remarks(job, judged)
     for doubt in filter(None, doubts):
         say(doubt)
     with claim_run_dir(cfg, World(), "val") as run_dir:
@@ -112,15 +173,7 @@ def _validate(cfg: Config, world: World, device: torch.device) -> Metrics:
     return metrics
 
 
-def _detect(
-    cfg: Config,
-    model: SourceModel,
-    index: Annotations,
-    mapping: Sequence[int] | None,
-    world: World,
-    device: torch.device,
-    progress: Progress,
-) -> tuple[Detections, Speed]:
+def _detect(job: SplitPass, detector: SplitDetector) -> tuple[Detections, Speed]:
     """Run a model over a split, each process over its share.
 
     Returns:
@@ -129,22 +182,8 @@ def _detect(
     Raises:
         RflaError: The images cannot be read, a loading process has died, or memory ran out.
     """
-    use_fast_float32(cfg.amp is not False)
-    dtype = autocast_dtype(device, cfg.amp)
-    net = on_device(model.net, device, dtype)
-    inference = Inference(net, model.config.normalize, device, dtype)
-    loader = evaluation_loader(cfg, index, world, device)
-    try:
-        with (
-            lost_peers_named(world),
-            memory.full_memory_named(cfg.batch),
-            lost_workers_named(),
-            progress.over(len(index), "validate") as bar,
-        ):
-            shard = detect(inference, loader, index, mapping, bar.step)
-            shards = gather(world, shard)
-    finally:
-        loader.close()
+    with lost_peers_named(job.world), memory.full_memory_named(job.cfg.batch):
+        shards = gather(job.world, detector.run(job))
     return merge_detections([one for one, _ in shards]), shards[0][1]
 
 

@@ -16,6 +16,7 @@ from rfla.engine.model_source import load_trained
 from rfla.engine.processes import refuse_several
 from rfla.engine.run_dir import claim_run_dir
 from rfla.errors import ConfigError, DataError
+from rfla.predict.jobs import share_of
 from rfla.predict.notes import Notes, joined
 from rfla.predict.options import PredictOptions
 from rfla.predict.outputs import Outputs, write_predictions
@@ -71,7 +72,7 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Prediction:
         model = load_trained(str(cfg.model), model_part(cfg))
         options = PredictOptions.from_config(cfg, model.names)
         predictor = Predictor(model, device, cfg.amp)
-    share = _share(images, options.batch, world)
+    share = share_of(images, options.batch, world)
     notes = Notes()
     stages: Counter[str] = Counter()
     with (
@@ -109,12 +110,6 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Prediction:
     )
     console.print(f"results in {run_dir}")
     return Prediction(run_dir, notes.skipped)
-
-
-def _share(images: list[SourceImage], batch: int, world: World) -> list[SourceImage]:
-    """Return this process's images: whole batches, those that one process would make."""
-    starts = range(world.rank * batch, len(images), world.size * batch)
-    return [image for start in starts for image in images[start : start + batch]]
 
 
 def written(

@@ -7,28 +7,49 @@ Shapes: M slices of an image. Boxes are xyxy px.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor
 
 from rfla.data.images import Image
+from rfla.data.pixel_range import Range
 from rfla.data.scenes import RasterScene, open_scene
+from rfla.engine.distributed import World
 from rfla.errors import DataError
 from rfla.predict.columns import Found
 from rfla.predict.merge import TileMerger
 from rfla.predict.notes import Notes
 from rfla.predict.options import PredictOptions
-from rfla.predict.sources import SourceImage
 from rfla.predict.tiles import Integers
+
+T = TypeVar("T")
 
 READERS = 4  # images are read ahead by threads; decoding releases the interpreter lock
 REDUCED = 4000  # px: long side of the copy that is kept of a scene read by windows
+
+
+class Picture(Protocol):
+    """An image to run on: of a source (`SourceImage`), or of a split."""
+
+    @property
+    def name(self) -> str:
+        """Its file, or a made-up name."""
+        ...
+
+    @property
+    def by_windows(self) -> bool:
+        """Whether it is too large to be decoded whole, and can be read by windows."""
+        ...
+
+    def read(self, value_range: Range | None, remarks: list[str] | None) -> Image:
+        """Return (H, W, 3) uint8 RGB, as `read_image`."""
+        ...
 
 
 @dataclass
@@ -46,7 +67,7 @@ class Job:
         milliseconds: Time of each stage so far.
     """
 
-    image: SourceImage
+    image: Picture
     pixels: Image
     shape: tuple[int, int]
     tiles: Integers
@@ -82,7 +103,7 @@ class Piece(NamedTuple):
 
 
 def pieces(
-    images: Iterable[SourceImage], options: PredictOptions, notes: Notes, waiting: deque[Job]
+    images: Iterable[Picture], options: PredictOptions, notes: Notes, waiting: deque[Job]
 ) -> Iterator[Piece]:
     """Yield the slices of all images one after the other.
 
@@ -105,13 +126,19 @@ def pieces(
                 waiting.pop()
 
 
-def _job(image: SourceImage, pixels: Image, shape: tuple[int, int], options: PredictOptions) -> Job:
+def share_of(images: Sequence[T], batch: int, world: World) -> list[T]:
+    """Return this process's images: whole batches, those that one process would make."""
+    starts = range(world.rank * batch, len(images), world.size * batch)
+    return [image for start in starts for image in images[start : start + batch]]
+
+
+def _job(image: Picture, pixels: Image, shape: tuple[int, int], options: PredictOptions) -> Job:
     tiles = options.tiles(*shape)
     return Job(image, pixels, shape, tiles, options.merger(tiles, shape))
 
 
 def _cut(
-    image: SourceImage,
+    image: Picture,
     pixels: Image,
     options: PredictOptions,
     notes: Notes,
@@ -127,9 +154,7 @@ def _cut(
         yield Piece(job, pixels[y1:y2, x1:x2])
 
 
-def _by_windows(
-    image: SourceImage, options: PredictOptions, waiting: deque[Job]
-) -> Iterator[Piece]:
+def _by_windows(image: Picture, options: PredictOptions, waiting: deque[Job]) -> Iterator[Piece]:
     """Yield the slices of a scene, while one thread, which alone has it open, reads ahead."""
     with ThreadPoolExecutor(1) as reader, ExitStack() as stack:
         opened = open_scene(Path(image.name))
@@ -151,14 +176,14 @@ def _by_windows(
 
 
 def _read_ahead(
-    images: Iterable[SourceImage], options: PredictOptions, notes: Notes
-) -> Iterator[tuple[SourceImage, Image | None]]:
+    images: Iterable[Picture], options: PredictOptions, notes: Notes
+) -> Iterator[tuple[Picture, Image | None]]:
     """Yield the images that could be read, in order, while threads read the next ones.
 
     Their pixels are None where the image is to be read by windows.
     """
 
-    def read(image: SourceImage) -> tuple[Image | None, list[str], bool]:
+    def read(image: Picture) -> tuple[Image | None, list[str], bool]:
         remarks: list[str] = []
         try:
             if options.slices is not None and image.by_windows:
@@ -169,7 +194,7 @@ def _read_ahead(
             return None, [f"{error}{way}"], False
 
     remaining = iter(images)
-    pending: deque[tuple[SourceImage, Future[Any]]] = deque()
+    pending: deque[tuple[Picture, Future[Any]]] = deque()
     with ThreadPoolExecutor(READERS) as pool:
         while True:
             free = max(options.batch, READERS) - len(pending)

@@ -18,10 +18,9 @@ from rfla.engine.inference import Inference, Speed
 from rfla.engine.model_source import SourceModel
 from rfla.models.limits import build_limits
 from rfla.ops.nms import DetectionLimits, class_nms
-from rfla.predict.jobs import Job, Piece, pieces
+from rfla.predict.jobs import Job, Picture, Piece, pieces
 from rfla.predict.notes import Notes
 from rfla.predict.options import PredictOptions
-from rfla.predict.sources import SourceImage
 from rfla.results import Boxes, Results
 
 
@@ -42,7 +41,7 @@ class Predictor:
         self.inference = Inference(net, model.config.normalize, device, dtype)
 
     def stream(
-        self, images: Iterable[SourceImage], options: PredictOptions, notes: Notes | None = None
+        self, images: Iterable[Picture], options: PredictOptions, notes: Notes | None = None
     ) -> Iterator[Results]:
         """Yield the results of each image, in order; an unreadable image is left out.
 
@@ -53,12 +52,19 @@ class Predictor:
             options: How.
             notes: Is told what was skipped, shrunk or cut off.
         """
-        notes = notes if notes is not None else Notes()
+        pairs = self.stream_with_images(images, options, notes if notes is not None else Notes())
+        return (results for _, results in pairs)
+
+    def stream_with_images(
+        self, images: Iterable[Picture], options: PredictOptions, notes: Notes
+    ) -> Iterator[tuple[Picture, Results]]:
+        """Do as `stream`, and yield each image beside its results."""
         waiting: deque[Job] = deque()
         for batch in _batches(pieces(images, options, notes, waiting), options):
             self._run(batch, options)
             while waiting and waiting[0].is_done:
-                yield self._finish(waiting.popleft(), options, notes)
+                job = waiting.popleft()
+                yield job.image, self._finish(job, options, notes)
 
     def _run(self, batch: Sequence[Piece], options: PredictOptions) -> None:
         """Detect in a batch, and give each piece's detections to its image."""
