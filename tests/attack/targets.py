@@ -233,6 +233,26 @@ def _voc(random: Random) -> dict[str, bytes]:
     return _with_images({"annotations/train/a.xml": content})
 
 
+def _cvat(random: Random) -> dict[str, bytes]:
+    numbers = [random.choice(WRITTEN_NUMBERS) if random.random() < 0.2 else "9" for _ in range(8)]
+    corners = 'xtl="{}" ytl="3" xbr="{}" ybr="12" rotation="{}"'.format(*numbers)
+    shapes = [
+        f'<box label="car" {corners} occluded="{numbers[3]}"/>',
+        f'<polygon label="car" points="1,1;{numbers[4]},2;3,{numbers[5]}"/>',
+        f'<mask label="car" left="1" top="2" width="{numbers[6]}" height="5" rle="1,2"/>',
+        random.choice(["<points/>", "<tag/>", "<box/>", "<polygon points=''/>", "<q>" * 3000]),
+    ]
+    image = f'<image name="{random.choice(["a.png", "&#27;.png", "../../x", "~n/x"])}"'
+    subset = random.choice(["", 'subset="Train"', 'subset="../.."'])
+    frame = f'<track label="car"><box frame="{numbers[7]}" outside="0" {corners}/></track>'
+    size = f'width="{random.choice(["48", *WRITTEN_NUMBERS])}" height="48"'
+    body = f"{image} {subset} {size}>{''.join(shapes)}</image>{frame}"
+    content = to_bytes(f"<annotations>{body}</annotations>")
+    if random.random() < 0.3:
+        content = change_bytes(random, content)
+    return _with_images({"annotations/train.xml": content})
+
+
 def _csv(random: Random) -> dict[str, bytes]:
     rows = [
         ["image_path", "xmin", "ymin", "xmax", "ymax", "label"],
@@ -272,6 +292,7 @@ FORMATS: dict[str, Callable[[Random], dict[str, bytes]]] = {
     "yolo": _yolo,
     "voc": _voc,
     "csv": _csv,
+    "cvat": _cvat,
     "dota": _dota,
     "visdrone": _visdrone,
     "coco": _json_of("annotations/train.json"),

@@ -221,7 +221,12 @@ FEATURE = (
     '{"features": [{"properties": {"image_id": "a.png", "type_id": 17, '
     '"bounds_imcoords": "1,2,6,8"}}]}'
 )
+CVAT = (
+    '<annotations><image id="0" name="a.png" width="30" height="20">'
+    '<box label="car" occluded="0" xtl="1" ytl="2" xbr="6" ybr="8"/></image></annotations>'
+)
 LAYOUTS = {
+    "cvat": {"annotations.xml": CVAT},
     "visdrone": {"annotations/a.txt": VISDRONE},
     "dota": {"labelTxt/a.txt": DOTA},
     "voc": {"Annotations/a.xml": VOC},
@@ -334,6 +339,18 @@ EXPORTS = {
         "obj.names": "car\n",
         "obj.data": "classes = 1\ntrain = data/train.txt\nnames = data/obj.names\n",
         "train.txt": "data/obj_train_data/a.png\n",
+    },
+    "CVAT, for images": {"annotations.xml": CVAT, "images/a.png": None},
+    "CVAT, for images, a project": {
+        "annotations.xml": CVAT.replace("<image ", '<image subset="Train" '),
+        "images/Train/a.png": None,
+        "images/Test/a.png": None,
+    },
+    "CVAT, for video": {
+        "annotations.xml": CVAT.replace('<image id="0" name="a.png"', '<track label="car"')
+        .replace("image>", "track>")
+        .replace("<box ", '<box frame="7" outside="0" '),
+        "images/frame_000007.jpg": None,
     },
     "CVAT, Pascal VOC": {
         "Annotations/a.xml": VOC,

@@ -42,6 +42,13 @@ ROWS = {
     "visdrone": ("annotations/a.txt", "1,2,5,6,1,4,0,0\n10,2,4,4,0,0,0,0\n"),
     "dota": ("labelTxt/a.txt", "imagesource:x\n1 2 6 2 6 8 1 8 ship 0\n"),
     "csv": ("boxes.csv", "image_path,xmin,ymin,xmax,ymax,label\na.png,1,2,6,8,car\n"),
+    "cvat": (
+        "annotations.xml",
+        '<annotations><image name="a.png" width="30" height="20"><box label="car" xtl="1" ytl="2" '
+        'xbr="6" ybr="8" rotation="5"/><polygon label="car" points="1,2;3,4;5,9"/></image>'
+        '<track label="car"><box frame="0" outside="0" xtl="1" ytl="2" xbr="6" ybr="8"/></track>'
+        "</annotations>",
+    ),
     "voc": (
         "Annotations/a.xml",
         "<annotation><size><width>30</width><height>20</height></size><object><name>car</name>"

@@ -88,14 +88,14 @@ def test_yolo_target_says_what_it_cannot_hold(visdrone, tmp_path):
     assert (tmp_path / "out" / "labels" / "train" / "b.txt").read_text() == ""
 
 
-@pytest.mark.parametrize("target", ["voc", "visdrone", "dota", "tinyperson", "csv", "soda"])
+@pytest.mark.parametrize("target", ["voc", "visdrone", "dota", "tinyperson", "csv", "soda", "cvat"])
 def test_other_targets_are_read_back_by_their_format(visdrone, tmp_path, target):
     convert("visdrone", visdrone, tmp_path / "coco")
     convert("visdrone", visdrone, tmp_path / "out", to=target)
     assert not (tmp_path / "out" / "data.yaml").exists()
     back = convert(target, tmp_path / "out", tmp_path / "back")
     assert back.images == {"train": 2, "val": 1}
-    holds_regions = target not in ("voc", "dota")
+    holds_regions = target not in ("voc", "dota", "cvat")
     assert named_boxes(tmp_path / "back") == [
         (name, box) for name, box in named_boxes(tmp_path / "coco") if name or holds_regions
     ]
@@ -407,7 +407,16 @@ def test_one_name_for_two_images_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("to", "clash"),
-    [("coco", 0), ("csv", 0), ("soda", 0), ("yolo", 1), ("voc", 2), ("visdrone", 2), ("dota", 2)],
+    [
+        ("coco", 0),
+        ("csv", 0),
+        ("soda", 0),
+        ("cvat", 0),
+        ("yolo", 1),
+        ("voc", 2),
+        ("visdrone", 2),
+        ("dota", 2),
+    ],
 )
 def test_two_images_never_share_a_label_file(tmp_path, to, clash):
     """x.jpg and x.png have one label file in YOLO.

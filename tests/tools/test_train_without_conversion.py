@@ -15,7 +15,7 @@ from rfla.tools.convert import convert
 
 NAMES = {"visdrone": ["pedestrian", "car"], "xview": ["Small Car", "Bus"]}
 # What cannot hold ignored boxes, and what does not list images without boxes.
-NO_REGIONS, NO_EMPTY = {"yolo", "xview"}, {"xview"}
+NO_REGIONS, NO_EMPTY = {"yolo", "xview", "cvat"}, {"xview"}
 
 
 def write_set(root: Path, names: list[str]) -> Path:

@@ -138,6 +138,27 @@ def write_csv(root: Path) -> None:
         write(root / f"{split}.csv", "\n".join(rows) + "\n")
 
 
+def write_cvat(root: Path) -> None:
+    """A project of CVAT: one file, whose images name their subset."""
+    items = ""
+    for split, images in SPLITS.items():
+        subset = {"train": "Train", "val": "Validation"}[split]
+        write_images(root / "images" / subset, images)
+        for number, (name, boxes) in enumerate(labelled(images).items()):
+            shapes = ""
+            for x1, y1, x2, y2, c in boxes:
+                corners = f'xtl="{x1}" ytl="{y1}" xbr="{x2}" ybr="{y2}"'
+                shapes += f'<box label="{["car", "ship"][c]}" occluded="0" {corners}/>'
+            if name == "some":
+                shapes += '<polygon label="car" points="6,50;16,50;16,60;6,60"/>'
+                shapes += '<points label="car" points="3,3"/>'
+            size = f'width="{SIDE}" height="{SIDE}" subset="{subset}"'
+            items += f'<image id="{number}" name="{name}.png" {size}>{shapes}</image>'
+    labels = "<labels><label><name>car</name></label><label><name>ship</name></label></labels>"
+    meta = f"<meta><project>{labels}</project></meta>"
+    write(root / "annotations.xml", f"<annotations>{meta}{items}</annotations>")
+
+
 def write_visdrone(root: Path) -> None:
     for split, images in SPLITS.items():
         folder = root / f"VisDrone2019-DET-{split}"
@@ -194,6 +215,7 @@ def write_tinyperson(root: Path) -> None:
 FORMATS: dict[str, Callable[[Path], None]] = {
     "coco": write_coco,
     "csv": write_csv,
+    "cvat": write_cvat,
     "dota": write_dota,
     "soda": write_soda,
     "tinyperson": write_tinyperson,

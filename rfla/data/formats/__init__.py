@@ -11,6 +11,7 @@ from rfla.data.formats import (
     coco,
     coco_write,
     csv,
+    cvat,
     dota,
     soda,
     tinyperson,
@@ -99,6 +100,7 @@ FORMATS = {
     "csv": Format(
         csv.find, csv.classes_of, csv.read, csv.write, "annotations/{split}.csv", needs_names=True
     ),
+    "cvat": Format(cvat.find, cvat.classes_of, cvat.read, cvat.write, "annotations/{split}.xml"),
     "soda": Format(soda.find, soda.classes_of, soda.read, soda.write, JSON, states_classes=True),
 }
 

@@ -11,6 +11,7 @@ from rfla.files import read_regular
 
 _COCO = (b'"images"', b'"annotations"', b'"categories"')
 _ONE_IMAGE = re.compile(rb'"images"\s*:\s*\{')
+_CVAT = re.compile(rb"<annotations[\s>]")
 _VOC = re.compile(rb"<annotation[\s>]")
 _FIRST = 200  # files looked into for one that is not empty
 
@@ -57,6 +58,7 @@ LOOKS: dict[str, Callable[[Part], bool]] = {
     "coco": _is_coco,
     "soda": lambda part: _is_coco(part, one_image=True),
     "xview": lambda part: b'"bounds_imcoords"' in _content(part),
+    "cvat": lambda part: bool(_CVAT.search(_content(part))),
     "voc": lambda part: bool(_VOC.search(_content(part))),
     "visdrone": lambda part: len(_columns(part, ",")) == 8,
     "dota": _is_dota,

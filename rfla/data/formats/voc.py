@@ -9,9 +9,8 @@ one that `filename` states.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from xml.parsers import expat
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -27,9 +26,9 @@ from rfla.data.formats.text import (
     read_each,
     read_text,
 )
+from rfla.data.formats.xml_file import parse_xml
 from rfla.data.record import NO_CLASS, Classes, ImageRecord, Part, make_record
 from rfla.errors import DataError
-from rfla.files import read_regular
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FLAGS = {"difficult": "difficult", "truncated": "truncation", "occluded": "occlusion"}
@@ -142,7 +141,7 @@ def _missing(key: str, where: str) -> int:
 
 
 def parse(path: Path) -> tuple[Texts, list[tuple[Texts, int]]]:
-    """Read the texts of a file with their lines (ElementTree does not keep lines).
+    """Read the texts of a file with their lines.
 
     Returns:
         The texts outside objects by path below the root, and for each object its texts and its
@@ -153,20 +152,7 @@ def parse(path: Path) -> tuple[Texts, list[tuple[Texts, int]]]:
             root.
     """
     reader = _Reader(path)
-    parser = expat.ParserCreate()
-    parser.buffer_text = True
-    parser.StartElementHandler = lambda tag, _: reader.start(tag, parser.CurrentLineNumber)
-    parser.EndElementHandler = lambda _: reader.end()
-    parser.CharacterDataHandler = reader.text
-    parser.EntityDeclHandler = reader.entity
-    try:
-        parser.Parse(read_regular(path), True)
-    except expat.ExpatError as error:
-        raise DataError(
-            f"{path}:{error.lineno}: not valid XML ({expat.errors.messages[error.code]})"
-        ) from None
-    except (ValueError, LookupError) as error:  # LookupError: an encoding that Python does not know
-        raise DataError(f"{path}: cannot be read ({error})") from None
+    parse_xml(path, reader)
     return reader.head, reader.objects
 
 
@@ -181,7 +167,7 @@ class _Reader:
         self._pieces: list[str] = []
         self._line = 0
 
-    def start(self, tag: str, line: int) -> None:
+    def start(self, tag: str, _: Mapping[str, str], line: int) -> None:
         if not self._stack and tag != "annotation":
             raise DataError(
                 f"{self.path}:{line}: not a Pascal VOC file (its root is <{tag[:40]}>, "
@@ -204,9 +190,6 @@ class _Reader:
         )
         self._stack.pop()
         self._pieces = []
-
-    def entity(self, *_: object) -> None:
-        raise DataError(f"{self.path}: declares an XML entity; refused")
 
 
 def write(folder: Path, records: Iterable[ImageRecord], classes: Classes) -> Counter[str]:

@@ -13,6 +13,7 @@ from rfla.data.formats import (
     coco,
     coco_write,
     csv,
+    cvat,
     dota,
     soda,
     tinyperson,
@@ -101,6 +102,21 @@ def test_voc_keeps_all_but_ids(tmp_path, record):
     back = voc.read_file(tmp_path / "a b.xml", Classes(NAMES))
     same(record, back, ("truncation", "occlusion", "difficult"))
     assert back.file_name == record.file_name
+
+
+@given(record=records())
+@quick
+def test_cvat_keeps_objects_and_occlusion(tmp_path, record):
+    path = tmp_path / "annotations" / "train.xml"
+    kept = record.select(~record.ignore & (record.labels != NO_CLASS))
+    lost = cvat.write(path, [record], CLASSES)
+    assert sum(lost.values()) == len(record) - len(kept)
+    part = cvat.find(tmp_path)["train"]
+    assert cvat.classes_of([part]).names == list(NAMES)
+    (back,) = cvat.read(part, Classes(NAMES)).records()
+    same(kept, back)
+    assert back.attributes["occlusion"].tolist() == kept.attributes["occlusion"].tolist()
+    assert (back.file_name, back.width, back.height) == (record.file_name, WIDTH, HEIGHT)
 
 
 @given(record=records())
