@@ -1,4 +1,4 @@
-"""The size ranges of AI-TOD, in px of the root of the area: the one place where they stand."""
+"""Sizes that several parts share: the size ranges of AI-TOD, the multiple a network pads to."""
 
 LARGEST = 1e5
 """Side in px that no object reaches; the open end of the last range, as in COCO."""
@@ -8,3 +8,11 @@ AITOD_SIZES = (("vt", 0.0, 8.0), ("t", 8.0, 16.0), ("s", 16.0, 32.0), ("m", 32.0
 
 AITOD_EDGES = tuple(low for _, low, _ in AITOD_SIZES[1:])
 """8, 16 and 32 px, between one range and the next."""
+
+STRIDE = 32
+"""px: images are padded to a multiple of this, as the authors do; the stride of C5."""
+
+
+def padded_side(side: int, stride: int = STRIDE) -> int:
+    """Return the height or width of an image after padding, px: the next multiple of `stride`."""
+    return -(-side // stride) * stride

@@ -32,7 +32,6 @@ from rfla.files import open_regular, read_regular
 
 Image = NDArray[np.uint8]
 
-STRIDE = 32  # px: the input of a network is padded to a multiple of it
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".jp2", ".gif", ".ppm", ".pgm"}
 )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfla.data.annotations import Annotations, is_object
-from rfla.data.images import STRIDE
+from rfla.sizes import padded_side
 
 # px: one cell of the finest level (stride 4); of a smaller object little more than a pixel is left
 SMALLEST = 4.0
@@ -69,7 +69,7 @@ def shrunk_objects(index: Annotations, imgsz: int) -> ShrunkObjects | None:
         return None
     # The input at which each object has 4 px; never larger than its image.
     needed = np.minimum(SMALLEST * longest[could] / sizes[could], longest[could])
-    enough = math.ceil(float(np.quantile(needed, _KEPT)) / STRIDE) * STRIDE
+    enough = padded_side(math.ceil(float(np.quantile(needed, _KEPT))))
     scale = float(np.median(imgsz / longest))
     return ShrunkObjects(imgsz, len(sizes), int(lost.sum()), scale, enough)
 

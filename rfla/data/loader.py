@@ -28,8 +28,8 @@ from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from rfla.data.dataset import DetectionDataset, Sample
-from rfla.data.images import STRIDE
 from rfla.errors import DataError
+from rfla.sizes import STRIDE, padded_side
 
 log = logging.getLogger("rfla.data")
 
@@ -283,8 +283,8 @@ class Collate:
         remarks = tuple(entry for sample in samples for entry in sample.remarks)
         samples = [sample for sample in samples if sample.image.size]
         sizes = [(sample.image.shape[0], sample.image.shape[1]) for sample in samples]
-        height = -(-max((h for h, _ in sizes), default=0) // self.stride) * self.stride
-        width = -(-max((w for _, w in sizes), default=0) // self.stride) * self.stride
+        height = padded_side(max((h for h, _ in sizes), default=0), self.stride)
+        width = padded_side(max((w for _, w in sizes), default=0), self.stride)
         images = torch.empty(len(samples), 3, height, width, dtype=torch.uint8)
         for planes, sample in zip(images.numpy(), samples, strict=True):
             _fill(planes, sample.image)

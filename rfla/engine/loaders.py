@@ -28,9 +28,9 @@ from rfla.data import (
     build_loader,
 )
 from rfla.data.image_header import set_max_pixels
-from rfla.data.images import STRIDE
 from rfla.engine.distributed import World
 from rfla.errors import ConfigError, DataError
+from rfla.sizes import STRIDE
 
 
 def training_loader(

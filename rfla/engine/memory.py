@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from rfla.cfg import Config, with_settings
-from rfla.data.images import STRIDE
 from rfla.engine.device import autocast, autocast_dtype
 from rfla.errors import ConfigError, RflaError
 from rfla.ops.losses import without_ranks
+from rfla.sizes import padded_side
 
 SHARE = 0.85  # of the GPU's memory that batch=-1 may fill: real batches vary in size and boxes
 LARGEST = 256
@@ -170,7 +170,7 @@ def trial_batch(
     size: int, imgsz: int, device: torch.device
 ) -> tuple[Tensor, list[dict[str, Tensor]]]:
     """Return noise (B, 3, S, S) and targets with many small boxes, to measure with."""
-    side = -(-imgsz // STRIDE) * STRIDE
+    side = padded_side(imgsz)
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(TRIAL_BOXES, 2, generator=generator) * (side - 16)
     boxes = torch.cat([corners, corners + 12], dim=1).to(device)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rfla.cfg.model_schema import ModelConfig
-from rfla.data.images import STRIDE, resize_long_side, resized_shape
+from rfla.data.images import resize_long_side, resized_shape
 from rfla.engine.device import autocast_dtype, on_device, use_fast_float32
 from rfla.engine.inference import Inference, Speed
 from rfla.engine.model_source import SourceModel
@@ -22,6 +22,7 @@ from rfla.predict.jobs import Job, Picture, Piece, pieces
 from rfla.predict.notes import Notes
 from rfla.predict.options import PredictOptions
 from rfla.results import Boxes, Results
+from rfla.sizes import padded_side
 
 
 class Predictor:
@@ -116,8 +117,8 @@ def set_limits(net: nn.Module, config: ModelConfig) -> None:
 
 def _stacked(images: Sequence[np.ndarray]) -> Tensor:
     """Return (B, 3, H, W) uint8, padded right and below to multiples of the stride."""
-    height = -(-max(image.shape[0] for image in images) // STRIDE) * STRIDE
-    width = -(-max(image.shape[1] for image in images) // STRIDE) * STRIDE
+    height = padded_side(max(image.shape[0] for image in images))
+    width = padded_side(max(image.shape[1] for image in images))
     stacked = torch.zeros(len(images), 3, height, width, dtype=torch.uint8)
     for planes, image in zip(stacked, images, strict=True):
         pixels = torch.from_numpy(np.ascontiguousarray(image))
@@ -135,7 +136,7 @@ def _batches(every: Iterable[Piece], options: PredictOptions) -> Iterator[list[P
     def padded(piece: Piece) -> tuple[int, ...]:
         height, width = piece.pixels.shape[:2]
         sides = resized_shape(height, width, options.imgsz)
-        return tuple(-(-side // STRIDE) for side in sides)
+        return tuple(padded_side(side) for side in sides)
 
     for _, alike in groupby(every, padded):
         while batch := list(islice(alike, options.batch)):

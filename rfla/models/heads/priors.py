@@ -21,12 +21,11 @@ from rfla.cfg.model_schema import ModelConfig
 from rfla.models.assigners import Assigner
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.detector import ImageSizes, Target, feature_sizes
+from rfla.sizes import padded_side
 
 ATSS_ANCHOR = 8  # strides: side of the square that ATSS ranks (arXiv 1912.02424, section 4)
 AUTHORS_DEPTH = 50  # of the ResNet whose receptive fields the authors count for every backbone
 GRIDS_KEPT = 8
-# the authors pad images to a multiple of this, and cells of that padding count as background
-PAD_MULTIPLE = 32
 
 
 class Priors(nn.Module):
@@ -171,10 +170,10 @@ class Anchors(Priors):
         )
 
     def within(self, image_sizes: ImageSizes | None) -> tuple[ImageSizes | None, float | None]:
-        """Return the image sizes, without a border as the authors pad them."""
+        """Return the image sizes; without a border, with the padding, which is background."""
         if self.allowed_border is not None or image_sizes is None:
             return image_sizes, self.allowed_border
-        return [(_round_up(height), _round_up(width)) for height, width in image_sizes], None
+        return [(padded_side(height), padded_side(width)) for height, width in image_sizes], None
 
 
 def build_points(
@@ -266,7 +265,3 @@ def best_candidates(scores: Tensor, counts: Sequence[int], limit: int) -> list[T
 def take(values: Tensor, index: Tensor) -> Tensor:
     """Rows `index` (B, K) of `values` (B, P, D): (B, K, D)."""
     return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
-
-
-def _round_up(side: int) -> int:
-    return -(-side // PAD_MULTIPLE) * PAD_MULTIPLE

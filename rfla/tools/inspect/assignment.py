@@ -13,12 +13,13 @@ from rfla.assign import HierarchicalAssigner
 from rfla.assign.explain import AssignmentReport, report
 from rfla.cfg import Config, model_part
 from rfla.data import Annotations, load_data_spec, load_index
-from rfla.data.images import STRIDE, resize_long_side, resized_shape
+from rfla.data.images import resize_long_side, resized_shape
 from rfla.errors import ConfigError, DataError
 from rfla.models.heads.priors import Priors
 from rfla.models.zoo import build_from_config
 from rfla.pictures.assignment import draw_assignment
 from rfla.pictures.boxes import write_picture
+from rfla.sizes import padded_side
 
 MAX_IMAGES = 500  # spread over the split; some milliseconds for each
 ADVISED_IMAGES = 50  # at each of the sizes that are tried for an advice
@@ -84,7 +85,7 @@ def _larger_sizes(cfg: Config) -> list[int]:
     """Inputs to try: the size of the largest images, one and a half and two times as large."""
     index = load_index(load_data_spec(str(cfg.data)), cfg.split, need_images=False)
     native = int(index.image_hw.max())
-    sizes = (-(-int(native * factor) // STRIDE) * STRIDE for factor in (1, 1.5, 2))
+    sizes = (padded_side(int(native * factor)) for factor in (1, 1.5, 2))
     return [size for size in sizes if cfg.imgsz < size <= LARGEST_ADVISED]
 
 
@@ -149,7 +150,7 @@ def _explain(
 
 def _empty_levels(strides: Sequence[int], size: tuple[int, int]) -> list[Tensor]:
     """Feature maps of the right sizes that take no memory; only their shapes are looked at."""
-    height, width = (-(-side // STRIDE) * STRIDE for side in size)
+    height, width = (padded_side(side) for side in size)
     return [
         torch.zeros(()).expand(1, 1, -(-height // stride), -(-width // stride))
         for stride in strides
