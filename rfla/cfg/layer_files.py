@@ -5,6 +5,7 @@ A model YAML holds the model sections and, beside them, the training keys its au
 {box: giou}}}`.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,6 +150,8 @@ def yaml_layer(model: str, assigner: str | None = None) -> Layer:
     """Read a zoo model or a model YAML for one assigner; see `model_layer`."""
     file = read_yaml(_model_path(model))
     values = dict(file.values)
+    if not values:
+        raise ConfigError(f"{file.path}: holds no settings; a model YAML has at least detector:")
     variants = values.pop("assigners", None) or {}
     layer = flatten(values, Config, file.where)
     named = layer.get("assigner.name", Setting("rfla")).value
@@ -172,8 +175,8 @@ def _model_path(name: str) -> Path:
     if name in model_names():
         return MODELS / f"{name}.yaml"
     path = Path(name)
-    if path.suffix in {".yaml", ".yml"} and path.is_file():
-        return path
+    if path.suffix in {".yaml", ".yml"} and os.path.lexists(path):
+        return path  # what is no file is refused where it is read
     foreign = foreign_model(name)
     if foreign:
         raise ConfigError(f"model={show(name)}: {foreign}")

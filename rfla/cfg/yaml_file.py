@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from rfla.errors import ConfigError
+from rfla.files import open_regular
 
 MAX_BYTES = 512 * 1024
 MAX_DEPTH = 20  # ours are 3 deep
@@ -107,17 +108,11 @@ def read_yaml(path: Path | str) -> YamlFile:
 
 
 def _read_text(path: Path) -> str:
-    try:
-        if not path.is_file():
-            raise ConfigError(
-                f"{path}: {'is not a regular file' if path.exists() else 'no such file'}"
-            )
-        with path.open("rb") as file:
+    with open_regular(path, ConfigError) as file:
+        try:
             content = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})"
-        ) from error
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
     if len(content) > MAX_BYTES:
         raise ConfigError(f"{path}: larger than {MAX_BYTES // 1024} KiB, which no settings file is")
     try:

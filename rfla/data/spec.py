@@ -24,6 +24,7 @@ from rfla.data.data_yaml import (
 from rfla.data.obtain import missing_dataset_message
 from rfla.data.record import Part
 from rfla.errors import DataError, did_you_mean
+from rfla.files import open_regular
 
 DEMO_YAML = BUILT_IN / "demo.yaml"  # the one data set that `rfla.tools.demo` makes
 
@@ -113,6 +114,7 @@ def _find(data: str) -> Path:
         ]
     for candidate in candidates:
         if exists(candidate) and not candidate.is_dir():
+            open_regular(candidate).close()  # refuses pipes and devices
             return candidate.absolute()
         if candidate.is_dir():
             inside = [candidate / name for name in YAML_NAMES]

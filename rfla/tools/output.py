@@ -17,8 +17,9 @@ def check_target(out: Path, sources: Sequence[Path], exist_ok: bool) -> None:
     Raises:
         DataError: `out` is a file, or is not empty and not ours to replace, or holds the source.
     """
+    target = Path(os.path.realpath(out))
     for source in sources:
-        if source.resolve() == out.resolve() or out.resolve() in source.resolve().parents:
+        if Path(os.path.realpath(source)).is_relative_to(target):
             raise DataError(f"out={out}: holds the source {source}; give a directory outside it")
     if out.exists() and not out.is_dir():
         raise DataError(f"out={out}: is a file")
@@ -86,7 +87,7 @@ def place_image(image: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         return
-    real = image.resolve()
+    real = os.path.realpath(image)
     try:
         os.link(real, target)
     except OSError:

@@ -1,6 +1,7 @@
 """What files of other people may set: a data YAML, a model YAML, a weights file."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from rfla.cfg import Config, load_config
 from rfla.cfg.keys import keys_of
 from rfla.cfg.layer_files import BY_DATA_YAML, BY_MODEL_YAML, model_names
-from rfla.errors import RflaError
+from rfla.errors import ConfigError, RflaError
 
 # The keys that decide where a run writes, what it reads and how much of a machine it takes.
 FOR_THE_PERSON = [
@@ -89,3 +90,15 @@ def test_the_lists_name_keys_that_exist() -> None:
 @pytest.mark.parametrize("model", model_names())
 def test_what_the_package_brings_conforms(model: str, data: str) -> None:
     assert load_config({"model": model, "data": data}).imgsz >= 256
+
+
+def test_a_model_yaml_that_is_none_is_named_for_what_it_is(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    for name, message in (
+        ("pipe.yaml", "is a named pipe; a file is needed"),
+        ("empty.yaml", "holds no settings; a model YAML has at least detector:"),
+        ("none.yaml", "no model '"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_config({"model": str(tmp_path / name)})

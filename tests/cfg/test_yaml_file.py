@@ -80,14 +80,19 @@ def test_refused_in_one_line(tmp_path: Path, content: str | bytes, part: str) ->
 def test_what_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         read_yaml(tmp_path / "nothing.yaml")
-    with pytest.raises(ConfigError, match="not a regular file"):
+    with pytest.raises(ConfigError, match="is a directory; a file is needed"):
         read_yaml(tmp_path)
-    with pytest.raises(ConfigError, match="not a regular file"):
+    with pytest.raises(ConfigError, match="is a device; a file is needed"):
         read_yaml("/dev/zero")  # endless
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ConfigError, match="not a regular file"):
+    with pytest.raises(ConfigError, match="is a named pipe; a file is needed"):
         read_yaml(tmp_path / "pipe")  # would wait for ever
-    with pytest.raises(ConfigError, match="no such file"):
+    with pytest.raises(ConfigError, match="is a file of the kernel"):
+        read_yaml("/proc/self/maps")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_yaml(tmp_path / "loop")
+    with pytest.raises(ConfigError, match="cannot be read"):
         read_yaml("a\0b")
 
 

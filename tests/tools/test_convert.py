@@ -623,3 +623,38 @@ def test_100_000_visdrone_boxes_take_seconds(tmp_path):
     assert report.num_boxes + report.ignored.sum() == 100_000
     print(f"100,000 boxes of 400 images converted in {seconds:.1f} s of processor time")
     assert seconds < 20
+
+
+def test_images_of_any_name_are_converted(tmp_path):
+    """A name that is no UTF-8 gets a mark in each such place; no JSON or text file holds it."""
+    raw = os.fsdecode(b"bad\xff name\x1b.png")
+    picture(tmp_path / "src" / "images" / raw)
+    rows = "0 0.5 0.5 0.2 0.2\n"
+    (tmp_path / "src" / "labels").mkdir()
+    (tmp_path / "src" / "labels" / raw).with_suffix(".txt").write_text(rows)
+    for to in ("coco", "yolo", "csv", "voc", "cvat"):
+        report = convert("yolo", tmp_path / "src", tmp_path / to, to=to)
+        assert report.images == {"train": 1}
+        (written,) = (tmp_path / to / "images").rglob("*.png")
+        assert written.name == "bad\ufffd name\x1b.png"
+    assert len(load_index(load_data_spec(tmp_path / "coco"), "train").boxes) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("pipe.json", "is a named pipe; a file is needed"),
+        ("loop.json", "no such file"),
+        ("text.voc", "is a file; this format is read from a directory"),
+    ],
+)
+def test_a_source_of_another_kind_is_named_for_what_it_is(tmp_path, name, message):
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "loop.json").symlink_to(tmp_path / "loop.json")
+    (tmp_path / "text.voc").write_text("x")
+    format = "voc" if name.endswith("voc") else "coco"
+    with pytest.raises(DataError, match=message):
+        convert(format, tmp_path / name, tmp_path / "out")
+    if format == "coco":
+        with pytest.raises(DataError, match=message if "pipe" in name else "no such"):
+            load_data_spec(tmp_path / name)

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 from rfla.data.images import is_image, walk_images
 from rfla.data.record import Part
 from rfla.errors import DataError
+from rfla.files import open_regular
 
 FOUND_ELSEWHERE = "images found under another path than the one written"
 SPLITS = ("train", "val", "trainval", "test")
@@ -212,6 +213,9 @@ def require_directory(source: Path) -> Path:
         DataError: It is no directory.
     """
     if not source.is_dir():
+        if os.path.lexists(source):
+            open_regular(source).close()  # refuses pipes, devices and circles of links
+            raise DataError(f"source={source}: is a file; this format is read from a directory")
         raise DataError(f"source={source}: no such directory")
     return source
 

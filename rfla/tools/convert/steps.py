@@ -125,7 +125,9 @@ def _open(image: Path) -> Iterator[Scene]:
 def _name_below_images(record: ImageRecord, image: Path) -> str:
     """Return an image's name below `images/{split}`: with its directories, but for `images`."""
     folders = clean_name(record.file_name).parent.parts
-    return "/".join([*(part for part in folders if part.lower() != "images"), image.name])
+    name = "/".join([*(part for part in folders if part.lower() != "images"), image.name])
+    # Some file systems take any bytes, which Python reads as halves of surrogate pairs.
+    return name.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _refuse_same_name(sources: dict[str, Path], to: str, piece: ImageRecord, image: Path) -> None:
