@@ -10,13 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from rfla.data.formats.coco_ids import UNKNOWN, integer_places
 from rfla.errors import MetricError, shorten
 from rfla.metrics.arrays import GroundTruth, IntArray
 
 Ids = Sequence[int | str]
 
 
-def id_positions(given: Sequence[Any], known: Ids, key: str, where: str, what: str) -> IntArray:
+def id_positions(
+    given: Sequence[Any] | IntArray, known: Ids, key: str, where: str, what: str
+) -> IntArray:
     """Return (M,) the position of each id among the known ids.
 
     Args:
@@ -32,6 +35,7 @@ def id_positions(given: Sequence[Any], known: Ids, key: str, where: str, what: s
     integers = _integer_positions(given, known)
     if integers is not None:
         return integers
+    given = given.tolist() if isinstance(given, np.ndarray) else given
     table = id_table(known)
     positions = [position_of(identity, table) for identity in given]
     _require_all(positions, given, known, key, where, what)
@@ -39,7 +43,7 @@ def id_positions(given: Sequence[Any], known: Ids, key: str, where: str, what: s
 
 
 def image_positions(
-    given: Sequence[Any], gt: GroundTruth, where: str, say: Callable[[str], None]
+    given: Sequence[Any] | IntArray, gt: GroundTruth, where: str, say: Callable[[str], None]
 ) -> IntArray:
     """Return (M,) the position of each detection's image in `gt.image_ids`.
 
@@ -51,6 +55,7 @@ def image_positions(
     integers = _integer_positions(given, gt.image_ids)
     if integers is not None:
         return integers
+    given = given.tolist() if isinstance(given, np.ndarray) else given
     ids, names = id_table(gt.image_ids), _name_table(gt.files)
     positions, by_name = [], 0
     for identity in given:
@@ -90,19 +95,17 @@ def position_of(identity: Any, table: dict[Any, int]) -> int | None:
     return None
 
 
-def _integer_positions(given: Sequence[Any], known: Ids) -> IntArray | None:
+def _integer_positions(given: Sequence[Any] | IntArray, known: Ids) -> IntArray | None:
     """Return (M,) positions where all ids are integers and known, and None where not."""
     try:
         ids = np.array(known)
-        wanted = np.array(given)
+        wanted = np.asarray(given)
     except (ValueError, TypeError, OverflowError):  # a list among the ids
         return None
-    if ids.dtype.kind != "i" or wanted.dtype.kind != "i" or wanted.ndim != 1 or not len(ids):
+    if ids.dtype.kind != "i" or wanted.dtype.kind != "i" or wanted.ndim != 1:
         return None
-    order = np.argsort(ids)
-    ids = ids[order]
-    places = np.searchsorted(ids, wanted).clip(max=len(ids) - 1)
-    return order[places] if bool((ids[places] == wanted).all()) else None
+    places = integer_places(wanted, ids)
+    return None if bool((places == UNKNOWN).any()) else places
 
 
 def _name_table(files: Sequence[str]) -> dict[str, int]:

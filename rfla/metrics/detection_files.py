@@ -7,27 +7,36 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from rfla.errors import MetricError
+from rfla.json_columns import parse_number_columns, whole_numbers
 from rfla.json_file import collector_at_rest, parse_json, read_json_bytes, refuse_repeated_keys
 from rfla.metrics.arrays import Detections, FloatArray, GroundTruth, IntArray
 from rfla.metrics.coco_entries import FARTHEST, Record, box_array, field, number_array
 from rfla.metrics.coco_ids import id_positions, image_positions
 
 DetectionSource = Detections | Sequence[Record] | Record | str | Path
-Id = TypeVar("Id")
 Say = Callable[[str], None]
 
 
-class _Entry(msgspec.Struct, Generic[Id], gc=False):
-    """One detection of a file as it should be; other keys are passed over."""
+class _Numbers(msgspec.Struct, gc=False):
+    """One detection of a file as most tools write it; other keys are passed over."""
 
-    image_id: Id
-    category_id: Id
+    image_id: float
+    category_id: float
+    bbox: tuple[float, float, float, float]
+    score: float
+
+
+class _Entry(msgspec.Struct, gc=False):
+    """One detection that names its image or its class, as those of `rfla predict` do."""
+
+    image_id: int | str | float
+    category_id: int | str | float
     bbox: tuple[float, float, float, float]
     score: float
     category_name: str | None = None
@@ -36,8 +45,8 @@ class _Entry(msgspec.Struct, Generic[Id], gc=False):
 class _Columns(NamedTuple):
     """Detections before their ids are looked up."""
 
-    image_ids: Sequence[Any]  # (D,)
-    category_ids: Sequence[Any]  # (D,)
+    image_ids: Sequence[Any] | IntArray  # (D,)
+    category_ids: Sequence[Any] | IntArray  # (D,)
     boxes: FloatArray  # (D, 4) x, y, width, height
     scores: FloatArray  # (D,)
     category_names: Sequence[Any] = ()  # (D,), or none where the source names no categories
@@ -123,12 +132,11 @@ def to_coco(detections: Detections, gt: GroundTruth) -> list[dict[str, Any]]:
 def _columns_of_file(path: Path) -> _Columns:
     """Read a JSON file; the usual form is decoded straight into typed entries."""
     data = read_json_bytes(path, MetricError)
-    for kind in (_Entry[int], _Entry[int | str | float]):
+    named = b'"category_name"' in data
+    for way in (_columns_of_named,) if named else (_columns_of_numbers, _columns_of_named):
         try:
             with collector_at_rest():
-                entries = msgspec.json.decode(data, type=list[kind])  # type: ignore[valid-type]
-                columns = _columns_of_typed(entries, named=b'"category_name"' in data)
-                del entries  # while the collector rests
+                columns = way(data)
         except (ValueError, RecursionError, MemoryError):
             continue
         if _count_colons(data) != 4 * len(columns.scores):  # there are other keys, or one twice
@@ -144,7 +152,28 @@ def _columns_of_file(path: Path) -> _Columns:
     return columns
 
 
-def _columns_of_typed(entries: list[_Entry[Any]], named: bool) -> _Columns:
+def _columns_of_numbers(data: bytes) -> _Columns:
+    """Read a list whose ids are whole numbers.
+
+    Raises:
+        ValueError: It is none.
+    """
+    numbers = parse_number_columns(data, _Numbers)
+    return _Columns(
+        whole_numbers(numbers["image_id"]),
+        whole_numbers(numbers["category_id"]),
+        numbers["bbox"],
+        numbers["score"],
+    )
+
+
+def _columns_of_named(data: bytes) -> _Columns:
+    """Read a list whose ids may be texts, and that may name the categories.
+
+    Raises:
+        ValueError: It is none.
+    """
+    entries = msgspec.json.decode(data, type=list[_Entry])
     count = len(entries)
     sides = chain.from_iterable([entry.bbox for entry in entries])
     return _Columns(
@@ -152,7 +181,7 @@ def _columns_of_typed(entries: list[_Entry[Any]], named: bool) -> _Columns:
         [entry.category_id for entry in entries],
         np.fromiter(sides, np.float64, 4 * count).reshape(count, 4),
         np.fromiter([entry.score for entry in entries], np.float64, count),
-        [entry.category_name for entry in entries] if named else (),
+        [entry.category_name for entry in entries],
     )
 
 

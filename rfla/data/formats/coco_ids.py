@@ -50,6 +50,16 @@ def places(values: list[Any], table: dict[Any, int]) -> NDArray[np.int64]:
         return np.array([table.get(plain_id(value), UNKNOWN) for value in values], np.int64)
 
 
+def integer_places(wanted: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Place of each integer among the known ones, which are each there once; else `UNKNOWN`."""
+    if not len(known):
+        return np.full(len(wanted), UNKNOWN)
+    order = np.argsort(known)
+    ascending = known[order]
+    found = np.searchsorted(ascending, wanted).clip(max=len(known) - 1)
+    return np.where(ascending[found] == wanted, order[found], UNKNOWN)
+
+
 def why_unknown(
     entry: Annotation, where: str, no_image: bool, names: dict[int, str], table: Classes
 ) -> str:
