@@ -22,6 +22,9 @@ Kind = TypeVar("Kind", bound=msgspec.Struct)
 PIECE = 1 << 17
 """Bytes of a list that are parsed at once: the objects of one piece at a time are in memory."""
 
+ROWS = 1 << 12
+"""Objects that are written as MessagePack at once."""
+
 EXACT = 2.0**53
 """From here on, a float may be another whole number than the one that was written."""
 
@@ -37,14 +40,8 @@ def number_columns(entries: Sequence[Kind], kind: type[Kind]) -> NumberColumns:
         entries: M objects, as the parser returned them.
         kind: Their class; all fields are `float` or tuples of it.
     """
-    record = _record_of(kind)
-    text = _ENCODER.encode(entries)
-    start = len(text) - len(entries) * record.itemsize  # the number of objects stands before them
-    records = np.frombuffer(text, record, len(entries), start)
-    return {
-        name: np.ascontiguousarray(records[name]["value"], np.float64)
-        for name in record.names or ()
-    }
+    starts = range(0, len(entries), ROWS) or (0,)
+    return _joined([_columns(entries[start : start + ROWS], kind) for start in starts])
 
 
 def parse_number_columns(data: bytes, kind: type[Kind]) -> NumberColumns:
@@ -55,7 +52,21 @@ def parse_number_columns(data: bytes, kind: type[Kind]) -> NumberColumns:
         RecursionError: It is nested too deep.
     """
     decoder = msgspec.json.Decoder(list[kind])  # type: ignore[valid-type]
-    pieces = [number_columns(decoder.decode(piece), kind) for piece in _pieces(data)]
+    return _joined([_columns(decoder.decode(piece), kind) for piece in _pieces(data)])
+
+
+def _columns(entries: Sequence[Kind], kind: type[Kind]) -> NumberColumns:
+    record = _record_of(kind)
+    text = _ENCODER.encode(entries)
+    start = len(text) - len(entries) * record.itemsize  # the number of objects stands before them
+    records = np.frombuffer(text, record, len(entries), start)
+    return {
+        name: np.ascontiguousarray(records[name]["value"], np.float64)
+        for name in record.names or ()
+    }
+
+
+def _joined(pieces: list[NumberColumns]) -> NumberColumns:
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 

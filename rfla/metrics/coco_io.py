@@ -5,13 +5,13 @@ COCO boxes are (x, y, width, height) px. Image ids may be integers or strings.
 
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
 from rfla.data.annotations import Annotations
 from rfla.data.formats import coco, coco_file
-from rfla.data.formats.coco_columns import numbers
+from rfla.data.formats.coco_columns import columns_of, numbers
+from rfla.data.formats.coco_file import Content, PlainFile
 from rfla.data.record import Classes
 from rfla.errors import DataError, MetricError, shorten
 from rfla.json_file import collector_at_rest
@@ -67,21 +67,19 @@ def read_ground_truth(source: GroundTruthSource) -> GroundTruth:
 
 
 def _read(source: Record | str | Path, where: str) -> GroundTruth:
-    content = coco.with_boxes(lambda kind: _load(source, where, kind))
-    classes = _classes(content, where)
-    read = coco.annotations(content, where, classes, RULES)
-    _refuse_what_cannot_be_judged(content, read, where)
-    # A category that no annotation has keeps its id: a detection may have it.
-    return ground_truth(replace(read, category_ids=tuple(classes.ids)))
+    def use(content: Content) -> GroundTruth:
+        classes = _classes(content, where)
+        read = coco.annotations(content, where, classes, RULES)
+        _refuse_what_cannot_be_judged(content, read, where)
+        # A category that no annotation has keeps its id: a detection may have it.
+        return ground_truth(replace(read, category_ids=tuple(classes.ids)))
 
-
-def _load(source: Record | str | Path, where: str, kind: type[Any]) -> Any:
     if isinstance(source, str | Path):
-        return coco_file.load(Path(source), kind)
-    return coco_file.from_memory(source, where, kind)
+        return coco.use_file(Path(source), use)
+    return use(coco.with_boxes(lambda kind: coco_file.from_memory(source, where, kind)))
 
 
-def _classes(content: coco_file.File | coco_file.FullFile, where: str) -> Classes:
+def _classes(content: Content, where: str) -> Classes:
     """Return the categories in the order of the file; one without a name is called by its id."""
     names, ids = [], []
     for row, entry in enumerate(content.categories or []):
@@ -97,17 +95,17 @@ def _classes(content: coco_file.File | coco_file.FullFile, where: str) -> Classe
     return Classes(names, ids)
 
 
-def _refuse_what_cannot_be_judged(
-    content: coco_file.File | coco_file.FullFile, read: Annotations, where: str
-) -> None:
+def _refuse_what_cannot_be_judged(content: Content, read: Annotations, where: str) -> None:
     """Raise MetricError for a box or an area that is none."""
     entries = content.annotations or []
     assert read.stated is not None  # filled by `coco.annotations`
     if not _are_boxes(read.stated).all():
-        boxes = coco.stated_boxes(entries)  # in the order of the file
+        boxes = columns_of(entries, ()).boxes  # in the order of the file
         bad = np.flatnonzero(~_are_boxes(boxes))
         place = f"{where}: annotations[{bad[0]}]"
         raise MetricError(f"{place}: bbox {shorten(entries[bad[0]].bbox)} {_wrong(boxes[bad[0]])}")
+    if isinstance(content, PlainFile):  # all areas are numbers, or missing
+        return
     areas = [entry.area for entry in entries]
     for row in np.flatnonzero(np.isnan(numbers(areas))).tolist():
         if areas[row] is not None:

@@ -13,21 +13,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rfla.data.annotations import REFUSED, REGIONS, Annotations, join
 from rfla.data.formats import coco_file
-from rfla.data.formats.coco_columns import attributes, flags, number_rows, numbers
+from rfla.data.formats.coco_columns import Columns, attributes, columns_of
 from rfla.data.formats.coco_file import (
     LARGEST,
     REGIONS_BY_NAME,
-    Annotation,
-    AnyFile,
+    Content,
     File,
-    FullAnnotation,
     FullFile,
     Image,
     category_names,
@@ -50,11 +48,12 @@ from rfla.data.formats.images import (
     root_of,
     split_of,
 )
-from rfla.data.formats.masks import box_of
 from rfla.data.formats.text import REPEAT, unique_whole
 from rfla.data.record import NO_CLASS, Classes, Part
-from rfla.errors import DataError, shorten
+from rfla.errors import DataError, RflaError, shorten
 from rfla.json_file import collector_at_rest
+
+Used = TypeVar("Used")
 
 FROM_MASKS = "boxes made of polygons or masks, where the file gives no bbox"
 
@@ -158,11 +157,24 @@ def join_files(parts: Sequence[Annotations]) -> Annotations:
 def read_file(path: Path, classes: Classes | None, rules: Rules) -> Annotations:
     """Read one file."""
 
-    def load(kind: type[AnyFile]) -> AnyFile:
-        return coco_file.load(path, kind)
+    def use(content: Content) -> Annotations:
+        return annotations(content, str(path), classes, rules)
 
-    content = load(FullFile) if rules.to_write else with_boxes(load)
-    return annotations(content, str(path), classes, rules)
+    return use(coco_file.load(path, FullFile)) if rules.to_write else use_file(path, use)
+
+
+def use_file(path: Path, use: Callable[[Content], Used]) -> Used:
+    """Load a file and use it, without its polygons and masks if no box has to be made of them.
+
+    Args:
+        path: The file.
+        use: What to do with its content.
+    """
+    try:
+        return use(coco_file.load_plain(path))
+    except (ValueError, RecursionError, MemoryError, RflaError):
+        pass  # something is unusual or wrong: the slow way says what, as the file writes it
+    return use(with_boxes(lambda kind: coco_file.load(path, kind)))
 
 
 def with_boxes(load: Callable[[type[Any]], Any]) -> File | FullFile:
@@ -178,9 +190,7 @@ def with_boxes(load: Callable[[type[Any]], Any]) -> File | FullFile:
     return full
 
 
-def annotations(
-    content: File | FullFile, where: str, classes: Classes | None, rules: Rules
-) -> Annotations:
+def annotations(content: Content, where: str, classes: Classes | None, rules: Rules) -> Annotations:
     """Turn the content of a COCO file into flat arrays.
 
     Args:
@@ -197,10 +207,13 @@ def annotations(
     table = class_table(names, rules.regions) if classes is None else classes
     ids = image_ids(content, where)
     files, sizes = _images(content.images or [], where, rules)
-    entries, images, labels = _owners(content, ids, names, table, where, rules, notes)
-    boxes, stated, area = _boxes(entries, where, rules, notes)
-    flagged = [labels == NO_CLASS, *(flags(entries, flag) for flag in rules.flags)]
-    crowd = flags(entries, "iscrowd") | (labels == NO_CLASS)
+    columns = columns_of(content.annotations or [], ("iscrowd", *rules.flags))
+    columns, images, labels = _owners(columns, ids, names, table, where, rules, notes)
+    stated = columns.boxes
+    _check_boxes(columns, where, rules, notes)
+    corners, sides = stated[:, :2], stated[:, 2:]
+    flagged = [labels == NO_CLASS, *(columns.flags[flag] for flag in rules.flags)]
+    crowd = columns.flags["iscrowd"] | (labels == NO_CLASS)
     # By image, and within an image as in the file.
     order = np.argsort(images, kind="stable")
     per_image = np.bincount(images, minlength=len(files))
@@ -212,11 +225,11 @@ def annotations(
         image_ids=_id_array(ids),
         image_hw=sizes,
         box_start=np.concatenate([[0], np.cumsum(per_image)]).astype(np.int64),
-        boxes=boxes[order],
+        boxes=np.concatenate([corners, corners + sides], axis=1)[order],
         labels=labels[order],
         ignore=np.logical_or.reduce(flagged)[order],
         crowd=crowd[order],
-        area=np.where(np.isnan(area), stated[:, 2] * stated[:, 3], area)[order],
+        area=np.where(np.isnan(columns.area), sides[:, 0] * sides[:, 1], columns.area)[order],
         stated=stated[order],
         own_ids=unique_whole(ids),
         counts=notes.counts,
@@ -226,14 +239,15 @@ def annotations(
         return store
     if not store.own_ids:
         store.note(f"ids of images that {REPEAT}", where, len(ids))
-    keeps_ids = unique_whole([entry.id for entry in entries])
+    keeps_ids = unique_whole(columns.ids)
     if not keeps_ids:
-        store.note(f"ids of annotations that {REPEAT}", where, len(entries))
-    own = [entry.id if keeps_ids else -1 for entry in entries]
+        store.note(f"ids of annotations that {REPEAT}", where, len(columns.ids))
+    own = columns.ids if keeps_ids else [-1] * len(columns.ids)
+    more = attributes(columns.entries, columns.area, rules.flags)
     return replace(
         store,
         ids=np.array(own, np.int64)[order],
-        attributes={name: v[order] for name, v in attributes(entries, area, rules.flags).items()},
+        attributes={name: values[order] for name, values in more.items()},
         sources=np.broadcast_to(np.array(where), len(files)),
     )
 
@@ -295,45 +309,41 @@ def _size(entry: Image, where: str, to_write: bool) -> tuple[int, int]:
 
 
 def _owners(
-    content: File | FullFile,
+    columns: Columns,
     ids: Sequence[int | str],
     names: dict[int, str],
     table: Classes,
     where: str,
     rules: Rules,
     notes: _Notes,
-) -> tuple[Sequence[Annotation], NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[Columns, NDArray[np.int64], NDArray[np.int64]]:
     """The annotations with the row of the image and the label of each.
 
     Those of an unknown image or category are refused, or left out and counted.
     """
-    entries: Sequence[Annotation] = content.annotations or []
-    images = places([entry.image_id for entry in entries], rows_of(ids))
-    labels = places(
-        [entry.category_id for entry in entries], labels_of(names, table, rules.regions)
-    )
+    images = places(columns.image_ids, rows_of(ids))
+    labels = places(columns.category_ids, labels_of(names, table, rules.regions))
     unknown = np.flatnonzero((images == UNKNOWN) | (labels == UNKNOWN))
     if len(unknown):
         row = int(unknown[0])
         if rules.strict:
             no_image = bool(images[row] == UNKNOWN)
             place = f"{where}: annotations[{row}]"
-            raise DataError(why_unknown(entries[row], place, no_image, names, table))
-        notes.add(REFUSED, f"{where}: annotation {shorten(entries[row].id)}", len(unknown))
-        known = (images != UNKNOWN) & (labels != UNKNOWN)
-        entries = [entry for entry, good in zip(entries, known.tolist(), strict=True) if good]
-        images, labels = images[known], labels[known]
+            raise DataError(why_unknown(columns.entries[row], place, no_image, names, table))
+        notes.add(REFUSED, f"{where}: annotation {shorten(columns.ids[row])}", len(unknown))
+        known = np.flatnonzero((images != UNKNOWN) & (labels != UNKNOWN))
+        columns, images, labels = columns.take(known), images[known], labels[known]
     if not rules.to_write:
         regions = np.flatnonzero(labels == NO_CLASS)
         if len(regions):
-            notes.add(REGIONS, f"annotation {shorten(entries[regions[0]].id)}", len(regions))
+            notes.add(REGIONS, f"annotation {shorten(columns.ids[regions[0]])}", len(regions))
     if not rules.strict:
-        _note_repeated_ids(entries, where, notes)
-    return entries, images, labels
+        _note_repeated_ids(columns.ids, where, notes)
+    return columns, images, labels
 
 
-def _note_repeated_ids(entries: Sequence[Annotation], where: str, notes: _Notes) -> None:
-    ids = Counter(entry.id for entry in entries if isinstance(entry.id, int | str))
+def _note_repeated_ids(given: Sequence[Any], where: str, notes: _Notes) -> None:
+    ids = Counter(identity for identity in given if isinstance(identity, int | str))
     repeated = sum(ids.values()) - len(ids)
     if repeated:
         first = ids.most_common(1)[0][0]
@@ -341,34 +351,17 @@ def _note_repeated_ids(entries: Sequence[Annotation], where: str, notes: _Notes)
         notes.add(what, f"{where}: annotation id {shorten(first)}", repeated)
 
 
-def stated_boxes(entries: Sequence[Annotation]) -> NDArray[np.float64]:
-    """(M, 4) x, y, w, h px as stated, else round polygons or a mask; NaN for what is no box."""
-    given = [entry.bbox for entry in entries]
-    for row, entry in enumerate(entries) if None in given else ():
-        if given[row] is None and isinstance(entry, FullAnnotation):
-            given[row] = box_of(entry.segmentation)
-    return number_rows(given, 4)
+def _check_boxes(columns: Columns, where: str, rules: Rules, notes: _Notes) -> None:
+    """Count the boxes made of masks, and refuse what is no box where it is to be written back.
 
-
-def _boxes(
-    entries: Sequence[Annotation], where: str, rules: Rules, notes: _Notes
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """(M, 4) xyxy px, (M, 4) x, y, w, h px as stated, and (M,) stated area px^2 or NaN.
-
-    A box that is no four numbers is NaN, which the index drops and counts.
+    Otherwise it stays NaN, which the index drops and counts.
     """
-    stated = stated_boxes(entries)
-    made = [row for row, entry in enumerate(entries) if entry.bbox is None]
-    made = [row for row in made if np.isfinite(stated[row]).all()]
-    if made:
-        notes.add(FROM_MASKS, f"{where}: annotations[{made[0]}]", len(made))
-    if rules.to_write and not np.isfinite(stated).all():
-        row = int(np.argmax(~np.isfinite(stated).all(axis=1)))
-        given = entries[row].bbox
+    if columns.made:
+        notes.add(FROM_MASKS, f"{where}: annotations[{columns.made[0]}]", len(columns.made))
+    if rules.to_write and not np.isfinite(columns.boxes).all():
+        row = int(np.argmax(~np.isfinite(columns.boxes).all(axis=1)))
+        given = columns.entries[row].bbox
         raise DataError(
             f"{where}: annotations[{row}]: bbox must be four finite numbers x, y, w, h, "
             f"not {shorten(given)}"
         )
-    area = numbers([entry.area for entry in entries])
-    corners, sides = stated[:, :2], stated[:, 2:]
-    return np.concatenate([corners, corners + sides], axis=1), stated, area

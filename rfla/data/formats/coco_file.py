@@ -50,6 +50,19 @@ class FullAnnotation(Annotation, gc=False):
     attributes: Any = None
 
 
+class PlainAnnotation(msgspec.Struct, gc=False):
+    """An entry of `annotations` that holds numbers alone, as most tools write it."""
+
+    image_id: float
+    category_id: float
+    bbox: tuple[float, float, float, float]
+    id: float = math.nan
+    area: float = math.nan
+    iscrowd: float = 0.0
+    ignore: float = 0.0
+    uncertain: float = 0.0
+
+
 class Category(msgspec.Struct, gc=False):
     """An entry of `categories`."""
 
@@ -66,6 +79,14 @@ class File(msgspec.Struct):
     categories: list[Category] | None = None
 
 
+class PlainFile(msgspec.Struct):
+    """A COCO file whose annotations are plain."""
+
+    images: list[Image]
+    annotations: list[PlainAnnotation]
+    categories: list[Category]
+
+
 class FullFile(msgspec.Struct):
     """A COCO file with all that can be written back."""
 
@@ -75,6 +96,8 @@ class FullFile(msgspec.Struct):
 
 
 AnyFile = TypeVar("AnyFile", File, FullFile)
+AnyAnnotation = PlainAnnotation | Annotation
+Content = PlainFile | File | FullFile
 
 
 def load(path: Path, kind: type[AnyFile]) -> AnyFile:
@@ -86,11 +109,29 @@ def load(path: Path, kind: type[AnyFile]) -> AnyFile:
     """
     data = read_json_bytes(path)
     content: AnyFile = parse_json(data, str(path), kind, what=NAME)
+    _refuse_keys_given_twice(data, content, str(path))
+    return require_lists(content, str(path))
+
+
+def load_plain(path: Path) -> PlainFile:
+    """Read a COCO file whose annotations are plain.
+
+    Raises:
+        ValueError: It is none, or no usable JSON; `load` says which.
+        RecursionError: It is nested too deep.
+        DataError: It cannot be read, or an object has a key twice.
+    """
+    data = read_json_bytes(path)
+    content = msgspec.json.decode(data, type=PlainFile)
+    _refuse_keys_given_twice(data, content, str(path))
+    return content
+
+
+def _refuse_keys_given_twice(data: bytes, content: Content, where: str) -> None:
     keys = [(b'"bbox"', len(content.annotations or []))]
     keys += [(b'"images"', 1), (b'"annotations"', 1), (b'"categories"', 1)]
     if any(data.count(key) > count for key, count in keys):
-        refuse_repeated_keys(data, str(path))  # rare: this check alone takes longer than reading
-    return require_lists(content, str(path))
+        refuse_repeated_keys(data, where)  # rare: this check alone takes longer than reading
 
 
 def from_memory(content: Any, where: str, kind: type[AnyFile]) -> AnyFile:
@@ -154,7 +195,7 @@ def is_region(name: str, regions: Sequence[str]) -> bool:
     return name.lower().replace("-", " ").replace("_", " ") in regions
 
 
-def used_categories(content: File | FullFile) -> set[Any]:
+def used_categories(content: Content) -> set[Any]:
     """Return the category ids that annotations have."""
     given = [entry.category_id for entry in content.annotations or []]
     with contextlib.suppress(TypeError):  # one is a list or a dict, which is no id
@@ -162,7 +203,7 @@ def used_categories(content: File | FullFile) -> set[Any]:
     return {number for value in given if (number := plain_id(value)) is not None}
 
 
-def root_categories(content: File | FullFile) -> set[int]:
+def root_categories(content: Content) -> set[int]:
     """Return the ids of categories that only group others, as in exports of Roboflow.
 
     Such a root names no group of its own (`supercategory` is "none") and is the `supercategory` of
@@ -179,7 +220,7 @@ def root_categories(content: File | FullFile) -> set[int]:
     return roots
 
 
-def category_names(content: File | FullFile, where: str) -> dict[int, str]:
+def category_names(content: Content, where: str) -> dict[int, str]:
     """Return the names of a file's categories by id.
 
     Raises:
@@ -204,7 +245,7 @@ def category_names(content: File | FullFile, where: str) -> dict[int, str]:
     return names
 
 
-def image_ids(content: File | FullFile, where: str) -> list[int | str]:
+def image_ids(content: Content, where: str) -> list[int | str]:
     """Return the id of each image.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfla.data.formats.coco_file import Annotation, is_region, plain_id
+from rfla.data.formats.coco_file import AnyAnnotation, is_region, plain_id
 from rfla.data.record import NO_CLASS, Classes
 from rfla.errors import did_you_mean, shorten
 
@@ -42,26 +42,36 @@ def labels_of(names: dict[int, str], table: Classes, regions: Sequence[str]) -> 
     return {str(number): label for number, label in labels.items()} | labels
 
 
-def places(values: list[Any], table: dict[Any, int]) -> NDArray[np.int64]:
+def places(values: list[Any] | NDArray[np.int64], table: dict[Any, int]) -> NDArray[np.int64]:
     """Place of each id in a table; `UNKNOWN` where it has none."""
+    if isinstance(values, np.ndarray):
+        known = [number for number in table if type(number) is int and abs(number) < 2**63]
+        rows = np.array([*(table[number] for number in known), UNKNOWN])
+        return rows[integer_places(values, np.array(known, np.int64), otherwise=len(known))]
     try:
         return np.array([table[value] for value in values], np.int64)
     except (KeyError, TypeError):
         return np.array([table.get(plain_id(value), UNKNOWN) for value in values], np.int64)
 
 
-def integer_places(wanted: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Place of each integer among the known ones, which are each there once; else `UNKNOWN`."""
+def integer_places(
+    wanted: NDArray[np.int64], known: NDArray[np.int64], otherwise: int = UNKNOWN
+) -> NDArray[np.int64]:
+    """Place of each integer among the known ones, which are each there once, or `otherwise`."""
     if not len(known):
-        return np.full(len(wanted), UNKNOWN)
+        return np.full(len(wanted), otherwise)
     order = np.argsort(known)
     ascending = known[order]
     found = np.searchsorted(ascending, wanted).clip(max=len(known) - 1)
-    return np.where(ascending[found] == wanted, order[found], UNKNOWN)
+    return np.where(ascending[found] == wanted, order[found], otherwise)
 
 
 def why_unknown(
-    entry: Annotation, where: str, no_image: bool, names: dict[int, str], table: Classes
+    entry: AnyAnnotation,
+    where: str,
+    no_image: bool,
+    names: dict[int, str],
+    table: Classes,
 ) -> str:
     """Return why an annotation has no image or no class, for a message."""
     key, value = ("image_id", entry.image_id) if no_image else ("category_id", entry.category_id)
