@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rfla.errors import MetricError, printable
-from rfla.metrics.accumulate import ABSENT, accumulate, rank_classes
+from rfla.metrics.accumulate import ABSENT, accumulate, rank_detections
 from rfla.metrics.analysis import Study, study
 from rfla.metrics.arrays import Detections, FloatArray, GroundTruth
 from rfla.metrics.detection_files import warn
@@ -207,7 +207,7 @@ def _draw(
     rng, images = np.random.default_rng(seed), len(gt.image_ids)
     if not images:
         raise MetricError("nothing to compare: the ground truth has no images")
-    ranked = [rank_classes(one.matches) for one in studies]
+    ranked = [rank_detections(one.matches) for one in studies]
     values = np.zeros((draws, 2, len(studies[0].metrics.figures) + len(gt.names)))
     for draw in numbers:
         weights = rng.multinomial(images, np.full(images, 1 / images)).astype(np.float64)

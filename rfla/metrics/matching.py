@@ -152,12 +152,6 @@ def is_set(bits: Bits, t: int) -> BoolArray:
     return np.asarray(bits & bits.dtype.type(1 << t), np.bool_)
 
 
-def unpack(bits: Bits, thresholds: int) -> BoolArray:
-    """Return (T, C) booleans from the bits (C,) of one size range."""
-    t = np.arange(thresholds, dtype=bits.dtype)[:, None]
-    return np.asarray((bits >> t) & bits.dtype.type(1), np.bool_)
-
-
 def _steps(
     gt: IntArray, crowd: BoolArray, start: IntArray, count: IntArray, group: IntArray
 ) -> IntArray:

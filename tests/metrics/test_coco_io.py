@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rfla.data import load_data_spec, load_index
+from rfla.data.formats import coco_file
 from rfla.errors import MetricError
 from rfla.metrics import (
     Detections,
@@ -328,3 +329,51 @@ def test_no_detections_no_truth_and_no_images():
     assert set(
         evaluate_boxes(GroundTruth((), [], [], [], names=("a",)), nothing).figures.values()
     ) == {-1.0}
+
+
+def plain_and_other(tmp_path, content):
+    """The same truth read from a file of numbers alone, and from one that is no such file."""
+    plain, other = tmp_path / "plain.json", tmp_path / "other.json"
+    plain.write_text(json.dumps(content))
+    rows = [row | {"iscrowd": bool(row.get("iscrowd", 0))} for row in content["annotations"]]
+    other.write_text(json.dumps(content | {"annotations": rows}))
+    coco_file.load_plain(plain)
+    with pytest.raises(ValueError):
+        coco_file.load_plain(other)
+    return read_ground_truth(plain), read_ground_truth(other)
+
+
+def test_numbers_alone_are_read_as_anything_else(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [
+        {"id": n, "image_id": 7.0 if n % 3 else 3, "category_id": 40 if n % 2 else 2}
+        | {"bbox": rng.uniform(0, 99, 4).tolist(), "iscrowd": n % 5 == 0, "ignore": n % 4 // 3}
+        | ({"area": 1e-7 * n} if n % 2 else {})
+        for n in range(50)
+    ]
+    rows = [row | {"iscrowd": int(row["iscrowd"])} for row in rows]
+    plain, other = plain_and_other(tmp_path, truths(annotations=rows))
+    for name in ("boxes", "sides", "labels", "area", "ignore", "crowd", "image_index"):
+        np.testing.assert_array_equal(getattr(plain, name), getattr(other, name))
+    assert plain.image_ids == other.image_ids and plain.category_ids == other.category_ids
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_id": 8}, "annotations.0. belongs to image 8, which is not listed"),
+        ({"category_id": 9}, "unknown category id 9; ids are 2, 40"),
+        ({"bbox": [0, 0, -3, 4]}, r"bbox \[0, 0, -3, 4\] is of a negative side"),
+        ({"bbox": [0, 0, 3, 1e10]}, r"bbox \[0, 0, 3, 10000000000.0\] is farther"),
+        ({"bbox": [0, 0, 3, 1e16]}, r"bbox \[0, 0, 3, 1e\+16\] is not four finite numbers"),
+        ({"area": 1e16}, r"area 1e\+16 is not a finite number"),
+        ({"image_id": 7.5}, "image_id must be a whole number or a text, not 7.5"),
+        ({"category_id": 2**60}, "unknown category id 1152921504606846976"),
+    ],
+)
+def test_numbers_are_quoted_as_the_file_writes_them(tmp_path, change, message):
+    row = {"id": 1, "image_id": 7, "category_id": 2, "bbox": [0, 0, 10, 10]} | change
+    path = tmp_path / "gt.json"
+    path.write_text(json.dumps(truths(annotations=[row])))
+    with pytest.raises(MetricError, match=message):
+        read_ground_truth(path)
