@@ -139,7 +139,7 @@ class RFLA:
         set_max_pixels(cfg.max_pixels)
         images = find_images(source, channels)
         predictor = self._predictor(cfg)
-        options = PredictOptions.from_config(cfg, predictor.model.names)
+        options = PredictOptions.from_config(cfg, predictor.model)
 
         def run() -> Iterator[Results]:
             notes = Notes()

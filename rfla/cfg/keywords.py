@@ -152,6 +152,7 @@ class TrainSettings(TypedDict, total=False):
     recipe: str
     imgsz: int
     batch: int
+    gsd: float | None
     device: str | int | Sequence[int]
     workers: int
     timeout: float
@@ -226,6 +227,7 @@ class ValSettings(TypedDict, total=False):
     data: Text | None
     imgsz: int
     batch: int
+    gsd: float | None
     device: str | int | Sequence[int]
     workers: int
     timeout: float
@@ -250,7 +252,7 @@ class ValSettings(TypedDict, total=False):
     iou: float | None
     max_det: int | None
     slice: int | Literal["auto"] | None
-    overlap: float
+    overlap: float | None
     merge: Literal["seam", "nms", "nmm", "none"]
     merge_metric: Literal["iou", "ios"]
     merge_classes: bool
@@ -263,6 +265,7 @@ class PredictSettings(TypedDict, total=False):
 
     imgsz: int
     batch: int
+    gsd: float | None
     device: str | int | Sequence[int]
     timeout: float
     project: Text
@@ -287,7 +290,7 @@ class PredictSettings(TypedDict, total=False):
     save_crop: bool
     agnostic_nms: bool
     slice: int | Literal["auto"] | None
-    overlap: float
+    overlap: float | None
     merge: Literal["seam", "nms", "nmm", "none"]
     merge_metric: Literal["iou", "ios"]
     merge_classes: bool

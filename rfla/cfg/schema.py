@@ -136,6 +136,13 @@ class Config(ModelConfig):
     batch: int = Field(
         2, ge=-1, le=65536, description="images in a step over all devices; -1: as many as fit"
     )
+    gsd: float | None = Field(
+        None,
+        gt=0,
+        le=100_000,
+        description="metres on the ground that a pixel of the images covers; slices are resized to "
+        "what the weights were trained at",
+    )
     device: Device = Field(
         "auto", description="auto, cpu, mps, a GPU number, or several: device=0,1"
     )
@@ -339,11 +346,12 @@ class Config(ModelConfig):
         None,
         description="predict in overlapping slices of so many px of the image; auto: of imgsz px",
     )
-    overlap: float = Field(
-        0.2,
+    overlap: float | None = Field(
+        None,
         ge=0,
         le=16384,
-        description="what slices share: px, or below 1 a share; at least the largest object",
+        description="what slices share: px, or below 1 a share; left out: the largest object that "
+        "the weights were trained on and 8 px, else 0.2",
     )
     merge: Annotated[Literal["seam", "nms", "nmm", "none"], BeforeValidator(_lower)] = Field(
         "seam", description="how boxes of slices are merged; see docs/prediction.md"

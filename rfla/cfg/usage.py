@@ -15,7 +15,7 @@ _GROUPS: dict[Mode, tuple[str, ...]] = {
 }
 _EVERYWHERE = (
     *("model", "imgsz", "batch", "device", "amp", "max_pixels", "project", "name", "exist_ok"),
-    *("timeout", "verbose"),
+    *("timeout", "verbose", "gsd"),
     "debug",
 )
 _SINGLE: dict[Mode, tuple[str, ...]] = {

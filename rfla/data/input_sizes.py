@@ -74,6 +74,49 @@ def shrunk_objects(index: Annotations, imgsz: int) -> ShrunkObjects | None:
     return ShrunkObjects(imgsz, len(sizes), int(lost.sum()), scale, enough)
 
 
+@dataclass(frozen=True)
+class TrainedScale:
+    """How large the objects were that a network learnt, in px of its input.
+
+    Attributes:
+        px_99: Long side that 99 % of them stay below.
+        px_max: The largest long side.
+        gsd: Metres on the ground that a pixel covers; None where it was not stated.
+    """
+
+    px_99: float
+    px_max: float
+    gsd: float | None = None
+
+    @property
+    def largest(self) -> float:
+        """Long side of the largest object to reckon with, px: twice `px_99` at the most.
+
+        A few huge objects, or mistakes, among many small ones shall not decide for all.
+        """
+        return min(self.px_max, 2 * self.px_99)
+
+
+def trained_scale(index: Annotations, imgsz: int, gsd: float | None = None) -> TrainedScale | None:
+    """Return the sizes of the objects of a split at the input; None where there are none.
+
+    Args:
+        index: The split.
+        imgsz: Long side of the input, px.
+        gsd: Metres that a pixel of its images covers on the ground; of images of several sizes the
+            median decides what one at the input covers.
+    """
+    objects = is_object(index)
+    boxes = index.boxes[objects].astype(np.float64)
+    if not len(boxes):
+        return None
+    longest = np.maximum(index.image_hw.max(axis=1), 1)
+    scale = imgsz / longest  # (N,) input px per image px
+    sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) * scale[index.image_index[objects]]
+    at_input = None if gsd is None else gsd / float(np.median(scale))
+    return TrainedScale(float(np.quantile(sides, 0.99)), float(sides.max()), at_input)
+
+
 def _object_sizes(index: Annotations) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return size and long side of its image of each object, px."""
     objects = is_object(index)

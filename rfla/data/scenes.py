@@ -36,6 +36,7 @@ DRIVERS = {
 CACHE = 128
 # px: scenes of any format from this size on are read by windows where rasterio is there
 BY_WINDOWS = 100_000_000
+METRES_A_DEGREE = 111_320.0  # of latitude
 _GLANCE = 1024  # px: sides of the reduced picture from which a range of values is found
 
 
@@ -186,6 +187,29 @@ def read_georeference(path: Path) -> Georeference | None:
             epsg = crs.to_epsg() if crs else None
             name = f"EPSG:{epsg}" if epsg else (crs.to_wkt() if crs else "")
             return Georeference(tuple(dataset.transform)[:6], name)
+    except Exception:  # rasterio wraps GDAL's many errors; the pixels may be readable all the same
+        return None
+
+
+def read_gsd(path: Path) -> float | None:
+    """Return the metres on the ground that a pixel of a GeoTIFF covers, at its centre.
+
+    None for other files, for rasters without a coordinate reference system, and without rasterio.
+    """
+    rasterio = _rasterio()
+    if rasterio is None or path.suffix.lower() not in TIFF:
+        return None
+    try:
+        with rasterio.open(path, driver="GTiff") as dataset:
+            a, b, _, d, e, f = tuple(dataset.transform)[:6]
+            side = abs(a * e - b * d) ** 0.5  # of a square of the same area, in units of the system
+            if not dataset.crs or dataset.transform.is_identity or not side:
+                return None
+            if dataset.crs.is_geographic:
+                latitude = d * dataset.width / 2 + e * dataset.height / 2 + f
+                shrunk = max(np.cos(np.radians(latitude)), 0.0) ** 0.5  # of a degree of longitude
+                return float(side * METRES_A_DEGREE * shrunk) or None
+            return float(side * dataset.crs.linear_units_factor[1])
     except Exception:  # rasterio wraps GDAL's many errors; the pixels may be readable all the same
         return None
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from rfla.cfg.model_schema import ModelConfig
+from rfla.data.input_sizes import TrainedScale
 from rfla.errors import ConfigError, DataError, WeightsError
 from rfla.models import build_from_config
-from rfla.models.weights import FORMAT, load_model, load_weights, rebuild
+from rfla.models.weights import FORMAT, load_model, load_weights, number_in, rebuild
 from rfla.version import __version__
 
 
@@ -26,6 +27,7 @@ class SourceModel:
         names: Its classes, in the order of its outputs.
         notes: Lines for the person: what was loaded, what starts at random.
         imgsz: Long side in px that it was trained at, if known.
+        scale: Sizes of the objects that it was trained on, px of its input, if known.
     """
 
     net: nn.Module
@@ -33,6 +35,7 @@ class SourceModel:
     names: tuple[str, ...]
     notes: tuple[str, ...] = ()
     imgsz: int | None = None
+    scale: TrainedScale | None = None
 
 
 def is_weights(model: str | None) -> bool:
@@ -63,7 +66,16 @@ def load_trained(path: str | Path, config: ModelConfig | None = None) -> SourceM
         state, metadata = load_weights(path)
         net = rebuild(config, len(metadata["names"]), state, str(path))
     names = tuple(metadata["names"])
-    return SourceModel(net.eval(), net.config, names, imgsz=metadata.get("imgsz"))
+    imgsz, scale = metadata.get("imgsz"), _scale_in(metadata)
+    return SourceModel(net.eval(), net.config, names, imgsz=imgsz, scale=scale)
+
+
+def _scale_in(metadata: Mapping[str, Any]) -> TrainedScale | None:
+    """Return the sizes of the objects that a weights file names; None in older files."""
+    px_99, px_max = (number_in(metadata, "objects", key) for key in ("px_99", "px_max"))
+    if px_99 is None or px_max is None:
+        return None
+    return TrainedScale(px_99, max(px_99, px_max), number_in(metadata, "gsd"))
 
 
 def fine_tune(path: str | Path, config: ModelConfig, names: Sequence[str]) -> SourceModel:
@@ -179,6 +191,7 @@ def weights_metadata(
     imgsz: int,
     figures: Mapping[str, Any],
     run: Mapping[str, Any],
+    scale: TrainedScale | None = None,
 ) -> dict[str, Any]:
     """Return what a weights file says of itself; enough to rebuild the model.
 
@@ -188,8 +201,9 @@ def weights_metadata(
         imgsz: Long side in px that it was trained at.
         figures: Validation figures, if there are any.
         run: Data, epoch and the like, for people.
+        scale: Sizes of the objects that it was trained on.
     """
-    return {
+    document: dict[str, Any] = {
         "format": FORMAT,
         "version": __version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -201,3 +215,7 @@ def weights_metadata(
         },
         "run": dict(run),
     }
+    if scale is not None:
+        document["objects"] = {"px_99": scale.px_99, "px_max": scale.px_max}
+        document |= {"gsd": scale.gsd} if scale.gsd is not None else {}
+    return document

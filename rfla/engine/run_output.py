@@ -12,7 +12,7 @@ from rich.text import Text
 
 from rfla.cfg.document import to_yaml
 from rfla.data import Batch
-from rfla.data.input_sizes import shrunk_objects
+from rfla.data.input_sizes import shrunk_objects, trained_scale
 from rfla.engine import memory, report
 from rfla.engine.build import RunParts, training_mode
 from rfla.engine.console import (
@@ -59,7 +59,9 @@ class RunFiles:
             "epoch": parts.state.position.epoch,
             "seed": parts.cfg.seed,
         }
-        metadata = weights_metadata(parts.model_config, parts.names, parts.cfg.imgsz, figures, run)
+        cfg = parts.cfg
+        scale = trained_scale(parts.train_index, cfg.imgsz, cfg.gsd)
+        metadata = weights_metadata(parts.model_config, parts.names, cfg.imgsz, figures, run, scale)
         with writing(self.run_dir, path):
             save_weights(path, parts.state.evaluated_net.state_dict(), metadata)
         self.hooks.checkpoint(self.run, path)

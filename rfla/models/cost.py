@@ -4,9 +4,10 @@ Counted with torch's fake tensors, whose shapes flow and whose numbers are never
 seconds for any model and size. On a GPU the peak memory of one training step is measured as well.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from rfla.models.detector import Detector, Target
-from rfla.models.weights import build_from_metadata, read_metadata
+from rfla.models.weights import build_from_metadata, number_in, read_metadata
 from rfla.models.zoo import build_detector
 
 MIB = 1024**2
@@ -39,6 +40,7 @@ class Cost:
         activations_mib: what a training forward of the convolutions keeps for the backward pass,
             float32.
         step_peak_mib: peak of one training step on a GPU; None on a CPU.
+        trained_on: how large the objects were that weights learnt, in words; "" if unknown.
     """
 
     model: str
@@ -49,6 +51,7 @@ class Cost:
     weights_mib: float
     activations_mib: float
     step_peak_mib: float | None = None
+    trained_on: str = ""
 
     def table(self) -> str:
         """The numbers, one a line."""
@@ -65,6 +68,8 @@ class Cost:
         ]
         if self.step_peak_mib is not None:
             rows.append(("training step", f"{self.step_peak_mib:.0f} MiB peak on this GPU"))
+        if self.trained_on:
+            rows.append(("trained on", self.trained_on))
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
@@ -102,7 +107,18 @@ def cost(model: str, imgsz: int | None = None, num_classes: int = 8, device: str
         step_peak_mib=_step_peak(model, num_classes, size, device)
         if device.startswith("cuda")
         else None,
+        trained_on=_trained_on(metadata or {}),
     )
+
+
+def _trained_on(metadata: Mapping[str, Any]) -> str:
+    """Say how large the objects were that weights learnt, in px of the input."""
+    px_99, px_max = (number_in(metadata, "objects", key) for key in ("px_99", "px_max"))
+    if px_99 is None or px_max is None:
+        return ""
+    gsd = number_in(metadata, "gsd")
+    ground = f", {gsd:.3g} m a pixel (gsd)" if gsd is not None else ""
+    return f"objects of up to {px_max:.0f} px, 99 % of them below {px_99:.0f} px{ground}"
 
 
 def _build(model: str, num_classes: int) -> Detector:

@@ -26,6 +26,7 @@ from rfla.models.detector import Detector
 from rfla.models.zoo import MAX_CLASSES, build_from_config, sketch
 
 FORMAT = 1
+LARGEST_NUMBER = 1e6  # px or m; what is larger is no size
 
 
 def save_weights(
@@ -36,8 +37,8 @@ def save_weights(
     Args:
         path: a `.safetensors` file.
         state_dict: tensors by name, on any device.
-        metadata: what JSON can hold; `format`, `version`, `model`, `names`, `imgsz`, `metrics`,
-            `date`.
+        metadata: what JSON can hold; `format`, `version`, `model`, `names`, `imgsz`, `objects`,
+            `gsd`, `metrics`, `date`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +99,20 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     if len(names) > MAX_CLASSES:
         raise WeightsError(f"{path}: {len(names)} class names; at most {MAX_CLASSES}")
     return metadata | {"names": [printable(name, keep="") for name in names]}
+
+
+def number_in(metadata: Mapping[str, Any], *keys: str) -> float | None:
+    """Return a size of the metadata, a positive number; None where there is none.
+
+    Args:
+        metadata: Of a weights file; nothing in it is trusted.
+        keys: Its place: `"objects", "px_max"`.
+    """
+    value: Any = metadata
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 < value <= LARGEST_NUMBER else None
 
 
 def build_from_metadata(metadata: Mapping[str, Any]) -> Detector:

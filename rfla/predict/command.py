@@ -70,7 +70,7 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Prediction:
         # An image that is listed twice is predicted once: outputs are named after it.
         images = list({image.name: image for image in find_images(str(cfg.source))}.values())
         model = load_trained(str(cfg.model), model_part(cfg))
-        options = PredictOptions.from_config(cfg, model.names)
+        options = PredictOptions.from_config(cfg, model)
         predictor = Predictor(model, device, cfg.amp)
     share = share_of(images, options.batch, world)
     notes = Notes()

@@ -25,8 +25,7 @@ from rfla.errors import DataError
 from rfla.predict.columns import Found
 from rfla.predict.merge import TileMerger
 from rfla.predict.notes import Notes
-from rfla.predict.options import PredictOptions
-from rfla.predict.tiles import Integers
+from rfla.predict.options import Cut, PredictOptions
 
 T = TypeVar("T")
 
@@ -60,7 +59,7 @@ class Job:
         image: Where it comes from.
         pixels: (H, W, 3) uint8 RGB, of a scene read by windows a reduced copy.
         shape: Height and width of the image, px.
-        tiles: (M, 4) its slices.
+        cut: Its slices.
         merger: Takes what is found in them.
         done: Slices that are through.
         full: Whether a slice reached the limit of boxes.
@@ -70,7 +69,7 @@ class Job:
     image: Picture
     pixels: Image
     shape: tuple[int, int]
-    tiles: Integers
+    cut: Cut
     merger: TileMerger
     done: int = 0
     full: bool = False
@@ -88,7 +87,7 @@ class Job:
     @property
     def is_done(self) -> bool:
         """Whether all slices are through."""
-        return self.done == len(self.tiles)
+        return self.done == len(self.cut.tiles)
 
     def merged(self) -> Found:
         """Return all boxes of the image, px."""
@@ -118,7 +117,7 @@ def pieces(
             yield from _cut(image, pixels, options, notes, waiting)
             continue
         try:
-            yield from _by_windows(image, options, waiting)
+            yield from _by_windows(image, options, notes, waiting)
             notes.images += 1
         except DataError as error:
             notes.skipped.append(str(error))
@@ -132,9 +131,23 @@ def share_of(images: Sequence[T], batch: int, world: World) -> list[T]:
     return [image for start in starts for image in images[start : start + batch]]
 
 
-def _job(image: Picture, pixels: Image, shape: tuple[int, int], options: PredictOptions) -> Job:
-    tiles = options.tiles(*shape)
-    return Job(image, pixels, shape, tiles, options.merger(tiles, shape))
+def _job(
+    image: Picture,
+    pixels: Image,
+    shape: tuple[int, int],
+    options: PredictOptions,
+    notes: Notes,
+) -> Job:
+    """Cut an image, and note what its pieces are resized by."""
+    gsd = options.ground_of(Path(image.name))
+    cut = options.cut(*shape, gsd)
+    if gsd is not None:
+        notes.resize(gsd, options.trained_gsd)
+    long_side = options.long_side(cut, *shape)
+    times = max(shape) * (cut.resized or 1) / long_side
+    if options.slices is None and times > 1:
+        notes.shrink(shape, times)
+    return Job(image, pixels, shape, cut, options.merger(cut.tiles, shape))
 
 
 def _cut(
@@ -146,15 +159,15 @@ def _cut(
 ) -> Iterator[Piece]:
     """Yield the slices of an image in memory."""
     height, width = pixels.shape[:2]
-    if options.slices is None and max(height, width) > options.imgsz:
-        notes.shrink((height, width))
-    job = _job(image, pixels, (height, width), options)
+    job = _job(image, pixels, (height, width), options, notes)
     waiting.append(job)
-    for x1, y1, x2, y2 in job.tiles.tolist():
+    for x1, y1, x2, y2 in job.cut.tiles.tolist():
         yield Piece(job, pixels[y1:y2, x1:x2])
 
 
-def _by_windows(image: Picture, options: PredictOptions, waiting: deque[Job]) -> Iterator[Piece]:
+def _by_windows(
+    image: Picture, options: PredictOptions, notes: Notes, waiting: deque[Job]
+) -> Iterator[Piece]:
     """Yield the slices of a scene, while one thread, which alone has it open, reads ahead."""
     with ThreadPoolExecutor(1) as reader, ExitStack() as stack:
         opened = open_scene(Path(image.name))
@@ -163,9 +176,9 @@ def _by_windows(image: Picture, options: PredictOptions, waiting: deque[Job]) ->
         if not isinstance(scene, RasterScene):
             raise DataError(f"{image.name}: a scene of this kind is not read by windows")
         overview = reader.submit(scene.reduced, REDUCED).result()
-        job = _job(image, overview, (scene.height, scene.width), options)
+        job = _job(image, overview, (scene.height, scene.width), options, notes)
         waiting.append(job)
-        windows = (tuple(window) for window in job.tiles.tolist())
+        windows = (tuple(window) for window in job.cut.tiles.tolist())
         pending: deque[Future[Image]] = deque()
         while True:
             free = 2 * options.batch - len(pending)

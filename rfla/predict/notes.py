@@ -14,7 +14,8 @@ class Notes:
         skipped: One line for each image that could not be read.
         remarks: What `read_image` remarked, with the number of images.
         shrunk: Images that were larger than the network's input, without slices.
-        largest: Height and width of the largest of them, px.
+        most: By how much the most shrunk of them was shrunk.
+        largest: Its height and width, px.
         full: Images on which `max_det` was reached, in one slice at least.
     """
 
@@ -22,24 +23,33 @@ class Notes:
     skipped: list[str] = field(default_factory=list)
     remarks: Counter[str] = field(default_factory=Counter)
     shrunk: int = 0
+    most: float = 1.0
     largest: tuple[int, int] = (0, 0)
     full: int = 0
 
-    def shrink(self, shape: tuple[int, int]) -> None:
-        """Note an image that is larger than the network's input."""
+    def shrink(self, shape: tuple[int, int], times: float) -> None:
+        """Note an image that is larger than the network's input, by so many times."""
         self.shrunk += 1
-        self.largest = max(self.largest, shape, key=max)
+        if times > self.most:
+            self.most, self.largest = times, shape
+
+    def resize(self, gsd: float, trained: float | None) -> None:
+        """Note an image that is resized to the metres a pixel that the network knows."""
+        if trained is not None:
+            self.remarks[
+                f"{gsd:.3g} m a pixel, the model was trained at {trained:.3g} m: resized "
+                f"{gsd / trained:.3g} times"
+            ] += 1
 
     def lines(self, imgsz: int, max_det: int, sliced: bool = False) -> list[str]:
         """Return one line for each kind of remark, with what to type."""
         lines = [f"{text} ({count} of {self.images})" for text, count in self.remarks.items()]
         if self.shrunk:
             height, width = self.largest
-            times = max(self.largest) / imgsz
             lines.append(
                 f"{self.shrunk} of {self.images} images are larger than imgsz={imgsz}: objects "
-                f"are shrunk up to {times:.3g} times ({width} x {height} px); slice={imgsz} keeps "
-                "their size, a larger imgsz= shrinks them less"
+                f"are shrunk up to {self.most:.3g} times ({width} x {height} px); slice={imgsz} "
+                "keeps their size, a larger imgsz= shrinks them less"
             )
         if self.full:
             where, way = (" in a slice", "smaller slices") if sliced else ("", "slices")
@@ -58,6 +68,7 @@ def joined(parts: Sequence[Notes]) -> Notes:
         whole.skipped += part.skipped
         whole.remarks += part.remarks
         whole.shrunk += part.shrunk
-        whole.largest = max(whole.largest, part.largest, key=max)
+        if part.most > whole.most:
+            whole.most, whole.largest = part.most, part.largest
         whole.full += part.full
     return whole

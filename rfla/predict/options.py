@@ -2,15 +2,32 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from rfla.cfg import Config
 from rfla.data.pixel_range import Range
+from rfla.data.scenes import read_gsd
+from rfla.engine.model_source import SourceModel
 from rfla.errors import ConfigError, did_you_mean
 from rfla.predict.merge import TileMerger
 from rfla.predict.slices import Slices
 from rfla.predict.tiles import Integers
+
+
+class Cut(NamedTuple):
+    """The pieces of an image.
+
+    Attributes:
+        tiles: (M, 4) xyxy px of the image.
+        resized: Input px for each px of the image where the ground decides; None: each piece has
+            a long side of `imgsz`.
+    """
+
+    tiles: Integers
+    resized: float | None = None
 
 
 @dataclass(frozen=True)
@@ -25,6 +42,9 @@ class PredictOptions:
         classes: Class indices that are kept; empty keeps all.
         agnostic_iou: IoU above which the better of two boxes of any class stays; None: per class.
         slices: How images are cut; None: not at all.
+        gsd: Metres on the ground that a pixel of the images covers; None: what a GeoTIFF states.
+        trained_gsd: The same of the network's input in its training; None: unknown, and images
+            are not resized.
         value_range: Values that become 0 and 255 in files of more than 8 bits.
     """
 
@@ -35,34 +55,73 @@ class PredictOptions:
     classes: tuple[int, ...] = ()
     agnostic_iou: float | None = None
     slices: Slices | None = None
+    gsd: float | None = None
+    trained_gsd: float | None = None
     value_range: Range | None = None
 
     @classmethod
-    def from_config(cls, cfg: Config, names: Sequence[str]) -> "PredictOptions":
+    def from_config(cls, cfg: Config, model: SourceModel) -> "PredictOptions":
         """Return the options of a run.
 
         Raises:
-            ConfigError: A class that the model does not know.
+            ConfigError: A class that the model does not know, or `gsd=` for a model that does not
+                know its own.
         """
-        slices = None
+        scale, slices = model.scale, None
         if cfg.slice is not None:
-            slices = Slices(cfg.slice, cfg.overlap, cfg.merge, cfg.merge_metric, cfg.merge_classes)
+            largest = scale.largest if scale is not None else None
+            rule = (cfg.merge, cfg.merge_metric, cfg.merge_classes)
+            slices = Slices(cfg.slice, cfg.overlap, *rule, largest)
+        trained_gsd = scale.gsd if scale is not None else None
+        if "gsd" in cfg.given and trained_gsd is None:
+            raise ConfigError(
+                f"gsd={cfg.gsd:g}: model={cfg.model} does not say at which gsd it was trained; "
+                "train with gsd=, or resize the images"
+            )
         return cls(
             imgsz=cfg.imgsz,
             batch=max(1, cfg.batch),
             conf=cfg.conf or 0.0,
             max_det=cfg.test.max_det,
-            classes=tuple(class_indices(cfg.classes, names)),
+            classes=tuple(class_indices(cfg.classes, model.names)),
             agnostic_iou=cfg.test.nms_iou if cfg.agnostic_nms else None,
             slices=slices,
+            gsd=cfg.gsd,
+            trained_gsd=trained_gsd,
             value_range=cfg.normalize.range,
         )
 
-    def tiles(self, height: int, width: int) -> Integers:
-        """Return (M, 4) xyxy px of the pieces of an image: its slices, or the whole of it."""
+    def ground_of(self, path: Path) -> float | None:
+        """Return the metres that a pixel of an image covers, where that matters and is known."""
+        if self.trained_gsd is None:
+            return None
+        return self.gsd if self.gsd is not None else read_gsd(path)
+
+    def cut(self, height: int, width: int, gsd: float | None = None) -> Cut:
+        """Return the pieces of an image: its slices, or the whole of it.
+
+        Args:
+            height: Of the image, px.
+            width: Of the image, px.
+            gsd: Metres that its pixels cover; None: the network sees each piece at `imgsz`.
+        """
+        if gsd is None or self.trained_gsd is None:
+            zoom, resized = 1.0, None
+        else:
+            zoom = resized = gsd / self.trained_gsd
         if self.slices is None:
-            return np.array([[0, 0, width, height]], np.int64)
-        return self.slices.tiles(height, width, self.imgsz)
+            whole = np.array([[0, 0, width, height]], np.int64)
+            return Cut(whole, resized)
+        tiles = self.slices.tiles(height, width, self.imgsz, zoom)
+        if resized is not None:  # a full slice fills the input
+            resized = self.imgsz / max(round(self.slices.side(self.imgsz) / zoom), 1)
+        return Cut(tiles, resized)
+
+    def long_side(self, cut: Cut, height: int, width: int) -> int:
+        """Return the long side at which the network sees a piece, px."""
+        if cut.resized is None:
+            return self.imgsz
+        return min(max(round(max(height, width) * cut.resized), 1), self.imgsz)
 
     def merger(self, tiles: Integers, shape: tuple[int, int]) -> TileMerger:
         """Return what puts the boxes of the pieces together."""

@@ -70,7 +70,7 @@ class Predictor:
     def _run(self, batch: Sequence[Piece], options: PredictOptions) -> None:
         """Detect in a batch, and give each piece's detections to its image."""
         speed = Speed()
-        resized = [resize_long_side(piece.pixels, options.imgsz) for piece in batch]
+        resized = [resize_long_side(piece.pixels, long_side(piece, options)) for piece in batch]
         outputs = self.inference(
             _stacked([pixels for pixels, _ in resized]),
             [(pixels.shape[0], pixels.shape[1]) for pixels, _ in resized],
@@ -126,6 +126,12 @@ def _stacked(images: Sequence[np.ndarray]) -> Tensor:
     return stacked
 
 
+def long_side(piece: Piece, options: PredictOptions) -> int:
+    """Return the long side at which the network sees a piece, px."""
+    height, width = piece.pixels.shape[:2]
+    return options.long_side(piece.job.cut, height, width)
+
+
 def _batches(every: Iterable[Piece], options: PredictOptions) -> Iterator[list[Piece]]:
     """Yield pieces that follow each other and are padded alike, up to `batch` at a time.
 
@@ -135,7 +141,7 @@ def _batches(every: Iterable[Piece], options: PredictOptions) -> Iterator[list[P
 
     def padded(piece: Piece) -> tuple[int, ...]:
         height, width = piece.pixels.shape[:2]
-        sides = resized_shape(height, width, options.imgsz)
+        sides = resized_shape(height, width, long_side(piece, options))
         return tuple(padded_side(side) for side in sides)
 
     for _, alike in groupby(every, padded):

@@ -85,7 +85,7 @@ class Slices(SplitDetector):
         """Return what this process found in its share, and the time of each stage."""
         cfg, index, speed = job.cfg, job.index, Speed()
         set_max_pixels(cfg.max_pixels)
-        options = PredictOptions.from_config(cfg, job.model.names)
+        options = PredictOptions.from_config(cfg, job.model)
         predictor = Predictor(job.model, job.device, cfg.amp)
         rows = share_of(range(len(index)), options.batch, job.world)
         images = [SplitImage(index, row) for row in rows]
@@ -113,7 +113,7 @@ class Slices(SplitDetector):
 
     def remarks(self, job: SplitPass, judged: Study) -> list[str]:
         """Say how well objects at seams were found, beside the others."""
-        options = PredictOptions.from_config(job.cfg, job.model.names)
+        options = PredictOptions.from_config(job.cfg, job.model)
         return [seam_line(judged, job.index, options)]
 
 
@@ -146,7 +146,8 @@ def seam_line(judged: Study, index: Annotations, options: PredictOptions) -> str
     for row, (height, width) in enumerate(index.image_hw.tolist()):
         here = index.rows_of(row)
         boxes = index.boxes[here].astype(np.float64)
-        grid = TileGrid(options.tiles(height, width), (height, width))
+        gsd = options.ground_of(Path(str(index.paths[row])))
+        grid = TileGrid(options.cut(height, width, gsd).tiles, (height, width))
         at_seam[here] = grid.met(boxes) > 1
         cut_by_all[here] = grid.held(boxes, -ROUNDING) == 0
 

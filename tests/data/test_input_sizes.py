@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rfla.data import load_data_spec, load_index
-from rfla.data.input_sizes import shrunk_objects
+from rfla.data.input_sizes import shrunk_objects, trained_scale
 from rfla.errors import DataError
 
 
@@ -57,3 +57,13 @@ def test_a_stated_size_is_never_allocated(coco):
     assert index.read_image(0).shape == (64, 64, 3)
     with pytest.raises(DataError, match="annotations state 50000 x 50000 px"):
         index.picture(0)
+
+
+def test_what_a_network_learnt_in_px_of_its_input(coco):
+    """Squares of 8 and 16 px in an image of 200 px, shown at 100 px: 4 and 8 px of 0.6 m."""
+    scale = trained_scale(index_of(coco, [8] * 5 + [16], (100, 200)), 100, gsd=0.3)
+    assert scale is not None
+    assert (scale.px_max, scale.gsd) == (8.0, 0.6)
+    assert scale.px_99 == pytest.approx(7.8)
+    assert trained_scale(index_of(coco, [8], (100, 200)), 200).gsd is None
+    assert trained_scale(index_of(coco, [], (100, 200)), 200) is None

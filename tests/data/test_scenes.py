@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rfla.data.images import write_image
-from rfla.data.scenes import open_scene
+from rfla.data.scenes import open_scene, read_gsd
 from rfla.errors import DataError
 
 
@@ -111,3 +111,25 @@ def test_huge_png_goes_by_windows(tmp_path, noise, monkeypatch):
     )
     with open_scene(tmp_path / "a.png") as scene:
         assert np.array_equal(scene.read((10, 20, 50, 40)), noise[20:40, 10:50])
+
+
+@pytest.mark.parametrize(
+    ("crs", "side", "gsd"),
+    [
+        ("EPSG:32617", 0.5, 0.5),
+        ("EPSG:2225", 1.0, 0.3048),  # California, US survey feet
+        ("EPSG:4326", 1e-5, 1.1132 * 0.5**0.5),  # at 60 degrees north, as wide as half as high
+        (None, 0.5, None),
+    ],
+)
+def test_metres_a_pixel(tmp_path, crs, side, gsd):
+    rasterio = pytest.importorskip("rasterio", reason="the extra [geo] is not installed")
+    from rasterio.transform import from_origin
+
+    path = tmp_path / "x.tif"
+    place = {"crs": crs, "transform": from_origin(10.0, 60.0, side, side)}
+    with rasterio.open(
+        path, "w", driver="GTiff", height=9, width=9, count=1, dtype="uint8", **place
+    ) as file:
+        file.write(np.zeros((1, 9, 9), np.uint8))
+    assert read_gsd(path) == (None if gsd is None else pytest.approx(gsd, rel=1e-3))

@@ -51,7 +51,7 @@ class Act(Hooks):
 
 
 def test_what_a_run_leaves(config: Configure, capsys: pytest.CaptureFixture[str]) -> None:
-    result = train(config(plots=True, save_period=1, ema=0.9, accumulate=2))
+    result = train(config(plots=True, save_period=1, ema=0.9, accumulate=2, gsd=0.5))
     names = {
         str(path.relative_to(result.run_dir))
         for path in result.run_dir.rglob("*")
@@ -95,6 +95,7 @@ def test_what_a_run_leaves(config: Configure, capsys: pytest.CaptureFixture[str]
         64,
         0,
     )
+    assert metadata["gsd"] == 0.5 and 5 <= metadata["objects"]["px_99"] <= 12
     out = capsys.readouterr().out
     assert "pos/box" in out and f"rfla val model={result.best}" in out
     assert result.metrics is not None and result.metrics.ap == pytest.approx(
