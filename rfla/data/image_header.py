@@ -14,6 +14,7 @@ from PIL import Image as PillowImage
 
 from rfla.cfg.base import MAX_PIXELS as DEFAULT_MAX_PIXELS
 from rfla.data.tiff import (
+    BITS,
     ORIENTATION,
     TILE_HEIGHT,
     TILE_WIDTH,
@@ -38,7 +39,7 @@ warnings.filterwarnings("ignore", category=PillowImage.DecompressionBombWarning)
 
 
 class TooLargeError(DataError):
-    """A picture over the budget of decoded pixels; the message does not name the file."""
+    """A picture over the budget of decoded pixels."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ class ImageHeader:
     height: int
     images: int = 1
     tiff: TiffHeader | None = None
+
+    @property
+    def bits(self) -> int:
+        """Bits of a number, where the file may have more than 16."""
+        return int(self.tiff.tags.get(BITS, 1)) if self.tiff is not None else 8
 
 
 def set_max_pixels(pixels: int) -> None:
@@ -111,21 +117,27 @@ def read_size(file: BinaryIO, exif: bool) -> tuple[int, int]:
         raise DataError(one_line(error)) from None
 
 
-def is_too_large(width: int, height: int) -> bool:
-    """Tell whether a picture is over the budget of decoded pixels."""
-    return width * height > MAX_PIXELS
+def is_too_large(width: int, height: int, bits: int = 8) -> bool:
+    """Tell whether a picture is over the budget of decoded pixels; see `refuse_too_large`."""
+    return width * height * max(bits, 16) > MAX_PIXELS * 16
 
 
-def refuse_too_large(width: int, height: int) -> None:
+def refuse_too_large(width: int, height: int, bits: int = 8) -> None:
     """Refuse a picture over the budget of decoded pixels.
+
+    Args:
+        width: In px.
+        height: In px.
+        bits: Of a number. Pixels of more than 16 bits take more of the budget, as of the memory.
 
     Raises:
         TooLargeError: With the way out.
     """
-    if is_too_large(width, height):
+    if is_too_large(width, height, bits):
+        of_bits = f" of {bits} bits" if bits > 16 else ""
         raise TooLargeError(
-            f"{width} x {height} px are more than max_pixels={MAX_PIXELS}: raise that, or cut the "
-            "picture with 'rfla convert ... tile=800' (rfla[geo] reads it by windows)"
+            f"{width} x {height} px{of_bits} are more than max_pixels={MAX_PIXELS}: raise that, "
+            "or cut the picture with 'rfla convert ... tile=800' (rfla[geo] reads it by windows)"
         )
 
 

@@ -28,7 +28,7 @@ from rfla.data.image_header import (
 from rfla.data.pixel_range import Range, find_range, to_uint8, uses_little
 from rfla.data.tiff import BITS, PHOTOMETRIC, SAMPLE_FORMAT, SAMPLES
 from rfla.errors import DataError
-from rfla.files import open_regular, read_regular
+from rfla.files import foreign_content, open_regular, read_regular
 
 Image = NDArray[np.uint8]
 
@@ -112,9 +112,9 @@ def read_image(
         raise DataError(f"{path}: empty file")
     try:
         header = read_header(data)
-        refuse_too_large(header.width, header.height)
+        refuse_too_large(header.width, header.height, header.bits)
     except DataError as error:
-        raise _unreadable(path, error) from None
+        raise _unreadable(path, error, data) from None
     remarks = [] if remarks is None else remarks
     if header.images > 1:
         remarks.append(MORE_IMAGES)
@@ -123,6 +123,8 @@ def read_image(
         return np.asarray(pixels, np.uint8)
     limits = value_range or find_range(pixels, header.tiff)
     image = to_uint8(pixels, limits)
+    if image.ndim == 2:
+        image = image[..., None].repeat(3, axis=2)
     if value_range is None and pixels.dtype == np.uint16 and limits[1] < 65535:
         remarks.append(FEW_BITS.format(bits=int(limits[1] + 1).bit_length() - 1))
     if uses_little(image):
@@ -131,7 +133,7 @@ def read_image(
 
 
 def _decode(path: str | Path, data: bytes, header: ImageHeader, exif: bool) -> NDArray[Any]:
-    """Decode an image to (H, W, 3) RGB of the number type that its file has."""
+    """Decode an image to RGB of the number type that its file has: (H, W, 3), or (H, W) if grey."""
     if _is_truncated_jpeg(data):
         raise DataError(f"{path}: truncated JPEG (no end marker after {len(data):,} bytes)")
     if header.tiff is not None:
@@ -140,6 +142,8 @@ def _decode(path: str | Path, data: bytes, header: ImageHeader, exif: bool) -> N
         pixels = _decode_with_opencv(data, cv2.IMREAD_COLOR, exif)
     if pixels is None:
         return _decode_with_pillow(path, data, exif)
+    if pixels.ndim == 2:
+        return pixels if pixels.dtype != np.uint8 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
     if pixels.dtype != np.uint8:
         return np.ascontiguousarray(pixels[..., ::-1])
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels))
@@ -148,7 +152,7 @@ def _decode(path: str | Path, data: bytes, header: ImageHeader, exif: bool) -> N
 def _decode_bands(
     path: str | Path, data: bytes, tags: Mapping[int, Any], exif: bool
 ) -> NDArray[Any] | None:
-    """Decode a TIFF to (H, W, 3) BGR; None: OpenCV cannot.
+    """Decode a TIFF to (H, W, 3) BGR, or to (H, W) of more than 8 bits; None: OpenCV cannot.
 
     Raises:
         DataError: Bands that OpenCV and Pillow would misread in silence.
@@ -170,8 +174,6 @@ def _decode_bands(
     pixels = _decode_with_opencv(data, cv2.IMREAD_COLOR, exif)
     if pixels is None and bands == 1:  # which it does not repeat where it has more than 16 bits
         pixels = _decode_with_opencv(data, cv2.IMREAD_ANYCOLOR, exif)
-        if pixels is not None and pixels.ndim == 2:
-            return pixels[..., None].repeat(3, axis=2)
     return pixels
 
 
@@ -239,7 +241,8 @@ def image_size(path: str | Path, *, exif: bool = True) -> tuple[int, int]:
         try:
             return read_size(file, exif)
         except DataError as error:
-            raise _unreadable(path, error) from None
+            file.seek(0)
+            raise _unreadable(path, error, file.read(1024)) from None
 
 
 def require_whole(path: Path) -> None:
@@ -320,14 +323,23 @@ def _decode_with_pillow(path: str | Path, data: bytes, exif: bool) -> NDArray[An
             image.load()
             upright = ImageOps.exif_transpose(image) if exif else image
             if upright.mode in ("I", "F") or upright.mode.startswith("I;"):
-                return np.asarray(upright)[..., None].repeat(3, axis=2)
+                return np.asarray(upright)
             return np.asarray(upright.convert("RGB"), np.uint8).copy()
     except Exception as error:  # Pillow's decoders raise what they like on hostile bytes
         raise _unreadable(path, error) from None
 
 
-def _unreadable(path: str | Path, error: Exception) -> DataError:
-    """Return an error about a file, from one that does not name it."""
+def _unreadable(path: str | Path, error: Exception, head: bytes = b"") -> DataError:
+    """Return an error about a file, from one that does not name it.
+
+    Args:
+        path: The file.
+        error: What is wrong.
+        head: How the file begins, where it may be a web page or the like.
+    """
     if isinstance(error, TooLargeError):
-        return DataError(f"{path}: {error}")
+        return TooLargeError(f"{path}: {error}")
+    foreign = foreign_content(head[:1024]) if head else None
+    if foreign:
+        return DataError(f"{path}: not an image but {foreign}")
     return DataError(f"{path}: not a readable image ({one_line(error)})")

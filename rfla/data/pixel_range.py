@@ -20,6 +20,7 @@ Range = tuple[float, float]
 
 _BITS_IN_16 = (8, 12, 16)
 _PERCENTILES = (0.1, 99.9)
+_BLOCK = 1 << 20  # numbers that are scaled at once
 _SAMPLE = 1 << 20  # pixels that percentiles are taken of
 HUNDREDTH = 0.01
 
@@ -64,8 +65,13 @@ def to_uint8(pixels: NDArray[Any], limits: Range) -> NDArray[np.uint8]:
     bits = int(high + 1).bit_length() - 1 if high < 1 << 16 else 0
     if pixels.dtype == np.uint16 and low == 0 and bits >= 8 and high == (1 << bits) - 1:
         return np.asarray(np.minimum(pixels >> (bits - 8), 255), np.uint8)
-    scaled = (pixels.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
-    return np.asarray(np.clip(np.nan_to_num(scaled, nan=0.0) + 0.5, 0, 255), np.uint8)
+    image = np.empty(pixels.shape, np.uint8)
+    rows = max(_BLOCK // max(pixels[:1].size, 1), 1)
+    for start in range(0, len(pixels), rows):  # so that no copy of all is held in floats
+        block = pixels[start : start + rows].astype(np.float32)
+        scaled = (block - np.float32(low)) * np.float32(255 / (high - low))
+        image[start : start + rows] = np.clip(np.nan_to_num(scaled, nan=0.0) + 0.5, 0, 255)
+    return image
 
 
 def uses_little(image: NDArray[np.uint8]) -> bool:

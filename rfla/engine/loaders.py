@@ -131,7 +131,7 @@ def lost_worker(error: BaseException) -> str:
     if "Bus error" in text or "shared memory" in text:
         cause = "/dev/shm is too small for the batches (docker run --shm-size=8g), or use workers=0"
     else:
-        cause = "memory may be short: use fewer workers=, a smaller batch=, or cache=off"
+        cause = "memory may be short: use fewer workers=, a smaller batch=, or cache=false"
     return f"a process that loads images has died{f' ({signal})' if signal else ''}; {cause}"
 
 

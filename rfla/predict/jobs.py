@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor
 
+from rfla.data.image_header import TooLargeError
 from rfla.data.images import Image
 from rfla.data.pixel_range import Range
 from rfla.data.scenes import RasterScene, open_scene
@@ -203,7 +204,8 @@ def _read_ahead(
                 return None, remarks, True
             return image.read(options.value_range, remarks), remarks, True
         except DataError as error:
-            way = "; slice=800 reads it by windows" if image.by_windows else ""
+            windows = image.by_windows and isinstance(error, TooLargeError)
+            way = "; slice=800 reads it by windows" if windows else ""
             return None, [f"{error}{way}"], False
 
     remaining = iter(images)

@@ -191,8 +191,9 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, shape: tu
     ("name", "data", "message"),
     [
         ("empty.png", b"", "empty file"),
-        ("text.png", b"this is no image", "not a readable image"),
-        ("page.jpg", b"<html>404</html>" * 50, "not a readable image"),
+        ("text.png", b"this is no image", "not an image but a text file"),
+        ("page.jpg", b"<html>404</html>" * 50, "not an image but a web page"),
+        ("lfs.tif", b"version https://git-lfs.github.com/spec/v1\n", "but a Git LFS pointer"),
         ("cut.jpg", "half", "truncated JPEG"),
         ("cut.png", "half", "not a readable image"),
         ("none.png", None, "no such file"),
@@ -407,6 +408,17 @@ def test_the_budget_of_pixels_is_a_key(tmp_path: Path, monkeypatch: pytest.Monke
     assert MAX_PIXELS == 178_956_970
 
 
+def test_wide_numbers_take_more_of_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A compressed TIFF of a few MB could unpack into gigabytes of 64-bit numbers."""
+    path = tmp_path / "a.tif"
+    path.write_bytes(raster(np.ones((40, 60, 1))))
+    monkeypatch.setattr("rfla.data.image_header.MAX_PIXELS", 60 * 40 * 4)
+    assert read_image(path).shape == (40, 60, 3)
+    monkeypatch.setattr("rfla.data.image_header.MAX_PIXELS", 60 * 40 * 4 - 1)
+    with pytest.raises(DataError, match=r"60 x 40 px of 64 bits are more than max_pixels=9599"):
+        read_image(path)
+
+
 def test_what_is_no_regular_file_is_never_opened(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "zero.png").symlink_to("/dev/zero")
@@ -428,5 +440,5 @@ def test_nothing_but_images_is_decoded(tmp_path: Path):
     (tmp_path / "a.png").write_bytes(
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments"
     )
-    with pytest.raises(DataError, match="no known format"):
+    with pytest.raises(DataError, match="not an image but a text file"):
         read_image(tmp_path / "a.png")

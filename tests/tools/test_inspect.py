@@ -90,7 +90,7 @@ def test_every_fault_is_found(faulty: Path):
     text = report.text()
     assert (
         "NOT safe to train on" in text
-        and "train_1.png: not a readable image" in text
+        and "train_1.png: not an image" in text
         and "boxes by size" in text
     )
 
