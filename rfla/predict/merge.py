@@ -36,9 +36,11 @@ def merge_tiles(
     Returns:
         Boxes (N, 4) px of the scene, scores (N,), labels (N,): numpy or torch as given, in the
         order of tiles row by row, whatever order they came in. With one tile: what was given.
+        Boxes of half precision come back as float32: it has no place for px of a scene.
 
     Raises:
-        ConfigError: An unknown rule, tiles that form no grid, or not one entry for each tile.
+        ConfigError: An unknown rule, tiles that form no grid, not one entry for each tile, or one
+            whose boxes, scores and labels do not fit together.
     """
     if merge not in RULES or metric not in METRICS:
         raise ConfigError(
@@ -49,8 +51,7 @@ def merge_tiles(
     if len(found) != len(merger.order):
         raise ConfigError(f"{len(found)} lists of boxes for {len(merger.order)} tiles")
     for number in merger.order.tolist():
-        boxes, scores, labels = (_as_numpy(part) for part in found[number])
-        merger.add(boxes, scores, labels)
+        merger.add(*_arrays(found[number], number))
     merged = merger.merged()
     columns = (merged.boxes, merged.scores, merged.labels)
     boxes, scores, labels = (
@@ -136,17 +137,43 @@ def in_scene(entries: Sequence[tuple[Any, ...]], rank: Integers, grid: TileGrid)
     )
 
 
+def _arrays(entry: tuple[Any, Any, Any], number: int) -> tuple[Any, Any, Any]:
+    """Return boxes, scores and labels of one tile as arrays.
+
+    Raises:
+        ConfigError: They are not as many of each, or boxes have not four numbers.
+    """
+    try:
+        boxes, scores, labels = (_as_numpy(part) for part in entry)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"tile {number}: not boxes, scores, labels ({error})") from None
+    count = len(scores) if scores.ndim == 1 else -1
+    if labels.shape != (count,) or (boxes.shape != (count, 4) and (count or boxes.size)):
+        shapes = ", ".join(str(part.shape) for part in (boxes, scores, labels))
+        raise ConfigError(
+            f"tile {number}: boxes (n, 4), scores (n,) and labels (n,) are expected, not {shapes}"
+        )
+    return boxes, scores, labels
+
+
 def _as_numpy(values: Any) -> Any:
     """Return a tensor's values as an array, on the host."""
-    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+    if not hasattr(values, "detach"):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    return (values.double() if values.is_floating_point() else values).numpy()
 
 
 def _like(column: Any, given: Sequence[Any]) -> Any:
     """Return a column as what was given: the first entry's library, type of number and device."""
     if not given:
         return column
+    too_short = column.ndim == 2 and len(given) > 1  # half precision, for px of a scene
     if hasattr(given[0], "detach"):
         import torch
 
-        return torch.from_numpy(np.ascontiguousarray(column)).to(given[0])
-    return column.astype(np.asarray(given[0]).dtype)
+        kind = given[0].dtype
+        kind = torch.float32 if too_short and kind in (torch.float16, torch.bfloat16) else kind
+        return torch.from_numpy(np.ascontiguousarray(column)).to(given[0].device, kind)
+    dtype = np.asarray(given[0]).dtype
+    return column.astype(np.float32 if too_short and dtype == np.float16 else dtype)

@@ -6,6 +6,7 @@ the edge of the scene: beyond an inner edge the scene goes on.
 """
 
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,15 @@ def plan_tiles(height: int, width: int, tile: int, overlap: int) -> Integers:
         (M, 4) int64 x1, y1, x2, y2 px, row by row.
 
     Raises:
-        ConfigError: A size below 1 px, or an overlap that is not below the tile's side.
+        ConfigError: A size below 1 px or no whole number, or an overlap that is not below the
+            tile's side.
     """
+    try:
+        height, width, tile, overlap = map(index, (height, width, tile, overlap))
+    except TypeError:
+        raise ConfigError(
+            f"height={height}, width={width}, tile={tile}, overlap={overlap}: must be whole numbers"
+        ) from None
     if min(height, width, tile) < 1:
         raise ConfigError(
             f"a scene of {width} x {height} px in tiles of {tile} px: sizes start at 1"

@@ -13,6 +13,9 @@ def test_the_last_tile_is_shifted_inwards() -> None:
     assert plan_tiles(100, 180, 100, 20).tolist() == [[0, 0, 100, 100], [80, 0, 180, 100]]
     assert plan_tiles(130, 90, 100, 0).tolist() == [[0, 0, 90, 100], [0, 30, 90, 130]]
     assert plan_tiles(1, 1, 800, 160).tolist() == [[0, 0, 1, 1]]
+    assert plan_tiles(1, 2, 1, 0).tolist() == [[0, 0, 1, 1], [1, 0, 2, 1]]
+    strip = plan_tiles(1, 30_000, 800, 160)
+    assert len(strip) == 47 and strip[-1].tolist() == [29_200, 0, 30_000, 1]
 
 
 @pytest.mark.parametrize(
@@ -22,6 +25,8 @@ def test_the_last_tile_is_shifted_inwards() -> None:
         (10, 10, 0, 0, "sizes start at 1"),
         (10, 10, 5, 5, "overlap=5: must be from 0 to 4"),
         (10, 10, 5, -1, "overlap=-1: must be"),
+        (10, 10, 5, 2.5, "overlap=2.5: must be whole numbers"),
+        (10.0, 10, 5, 2, "height=10.0"),
     ],
 )
 def test_sizes_that_make_no_sense(
@@ -63,3 +68,28 @@ def test_what_is_refused() -> None:
     with pytest.raises(ConfigError, match="merge=best"):
         merge_tiles([empty, empty], tiles, (100, 180), merge="best")  # type: ignore[arg-type]
     assert [len(part) for part in merge_tiles([empty, empty], tiles, (100, 180))] == [0, 0, 0]
+    assert [len(part) for part in merge_tiles([([], [], [])] * 2, tiles, (100, 180))] == [0, 0, 0]
+    for entry in [
+        (np.zeros((2, 4)), np.zeros(1), np.zeros(1)),
+        (np.zeros((2, 3)), np.zeros(2), np.zeros(2)),
+        (np.zeros((1, 4)), np.zeros((1, 1)), np.zeros(1)),
+    ]:
+        with pytest.raises(ConfigError, match=r"tile 1: boxes \(n, 4\), scores"):
+            merge_tiles([empty, entry], tiles, (100, 180))
+    with pytest.raises(ConfigError, match="tile 0: not boxes, scores, labels"):
+        merge_tiles([empty[:2], empty], tiles, (100, 180))  # type: ignore[list-item]
+
+
+def test_half_precision_has_no_place_for_a_scene() -> None:
+    """A box at 10,001 px: float16 knows every eighth px there."""
+    torch = pytest.importorskip("torch")
+    tiles = plan_tiles(100, 10_100, 100, 0)
+    box = np.array([[1, 1, 5, 5]])
+    for dtype in (torch.float16, torch.bfloat16):
+        entry = (torch.tensor(box).to(dtype), torch.ones(1).to(dtype), torch.zeros(1).long())
+        boxes, scores, _ = merge_tiles([entry] * len(tiles), tiles, (100, 10_100), "none")
+        assert boxes[-1].tolist() == [10_001, 1, 10_005, 5]
+        assert (boxes.dtype, scores.dtype) == (torch.float32, dtype)
+    half = (box.astype(np.float16), np.ones(1, np.float16), np.zeros(1, np.int64))
+    boxes, _, _ = merge_tiles([half] * len(tiles), tiles, (100, 10_100), "none")
+    assert boxes[-1].tolist() == [10_001, 1, 10_005, 5] and boxes.dtype == np.float32
