@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 from rfla.cfg import Config, load_config, model_part
 from rfla.cfg.early import check_early
 from rfla.cfg.keywords import PredictSettings, TrainSettings, ValSettings
-from rfla.predict.sources import Channels, Source
+from rfla.predict.sources import Channels, Given
 from rfla.results import Results
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class RFLA:
     @overload
     def predict(
         self,
-        source: Source,
+        source: Given,
         *,
         stream: Literal[False] = False,
         channels: Channels = "rgb",
@@ -92,7 +92,7 @@ class RFLA:
     @overload
     def predict(
         self,
-        source: Source,
+        source: Given,
         *,
         stream: Literal[True],
         channels: Channels = "rgb",
@@ -101,7 +101,7 @@ class RFLA:
 
     def predict(
         self,
-        source: Source,
+        source: Given,
         *,
         stream: bool = False,
         channels: Channels = "rgb",
@@ -110,18 +110,20 @@ class RFLA:
         """Detect objects. The network is built at the first call and kept.
 
         Args:
-            source: An image file, a directory, a glob pattern, a .txt list, an (H, W, 3) or grey
-                (H, W) array of uint8 or uint16, a tensor (3, H, W), a PIL image, or a list of
-                those.
-            stream: Return an iterator that holds one batch in memory instead of a list.
+            source: An image or video file, a directory, a glob pattern, a .txt list, an http(s)
+                address, the number of a camera, an (H, W, 3) or grey (H, W) array of uint8 or
+                uint16, a tensor (3, H, W), a PIL image, or a list of those.
+            stream: Return an iterator that holds one batch in memory instead of a list: for
+                videos and cameras.
             channels: Order of the colours in arrays and tensors: `"bgr"` for what `cv2.imread`
                 returns.
             **settings: The keys of the command line: `conf=0.3`, `imgsz=800`, `slice=800`,
                 `classes=["ship"]`, ...
 
         Returns:
-            One `Results` for each readable image. Files are written where `save=True`,
-            `save_txt=True` or `save_crop=True` ask for them, as the command writes them.
+            One `Results` for each readable image, page or frame. Files are written where
+            `save=True`, `save_txt=True`, `save_video=True`, ... ask for them, as the command
+            writes them.
 
         Raises:
             DataError: There is no image.
@@ -129,22 +131,25 @@ class RFLA:
         """
         from rfla.data.image_header import set_max_pixels
         from rfla.predict.command import with_given_outputs, writes, written
+        from rfla.predict.expand import images_of
         from rfla.predict.notes import Notes
         from rfla.predict.options import PredictOptions
-        from rfla.predict.sources import find_images
+        from rfla.predict.sources import find_sources, refuse_endless
 
         named = str(source) if isinstance(source, str | Path) else "given"
         cfg = load_config({"model": self.model, "source": named, **settings}, mode="predict")
         cfg = with_given_outputs(cfg)
         set_max_pixels(cfg.max_pixels)
-        images = find_images(source, channels)
+        sources = find_sources(source, channels, recursive=cfg.recursive)
+        refuse_endless(sources, stream)
         predictor = self._predictor(cfg)
         options = PredictOptions.from_config(cfg, predictor.model)
 
         def run() -> Iterator[Results]:
             notes = Notes()
+            images = images_of(sources, options.reading)
             results = predictor.stream(images, options, notes)
-            yield from written(results, images, cfg) if writes(cfg) else results
+            yield from written(results, sources, cfg) if writes(cfg) else results
             sliced = options.slices is not None
             for line in [*notes.skipped, *notes.lines(options.imgsz, options.max_det, sliced)]:
                 LOG.warning(line)

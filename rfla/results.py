@@ -5,7 +5,7 @@ Shapes: N detections of one image. Boxes are xyxy in pixels of the original imag
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,8 @@ class Results:
         names: Class names by index.
         boxes: The detections, best first.
         speed: Milliseconds for this image: preprocess, inference, postprocess.
+        frame: Number of the frame of a video, or page of a file, from 0; None for single images.
+        time: Seconds from the start of the video; None for pages and single images.
     """
 
     orig_img: Array
@@ -77,11 +79,21 @@ class Results:
     names: Sequence[str]
     boxes: Boxes
     speed: dict[str, float] = field(default_factory=dict)
+    frame: int | None = None
+    time: float | None = None
 
     @property
     def orig_shape(self) -> tuple[int, int]:
         """Height and width of the image in px."""
         return self.boxes.orig_shape
+
+    @property
+    def label(self) -> str:
+        """The image in words: its path, and the page or second of it."""
+        if self.frame is None:
+            return self.path
+        where = f"page {self.frame + 1}" if self.time is None else f"{self.time:.2f} s"
+        return f"{self.path} ({where})"
 
     @property
     def _is_reduced(self) -> bool:
@@ -92,14 +104,14 @@ class Results:
 
     def __getitem__(self, key: Any) -> "Results":
         """Return the same image with a selection of its detections."""
-        return Results(self.orig_img, self.path, self.names, self.boxes[key], self.speed)
+        return replace(self, boxes=self.boxes[key])
 
     def __iter__(self) -> Iterator["Results"]:
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
         height, width = self.orig_shape
-        return f"Results({self.path!r}, {width} x {height} px, {self.verbose()})"
+        return f"Results({self.label!r}, {width} x {height} px, {self.verbose()})"
 
     def plot(
         self,

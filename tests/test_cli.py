@@ -184,9 +184,9 @@ ERRORS = [
     (("train", "model=yolov8n.pt", "data=coco128.yaml"), "a network of another tool"),
     (("train", "task=detect"), "unknown key 'task'; rfla detects boxes"),
     (("import", "weights=yolo11n.pt", "model=fcos", "out=x.safetensors"), "of another tool"),
-    (("predict", "source=0"), "source=0: cameras are not read"),
-    (("predict", "source=flight.mp4"), "source=flight.mp4: videos are not read"),
-    (("predict", "source=http://a.b/c.jpg"), "addresses are not read"),
+    (("predict", "source=0"), "source=0: no camera 0 on this machine"),
+    (("predict", "source=flight.mp4"), "source=flight.mp4: no such file or directory"),
+    (("predict", "source=ftp://a.b/c.jpg"), "addresses begin with http:// or https://"),
     (("predict", "source=my", "pics"), "quote a value with a space: source='my pics'"),
     (("train", "data=my", "data.yaml", "model=fcos"), "a space: data='my data.yaml'"),
     # what fails for sure fails at once
@@ -323,7 +323,7 @@ class TestLatestRun:
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         seen: list[str | None] = []
-        import rfla.engine.validator
+        import rfla.predict.validation
         import rfla.predict.command
         from rfla.cfg import Config
         from rfla.predict.command import Prediction
@@ -333,7 +333,7 @@ class TestLatestRun:
             return Prediction(Path("runs"), [])
 
         monkeypatch.setattr("rfla.tools.demo.prepare_demo", lambda data: None)
-        monkeypatch.setattr(rfla.engine.validator, "validate", lambda cfg: seen.append(cfg.model))
+        monkeypatch.setattr(rfla.predict.validation, "validate", lambda cfg: seen.append(cfg.model))
         monkeypatch.setattr(rfla.predict.command, "predict", predicted)
         for age, name in ((100, "train"), (0, "train2"), (50, "train3")):
             path = Path("runs") / name / "weights" / "best.safetensors"

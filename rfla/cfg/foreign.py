@@ -48,6 +48,8 @@ ALIASES: Mapping[str, str] = {
     "flip": "aug.fliplr",
     "folder": "source",
     "fp16": "amp",
+    "geojson": "geo",
+    "gpkg": "geo",
     "gpu": "device",
     "gpus": "device",
     "grad_accum": "accumulate",
@@ -116,7 +118,6 @@ NO_KEYS: Mapping[str, str] = {
     "task": "rfla detects boxes; there is no other task to choose",
     "tracker": "there is no tracking",
     "visualize": "'rfla inspect data=... model=...' draws what a model's assigner does",
-    "vid_stride": "videos are not read; take their frames first",
 }
 
 _OTHER_NETWORK = re.compile(r"(yolo|rt-?detr|rf-?detr|fast_?sam|mobile_?sam|sam\d?[_.-])", re.I)

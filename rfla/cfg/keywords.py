@@ -278,15 +278,21 @@ class PredictSettings(TypedDict, total=False):
     conf: float | None
     iou: float | None
     max_det: int | None
+    recursive: bool
+    vid_stride: int
+    pages: Literal["all", "first"]
     save: bool
     save_txt: bool
     save_conf: bool
+    save_csv: bool
+    save_video: bool
     classes: Sequence[int | str] | int | str
     line_width: int | None
     show_labels: bool | None
     legend: bool
     scale: int | None
-    geojson: Literal["raster", "wgs84", "off"]
+    geo: Literal["geojson", "gpkg", "both", "off"]
+    geo_crs: Literal["raster", "wgs84"]
     save_crop: bool
     agnostic_nms: bool
     slice: int | Literal["auto"] | None

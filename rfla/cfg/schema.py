@@ -317,12 +317,25 @@ class Config(ModelConfig):
 
     # --- prediction
     source: PathText | None = Field(
-        None, description="image, directory, glob pattern, or a text file of paths"
+        None,
+        description="image, video, directory, glob pattern, text file of paths, http(s) address, "
+        "or number of a camera",
+    )
+    recursive: bool = Field(True, description="search directories with their subdirectories")
+    vid_stride: int = Field(
+        1, ge=1, le=100_000, description="of videos and animations, predict every so manieth frame"
+    )
+    pages: Annotated[Literal["all", "first"], BeforeValidator(_lower)] = Field(
+        "all", description="of TIFFs with several pages and of animations, all or the first"
     )
     save: bool = Field(True, description="write the annotated pictures")
     save_txt: bool = Field(False, description="write labels/*.txt in the YOLO form")
     save_conf: bool = Field(
         False, description="add the score as the last column of the text labels"
+    )
+    save_csv: bool = Field(False, description="write all boxes as predictions.csv")
+    save_video: bool = Field(
+        False, description="write videos with boxes, instead of a picture for each frame"
     )
     classes: NamesOrNumbers = Field((), description="keep these classes only, by name or number")
     line_width: int | None = Field(
@@ -336,9 +349,11 @@ class Config(ModelConfig):
     scale: int | None = Field(
         None, ge=1, le=16, description="factor that pictures are enlarged by; left out: by size"
     )
-    geojson: Annotated[Literal["raster", "wgs84", "off"], BeforeValidator(_lower)] = Field(
-        "raster",
-        description="boxes of a GeoTIFF as NAME.geojson (rfla[geo]): its coordinates, or degrees",
+    geo: Annotated[Literal["geojson", "gpkg", "both", "off"], BeforeValidator(_lower)] = Field(
+        "geojson", description="write boxes of a GeoTIFF for maps (rfla[geo]): GeoJSON, GeoPackage"
+    )
+    geo_crs: Annotated[Literal["raster", "wgs84"], BeforeValidator(_lower)] = Field(
+        "raster", description="coordinates of geo=: those of the raster, or degrees of WGS84"
     )
     save_crop: bool = Field(False, description="write the pixels of each box as crops/CLASS/*.png")
     agnostic_nms: bool = Field(False, description="NMS over all classes: the best box stays")

@@ -189,7 +189,15 @@ def _jpeg_header(data: bytes) -> ImageHeader:
 
 
 def _tiff_header(file: BinaryIO) -> ImageHeader:
-    header = read_tiff_header(file)
+    return header_of_tiff(read_tiff_header(file))
+
+
+def header_of_tiff(header: TiffHeader | None) -> ImageHeader:
+    """Return what a page of a TIFF states.
+
+    Raises:
+        DataError: Damaged tags, or tiles larger than `max_pixels`.
+    """
     if header is None or not header.width or not header.height:
         raise DataError("a TIFF with damaged tags")
     refuse_too_large(header.tags.get(TILE_WIDTH, 1), header.tags.get(TILE_HEIGHT, 1))

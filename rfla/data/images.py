@@ -6,7 +6,7 @@ is dropped, CMYK is converted; more than 8 bits become 8 as `rfla.data.pixel_ran
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +62,18 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
-def walk_images(directory: Path) -> list[Path]:
+def walk_images(
+    directory: Path, wanted: Callable[[Path], bool] = is_image, *, recursive: bool = True
+) -> list[Path]:
     """Return the images below a directory, sorted by path.
 
     Linked directories are entered, after all others, but none twice and none that holds `directory`
     itself.
+
+    Args:
+        directory: Where to look.
+        wanted: Which files are listed, by their names.
+        recursive: Enter its directories too.
     """
     start = os.path.realpath(directory)
     found: list[Path] = []
@@ -79,7 +86,9 @@ def walk_images(directory: Path) -> list[Path]:
                 names.clear()
                 continue
             seen.add(real)
-            found += [path for name in files if is_image(path := Path(folder, name))]
+            found += [path for name in files if wanted(path := Path(folder, name))]
+            if not recursive:
+                return sorted(found)
             todo += [
                 link for name in sorted(names) if os.path.islink(link := os.path.join(folder, name))
             ]
@@ -108,6 +117,19 @@ def read_image(
             `max_pixels`.
     """
     data = read_regular(path)
+    remarks = [] if remarks is None else remarks
+    header = header_of(path, data)
+    if header.images > 1:
+        remarks.append(MORE_IMAGES)
+    return decode_image(path, data, header, exif=exif, value_range=value_range, remarks=remarks)
+
+
+def header_of(path: str | Path, data: bytes) -> ImageHeader:
+    """Return what the bytes of an image file state.
+
+    Raises:
+        DataError: No image, or one that is larger than `max_pixels`; names the file.
+    """
     if not data:
         raise DataError(f"{path}: empty file")
     try:
@@ -115,9 +137,31 @@ def read_image(
         refuse_too_large(header.width, header.height, header.bits)
     except DataError as error:
         raise _unreadable(path, error, data) from None
-    remarks = [] if remarks is None else remarks
-    if header.images > 1:
-        remarks.append(MORE_IMAGES)
+    return header
+
+
+def decode_image(
+    path: str | Path,
+    data: bytes | bytearray,
+    header: ImageHeader,
+    *,
+    exif: bool = True,
+    value_range: Range | None = None,
+    remarks: list[str],
+) -> Image:
+    """Decode the bytes of an image file to (H, W, 3) uint8 RGB.
+
+    Args:
+        path: Whose bytes they are, for messages.
+        data: The whole file.
+        header: What it states; its size was checked.
+        exif: As in `read_image`.
+        value_range: As in `read_image`.
+        remarks: As in `read_image`, without `MORE_IMAGES`.
+
+    Raises:
+        DataError: The file is truncated, or no image.
+    """
     pixels = _decode(path, data, header, exif)
     if pixels.dtype == np.uint8:
         return np.asarray(pixels, np.uint8)
@@ -132,7 +176,9 @@ def read_image(
     return image
 
 
-def _decode(path: str | Path, data: bytes, header: ImageHeader, exif: bool) -> NDArray[Any]:
+def _decode(
+    path: str | Path, data: bytes | bytearray, header: ImageHeader, exif: bool
+) -> NDArray[Any]:
     """Decode an image to RGB of the number type that its file has: (H, W, 3), or (H, W) if grey."""
     if _is_truncated_jpeg(data):
         raise DataError(f"{path}: truncated JPEG (no end marker after {len(data):,} bytes)")
@@ -150,7 +196,7 @@ def _decode(path: str | Path, data: bytes, header: ImageHeader, exif: bool) -> N
 
 
 def _decode_bands(
-    path: str | Path, data: bytes, tags: Mapping[int, Any], exif: bool
+    path: str | Path, data: bytes | bytearray, tags: Mapping[int, Any], exif: bool
 ) -> NDArray[Any] | None:
     """Decode a TIFF to (H, W, 3) BGR, or to (H, W) of more than 8 bits; None: OpenCV cannot.
 
@@ -177,7 +223,7 @@ def _decode_bands(
     return pixels
 
 
-def _decode_with_opencv(data: bytes, colors: int, exif: bool) -> NDArray[Any] | None:
+def _decode_with_opencv(data: bytes | bytearray, colors: int, exif: bool) -> NDArray[Any] | None:
     """Decode to (H, W, 3) BGR, or (H, W) where `colors` allows it; None: OpenCV cannot."""
     flags = colors if colors == cv2.IMREAD_UNCHANGED else colors | cv2.IMREAD_ANYDEPTH
     if not exif:
@@ -310,13 +356,13 @@ def write_image(path: Path, image: Image, *, quality: int = 92) -> None:
     beside.replace(path)
 
 
-def _is_truncated_jpeg(data: bytes) -> bool:
+def _is_truncated_jpeg(data: bytes | bytearray) -> bool:
     # OpenCV fills the missing part with grey and says nothing. An embedded thumbnail has an end
     # marker of its own, but in the first half of the file.
     return data.startswith(_JPEG) and data.rfind(_JPEG_END) < len(data) // 2
 
 
-def _decode_with_pillow(path: str | Path, data: bytes, exif: bool) -> NDArray[Any]:
+def _decode_with_pillow(path: str | Path, data: bytes | bytearray, exif: bool) -> NDArray[Any]:
     """Decode what OpenCV cannot: GIF, some compressions of TIFF, odd colour spaces."""
     try:
         with PillowImage.open(io.BytesIO(data), formats=FORMATS) as image:

@@ -154,6 +154,15 @@ class Georeference:
     transform: tuple[float, float, float, float, float, float]
     crs: str
 
+    @property
+    def wkt(self) -> str:
+        """The coordinate reference system as WKT; "" if none is stated."""
+        if not self.crs:
+            return ""
+        from rasterio.crs import CRS
+
+        return str(CRS.from_user_input(self.crs).to_wkt())
+
     def to_raster(self, points: np.ndarray) -> np.ndarray:
         """Turn (N, 2) px into x and y of the raster's coordinate system."""
         a, b, c, d, e, f = self.transform

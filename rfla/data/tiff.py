@@ -6,6 +6,7 @@ cloud-optimised GeoTIFF) and masks are none.
 
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -27,6 +28,7 @@ _WANTED = frozenset({SUBFILE, WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAM
     *(GDAL_METADATA, GDAL_NODATA),
 }
 _REDUCED_OR_MASK = 0b101
+_DAMAGED = (struct.error, OverflowError, OSError, ValueError, UnicodeDecodeError)
 _STATISTIC = re.compile(r'name="STATISTICS_(MINIMUM|MAXIMUM)"[^>]*>([^<]{1,40})<')
 
 
@@ -67,6 +69,30 @@ class TiffHeader:
         return _number(self.tags.get(GDAL_NODATA))
 
 
+@dataclass(frozen=True)
+class TiffPage:
+    """One directory of a TIFF.
+
+    Attributes:
+        offset: Where it begins in the file.
+        tags: As in `TiffHeader`.
+    """
+
+    offset: int
+    tags: dict[int, Any]
+
+    @property
+    def is_main(self) -> bool:
+        """Whether it is an image of its own, and no reduced copy or mask."""
+        return not self.tags.get(SUBFILE, 0) & _REDUCED_OR_MASK
+
+    def header(self, pages: int = 1) -> TiffHeader:
+        """Return what it states, as the first page of a file of so many."""
+        return TiffHeader(
+            int(self.tags.get(WIDTH, 0)), int(self.tags.get(HEIGHT, 0)), self.tags, pages
+        )
+
+
 def _number(text: Any) -> float | None:
     try:
         return float(str(text).strip(" \0")) if text is not None else None
@@ -83,27 +109,48 @@ def read_tiff_header(file: BinaryIO) -> TiffHeader | None:
     """Read the tags of a TIFF; None where they are damaged."""
     try:
         return _read(file)
-    except (struct.error, OverflowError, OSError, ValueError, UnicodeDecodeError):
+    except _DAMAGED:
         return None
+
+
+def read_tiff_pages(file: BinaryIO) -> list[TiffPage]:
+    """List the main images of a TIFF; none where its tags are damaged."""
+    try:
+        return [page for page in _walk(file) if page.is_main]
+    except _DAMAGED:
+        return []
+
+
+def as_first_page(data: bytearray, page: TiffPage) -> None:
+    """Let a TIFF in memory begin with one of its pages, in place: decoders read the first."""
+    order, big = _layout(bytes(data[:4]))
+    struct.pack_into(order + ("Q" if big else "I"), data, 8 if big else 4, page.offset)
 
 
 def _read(file: BinaryIO) -> TiffHeader | None:
+    pages = list(_walk(file))
+    if not pages or WIDTH not in pages[0].tags or HEIGHT not in pages[0].tags:
+        return None
+    return pages[0].header(max(sum(page.is_main for page in pages), 1))
+
+
+def _layout(start: bytes) -> tuple[str, bool]:
+    """Return the byte order of a TIFF as `struct` writes it, and whether it is a BigTIFF."""
+    return _MAGICS[start], start[2:3] == b"+" or start[3:4] == b"+"
+
+
+def _walk(file: BinaryIO) -> Iterator[TiffPage]:
+    """Yield all directories of a TIFF, in their order."""
     file.seek(0)
-    start = file.read(4)
-    order, big = _MAGICS[start], start[2:3] == b"+" or start[3:4] == b"+"
+    order, big = _layout(file.read(4))
     file.seek(8 if big else 4)
     at = _unpack(file, order + ("Q" if big else "I"))
-    first: dict[int, Any] = {}
-    pages, seen = 0, set[int]()
+    seen = set[int]()
     while at and at not in seen and len(seen) < _MAX_PAGES:
         seen.add(at)
         tags, following = _directory(file, at, order, big)
-        first = first or tags
-        pages += not tags.get(SUBFILE, 0) & _REDUCED_OR_MASK
+        yield TiffPage(at, tags)
         at = following
-    if WIDTH not in first or HEIGHT not in first:
-        return None
-    return TiffHeader(int(first[WIDTH]), int(first[HEIGHT]), first, max(pages, 1))
 
 
 def _directory(file: BinaryIO, at: int, order: str, big: bool) -> tuple[dict[int, Any], int]:

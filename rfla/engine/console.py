@@ -99,9 +99,10 @@ class Progress:
                 without any the time that is left of the pass stands there.
         """
         self._done += count
+        self._total = max(self._total, self._done)  # a file may hold more images than expected
         self._text = text if text is not None else self._text
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, advance=count, figures=self._figures())
+            self._bar.update(self._task, advance=count, total=self._total, figures=self._figures())
         elif self._line_is_due():
             self.console.print(
                 f"{self._what}: {self._done}/{self._total} {self._unit}, {self._figures()}"

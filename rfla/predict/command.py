@@ -16,20 +16,22 @@ from rfla.engine.model_source import load_trained
 from rfla.engine.processes import refuse_several
 from rfla.engine.run_dir import claim_run_dir
 from rfla.errors import ConfigError, DataError
+from rfla.predict.expand import images_of
 from rfla.predict.jobs import share_of
 from rfla.predict.notes import Notes, joined
 from rfla.predict.options import PredictOptions
-from rfla.predict.outputs import Outputs, write_predictions
+from rfla.predict.outputs import OUTPUTS, Outputs
 from rfla.predict.predictor import Predictor
-from rfla.predict.sources import SourceImage, find_images
+from rfla.predict.source_image import Source
+from rfla.predict.sources import find_sources
 from rfla.results import Results
 
 # Settings that change files alone.
 OF_OUTPUTS = frozenset(
-    {"save_conf", "name", "project", "exist_ok", "line_width", "show_labels"}
-) | {
-    *("legend", "scale"),
-}
+    {"save_conf", "name", "project", "exist_ok", "line_width", "show_labels", "legend", "scale"}
+)
+# Outputs that the command writes unless told otherwise, and how Python does not.
+OFF: dict[str, bool | str] = {"save": False, "geo": "off"}
 
 
 class Prediction(NamedTuple):
@@ -68,62 +70,73 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Prediction:
     console = make_console(quiet=not world.is_main)
     with agreed(world):
         # An image that is listed twice is predicted once: outputs are named after it.
-        images = list({image.name: image for image in find_images(str(cfg.source))}.values())
+        found = find_sources(str(cfg.source), recursive=cfg.recursive)
+        sources = list({source.name: source for source in found}.values())
         model = load_trained(str(cfg.model), model_part(cfg))
         options = PredictOptions.from_config(cfg, model)
         predictor = Predictor(model, device, cfg.amp)
-    share = share_of(images, options.batch, world)
+    share = share_of(sources, options.batch, world)
+    expected = sum(source.expected(options.reading) for source in share)
     notes = Notes()
     stages: Counter[str] = Counter()
     with (
         claim_run_dir(cfg, world, "predict") as run_dir,
-        Progress(console).over(len(share), "predict") as bar,
+        Progress(console).over(expected, "predict") as bar,
     ):
-        outputs = Outputs(run_dir, images, cfg)
+        outputs = Outputs(run_dir, sources, cfg)
+        images = images_of(share, options.reading)
         try:
-            for results in predictor.stream(share, options, notes):
+            for results in predictor.stream(images, options, notes):
                 outputs.write(results)
                 stages.update(results.speed)
                 bar.step()
                 if cfg.verbose:
-                    console.print(f"{results.path}: {results.verbose()}")
+                    console.print(f"{results.label}: {results.verbose()}")
+            outputs.close()
         except BaseException:  # what was found before Ctrl-C or a full disk is kept
-            write_predictions(run_dir, [outputs.rows])
+            outputs.close()
+            outputs.finish([outputs.rows])
             raise
         shards = gather(world, (outputs.rows, notes))
         notes = joined([part for _, part in shards])
-        count = 0
+        counts: Counter[str] = Counter()
         if world.is_main:
-            count = write_predictions(run_dir, [rows for rows, _ in shards])
+            counts = outputs.finish([rows for rows, _ in shards])
+    if not notes.images and len(notes.skipped) == 1:
+        raise DataError(notes.skipped[0])
     for reason in notes.skipped:
         console.print(f"skipped: {reason}", style="yellow")
     if not notes.images:
-        raise DataError(f"source={cfg.source}: none of {len(images)} images could be read")
+        raise DataError(f"source={cfg.source}: none of {len(sources)} images could be read")
     for line in notes.lines(options.imgsz, options.max_det, options.slices is not None):
         console.print(f"note: {line}", style="yellow")
     speed = ", ".join(
         f"{stage} {value * world.size / notes.images:.1f} ms" for stage, value in stages.items()
     )
     console.print(
-        f"{notes.images} images, {count} detections with a score of at least {cfg.conf:g}; "
-        f"{speed} an image"
+        f"{notes.images} images, {counts.total()} detections with a score of at least "
+        f"{cfg.conf:g}; {speed} an image"
     )
+    if counts:
+        classes = (f"{count} {name}" for name, count in counts.most_common())
+        console.print(f"found {', '.join(classes)}")
     console.print(f"results in {run_dir}")
     return Prediction(run_dir, notes.skipped)
 
 
 def written(
-    results: Iterable[Results], images: Sequence[SourceImage], cfg: Config
+    results: Iterable[Results], sources: Sequence[Source], cfg: Config
 ) -> Iterator[Results]:
     """Pass results on, and write them into a run directory as the command does."""
     with claim_run_dir(cfg, World(), "predict") as run_dir:
-        outputs = Outputs(run_dir, images, cfg)
+        outputs = Outputs(run_dir, sources, cfg)
         try:
             for result in results:
                 outputs.write(result)
                 yield result
         finally:
-            write_predictions(run_dir, [outputs.rows])
+            outputs.close()
+            outputs.finish([outputs.rows])
 
 
 def with_given_outputs(cfg: Config) -> Config:
@@ -132,16 +145,16 @@ def with_given_outputs(cfg: Config) -> Config:
     Raises:
         ConfigError: A setting of outputs without one.
     """
-    cfg = cfg if "save" in cfg.given else cfg.model_copy(update={"save": False})
+    defaults = {key: OFF[key] for key in OFF.keys() - cfg.given}
+    cfg = cfg.model_copy(update=defaults)
     useless = sorted(OF_OUTPUTS & cfg.given)
     if useless and not writes(cfg):
-        raise ConfigError(
-            f"{', '.join(useless)}: nothing is written without save=True, save_txt=True or "
-            "save_crop=True"
-        )
+        keys = dict.fromkeys(output.key for output in OUTPUTS if output.key)
+        ways = ", ".join(f"{key}=True" for key in keys if key != "geo")
+        raise ConfigError(f"{', '.join(useless)}: nothing is written without {ways}")
     return cfg
 
 
 def writes(cfg: Config) -> bool:
     """Whether any file of results is asked for."""
-    return cfg.save or cfg.save_txt or cfg.save_crop
+    return any(output.wanted(cfg) for output in OUTPUTS if output.key)

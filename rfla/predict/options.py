@@ -1,7 +1,7 @@
 """How images are predicted: what a run or a call sets, checked against the model's classes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from rfla.engine.model_source import SourceModel
 from rfla.errors import ConfigError, did_you_mean
 from rfla.predict.merge import TileMerger
 from rfla.predict.slices import Slices
+from rfla.predict.source_image import Reading
 from rfla.predict.tiles import Integers
 
 
@@ -45,7 +46,7 @@ class PredictOptions:
         gsd: Metres on the ground that a pixel of the images covers; None: what a GeoTIFF states.
         trained_gsd: The same of the network's input in its training; None: unknown, and images
             are not resized.
-        value_range: Values that become 0 and 255 in files of more than 8 bits.
+        reading: How files are read.
     """
 
     imgsz: int
@@ -57,7 +58,12 @@ class PredictOptions:
     slices: Slices | None = None
     gsd: float | None = None
     trained_gsd: float | None = None
-    value_range: Range | None = None
+    reading: Reading = field(default_factory=Reading)
+
+    @property
+    def value_range(self) -> Range | None:
+        """Values that become 0 and 255 in files of more than 8 bits."""
+        return self.reading.value_range
 
     @classmethod
     def from_config(cls, cfg: Config, model: SourceModel) -> "PredictOptions":
@@ -88,7 +94,7 @@ class PredictOptions:
             slices=slices,
             gsd=cfg.gsd,
             trained_gsd=trained_gsd,
-            value_range=cfg.normalize.range,
+            reading=Reading(cfg.vid_stride, cfg.pages, cfg.normalize.range),
         )
 
     def ground_of(self, path: Path) -> float | None:

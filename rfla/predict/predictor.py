@@ -5,6 +5,7 @@ Shapes: B pieces of a batch, N detections of one image. Boxes are xyxy px.
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby, islice
 
 import numpy as np
@@ -21,6 +22,7 @@ from rfla.ops.nms import DetectionLimits, class_nms
 from rfla.predict.jobs import Job, Picture, Piece, pieces
 from rfla.predict.notes import Notes
 from rfla.predict.options import PredictOptions
+from rfla.predict.source_image import SourceImage
 from rfla.results import Boxes, Results
 from rfla.sizes import padded_side
 
@@ -42,7 +44,7 @@ class Predictor:
         self.inference = Inference(net, model.config.normalize, device, dtype)
 
     def stream(
-        self, images: Iterable[Picture], options: PredictOptions, notes: Notes | None = None
+        self, images: Iterable[SourceImage], options: PredictOptions, notes: Notes | None = None
     ) -> Iterator[Results]:
         """Yield the results of each image, in order; an unreadable image is left out.
 
@@ -53,8 +55,10 @@ class Predictor:
             options: How.
             notes: Is told what was skipped, shrunk or cut off.
         """
-        pairs = self.stream_with_images(images, options, notes if notes is not None else Notes())
-        return (results for _, results in pairs)
+        notes = notes if notes is not None else Notes()
+        for image, results in self.stream_with_images(images, options, notes):
+            assert isinstance(image, SourceImage)
+            yield replace(results, frame=image.frame, time=image.seconds)
 
     def stream_with_images(
         self, images: Iterable[Picture], options: PredictOptions, notes: Notes

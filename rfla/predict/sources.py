@@ -1,74 +1,44 @@
-"""What `source=` may be: an image, a directory, a glob pattern, a list file.
+"""What `source=` may be: images, videos, directories, glob patterns, lists, addresses, cameras.
 
 From Python also arrays, tensors, PIL images, and lists of all of these.
 """
 
 import glob
 import os
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from rfla.data.images import is_image, read_image, walk_images
-from rfla.data.pixel_range import Range, find_range, to_uint8
-from rfla.data.scenes import read_by_windows
+from rfla.data.images import is_image, walk_images
+from rfla.data.pixel_range import find_range, to_uint8
 from rfla.errors import ConfigError, DataError
 from rfla.files import open_regular, read_regular
+from rfla.predict.download import WebFile, is_address, require_http
+from rfla.predict.source_image import Image, Source, SourceImage
+from rfla.predict.videos import Camera, Video, is_video, require_camera
 
-Image = np.ndarray[Any, np.dtype[Any]]
-Source = str | Path | Image | Iterable[Any]
+Given = str | int | Path | Image | Iterable[Any]
 Channels = Literal["rgb", "bgr"]
 
-LONGEST = 180  # bytes of an output's name; with suffixes and a temporary prefix it fits into 255
-VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
-ALLOWED = "allowed are an image, a directory, a glob pattern or a .txt list of paths"
+ALLOWED = (
+    "allowed are an image or video, a directory, a glob pattern, a .txt list of paths, "
+    "an http(s) address or the number of a camera"
+)
 
 
-@dataclass(frozen=True)
-class SourceImage:
-    """One image to run on: a file that is read when it is needed, or an array.
-
-    Attributes:
-        name: The file's path, or a made-up name for an array.
-        relative: Its place below the source: how it is named in outputs, with its suffix.
-        pixels: (H, W, 3) uint8 RGB for an array, None for a file.
-    """
-
-    name: str
-    relative: Path
-    pixels: Image | None = None
-
-    @property
-    def by_windows(self) -> bool:
-        """Whether it is too large to be decoded whole, and rasterio is there to read parts."""
-        return self.pixels is None and read_by_windows(Path(self.name))
-
-    def read(self, value_range: Range | None = None, remarks: list[str] | None = None) -> Image:
-        """Return (H, W, 3) uint8 RGB.
-
-        Args:
-            value_range: As in `read_image`.
-            remarks: As in `read_image`.
-
-        Raises:
-            DataError: The file is not a readable image.
-        """
-        if self.pixels is not None:
-            return self.pixels
-        return read_image(self.name, value_range=value_range, remarks=remarks)
-
-
-def find_images(source: Source, channels: Channels = "rgb") -> list[SourceImage]:
-    """List the images of a source, in a fixed order.
+def find_sources(
+    source: Given, channels: Channels = "rgb", *, recursive: bool = True
+) -> list[Source]:
+    """List what a source consists of, in a fixed order.
 
     Args:
-        source: Path of an image, of a directory (searched with its subdirectories), of a .txt list
-            (one path a line), a glob pattern, an array or tensor, a PIL image, or a list of those.
+        source: Path of an image or video, of a directory, of a .txt list (one path or address a
+            line), a glob pattern, an http(s) address, the number of a camera, an array or tensor,
+            a PIL image, or a list of those.
         channels: Order of the colours in arrays and tensors; OpenCV reads `bgr`.
+        recursive: Search directories with their subdirectories.
 
     Raises:
         ConfigError: Another order.
@@ -76,18 +46,18 @@ def find_images(source: Source, channels: Channels = "rgb") -> list[SourceImage]
     """
     if channels not in ("rgb", "bgr"):
         raise ConfigError(f"channels={channels}: must be rgb or bgr (what cv2.imread returns)")
-    if isinstance(source, str | Path):
-        return _from_path(str(source))
+    if isinstance(source, str | Path | int):
+        return _from_text(str(source), recursive)
     if _is_picture(source):
         return [_from_array(source, 0, channels)]
     items = list(source)
     files = [str(item) for item in items if isinstance(item, str | Path)]
     if len(files) == len(items) and all(os.path.isfile(file) for file in files):
         return _named_below_their_root(files)
-    found = []
+    found: list[Source] = []
     for number, item in enumerate(items):
-        if isinstance(item, str | Path):
-            found += _from_path(str(item))
+        if isinstance(item, str | Path | int):
+            found += _from_text(str(item), recursive)
         else:
             found.append(_from_array(item, number, channels))
     return found
@@ -102,19 +72,36 @@ def _is_tensor(source: Any) -> bool:
     return hasattr(source, "detach") and hasattr(source, "cpu")
 
 
-def _from_path(source: str) -> list[SourceImage]:
+def _is_wanted(path: Path) -> bool:
+    return is_image(path) or is_video(path)
+
+
+def _file(path: str, relative: Path) -> Source:
+    """Return the source for one file, by its name."""
+    if is_video(Path(path)):
+        return Video(path, relative, Path(path))
+    return SourceImage(path, relative)
+
+
+def _from_text(source: str, recursive: bool) -> list[Source]:
     path = Path(os.path.expanduser(source))
+    if is_address(source):
+        require_http(source)
+        return [WebFile(source)]
     if path.is_dir():
-        files = walk_images(path)
+        files = walk_images(path, _is_wanted, recursive=recursive)
         if not files:
-            raise DataError(f"source={source}: no images in this directory")
-        return [SourceImage(str(file), file.relative_to(path)) for file in files]
+            deeper = "" if recursive else " itself; recursive=true searches those in it too"
+            raise DataError(f"source={source}: no images in this directory{deeper}")
+        return [_file(str(file), file.relative_to(path)) for file in files]
+    if not path.exists() and source.isdigit():
+        return [Camera(_camera_number(source))]
     if not path.exists() and glob.has_magic(source):
         return _from_pattern(source)
     _refuse_other_kinds(source, path)
     if path.suffix.lower() == ".txt":
         return _from_list(path)
-    return [SourceImage(str(path), Path(path.name))]
+    return [_file(str(path), Path(path.name))]
 
 
 def check_source(source: str) -> None:
@@ -124,47 +111,62 @@ def check_source(source: str) -> None:
         DataError: With what to do instead.
     """
     path = Path(os.path.expanduser(source))
-    if not path.is_dir() and (path.exists() or not glob.has_magic(source)):
+    if is_address(source):
+        require_http(source)
+    elif not path.exists() and source.isdigit():
+        _camera_number(source)
+    elif not path.is_dir() and (path.exists() or not glob.has_magic(source)):
         _refuse_other_kinds(source, path)
 
 
+def refuse_endless(sources: Iterable[Source], stream: bool) -> None:
+    """Refuse a camera where all results are to be returned at once.
+
+    Raises:
+        ConfigError: With what to do instead.
+    """
+    if not stream and any(isinstance(source, Camera) for source in sources):
+        raise ConfigError("a camera never ends: for result in model.predict(0, stream=True): ...")
+
+
+def _camera_number(source: str) -> int:
+    """Return the number of a camera that there may be.
+
+    Raises:
+        DataError: There is none.
+    """
+    number = int(source) if len(source) < 4 else 999
+    require_camera(number)
+    return number
+
+
 def _refuse_other_kinds(source: str, path: Path) -> None:
-    """Refuse what is no image file and no list, before it is opened.
+    """Refuse what is no image, no video and no list, before it is opened.
 
     Raises:
         DataError: With what to do instead.
     """
-    suffix = path.suffix.lower()
-    if "://" in source:
-        raise DataError(f"source={source}: addresses are not read; download the file first")
-    if source.isdigit() and not path.exists():
-        raise DataError(f"source={source}: cameras are not read; {ALLOWED}")
-    if suffix in VIDEOS:
-        raise DataError(
-            f"source={source}: videos are not read; take its frames first: "
-            f"ffmpeg -i {path.name} frames/%06d.png"
-        )
     if not path.exists():
         raise DataError(f"source={source}: no such file or directory")
     open_regular(path).close()
-    if suffix != ".txt" and not is_image(path):
+    if path.suffix.lower() != ".txt" and not _is_wanted(path):
         raise DataError(f"source={source}: not an image; {ALLOWED}")
 
 
-def _from_pattern(source: str) -> list[SourceImage]:
-    """List the images of a glob pattern, named below the part of it that has no wildcards."""
+def _from_pattern(source: str) -> list[Source]:
+    """List the files of a glob pattern, named below the part of it that has no wildcards."""
     pattern = os.path.expanduser(source)
     files = sorted(
-        Path(name) for name in glob.glob(pattern, recursive=True) if is_image(Path(name))
+        Path(name) for name in glob.glob(pattern, recursive=True) if _is_wanted(Path(name))
     )
     if not files:
         raise DataError(f"source={source}: the pattern matches no image")
     parts = Path(pattern).parts
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    return [SourceImage(str(file), Path(*file.parts[fixed:])) for file in files]
+    return [_file(str(file), Path(*file.parts[fixed:])) for file in files]
 
 
-def _from_list(path: Path) -> list[SourceImage]:
+def _from_list(path: Path) -> list[Source]:
     try:
         lines = read_regular(path).decode("utf-8").splitlines()
     except UnicodeDecodeError:
@@ -172,6 +174,10 @@ def _from_list(path: Path) -> list[SourceImage]:
     files = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
+            continue
+        if is_address(line):
+            require_http(line.strip())
+            files.append(line.strip())
             continue
         named = Path(os.path.expanduser(line.strip()))
         file = named if named.is_absolute() or named.is_file() else path.parent / named
@@ -183,17 +189,16 @@ def _from_list(path: Path) -> list[SourceImage]:
     return _named_below_their_root(files)
 
 
-def _named_below_their_root(files: Sequence[str]) -> list[SourceImage]:
+def _named_below_their_root(names: Sequence[str]) -> list[Source]:
     """Name files by their place below the directory that holds all of them."""
-    whole = [os.path.abspath(os.path.expanduser(file)) for file in files]
+    files = [name for name in names if not is_address(name)]
+    whole = {file: os.path.abspath(os.path.expanduser(file)) for file in files}
     try:
-        root = os.path.commonpath([os.path.dirname(file) for file in whole])
+        root = os.path.commonpath([os.path.dirname(file) for file in whole.values()] or ["."])
+        places = {file: Path(os.path.relpath(path, root)) for file, path in whole.items()}
     except ValueError:  # several drives of Windows
-        return [SourceImage(file, Path(Path(file).name)) for file in files]
-    return [
-        SourceImage(file, Path(os.path.relpath(absolute, root)))
-        for file, absolute in zip(files, whole, strict=True)
-    ]
+        places = {file: Path(Path(file).name) for file in files}
+    return [_file(name, places[name]) if name in places else WebFile(name) for name in names]
 
 
 def _from_array(item: Any, number: int, channels: Channels) -> SourceImage:
@@ -227,34 +232,3 @@ def _from_array(item: Any, number: int, channels: Channels) -> SourceImage:
     # A copy where it is a view with strides of its own, or read-only: torch takes neither.
     pixels = np.require(pixels, requirements=["C", "W"])
     return SourceImage(f"image{number}", Path(f"image{number}.png"), pixels)
-
-
-def output_names(images: Iterable[SourceImage]) -> Iterator[Path]:
-    """Yield a picture's name for each image, below the output directory, without suffix.
-
-    Equal names are numbered apart, and names that are too long for a file system are shortened.
-    """
-    taken: set[Path] = set()
-    numbers: dict[Path, int] = {}
-    for image in images:
-        stem = _inside(image.relative.with_suffix(""))
-        name, number = stem, numbers.get(stem, 1)
-        while name in taken:
-            number += 1
-            name = stem.with_name(f"{stem.name}_{number}")
-        numbers[stem] = number
-        taken.add(name)
-        yield name
-
-
-def _inside(relative: Path) -> Path:
-    """Return a path that stays below the output directory, with names of a bearable length."""
-    parts = [part for part in relative.parts if part not in ("..", relative.anchor)]
-    return Path(*(_shortened(part) for part in parts or ["image"]))
-
-
-def _shortened(name: str) -> str:
-    data = os.fsencode(name)
-    if len(data) <= LONGEST:
-        return name
-    return f"{data[:LONGEST].decode('utf-8', 'ignore')}_{zlib.crc32(data):08x}"

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "rfla"
 # in none of these.
 FILES: dict[Mode, tuple[str, ...]] = {
     "val": ("engine/validator.py",),
-    "predict": ("predict/command.py", "predict/options.py", "predict/outputs.py"),
+    "predict": ("predict/command.py", "predict/options.py", "predict/outputs/*.py"),
 }
 
 
@@ -26,7 +26,8 @@ def names(verb: Mode) -> set[str]:
 
 @pytest.mark.parametrize("verb", FILES)
 def test_every_key_that_a_verb_looks_at_is_listed(verb: Mode) -> None:
-    text = "".join((PACKAGE / file).read_text(encoding="utf-8") for file in FILES[verb])
+    files = [path for pattern in FILES[verb] for path in PACKAGE.glob(pattern)]
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
     looked_at = set(re.findall(r"\bcfg\.([a-z_]+)", text)) & keys_of(Config).keys()
     assert looked_at and looked_at <= names(verb)
 

@@ -193,7 +193,9 @@ def test_python_writes_on_request(weights: Path, folder: Path, tmp_path: Path) -
         assert len(result) == 2
     assert len(list((project / "y" / "crops").rglob("*.png"))) == 6
     assert len(json.loads((project / "y" / "predictions.json").read_text())) == 6
-    with pytest.raises(ConfigError, match="name: nothing is written without save=True"):
+    with pytest.raises(
+        ConfigError, match=r"name: nothing is written without save=True, save_\w+=True"
+    ):
         model.predict(folder, name="z", **settings)
 
 

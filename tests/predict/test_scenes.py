@@ -14,7 +14,7 @@ from rfla.data.image_header import set_max_pixels
 from rfla.data.scenes import Georeference, read_georeference
 from rfla.errors import DataError
 from rfla.predict.command import predict
-from rfla.predict.geojson import to_geojson
+from rfla.predict.outputs.geojson import to_geojson
 from rfla.results import Boxes, Results
 
 rasterio = pytest.importorskip("rasterio", reason="the extra [geo] is not installed")
@@ -141,5 +141,5 @@ def test_the_command_writes_geojson(weights: Path, scene: Path, tmp_path: Path) 
     options = {"conf": 0.0, "max_det": 7, "device": "cpu", "verbose": False}
     run = predict(load_config(settings | options, mode="predict")).run_dir
     assert len(json.loads((run / "scene.geojson").read_text())["features"]) == 7
-    off = predict(load_config(settings | options | {"geojson": "off"}, mode="predict")).run_dir
+    off = predict(load_config(settings | options | {"geo": "off"}, mode="predict")).run_dir
     assert not (off / "scene.geojson").exists()

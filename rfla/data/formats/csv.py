@@ -339,12 +339,12 @@ def write(path: Path, records: Iterable[ImageRecord], classes: Classes) -> Count
         counted).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    names = [_as_cell(name) for name in classes.names]
+    names = [as_cell(name) for name in classes.names]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(WRITTEN)
         for record in records:
-            image = _as_path(record.file_name)
+            image = as_path(record.file_name)
             size = (record.width, record.height)
             if not len(record):
                 writer.writerow([image, "", "", "", "", "", *size, "", *([""] * len(FLAGS))])
@@ -368,7 +368,7 @@ def _runs_as_formula(text: str) -> bool:
     return text[:1] in FORMULA and bool(text)
 
 
-def _as_cell(text: str) -> str:
+def as_cell(text: str) -> str:
     """Return a text that a spreadsheet shows and does not run: with an apostrophe in front.
 
     `_from_cell` takes it away again.
@@ -381,6 +381,6 @@ def _from_cell(text: str) -> str:
     return text[1:] if quoted else text
 
 
-def _as_path(name: str) -> str:
+def as_path(name: str) -> str:
     """Return a name of an image that a spreadsheet does not run, and that still is its path."""
     return f"./{name}" if _runs_as_formula(name) else name

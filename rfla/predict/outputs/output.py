@@ -1,0 +1,59 @@
+"""What every output is: a small class that writes one kind of file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rfla.cfg import Config
+from rfla.predict.names import Name
+from rfla.results import Results
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is kept of an image until the end of the run.
+
+    Attributes:
+        name: How it is called in files.
+        results: Its detections, without pixels.
+    """
+
+    name: Name
+    results: Results
+
+
+class Output:
+    """One kind of file; subclasses write it in one of the three methods.
+
+    Args:
+        run_dir: Exists, and is ours.
+        cfg: How files are written.
+    """
+
+    key = ""  # the setting that asks for it
+
+    def __init__(self, run_dir: Path, cfg: Config):
+        self.run_dir, self.cfg = run_dir, cfg
+
+    @classmethod
+    def wanted(cls, cfg: Config) -> bool:
+        """Whether the settings ask for it."""
+        return bool(getattr(cfg, cls.key))
+
+    def add(self, name: Name, results: Results) -> None:
+        """Write what belongs to one image. Frames of a video come in order."""
+
+    def close(self) -> None:
+        """Complete the files of this process, after its last image or an interrupt."""
+
+    def finish(self, rows: Sequence[Row]) -> None:
+        """Write what belongs to the whole run, from the images of all processes, in order.
+
+        The main process alone does that.
+        """
+
+    def path_of(self, name: Name, suffix: str, folder: str = "") -> Path:
+        """Return the file of one image, in a directory that is there."""
+        path = self.run_dir / folder / name.stem.with_name(f"{name.stem.name}{suffix}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
