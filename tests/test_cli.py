@@ -323,8 +323,8 @@ class TestLatestRun:
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         seen: list[str | None] = []
-        import rfla.predict.validation
         import rfla.predict.command
+        import rfla.predict.validation
         from rfla.cfg import Config
         from rfla.predict.command import Prediction
 
