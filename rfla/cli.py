@@ -216,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Registered before anything is imported, this runs last of all: taking torch down piece by
     # piece takes the interpreter seconds, and there is nothing left to do.
     atexit.register(lambda: _leave(ended[0]))
-    # The same signals end a training with its state written: `engine.processes.StopSignals`.
+    # The same signals end a training with its state written: `engine.hooks.StopSignals`.
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), on_interrupt)

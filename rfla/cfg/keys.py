@@ -173,6 +173,13 @@ def _plural(words: str) -> str:
     return first.replace("number or", "numbers or") + of + rest
 
 
+def value_at(values: Any, key: str) -> Any:
+    """Return the value of a dotted key in nested dicts."""
+    for part in key.split("."):
+        values = values[part]
+    return values
+
+
 def show(value: Any, limit: int = 60, depth: int = 3) -> str:
     """Write a value as one would type it, in one line.
 

@@ -1,14 +1,20 @@
-"""From settings to the parts of a training run: data, network, optimiser, schedule, state."""
+"""From settings to the parts of a training run: data, network, optimiser, schedule, state.
 
-from collections.abc import Sequence
+`fill_in` settles what the settings leave open, `build_run` makes the parts.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from rfla.cfg import Config, model_part, with_settings
+from rfla.cfg import Config, with_settings
+from rfla.cfg.keys import show
 from rfla.cfg.model_schema import ModelConfig
+from rfla.cfg.recipes import RECIPES
+from rfla.cfg.usage import unused
 from rfla.data import (
     Annotations,
     DataSpec,
@@ -21,6 +27,7 @@ from rfla.data.index import require_objects
 from rfla.engine import memory
 from rfla.engine.device import (
     autocast_dtype,
+    cpu_has_bfloat16,
     on_device,
     precision_holds,
     seed_everything,
@@ -29,13 +36,24 @@ from rfla.engine.device import (
 from rfla.engine.distributed import World, agreed, gather, main_first
 from rfla.engine.inference import protocol_of
 from rfla.engine.loaders import evaluation_loader, training_loader
-from rfla.engine.model_source import SourceModel, fine_tune, is_weights
-from rfla.engine.optimizer import EMA, Schedule, build_optimizer, capped_warmup, parameter_groups
-from rfla.engine.recipe import random_start_advice
+from rfla.engine.meter import Meter
+from rfla.engine.model_source import compile_parts, freeze, source_model
+from rfla.engine.optimizer import (
+    EMA,
+    Schedule,
+    build_optimizer,
+    capped_warmup,
+    parameter_groups,
+    scaled_steps,
+)
 from rfla.engine.state import RunState
 from rfla.errors import ConfigError, DataError
 from rfla.metrics.protocols import Protocol
-from rfla.models import build_from_config, load_pretrained_backbone
+
+RECIPE_EPOCHS = 12  # the length of run that the default lr_steps belong to
+
+# Where the processor multiplies bfloat16 in hardware, an epoch takes half the time: train longer.
+DEMO_BFLOAT16: dict[str, Any] = {"amp": "bf16", "epochs": 8}
 
 
 @dataclass
@@ -92,12 +110,19 @@ class RunParts:
         return {"images": len(self.train_index), "classes": list(self.names)}
 
     def use_batches_of(self, cfg: Config) -> None:
-        """Load training batches of another size from now on."""
+        """Load training batches of another size, from the first step that was not taken on."""
         self.train_loader.close()
         self.cfg = cfg
         self.train_loader, self.sampler = training_loader(
             cfg, self.train_index, self.world, self.device
         )
+
+        # Steps are the same as before, batches are not: count from the steps that were taken.
+        position = self.state.position
+        steps = position.iteration - position.epoch * self.schedule.iterations_per_epoch
+        position.batch = steps * cfg.accumulate
+        if steps == 0:
+            self.state.meter = Meter()
 
     def halve_val_batch(self) -> bool:
         """Validate with half the images in a batch from now on; False where it is one already."""
@@ -114,6 +139,36 @@ class RunParts:
         """End the loading processes."""
         self.train_loader.close()
         self.val_loader.close()
+
+
+def fill_in(cfg: Config, device: torch.device) -> tuple[Config, list[str]]:
+    """Fill in what was left open, for a run on `device`.
+
+    Returns:
+        The settings, and a line for the person about each choice that was made for them.
+    """
+    if cfg.resume:  # everything was settled when the run began
+        return cfg, []
+    changes: dict[str, Any] = {}
+    idle = unused(cfg.given, "train")
+    notes = [f"given, but of no use in training: {', '.join(idle)}"] if idle else []
+    if cfg.recipe != "paper":
+        notes.append(f"recipe={cfg.recipe}: {_as_typed(RECIPES[cfg.recipe].settings, cfg)}")
+    elif cfg.data == "demo" and device.type == "cpu" and "recipe" not in cfg.given:
+        demo = RECIPES["demo"].settings | (DEMO_BFLOAT16 if cpu_has_bfloat16() else {})
+        changes = {key: value for key, value in demo.items() if key not in cfg.given}
+        notes.append(f"data=demo on a CPU takes recipe=demo: {_as_typed(demo, cfg)}")
+        changes["recipe"] = "demo"
+    epochs = changes.get("epochs", cfg.epochs)
+    if "lr_steps" not in cfg.given and epochs != RECIPE_EPOCHS:
+        changes["lr_steps"] = scaled_steps(cfg.lr_steps, RECIPE_EPOCHS, epochs)
+    return (with_settings(cfg, changes) if changes else cfg), notes
+
+
+def _as_typed(settings: Mapping[str, Any], cfg: Config) -> str:
+    """The settings of a recipe as typed, without those that the person gave another value."""
+    shown = (f"{key}={show(value)}" for key, value in settings.items() if key not in cfg.given)
+    return " ".join(shown)
 
 
 def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
@@ -234,69 +289,6 @@ def data_spec(cfg: Config) -> DataSpec:
         raise DataError(
             f"{error}; if it has moved, say where to: data= may be given with resume="
         ) from None
-
-
-def source_model(cfg: Config, names: Sequence[str]) -> SourceModel:
-    """Return a network that starts from a weights file, an ImageNet backbone, or at random."""
-    config = model_part(cfg)
-    if is_weights(cfg.model):
-        return fine_tune(str(cfg.model), config, names)
-    if cfg.pretrained:
-        net = build_from_config(config, num_classes=len(names))
-        if load_pretrained_backbone(net):
-            return SourceModel(net, config, tuple(names))
-    config = learn_everything(config)
-    return SourceModel(
-        build_from_config(config, len(names)), config, tuple(names), random_start_advice(cfg)
-    )
-
-
-def learn_everything(config: ModelConfig) -> ModelConfig:
-    """Return the settings with nothing frozen and batch norm learning, for a random start."""
-    backbone = config.backbone.model_copy(
-        update={"frozen_stages": -1, "norm_eval": False, "norm_trainable": True}
-    )
-    return config.model_copy(update={"backbone": backbone})
-
-
-def freeze(net: nn.Module, prefixes: Sequence[str]) -> None:
-    """Keep the parameters whose names start with one of `prefixes` as they are.
-
-    Raises:
-        ConfigError: A prefix that no parameter has, or nothing would be left.
-    """
-    for prefix in prefixes:
-        found = [parameter for name, parameter in net.named_parameters() if name.startswith(prefix)]
-        if not found:
-            tops = sorted({name.split(".")[0] for name, _ in net.named_parameters()})
-            raise ConfigError(
-                f"freeze={prefix}: no parameter starts so; the model's parts are {', '.join(tops)}"
-            )
-        for parameter in found:
-            parameter.requires_grad_(False)
-    if not any(parameter.requires_grad for parameter in net.parameters()):
-        raise ConfigError(f"freeze={','.join(prefixes)}: nothing is left to train")
-
-
-def training_mode(net: nn.Module, frozen: Sequence[str]) -> None:
-    """Put the network into training mode, but for the batch statistics of the frozen parts."""
-    net.train()
-    for name, module in net.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and name.startswith(tuple(frozen)):
-            module.eval()
-
-
-def compile_parts(net: nn.Module) -> None:
-    """Compile the convolutional parts in place.
-
-    Names of weights stay, assignment and losses run as they are.
-
-    Those have shapes that follow the boxes: compiling them would mean compiling again and again.
-    """
-    for name in ("backbone", "neck", "head", "rpn_head"):
-        part = getattr(net, name, None)
-        if isinstance(part, nn.Module):
-            part.compile()
 
 
 def distribute(net: nn.Module, world: World, device: torch.device) -> nn.Module:

@@ -1,16 +1,76 @@
-"""Six moments of a training run at which a person's own code may act."""
+"""A training run as a person's own code sees it: six moments to act at, and a way to stop it."""
 
+import os
+import signal
+import threading
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rfla.cfg import Config
 from rfla.engine.distributed import World
-from rfla.engine.processes import StopSignals
 from rfla.engine.state import RunState
 from rfla.metrics import Metrics
+
+
+class Stopped(KeyboardInterrupt):
+    """The run ends here because it was asked to.
+
+    Raised between two optimiser steps, where the state is whole.
+    """
+
+
+class StopSignals:
+    """Ctrl-C and signals end a run between two steps; a second Ctrl-C ends it at once.
+
+    Taken as SIGTERM are a closed terminal (SIGHUP), and the notices of batch systems before they
+    kill: SIGUSR1, and SIGXCPU where the processor time is over.
+
+    Attributes:
+        requested: Whether a signal came since `listen`.
+    """
+
+    NUMBERS = tuple(
+        getattr(signal, name)
+        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU")
+        if hasattr(signal, name)  # Windows has two of them
+    )
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[int, Any] = {}
+        self._terminals: list[int] = []
+
+    def listen(self) -> None:
+        """Take the signals over.
+
+        Only the main thread may; elsewhere (a notebook's thread) this does nothing.
+        """
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._stop) for number in self.NUMBERS}
+            self._terminals = [output for output in (1, 2) if os.isatty(output)]
+
+    def release(self) -> None:
+        """Give the signals back to whoever had them."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
+            self.release()
+            # In the middle of a step nothing is saved; the files before stay.
+            raise KeyboardInterrupt
+        if self._terminals and signal.Signals(number).name == "SIGHUP":
+            # The terminal has gone: what is still written must not fail with it.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for output in self._terminals:
+                os.dup2(nowhere, output)
+        self.requested = True
 
 
 @dataclass

@@ -3,6 +3,7 @@
 Shapes: B images of a batch.
 """
 
+import gc
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,14 @@ def ran_out(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in OUT_OF_MEMORY)
     )
+
+
+def free_after(error: BaseException) -> None:
+    """Give back the memory that a step took which did not fit."""
+    error.__traceback__ = None  # its frames hold the tensors that did not fit
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 @contextmanager

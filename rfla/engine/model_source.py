@@ -1,4 +1,8 @@
-"""Networks and weights files: rebuilt from one, fitted to other classes, described for another."""
+"""The network of a run: where its weights come from, what of it learns, what a file says of it.
+
+A weights file is rebuilt as it is for validation and prediction, or fitted to other classes for
+training; without one a network starts from an ImageNet backbone or at random.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rfla.cfg import Config, model_part
 from rfla.cfg.model_schema import ModelConfig
 from rfla.data.input_sizes import TrainedScale
 from rfla.errors import ConfigError, DataError, WeightsError
-from rfla.models import build_from_config
+from rfla.models import build_from_config, load_pretrained_backbone
 from rfla.models.weights import FORMAT, load_model, load_weights, number_in, rebuild
 from rfla.version import __version__
 
@@ -41,6 +46,39 @@ class SourceModel:
 def is_weights(model: str | None) -> bool:
     """Whether `model=` names a weights file (as opposed to a zoo name or a model YAML)."""
     return model is not None and model.endswith(".safetensors")
+
+
+def source_model(cfg: Config, names: Sequence[str]) -> SourceModel:
+    """Return a network that starts from a weights file, an ImageNet backbone, or at random."""
+    config = model_part(cfg)
+    if is_weights(cfg.model):
+        return fine_tune(str(cfg.model), config, names)
+    if cfg.pretrained:
+        net = build_from_config(config, num_classes=len(names))
+        if load_pretrained_backbone(net):
+            return SourceModel(net, config, tuple(names))
+    config = learn_everything(config)
+    return SourceModel(
+        build_from_config(config, len(names)), config, tuple(names), random_start_advice(cfg)
+    )
+
+
+def random_start_advice(cfg: Config) -> tuple[str, ...]:
+    """Return advice for random weights with the authors' SGD, chosen for an ImageNet backbone."""
+    if cfg.optimizer != "sgd" or {"optimizer", "recipe"} & cfg.given:
+        return ()
+    return (
+        "random weights: SGD as in the paper needs a long run; "
+        "recipe=scratch learns far more in a short one",
+    )
+
+
+def learn_everything(config: ModelConfig) -> ModelConfig:
+    """Return the settings with nothing frozen and batch norm learning, for a random start."""
+    backbone = config.backbone.model_copy(
+        update={"frozen_stages": -1, "norm_eval": False, "norm_trainable": True}
+    )
+    return config.model_copy(update={"backbone": backbone})
 
 
 def load_trained(path: str | Path, config: ModelConfig | None = None) -> SourceModel:
@@ -162,6 +200,46 @@ def _map_classes(
     if background:
         new_rows[:, -1] = old_rows[:, -1]
     return True
+
+
+def freeze(net: nn.Module, prefixes: Sequence[str]) -> None:
+    """Keep the parameters whose names start with one of `prefixes` as they are.
+
+    Raises:
+        ConfigError: A prefix that no parameter has, or nothing would be left.
+    """
+    for prefix in prefixes:
+        found = [parameter for name, parameter in net.named_parameters() if name.startswith(prefix)]
+        if not found:
+            tops = sorted({name.split(".")[0] for name, _ in net.named_parameters()})
+            raise ConfigError(
+                f"freeze={prefix}: no parameter starts so; the model's parts are {', '.join(tops)}"
+            )
+        for parameter in found:
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in net.parameters()):
+        raise ConfigError(f"freeze={','.join(prefixes)}: nothing is left to train")
+
+
+def training_mode(net: nn.Module, frozen: Sequence[str]) -> None:
+    """Put the network into training mode, but for the batch statistics of the frozen parts."""
+    net.train()
+    for name, module in net.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and name.startswith(tuple(frozen)):
+            module.eval()
+
+
+def compile_parts(net: nn.Module) -> None:
+    """Compile the convolutional parts in place.
+
+    Names of weights stay, assignment and losses run as they are.
+
+    Those have shapes that follow the boxes: compiling them would mean compiling again and again.
+    """
+    for name in ("backbone", "neck", "head", "rpn_head"):
+        part = getattr(net, name, None)
+        if isinstance(part, nn.Module):
+            part.compile()
 
 
 def class_mapping(model_names: Sequence[str], data_names: Sequence[str]) -> list[int]:

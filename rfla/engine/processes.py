@@ -1,80 +1,21 @@
-"""Processes of a run: several are started for `device=0,1`; signals end them with state written.
+"""Several processes for one run: `device=0,1` starts one for each GPU.
 
 Several machines, and processes without GPUs, are started by `torchrun` itself (docs/multi_gpu.md).
 """
 
 import json
-import os
-import signal
 import sys
-import threading
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rfla.cfg import Config
+from rfla.cfg.keys import value_at
 from rfla.engine.device import select_device
 from rfla.engine.distributed import world_size
 from rfla.engine.run_dir import create_run_dir
 from rfla.errors import ConfigError, RflaError
-
-
-class Stopped(KeyboardInterrupt):
-    """The run ends here because it was asked to.
-
-    Raised between two optimiser steps, where the state is whole.
-    """
-
-
-class StopSignals:
-    """Ctrl-C and signals end a run between two steps; a second Ctrl-C ends it at once.
-
-    Taken as SIGTERM are a closed terminal (SIGHUP), and the notices of batch systems before they
-    kill: SIGUSR1, and SIGXCPU where the processor time is over.
-
-    Attributes:
-        requested: Whether a signal came since `listen`.
-    """
-
-    NUMBERS = tuple(
-        getattr(signal, name)
-        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU")
-        if hasattr(signal, name)  # Windows has two of them
-    )
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._before: dict[int, Any] = {}
-        self._terminals: list[int] = []
-
-    def listen(self) -> None:
-        """Take the signals over.
-
-        Only the main thread may; elsewhere (a notebook's thread) this does nothing.
-        """
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._stop) for number in self.NUMBERS}
-            self._terminals = [output for output in (1, 2) if os.isatty(output)]
-
-    def release(self) -> None:
-        """Give the signals back to whoever had them."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self.requested and number == signal.SIGINT:
-            self.release()
-            # In the middle of a step nothing is saved; the files before stay.
-            raise KeyboardInterrupt
-        if self._terminals and signal.Signals(number).name == "SIGHUP":
-            # The terminal has gone: what is still written must not fail with it.
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            for output in self._terminals:
-                os.dup2(nowhere, output)
-        self.requested = True
 
 
 def needs_several(device: str) -> bool:
@@ -128,13 +69,7 @@ def train_on_several(cfg: Config, *, with_hooks: bool = False) -> Path:
 def tokens_of(cfg: Config, keys: frozenset[str]) -> list[str]:
     """Return dotted keys as the command line takes them."""
     values = cfg.model_dump(mode="json")
-    return [f"{key}={_text(_at(values, key))}" for key in sorted(keys)]
-
-
-def _at(values: Any, key: str) -> Any:
-    for part in key.split("."):
-        values = values[part]
-    return values
+    return [f"{key}={_text(value_at(values, key))}" for key in sorted(keys)]
 
 
 def _text(value: Any) -> str:

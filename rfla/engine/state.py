@@ -45,12 +45,15 @@ class Position:
     skipped_in_a_row: int = 0
     seconds: float = 0.0
 
-    def offer(self, ap: float) -> bool:
+    def offer(self, ap: float | None) -> bool:
         """Take the figure of the epoch that has just ended; return whether its weights are best.
 
         Of equal figures the latest is: it has learnt longest. A negative figure, that of a split
-        without boxes, is no figure.
+        without boxes, is no figure. Where nothing is validated (None) each epoch is the best.
         """
+        if ap is None:
+            self.best_epoch = self.epoch
+            return True
         if ap < 0 or ap < self.best_ap:
             return False
         if ap > self.best_ap:

@@ -1,25 +1,29 @@
 """One optimiser step: forward and backward for each of its batches, then clip, update, average.
 
-Nothing here waits for a GPU; what must be read from it is read between two steps.
+Nothing here waits for a GPU; what must be read from it is read between two steps. With
+`multi_scale=` each batch gets another size, made on the device.
 
-Shapes: B images of a batch, (H, W) px.
+Shapes: B images of a batch, (H, W) px, G boxes of one image, I ignore regions. Boxes are xyxy px.
 """
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rfla.cfg import Config
 from rfla.cfg.model_schema import NormalizeConfig
 from rfla.data import Batch
 from rfla.engine.device import autocast
 from rfla.engine.inference import prepare_images
-from rfla.engine.loaders import rescale, scaled_size
 from rfla.engine.optimizer import Schedule
 from rfla.engine.state import RunState
 from rfla.models.detector import StepLosses
+from rfla.sizes import STRIDE
 
 
 class TrainStep:
@@ -104,3 +108,47 @@ class TrainStep:
             state.ema.update()
         state.meter.add_step(norm)
         state.position.iteration += 1
+
+
+def scaled_size(imgsz: int, share: float, seeds: Sequence[int]) -> int:
+    """Draw a long side in px within `share` of `imgsz`, a multiple of the stride.
+
+    Args:
+        imgsz: The usual long side in px.
+        share: Largest change, 0.25 for 75 % to 125 %.
+        seeds: Of the draw: run, epoch and batch, so that it is the same after a resume and in every
+            process.
+    """
+    lowest, highest = (
+        round(imgsz * (1 - share) / STRIDE),
+        round(imgsz * (1 + share) / STRIDE),
+    )
+    drawn = np.random.default_rng(list(seeds)).integers(max(lowest, 1), max(highest, 1) + 1)
+    return int(drawn) * STRIDE
+
+
+def rescale(
+    images: Tensor,
+    sizes: Sequence[tuple[int, int]],
+    targets: Sequence[dict[str, Tensor]],
+    factor: float,
+) -> tuple[Tensor, list[tuple[int, int]], list[dict[str, Tensor]]]:
+    """Resize a batch and its boxes; the result is padded to multiples of the stride again.
+
+    Args:
+        images: (B, 3, H, W) normalised, zero where padded.
+        sizes: (h, w) of each image before padding.
+        targets: Boxes (G, 4), labels, ignore (I, 4) of each image.
+        factor: New px for each old px.
+    """
+    height, width = (max(1, round(side * factor)) for side in images.shape[-2:])
+    resized = functional.interpolate(images, (height, width), mode="bilinear", antialias=factor < 1)
+    resized = functional.pad(resized, (0, -width % STRIDE, 0, -height % STRIDE))
+    ratios = (width / images.shape[-1], height / images.shape[-2])
+    scale = torch.tensor(ratios * 2, dtype=images.dtype).to(images.device, non_blocking=True)
+    moved = [
+        target | {key: target[key] * scale for key in ("boxes", "ignore") if key in target}
+        for target in targets
+    ]
+    new_sizes = [(min(height, round(h * factor)), min(width, round(w * factor))) for h, w in sizes]
+    return resized, new_sizes, moved

@@ -1,52 +1,40 @@
 """Training: `train(cfg)` makes a run directory, runs the epochs, leaves weights, curves, pictures.
 
 Read it from the top: `train` builds the parts, `Trainer.fit` runs the epochs, `train_epoch` one of
-them; a step itself is in `step.py`. `after_step` and `finish_epoch` are what happens between.
+them, `after_step` and `finish_epoch` are what happens between. A step is in `step.py`, the
+validation of an epoch in `validator.py`, what is written and printed in `run_dir.py`, `report.py`.
 """
 
-import gc
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from rfla.cfg import Config
 from rfla.cfg.keys import show
 from rfla.engine import memory, processes
-from rfla.engine.build import RunParts, build_run, training_mode
+from rfla.engine.build import RunParts, build_run, fill_in
 from rfla.engine.device import select_device
 from rfla.engine.distributed import (
     LostPeerError,
     PeerWatch,
     agreed,
     any_of,
-    gather,
     join_world,
     lost_peers_named,
     mean_of,
 )
-from rfla.engine.hooks import Hooks, Run
-from rfla.engine.inference import (
-    Inference,
-    Judged,
-    Speed,
-    detect,
-    judge,
-    merge_detections,
-)
+from rfla.engine.hooks import Hooks, Run, Stopped, StopSignals
+from rfla.engine.inference import Judged
 from rfla.engine.loaders import batches_of, lost_workers_named
-from rfla.engine.meter import MAX_SKIPPED_IN_A_ROW, Meter, RunningStatistics, is_finite
-from rfla.engine.processes import Stopped, StopSignals
-from rfla.engine.recipe import fill_in
-from rfla.engine.run_dir import claim_run_dir, how_to_go_on, weights_path
-from rfla.engine.run_output import RunFiles, RunLog
+from rfla.engine.meter import MAX_SKIPPED_IN_A_ROW, Meter, RunningStatistics
+from rfla.engine.model_source import training_mode
+from rfla.engine.report import RunLog
+from rfla.engine.run_dir import RunFiles, claim_run_dir, how_to_go_on, weights_path
 from rfla.engine.step import TrainStep
-from rfla.engine.validator import judge_weights
-from rfla.errors import DataError, RflaError
-from rfla.metrics import Detections, Metrics
+from rfla.engine.validator import judge_weights, validate_epoch
+from rfla.errors import DataError
+from rfla.metrics import Metrics
 
 READ_EVERY = 20  # optimiser steps between two reads of a GPU's figures; a CPU has no reason to wait
 
@@ -125,11 +113,10 @@ class Trainer:
     """
 
     def __init__(self, parts: RunParts, run_dir: Path, hooks: Hooks | None = None):
-        self.cfg, self.parts, self.state = parts.cfg, parts, parts.state
+        self.parts, self.state, self.world = parts, parts.state, parts.world
         self.run_dir, self.hooks = run_dir, hooks or Hooks()
-        self.world, self.device = parts.world, parts.device
         self.signals = StopSignals()
-        self.run = Run(parts.cfg, run_dir, self.world, self.device, self.state, self.signals)
+        self.run = Run(parts.cfg, run_dir, parts.world, parts.device, parts.state, self.signals)
         self.step = TrainStep(
             parts.model,
             parts.state,
@@ -144,7 +131,10 @@ class Trainer:
         self.first_epoch = 0  # of this process
         self.out_of_time = False
 
-    # ------------------------------------------------------------------ the loop
+    @property
+    def cfg(self) -> Config:
+        """The settings; `batch` and `accumulate` change where memory runs out."""
+        return self.parts.cfg
 
     def fit(self) -> None:
         """Run every epoch that is left."""
@@ -199,23 +189,15 @@ class Trainer:
                     self.step.update(self.cfg.clip_grad)
                 self.hooks.batch_end(self.run, losses)
                 bar.step()
-                if is_last and self.may_read_device(total):
+
+                # A GPU is waited for now and then, and at the end of the epoch in any case.
+                due = position.iteration % READ_EVERY == 0 or position.batch == total
+                if is_last and (due or self.parts.device.type == "cpu"):
                     self.after_step()
                     if self.out_of_time:
                         break
                 clock = time.perf_counter()
         state.meter.stop()
-
-    # ------------------------------------------------------------------ between two steps
-
-    def may_read_device(self, total: int) -> bool:
-        """Whether to wait for the device now: now and then for a GPU, always for a CPU.
-
-        The end of an epoch of `total` batches waits in any case.
-        """
-        position = self.state.position
-        due = position.iteration % READ_EVERY == 0
-        return due or self.device.type == "cpu" or position.batch == total
 
     def after_step(self) -> None:
         """Read the figures of the device, save if it is time, and end the run if it must.
@@ -234,33 +216,13 @@ class Trainer:
         late = cfg.time is not None and state.seconds > cfg.time * 3600
         stuck = state.position.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW
         flags = (self.signals.requested, stuck, late, due)
-        stop, stuck, self.out_of_time, due = any_of(self.world, flags, self.device)
+        stop, stuck, self.out_of_time, due = any_of(self.world, flags, self.parts.device)
         if stuck:
-            self.give_up()
+            self.files.give_up()
         if due:
             self.files.write_state()
         if stop:
             raise Stopped
-
-    def give_up(self) -> None:
-        """End a run whose loss does not come back; the weights are those before the bad steps.
-
-        Raises:
-            RflaError: In the main process.
-            SystemExit: In the others, which say nothing.
-        """
-        if not self.world.is_main:
-            raise SystemExit(RflaError.exit_code)
-        if is_finite(self.state.evaluated_net):
-            self.files.write_last()
-        last = weights_path(self.run_dir, "last")
-        left = (
-            f"the last good weights are in {last}" if last.exists() else "there are no good weights"
-        )
-        raise RflaError(
-            f"the loss was not finite in {MAX_SKIPPED_IN_A_ROW} batches in a row; {left}; "
-            "try a lower lr0= or clip_grad="
-        )
 
     def use_smaller_batches(self, error: RuntimeError) -> None:
         """Go on with smaller batches from the first optimiser step that was not taken.
@@ -268,68 +230,23 @@ class Trainer:
         Raises:
             RflaError: The run may not change its batches.
         """
-        position, before = self.state.position, self.cfg
-        can_change = position.epoch == self.first_epoch and self.world.size == 1
-        self.cfg = self.run.cfg = memory.smaller_batches(
-            before, position.epoch, can_change=can_change
-        )
+        before, epoch = self.cfg, self.state.position.epoch
+        can_change = epoch == self.first_epoch and self.world.size == 1
+        smaller = memory.smaller_batches(before, epoch, can_change=can_change)
         self.log.say(
-            f"out of memory with batch={before.batch}: going on with batch={self.cfg.batch} "
-            f"accumulate={self.cfg.accumulate}, which is the same step",
+            f"out of memory with batch={before.batch}: going on with batch={smaller.batch} "
+            f"accumulate={smaller.accumulate}, which is the same step",
             "yellow",
         )
-        error.__traceback__ = None  # its frames hold the tensors that did not fit
         self.state.drop_step()
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-        # Steps are the same as before, batches are not: count from the steps that were taken.
-        steps = position.iteration - position.epoch * self.parts.schedule.iterations_per_epoch
-        position.batch = steps * self.cfg.accumulate
-        if steps == 0:
-            self.state.meter = Meter()
-        self.parts.use_batches_of(self.cfg)
+        memory.free_after(error)
+        self.parts.use_batches_of(smaller)
+        self.run.cfg = smaller
         self.files.write_settings()
 
-    # ------------------------------------------------------------------ after an epoch
-
     def validate(self) -> Judged | None:
-        """Run the evaluated network over the validation split; one image at a time if it must be.
-
-        The main process returns figures and detections.
-        """
-        try:
-            return self.validate_in_batches()
-        except RuntimeError as error:
-            if not memory.ran_out(error) or self.world.size > 1 or not self.parts.halve_val_batch():
-                raise
-            error.__traceback__ = None  # its frames hold the tensors that did not fit
-        self.log.say("out of memory in the validation: going on with smaller batches", "yellow")
-        gc.collect()
-        return self.validate()
-
-    def validate_in_batches(self) -> Judged | None:
-        """Run the evaluated network over the validation split."""
-        parts = self.parts
-        shard: tuple[Detections, Speed] | None = None
-        with self.log.progress.over(len(parts.val_index), "validate") as bar, suppress(Stopped):
-
-            def done(count: int) -> None:
-                bar.step(count)
-                if self.signals.requested:
-                    raise Stopped
-
-            normalize = parts.model_config.normalize
-            inference = Inference(self.state.evaluated_net, normalize, self.device, parts.dtype)
-            shard = detect(inference, parts.val_loader, parts.val_index, progress=done)
-        if any_of(self.world, (self.signals.requested,), self.device)[0]:
-            raise Stopped
-        shards = gather(self.world, shard)
-        if not self.world.is_main:
-            return None
-        found = merge_detections([one[0] for one in shards if one is not None])
-        return judge(parts.val_index, found, parts.protocol)
+        """Judge the evaluated network on the validation split; None but in the main process."""
+        return validate_epoch(self.parts, self.log, self.signals)
 
     def finish_epoch(self, validated: Judged | None) -> None:
         """Print, write the row, save the weights and the state, and move to the next epoch."""
@@ -340,19 +257,13 @@ class Trainer:
         position.epoch, position.batch = position.epoch + 1, 0
         if self.world.is_main:
             metrics = validated.metrics if validated is not None else None
-            is_best = metrics is not None and position.offer(metrics.ap)
+            is_best = position.offer(metrics.ap if metrics is not None else None)
             if metrics is not None:
                 self.hooks.val_end(self.run, metrics)
             self.log.add_epoch(row, means, metrics, is_best)
             if is_best:
                 self.best = validated
-            if not self.cfg.val:  # the latest epoch counts as the best
-                position.best_epoch = position.epoch
-            if is_best or not self.cfg.val:
-                self.files.write_weights("best", metrics)
-            self.files.write_last(metrics)
-            if self.cfg.save_period > 0 and position.epoch % self.cfg.save_period == 0:
-                self.files.write_weights(f"epoch{position.epoch}", metrics)
+            self.files.write_epoch(metrics, is_best)
         state.meter = Meter()
         self.files.write_state()
 
@@ -361,7 +272,7 @@ class Trainer:
         position, cfg = self.state.position, self.cfg
         stale = cfg.val and position.epoch - position.improved_epoch >= cfg.patience
         stale = stale and bool(cfg.patience) and self.world.is_main
-        stale = any_of(self.world, (stale,), self.device)[0]
+        stale = any_of(self.world, (stale,), self.parts.device)[0]
         if not (stale or self.out_of_time):
             return False
         why = f"no better AP for {cfg.patience} epochs"
@@ -393,7 +304,7 @@ class Trainer:
                 # An earlier process of this run made the best weights.
                 best = weights_path(self.run_dir, "best")
                 self.best = judge_weights(
-                    best, self.cfg, parts.val_index, parts.protocol, self.device, parts.dtype
+                    best, self.cfg, parts.val_index, parts.protocol, parts.device, parts.dtype
                 )
             self.log.finish(self.best)
         return _result(self.run_dir, self.best.metrics if self.best is not None else None)

@@ -1,12 +1,14 @@
 """Validation: a network over a split, its detections in original pixels, and their figures.
 
-`validate(cfg)` is what `rfla val` does; the pass over the images stands in `inference.py`.
+`validate(cfg)` is what `rfla val` does, `validate_epoch` what follows each epoch of a training; the
+pass over the images stands in `inference.py`.
 
 Boxes are xyxy px.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,9 +19,18 @@ from rich.console import Console
 from rfla.cfg import Config, model_part
 from rfla.data import Annotations, DataSpec, load_data_spec, load_index
 from rfla.engine import memory
+from rfla.engine.build import RunParts
 from rfla.engine.console import Progress, make_console, metric_line
 from rfla.engine.device import autocast_dtype, on_device, select_device, use_fast_float32
-from rfla.engine.distributed import World, agreed, gather, join_world, lost_peers_named
+from rfla.engine.distributed import (
+    World,
+    agreed,
+    any_of,
+    gather,
+    join_world,
+    lost_peers_named,
+)
+from rfla.engine.hooks import Stopped, StopSignals
 from rfla.engine.inference import (
     Inference,
     Judged,
@@ -32,7 +43,7 @@ from rfla.engine.inference import (
 from rfla.engine.loaders import evaluation_loader, lost_workers_named
 from rfla.engine.model_source import SourceModel, class_mapping, load_trained
 from rfla.engine.processes import refuse_several
-from rfla.engine.report import write_files
+from rfla.engine.report import RunLog, write_files
 from rfla.engine.run_dir import claim_run_dir
 from rfla.errors import ConfigError
 from rfla.metrics import Detections, Metrics, Study, ground_truth, read_detections, study
@@ -185,6 +196,50 @@ def _detect(job: SplitPass, detector: SplitDetector) -> tuple[Detections, Speed]
     with lost_peers_named(job.world), memory.full_memory_named(job.cfg.batch):
         shards = gather(job.world, detector.run(job))
     return merge_detections([one for one, _ in shards]), shards[0][1]
+
+
+def validate_epoch(parts: RunParts, log: RunLog, signals: StopSignals) -> Judged | None:
+    """Judge the evaluated network of a training on its validation split.
+
+    Where memory runs out, with half as many images at a time, and so on down to one.
+
+    Returns:
+        Figures and detections in the main process, None in the others.
+
+    Raises:
+        Stopped: Ctrl-C or a signal came to any process.
+    """
+    while True:
+        try:
+            return _validate_in_batches(parts, log, signals)
+        except RuntimeError as error:
+            alone = parts.world.size == 1
+            if not (memory.ran_out(error) and alone and parts.halve_val_batch()):
+                raise
+            memory.free_after(error)
+        log.say("out of memory in the validation: going on with smaller batches", "yellow")
+
+
+def _validate_in_batches(parts: RunParts, log: RunLog, signals: StopSignals) -> Judged | None:
+    shard: tuple[Detections, Speed] | None = None
+    with log.progress.over(len(parts.val_index), "validate") as bar, suppress(Stopped):
+
+        def done(count: int) -> None:
+            bar.step(count)
+            if signals.requested:
+                raise Stopped
+
+        normalize = parts.model_config.normalize
+        inference = Inference(parts.state.evaluated_net, normalize, parts.device, parts.dtype)
+        shard = detect(inference, parts.val_loader, parts.val_index, progress=done)
+    # All processes stop together, or none: else the others would wait for this one's detections.
+    if any_of(parts.world, (signals.requested,), parts.device)[0]:
+        raise Stopped
+    shards = gather(parts.world, shard)
+    if not parts.world.is_main:
+        return None
+    found = merge_detections([one[0] for one in shards if one is not None])
+    return judge(parts.val_index, found, parts.protocol)
 
 
 def judge_weights(

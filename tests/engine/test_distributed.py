@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rfla.cfg import load_config
 from rfla.engine.device import select_device
-from rfla.engine.distributed import World, agreed, any_of, gather, mean_of
+from rfla.engine.distributed import World, agreed, any_of, gather, join_world, mean_of
 from rfla.engine.hooks import Hooks, Run
 from rfla.engine.processes import needs_several, tokens_of
 from rfla.engine.trainer import train
@@ -415,3 +415,14 @@ def test_torchrun(settings: Callable[..., dict[str, Any]], tmp_path: Path) -> No
     )
     assert failed.returncode != 0
     assert failed.stderr.count("error: freeze=spine") == 1
+
+
+def test_world_size_alone_is_no_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(
+        ConfigError,
+        match=r"WORLD_SIZE=2 is set, but not RANK, MASTER_ADDR, MASTER_PORT: start with",
+    ):
+        join_world(torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""The largest batch that fits, smaller batches when memory ran out, and other sizes of a batch."""
+"""The largest batch that fits, and smaller batches when memory ran out."""
 
 from collections.abc import Callable
 from itertools import chain
@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from rfla.cfg import Config, load_saved
 from rfla.engine import memory
 from rfla.engine.inference import Inference
-from rfla.engine.loaders import rescale, scaled_size
 from rfla.engine.step import TrainStep
 from rfla.engine.trainer import train
 from rfla.errors import ConfigError, RflaError
@@ -94,36 +94,6 @@ def test_trial_batch_is_what_a_network_takes() -> None:
     assert targets[0]["boxes"].shape == (200, 4) and float(targets[0]["boxes"].max()) < 128
 
 
-def test_sizes_of_multi_scale() -> None:
-    sizes = [scaled_size(640, 0.25, (0, 1, batch)) for batch in range(60)]
-    assert set(sizes) == {480 + 32 * i for i in range(11)}
-    assert sizes == [scaled_size(640, 0.25, (0, 1, batch)) for batch in range(60)]
-    assert scaled_size(32, 0.9, (0, 0, 0)) >= 32
-
-
-@pytest.mark.parametrize("factor", [0.5, 1.5])
-def test_boxes_move_with_the_pixels(factor: float) -> None:
-    """A white square of 16 px in a 64 x 96 picture: after resizing it is where its box is."""
-    images = torch.zeros(1, 3, 64, 96)
-    images[..., 32:48, 48:64] = 1
-    target = {
-        "boxes": torch.tensor([[48.0, 32, 64, 48]]),
-        "labels": torch.tensor([0]),
-        "ignore": torch.zeros(0, 4),
-    }
-    resized, sizes, targets = rescale(images, [(64, 90)], [target], factor)
-    assert resized.shape[-2] % 32 == resized.shape[-1] % 32 == 0
-    assert sizes == [(round(64 * factor), round(90 * factor))]
-    ys, xs = torch.nonzero(resized[0, 0] > 0.5, as_tuple=True)
-    found = [int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1]
-    assert (
-        targets[0]["boxes"][0].tolist()
-        == found
-        == [48 * factor, 32 * factor, 64 * factor, 48 * factor]
-    )
-    assert targets[0]["labels"] is target["labels"]
-
-
 def test_peak_memory_is_told() -> None:
     assert memory.peak_mb(torch.device("cpu")) > 50
 
@@ -161,3 +131,35 @@ def test_trials_of_batches_wait_for_no_other_process(monkeypatch: pytest.MonkeyP
         assert float(mean_over_ranks(torch.tensor(3.0))) == 3.0
     with pytest.raises(AssertionError, match="another size"):
         mean_over_ranks(torch.tensor(3.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "is_memory"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", True),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+    ],
+)
+def test_words_of_a_full_memory(text: str, is_memory: bool) -> None:
+    assert memory.ran_out(RuntimeError(text)) is is_memory
+
+
+def test_the_fullest_gpu_decides(config: Callable[..., Config]) -> None:
+    cfg = config(batch=-1)
+    settled, notes = memory.settle_batch(cfg, [9, 7])
+    assert settled.batch == 14
+    assert notes == ["batch=-1: training with batch=14, which fits into the memory of 2 GPUs"]
+    assert memory.settle_batch(config(), [0, 0]) == (config(), [])
+
+
+def test_no_larger_batch_than_there_are_images(
+    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_fits", lambda *_: True)
+    gpu, net = torch.device("cuda", 0), nn.Linear(1, 1)
+    assert memory.largest_that_fits(config(batch=-1), net, gpu, images=100) == 100
+    assert memory.largest_that_fits(config(batch=-1), net, gpu, images=10_000) == memory.LARGEST
+    assert memory.largest_that_fits(config(batch=4), net, gpu, images=10) == 0

@@ -6,13 +6,15 @@ import pytest
 import torch
 
 from rfla.cfg import load_config, model_part
-from rfla.engine.build import freeze, training_mode
 from rfla.engine.model_source import (
     _map_classes,
     apply_mapping,
     class_mapping,
     fine_tune,
+    freeze,
     load_trained,
+    random_start_advice,
+    training_mode,
     weights_metadata,
 )
 from rfla.errors import ConfigError, DataError, WeightsError
@@ -139,3 +141,11 @@ def test_freeze_by_name() -> None:
         match=r"freeze=spine: no parameter starts so; the model's parts are backbone, head, neck",
     ):
         freeze(net, ["spine"])
+
+
+def test_advice_for_random_weights() -> None:
+    (line,) = random_start_advice(load_config({"model": "fcos_p2", "data": "d"}))
+    assert line.endswith("recipe=scratch learns far more in a short one")
+    # Nobody is advised against what they chose.
+    for chosen in ({"optimizer": "sgd"}, {"optimizer": "adamw"}, {"recipe": "paper"}):
+        assert random_start_advice(load_config({"model": "fcos_p2", "data": "d"} | chosen)) == ()

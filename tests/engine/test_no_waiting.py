@@ -21,13 +21,13 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from rfla.assign import PriorGrid
-from rfla.cfg import Config
+from rfla.cfg import Config, model_part
 from rfla.data import Batch
 from rfla.engine import build
 from rfla.engine.optimizer import EMA, Schedule
 from rfla.engine.state import RunState
 from rfla.engine.step import TrainStep
-from rfla.models import zoo
+from rfla.models import build_from_config, zoo
 from rfla.models.detector import Detector
 from rfla.models.fcos import FCOS
 from rfla.models.rfd import RFD
@@ -102,9 +102,7 @@ def step_on_fake_gpu(cfg: Config) -> TrainStep:
     """A training step whose network, optimiser and average claim to be on a GPU."""
     device = torch.device("cuda", 0)
     with torch.device("cuda"):
-        net, twin = (
-            build.build_from_config(build.model_part(cfg), num_classes=3).train() for _ in range(2)
-        )
+        net, twin = (build_from_config(model_part(cfg), num_classes=3).train() for _ in range(2))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "copy.deepcopy", lambda _: twin
@@ -162,7 +160,7 @@ def test_the_backward_pass_reads_no_value(
 ) -> None:
     """Its operations do not depend on the device, so they are watched on the CPU."""
     monkeypatch.setitem(zoo.DETECTORS, "fcos", detector)
-    net = build.build_from_config(build.model_part(config()), num_classes=3).train()
+    net = build_from_config(model_part(config()), num_classes=3).train()
     targets = [
         {
             "boxes": torch.tensor([[4.0, 5, 14, 19]]),

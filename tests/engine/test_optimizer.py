@@ -1,4 +1,4 @@
-"""Parameter groups against those that mmcv built for the authors' models, and by hand."""
+"""Parameter groups and learning rates against mmcv's own for the authors' models, and by hand."""
 
 import re
 from collections.abc import Callable
@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from rfla.engine.optimizer import EMA, build_optimizer, parameter_groups
+from rfla.engine.model_source import compile_parts
+from rfla.engine.optimizer import (
+    EMA,
+    Schedule,
+    build_optimizer,
+    capped_warmup,
+    parameter_groups,
+    scaled_steps,
+)
 
 
 class Official(nn.Module):
@@ -124,3 +132,70 @@ def test_a_skipped_first_step_leaves_no_memory_unset() -> None:
         weight.grad = torch.full_like(weight, gradient)
         optimizer.step()
         assert torch.equal(weight.detach(), torch.full((64,), expected))
+
+
+def test_an_average_of_a_compiled_network_runs_its_own_weights() -> None:
+    """A compiled call belongs to the network that it was compiled for.
+
+    A copy must not take it along.
+    """
+    net = nn.Module()
+    net.backbone = nn.Linear(1, 1, bias=False)
+    compile_parts(net)
+    average = EMA(net, 0.9)
+    nn.init.constant_(net.backbone.weight, 3.0)
+    nn.init.constant_(average.net.backbone.weight, 2.0)  # type: ignore[union-attr, arg-type]
+    assert float(average.net.backbone(torch.ones(1, 1))) == 2.0  # type: ignore[operator]
+
+
+def test_rates_of_the_authors_runs(parity: Callable) -> None:
+    """LR values that mmcv's LrUpdaterHook gave, at 1000 iterations an epoch."""
+    manifest, _ = parity("optim")
+    for case in manifest["cases"]:
+        config = case["lr_config"]
+        schedule = Schedule(
+            epochs=12,
+            iterations_per_epoch=1000,
+            steps=config["step"],
+            warmup_iterations=config["warmup_iters"],
+            warmup_ratio=config["warmup_ratio"],
+            warmup=config["warmup"],
+        )
+        rate = case["optimizer"]["lr"]
+        for iteration, expected in case["lr_curve_1000_iters_per_epoch"].items():
+            assert rate * schedule.factor(int(iteration)) == pytest.approx(expected, rel=1e-9), (
+                case["model"],
+                iteration,
+            )
+
+
+@pytest.mark.parametrize(
+    ("iteration", "factor"),
+    [
+        (0, 1.0),  # cos 0
+        (50, 0.505),  # half way: (1 + 0.01) / 2
+        (100, 0.01),
+        (150, 0.01),  # past the end
+    ],
+)
+def test_cosine(iteration: int, factor: float) -> None:
+    schedule = Schedule(
+        epochs=10, iterations_per_epoch=10, cosine=True, final=0.01, warmup_iterations=0
+    )
+    assert schedule.factor(iteration) == pytest.approx(factor)
+
+
+def test_linear_warmup_rises_to_one() -> None:
+    schedule = Schedule(epochs=12, iterations_per_epoch=100, warmup_iterations=10, warmup_ratio=0.1)
+    assert [schedule.factor(i) for i in (0, 5, 10)] == pytest.approx([0.1, 0.55, 1.0])
+
+
+def test_warmup_is_never_longer_than_a_tenth() -> None:
+    assert (capped_warmup(5000, 300), capped_warmup(500, 67_000)) == (30, 500)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps"), [(24, (16, 22)), (12, (8, 11)), (3, (2, 3)), (1, (1,))]
+)
+def test_steps_of_another_length(epochs: int, steps: tuple[int, ...]) -> None:
+    assert scaled_steps((8, 11), 12, epochs) == steps

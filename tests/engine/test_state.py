@@ -3,15 +3,19 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from rfla.cfg import Config, load_config
 from rfla.engine.checkpoint import load_state, save_state
+from rfla.engine.meter import BatchRecord
 from rfla.engine.optimizer import EMA
 from rfla.engine.state import Position, RunState
+from rfla.engine.trainer import train
 from rfla.errors import WeightsError
 
 CPU = torch.device("cpu")
@@ -139,3 +143,37 @@ def test_a_step_that_was_dropped_can_be_taken_again() -> None:
         state.scaler.unscale_(optimizer)
         state.drop_step()
         assert state.scaler.get_scale() == 8.0 and net.weight.grad is None
+
+
+@pytest.mark.parametrize(("scale", "skipped"), [(2.0**15, 0), (1.0, 1)])
+def test_the_search_of_float16_for_its_scale_is_no_alarm(scale: float, skipped: int) -> None:
+    net = nn.Linear(1, 1)
+    scaler: Any = SimpleNamespace(get_scale=lambda: scale)
+    state = RunState(net, torch.optim.SGD(net.parameters(), lr=0.1), None, scaler)
+    overflow = {"loss": torch.tensor(1.0), "gradient": torch.tensor(float("inf"))}
+    state.meter.recent.append(BatchRecord(torch.tensor([0]), overflow))
+    bad = state.take_bad_batches()
+    assert [parts for _, parts in bad] == [["gradient"]] * skipped
+    assert state.meter.skipped == state.position.skipped_in_a_row == skipped
+    assert state.meter.recent == []
+
+
+def test_data_may_move_but_not_change(
+    config: Callable[..., Config], make_set: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = train(config(epochs=1, val=False)).run_dir
+
+    def resume(data: Path) -> None:
+        train(load_config({"resume": str(run), "epochs": 2, "data": str(data)}, mode="train"))
+
+    with pytest.raises(
+        WeightsError,
+        match=r"the run had 6 images, the data now has 7: .*start a new one from model=.*last",
+    ):
+        resume(make_set(tmp_path / "larger", images=7))
+    with pytest.raises(
+        WeightsError,
+        match=r"the run had ship, car classes, the data now has car, ship: that would be",
+    ):
+        resume(make_set(tmp_path / "renamed", names=("car", "ship")))
+    resume(make_set(tmp_path / "moved"))

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from rfla.engine import build
 from rfla.engine.console import metric_line
 from rfla.engine.device import precision_holds
 from rfla.engine.hooks import Hooks, Run
-from rfla.engine.trainer import train
+from rfla.engine.model_source import source_model
+from rfla.engine.trainer import Trainer, train
 from rfla.engine.validator import validate
 from rfla.errors import (
     ConfigError,
@@ -564,7 +566,7 @@ def test_half_precision_that_is_not_the_same_is_turned_off(
     config: Configure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cpu = torch.device("cpu")
-    net = build.source_model(config(), ["ship", "car"]).net
+    net = source_model(config(), ["ship", "car"]).net
     assert precision_holds(net, cpu, torch.bfloat16)
     honest = net.raw
     monkeypatch.setattr(
@@ -602,3 +604,86 @@ def test_compiled_losses_are_the_same(config: Configure) -> None:
         for c in (False, True)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_statistics_of_a_bad_batch_are_not_kept(config: Configure) -> None:
+    """A batch norm that once saw NaN would keep it, and no later validation would see anything."""
+
+    def poison(run: Run) -> None:
+        count = iter(range(1000))
+        conv: Any = run.net.backbone.conv1  # type: ignore[union-attr]
+        conv.register_forward_hook(
+            lambda _, __, out: out * float("nan") if next(count) == 1 else out
+        )
+
+    result = train(config(epochs=1, val=False), Act(train_start=poison))
+    last = load_file(result.last)
+    assert "backbone.bn1.running_mean" in last
+    assert all(
+        torch.isfinite(tensor).all() for tensor in last.values() if tensor.is_floating_point()
+    )
+    with (result.run_dir / "results.csv").open() as file:
+        assert [row["skipped"] for row in csv.DictReader(file)] == ["1"]
+
+
+def test_speed_is_that_of_training_alone(
+    config: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validate = Trainer.validate
+    monkeypatch.setattr(Trainer, "validate", lambda self: time.sleep(3) or validate(self))
+    result = train(config(epochs=1))
+    with (result.run_dir / "results.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert 6 / float(row["images_per_s"]) < float(row["time"]) - 2.9
+
+
+def test_a_killed_loading_process_is_told_in_one_line(config: Configure) -> None:
+    def kill(run: Run, losses: dict[str, Tensor]) -> None:
+        if run.epoch == 1:
+            workers = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+            os.kill(int(workers[-1]), signal.SIGKILL)
+
+    # torch names the signal, unless the pipe to the process breaks before it looks
+    message = (
+        r"^a process that loads images has died( \(Killed\))?; memory may be short: .*; "
+        r"go on: rfla train resume="
+    )
+    begin = time.monotonic()
+    with pytest.raises(RflaError, match=message):
+        train(config(epochs=500, workers=1, val=False), Act(batch_end=kill))
+    assert time.monotonic() - begin < 60
+
+
+def test_a_run_directory_that_vanishes(config: Configure) -> None:
+    def remove(run: Run, epoch: int) -> None:
+        if epoch == 1:
+            shutil.rmtree(run.run_dir)
+
+    with pytest.raises(
+        ExistingRunError, match=r"^cannot write .*: No such file or directory; .*start again$"
+    ):
+        train(config(epochs=3, val=False), Act(epoch_start=remove))
+
+
+def test_a_new_run_in_an_old_directory_does_not_resume_the_old_one(config: Configure) -> None:
+    """With exist_ok=true: its state and best weights must not pass for those of the new run."""
+    first = train(config(epochs=1, exist_ok=True))
+    (first.run_dir / "weights" / ".last.state.safetensors.killed").write_bytes(b"half")
+
+    def interrupt(run: Run, losses: dict[str, Tensor]) -> None:
+        run.stop()
+
+    def look(run: Run) -> None:
+        names = {path.name for path in (run.run_dir / "weights").iterdir()}
+        assert names == {"best.safetensors", "last.safetensors"}
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config(epochs=1, exist_ok=True, seed=5), Act(train_start=look, batch_end=interrupt))
+    best, last = (
+        load_file(first.run_dir / "weights" / f"{name}.safetensors") for name in ("best", "last")
+    )
+    assert all(torch.equal(best[key], tensor) for key, tensor in last.items())
+    resumed = train(load_config({"resume": str(first.run_dir)}, mode="train"))
+    whole = train(config(epochs=1, seed=5, name="whole"))
+    again, once = load_file(resumed.last), load_file(whole.last)
+    assert all(torch.equal(again[key], tensor) for key, tensor in once.items())

@@ -1,20 +1,16 @@
-"""Settings that a machine decides, and the advice for a start from random weights."""
+"""Settings that a machine decides, and the order in which a run is built."""
 
+from collections.abc import Callable
+
+import pytest
 import torch
 
-from rfla.cfg import load_config
-from rfla.engine import recipe
-from rfla.engine.recipe import fill_in, random_start_advice
+from rfla.cfg import Config, load_config
+from rfla.engine import build
+from rfla.engine.build import fill_in
+from rfla.engine.trainer import train
 
 CPU = torch.device("cpu")
-
-
-def test_advice_for_random_weights() -> None:
-    (line,) = random_start_advice(load_config({"model": "fcos_p2", "data": "d"}))
-    assert line.endswith("recipe=scratch learns far more in a short one")
-    # Nobody is advised against what they chose.
-    for chosen in ({"optimizer": "sgd"}, {"optimizer": "adamw"}, {"recipe": "paper"}):
-        assert random_start_advice(load_config({"model": "fcos_p2", "data": "d"} | chosen)) == ()
 
 
 def test_a_recipe_is_printed_without_what_was_given() -> None:
@@ -27,8 +23,8 @@ def test_a_recipe_is_printed_without_what_was_given() -> None:
     assert (settled.lr0, settled.ema, settled.head.norm) == (0.001, 0.9, "gn")
 
 
-def test_the_demo_on_a_cpu_takes_its_recipe(monkeypatch) -> None:
-    monkeypatch.setattr(recipe, "cpu_has_bfloat16", lambda: False)
+def test_the_demo_on_a_cpu_takes_its_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "cpu_has_bfloat16", lambda: False)
     given = {"model": "fcos_p2", "data": "demo", "batch": 3}
     settled, (line,) = fill_in(load_config(given), CPU)
     assert line.startswith("data=demo on a CPU takes recipe=demo: backbone.name=resnet18")
@@ -42,3 +38,15 @@ def test_the_demo_on_a_cpu_takes_its_recipe(monkeypatch) -> None:
 def test_keys_of_other_verbs_are_named() -> None:
     cfg = load_config({"model": "fcos_p2", "data": "d", "save_txt": True, "classes": ["a"]})
     assert fill_in(cfg, CPU)[1] == ["given, but of no use in training: classes, save_txt"]
+
+
+def test_compilation_comes_after_the_check_of_the_precision(
+    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled before, the parts would see two sizes of images and be compiled for any size."""
+    order: list[str] = []
+    monkeypatch.setattr(build, "autocast_dtype", lambda *_: torch.bfloat16)
+    monkeypatch.setattr(build, "precision_holds", lambda *_: order.append("check") or True)
+    monkeypatch.setattr("rfla.engine.build.compile_parts", lambda _: order.append("compile"))
+    train(config(epochs=1, val=False, compile=True))
+    assert order == ["check", "compile"]

@@ -1,0 +1,36 @@
+"""Other sizes of a batch, for `multi_scale=`."""
+
+import pytest
+import torch
+
+from rfla.engine.step import rescale, scaled_size
+
+
+def test_sizes_of_multi_scale() -> None:
+    sizes = [scaled_size(640, 0.25, (0, 1, batch)) for batch in range(60)]
+    assert set(sizes) == {480 + 32 * i for i in range(11)}
+    assert sizes == [scaled_size(640, 0.25, (0, 1, batch)) for batch in range(60)]
+    assert scaled_size(32, 0.9, (0, 0, 0)) >= 32
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.5])
+def test_boxes_move_with_the_pixels(factor: float) -> None:
+    """A white square of 16 px in a 64 x 96 picture: after resizing it is where its box is."""
+    images = torch.zeros(1, 3, 64, 96)
+    images[..., 32:48, 48:64] = 1
+    target = {
+        "boxes": torch.tensor([[48.0, 32, 64, 48]]),
+        "labels": torch.tensor([0]),
+        "ignore": torch.zeros(0, 4),
+    }
+    resized, sizes, targets = rescale(images, [(64, 90)], [target], factor)
+    assert resized.shape[-2] % 32 == resized.shape[-1] % 32 == 0
+    assert sizes == [(round(64 * factor), round(90 * factor))]
+    ys, xs = torch.nonzero(resized[0, 0] > 0.5, as_tuple=True)
+    found = [int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1]
+    assert (
+        targets[0]["boxes"][0].tolist()
+        == found
+        == [48 * factor, 32 * factor, 64 * factor, 48 * factor]
+    )
+    assert targets[0]["labels"] is target["labels"]
