@@ -98,6 +98,7 @@ def list_candidates(
         [[math.inf if limit is None else limit] for limit in ignore_above]
     )  # (T, 1)
 
+    # One list for both questions: candidates that may be positive, and those to be ignored.
     stage, box, score, index, plane = _at_least(
         windows, torch.minimum(tie_limit, ignore_limit)
     )  # (M,) each
@@ -106,17 +107,21 @@ def list_candidates(
     is_positive = score >= own_kth_best
     is_ignored = score >= ignore_limit.take(stage)
 
+    # A window decides nothing where a score as good as the k-th stands at an edge behind which
+    # the grid goes on, or where more priors tie than the cap allows.
     at_open_edge = (index >= OPEN_EDGE) & (score >= tie_limit.take(box_in_stage))
     tied = score == own_kth_best
     plateaus = _plateaus(box_in_stage[tied], plane[tied], kth_best.numel())
     undecided = torch.cat((box_in_stage[at_open_edge], plateaus))
     undecided_per_stage = []
     if len(undecided):
+        # The dense path answers for these boxes, so what their windows say must not count.
         undecided = torch.unique(undecided)
         is_positive &= ~torch.isin(box_in_stage, undecided)
         for number in range(len(topk)):
             of_stage = undecided[undecided // num_boxes == number]
             undecided_per_stage.append(of_stage % num_boxes)
+    # The mark of an open edge is one high bit; without it the index remains.
     prior = index & (OPEN_EDGE - 1)
     return Candidates(stage, box, prior, is_positive, is_ignored), undecided_per_stage
 
@@ -180,6 +185,7 @@ def mask_candidates(
     candidates = scores.flatten(0, 3)  # (C, N)
     topk = min(topk, len(candidates))
     kth_best = windows.kth_best(stage, topk)  # (N,)
+    # `candidates >= 0` leaves out cells that are not valid, whose score is -1.
     tied = (candidates == kth_best) & (candidates >= 0)  # (C, N)
     better = candidates > kth_best  # (C, N)
 
@@ -189,6 +195,7 @@ def mask_candidates(
     undecided = (ties > MAX_TIES).any(dim=0) | at_open_edge
     prior = index.bitwise_and_(OPEN_EDGE - 1)
 
+    # Where the ties are not all taken, only so many as the better ones leave room for.
     missing = (topk - better.sum(dim=0, keepdim=True)).clamp_(min=1)  # (1, N)
     nearest = _nearest_ties(windows.offset[:, stage], prior, tied, topk, missing)
     is_positive = tied & (~undecided | nearest)

@@ -47,6 +47,7 @@ def window_radius(
         return math.inf
     # ceil(topk / 2) is exact; one more cell keeps symmetric ties away from the edge.
     radius = math.ceil(topk / 2) + 1
+    # No prior can score more than the range of the distance: then nothing is ignored.
     if ignore_above is None or ignore_above > distance.value_range[1]:
         return radius
     reach_in_cells = max(
@@ -95,6 +96,7 @@ class ValidCells:
             allowed_border: Px by which a prior may cross the border of its image; None: any number.
         """
         extent = sizes.t()[:, None, None]  # (2, 1, 1, B)
+        # A cell is valid while its first px lies in the image.
         in_image = (extent / grid.cells.stride).ceil().to(torch.int64)  # (2, L, 1, B)
         stop = torch.minimum(in_image, grid.cells.count)
         if allowed_border is None:
@@ -105,6 +107,7 @@ class ValidCells:
         for level in range(len(grid.strides)):
             for axis, edges in enumerate(grid.level_edges(level)):
                 low, high = edges[..., None]  # (cells, S, 1)
+                # Cells before `start` reach over the low border, from `stop` on over the high one.
                 too_low = (low < -allowed_border).sum(dim=0)  # (S, 1)
                 before.append(too_low.expand(-1, len(sizes)))
                 within.append((high < sizes[:, axis] + allowed_border).sum(dim=0))  # (S, B)
@@ -177,6 +180,7 @@ class Windows:
         The k best candidates lie in the k columns whose own best are largest, and sorting those
         takes much less time than sorting all candidates.
         """
+        # A candidate among the k best makes its column one of the k best columns.
         columns = self.best_of_column[stage].flatten(0, 2)  # (w L S, N)
         if k == 1:
             return columns.amax(dim=0)
@@ -206,8 +210,10 @@ def score_windows(
             the arithmetic on them.
     """
     grid, width = grids[0], 2 * radius + 1
+    # Boxes go last, so that each operation below runs over long contiguous rows.
     corners = gt_boxes.reshape(-1, 2, 2).permute(1, 2, 0)  # (low or high, x or y, N)
     gt = Intervals(*corners.flip(1).view(2, 2, 1, 1, 1, 1, -1))  # (2, 1, 1, 1, 1, N), rows first
+    # Which cells the windows cover follows from the box centres alone.
     first, last = _first_cells(grid, gt.center[:, 0, 0], radius, valid)
     steps = torch.arange(width, device=first.device).view(-1, 1, 1, 1)
     cells = first[:, None] + steps  # (2, w, L, 1 or S, N)
@@ -217,6 +223,8 @@ def score_windows(
     all_valid = valid.whole_grid and width <= narrowest
     existing = cells if all_valid else torch.minimum(cells, grid.cells.count[:, None] - 1)
 
+    # A score is made of one term for its row and one for its column: 2 w terms are computed
+    # for the w w cells of a window.
     position = existing * grid.num_shapes + grid.cells.edge_start[:, None]  # (2, w, L, S, N)
     axes = Axis(gt, _WindowIntervals(grids, _in_all_grids(position, grids)))
     scores = _score_cells(distance, axes, memory)  # (T, w, w, L, S, N)
@@ -224,6 +232,8 @@ def score_windows(
         outside = cells >= valid.stop[:, None]
         scores.masked_fill_(outside[0, :, None] | outside[1, None], INVALID_SCORE)
 
+    # Row and column numbers that add up to the index of the prior. An edge beyond which the
+    # grid goes on is marked, since a better prior may lie there.
     index = existing * grid.cells.prior_step[:, None] + grid.cells.prior_start[:, None]
     index[:, 0].add_(first > valid.start, alpha=OPEN_EDGE)
     index[:, -1].add_(first < last, alpha=OPEN_EDGE)
@@ -259,6 +269,7 @@ def _in_all_grids(position: Tensor, grids: Sequence[PriorGrid]) -> Tensor:
     if len(grids) == 1:
         return position
     length = grids[0].edges.shape[1]
+    # The tables of all stages are concatenated, so one lookup serves them all.
     starts = torch.arange(0, length * len(grids), length, device=position.device)
     return position + starts.view(-1, 1, 1, 1, 1)
 

@@ -117,6 +117,7 @@ class TrainSampler:
         return max(-(-self.length // self.batch) - self.skip_batches, 0)
 
     def __iter__(self) -> Iterator[list[Key]]:
+        # Every rank draws the same order and takes its share of each batch: no rank must be told.
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
         total = -(-self.length // self.batch)
         order = np.resize(order, total * self.batch)  # repeats from the front
@@ -185,6 +186,7 @@ class Loader:
         _end_workers(self.loader)
 
     def _batches(self) -> Iterator[Batch]:
+        # The limit holds for each batch anew, and not while the caller works with one.
         with self._limited():  # processes of an earlier pass end it first
             batches = iter(self.loader)
         while True:
@@ -285,6 +287,7 @@ class Collate:
         sizes = [(sample.image.shape[0], sample.image.shape[1]) for sample in samples]
         height = padded_side(max((h for h, _ in sizes), default=0), self.stride)
         width = padded_side(max((w for _, w in sizes), default=0), self.stride)
+        # Not zeros: `_fill` writes each px once, the padding too.
         images = torch.empty(len(samples), 3, height, width, dtype=torch.uint8)
         for planes, sample in zip(images.numpy(), samples, strict=True):
             _fill(planes, sample.image)
@@ -359,6 +362,7 @@ def _end_with_parent() -> None:
 
 def _end_workers(loader: "DataLoader[Batch]") -> None:
     """End the processes of a loader: they are asked, then terminated, then killed."""
+    # Without its iterator the loader starts new processes for the next pass.
     iterator, loader._iterator = loader._iterator, None
     if not isinstance(iterator, _MultiProcessingDataLoaderIter):
         return

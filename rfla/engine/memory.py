@@ -80,6 +80,7 @@ def largest_batch(fits: Callable[[int], bool], limit: int = LARGEST) -> int:
 
     0 if not even 1 does.
     """
+    # `good` fits and `bad` does not; what is between them is not known yet.
     good, bad = 0, limit + 1
     trial = 1
     while trial < bad:
@@ -146,6 +147,7 @@ def _fits(cfg: Config, net: nn.Module, device: torch.device, size: int) -> bool:
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     images, targets = trial_batch(size, round(cfg.imgsz * (1 + cfg.multi_scale)), device)
+    # A trial is no training: what the norm layers have seen of noise is put back afterwards.
     kept = {
         key: value.clone()
         for key, value in net.state_dict().items()
@@ -157,6 +159,8 @@ def _fits(cfg: Config, net: nn.Module, device: torch.device, size: int) -> bool:
         with without_ranks(), autocast(device, dtype):
             losses = net(images, targets)
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        # What a run adds after the trial, 4 bytes each for a weight that learns: two moments of
+        # AdamW and the averaged copy.
         optimizer = (
             3
             * 4
@@ -207,6 +211,7 @@ def smaller_batches(cfg: Config, epoch: int, *, can_change: bool) -> Config:
             else "a smaller batch= with a larger accumulate="
         )
         raise RflaError(f"out of memory with batch={cfg.batch} in epoch {epoch + 1}; use {advice}")
+    # The smallest divisor: the largest batch that is smaller and gives the same step.
     divisor = next(number for number in range(2, cfg.batch + 1) if cfg.batch % number == 0)
     return with_settings(
         cfg, {"batch": cfg.batch // divisor, "accumulate": cfg.accumulate * divisor}

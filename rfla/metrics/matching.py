@@ -50,9 +50,11 @@ class Matcher:
     def __init__(
         self, thresholds: FloatArray, ignored: BoolArray, crowd: BoolArray, at: int
     ) -> None:
+        # pycocotools lowers a threshold of exactly 1 a little, so that a perfect box can reach it.
         self.thresholds = np.minimum(thresholds, ALMOST_ONE)
         self.crowd = crowd
         self.at = at
+        # The narrowest integer with a bit for each threshold: ten thresholds take uint16.
         self.dtype = np.min_scalar_type((1 << len(thresholds)) - 1)
         every_threshold = self.dtype.type((1 << len(thresholds)) - 1)
         self.ignored: Bits = np.where(ignored, every_threshold, self.dtype.type(0))
@@ -78,6 +80,7 @@ class Matcher:
             np.full(len(det), -1),
         )
 
+        # The order within a step does not matter, since no two of its candidates want one box.
         step = _steps(overlaps.gt, self.crowd, start, count, group[det])
         for rows in _rows_by_step(step, count):
             self._match_step(overlaps, reached, start[rows], count[rows], rows, result)
@@ -119,6 +122,8 @@ class Matcher:
             several = int(np.searchsorted(-count, -j))  # candidates that have a j-th pair
             pair = start[:several] + j
             gt = overlaps.gt[pair]
+            # Each candidate goes through its boxes from the best overlap down. A bit that it has
+            # set already stays with the better box, so the next boxes may only set other bits.
             free = reached[pair, None] & ~self.taken[gt]
             new_true = free & ~self.ignored[gt] & ~true[:several]
             new_ignored = free & self.ignored[gt] & ~ignored[:several]
@@ -130,7 +135,9 @@ class Matcher:
         for pair, gt, new_true, new_ignored in offers:
             several = len(pair)
             takes = new_true | (new_ignored & ~true[:several])
+            # A crowd can be taken any number of times, so it is never marked.
             self.taken[gt] |= np.where(self.crowd[gt, None], self.dtype.type(0), takes)
+            # The box taken at one threshold is kept, for the error types and the pictures.
             row, size = np.nonzero(is_set(takes, self.at))
             result.iou[rows[row], size] = overlaps.iou[pair[row]]
             over_all = row[size == 0]
@@ -141,6 +148,7 @@ class Matcher:
     def _ignore_inside(self, overlaps: Overlaps, start: IntArray, result: Matched) -> None:
         """Ignore unmatched detections that lie inside an ignored box (TinyPerson's IoD rule)."""
         assert overlaps.iod is not None
+        # All thresholds at once: an ignored box is ignored at every one or at none.
         inside = np.where(self.ignored[overlaps.gt] > 0, overlaps.iod[:, None], 0.0)  # (P, A)
         deepest = np.maximum.reduceat(inside, start, axis=0)  # (C, A)
         reached = self._reached(deepest.ravel()).reshape(deepest.shape)
@@ -172,6 +180,7 @@ def _steps(
     candidate = np.repeat(np.arange(len(start)), count)  # of each pair, ascending
     queued = ~crowd[gt]
     gt, candidate = gt[queued], candidate[queued]
+    # A candidate that wants crowds alone waits for nobody.
     step[np.bincount(candidate, minlength=len(start)) == 0] = 0
 
     first = np.empty(len(crowd), np.int64)
@@ -185,6 +194,7 @@ def _steps(
         left = waits[candidate]
         gt, candidate = gt[left], candidate[left]
 
+    # One by one: within its group each of the rest has a step of its own.
     rest = np.unique(candidate)
     group_start = np.searchsorted(group[rest], group[rest], side="left")
     step[rest] = ROUNDS + np.arange(len(rest)) - group_start
@@ -193,6 +203,7 @@ def _steps(
 
 def _rows_by_step(step: IntArray, count: IntArray) -> Iterator[IntArray]:
     """Yield the candidates step by step, those with most pairs first."""
+    # Most pairs first, so that those with a j-th pair are always a prefix of the step.
     order = np.lexsort((-count, step))
     cuts = np.flatnonzero(np.diff(step[order])) + 1
     yield from np.split(order, cuts)

@@ -70,6 +70,7 @@ class SeamMerger:
         """Take the boxes of one row of tiles, rows from top to bottom; return what is settled."""
         if self.rule == "none":
             return found
+        # Away from seams a box can meet no other: it is settled at once, and nothing is compared.
         meets = (self.grid.met(found.boxes) > 1) | (found.clearance < 0)
         settled, at_seams = found.take(~meets), found.take(meets)
         if self.rule == "seam":
@@ -89,12 +90,14 @@ class SeamMerger:
         So do slivers, which lie in a strip of NEAR px along the edge. They go whether or not that
         tile found something: a part of an object says little against a look at the whole.
         """
+        # Networks end the box of a cut object at the edge, or some px before it.
         cut = found.clearance <= EDGE
         cut |= self.grid.depth(found.boxes, found.tile) <= NEAR
         return cut & (self.grid.held(found.boxes, NEAR) > 0)
 
     def _link(self, pending: Found, known: int) -> Found:
         """Link the new boxes (those from `known` on) with what they overlap in other tiles."""
+        # Pairs of two older boxes were compared when the later of them came.
         pairs = self._compare(pending, known)
         same = (pending.labels[pairs.a] == pending.labels[pairs.b]) | self.classes
         matches = pairs.take(same & (pairs.alike >= (MATCH if self.rule == "seam" else KNOWN)))
@@ -121,6 +124,8 @@ class SeamMerger:
         A box that its tile may have cut is compared with what that tile shows of the other.
         """
         first, second = found.boxes[a], found.boxes[b]
+        # Half an object overlaps the whole one too little to be matched, so the whole one is cut
+        # to the tile of the half before they are compared.
         if self.rule == "seam":
             tile_a, tile_b = (
                 self.grid.inner_edges(found.tile[a]),
@@ -146,11 +151,13 @@ class SeamMerger:
         box, other = np.concatenate([pairs.a, pairs.b]), np.concatenate([pairs.b, pairs.a])
         own, others = found.boxes[box], found.boxes[other]
         own_tile, other_tile = found.tile[box], found.tile[other]
+        # The other box must hold most of this one, and the other tile all of it.
         covered = intersections(own, others) >= COVERED * areas(own)
         candidate = covered & (found.clearance[box] <= NEAR)
         candidate &= overhang(own, self.grid.inner_edges(other_tile)) <= EDGE
 
         clear = self.grid.clearance(own, other_tile) > NEAR
+        # (box, tile of its match) as one integer: a box with a match in that tile is not alone.
         partners = np.concatenate(
             [
                 matches.a * tiles + found.tile[matches.b],
@@ -166,6 +173,7 @@ class SeamMerger:
         """Settle the groups that no later row can meet; keep the others open."""
         links = self._links
         group = connected(len(pending), links.a, links.b)
+        # A group waits as long as one of its boxes reaches into the next row of tiles.
         reaching = pending.boxes[:, 3] > self._next_start.get(row, np.inf)
         waits = np.isin(group, group[reaching])
         link_waits = waits[links.a]
@@ -207,6 +215,8 @@ def mutually_best(pairs: Links, tile: Integers) -> Mask:
     if not count:
         return np.zeros(0, bool)
     box, other = np.concatenate([a, b]), np.concatenate([b, a])
+    # Sorted by box, then the tile of the other, then the overlap: the first of each run of
+    # (box, tile) is the best match of the box in that tile.
     order = np.lexsort((other, -np.concatenate([pairs.alike] * 2), tile[other], box))
     best = np.zeros(2 * count, bool)
     best[order[first_of_runs(box[order], tile[other][order])]] = True
@@ -227,6 +237,7 @@ def objects(tile: Integers, links: Links) -> Integers:
         (N,) lowest box of the object of each.
     """
     group = connected(len(tile), links.a, links.b)
+    # Two boxes of one tile in one group: cut its weak links, then the less weak ones.
     for bar in STRONGER:
         order = np.lexsort((tile, group))
         again = ~first_of_runs(group[order], tile[order])
@@ -253,6 +264,7 @@ def as_one_tile_saw_them(found: Found, group: Integers, grid: TileGrid) -> Found
     sizes = np.diff(np.append(starts, len(group)))
     number = np.repeat(np.arange(len(starts)), sizes)  # (N,) groups from 0
 
+    # The hull of a group is what the whole object would be, had one tile seen it.
     low = np.minimum.reduceat(found.boxes[:, :2], starts)
     high = np.maximum.reduceat(found.boxes[:, 2:], starts)
     hull = np.concatenate([low, high], axis=1)
@@ -261,10 +273,13 @@ def as_one_tile_saw_them(found: Found, group: Integers, grid: TileGrid) -> Found
     lengths = np.diff(np.append(runs, len(group)))
     of_tile = np.repeat(lengths, lengths)  # (N,) boxes of the same group and tile
 
+    # lexsort takes the most important key last: read them from right to left.
     keys = (found.tile, -found.scores, -found.clearance, missed, -of_tile, number)
     ranked = np.lexsort(keys)
     winner = ranked[starts]
     kept = found.tile == found.tile[winner][number]
+    # Joined only where the object is larger than the overlap: the winner misses a part of it,
+    # and no tile could have shown it whole.
     nobody_saw_it = (missed[winner] > EDGE) & (grid.held(hull, -EDGE) == 0)
     joined = (sizes > 1) & nobody_saw_it & (of_tile[winner] == 1)
 
@@ -284,6 +299,7 @@ def greedily(found: Found, links: Links, join: bool) -> Found:
     """
     a, b = links.a, links.b
     order = np.lexsort((found.index, found.tile, -found.scores))
+    # 0 is the best score; of equal ones the first tile, then the first in it.
     priority = np.empty(len(found), np.int64)
     priority[order] = np.arange(len(found))
     better = np.where(priority[a] < priority[b], a, b)
