@@ -65,7 +65,8 @@ class LossSection(TypedDict, total=False):
     centerness_weight: float
     focal_alpha: float
     focal_gamma: float
-    quality: Literal["iou", "gaussian", "max"]
+    coding: Literal["distances", "field"]
+    quality: Literal["none", "iou", "gaussian", "max"]
     side_weight: float
 
 

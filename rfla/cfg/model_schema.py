@@ -172,13 +172,20 @@ class LossConfig(Section):
     focal_gamma: float = Field(
         2.0, ge=0, le=10, description="focal loss: how fast easy examples fade"
     )
-    quality: Literal["iou", "gaussian", "max"] = Field(
-        "max",
-        description="rfd: fit of a box that its class score learns: IoU, similarity as Gaussians, "
-        "or the larger of the two",
+    coding: Literal["distances", "field"] = Field(
+        "distances",
+        description="fcos: a box as distances to its sides, or the signed code of rfd (field)",
+    )
+    quality: Literal["none", "iou", "gaussian", "max"] = Field(
+        "none",
+        description="rfd, fcos: fit of a box that its class score learns: IoU, similarity as "
+        "Gaussians, or the larger of the two; none (fcos): the class alone, beside a centerness",
     )
     side_weight: float = Field(
-        0.5, ge=0, le=1e6, description="rfd: weight of the loss on the logarithm of the sides"
+        0.5,
+        ge=0,
+        le=1e6,
+        description="rfd, coding=field: weight of the loss on the logarithm of the sides",
     )
 
 

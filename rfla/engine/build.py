@@ -50,7 +50,7 @@ from rfla.engine.state import RunState
 from rfla.errors import ConfigError, DataError
 from rfla.metrics.protocols import Protocol
 
-RECIPE_EPOCHS = 12  # the length of run that the default lr_steps belong to
+RECIPE_EPOCHS = 12  # the length of run that lr_steps belong to, but for recipes with their own
 
 # Where the processor multiplies bfloat16 in hardware, an epoch takes half the time: train longer.
 DEMO_BFLOAT16: dict[str, Any] = {"amp": "bf16", "epochs": 8}
@@ -160,8 +160,10 @@ def fill_in(cfg: Config, device: torch.device) -> tuple[Config, list[str]]:
         notes.append(f"data=demo on a CPU takes recipe=demo: {_as_typed(demo, cfg)}")
         changes["recipe"] = "demo"
     epochs = changes.get("epochs", cfg.epochs)
-    if "lr_steps" not in cfg.given and epochs != RECIPE_EPOCHS:
-        changes["lr_steps"] = scaled_steps(cfg.lr_steps, RECIPE_EPOCHS, epochs)
+    recipe = RECIPES[changes.get("recipe", cfg.recipe)].settings
+    length = recipe["epochs"] if "lr_steps" in recipe else RECIPE_EPOCHS
+    if "lr_steps" not in cfg.given and epochs != length:
+        changes["lr_steps"] = scaled_steps(cfg.lr_steps, length, epochs)
     return (with_settings(cfg, changes) if changes else cfg), notes
 
 

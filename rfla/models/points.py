@@ -1,7 +1,10 @@
-"""What FCOS and AutoAssign share: predictions at the points of a pyramid, and their decoding.
+"""What FCOS, RFD and AutoAssign share: predictions at the points of a pyramid, and their decoding.
 
-Shapes: B images, P points over all levels, K candidates of one image, C classes. Boxes are xyxy in
-px of the network input; distances (left, top, right, bottom) are in px too.
+A box is coded by its distances from the point (left, top, right, bottom), in px, or by the signed
+code of `FieldCoder`.
+
+Shapes: B images, P points over all levels, G boxes of one image, K candidates of one image,
+C classes. Boxes are xyxy in px of the network input.
 """
 
 from collections.abc import Sequence
@@ -9,18 +12,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rfla.assign import PriorGrid
+from rfla.assign import IGNORED, PriorGrid
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.detector import Detector, ImageSizes, Raw, Target
 from rfla.models.heads.fcos import FCOSHead
 from rfla.models.heads.priors import Points, best_candidates, take
+from rfla.models.heads.rfd import FieldHead
 from rfla.models.necks.fpn import FPN
-from rfla.ops.boxes import clip_boxes, distance_to_boxes, flatten_levels
+from rfla.ops.boxes import clip_boxes, distance_to_boxes, flatten_levels, pad_boxes
+from rfla.ops.coding import FieldCoder
+from rfla.ops.losses import mean_over_ranks, quality_focal_loss
 from rfla.ops.nms import DetectionLimits, ImageDetections, select_detections
 
 
 class PointDetector(Detector):
-    """A detector that predicts, at each point, classes, a box and how well the point sits in it.
+    """A detector that predicts, at each point, classes, a box and, often, how central the point is.
 
     Args:
         backbone: pixels to stages.
@@ -35,7 +41,7 @@ class PointDetector(Detector):
         self,
         backbone: Backbone,
         neck: FPN,
-        head: FCOSHead,
+        head: FCOSHead | FieldHead,
         points: Points,
         limits: DetectionLimits,
         *,
@@ -47,7 +53,8 @@ class PointDetector(Detector):
     def raw(self, images: Tensor) -> Raw:
         """Predictions before decoding, lists per level.
 
-        `cls` (B, C, H, W) and `centerness` (B, 1, H, W) logits, `reg` (B, 4, H, W) distances in px.
+        `cls` (B, C, H, W) and, where it is predicted, `centerness` (B, 1, H, W) logits; `reg`
+        (B, 4, H, W) distances in px or code.
         """
         raw: Raw = self.head(self.pyramid(images))
         return raw
@@ -65,25 +72,78 @@ class PointDetector(Detector):
         """The points of these maps."""
         return self.points.grid(raw["cls"])
 
+    def boxes(self, raw: Raw) -> Tensor:
+        """(B, P, 4) predicted boxes, float32."""
+        code = flatten_levels(raw["reg"], 4).float()
+        if isinstance(self.head, FieldHead):
+            return self.coder(raw).decode(code)
+        return distance_to_boxes(self.grid(raw).centers, code)
+
+    def coder(self, raw: Raw) -> FieldCoder:
+        """The signed box code of these maps' points."""
+        levels = raw["cls"]
+        return FieldCoder(
+            self.grid(raw).centers,
+            self.points.stride_of_each(levels),
+            self.points.field_of_each(levels),
+        )
+
+    def matched_boxes(
+        self, raw: Raw, matched: Tensor, targets: Sequence[Target]
+    ) -> tuple[Tensor, Tensor]:
+        """Label (B, P) and box (B, P, 4) that each point learns.
+
+        A point without a box gets its own field, so that every loss of it is finite.
+        """
+        boxes, labels = pad_boxes(
+            [target["boxes"] for target in targets], [target["labels"] for target in targets]
+        )
+        index = matched.clamp(min=0)
+        own_boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4))
+        own_boxes = torch.where((matched >= 0)[..., None], own_boxes, self.grid(raw).boxes)
+        return labels.gather(1, index), own_boxes
+
     @torch.no_grad()
     def decode(self, raw: Raw, image_sizes: ImageSizes) -> list[ImageDetections]:
         """Raw predictions to the detections of each image, clipped to it."""
         with torch.autocast(raw["cls"][0].device.type, enabled=False):
-            grid = self.grid(raw)
             scores = flatten_levels(raw["cls"], self.num_classes).float().sigmoid()  # (B, P, C)
-            centerness = flatten_levels(raw["centerness"], 1).float().sigmoid()  # (B, P, 1)
+            best = scores.amax(dim=2)
+            centerness = None
+            if "centerness" in raw:
+                centerness = flatten_levels(raw["centerness"], 1)[..., 0].float().sigmoid()
+                best = best * centerness
 
             # the best points of each level, by what their best class will score in the end
-            best = scores.amax(dim=2) * centerness[..., 0]
-            levels = best_candidates(best, grid.level_counts, self.limits.nms_pre)
-            index = torch.cat(levels, dim=1)  # (B, K)
-
-            distances = take(flatten_levels(raw["reg"], 4), index).float()
-            boxes = distance_to_boxes(grid.centers[index], distances)  # (B, K, 4)
-            scores, factors = take(scores, index), take(centerness, index)[..., 0]
+            counts = self.grid(raw).level_counts
+            index = torch.cat(best_candidates(best, counts, self.limits.nms_pre), dim=1)  # (B, K)
+            boxes, scores = take(self.boxes(raw), index), take(scores, index)
+            factors = [None] * len(index) if centerness is None else centerness.gather(1, index)
             return [
                 select_detections(clip_boxes(own, size), own_scores, own_factors, self.limits)
                 for own, own_scores, own_factors, size in zip(
                     boxes, scores, factors, image_sizes, strict=True
                 )
             ]
+
+
+def quality_class_loss(
+    logits: Tensor, labels: Tensor, quality: Tensor, matched: Tensor, beta: float
+) -> Tensor:
+    """Quality focal loss of all points: a class score learns how well its box sits.
+
+    Args:
+        logits: (B, P, C).
+        labels: (B, P) class of each positive point.
+        quality: (B, P) fit of its box from 0 to 1; 0 where it has none.
+        matched: (B, P) from the assigner; points in an ignore region learn nothing.
+        beta: exponent of the modulating factor.
+
+    Returns:
+        The sum over points and classes for each unit of quality, a scalar.
+    """
+    classes = torch.arange(logits.shape[-1], device=labels.device)
+    soft = quality[..., None] * (labels[..., None] == classes)  # (B, P, C)
+    losses = quality_focal_loss(logits, soft, beta)
+    total = losses.masked_fill((matched == IGNORED)[..., None], 0.0).sum()
+    return total / mean_over_ranks(quality.sum()).clamp(min=1)

@@ -8,10 +8,13 @@ Fast R-CNN.
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+Coding = Literal["distances", "field"]
+"""How a point describes its box: by `boxes_to_distance`, or by `FieldCoder`."""
 MAX_LOG_RATIO = math.log(1000 / 16)
 """Largest growth of a side in one decoding (62.5 times), so that exp() cannot overflow."""
 MIN_SIDE = 1e-3
@@ -115,6 +118,13 @@ class FieldCoder:
         centers = self.centers + self.strides * code[..., :2]
         half = 0.5 * self.fields * code[..., 2:].clamp(MIN_LOG_SIDE, MAX_LOG_SIDE).exp()
         return torch.cat([centers - half, centers + half], dim=-1)
+
+    def side_errors(self, code: Tensor, boxes: Tensor) -> Tensor:
+        """(..., P) mean error of the two coded sides against those of the boxes.
+
+        GIoU hardly sees a side that is 1 px off on a 3 px box; its logarithm does.
+        """
+        return (code - self.encode(boxes))[..., 2:].abs().mean(dim=-1)
 
 
 def _centers_and_sizes(boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,18 @@ def test_a_recipe_is_printed_without_what_was_given() -> None:
     assert (settled.lr0, settled.ema, settled.head.norm) == (0.001, 0.9, "gn")
 
 
+def test_the_steps_of_a_recipe_belong_to_its_length() -> None:
+    """36 epochs with steps at 28 and 33; half as many halve them."""
+    long = {"model": "faster_rcnn", "data": "d", "recipe": "long"}
+    settled, (line,) = fill_in(load_config(long), CPU)
+    assert (settled.epochs, settled.lr_steps) == (36, (28, 33))
+    assert line == (
+        "recipe=long: epochs=36 lr_steps=[28,33] clip_grad=10 rpn.nms_iou=0.8 test.score_thr=0.001"
+    )
+    assert fill_in(load_config(long | {"epochs": 18}), CPU)[0].lr_steps == (14, 16)
+    assert fill_in(load_config(long | {"lr_steps": [20]}), CPU)[0].lr_steps == (20,)
+
+
 def test_the_demo_on_a_cpu_takes_its_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "cpu_has_bfloat16", lambda: False)
     given = {"model": "fcos_p2", "data": "demo", "batch": 3}

@@ -29,10 +29,10 @@ SMALL = {
 # waits and kernels of a step, then of an evaluation: two images, ResNet-18
 FIGURES = {
     "fcos": (0, 693, 2, 336),
-    "fcos_p2": (0, 697, 2, 340),
+    "fcos_p2": (0, 695, 2, 339),
     "rfd": (0, 749, 2, 404),
     "retinanet": (7, 853, 2, 322),
-    "autoassign": (3, 897, 2, 461),
+    "autoassign": (3, 897, 2, 460),
     "faster_rcnn": (15, 932, 7, 423),
     "cascade_rcnn": (31, 1540, 9, 626),
     "detectors": (31, 2483, 9, 1569),

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from rfla.models import build_detector
+from rfla.ops.boxes import boxes_to_distance
 
 SMALL = {"backbone": "resnet18", "neck.width": 8, "head.width": 8, "head.depth": 0}
 SIZES = [(800, 800)]  # points do not look at it
@@ -66,7 +67,9 @@ def check(case, tensors, inputs, accident):
     with accident(net):
         matched = net.assign(raw, targets, SIZES * len(targets))
         losses = net.loss(raw, targets, SIZES * len(targets)).losses
-    labels, distances = net._targets(raw, matched, targets)
+    labels, boxes = net.matched_boxes(raw, matched, targets)
+    strides = net.points.stride_of_each(raw["cls"])
+    distances = boxes_to_distance(net.grid(raw).centers, boxes) / strides
     positive = level_major(case, matched >= 0)
     labels = torch.where(positive, level_major(case, labels), 8)
     assert torch.equal(labels, tensors[f"{case['id']}.targets.labels"].long())

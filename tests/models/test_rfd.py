@@ -92,9 +92,9 @@ def test_a_box_of_3_px_is_learned_by_points_outside_of_it():
     centers = net.grid(raw).centers[matched >= 0]
     outside = ((centers < box[0, :2]) | (centers > box[0, 2:])).any(dim=1)
     assert outside.any()
-    code = net._coder(raw).encode(box.expand(len(matched), 4))
+    code = net.coder(raw).encode(box.expand(len(matched), 4))
     torch.testing.assert_close(
-        net._coder(raw).decode(code)[matched >= 0], box.expand(len(centers), 4), atol=1e-4, rtol=0
+        net.coder(raw).decode(code)[matched >= 0], box.expand(len(centers), 4), atol=1e-4, rtol=0
     )
 
 

@@ -24,6 +24,7 @@ class FCOSHead(nn.Module):
         norm: `none` or `gn`.
         start_probability: of every class at every point, before training.
         start_distance: to every side, in strides, before training.
+        centerness: whether to predict it.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class FCOSHead(nn.Module):
         norm: str = "none",
         start_probability: float = 0.01,
         start_distance: float = 0.0,
+        centerness: bool = True,
     ) -> None:
         super().__init__()
         self.num_classes, self.strides = num_classes, tuple(strides)
@@ -44,7 +46,7 @@ class FCOSHead(nn.Module):
         self.reg_convs = nn.Sequential(*[ConvBlock(widths[i], width, norm) for i in range(depth)])
         self.conv_cls = nn.Conv2d(widths[-1], num_classes, 3, padding=1)
         self.conv_reg = nn.Conv2d(widths[-1], 4, 3, padding=1)
-        self.conv_centerness = nn.Conv2d(widths[-1], 1, 3, padding=1)
+        self.conv_centerness = nn.Conv2d(widths[-1], 1, 3, padding=1) if centerness else None
         self.scales = nn.ModuleList(Scale() for _ in strides)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -57,12 +59,15 @@ class FCOSHead(nn.Module):
 
         Returns:
             `cls` (B, C, H, W) logits, `reg` (B, 4, H, W) left, top, right, bottom in px, never
-            negative, `centerness` (B, 1, H, W) logits.
+            negative, `centerness` (B, 1, H, W) logits if it is predicted.
         """
-        raw: dict[str, list[Tensor]] = {"cls": [], "reg": [], "centerness": []}
+        raw: dict[str, list[Tensor]] = {"cls": [], "reg": []}
+        if self.conv_centerness is not None:
+            raw["centerness"] = []
         for feature, scale, stride in zip(features, self.scales, self.strides, strict=True):
             regression = self.reg_convs(feature)
             raw["cls"].append(self.conv_cls(self.cls_convs(feature)))
             raw["reg"].append(functional.relu(scale(self.conv_reg(regression)).float()) * stride)
-            raw["centerness"].append(self.conv_centerness(regression))
+            if self.conv_centerness is not None:
+                raw["centerness"].append(self.conv_centerness(regression))
         return raw

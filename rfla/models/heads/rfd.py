@@ -1,5 +1,7 @@
 """Head of RFD: class scores and a signed box code at every point of all levels.
 
+FCOS takes it too, with `loss.coding=field`.
+
 Shapes: B images, C classes, (H, W) of a level.
 """
 
@@ -26,6 +28,7 @@ class FieldHead(nn.Module):
         depth: convolutions of each tower.
         norm: `none` or `gn`.
         start_probability: of every class at every point, before training.
+        centerness: whether to predict it too, as FCOS does.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class FieldHead(nn.Module):
         depth: int = 4,
         norm: str = "none",
         start_probability: float = 0.01,
+        centerness: bool = False,
     ) -> None:
         super().__init__()
         widths = [in_channels] + [width] * depth
@@ -44,6 +48,7 @@ class FieldHead(nn.Module):
         self.reg_convs = nn.Sequential(*[ConvBlock(widths[i], width, norm) for i in range(depth)])
         self.conv_cls = nn.Conv2d(widths[-1], num_classes, 3, padding=1)
         self.conv_reg = nn.Conv2d(widths[-1], 4, 3, padding=1)
+        self.conv_centerness = nn.Conv2d(widths[-1], 1, 3, padding=1) if centerness else None
         self.scales = nn.ParameterList(torch.ones(4, 1, 1) for _ in range(levels))
         start = torch.tensor(START_CODE).view(4, 1, 1)
         self.shifts = nn.ParameterList(start.clone() for _ in range(levels))
@@ -57,12 +62,17 @@ class FieldHead(nn.Module):
 
         Returns:
             `cls` (B, C, H, W) logits, `reg` (B, 4, H, W) the code (dx, dy, ln w, ln h) that
-            `FieldCoder` decodes, float32.
+            `FieldCoder` decodes, float32; `centerness` (B, 1, H, W) logits if it is predicted.
         """
         raw: dict[str, list[Tensor]] = {"cls": [], "reg": []}
+        if self.conv_centerness is not None:
+            raw["centerness"] = []
         for feature, scale, shift in zip(features, self.scales, self.shifts, strict=True):
-            code = self.conv_reg(self.reg_convs(feature))
+            regression = self.reg_convs(feature)
+            code = self.conv_reg(regression)
             raw["cls"].append(self.conv_cls(self.cls_convs(feature)))
             # in float32: a logarithm of a side has no room for the rounding of bfloat16
             raw["reg"].append(code.float() * scale + shift)
+            if self.conv_centerness is not None:
+                raw["centerness"].append(self.conv_centerness(regression))
         return raw
