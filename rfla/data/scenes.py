@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rfla.data.image_header import refuse_too_large
 from rfla.data.images import Image, image_size, read_image, require_whole
@@ -118,6 +119,24 @@ class RasterScene:
             pixels = to_uint8(pixels, self._range)
         return np.ascontiguousarray(pixels, np.uint8)
 
+    def valid(self, window: Window) -> NDArray[np.bool_] | None:
+        """Return (h, w) where a window has data, None where the file says it has everywhere."""
+        x1, y1, x2, y2 = window
+        return self._valid(window=((y1, y2), (x1, x2)))
+
+    def all_valid(self) -> NDArray[np.bool_] | None:
+        """Return (H, W) where the whole picture has data, as `valid`."""
+        return self._valid()
+
+    def _valid(self, **how: Any) -> NDArray[np.bool_] | None:
+        bands = self._dataset.mask_flag_enums
+        if all("all_valid" in {flag.name for flag in flags} for flags in bands):
+            return None
+        try:
+            return np.asarray(self._dataset.dataset_mask(**how)) > 0
+        except Exception:  # rasterio wraps GDAL's many errors; the pixels are read all the same
+            return None
+
     def reduced(self, side: int) -> Image:
         """Return the whole picture with a long side of at most `side` px, (h, w, 3) uint8 RGB."""
         factor = max(self.width, self.height, side) / side
@@ -197,6 +216,20 @@ def read_georeference(path: Path) -> Georeference | None:
             name = f"EPSG:{epsg}" if epsg else (crs.to_wkt() if crs else "")
             return Georeference(tuple(dataset.transform)[:6], name)
     except Exception:  # rasterio wraps GDAL's many errors; the pixels may be readable all the same
+        return None
+
+
+def read_valid(path: Path) -> NDArray[np.bool_] | None:
+    """Return (H, W) where a TIFF has data, as its nodata value, alpha band or mask say.
+
+    None where it says that it has everywhere, for other files, and without rasterio.
+    """
+    if _rasterio() is None or path.suffix.lower() not in TIFF:
+        return None
+    try:
+        with open_scene(path) as scene:
+            return scene.all_valid() if isinstance(scene, RasterScene) else None
+    except DataError:  # `read_image` may read what GDAL does not, and says what is wrong else
         return None
 
 

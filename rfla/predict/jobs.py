@@ -7,27 +7,32 @@ Shapes: M slices of an image. Boxes are xyxy px.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
+import numpy as np
 from torch import Tensor
 
 from rfla.data.image_header import TooLargeError
 from rfla.data.images import Image
 from rfla.data.pixel_range import Range
-from rfla.data.scenes import RasterScene, open_scene
+from rfla.data.scenes import RasterScene, open_scene, read_valid
+from rfla.data.tiles import Window
 from rfla.engine.distributed import World
 from rfla.errors import DataError
 from rfla.predict.columns import Found
 from rfla.predict.merge import TileMerger
+from rfla.predict.nodata import without_nodata
 from rfla.predict.notes import Notes
 from rfla.predict.options import Cut, PredictOptions
+from rfla.predict.tiles import Mask
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 READERS = 4  # images are read ahead by threads; decoding releases the interpreter lock
@@ -40,6 +45,11 @@ class Picture(Protocol):
     @property
     def name(self) -> str:
         """Its file, or a made-up name."""
+        ...
+
+    @property
+    def file(self) -> Path | None:
+        """The file that it is the whole of; None for pixels and for parts of a file."""
         ...
 
     @property
@@ -63,6 +73,7 @@ class Job:
         cut: Its slices.
         merger: Takes what is found in them.
         done: Slices that are through.
+        empty: Numbers of slices without data, which the network does not see.
         full: Whether a slice reached the limit of boxes.
         milliseconds: Time of each stage so far.
     """
@@ -73,11 +84,13 @@ class Job:
     cut: Cut
     merger: TileMerger
     done: int = 0
+    empty: set[int] = field(default_factory=set)
     full: bool = False
     milliseconds: dict[str, float] = field(default_factory=dict)
 
     def add(self, output: dict[str, Tensor], milliseconds: dict[str, float], limit: int) -> None:
-        """Take the detections of the next slice."""
+        """Take the detections of the next slice that the network saw."""
+        self._pass_empty()
         scores = output["scores"].float().numpy()
         self.merger.add(output["boxes"].float().numpy(), scores, output["labels"].numpy())
         self.done += 1
@@ -88,11 +101,30 @@ class Job:
     @property
     def is_done(self) -> bool:
         """Whether all slices are through."""
+        self._pass_empty()
         return self.done == len(self.cut.tiles)
+
+    def _pass_empty(self) -> None:
+        """Take the slices without data that come next."""
+        while self.done in self.empty:
+            self.merger.add(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
+            self.done += 1
 
     def merged(self) -> Found:
         """Return all boxes of the image, px."""
         return self.merger.merged()
+
+
+class Opened(NamedTuple):
+    """An image in memory.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB.
+        valid: (H, W) where it has data; None: everywhere.
+    """
+
+    pixels: Image
+    valid: Mask | None
 
 
 class Piece(NamedTuple):
@@ -113,9 +145,9 @@ def pieces(
         notes: Is told what was skipped and shrunk.
         waiting: Gets the images whose slices were begun, in order.
     """
-    for image, pixels in _read_ahead(images, options, notes):
-        if pixels is not None:
-            yield from _cut(image, pixels, options, notes, waiting)
+    for image, opened in _read_ahead(images, options, notes):
+        if opened is not None:
+            yield from _cut(image, opened, options, notes, waiting)
             continue
         try:
             yield from _by_windows(image, options, notes, waiting)
@@ -140,7 +172,7 @@ def _job(
     notes: Notes,
 ) -> Job:
     """Cut an image, and note what its pieces are resized by."""
-    gsd = options.ground_of(Path(image.name))
+    gsd = options.ground_of(image.file)
     cut = options.cut(*shape, gsd)
     if gsd is not None:
         notes.resize(gsd, options.trained_gsd)
@@ -153,17 +185,35 @@ def _job(
 
 def _cut(
     image: Picture,
-    pixels: Image,
+    opened: Opened,
     options: PredictOptions,
     notes: Notes,
     waiting: deque[Job],
 ) -> Iterator[Piece]:
     """Yield the slices of an image in memory."""
+    pixels, valid = opened
     height, width = pixels.shape[:2]
     job = _job(image, pixels, (height, width), options, notes)
     waiting.append(job)
-    for x1, y1, x2, y2 in job.cut.tiles.tolist():
-        yield Piece(job, pixels[y1:y2, x1:x2])
+    slices = (
+        without_nodata(
+            pixels[y1:y2, x1:x2], None if valid is None else valid[y1:y2, x1:x2], options.fill
+        )
+        for x1, y1, x2, y2 in job.cut.tiles.tolist()
+    )
+    yield from _not_empty(job, slices, notes)
+
+
+def _not_empty(job: Job, slices: Iterable[Image | None], notes: Notes) -> Iterator[Piece]:
+    """Yield the slices that hold something; note those that do not."""
+    for number, pixels in enumerate(slices):
+        if pixels is None:
+            job.empty.add(number)
+        else:
+            yield Piece(job, pixels)
+    if job.empty:
+        notes.slices += len(job.cut.tiles)
+        notes.empty += len(job.empty)
 
 
 def _by_windows(
@@ -179,48 +229,60 @@ def _by_windows(
         overview = reader.submit(scene.reduced, REDUCED).result()
         job = _job(image, overview, (scene.height, scene.width), options, notes)
         waiting.append(job)
-        windows = (tuple(window) for window in job.cut.tiles.tolist())
-        pending: deque[Future[Image]] = deque()
-        while True:
-            free = 2 * options.batch - len(pending)
-            pending += [reader.submit(scene.read, window) for window in islice(windows, free)]
-            if not pending:
-                return
-            yield Piece(job, pending.popleft().result())
+
+        def read(window: Window) -> Image | None:
+            return without_nodata(scene.read(window), scene.valid(window), options.fill)
+
+        windows = map(tuple, job.cut.tiles.tolist())
+        yield from _not_empty(job, _ahead(reader, read, windows, 2 * options.batch), notes)
+
+
+def _ahead(
+    reader: ThreadPoolExecutor, work: Callable[[S], T], items: Iterable[S], count: int
+) -> Iterator[T]:
+    """Yield the results of some work in order, while the next `count` are being made."""
+    remaining = iter(items)
+    pending: deque[Future[T]] = deque()
+    while True:
+        free = count - len(pending)
+        pending += [reader.submit(work, item) for item in islice(remaining, free)]
+        if not pending:
+            return
+        yield pending.popleft().result()
 
 
 def _read_ahead(
     images: Iterable[Picture], options: PredictOptions, notes: Notes
-) -> Iterator[tuple[Picture, Image | None]]:
+) -> Iterator[tuple[Picture, Opened | None]]:
     """Yield the images that could be read, in order, while threads read the next ones.
 
-    Their pixels are None where the image is to be read by windows.
+    Nothing is opened where the image is to be read by windows.
     """
 
-    def read(image: Picture) -> tuple[Image | None, list[str], bool]:
+    def read(image: Picture) -> tuple[Picture, Opened | None, list[str], bool]:
         remarks: list[str] = []
         try:
             if options.slices is not None and image.by_windows:
-                return None, remarks, True
-            return image.read(options.value_range, remarks), remarks, True
+                return image, None, remarks, True
+            pixels = image.read(options.value_range, remarks)
+            return image, Opened(pixels, _valid(image, pixels)), remarks, True
         except DataError as error:
             windows = image.by_windows and isinstance(error, TooLargeError)
             way = "; slice=800 reads it by windows" if windows else ""
-            return None, [f"{error}{way}"], False
+            return image, None, [f"{error}{way}"], False
 
-    remaining = iter(images)
-    pending: deque[tuple[Picture, Future[Any]]] = deque()
     with ThreadPoolExecutor(READERS) as pool:
-        while True:
-            free = max(options.batch, READERS) - len(pending)
-            pending += [(image, pool.submit(read, image)) for image in islice(remaining, free)]
-            if not pending:
-                return
-            image, future = pending.popleft()
-            pixels, remarks, readable = future.result()
+        ahead = _ahead(pool, read, images, max(options.batch, READERS))
+        for image, opened, remarks, readable in ahead:
             if not readable:
                 notes.skipped += remarks
                 continue
-            notes.images += pixels is not None
+            notes.images += opened is not None
             notes.remarks.update(remarks)
-            yield image, pixels
+            yield image, opened
+
+
+def _valid(image: Picture, pixels: Image) -> Mask | None:
+    """Return where an image in memory has data; None: everywhere."""
+    valid = read_valid(image.file) if image.file is not None else None
+    return valid if valid is not None and valid.shape == pixels.shape[:2] else None

@@ -16,6 +16,8 @@ class Notes:
         shrunk: Images that were larger than the network's input, without slices.
         most: By how much the most shrunk of them was shrunk.
         largest: Its height and width, px.
+        slices: Slices of images of which some were empty.
+        empty: Slices that hold nodata alone and were left out.
         full: Images on which `max_det` was reached, in one slice at least.
     """
 
@@ -25,6 +27,8 @@ class Notes:
     shrunk: int = 0
     most: float = 1.0
     largest: tuple[int, int] = (0, 0)
+    slices: int = 0
+    empty: int = 0
     full: int = 0
 
     def shrink(self, shape: tuple[int, int], times: float) -> None:
@@ -51,6 +55,11 @@ class Notes:
                 f"are shrunk up to {self.most:.3g} times ({width} x {height} px); slice={imgsz} "
                 "keeps their size, a larger imgsz= shrinks them less"
             )
+        if self.empty:
+            lines.append(
+                f"{self.empty} of {self.slices} slices hold nodata alone: the network did not see "
+                "them"
+            )
         if self.full:
             where, way = (" in a slice", "smaller slices") if sliced else ("", "slices")
             lines.append(
@@ -70,5 +79,7 @@ def joined(parts: Sequence[Notes]) -> Notes:
         whole.shrunk += part.shrunk
         if part.most > whole.most:
             whole.most, whole.largest = part.most, part.largest
+        whole.slices += part.slices
+        whole.empty += part.empty
         whole.full += part.full
     return whole

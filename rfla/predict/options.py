@@ -13,6 +13,7 @@ from rfla.data.scenes import read_gsd
 from rfla.engine.model_source import SourceModel
 from rfla.errors import ConfigError, did_you_mean
 from rfla.predict.merge import TileMerger
+from rfla.predict.nodata import Fill, fill_of
 from rfla.predict.slices import Slices
 from rfla.predict.source_image import Reading
 from rfla.predict.tiles import Integers
@@ -46,6 +47,7 @@ class PredictOptions:
         gsd: Metres on the ground that a pixel of the images covers; None: what a GeoTIFF states.
         trained_gsd: The same of the network's input in its training; None: unknown, and images
             are not resized.
+        fill: Colour of pixels without data.
         reading: How files are read.
     """
 
@@ -58,6 +60,7 @@ class PredictOptions:
     slices: Slices | None = None
     gsd: float | None = None
     trained_gsd: float | None = None
+    fill: Fill = (124, 116, 104)
     reading: Reading = field(default_factory=Reading)
 
     @property
@@ -94,14 +97,17 @@ class PredictOptions:
             slices=slices,
             gsd=cfg.gsd,
             trained_gsd=trained_gsd,
+            fill=fill_of(cfg.normalize),
             reading=Reading(cfg.vid_stride, cfg.pages, cfg.normalize.range),
         )
 
-    def ground_of(self, path: Path) -> float | None:
+    def ground_of(self, file: Path | None) -> float | None:
         """Return the metres that a pixel of an image covers, where that matters and is known."""
         if self.trained_gsd is None:
             return None
-        return self.gsd if self.gsd is not None else read_gsd(path)
+        if self.gsd is not None or file is None:
+            return self.gsd
+        return read_gsd(file)
 
     def cut(self, height: int, width: int, gsd: float | None = None) -> Cut:
         """Return the pieces of an image: its slices, or the whole of it.

@@ -67,9 +67,16 @@ class Predictor:
         waiting: deque[Job] = deque()
         for batch in _batches(pieces(images, options, notes, waiting), options):
             self._run(batch, options)
-            while waiting and waiting[0].is_done:
-                job = waiting.popleft()
-                yield job.image, self._finish(job, options, notes)
+            yield from self._finished(waiting, options, notes)
+        yield from self._finished(waiting, options, notes)  # those without a slice to look at
+
+    def _finished(
+        self, waiting: deque[Job], options: PredictOptions, notes: Notes
+    ) -> Iterator[tuple[Picture, Results]]:
+        """Yield the images that are through, in order."""
+        while waiting and waiting[0].is_done:
+            job = waiting.popleft()
+            yield job.image, self._finish(job, options, notes)
 
     def _run(self, batch: Sequence[Piece], options: PredictOptions) -> None:
         """Detect in a batch, and give each piece's detections to its image."""

@@ -82,10 +82,15 @@ class SourceImage:
     failure: DataError | None = None
 
     @property
+    def file(self) -> Path | None:
+        """The file that it is the whole of; None for pixels, frames, and what cannot be read."""
+        is_file = self.pixels is None and self.failure is None
+        return Path(self.name) if is_file else None
+
+    @property
     def by_windows(self) -> bool:
         """Whether it is too large to be decoded whole, and rasterio is there to read parts."""
-        is_file = self.pixels is None and self.failure is None
-        return is_file and read_by_windows(Path(self.name))
+        return self.file is not None and read_by_windows(self.file)
 
     def read(self, value_range: Range | None = None, remarks: list[str] | None = None) -> Image:
         """Return (H, W, 3) uint8 RGB.

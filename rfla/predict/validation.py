@@ -65,9 +65,14 @@ class SplitImage:
         return str(self.index.paths[self.row])
 
     @property
+    def file(self) -> Path | None:
+        """The image's file; None where the image is a part of it."""
+        return Path(self.name) if self.index.window(self.row) is None else None
+
+    @property
     def by_windows(self) -> bool:
         """Whether the file is too large to be decoded whole, and an image of its own."""
-        return self.index.window(self.row) is None and read_by_windows(Path(self.name))
+        return self.file is not None and read_by_windows(self.file)
 
     def read(self, value_range: Range | None, remarks: list[str] | None) -> Image:
         """Return (H, W, 3) uint8 RGB, at the size of the file.
@@ -131,9 +136,9 @@ def _in_annotated_px(results: Results, annotated: Sequence[int]) -> dict[str, Te
 def _add(speed: Speed, milliseconds: Mapping[str, float]) -> None:
     """Add the time of one image."""
     speed.images += 1
-    speed.preprocess += milliseconds["preprocess"] / 1000
-    speed.inference += milliseconds["inference"] / 1000
-    speed.gather += milliseconds["postprocess"] / 1000
+    speed.preprocess += milliseconds.get("preprocess", 0.0) / 1000
+    speed.inference += milliseconds.get("inference", 0.0) / 1000
+    speed.gather += milliseconds.get("postprocess", 0.0) / 1000
 
 
 def seam_line(judged: Study, index: Annotations, options: PredictOptions) -> str:
@@ -146,7 +151,7 @@ def seam_line(judged: Study, index: Annotations, options: PredictOptions) -> str
     for row, (height, width) in enumerate(index.image_hw.tolist()):
         here = index.rows_of(row)
         boxes = index.boxes[here].astype(np.float64)
-        gsd = options.ground_of(Path(str(index.paths[row])))
+        gsd = options.ground_of(SplitImage(index, row).file)
         grid = TileGrid(options.cut(height, width, gsd).tiles, (height, width))
         at_seam[here] = grid.met(boxes) > 1
         cut_by_all[here] = grid.held(boxes, -ROUNDING) == 0
