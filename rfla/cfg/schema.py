@@ -323,7 +323,7 @@ class Config(ModelConfig):
     )
     recursive: bool = Field(True, description="search directories with their subdirectories")
     vid_stride: int = Field(
-        1, ge=1, le=100_000, description="of videos and animations, predict every so manieth frame"
+        1, ge=1, le=100_000, description="of videos and animations, predict every Nth frame"
     )
     pages: Annotated[Literal["all", "first"], BeforeValidator(_lower)] = Field(
         "all", description="of TIFFs with several pages and of animations, all or the first"

@@ -59,7 +59,7 @@ def read_pages(path: Path, value_range: Range | None = None, stride: int = 1) ->
     Args:
         path: A TIFF or an animation.
         value_range: As in `read_image`.
-        stride: Of an animation, every so manieth frame. Pages of a TIFF are all wanted.
+        stride: Of an animation, take every Nth frame. Pages of a TIFF are all wanted.
 
     Raises:
         DataError: The file cannot be opened.

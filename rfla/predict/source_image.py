@@ -24,7 +24,7 @@ class Reading(NamedTuple):
     """How sources of several images are read.
 
     Attributes:
-        stride: Of videos and animations, every so manieth frame.
+        stride: Of videos and animations, take every Nth frame.
         pages: Of a file with several pages or frames, all or the first.
         value_range: Values that become 0 and 255 in files of more than 8 bits.
     """
