@@ -2,7 +2,7 @@
 
 `rfla/cfg/default.yaml` and the tables of `docs/configuration.md` are generated from this file
 (`python -m rfla.cfg.document`) and tested against it. The sections of the model are in
-`model_schema.py`. Sizes are in pixels of the network input; shares are between 0 and 1.
+`model_schema.py`, that of augmentation in `aug_schema.py`. Sizes are in pixels of the network input; shares are between 0 and 1.
 """
 
 import re
@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator
 
-from rfla.cfg.base import MAX_PIXELS, Integers, Names, NamesOrNumbers, OneOf, Section
+from rfla.cfg.aug_schema import AugConfig
+from rfla.cfg.base import MAX_PIXELS, Integers, Names, NamesOrNumbers, OneOf
 from rfla.cfg.model_schema import ModelConfig
 from rfla.cfg.recipes import RECIPES
 from rfla.files import home_expanded
@@ -70,45 +71,6 @@ def _home(value: str) -> str:
 
 PathText = Annotated[str, AfterValidator(_home)]
 Device = Annotated[str, BeforeValidator(_device_text), AfterValidator(_known_device)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-
-
-class AugConfig(Section):
-    """Augmentation of the training images; every key at 0 turns it off.
-
-    The names are those of Ultralytics where it has one. The defaults suit tiny objects seen from
-    above: any flip and quarter turn, light colour changes, and a scale that only goes up. A 6 px
-    object that is shrunk disappears while the network is still asked to find it.
-    """
-
-    fliplr: Probability = Field(0.5, description="probability of a left-right flip")
-    flipud: Probability = Field(0.5, description="probability of an up-down flip")
-    rot90: Probability = Field(
-        0.5,
-        description="probability of a quarter turn; not for images over twice as long as wide",
-    )
-    zoom: Probability = Field(0.5, description="probability of a zoomed crop (scale)")
-    scale: float = Field(
-        0.5,
-        ge=0,
-        le=3,
-        description="largest zoom minus 1: a crop is magnified by 1 to 1 + scale, never shrunk",
-    )
-    min_visible: Probability = Field(
-        0.4,
-        description="least share of a box inside a crop; below it the box is an ignored region",
-    )
-    mosaic: Probability = Field(
-        0.0,
-        description="probability of a mosaic of windows of four images, at their own scale",
-    )
-    hsv_h: Probability = Field(
-        0.015, description="largest change of hue, as a share of the colour circle"
-    )
-    hsv_s: Probability = Field(0.4, description="largest change of saturation, as a share")
-    hsv_v: Probability = Field(0.3, description="largest change of brightness, as a share")
-    blur: Probability = Field(0.0, description="probability of a slight blur (3 px)")
-    noise: Probability = Field(0.0, description="probability of slight sensor noise")
 
 
 class Config(ModelConfig):

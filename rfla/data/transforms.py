@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rfla.cfg.schema import AugConfig
+from rfla.cfg.aug_schema import AugConfig
 from rfla.data.annotations import MIN_SIDE
 from rfla.data.images import Image, resized_shape
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfla.cfg.schema import AugConfig
+from rfla.cfg.aug_schema import AugConfig
 from rfla.data.transforms import Augmentation, Augmented, build_augmentation
 
 PLAIN = {"hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0}
