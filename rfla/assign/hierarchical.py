@@ -10,6 +10,7 @@ gradients.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -24,8 +25,9 @@ from rfla.assign.priors import PriorGrid, scale_edges
 from rfla.assign.regions import BACKGROUND, IGNORED, covered_by
 from rfla.assign.windows import Windows, candidates_per_box, score_windows, window_radius
 from rfla.errors import ConfigError, did_you_mean
+from rfla.names import Conflict
 
-CONFLICTS = ("last", "smallest")
+CONFLICTS: tuple[Conflict, ...] = get_args(Conflict)
 CACHE_BUDGET = 2 * 2**20
 """Bytes of one score tensor on the CPU: small enough to stay in its cache."""
 DEVICE_BUDGET = 6 * 2**20
@@ -63,7 +65,7 @@ class HierarchicalAssigner:
         decay: float = 0.9,
         centers_inside: bool = False,
         ignore_above: float | None = 0.8,
-        conflict: str = "last",
+        conflict: Conflict = "last",
     ) -> None:
         if conflict not in CONFLICTS:
             hint = did_you_mean(conflict, CONFLICTS)

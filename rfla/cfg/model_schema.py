@@ -10,6 +10,19 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from rfla.cfg.base import Integers, OneOf, Section
+from rfla.names import (
+    AssignerName,
+    BoxLoss,
+    Channels,
+    CodeLoss,
+    Coding,
+    Conflict,
+    Extra,
+    FieldsOf,
+    Norm,
+    Quality,
+    Style,
+)
 
 # The names that a setting chooses from, for parts that can be added to. To add one, write its
 # file, put it into the dict that this comment names, and append its name here: the command line,
@@ -55,7 +68,7 @@ class BackboneConfig(Section):
     name: Annotated[str, OneOf(BACKBONES)] = Field(
         "resnet50", description="torchvision ResNet that makes the feature maps C2 to C5"
     )
-    style: Literal["pytorch", "caffe"] = Field(
+    style: Style = Field(
         "pytorch",
         description="where a bottleneck strides: pytorch in the 3x3, caffe in the first 1x1",
     )
@@ -79,7 +92,7 @@ class NeckConfig(Section):
         2, ge=2, le=4, description="finest pyramid level: 2 is P2 (stride 4), 3 is P3 (stride 8)"
     )
     levels: int = Field(5, ge=1, le=6, description="number of pyramid levels")
-    extra: Literal["pool", "on_input", "on_output"] = Field(
+    extra: Extra = Field(
         "pool",
         description="levels above C5: pool (stride-2 max pooling), or stride-2 convolutions on C5 "
         "(on_input) or on the last output (on_output)",
@@ -97,7 +110,7 @@ class HeadConfig(Section):
     depth: int = Field(
         4, ge=0, le=8, description="3x3 convolutions of each branch before the prediction"
     )
-    norm: Literal["none", "gn"] = Field(
+    norm: Norm = Field(
         "none", description="normalisation inside the dense head: none or group norm"
     )
 
@@ -105,7 +118,7 @@ class HeadConfig(Section):
 class AssignerConfig(Section):
     """Label assignment: which priors are positive for which box."""
 
-    name: Literal["rfla", "baseline", "atss"] = Field(
+    name: AssignerName = Field(
         "rfla",
         description="label assignment: rfla, baseline (what the paper compares with) or atss",
     )
@@ -119,7 +132,7 @@ class AssignerConfig(Section):
     fraction: float = Field(
         0.5, gt=0, le=4, description="share of the theoretical receptive field that is effective"
     )
-    fields: Literal["resnet50", "backbone"] = Field(
+    fields: FieldsOf = Field(
         "resnet50",
         description="receptive fields of which network: resnet50 as the authors, or the backbone",
     )
@@ -130,7 +143,7 @@ class AssignerConfig(Section):
         le=1,
         description="an unassigned prior that scores this or more is ignored; null switches it off",
     )
-    conflict: Literal["last", "smallest"] = Field(
+    conflict: Conflict = Field(
         "last", description="which of two boxes that claim one prior gets it"
     )
     allowed_border: int = Field(
@@ -160,9 +173,7 @@ class AssignerConfig(Section):
 class LossConfig(Section):
     """Losses of a dense head; a two-stage detector has its own under `rpn` and `roi`."""
 
-    box: Literal["iou", "giou", "diou", "ciou"] = Field(
-        "diou", description="box loss of a dense head"
-    )
+    box: BoxLoss = Field("diou", description="box loss of a dense head")
     box_weight: Positive = Field(1.0, description="weight of the box loss")
     cls_weight: Positive = Field(1.0, description="weight of the focal classification loss")
     centerness_weight: Positive = Field(1.0, description="weight of the centerness loss")
@@ -172,11 +183,11 @@ class LossConfig(Section):
     focal_gamma: float = Field(
         2.0, ge=0, le=10, description="focal loss: how fast easy examples fade"
     )
-    coding: Literal["distances", "field"] = Field(
+    coding: Coding = Field(
         "distances",
         description="fcos: a box as distances to its sides, or the signed code of rfd (field)",
     )
-    quality: Literal["none", "iou", "gaussian", "max"] = Field(
+    quality: Literal["none", Quality] = Field(
         "none",
         description="rfd, fcos: fit of a box that its class score learns: IoU, similarity as "
         "Gaussians, or the larger of the two; none (fcos): the class alone, beside a centerness",
@@ -241,7 +252,7 @@ class RpnConfig(Section):
         256, ge=1, le=1_000_000_000, description="anchors sampled for the loss, each image"
     )
     pos_fraction: Fraction = Field(0.5, description="share of positives among them, at most")
-    box_loss: Literal["l1", "smooth_l1"] = Field("l1", description="loss of the encoded boxes")
+    box_loss: CodeLoss = Field("l1", description="loss of the encoded boxes")
     beta: Positive = Field(1 / 9, description="smooth_l1: where it turns from square to linear")
     nms_pre: Count = Field(3000, description="candidates of each level before suppression")
     nms_iou: Fraction = Field(0.7, description="IoU above which a proposal suppresses another")
@@ -276,7 +287,7 @@ class RoiConfig(Section):
         512, ge=1, le=1_000_000_000, description="proposals sampled for the loss in each image"
     )
     pos_fraction: Fraction = Field(0.25, description="share of positives among them, at most")
-    box_loss: Literal["l1", "smooth_l1"] = Field("l1", description="loss of the encoded boxes")
+    box_loss: CodeLoss = Field("l1", description="loss of the encoded boxes")
     beta: Positive = Field(1.0, description="smooth_l1: where it turns from square to linear")
 
     @model_validator(mode="after")
@@ -317,9 +328,7 @@ class NormalizeConfig(Section):
     std: tuple[Positive, Positive, Positive] = Field(
         (58.395, 57.12, 57.375), description="standard deviation in the order of `channels`"
     )
-    channels: Literal["rgb", "bgr"] = Field(
-        "rgb", description="channel order of the network's input"
-    )
+    channels: Channels = Field("rgb", description="channel order of the network's input")
     range: tuple[float, float] | None = Field(
         None,
         description="values that become 0 and 255 in images of more than 8 bits, lowest and "

@@ -15,6 +15,7 @@ from rfla.cfg.base import MAX_PIXELS, Integers, Names, NamesOrNumbers, OneOf
 from rfla.cfg.model_schema import ModelConfig
 from rfla.cfg.recipes import RECIPES
 from rfla.files import home_expanded
+from rfla.names import Kept, OptimizerName, Warmup
 
 Mode = Literal["train", "val", "predict"]
 
@@ -140,7 +141,7 @@ class Config(ModelConfig):
         le=1e9,
         description="share of the images that is used; above 1 it is a number of images",
     )
-    cache: Annotated[Literal["off", "ram", "disk"], BeforeValidator(_cache_place)] = Field(
+    cache: Annotated[Kept, BeforeValidator(_cache_place)] = Field(
         "off", description="keep decoded images in memory (ram, or true) or as files (disk)"
     )
     max_pixels: int = Field(
@@ -195,7 +196,7 @@ class Config(ModelConfig):
     tensorboard: bool = Field(False, description="also log for TensorBoard (extra: rfla[log])")
 
     # --- optimiser and schedule
-    optimizer: Annotated[Literal["sgd", "adamw"], BeforeValidator(_lower)] = Field(
+    optimizer: Annotated[OptimizerName, BeforeValidator(_lower)] = Field(
         "sgd", description="optimiser"
     )
     lr0: float = Field(0.005, ge=0, le=10, description="learning rate after warm-up")
@@ -226,7 +227,7 @@ class Config(ModelConfig):
     lrf: float = Field(
         0.01, ge=0, le=1, description="last learning rate of the cosine, as a share of lr0"
     )
-    warmup: Annotated[Literal["linear", "constant"], BeforeValidator(_lower)] = Field(
+    warmup: Annotated[Warmup, BeforeValidator(_lower)] = Field(
         "linear",
         description="rise in a line from warmup_ratio * lr0, or stay there, during the warm-up",
     )

@@ -4,10 +4,12 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
+
+from rfla.names import OptimizerName, Warmup
 
 NORM_LAYERS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
@@ -64,7 +66,7 @@ def parameter_groups(
 
 
 def build_optimizer(
-    name: Literal["sgd", "adamw"],
+    name: OptimizerName,
     groups: list[dict[str, Any]],
     lr: float,
     momentum: float,
@@ -107,7 +109,7 @@ class Schedule:
     final: float = 0.01
     warmup_iterations: int = 5000
     warmup_ratio: float = 0.001
-    warmup: Literal["linear", "constant"] = "linear"
+    warmup: Warmup = "linear"
 
     @property
     def total_iterations(self) -> int:

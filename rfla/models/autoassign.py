@@ -26,10 +26,11 @@ from rfla.models.heads.priors import Points, build_points
 from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
 from rfla.models.points import PointDetector
+from rfla.names import BoxLoss
 from rfla.ops.boxes import distance_to_boxes, flatten_levels
 from rfla.ops.device import to_device
 from rfla.ops.iou import best_iou
-from rfla.ops.losses import BoxLoss, box_loss, log_losses, mean_over_ranks
+from rfla.ops.losses import box_loss, log_losses, mean_over_ranks
 from rfla.ops.nms import DetectionLimits
 
 EPS = 1e-12

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from rfla.names import Norm
+
 GROUPS = 32
 
 
@@ -15,7 +17,7 @@ class ConvBlock(nn.Module):
     slower and larger than the rest of the network.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, norm: str = "none") -> None:
+    def __init__(self, in_channels: int, out_channels: int, norm: Norm = "none") -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.norm = _group_norm(out_channels) if norm == "gn" else nn.Identity()

@@ -28,11 +28,11 @@ from rfla.models.heads.rfd import FieldHead
 from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
 from rfla.models.points import PointDetector, quality_class_loss
+from rfla.names import BoxLoss, Coding, Quality
 from rfla.ops.boxes import boxes_to_distance, distance_to_boxes, flatten_levels
-from rfla.ops.coding import Coding
-from rfla.ops.losses import BoxLoss, box_loss, focal_loss, mean_over_ranks
+from rfla.ops.losses import box_loss, focal_loss, mean_over_ranks
 from rfla.ops.nms import DetectionLimits
-from rfla.ops.quality import Quality, localization_quality
+from rfla.ops.quality import localization_quality
 
 RFLA_CENTERNESS_FLOOR = 0.01  # of the authors' RFLA head; their baseline head has none
 
@@ -70,7 +70,7 @@ class FCOS(PointDetector):
         num_classes: int,
         box_loss_kind: BoxLoss = "diou",
         coding: Coding = "distances",
-        quality: Quality | Literal["none"] = "none",
+        quality: Literal["none", Quality] = "none",
         loss_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 0.5),
         focal: tuple[float, float] = (0.25, 2.0),
         centerness_floor: float = RFLA_CENTERNESS_FLOOR,

@@ -22,10 +22,11 @@ from rfla.models.heads.priors import Anchors, best_candidates, build_anchors, ta
 from rfla.models.heads.retina import RetinaHead
 from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
+from rfla.names import BoxLoss
 from rfla.ops.boxes import flatten_levels
 from rfla.ops.coding import DeltaCoder
 from rfla.ops.device import to_device
-from rfla.ops.losses import BoxLoss, box_loss, focal_loss, mean_over_ranks
+from rfla.ops.losses import box_loss, focal_loss, mean_over_ranks
 from rfla.ops.nms import DetectionLimits, ImageDetections, select_detections
 
 

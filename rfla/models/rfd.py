@@ -26,10 +26,11 @@ from rfla.models.heads.rfd import FieldHead
 from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
 from rfla.models.points import PointDetector, quality_class_loss
+from rfla.names import BoxLoss, Quality
 from rfla.ops.boxes import flatten_levels
-from rfla.ops.losses import BoxLoss, box_loss, mean_over_ranks
+from rfla.ops.losses import box_loss, mean_over_ranks
 from rfla.ops.nms import DetectionLimits
-from rfla.ops.quality import Quality, localization_quality
+from rfla.ops.quality import localization_quality
 
 
 class RFD(PointDetector):

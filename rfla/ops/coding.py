@@ -8,13 +8,10 @@ Fast R-CNN.
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Coding = Literal["distances", "field"]
-"""How a point describes its box: by `boxes_to_distance`, or by `FieldCoder`."""
 MAX_LOG_RATIO = math.log(1000 / 16)
 """Largest growth of a side in one decoding (62.5 times), so that exp() cannot overflow."""
 MIN_SIDE = 1e-3

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rfla.names import BoxLoss
+
 TINY = torch.finfo(torch.float32).tiny
 BELOW_ONE = 1 - torch.finfo(torch.float32).eps / 2
-BoxLoss = Literal["iou", "giou", "diou", "ciou"]
 
 
 def box_loss(

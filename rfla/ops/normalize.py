@@ -4,10 +4,11 @@ Shapes: B images, (H, W) px.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
+
+from rfla.names import Channels
 
 
 def normalize_images(
@@ -15,7 +16,7 @@ def normalize_images(
     image_sizes: Sequence[tuple[int, int]] | None,
     mean: Sequence[float],
     std: Sequence[float],
-    channels: Literal["rgb", "bgr"] = "rgb",
+    channels: Channels = "rgb",
 ) -> Tensor:
     """(pixel - mean) / std, in the channel order of the network.
 

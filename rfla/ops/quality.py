@@ -3,12 +3,11 @@
 Shapes: N pairs of a predicted and a true box. Boxes are xyxy px.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-Quality = Literal["iou", "gaussian", "max"]
+from rfla.names import Quality
+
 SHARPNESS = 2.0
 """Of the Gaussian similarity. At 2 a shift by a tenth, a quarter, a half of the side gives 0.82,
 0.61, 0.37, as IoU does (0.82, 0.60, 0.33); beyond one side, where IoU is 0, a slope remains."""

@@ -1,10 +1,14 @@
 """Names are declared once in the schema, and the parts they stand for exist; more can be added."""
 
+import re
 from collections.abc import Iterable
-from typing import get_args
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import pytest
 
+import rfla
+from rfla import names
 from rfla.assign import DISTANCES
 from rfla.assign.hierarchical import CONFLICTS
 from rfla.cfg import Config, load_config, model_config, model_schema
@@ -12,7 +16,9 @@ from rfla.cfg.keys import keys_of
 from rfla.errors import ConfigError
 from rfla.models.backbones.build import BACKBONES
 from rfla.models.zoo import DETECTORS
-from rfla.ops.losses import BoxLoss
+from rfla.predict.seams import Metric, Rule
+
+PACKAGE = Path(rfla.__file__).parent
 
 
 @pytest.mark.parametrize(
@@ -22,11 +28,48 @@ from rfla.ops.losses import BoxLoss
         ("backbone.name", BACKBONES),
         ("assigner.distance", DISTANCES),
         ("assigner.conflict", CONFLICTS),
-        ("loss.box", get_args(BoxLoss)),
     ],
 )
 def test_every_name_has_its_part(key: str, parts: Iterable[str]) -> None:
     assert sorted(keys_of(Config)[key].options) == sorted(parts)
+
+
+@pytest.mark.parametrize(
+    ("key", "names"),
+    [
+        ("backbone.style", names.Style),
+        ("neck.extra", names.Extra),
+        ("head.norm", names.Norm),
+        ("normalize.channels", names.Channels),
+        ("assigner.name", names.AssignerName),
+        ("assigner.fields", names.FieldsOf),
+        ("assigner.conflict", names.Conflict),
+        ("loss.box", names.BoxLoss),
+        ("loss.coding", names.Coding),
+        ("loss.quality", Literal["none", names.Quality]),
+        ("rpn.box_loss", names.CodeLoss),
+        ("roi.box_loss", names.CodeLoss),
+        ("optimizer", names.OptimizerName),
+        ("warmup", names.Warmup),
+        ("cache", names.Kept),
+        ("merge", Rule),
+        ("merge_metric", Metric),
+    ],
+)
+def test_every_word_is_the_one_that_its_part_takes(key: str, names: Any) -> None:
+    assert keys_of(Config)[key].options == list(get_args(names))
+
+
+def test_no_word_is_typed_again() -> None:
+    """A choice of two or more words stands in one file of the package: `keywords.py` is made."""
+    typed: dict[tuple[str, ...], set[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for found in re.findall(r"Literal\[((?:\"\w+\",? ?){2,})\]", text):
+            words = tuple(re.findall(r"\w+", found))
+            typed.setdefault(words, set()).add(path.relative_to(PACKAGE).as_posix())
+    again = {words: files - {"cfg/keywords.py"} for words, files in typed.items()}
+    assert {words: files for words, files in again.items() if len(files) > 1} == {}
 
 
 @pytest.mark.parametrize(

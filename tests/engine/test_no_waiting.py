@@ -133,13 +133,20 @@ def fake_batch() -> Batch:
     )
 
 
-@pytest.mark.parametrize("detector", [FCOS, RFD])
+QUALITY = {"loss.quality": "max"}
+DETECTORS = [(FCOS, {}), (FCOS, QUALITY | {"loss.coding": "field"}), (RFD, QUALITY)]
+
+
+@pytest.mark.parametrize(("detector", "parts"), DETECTORS)
 def test_a_step_never_waits(
-    detector: type[Detector], config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+    detector: type[Detector],
+    parts: dict[str, str],
+    config: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """From the copy of the images to the running sums: network, assignment, optimiser, EMA."""
     monkeypatch.setitem(zoo.DETECTORS, "fcos", detector)  # the real one
-    cfg = config(multi_scale=0.5, plots=False, optimizer="sgd")
+    cfg = config(multi_scale=0.5, plots=False, optimizer="sgd", **parts)
     with fake_gpu(monkeypatch):
         step, batch = step_on_fake_gpu(cfg), fake_batch()
         # The optimiser and the scaler begin.
@@ -154,13 +161,16 @@ def test_a_step_never_waits(
     assert waits.found == []
 
 
-@pytest.mark.parametrize("detector", [FCOS, RFD])
+@pytest.mark.parametrize(("detector", "parts"), DETECTORS)
 def test_the_backward_pass_reads_no_value(
-    detector: type[Detector], config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+    detector: type[Detector],
+    parts: dict[str, str],
+    config: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its operations do not depend on the device, so they are watched on the CPU."""
     monkeypatch.setitem(zoo.DETECTORS, "fcos", detector)
-    net = build_from_config(model_part(config()), num_classes=3).train()
+    net = build_from_config(model_part(config(**parts)), num_classes=3).train()
     targets = [
         {
             "boxes": torch.tensor([[4.0, 5, 14, 19]]),

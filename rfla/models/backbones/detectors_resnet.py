@@ -6,7 +6,7 @@ Shapes: B images, (H, W) px; Cn has stride 2**n. Source: arXiv 2006.02334, secti
 """
 
 from collections.abc import Sequence
-from typing import Literal, Self, cast
+from typing import Self, cast
 
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
@@ -17,6 +17,7 @@ from rfla.errors import ConfigError
 from rfla.models.backbones.pretrained import fold_input_scale, imagenet_state
 from rfla.models.backbones.resnet import RESNETS, ResNet
 from rfla.models.backbones.sac import StandardizedConv2d, SwitchableConv2d
+from rfla.names import Style
 
 
 class DetectorsResNet(ResNet):
@@ -35,7 +36,7 @@ class DetectorsResNet(ResNet):
     def __init__(
         self,
         name: str = "resnet50",
-        style: Literal["pytorch", "caffe"] = "pytorch",
+        style: Style = "pytorch",
         frozen_stages: int = 1,
         norm_eval: bool = True,
         norm_trainable: bool = True,

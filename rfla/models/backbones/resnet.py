@@ -4,7 +4,7 @@ Shapes: B images, (H, W) px; Cn has stride 2**n.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, Self
+from typing import Self
 
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights, resnet
@@ -15,6 +15,7 @@ from rfla.assign.receptive_field import resnet_layers
 from rfla.cfg.model_schema import BackboneConfig
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.backbones.pretrained import fold_input_scale, imagenet_state
+from rfla.names import Style
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 STEM_STAGE = 0
@@ -36,7 +37,7 @@ class ResNet(Backbone):
     def __init__(
         self,
         name: str = "resnet50",
-        style: Literal["pytorch", "caffe"] = "pytorch",
+        style: Style = "pytorch",
         frozen_stages: int = 1,
         norm_eval: bool = True,
         norm_trainable: bool = True,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rfla.models.blocks import ConvBlock, Scale, bias_for_probability, init_normal
+from rfla.names import Norm
 
 
 class FCOSHead(nn.Module):
@@ -34,7 +35,7 @@ class FCOSHead(nn.Module):
         strides: Sequence[int],
         width: int = 256,
         depth: int = 4,
-        norm: str = "none",
+        norm: Norm = "none",
         start_probability: float = 0.01,
         start_distance: float = 0.0,
         centerness: bool = True,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rfla.models.blocks import ConvBlock, bias_for_probability, init_normal
 from rfla.models.detector import Raw
+from rfla.names import Norm
 
 START_PROBABILITY = 0.01  # of every class at every anchor, before training
 
@@ -32,7 +33,7 @@ class RetinaHead(nn.Module):
         per_cell: int,
         width: int = 256,
         depth: int = 4,
-        norm: str = "none",
+        norm: Norm = "none",
     ) -> None:
         super().__init__()
         widths = [in_channels] + [width] * depth

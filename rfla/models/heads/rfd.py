@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rfla.models.blocks import ConvBlock, bias_for_probability, init_normal
+from rfla.names import Norm
 
 START_CODE = (0.0, 0.0, -0.7, -0.7)
 """Code before training: a box on its point, half as wide as the field. Tiny boxes are smaller than
@@ -38,7 +39,7 @@ class FieldHead(nn.Module):
         levels: int,
         width: int = 256,
         depth: int = 4,
-        norm: str = "none",
+        norm: Norm = "none",
         start_probability: float = 0.01,
         centerness: bool = False,
     ) -> None:

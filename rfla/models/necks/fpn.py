@@ -7,7 +7,7 @@ Shapes: B images, (H, W) of a level; Cn and Pn have stride 2**n px.
 """
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,7 @@ from torch.nn import functional
 from rfla.cfg.model_schema import NeckConfig
 from rfla.errors import ConfigError
 from rfla.models.backbones.backbone import Backbone
-
-Extra = Literal["pool", "on_input", "on_output"]
+from rfla.names import Extra
 
 
 class FPN(nn.Module):

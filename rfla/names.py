@@ -1,0 +1,49 @@
+"""The words that settings choose from, declared once: the schema offers them, parts take them.
+
+Parts that can be added to (detectors, backbones, distances) have their names in
+`rfla/cfg/model_schema.py`, as lists.
+"""
+
+from typing import Literal
+
+Style = Literal["pytorch", "caffe"]
+"""Where a bottleneck of a ResNet strides: in the 3x3 convolution, or in the first 1x1."""
+
+Extra = Literal["pool", "on_input", "on_output"]
+"""What makes the pyramid levels above C5."""
+
+Norm = Literal["none", "gn"]
+"""Normalisation inside a dense head."""
+
+Channels = Literal["rgb", "bgr"]
+"""Order of the colours in the network's input."""
+
+AssignerName = Literal["rfla", "baseline", "atss"]
+"""Rule of label assignment."""
+
+FieldsOf = Literal["resnet50", "backbone"]
+"""Network whose receptive fields count."""
+
+Conflict = Literal["last", "smallest"]
+"""Which of two boxes gets a prior that both claim."""
+
+BoxLoss = Literal["iou", "giou", "diou", "ciou"]
+"""Loss of a predicted box against its true one."""
+
+CodeLoss = Literal["l1", "smooth_l1"]
+"""Loss of an encoded box against its true code."""
+
+Coding = Literal["distances", "field"]
+"""How a point describes its box: by `boxes_to_distance`, or by `FieldCoder`."""
+
+Quality = Literal["iou", "gaussian", "max"]
+"""How well a predicted box sits: IoU, similarity as Gaussians, the larger of the two."""
+
+OptimizerName = Literal["sgd", "adamw"]
+"""What moves the weights."""
+
+Warmup = Literal["linear", "constant"]
+"""How the learning rate begins."""
+
+Kept = Literal["off", "ram", "disk"]
+"""Where decoded images are kept."""
