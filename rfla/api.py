@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 from rfla.cfg import Config, load_config, model_part
 from rfla.cfg.early import check_early
 from rfla.cfg.keywords import PredictSettings, TrainSettings, ValSettings
-from rfla.predict.sources import Channels, Given
+from rfla.names import Channels
+from rfla.predict.sources import Given
 from rfla.results import Results
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ Norm = Literal["none", "gn"]
 """Normalisation inside a dense head."""
 
 Channels = Literal["rgb", "bgr"]
-"""Order of the colours in the network's input."""
+"""Order of the colours, of the network's input or of a caller's arrays."""
 
 AssignerName = Literal["rfla", "baseline", "atss"]
 """Rule of label assignment."""
@@ -45,5 +45,14 @@ OptimizerName = Literal["sgd", "adamw"]
 Warmup = Literal["linear", "constant"]
 """How the learning rate begins."""
 
-Kept = Literal["off", "ram", "disk"]
-"""Where decoded images are kept."""
+CachePlace = Literal["ram", "disk"]
+"""Where decoded images are kept, if they are."""
+
+Pages = Literal["all", "first"]
+"""Which pages of a file of several are images."""
+
+MergeRule = Literal["seam", "nms", "nmm", "none"]
+"""How the boxes of tiles are merged at their seams."""
+
+MergeMetric = Literal["iou", "ios"]
+"""Overlap when merging: share of the union, or of the smaller box."""

@@ -2,7 +2,8 @@
 
 `rfla/cfg/default.yaml` and the tables of `docs/configuration.md` are generated from this file
 (`python -m rfla.cfg.document`) and tested against it. The sections of the model are in
-`model_schema.py`, that of augmentation in `aug_schema.py`. Sizes are in pixels of the network input; shares are between 0 and 1.
+`model_schema.py`, that of augmentation in `aug_schema.py`. Sizes are in pixels of the network
+input; shares are between 0 and 1.
 """
 
 import re
@@ -15,7 +16,7 @@ from rfla.cfg.base import MAX_PIXELS, Integers, Names, NamesOrNumbers, OneOf
 from rfla.cfg.model_schema import ModelConfig
 from rfla.cfg.recipes import RECIPES
 from rfla.files import home_expanded
-from rfla.names import Kept, OptimizerName, Warmup
+from rfla.names import CachePlace, MergeMetric, MergeRule, OptimizerName, Pages, Warmup
 
 Mode = Literal["train", "val", "predict"]
 
@@ -141,7 +142,7 @@ class Config(ModelConfig):
         le=1e9,
         description="share of the images that is used; above 1 it is a number of images",
     )
-    cache: Annotated[Kept, BeforeValidator(_cache_place)] = Field(
+    cache: Annotated[Literal["off", CachePlace], BeforeValidator(_cache_place)] = Field(
         "off", description="keep decoded images in memory (ram, or true) or as files (disk)"
     )
     max_pixels: int = Field(
@@ -288,7 +289,7 @@ class Config(ModelConfig):
     vid_stride: int = Field(
         1, ge=1, le=100_000, description="of videos and animations, predict every Nth frame"
     )
-    pages: Annotated[Literal["all", "first"], BeforeValidator(_lower)] = Field(
+    pages: Annotated[Pages, BeforeValidator(_lower)] = Field(
         "all", description="of TIFFs with several pages and of animations, all or the first"
     )
     save: bool = Field(True, description="write the annotated pictures")
@@ -331,10 +332,10 @@ class Config(ModelConfig):
         description="what slices share: px, or below 1 a share; left out: the largest object that "
         "the weights were trained on and 8 px, else 0.2",
     )
-    merge: Annotated[Literal["seam", "nms", "nmm", "none"], BeforeValidator(_lower)] = Field(
+    merge: Annotated[MergeRule, BeforeValidator(_lower)] = Field(
         "seam", description="how boxes of slices are merged; see docs/prediction.md"
     )
-    merge_metric: Annotated[Literal["iou", "ios"], BeforeValidator(_lower)] = Field(
+    merge_metric: Annotated[MergeMetric, BeforeValidator(_lower)] = Field(
         "iou", description="overlap when merging: share of the union, or of the smaller box"
     )
     merge_classes: bool = Field(False, description="merge boxes of different classes too")

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import weakref
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rfla.data.data_yaml import cache_directory
 from rfla.data.images import Image
 from rfla.errors import DataError
+from rfla.names import CachePlace
 
 _SHARE = 0.8  # of the free memory or disk that a cache may take
 
@@ -32,7 +33,7 @@ class ImageCache(Protocol):
         """Keep an image."""
 
 
-def create_cache(kind: Literal["ram", "disk"], image_hw: NDArray[np.int32]) -> ImageCache:
+def create_cache(kind: CachePlace, image_hw: NDArray[np.int32]) -> ImageCache:
     """A cache for images of the sizes `image_hw` (N, 2), px.
 
     Raises:

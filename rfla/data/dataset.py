@@ -5,7 +5,6 @@ Shapes: an image is (H, W, 3) uint8 RGB; G boxes and I ignore regions of one ima
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from rfla.data.images import Image, resize_long_side
 from rfla.data.pixel_range import Range
 from rfla.data.transforms import Augmentation
 from rfla.errors import DataError
+from rfla.names import CachePlace
 
 _TRIES = 20
 
@@ -70,7 +70,7 @@ class DetectionDataset:
         imgsz: int = 800,
         transforms: Augmentation | None = None,
         seed: int = 0,
-        cache: bool | Literal["ram", "disk"] = False,
+        cache: bool | CachePlace = False,
         value_range: Range | None = None,
     ) -> None:
         self.index = index

@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 
@@ -22,6 +21,7 @@ from rfla.data import (
 from rfla.data.image_header import set_max_pixels
 from rfla.engine.distributed import World
 from rfla.errors import ConfigError, DataError
+from rfla.names import CachePlace
 
 
 def training_loader(
@@ -131,6 +131,6 @@ def worker_count(cfg: Config) -> int:
     return min(cfg.workers, os.cpu_count() or 1)
 
 
-def cache_place(cfg: Config) -> Literal["ram", "disk"] | bool:
+def cache_place(cfg: Config) -> CachePlace | bool:
     """Return where decoded images are kept."""
     return False if cfg.cache == "off" else cfg.cache

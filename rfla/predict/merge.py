@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from rfla.errors import ConfigError
+from rfla.names import MergeMetric, MergeRule
 from rfla.predict.columns import Found
-from rfla.predict.seams import Metric, Rule, SeamMerger
+from rfla.predict.seams import SeamMerger
 from rfla.predict.tiles import Integers, TileGrid
 
 RULES = ("seam", "nms", "nmm", "none")
@@ -18,8 +19,8 @@ def merge_tiles(
     found: Sequence[tuple[Any, Any, Any]],
     tiles: Any,
     shape: tuple[int, int],
-    merge: Rule = "seam",
-    metric: Metric = "iou",
+    merge: MergeRule = "seam",
+    metric: MergeMetric = "iou",
     classes: bool = False,
 ) -> tuple[Any, Any, Any]:
     """Merge what was found in the tiles of a scene, so that no object is there twice and none lost.
@@ -80,8 +81,8 @@ class TileMerger:
         self,
         tiles: Any,
         shape: tuple[int, int],
-        merge: Rule = "seam",
-        metric: Metric = "iou",
+        merge: MergeRule = "seam",
+        metric: MergeMetric = "iou",
         classes: bool = False,
     ):
         self._grid = TileGrid(tiles, shape)

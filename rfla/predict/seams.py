@@ -14,10 +14,10 @@ Shapes: M tiles, N boxes, K pairs. Boxes are xyxy px of the scene, float64.
 """
 
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 
+from rfla.names import MergeMetric, MergeRule
 from rfla.predict.columns import Found, Links
 from rfla.predict.pairs import (
     areas,
@@ -27,9 +27,6 @@ from rfla.predict.pairs import (
     overlapping_pairs,
 )
 from rfla.predict.tiles import Floats, Integers, Mask, TileGrid
-
-Rule = Literal["seam", "nms", "nmm", "none"]
-Metric = Literal["iou", "ios"]
 
 EDGE = 1.0  # px: a box that ends this near to an inner edge is taken for cut
 NEAR = 4.0  # px: one that ends this near may be cut; networks end cut boxes some px short
@@ -56,8 +53,8 @@ class SeamMerger:
     def __init__(
         self,
         grid: TileGrid,
-        rule: Rule = "seam",
-        metric: Metric = "iou",
+        rule: MergeRule = "seam",
+        metric: MergeMetric = "iou",
         classes: bool = False,
     ):
         self.grid, self.rule, self.metric, self.classes = grid, rule, metric, classes
@@ -202,7 +199,7 @@ def cut_to(boxes: Floats, outer: Floats) -> Floats:
     return np.concatenate([low, np.maximum(high, low)], axis=1)
 
 
-def overlaps(a: Floats, b: Floats, metric: Metric) -> Floats:
+def overlaps(a: Floats, b: Floats, metric: MergeMetric) -> Floats:
     """Return (K,) intersection over union, or over the smaller box (`ios`)."""
     shared, area_a, area_b = intersections(a, b), areas(a), areas(b)
     whole = area_a + area_b - shared if metric == "iou" else np.minimum(area_a, area_b)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rfla.errors import ConfigError
+from rfla.names import MergeMetric, MergeRule
 from rfla.predict.merge import TileMerger
-from rfla.predict.seams import NEAR, Metric, Rule
+from rfla.predict.seams import NEAR
 from rfla.predict.tiles import Integers, plan_tiles
 
 SHARE = 0.2  # of the side, where nothing is known of the objects
@@ -29,8 +30,8 @@ class Slices:
 
     size: int | Literal["auto"]
     overlap: float | None = None
-    merge: Rule = "seam"
-    metric: Metric = "iou"
+    merge: MergeRule = "seam"
+    metric: MergeMetric = "iou"
     classes: bool = False
     largest: float | None = None
 

@@ -7,7 +7,7 @@ array are sources of themselves; a video, a camera, an address and a file of pag
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from rfla.data.pages import holds_several, read_pages
 from rfla.data.pixel_range import Range
 from rfla.data.scenes import read_by_windows
 from rfla.errors import DataError
+from rfla.names import Pages
 
 Image = np.ndarray[Any, np.dtype[Any]]
 
@@ -30,7 +31,7 @@ class Reading(NamedTuple):
     """
 
     stride: int = 1
-    pages: Literal["all", "first"] = "all"
+    pages: Pages = "all"
     value_range: Range | None = None
 
 

@@ -7,7 +7,7 @@ import glob
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -15,12 +15,12 @@ from rfla.data.images import is_image, walk_images
 from rfla.data.pixel_range import find_range, to_uint8
 from rfla.errors import ConfigError, DataError
 from rfla.files import open_regular, read_regular
+from rfla.names import Channels
 from rfla.predict.download import WebFile, is_address, require_http
 from rfla.predict.source_image import Image, Source, SourceImage
 from rfla.predict.videos import Camera, Video, is_video, require_camera
 
 Given = str | int | Path | Image | Iterable[Any]
-Channels = Literal["rgb", "bgr"]
 
 ALLOWED = (
     "allowed are an image or video, a directory, a glob pattern, a .txt list of paths, "

@@ -16,7 +16,6 @@ from rfla.cfg.keys import keys_of
 from rfla.errors import ConfigError
 from rfla.models.backbones.build import BACKBONES
 from rfla.models.zoo import DETECTORS
-from rfla.predict.seams import Metric, Rule
 
 PACKAGE = Path(rfla.__file__).parent
 
@@ -51,9 +50,10 @@ def test_every_name_has_its_part(key: str, parts: Iterable[str]) -> None:
         ("roi.box_loss", names.CodeLoss),
         ("optimizer", names.OptimizerName),
         ("warmup", names.Warmup),
-        ("cache", names.Kept),
-        ("merge", Rule),
-        ("merge_metric", Metric),
+        ("cache", Literal["off", names.CachePlace]),
+        ("pages", names.Pages),
+        ("merge", names.MergeRule),
+        ("merge_metric", names.MergeMetric),
     ],
 )
 def test_every_word_is_the_one_that_its_part_takes(key: str, names: Any) -> None:
