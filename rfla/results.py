@@ -96,7 +96,8 @@ class Results:
         return f"{self.path} ({where})"
 
     @property
-    def _is_reduced(self) -> bool:
+    def is_reduced(self) -> bool:
+        """Whether `orig_img` is a reduced copy, of a scene that was read by windows."""
         return (self.orig_img.shape[0], self.orig_img.shape[1]) != self.orig_shape
 
     def __len__(self) -> int:
@@ -135,7 +136,7 @@ class Results:
         return draw_boxes(
             self.orig_img,
             self.boxes.xyxyn * np.tile(self.orig_img.shape[1::-1], 2)
-            if self._is_reduced
+            if self.is_reduced
             else self.boxes.xyxy,
             self.boxes.cls,
             self.names,
@@ -176,7 +177,7 @@ class Results:
         from rfla.errors import DataError
         from rfla.pictures.boxes import write_picture
 
-        if self._is_reduced:
+        if self.is_reduced:
             raise DataError(f"{self.path}: no crops of a scene that was read by windows")
         stem = name if name is not None else Path(self.path).stem
         height, width = self.orig_shape
@@ -223,6 +224,19 @@ class Results:
     def to_json(self) -> str:
         """Return `summary` as JSON text."""
         return json.dumps(self.summary())
+
+    def to_fiftyone(self) -> list[dict[str, Any]]:
+        """Return plain dicts that `fiftyone.Detection(**row)` takes.
+
+        `bounding_box` is left, top, width and height as shares of the image.
+        """
+        corners = self.boxes.xyxyn
+        shares = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+        columns = (self.boxes.cls.tolist(), self.boxes.conf.tolist(), shares.tolist())
+        return [
+            {"label": self.names[label], "confidence": score, "bounding_box": box}
+            for label, score, box in zip(*columns, strict=True)
+        ]
 
     def to_coco(
         self, image_id: int | str | None = None, category_ids: Sequence[int] | None = None

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -64,6 +65,17 @@ def test_coco_rows(results: Results) -> None:
     rows = results.to_coco(7, category_ids=[3, 9])  # ids of a data set need no names
     assert [row["category_id"] for row in rows] == [9, 3]
     assert "category_name" not in rows[0]
+
+
+def test_rows_for_fiftyone(results: Results) -> None:
+    first, second = results.to_fiftyone()
+    assert first["label"] == "car" and first["bounding_box"] == pytest.approx([0.1, 0.1, 0.2, 0.2])
+    assert second["confidence"] == 0.25 and json.dumps(second)
+
+
+def test_frames_and_pages_say_which(results: Results) -> None:
+    assert repr(replace(results, frame=4)).startswith("Results('in/a.png (page 5)', 40 x 20 px")
+    assert replace(results, frame=4, time=0.5)[:1].label == "in/a.png (0.50 s)"
 
 
 def test_yolo_text(results: Results, tmp_path: Path) -> None:

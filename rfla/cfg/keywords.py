@@ -287,6 +287,7 @@ class PredictSettings(TypedDict, total=False):
     save_conf: bool
     save_csv: bool
     save_video: bool
+    save_density: bool
     classes: Sequence[int | str] | int | str
     line_width: int | None
     show_labels: bool | None

@@ -292,7 +292,9 @@ class Config(ModelConfig):
     pages: Annotated[Pages, BeforeValidator(_lower)] = Field(
         "all", description="of TIFFs with several pages and of animations, all or the first"
     )
-    save: bool = Field(True, description="write the annotated pictures")
+    save: bool = Field(
+        True, description="write the annotated pictures, of large scenes an overview with details"
+    )
     save_txt: bool = Field(False, description="write labels/*.txt in the YOLO form")
     save_conf: bool = Field(
         False, description="add the score as the last column of the text labels"
@@ -300,6 +302,9 @@ class Config(ModelConfig):
     save_csv: bool = Field(False, description="write all boxes as predictions.csv")
     save_video: bool = Field(
         False, description="write videos with boxes, instead of a picture for each frame"
+    )
+    save_density: bool = Field(
+        False, description="write maps of how many objects there are where, as density/*.png"
     )
     classes: NamesOrNumbers = Field((), description="keep these classes only, by name or number")
     line_width: int | None = Field(

@@ -109,7 +109,7 @@ def draw_boxes(
     if points is not None:
         _draw_points(canvas, points[0] * factor, np.asarray(labels)[points[1]])
         note = f"dots: the {len(points[0])} positives"
-    return _add_legend(canvas, labels, names, note) if legend else canvas
+    return add_legend(canvas, labels, names, note) if legend else canvas
 
 
 def _median_side(boxes: Array) -> float:
@@ -154,7 +154,7 @@ def _write_name(
     cv2.putText(canvas, text, (x + 3, y - base), FONT, 0.4, colour, 1, cv2.LINE_AA)
 
 
-def _add_legend(canvas: Array, labels: Array, names: Sequence[str], note: str = "") -> Array:
+def add_legend(canvas: Array, labels: Array, names: Sequence[str], note: str = "") -> Array:
     """Return the canvas with a strip below it.
 
     It has a square, the name and the number of boxes of each class that is present, then the note.

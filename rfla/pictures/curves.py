@@ -21,7 +21,7 @@ OVERALL = {
 }
 
 
-def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
+def new_figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
     """Return a figure and its axes, (rows, columns) always."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -36,7 +36,7 @@ def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, 
     return figure, axes
 
 
-def _write(figure: Any, path: Path) -> None:
+def write_figure(figure: Any, path: Path) -> None:
     """Write a figure as PNG, whole or not at all."""
     png = io.BytesIO()
     figure.savefig(png, dpi=110, format="png")
@@ -72,12 +72,12 @@ def plot_results(path: Path, columns: Mapping[str, Sequence[float]]) -> None:
         return
     across = min(3, len(shown))
     down = -(-len(shown) // across)
-    figure, axes = _figure(down, across, 4 * across, 3.2 * down)
+    figure, axes = new_figure(down, across, 4 * across, 3.2 * down)
     for axis, (title, lines) in zip(axes.flat, shown.items(), strict=False):
         _draw_curves(axis, title, columns["epoch"], lines)
     for axis in axes.flat[len(shown) :]:
         axis.remove()
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def _known_values(
@@ -137,12 +137,12 @@ def plot_labels(
         names: Class names.
     """
     sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0.5, None)  # (M, 2) width, height
-    figure, ((by_class, by_size), (by_image, by_shape)) = _figure(2, 2, 11, 8)
+    figure, ((by_class, by_size), (by_image, by_shape)) = new_figure(2, 2, 11, 8)
     _draw_classes(by_class, np.bincount(labels, minlength=len(names)), names)
     _draw_sizes(by_size, np.sqrt(sides.prod(axis=1)))
     _draw_counts(by_image, counts)
     _draw_shapes(by_shape, sides)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def _draw_classes(axis: Any, number: Array, names: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from rfla.cfg import Config, load_config
 from rfla.errors import DataError
 from rfla.predict.command import predict
 from rfla.predict.outputs import OUTPUTS, Outputs
+from rfla.predict.outputs.pictures import scene_sheet
 from rfla.predict.source_image import SourceImage
 from rfla.results import Boxes, Results
 
@@ -141,6 +142,39 @@ def test_a_video_of_one_frame_and_of_odd_sides(tmp_path: Path) -> None:
     writer.write(frame(0, (49, 65)))
     writer.close()
     assert cv2.VideoCapture(str(tmp_path / "v.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 1
+
+
+def detected(image: np.ndarray, path: str, shape: tuple[int, int]) -> Results:
+    boxes = np.array([[100, 50, 108, 58], [120, 60, 128, 68]], np.float32)
+    found = Boxes(boxes, np.array([0.9, 0.8]), np.array([0, 0]), shape)
+    return Results(image, path, ("a",), found)
+
+
+def test_a_large_scene_is_a_sheet_unless_its_scale_is_given(tmp_path: Path) -> None:
+    result = detected(np.zeros((500, 3200, 3), np.uint8), "v.mp4", (500, 3200))
+    outputs(tmp_path).write(result)
+    assert cv2.imread(str(tmp_path / "v.png")).shape == (250 + 28 + 6 + 390 + 22, 1600, 3)
+    outputs(tmp_path, scale=1, legend=False).write(result)
+    assert cv2.imread(str(tmp_path / "v.png")).shape == (500, 3200, 3)
+
+
+def test_details_of_a_scene_that_was_read_by_windows_come_from_its_file(tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio", reason="the extra [geo] is not installed")
+    path = tmp_path / "s.tif"
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 3, "photometric": "RGB"}
+    with rasterio.open(path, "w", height=500, width=3200, **profile) as file:
+        file.write(np.full((3, 500, 3200), 77, np.uint8))
+    result = detected(np.zeros((50, 320, 3), np.uint8), str(path), (500, 3200))
+    sheet = scene_sheet(result, load_config({}))
+    assert (sheet[-100, 100] == 77).all() and (sheet[200, 1000] == 0).all()
+
+
+def test_density_maps(tmp_path: Path) -> None:
+    writer = outputs(tmp_path, save_density=True, save=False)
+    writer.write(detected(np.zeros((500, 640, 3), np.uint8), "v.mp4", (500, 640)))
+    writer.write(frame(0))  # of a video: no map for each
+    assert [path.name for path in tmp_path.rglob("*.png")] == ["v.png"]
+    assert (tmp_path / "density" / "v.png").exists()
 
 
 def test_a_table_holds_no_formula(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from rfla.cfg import Config
 from rfla.predict.names import OutputNames
+from rfla.predict.outputs.density import Density
 from rfla.predict.outputs.geojson import GeoJson
 from rfla.predict.outputs.geopackage import GeoPackage
 from rfla.predict.outputs.output import Output, Row
@@ -19,7 +20,7 @@ from rfla.predict.source_image import Source
 from rfla.results import Results
 
 OUTPUTS: tuple[type[Output], ...] = (
-    *(Pictures, Videos, Text, Crops),
+    *(Pictures, Videos, Text, Crops, Density),
     *(Predictions, Table, GeoJson, GeoPackage),
 )
 
