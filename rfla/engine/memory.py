@@ -7,6 +7,7 @@ import gc
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from rfla.engine.device import autocast, autocast_dtype
 from rfla.errors import ConfigError, RflaError
 from rfla.ops.losses import without_ranks
 from rfla.sizes import padded_side
+
+T = TypeVar("T")
 
 SHARE = 0.85  # of the GPU's memory that batch=-1 may fill: real batches vary in size and boxes
 LARGEST = 256
@@ -56,6 +59,17 @@ def free_after(error: BaseException) -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def unless_full(work: Callable[[], T]) -> tuple[T | None, RuntimeError | None]:
+    """Return what `work` returns, or the error that says that a GPU's memory is full."""
+    try:
+        return work(), None
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
+        free_after(error)
+        return None, error
 
 
 @contextmanager

@@ -201,7 +201,8 @@ def _detect(job: SplitPass, detector: SplitDetector) -> tuple[Detections, Speed]
 def validate_epoch(parts: RunParts, log: RunLog, signals: StopSignals) -> Judged | None:
     """Judge the evaluated network of a training on its validation split.
 
-    Where memory runs out, with half as many images at a time, and so on down to one.
+    Where the memory of a process runs out, with half as many images at a time in all of them, and
+    so on down to one.
 
     Returns:
         Figures and detections in the main process, None in the others.
@@ -210,18 +211,28 @@ def validate_epoch(parts: RunParts, log: RunLog, signals: StopSignals) -> Judged
         Stopped: Ctrl-C or a signal came to any process.
     """
     while True:
-        try:
-            return _validate_in_batches(parts, log, signals)
-        except RuntimeError as error:
-            alone = parts.world.size == 1
-            if not (memory.ran_out(error) and alone and parts.halve_val_batch()):
-                raise
-            memory.free_after(error)
+        shard, full = memory.unless_full(lambda: _detect_in_batches(parts, log, signals))
+        # What one process meets all have to know: else the others would wait for its detections.
+        met = (signals.requested, full is not None)
+        stop, someone_full = any_of(parts.world, met, parts.device)
+        if stop:
+            raise Stopped
+        if not someone_full:
+            break
+        if not parts.halve_val_batch():
+            raise full or torch.OutOfMemoryError("CUDA out of memory in another process")
         log.say("out of memory in the validation: going on with smaller batches", "yellow")
+    shards = gather(parts.world, shard)
+    if not parts.world.is_main:
+        return None
+    found = merge_detections([one[0] for one in shards if one is not None])
+    return judge(parts.val_index, found, parts.protocol)
 
 
-def _validate_in_batches(parts: RunParts, log: RunLog, signals: StopSignals) -> Judged | None:
-    shard: tuple[Detections, Speed] | None = None
+def _detect_in_batches(
+    parts: RunParts, log: RunLog, signals: StopSignals
+) -> tuple[Detections, Speed] | None:
+    """Return what this process finds in its images; None where a signal ended it."""
     with log.progress.over(len(parts.val_index), "validate") as bar, suppress(Stopped):
 
         def done(count: int) -> None:
@@ -231,15 +242,8 @@ def _validate_in_batches(parts: RunParts, log: RunLog, signals: StopSignals) -> 
 
         normalize = parts.model_config.normalize
         inference = Inference(parts.state.evaluated_net, normalize, parts.device, parts.dtype)
-        shard = detect(inference, parts.val_loader, parts.val_index, progress=done)
-    # All processes stop together, or none: else the others would wait for this one's detections.
-    if any_of(parts.world, (signals.requested,), parts.device)[0]:
-        raise Stopped
-    shards = gather(parts.world, shard)
-    if not parts.world.is_main:
-        return None
-    found = merge_detections([one[0] for one in shards if one is not None])
-    return judge(parts.val_index, found, parts.protocol)
+        return detect(inference, parts.val_loader, parts.val_index, progress=done)
+    return None
 
 
 def judge_weights(

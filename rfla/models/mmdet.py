@@ -10,15 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from rfla.cfg import load_config
+from rfla.cfg import load_config, model_config
 from rfla.cfg.layer_files import model_names
 from rfla.errors import ConfigError, WeightsError, printable
 from rfla.models.checkpoint_file import read_checkpoint
 from rfla.models.weights import FORMAT, check_finite, misfits, save_weights
-from rfla.models.zoo import build_detector
+from rfla.models.zoo import build_from_config, sketch
 from rfla.version import __version__
 
 # Official pattern and our replacement, applied in turn.
@@ -102,12 +101,14 @@ def import_checkpoint(
     if assigner is None and text:
         assigner = "rfla" if "HieAssigner" in text else "baseline"
     classes = _class_names(state, meta, names, weights)
-    net = build_detector(model, len(classes), assigner, settings)
-    problems = misfits(net, _ours(net, state))
+    config = model_config(model, assigner, settings)
+    empty = sketch(config, len(classes))
+    problems = misfits(empty, _ours(empty, state))
     if problems:
         raise WeightsError(
             f"{weights}: not the weights of model={model}{_guess(state, len(classes))}: {problems}"
         )
+    net = build_from_config(config, len(classes))
     load_mmdet(net, state)
     check_finite(net, str(weights))
     save_weights(
@@ -219,8 +220,7 @@ def _class_names(
 def _guess(state: Mapping[str, Tensor], num_classes: int) -> str:
     """Which model of the zoo the weights fit, if any."""
     for name in model_names():
-        with torch.device("meta"):
-            net = build_detector(name, num_classes)
-            if not misfits(net, _ours(net, state)):
-                return f" (they fit model={name})"
+        net = sketch(model_config(name), num_classes)
+        if not misfits(net, _ours(net, state)):
+            return f" (they fit model={name})"
     return ""

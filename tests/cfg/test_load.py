@@ -342,6 +342,17 @@ class TestResume:
         by_file = load_config({"resume": str(run / "weights" / "last.safetensors")}, mode="train")
         assert latest.resume == by_file.resume == str(run)
 
+    def test_the_conf_of_an_older_run_cuts_no_final_score(self, run: Path) -> None:
+        """Before there was test.conf, args.yaml held today's test.score_thr as conf as well."""
+        text = (run / "args.yaml").read_text()
+        old = text.replace("\nconf: 0.0\n", "\nconf: 0.05\n").replace("{conf: 0.0, score", "{score")
+        assert old.count("conf: 0.0") == old.count("conf: 0.05") == 1
+        write(run / "args.yaml", old)
+        cfg = load_config({"resume": str(run)}, mode="train")
+        assert (cfg.conf, cfg.test.conf, cfg.test.score_thr) == (0.0, 0.0, 0.05)
+        write(run / "args.yaml", old.replace("given: [", "given: [conf, "))
+        assert load_config({"resume": str(run)}, mode="train").conf == 0.05
+
     def test_repeating_a_setting_is_no_change(self, run: Path) -> None:
         assert (
             load_config(

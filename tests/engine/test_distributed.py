@@ -21,6 +21,7 @@ from rfla.cfg import load_config
 from rfla.engine.device import select_device
 from rfla.engine.distributed import World, agreed, any_of, gather, join_world, mean_of
 from rfla.engine.hooks import Hooks, Run
+from rfla.engine.inference import Inference
 from rfla.engine.processes import needs_several, tokens_of
 from rfla.engine.trainer import train
 from rfla.engine.validator import validate
@@ -272,6 +273,33 @@ def test_an_error_of_all_is_told_once_and_of_one_with_its_number(
     (first, error), (second, quiet) = in_processes(2, job, tmp_path)
     assert (first, second, quiet) == (2, 2, "")
     assert error.startswith("process 1: ") and "gone" in error
+
+
+def test_a_full_memory_of_one_process_halves_the_validation_of_all(
+    settings: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """The epoch is kept, and the figures are those of a run that had the room."""
+    real = Inference.__call__
+    given = settings(batch=4, epochs=1, **FROZEN_NORM)
+
+    def job(rank: int) -> None:
+        def limited(self: Inference, images: Tensor, *rest: Any) -> Any:
+            if rank == 1 and len(images) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return real(self, images, *rest)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Inference, "__call__", limited)
+            result = train(load_config(given | {"name": "full"}, mode="train"))
+        if rank == 0:
+            assert result.metrics is not None
+            (tmp_path / "ap.txt").write_text(repr(result.metrics.ap))
+
+    assert in_processes(2, job, tmp_path) == [(0, ""), (0, "")]
+    assert "out of memory in the validation" in (tmp_path / "log0.txt").read_text()
+    usual = train(load_config(given | {"name": "usual"}, mode="train")).metrics
+    assert usual is not None
+    assert float((tmp_path / "ap.txt").read_text()) == pytest.approx(usual.ap, abs=1e-4)
 
 
 def test_a_dead_process_ends_the_run_in_seconds(
