@@ -122,6 +122,40 @@ def test_xview_is_written_for_its_own_classes(tmp_path):
     assert not list(tmp_path.glob("no*"))
 
 
+def test_outlines_that_are_left_out_are_counted(tmp_path):
+    """A quadrangle goes round; a triangle, a mask and a pair of quadrangles leave their boxes."""
+    quadrangle = [2, 2, 9, 3, 8, 9, 3, 8]
+    outlines = [
+        [quadrangle],
+        [[2, 2, 9, 2, 5, 9]],
+        {"size": [40, 60], "counts": [0, 2400]},
+        [quadrangle, quadrangle],
+        [],
+        [[]],
+    ]
+    (tmp_path / "src" / "images").mkdir(parents=True)
+    picture(tmp_path / "src" / "images" / "a.png")
+    annotations = [
+        {"id": i, "image_id": 1, "category_id": 1, "bbox": [6 * i, 2, 7, 7]}
+        | {"segmentation": outline}
+        for i, outline in enumerate(outlines, 1)
+    ]
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 60, "height": 40}],
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "ship"}],
+    }
+    (tmp_path / "src" / "train.json").write_text(json.dumps(content))
+    report = convert("coco", tmp_path / "src", tmp_path / "out")
+    line = "repaired 3: polygons (other than of four corners) and masks left out, their boxes kept"
+    assert line in report.table() and "annotations[1]" in report.table()
+    (split,) = report.images
+    written = json.loads((tmp_path / "out" / "annotations" / f"{split}.json").read_text())
+    kept = [one["segmentation"] for one in written["annotations"] if "segmentation" in one]
+    assert kept == [[quadrangle]]
+    assert len(written["annotations"]) == 6
+
+
 def test_split_and_annotations_apart_from_images(visdrone, tmp_path):
     folder = visdrone / "VisDrone2019-DET-train"
     report = convert(
@@ -148,9 +182,8 @@ def test_missing_and_unreadable_images_are_dropped_and_named(visdrone, tmp_path)
     report = convert("visdrone", visdrone, tmp_path / "b")
     assert report.dropped["images that cannot be used"] == 1 and report.images == {"val": 1}
     (visdrone / "VisDrone2019-DET-val" / "images" / "c.jpg").unlink()
-    with pytest.raises(
-        DataError, match=r"none of the annotated images could be used; the first: .*not a readable"
-    ):
+    unusable = r"none of the annotated images could be used; the first: .*not an image but a text"
+    with pytest.raises(DataError, match=unusable):
         convert("visdrone", visdrone, tmp_path / "c")
     (images / "b.jpg").unlink()
     with pytest.raises(DataError, match="none of the annotated images was found; looked in"):

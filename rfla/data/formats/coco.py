@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rfla.data.annotations import REFUSED, REGIONS, Annotations, join
 from rfla.data.formats import coco_file
-from rfla.data.formats.coco_columns import Columns, attributes, columns_of
+from rfla.data.formats.coco_columns import Columns, attributes, columns_of, lost_outlines
 from rfla.data.formats.coco_file import (
     LARGEST,
     REGIONS_BY_NAME,
@@ -55,6 +55,7 @@ from rfla.json_file import collector_at_rest
 
 Used = TypeVar("Used")
 
+OUTLINES = "polygons (other than of four corners) and masks left out, their boxes kept"
 FROM_MASKS = "boxes made of polygons or masks, where the file gives no bbox"
 
 
@@ -242,6 +243,9 @@ def annotations(content: Content, where: str, classes: Classes | None, rules: Ru
     keeps_ids = unique_whole(columns.ids)
     if not keeps_ids:
         store.note(f"ids of annotations that {REPEAT}", where, len(columns.ids))
+    lost = lost_outlines(columns.entries)
+    if lost:
+        store.note(OUTLINES, f"{where}: annotations[{lost[0]}]", len(lost))
     own = columns.ids if keeps_ids else [-1] * len(columns.ids)
     more = attributes(columns.entries, columns.area, rules.flags)
     return replace(

@@ -179,6 +179,18 @@ def attributes(
     return columns
 
 
+def lost_outlines(entries: Sequence[AnyAnnotation]) -> list[int]:
+    """Rows whose outline says more than a box or a quadrangle, which is all that is kept."""
+    return [row for row, entry in enumerate(entries) if _is_lost(entry)]
+
+
+def _is_lost(entry: AnyAnnotation) -> bool:
+    value = getattr(entry, "segmentation", None)
+    if isinstance(value, list):
+        value = any(value)  # many tools write `[]` or `[[]]` where there is no outline
+    return bool(value) and _quadrangle(getattr(entry, "segmentation", None)) is None
+
+
 def _carried(entry: AnyAnnotation, name: str, flags: Sequence[str]) -> int | None:
     """A whole number under `attributes`, else a flag of the entry itself."""
     attributes = getattr(entry, "attributes", None)
