@@ -19,7 +19,7 @@ from rfla.pictures.boxes import (
     write_picture,
     zoom_factor,
 )
-from rfla.pictures.curves import _draw_curves, _figure, plot_labels, plot_results
+from rfla.pictures.curves import _draw_curves, new_figure, plot_labels, plot_results
 
 NAMES = ("ship", "car")
 
@@ -133,7 +133,7 @@ def test_a_full_disk_leaves_no_half_picture(
 
 
 def test_no_curve_runs_through_a_name_of_the_legend() -> None:
-    figure, axes = _figure(1, 1, 4, 3.2)
+    figure, axes = new_figure(1, 1, 4, 3.2)
     axis = axes[0, 0]
     lines = {f"s{i}.loss_bbox": np.full(12, 1.0 + i / 100) for i in range(8)}
     _draw_curves(axis, "training losses", range(1, 13), lines)
