@@ -148,7 +148,9 @@ def test_boxes_are_counted_in_whole_numbers(
 ) -> None:
     """Also where there are two, or none: no tick at 0.25 boxes, none below zero."""
     figures: list[Any] = []
-    monkeypatch.setattr("rfla.pictures.curves.write_figure", lambda figure, _: figures.append(figure))
+    monkeypatch.setattr(
+        "rfla.pictures.curves.write_figure", lambda figure, _: figures.append(figure)
+    )
     two = np.array([[0, 0, 5, 5.0], [2, 2, 9, 8]])
     plot_labels(tmp_path, two, np.array([0, 0]), np.array([2, 0]), NAMES)
     plot_labels(tmp_path, two[:0], np.zeros(0, np.int64), np.zeros(3, np.int64), NAMES)
