@@ -131,6 +131,7 @@ class RFLA:
             ConfigError: The model is not trained yet.
         """
         from rfla.data.image_header import set_max_pixels
+        from rfla.errors import ConfigError
         from rfla.predict.command import with_given_outputs, writes, written
         from rfla.predict.expand import images_of
         from rfla.predict.notes import Notes
@@ -138,6 +139,8 @@ class RFLA:
         from rfla.predict.sources import find_sources, refuse_endless
 
         named = str(source) if isinstance(source, str | Path) else "given"
+        if settings.get("resume"):
+            raise ConfigError("resume= takes up a run of the command: rfla predict resume=DIR")
         cfg = load_config({"model": self.model, "source": named, **settings}, mode="predict")
         cfg = with_given_outputs(cfg)
         set_max_pixels(cfg.max_pixels)

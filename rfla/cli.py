@@ -308,7 +308,7 @@ def _config(tokens: Sequence[str] | None, mode: "Mode") -> "Config":
         from rfla.predict.sources import check_source
 
         check_source(settings["source"])  # first, as there may be no model yet
-    if mode != "train":
+    if mode != "train" and not settings.get("resume"):
         settings |= _latest_model(settings, mode)
     config = load_config(settings, mode=mode)
     check_early(config, mode)

@@ -276,6 +276,7 @@ class PredictSettings(TypedDict, total=False):
     max_pixels: int
     verbose: bool
     debug: bool
+    resume: bool | Text
     conf: float | None
     iou: float | None
     max_det: int | None

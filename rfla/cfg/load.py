@@ -40,8 +40,8 @@ def load_config(overrides: Mapping[str, Any], *, mode: Mode | None = None) -> Co
     Returns:
         The settings. `conf`, `iou` and `max_det` are resolved and equal to `test.conf`,
         `test.nms_iou` and `test.max_det`; `given` names the keys of `overrides` and of the `cfg`
-        file. With `resume` in train mode the settings, and `given`, are those of the run under the
-        few keys that may change; `resume` is its directory.
+        file. With `resume` (train, predict) the settings, and `given`, are those of the run under
+        the few keys that may change; `resume` is its directory.
 
     Raises:
         ConfigError: an unknown key, a wrong value, an unreadable file, or a missing `model`, `data`
@@ -49,8 +49,8 @@ def load_config(overrides: Mapping[str, Any], *, mode: Mode | None = None) -> Co
         WeightsError: `model` is a weights file that is not one of ours.
     """
     own = flatten({key: value for key, value in overrides.items() if key != "cfg"}, Config)
-    if mode == "train" and _value(own, "resume"):
-        return _resumed(own, overrides)
+    if mode in ("train", "predict") and _value(own, "resume"):
+        return _resumed(own, overrides, mode)
     file, names = _cfg_file(overrides.get("cfg"))
     given = file | own
     # A typing mistake is reported at once, before the package of data sets is loaded.
@@ -77,12 +77,12 @@ def load_saved(path: Path | str) -> Config:
     return _with_test_section(validate(Config, layer), names, None)
 
 
-def _resumed(own: Layer, overrides: Mapping[str, Any]) -> Config:
+def _resumed(own: Layer, overrides: Mapping[str, Any], mode: Mode) -> Config:
     if overrides.get("cfg") is not None:
         raise ConfigError(
             "cfg and resume do not go together: a run that is continued has its own settings"
         )
-    layer, names = resumed_layer(own, _value(own, "resume"))
+    layer, names = resumed_layer(own, _value(own, "resume"), mode)
     return _with_test_section(validate(Config, layer), names, None)
 
 

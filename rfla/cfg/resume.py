@@ -6,11 +6,12 @@ from typing import Any
 from rfla.cfg.keys import show
 from rfla.cfg.layer_files import settings_layer
 from rfla.cfg.layers import Layer, Setting
-from rfla.cfg.schema import Config
+from rfla.cfg.schema import Config, Mode
 from rfla.errors import ConfigError
 from rfla.files import home_expanded
 
-STATE_PATTERN = "*/weights/last.state.safetensors"
+# What a run that can be continued has left, below its directory.
+TRACES: dict[Mode, str] = {"train": "weights/last.state.safetensors", "predict": ".done.*.jsonl"}
 
 # Keys that do not change what is computed, so that a run may go on with other values.
 FREE = frozenset(
@@ -36,10 +37,18 @@ FREE = frozenset(
         "tensorboard",
     }
 )
+FREE_IN_PREDICT = frozenset(
+    {"resume", "project", "device", "timeout", "max_pixels", "batch", "verbose", "debug"}
+)
 
 
-def resumed_layer(given: Layer, resume: Any) -> tuple[Layer, frozenset[str]]:
+def resumed_layer(given: Layer, resume: Any, mode: Mode) -> tuple[Layer, frozenset[str]]:
     """Lay what the person gave now over the settings of the run that is continued.
+
+    Args:
+        given: Settings of the person.
+        resume: Which run, as `find_run` takes it.
+        mode: The verb of the run.
 
     Returns:
         All settings, with `resume` as the directory of the run, and the keys that were given then
@@ -51,19 +60,23 @@ def resumed_layer(given: Layer, resume: Any) -> tuple[Layer, frozenset[str]]:
     project = (
         given["project"].value if "project" in given else Config.model_fields["project"].default
     )
-    run = find_run(resume, str(project))
+    run = find_run(resume, str(project), mode)
     saved, names = settings_layer(run / "args.yaml")
-    if not {"model", "data"} <= saved.keys():
+    subject = "data" if mode == "train" else "source"
+    if not all(key in saved and saved[key].value is not None for key in ("model", subject)):
         raise ConfigError(
-            f"{run / 'args.yaml'}: not the settings of a run: no model or no data in it"
+            f"{run / 'args.yaml'}: not the settings of a run: no model or no {subject} in it"
         )
+    free = FREE if mode == "train" else FREE_IN_PREDICT
+    instead = (
+        f", or start a new run from model={run}/weights/last.safetensors" if mode == "train" else ""
+    )
     for name, setting in given.items():
-        if name not in FREE and not _same(setting.value, saved.get(name)):
+        if name not in free and not _same(setting.value, saved.get(name)):
             was = show(saved[name].value) if name in saved else "its default"
             raise ConfigError(
                 f"resume={run}: {name}={show(setting.value)} would make it another run (it has "
-                f"{was}); change only {', '.join(sorted(FREE - {'resume'}))}, or start a new run "
-                f"from model={run}/weights/last.safetensors"
+                f"{was}); change only {', '.join(sorted(free - {'resume'}))}{instead}"
             )
     place = {"project": str(run.parent), "name": run.name, "resume": str(run)}
     return saved | given | {name: Setting(value) for name, value in place.items()}, frozenset(
@@ -77,7 +90,7 @@ def _same(value: Any, saved: Setting | None) -> bool:
     return bool(value == saved.value) or show(value) == show(saved.value)
 
 
-def find_run(resume: Any, project: str) -> Path:
+def find_run(resume: Any, project: str, mode: Mode = "train") -> Path:
     """Return the directory that `resume` means.
 
     It is given itself, or by one of its weights files, or is the latest of `project` (true).
@@ -86,13 +99,14 @@ def find_run(resume: Any, project: str) -> Path:
         ConfigError: no such run.
     """
     if resume is True:
-        states = list(Path(project).glob(STATE_PATTERN))
-        if not states:
+        traces = list(Path(project).glob(f"*/{TRACES[mode]}"))
+        if not traces:
+            what = "with a training state" if mode == "train" else "of predict that was stopped"
             raise ConfigError(
-                f"resume=true: no run with a training state in {show(project)}; "
-                "name one: resume=runs/train"
+                f"resume=true: no run {what} in {show(project)}; name one: resume=runs/{mode}"
             )
-        return max(states, key=lambda state: state.stat().st_mtime).parent.parent
+        latest = max(traces, key=lambda trace: trace.stat().st_mtime)
+        return latest.parent.parent if mode == "train" else latest.parent
     if not isinstance(resume, str):
         raise ConfigError(
             f"resume={show(resume)}: must be the directory of a run, "
@@ -101,7 +115,8 @@ def find_run(resume: Any, project: str) -> Path:
     path = home_expanded(resume)
     run = path.parent.parent if path.suffix == ".safetensors" else path
     if not (run / "args.yaml").is_file():
-        raise ConfigError(f"resume={show(resume)}: no run there (a run has args.yaml and weights/)")
+        needs = "args.yaml and weights/" if mode == "train" else "args.yaml"
+        raise ConfigError(f"resume={show(resume)}: no run there (a run has {needs})")
     return run
 
 

@@ -177,7 +177,8 @@ class Config(ModelConfig):
     )
     pretrained: bool = Field(True, description="start the backbone from ImageNet weights")
     resume: bool | str = Field(
-        False, description="continue a run: its directory, or true for the latest of project"
+        False,
+        description="continue a run of train or predict: its directory, or true for the latest one",
     )
     save_period: int = Field(
         -1, ge=-1, description="also keep weights/epochN every so many epochs; -1 never"

@@ -24,7 +24,7 @@ _SINGLE: dict[Mode, tuple[str, ...]] = {
         *("data", "workers", "cache", "fraction", "single_cls", "plots", "gallery"),
         *("slice", "overlap", "merge", "merge_metric", "merge_classes"),
     ),
-    "predict": (),
+    "predict": ("resume",),
 }
 # Keys of a group that one of its verbs has no use for.
 _NOT: dict[Mode, tuple[str, ...]] = {

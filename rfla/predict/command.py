@@ -1,17 +1,20 @@
 """`rfla predict`: a source in, a run directory of pictures and files out."""
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from rich.console import Console
 
 from rfla.cfg import Config, model_part
 from rfla.data.image_header import set_max_pixels
 from rfla.engine.console import Progress, make_console
 from rfla.engine.device import select_device
-from rfla.engine.distributed import World, agreed, gather, join_world
+from rfla.engine.distributed import World, agreed, gather, join_world, lost_peers_named
 from rfla.engine.model_source import load_trained
 from rfla.engine.processes import refuse_several
 from rfla.engine.run_dir import claim_run_dir
@@ -22,8 +25,10 @@ from rfla.predict.notes import Notes, joined
 from rfla.predict.options import PredictOptions
 from rfla.predict.outputs import OUTPUTS, Outputs
 from rfla.predict.predictor import Predictor
+from rfla.predict.progress_file import ProgressFile, forget, restore
 from rfla.predict.source_image import Source
 from rfla.predict.sources import find_sources
+from rfla.predict.together import shared_sources, stream_together
 from rfla.results import Results
 
 # Settings that change files alone.
@@ -75,41 +80,43 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Prediction:
         model = load_trained(str(cfg.model), model_part(cfg))
         options = PredictOptions.from_config(cfg, model)
         predictor = Predictor(model, device, cfg.amp)
-    share = share_of(sources, options.batch, world)
-    expected = sum(source.expected(options.reading) for source in share)
     notes = Notes()
     stages: Counter[str] = Counter()
-    with (
-        claim_run_dir(cfg, world, "predict") as run_dir,
-        Progress(console).over(expected, "predict") as bar,
-    ):
+    with claim_run_dir(cfg, world, "predict") as run_dir:
         outputs = Outputs(run_dir, sources, cfg)
-        images = images_of(share, options.reading)
+        remaining = _take_up(cfg, world, outputs, sources, model.names, notes)
+        alone, scenes = shared_sources(remaining, len(sources), options, world)
+        share = share_of(alone, options.batch, world)
+        every = chain(
+            predictor.stream(images_of(share, options.reading), options, notes),
+            stream_together(predictor, images_of(scenes, options.reading), options, notes, world),
+        )
+        expected = sum(source.expected(options.reading) for source in [*share, *scenes])
+        done = ProgressFile(run_dir, world.rank)
         try:
-            for results in predictor.stream(images, options, notes):
-                outputs.write(results)
-                stages.update(results.speed)
-                bar.step()
-                if cfg.verbose:
-                    console.print(f"{results.label}: {results.verbose()}")
+            with lost_peers_named(world), Progress(console).over(expected, "predict") as bar:
+                for results in every:
+                    outputs.write(results)
+                    done.add(results)
+                    stages.update(results.speed)
+                    bar.step()
+                    if cfg.verbose:
+                        console.print(f"{results.label}: {results.verbose()}")
             outputs.close()
         except BaseException:  # what was found before Ctrl-C or a full disk is kept
             outputs.close()
             outputs.finish([outputs.rows])
+            console.print(f"go on: rfla predict resume={shlex.quote(str(run_dir))}")
             raise
+        finally:
+            done.close()
         shards = gather(world, (outputs.rows, notes))
         notes = joined([part for _, part in shards])
         counts: Counter[str] = Counter()
         if world.is_main:
             counts = outputs.finish([rows for rows, _ in shards])
-    if not notes.images and len(notes.skipped) == 1:
-        raise DataError(notes.skipped[0])
-    for reason in notes.skipped:
-        console.print(f"skipped: {reason}", style="yellow")
-    if not notes.images:
-        raise DataError(f"source={cfg.source}: none of {len(sources)} images could be read")
-    for line in notes.lines(options.imgsz, options.max_det, options.slices is not None):
-        console.print(f"note: {line}", style="yellow")
+            forget(run_dir)
+    _summarise(cfg, console, notes, options, len(sources))
     speed = ", ".join(
         f"{stage} {value * world.size / notes.images:.1f} ms" for stage, value in stages.items()
     )
@@ -122,6 +129,46 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Prediction:
         console.print(f"found {', '.join(classes)}")
     console.print(f"results in {run_dir}")
     return Prediction(run_dir, notes.skipped)
+
+
+def _take_up(
+    cfg: Config,
+    world: World,
+    outputs: Outputs,
+    sources: Sequence[Source],
+    names: tuple[str, ...],
+    notes: Notes,
+) -> list[Source]:
+    """Return the sources that are still to be run; the others were, in a run that was stopped."""
+    if not cfg.resume:
+        return list(sources)
+    with agreed(world):
+        earlier = {results.path: results for results in restore(outputs.run_dir, names)}
+    remaining = [source for source in sources if source.name not in earlier]
+    if world.is_main:
+        for source in sources:
+            if source.name in earlier:
+                outputs.keep(earlier[source.name])
+                notes.images += 1
+    return remaining
+
+
+def _summarise(
+    cfg: Config, console: Console, notes: Notes, options: PredictOptions, sources: int
+) -> None:
+    """Say what was skipped and what a person should know.
+
+    Raises:
+        DataError: No image could be read.
+    """
+    if not notes.images and len(notes.skipped) == 1:
+        raise DataError(notes.skipped[0])
+    for reason in notes.skipped:
+        console.print(f"skipped: {reason}", style="yellow")
+    if not notes.images:
+        raise DataError(f"source={cfg.source}: none of {sources} images could be read")
+    for line in notes.lines(options.imgsz, options.max_det, options.slices is not None):
+        console.print(f"note: {line}", style="yellow")
 
 
 def written(

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -62,6 +62,17 @@ class Picture(Protocol):
         ...
 
 
+class Collected:
+    """Keeps the detections of a part of the slices, for the process that merges them."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[Any, Any, Any]] = []
+
+    def add(self, boxes: Any, scores: Any, labels: Any) -> None:
+        """Take the next slice: boxes (n, 4) px of the slice, scores (n,), labels (n,)."""
+        self.entries.append((boxes, scores, labels))
+
+
 @dataclass
 class Job:
     """An image on its way.
@@ -72,8 +83,9 @@ class Job:
         shape: Height and width of the image, px.
         cut: Its slices.
         merger: Takes what is found in them.
-        done: Slices that are through.
-        empty: Numbers of slices without data, which the network does not see.
+        part: Numbers of the slices that are run here.
+        done: Those that are through.
+        empty: Numbers among them of slices without data, which the network does not see.
         full: Whether a slice reached the limit of boxes.
         milliseconds: Time of each stage so far.
     """
@@ -82,7 +94,8 @@ class Job:
     pixels: Image
     shape: tuple[int, int]
     cut: Cut
-    merger: TileMerger
+    merger: TileMerger | Collected
+    part: range
     done: int = 0
     empty: set[int] = field(default_factory=set)
     full: bool = False
@@ -100,9 +113,15 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        """Whether all slices are through."""
+        """Whether all slices that are run here are through."""
         self._pass_empty()
-        return self.done == len(self.cut.tiles)
+        return self.done == len(self.part)
+
+    @property
+    def tiles(self) -> list[list[int]]:
+        """The slices that are run here, xyxy px."""
+        tiles: list[list[int]] = self.cut.tiles[self.part.start : self.part.stop].tolist()
+        return tiles
 
     def _pass_empty(self) -> None:
         """Take the slices without data that come next."""
@@ -112,6 +131,7 @@ class Job:
 
     def merged(self) -> Found:
         """Return all boxes of the image, px."""
+        assert isinstance(self.merger, TileMerger)
         return self.merger.merged()
 
 
@@ -180,7 +200,9 @@ def _job(
     times = max(shape) * (cut.resized or 1) / long_side
     if options.slices is None and times > 1:
         notes.shrink(shape, times)
-    return Job(image, pixels, shape, cut, options.merger(cut.tiles, shape))
+    is_shared = options.part.of_all > 1
+    merger = Collected() if is_shared else options.merger(cut.tiles, shape)
+    return Job(image, pixels, shape, cut, merger, options.part.of(len(cut.tiles)))
 
 
 def _cut(
@@ -199,7 +221,7 @@ def _cut(
         without_nodata(
             pixels[y1:y2, x1:x2], None if valid is None else valid[y1:y2, x1:x2], options.fill
         )
-        for x1, y1, x2, y2 in job.cut.tiles.tolist()
+        for x1, y1, x2, y2 in job.tiles
     )
     yield from _not_empty(job, slices, notes)
 
@@ -212,7 +234,7 @@ def _not_empty(job: Job, slices: Iterable[Image | None], notes: Notes) -> Iterat
         else:
             yield Piece(job, pixels)
     if job.empty:
-        notes.slices += len(job.cut.tiles)
+        notes.slices += len(job.part)
         notes.empty += len(job.empty)
 
 
@@ -233,7 +255,7 @@ def _by_windows(
         def read(window: Window) -> Image | None:
             return without_nodata(scene.read(window), scene.valid(window), options.fill)
 
-        windows = map(tuple, job.cut.tiles.tolist())
+        windows = [(x1, y1, x2, y2) for x1, y1, x2, y2 in job.tiles]
         yield from _not_empty(job, _ahead(reader, read, windows, 2 * options.batch), notes)
 
 

@@ -68,18 +68,22 @@ class Notes:
             )
         return lines
 
+    def take(self, part: "Notes") -> None:
+        """Add the notes of other images."""
+        self.images += part.images
+        self.skipped += part.skipped
+        self.remarks += part.remarks
+        self.shrunk += part.shrunk
+        if part.most > self.most:
+            self.most, self.largest = part.most, part.largest
+        self.slices += part.slices
+        self.empty += part.empty
+        self.full += part.full
+
 
 def joined(parts: Sequence[Notes]) -> Notes:
     """Return the notes of several processes as one."""
     whole = Notes()
     for part in parts:
-        whole.images += part.images
-        whole.skipped += part.skipped
-        whole.remarks += part.remarks
-        whole.shrunk += part.shrunk
-        if part.most > whole.most:
-            whole.most, whole.largest = part.most, part.largest
-        whole.slices += part.slices
-        whole.empty += part.empty
-        whole.full += part.full
+        whole.take(part)
     return whole

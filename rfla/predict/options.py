@@ -19,6 +19,21 @@ from rfla.predict.source_image import Reading
 from rfla.predict.tiles import Integers
 
 
+class Part(NamedTuple):
+    """The part of a scene's slices that a process takes: number `number` of `of_all`."""
+
+    number: int = 0
+    of_all: int = 1
+
+    def of(self, slices: int) -> range:
+        """Return the numbers of its slices."""
+        first, behind = (slices * i // self.of_all for i in (self.number, self.number + 1))
+        return range(first, behind)
+
+
+ALL = Part()
+
+
 class Cut(NamedTuple):
     """The pieces of an image.
 
@@ -48,6 +63,7 @@ class PredictOptions:
         trained_gsd: The same of the network's input in its training; None: unknown, and images
             are not resized.
         fill: Colour of pixels without data.
+        part: Which slices of an image are run here; the others are another process's.
         reading: How files are read.
     """
 
@@ -61,6 +77,7 @@ class PredictOptions:
     gsd: float | None = None
     trained_gsd: float | None = None
     fill: Fill = (124, 116, 104)
+    part: Part = ALL
     reading: Reading = field(default_factory=Reading)
 
     @property

@@ -70,13 +70,24 @@ class Predictor:
             yield from self._finished(waiting, options, notes)
         yield from self._finished(waiting, options, notes)  # those without a slice to look at
 
+    def run(
+        self,
+        images: Iterable[Picture],
+        options: PredictOptions,
+        notes: Notes,
+        waiting: deque[Job],
+    ) -> None:
+        """Detect in all slices of images; `waiting` gets them, their boxes not yet merged."""
+        for batch in _batches(pieces(images, options, notes, waiting), options):
+            self._run(batch, options)
+
     def _finished(
         self, waiting: deque[Job], options: PredictOptions, notes: Notes
     ) -> Iterator[tuple[Picture, Results]]:
         """Yield the images that are through, in order."""
         while waiting and waiting[0].is_done:
             job = waiting.popleft()
-            yield job.image, self._finish(job, options, notes)
+            yield job.image, self.finish(job, options, notes)
 
     def _run(self, batch: Sequence[Piece], options: PredictOptions) -> None:
         """Detect in a batch, and give each piece's detections to its image."""
@@ -98,7 +109,7 @@ class Predictor:
         for piece, output in zip(batch, outputs, strict=True):
             piece.job.add(output, share, options.max_det)
 
-    def _finish(self, job: Job, options: PredictOptions, notes: Notes) -> Results:
+    def finish(self, job: Job, options: PredictOptions, notes: Notes) -> Results:
         """Return one image's detections, in px of the image."""
         notes.full += job.full
         found = job.merged()

@@ -246,14 +246,18 @@ def test_validation_and_prediction_are_those_of_one_process(
     }
     data = {"data": settings()["data"], "workers": 0, "save_json": True, "plots": False}
     source = {"source": settings()["data"] + "/images", "save": False}
+    # Of a single scene each process takes a part of the slices; of an unreadable one too.
+    first = sorted(Path(source["source"]).iterdir())[0]
+    scene = source | {"source": str(first), "slice": 32, "overlap": 8, "imgsz": 32}
 
     def job(name: str) -> None:
         validate(load_config(common | data | {"name": f"val_{name}"}, mode="val"))
         predict(load_config(common | source | {"name": f"predict_{name}"}, mode="predict"))
+        predict(load_config(common | scene | {"name": f"scene_{name}"}, mode="predict"))
 
     assert in_processes(2, lambda rank: job("many"), tmp_path) == [(0, ""), (0, "")]
     job("one")
-    for verb in ("val", "predict"):
+    for verb in ("val", "predict", "scene"):
         many, one = (
             tmp_path / "runs" / f"{verb}_{name}" / "predictions.json" for name in ("many", "one")
         )

@@ -15,7 +15,7 @@ from torchvision.ops import box_iou
 
 from rfla import RFLA
 from rfla.cfg import Config, load_config
-from rfla.errors import ConfigError, DataError
+from rfla.errors import ConfigError, DataError, ExistingRunError
 from rfla.metrics.coco_io import read_ground_truth
 from rfla.metrics.detection_files import read_detections
 from rfla.predict import merge_tiles, plan_tiles
@@ -248,6 +248,56 @@ def test_what_is_found_before_an_interrupt_is_kept(
         predict(cfg)
     rows = json.loads(Path(cfg.project, "predict", "predictions.json").read_text())
     assert {row["image_id"] for row in rows} == {"a.png", "b.png"}
+
+
+def files_of(run: Path) -> dict[str, bytes]:
+    """Everything that a run left, but its settings, which name it."""
+    files = (path for path in run.rglob("*") if path.is_file() and path.name != "args.yaml")
+    return {str(path.relative_to(run)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("cut_off", [False, True], ids=["Ctrl-C", "cut off while writing"])
+def test_a_run_that_was_stopped_goes_on(
+    asked: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    cut_off: bool,
+) -> None:
+    """Images that were done are not run again; the outputs are those of a run without a stop."""
+    original, seen = Outputs.write, []
+
+    def watched(outputs: Outputs, results: Results) -> None:
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(Path(results.path).name)
+        original(outputs, results)
+
+    changes = {"conf": 0.0, "max_det": 3, "save_txt": True, "save_csv": True}
+    whole = predict(asked(name="whole", **changes)).run_dir
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Outputs, "write", watched)
+        predict(asked(name="stopped", **changes))
+    run = whole.with_name("stopped")
+    assert f"go on: rfla predict resume={run}" in capsys.readouterr().out
+    if cut_off:
+        done = run / ".done.0.jsonl"
+        done.write_bytes(done.read_bytes()[:-20])
+    seen.clear()
+    monkeypatch.setattr(
+        Outputs, "write", lambda *given: (seen.append(given[1].path), original(*given))
+    )
+    resumed = predict(load_config({"resume": str(run), "batch": 2}, mode="predict"))
+    assert resumed.run_dir == run
+    assert [Path(path).name for path in seen] == (["b.png", "c.png"] if cut_off else ["c.png"])
+    assert files_of(run) == files_of(whole)
+    assert "3 images, 9 detections" in capsys.readouterr().out
+
+    with pytest.raises(ExistingRunError, match="nothing to go on with there; the run is complete"):
+        predict(load_config({"resume": str(run)}, mode="predict"))
+    with pytest.raises(ConfigError, match="resume=true: no run of predict that was stopped"):
+        load_config({"resume": True, "project": str(run.parent)}, mode="predict")
+    with pytest.raises(ConfigError, match=r"conf=0\.5 would make it another run"):
+        load_config({"resume": str(run), "conf": 0.5}, mode="predict")
 
 
 def test_predictions_are_read_by_val(

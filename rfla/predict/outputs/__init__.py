@@ -35,6 +35,7 @@ class Outputs:
     """
 
     def __init__(self, run_dir: Path, sources: Sequence[Source], cfg: Config):
+        self.run_dir = run_dir
         self.rows: list[Row] = []
         self._names = OutputNames(sources)
         self._outputs = [kind(run_dir, cfg) for kind in OUTPUTS if kind.wanted(cfg)]
@@ -44,7 +45,11 @@ class Outputs:
         name = self._names.of(results)
         for output in self._outputs:
             output.add(name, results)
-        self.rows.append(Row(name, replace(results, orig_img=np.zeros((0, 0, 3), np.uint8))))
+        self.keep(replace(results, orig_img=np.zeros((0, 0, 3), np.uint8)))
+
+    def keep(self, results: Results) -> None:
+        """Take one image, without pixels, whose own files are written, for those of the run."""
+        self.rows.append(Row(self._names.of(results), results))
 
     def close(self) -> None:
         """Complete the files of this process; those of the run are still to be written."""
