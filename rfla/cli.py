@@ -251,7 +251,8 @@ def _run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
+        file = error.filename2 or error.filename  # of a copy, what it could not write
+        place = f"{file}: " if file else ""
         message = f"{place}{error.strerror or error} (debug=true shows where)"
         return fail(message, RflaError.exit_code, arguments)
     except Exception as error:

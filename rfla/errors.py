@@ -7,6 +7,10 @@ its traceback.
 
 import difflib
 from collections.abc import Iterable
+from itertools import islice
+
+MAX_LINE = 1000  # letters of a line on the terminal
+MAX_NAME = 200  # letters of the name of a class
 
 
 class RflaError(Exception):
@@ -48,9 +52,35 @@ def printable(text: str, keep: str = "\n\t") -> str:
     )
 
 
+def for_terminal(text: str) -> str:
+    """Return a text as `printable`, in lines that a screen holds: long ones lose their middle."""
+    return "\n".join(_bearable(line) for line in printable(text).split("\n"))
+
+
+def _bearable(line: str) -> str:
+    return line if len(line) <= MAX_LINE else f"{line[: MAX_LINE // 2]} [...] {line[-200:]}"
+
+
+def require_short_name(name: str, where: str) -> None:
+    """Refuse the name of a class that no table, picture or message can show.
+
+    Raises:
+        DataError: It is longer than `MAX_NAME`.
+    """
+    if len(name) > MAX_NAME:
+        raise DataError(
+            f"{where}: a class name of {len(name):,} letters, {name[:20]!r}...; at most {MAX_NAME}"
+        )
+
+
 def nearest(word: str, options: Iterable[str], count: int = 3) -> list[str]:
-    """Return up to `count` of `options` that look like `word`, best first."""
-    return difflib.get_close_matches(word, list(options), n=count, cutoff=0.6)
+    """Return up to `count` of `options` that look like `word`, best first.
+
+    Of thousands the first are compared, and of a text of thousands of letters none.
+    """
+    if len(word) > MAX_NAME:
+        return []
+    return difflib.get_close_matches(word, list(islice(options, 2000)), n=count, cutoff=0.6)
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from rfla.errors import printable
+from rfla.errors import for_terminal
 
 INTERRUPTED, BROKEN_PIPE = 130, 141  # what a shell reports for SIGINT and SIGPIPE
 DEBUG = re.compile(r"(^|\s)-{0,2}debug(\s*=\s*true)?,?(\s|$)", re.IGNORECASE)
@@ -15,14 +15,14 @@ DEBUG = re.compile(r"(^|\s)-{0,2}debug(\s*=\s*true)?,?(\s|$)", re.IGNORECASE)
 
 def say(text: str, end: str = "\n") -> None:
     """Print a text in which names from files may stand."""
-    print(printable(text), end=end)
+    print(for_terminal(text), end=end)
 
 
 def fail(message: str, code: int, arguments: Sequence[str]) -> int:
     """Print what is wrong (with the traceback above it if asked for) and return the exit code."""
     if DEBUG.search(" ".join(arguments)):
         traceback.print_exc()
-    line = printable(message.rstrip())
+    line = for_terminal(message.rstrip())
     print(f"\033[31merror:\033[0m {line}" if _in_colour() else f"error: {line}", file=sys.stderr)
     return code
 
@@ -46,7 +46,7 @@ class _CleanFormatter(logging.Formatter):
     """Shows control characters in names from files, and does not send them."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+        return for_terminal(super().format(record))
 
 
 class _Stderr(logging.Handler):

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rfla.engine.console import CleanConsole
-from rfla.errors import DataError, printable
+from rfla.errors import DataError, for_terminal, nearest, printable
 from rfla.terminal import fail, log_to_stderr, say
 
 HOSTILE = [
@@ -71,3 +71,18 @@ def test_the_console_of_a_run(name: str, terminal: bool) -> None:
             assert name not in shown
         else:
             assert printable(shown) == shown
+
+
+def test_a_line_of_thousands_of_letters_loses_its_middle() -> None:
+    """A file may name an image, a class or a key with 100,000 letters."""
+    text = "first\n" + "x" * 100_000 + " (first: a.json:3)\x1b"
+    first, second = for_terminal(text).split("\n")
+    assert first == "first" and len(second) < 1000
+    assert second.startswith("xxx") and second.endswith(" (first: a.json:3)\\x1b")
+    assert for_terminal("a" * 1000) == "a" * 1000
+
+
+def test_words_are_compared_with_thousands_of_others_in_no_time() -> None:
+    many = [f"name {number}" for number in range(1_000_000)]
+    assert nearest("name 5", many)[0] == "name 5"
+    assert nearest("x" * 100_000, ["x" * 100_000]) == []

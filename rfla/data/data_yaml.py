@@ -21,7 +21,7 @@ import yaml
 
 from rfla.cfg.yaml_file import read_yaml
 from rfla.data.record import Part
-from rfla.errors import ConfigError, DataError, did_you_mean, printable
+from rfla.errors import ConfigError, DataError, did_you_mean, printable, require_short_name, shorten
 from rfla.files import home_expanded
 
 LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes, letters: what file systems take
@@ -179,19 +179,28 @@ def _names(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
         if sorted(numbered) != list(range(len(numbered))):
             raise DataError(
                 f"{path}: names must be numbered 0 to {len(numbered) - 1} without gaps, "
-                f"not {sorted(numbered)}"
+                f"not {shorten(sorted(numbered))}"
             )
         written = [numbered[index] for index in range(len(numbered))]
     if not isinstance(written, list) or not written:
         raise DataError(f"{path}: names must be a list of class names, not {names!r:.80}")
-    if "" in written:
-        raise DataError(f"{path}: class {written.index('')} has an empty name")
-    if len(set(written)) != len(written):
-        twice = next(name for name in written if written.count(name) > 1)
-        raise DataError(f"{path}: class '{twice}' is named twice")
+    _check_names(path, written)
     if stated is not None and stated != len(written):
         raise DataError(f"{path}: nc is {stated} but {len(written)} names are given")
     return tuple(printable(name, keep="") for name in written)
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    """Refuse names that cannot be told apart or shown."""
+    if len(names) > MOST_CLASSES:
+        raise DataError(f"{path}: {len(names):,} class names; at most {MOST_CLASSES}")
+    for name in names:
+        require_short_name(name, str(path))
+    if "" in names:
+        raise DataError(f"{path}: class {names.index('')} has an empty name")
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{path}: class '{twice}' is named twice")
 
 
 def _as_written(path: Path) -> list[str] | dict[str, str] | None:

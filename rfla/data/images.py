@@ -28,7 +28,7 @@ from rfla.data.image_header import (
 from rfla.data.pixel_range import Range, find_range, to_uint8, uses_little
 from rfla.data.tiff import BITS, PHOTOMETRIC, SAMPLE_FORMAT, SAMPLES
 from rfla.errors import DataError
-from rfla.files import foreign_content, open_regular, read_regular
+from rfla.files import foreign_content, open_regular, read_regular, write_atomically
 
 Image = NDArray[np.uint8]
 
@@ -351,9 +351,7 @@ def write_image(path: Path, image: Image, *, quality: int = 92) -> None:
     )
     if not done:
         raise DataError(f"{path}: cannot encode an image of shape {image.shape} as {path.suffix}")
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    beside.write_bytes(data.tobytes())
-    beside.replace(path)
+    write_atomically(path, data.tobytes(), flush=False)
 
 
 def _is_truncated_jpeg(data: bytes | bytearray) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfla.errors import DataError, did_you_mean, printable
+from rfla.errors import DataError, did_you_mean, printable, require_short_name
 
 NO_CLASS = -1  # label of a region in which objects of any class are not counted
 
@@ -156,6 +156,8 @@ class Classes:
     def __init__(
         self, names: Sequence[str] = (), ids: Sequence[int] | None = None, *, grows: bool = False
     ) -> None:
+        for name in names:
+            require_short_name(name, "names")
         self.names = [printable(name, keep="") for name in names]  # they end in files and pictures
         self.ids = list(range(1, len(self.names) + 1)) if ids is None else list(ids)
         self.grows = grows
@@ -174,6 +176,7 @@ class Classes:
             return label
         if not name:
             raise DataError(f"{where}: no class name")
+        require_short_name(name, where)
         if not self.grows:
             known = ", ".join(self.names[:20]) + (", ..." if len(self.names) > 20 else "")
             raise DataError(

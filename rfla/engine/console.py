@@ -16,7 +16,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from rfla.errors import ConfigError, ExistingRunError, printable
+from rfla.errors import ConfigError, ExistingRunError, for_terminal
 from rfla.files import write_atomically
 
 FIGURES = ("ap", "ap50", "ap75", "ap_vt", "ap_t", "ap_s", "ap_m")
@@ -30,7 +30,7 @@ class CleanConsole(Console):
     ) -> Iterator[Segment]:
         """Yield the pieces of a line, each with its text made printable."""
         for segment in super().render(renderable, options):
-            shown = segment.text if segment.control else printable(segment.text)
+            shown = segment.text if segment.control else for_terminal(segment.text)
             yield Segment(shown, segment.style, segment.control)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rfla.cfg import saved_model_config, weights_header
 from rfla.cfg.model_schema import ModelConfig
-from rfla.errors import WeightsError, printable
+from rfla.errors import MAX_NAME, WeightsError, printable
 from rfla.files import write_atomically
 from rfla.models.detector import Detector
 from rfla.models.zoo import MAX_CLASSES, build_from_config, sketch
@@ -98,6 +98,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: metadata without class names")
     if len(names) > MAX_CLASSES:
         raise WeightsError(f"{path}: {len(names)} class names; at most {MAX_CLASSES}")
+    if max(map(len, names)) > MAX_NAME:
+        raise WeightsError(f"{path}: a class name of more than {MAX_NAME} letters")
     return metadata | {"names": [printable(name, keep="") for name in names]}
 
 

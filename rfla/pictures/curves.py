@@ -132,13 +132,13 @@ def plot_labels(
     Args:
         path: Where to write.
         boxes: (M, 4) xyxy px of the original images.
-        labels: (M,) class indices.
+        labels: (M,) class indices; boxes of label -1 (regions that are ignored) are no class.
         counts: (N,) boxes in each image.
         names: Class names.
     """
     sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0.5, None)  # (M, 2) width, height
     figure, ((by_class, by_size), (by_image, by_shape)) = new_figure(2, 2, 11, 8)
-    _draw_classes(by_class, np.bincount(labels, minlength=len(names)), names)
+    _draw_classes(by_class, np.bincount(labels[labels >= 0], minlength=len(names)), names)
     _draw_sizes(by_size, np.sqrt(sides.prod(axis=1)))
     _draw_counts(by_image, counts)
     _draw_shapes(by_shape, sides)

@@ -56,7 +56,9 @@ def partial_directory(out: Path) -> Iterator[Path]:
     note.write_text("An unfinished conversion; safe to delete.\n", encoding="utf-8")
     try:
         yield beside
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:  # a full disk names no file
+            error.filename = str(beside)
         shutil.rmtree(beside, ignore_errors=True)
         raise
     note.unlink()

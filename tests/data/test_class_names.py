@@ -7,6 +7,7 @@ import pytest
 
 from rfla.data import load_data_spec, load_index
 from rfla.data.record import Classes
+from rfla.errors import DataError
 
 HOSTILE = ["\x1b[31mred", "half \ud800", "two\nlines", "[/red]", "ship"]
 SHOWN = [r"\x1b[31mred", r"half \ud800", r"two\nlines", "[/red]", "ship"]
@@ -37,3 +38,24 @@ def test_whole_data_set(tmp_path: Path, named_by: str) -> None:
     index = load_index(load_data_spec(tmp_path / "data.yaml"), "train", need_images=False)
     assert list(index.names) == shown
     assert index.labels.tolist() == [1]
+
+
+@pytest.mark.parametrize("source", ["table", "file", "yaml"])
+def test_a_name_that_nothing_can_show_is_refused(tmp_path: Path, source: str) -> None:
+    name = "n" * 201
+    with pytest.raises(DataError, match=r"a class name of 201 letters, 'nnn.*; at most 200"):
+        if source == "table":
+            Classes(["car", name])
+        elif source == "file":
+            Classes(grows=True).label(name, "a.csv:3")
+        else:
+            (tmp_path / "data.yaml").write_text(f"train: .\nval: .\nnames: [car, {name}]\n")
+            load_data_spec(tmp_path / "data.yaml")
+    assert Classes(["n" * 200]).names == ["n" * 200]
+
+
+def test_ten_thousand_names_are_the_most(tmp_path: Path) -> None:
+    names = ", ".join(f"n{number}" for number in range(10_001))
+    (tmp_path / "data.yaml").write_text(f"train: .\nval: .\nnames: [{names}]\n")
+    with pytest.raises(DataError, match="10,001 class names; at most 10000"):
+        load_data_spec(tmp_path / "data.yaml")

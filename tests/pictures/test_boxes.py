@@ -143,6 +143,19 @@ def test_no_curve_runs_through_a_name_of_the_legend() -> None:
     assert highest < names.y0 and names.x1 <= axis.bbox.x1
 
 
+def test_ignored_boxes_are_of_no_class_in_the_labels_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A converted VisDrone set has regions of label -1; `bincount` takes none of them."""
+    counted: list[list[int]] = []
+    monkeypatch.setattr(
+        "rfla.pictures.curves._draw_classes", lambda _, number, names: counted.append(list(number))
+    )
+    boxes = np.array([[0, 0, 5, 5.0], [2, 2, 9, 8], [1, 1, 4, 4]])
+    plot_labels(tmp_path / "l.png", boxes, np.array([-1, 1, 1]), np.array([3]), NAMES)
+    assert counted == [[0, 2]] and (tmp_path / "l.png").stat().st_size
+
+
 def test_boxes_are_counted_in_whole_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

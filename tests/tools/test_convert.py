@@ -11,6 +11,7 @@ import pytest
 from PIL import Image as PillowImage
 
 from rfla.cfg.verbs import ConvertOptions, load_options
+from rfla.cli import main
 from rfla.data import load_data_spec, load_index
 from rfla.data.images import read_image, write_image
 from rfla.data.obtain import missing_dataset_message
@@ -691,3 +692,27 @@ def test_a_source_of_another_kind_is_named_for_what_it_is(tmp_path, name, messag
     if format == "coco":
         with pytest.raises(DataError, match=message if "pipe" in name else "no such"):
             load_data_spec(tmp_path / name)
+
+
+@pytest.mark.parametrize("broken", ["copy", "annotations"])
+def test_a_full_disk_is_told_with_the_file_that_did_not_fit(tmp_path, monkeypatch, capsys, broken):
+    """Not with the image that was to be copied, and nothing stays."""
+    picture(tmp_path / "src" / "images" / "a.png")
+    (tmp_path / "src" / "train.csv").write_text("image,xmin,ymin,xmax,ymax\na.png,1,1,5,5\n")
+
+    def full(source, target, *_):
+        raise OSError(28, "No space left on device", str(source), None, str(target))
+
+    def full_file(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "link", full)
+    if broken == "copy":
+        monkeypatch.setattr("shutil.copyfile", full)
+    else:
+        monkeypatch.setattr("rfla.data.formats.coco_write._dump", full_file)
+    tokens = ["format=csv", f"source={tmp_path / 'src'}", f"out={tmp_path / 'out'}"]
+    assert main(["convert", *tokens]) == 2
+    place = "out.partial/images/train/a.png.tmp" if broken == "copy" else "out.partial"
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/{place}: No space left on device")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["src"]

@@ -83,9 +83,10 @@ def why_unknown(
     name = names.get(number) if isinstance(number, int) else None
     if name is not None:
         hint = did_you_mean(name, table.names)
-        return f"{where}: category '{name}' is not among names {table.names}{hint}"
-    known = ", ".join(str(number) for number in sorted(names)[:20])
-    return f"{where}: unknown category id {shorten(value)}; ids are {known}"
+        known = str(table.names[:20]) + (" and more" if len(table.names) > 20 else "")
+        return f"{where}: category '{name}' is not among names {known}{hint}"
+    ids = ", ".join(str(number) for number in sorted(names)[:20])
+    return f"{where}: unknown category id {shorten(value)}; ids are {ids}"
 
 
 def category_ids(names: dict[int, str], table: Classes) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from rfla.cfg.verbs import ConvertOptions
 from rfla.data.formats import FORMATS
 from rfla.data.image_header import set_max_pixels
-from rfla.errors import ConfigError, did_you_mean, printable
+from rfla.errors import ConfigError, did_you_mean, for_terminal
 from rfla.tools.aitod import build_aitod
 from rfla.tools.convert.conversion import convert
 
@@ -30,7 +30,7 @@ def run_convert(options: ConvertOptions) -> int:
         return _build_aitod(options)
     _refuse_keys(options, _AITOD_ALONE)
     _require(options, "source", "out")
-    print(printable(convert(options, progress=True).table()))
+    print(for_terminal(convert(options, progress=True).table()))
     return 0
 
 
@@ -47,7 +47,7 @@ def _build_aitod(options: ConvertOptions) -> int:
         options.workers,
         progress=True,
     )
-    print(printable(report.table()))
+    print(for_terminal(report.table()))
     return 0 if report.complete else 1
 
 

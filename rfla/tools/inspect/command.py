@@ -5,7 +5,7 @@ from typing import Any
 
 from rfla.cfg import Config, load_config
 from rfla.cfg.verbs import InspectOptions
-from rfla.errors import printable
+from rfla.errors import for_terminal
 from rfla.tools.inspect.data_report import DataReport, Finding
 from rfla.tools.inspect.inspection import inspect
 
@@ -29,7 +29,7 @@ def run_inspect(options: InspectOptions, given: Mapping[str, Any]) -> int:
     report = inspect(options)
     if settings is not None:
         _add_assignment(report, settings)
-    print(printable(report.text()), end="")
+    print(for_terminal(report.text()), end="")
     return report.exit_code
 
 
