@@ -18,7 +18,8 @@ from rfla.assign import PriorGrid
 from rfla.cfg.model_schema import ModelConfig
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.necks.fpn import FPN
-from rfla.ops.nms import ImageDetections
+from rfla.ops.device import to_device
+from rfla.ops.nms import Candidates, DetectionLimits, ImageDetections, select_batch
 
 ImageSizes = Sequence[tuple[int, int]]
 """(height, width) of each image before padding, px."""
@@ -148,6 +149,35 @@ class Detector(nn.Module, ABC):
         """The points or anchors and which box each learns (B, P), for pictures; see `assign`."""
         matched = self.assign(raw, targets, image_sizes)
         return None if matched is None else (self.grid(raw), matched)
+
+
+class DenseDetector(Detector):
+    """A detector in one stage: each prior predicts classes and a box, and NMS does the rest.
+
+    Attributes:
+        limits: which detections are kept.
+    """
+
+    def __init__(
+        self, backbone: Backbone, neck: FPN, limits: DetectionLimits, num_classes: int
+    ) -> None:
+        super().__init__(backbone, neck, num_classes)
+        self.limits = limits
+
+    @abstractmethod
+    def candidates(self, raw: Raw, image_sizes: Tensor) -> Candidates:
+        """The best priors of each level, decoded in float32 and clipped to their image.
+
+        Args:
+            raw: from `raw`.
+            image_sizes: (B, 2) height and width before padding, px.
+        """
+
+    @torch.no_grad()
+    def decode(self, raw: Raw, image_sizes: ImageSizes) -> list[ImageDetections]:
+        """Raw predictions to the detections of each image."""
+        sizes = to_device(image_sizes, raw["cls"][0].device)
+        return select_batch(self.candidates(raw, sizes), self.limits)
 
 
 def step_counts(positives: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rfla.assign import IGNORED, PriorGrid
 from rfla.models.backbones.backbone import Backbone
-from rfla.models.detector import Detector, ImageSizes, Raw, Target
+from rfla.models.detector import DenseDetector, ImageSizes, Raw, Target
 from rfla.models.heads.fcos import FCOSHead
 from rfla.models.heads.priors import Points, best_candidates, take
 from rfla.models.heads.rfd import FieldHead
@@ -22,10 +22,10 @@ from rfla.models.necks.fpn import FPN
 from rfla.ops.boxes import clip_boxes, distance_to_boxes, flatten_levels, pad_boxes
 from rfla.ops.coding import FieldCoder
 from rfla.ops.losses import mean_over_ranks, quality_focal_loss
-from rfla.ops.nms import DetectionLimits, ImageDetections, select_detections
+from rfla.ops.nms import Candidates, DetectionLimits
 
 
-class PointDetector(Detector):
+class PointDetector(DenseDetector):
     """A detector that predicts, at each point, classes, a box and, often, how central the point is.
 
     Args:
@@ -47,8 +47,8 @@ class PointDetector(Detector):
         *,
         num_classes: int,
     ) -> None:
-        super().__init__(backbone, neck, num_classes)
-        self.head, self.points, self.limits = head, points, limits
+        super().__init__(backbone, neck, limits, num_classes)
+        self.head, self.points = head, points
 
     def raw(self, images: Tensor) -> Raw:
         """Predictions before decoding, lists per level.
@@ -104,8 +104,8 @@ class PointDetector(Detector):
         return labels.gather(1, index), own_boxes
 
     @torch.no_grad()
-    def decode(self, raw: Raw, image_sizes: ImageSizes) -> list[ImageDetections]:
-        """Raw predictions to the detections of each image, clipped to it."""
+    def candidates(self, raw: Raw, image_sizes: Tensor) -> Candidates:
+        """The best points of each level, decoded and clipped to their image."""
         with torch.autocast(raw["cls"][0].device.type, enabled=False):
             scores = flatten_levels(raw["cls"], self.num_classes).float().sigmoid()  # (B, P, C)
             best = scores.amax(dim=2)
@@ -117,14 +117,9 @@ class PointDetector(Detector):
             # the best points of each level, by what their best class will score in the end
             counts = self.grid(raw).level_counts
             index = torch.cat(best_candidates(best, counts, self.limits.nms_pre), dim=1)  # (B, K)
-            boxes, scores = take(self.boxes(raw), index), take(scores, index)
-            factors = [None] * len(index) if centerness is None else centerness.gather(1, index)
-            return [
-                select_detections(clip_boxes(own, size), own_scores, own_factors, self.limits)
-                for own, own_scores, own_factors, size in zip(
-                    boxes, scores, factors, image_sizes, strict=True
-                )
-            ]
+            boxes = clip_boxes(take(self.boxes(raw), index), image_sizes)
+            factors = None if centerness is None else centerness.gather(1, index)
+            return Candidates(boxes, take(scores, index), factors)
 
 
 def quality_class_loss(

@@ -17,7 +17,7 @@ from rfla.cfg.model_schema import ModelConfig
 from rfla.models.assigners import anchors_baseline, build_assigner
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.backbones.build import build_backbone
-from rfla.models.detector import Detector, ImageSizes, Raw, StepLosses, Target, step_counts
+from rfla.models.detector import DenseDetector, ImageSizes, Raw, StepLosses, Target, step_counts
 from rfla.models.heads.priors import Anchors, best_candidates, build_anchors, take
 from rfla.models.heads.retina import RetinaHead
 from rfla.models.limits import build_limits
@@ -27,10 +27,10 @@ from rfla.ops.boxes import flatten_levels
 from rfla.ops.coding import DeltaCoder
 from rfla.ops.device import to_device
 from rfla.ops.losses import box_loss, focal_loss, mean_over_ranks
-from rfla.ops.nms import DetectionLimits, ImageDetections, select_detections
+from rfla.ops.nms import Candidates, DetectionLimits
 
 
-class RetinaNet(Detector):
+class RetinaNet(DenseDetector):
     """RetinaNet on any pyramid.
 
     Args:
@@ -58,8 +58,8 @@ class RetinaNet(Detector):
         loss_weights: tuple[float, float] = (1.0, 1.0),
         focal: tuple[float, float] = (0.25, 2.0),
     ) -> None:
-        super().__init__(backbone, neck, num_classes)
-        self.head, self.anchors, self.limits, self.coder = head, anchors, limits, DeltaCoder()
+        super().__init__(backbone, neck, limits, num_classes)
+        self.head, self.anchors, self.coder = head, anchors, DeltaCoder()
         self.box_loss_kind, self.loss_weights, self.focal = box_loss_kind, loss_weights, focal
 
     @classmethod
@@ -137,19 +137,14 @@ class RetinaNet(Detector):
         return StepLosses(losses, step_counts(positive.sum(), targets))
 
     @torch.no_grad()
-    def decode(self, raw: Raw, image_sizes: ImageSizes) -> list[ImageDetections]:
-        """Raw predictions to the detections of each image."""
+    def candidates(self, raw: Raw, image_sizes: Tensor) -> Candidates:
+        """The best anchors of each level, decoded and clipped to their image."""
         with torch.autocast(raw["cls"][0].device.type, enabled=False):
             grid = self.grid(raw)
             logits = flatten_levels(raw["cls"], self.num_classes).float()
             levels = best_candidates(logits.amax(dim=2), grid.level_counts, self.limits.nms_pre)
             index = torch.cat(levels, dim=1)  # (B, K)
             scores = take(logits, index).sigmoid()
-            limits = to_device(image_sizes, scores.device)[:, None]
-            boxes = self.coder.decode(
-                grid.boxes[index], take(flatten_levels(raw["reg"], 4), index), limits
-            )
-            return [
-                select_detections(own, own_scores, None, self.limits)
-                for own, own_scores in zip(boxes, scores, strict=True)
-            ]
+            deltas = take(flatten_levels(raw["reg"], 4), index)
+            boxes = self.coder.decode(grid.boxes[index], deltas, image_sizes[:, None])
+            return Candidates(boxes, scores, None)

@@ -30,11 +30,10 @@ def boxes_to_distance(points: Tensor, boxes: Tensor) -> Tensor:
     return torch.cat((points - boxes[..., :2], boxes[..., 2:] - points), dim=-1)
 
 
-def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Boxes (..., 4) moved into an image of (height, width) px."""
-    height, width = image_size
-    x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
-    return torch.stack((x[..., 0], y[..., 0], x[..., 1], y[..., 1]), dim=-1)
+def clip_boxes(boxes: Tensor, image_sizes: Tensor) -> Tensor:
+    """Boxes (B, K, 4) moved into images of (height, width) px, (B, 2)."""
+    limits = image_sizes.to(boxes).flip(-1).repeat(1, 2)  # width, height, width, height
+    return torch.minimum(boxes.clamp(min=0), limits[:, None])
 
 
 def pad_boxes(

@@ -1,10 +1,10 @@
 """Non-maximum suppression by class, on float32 boxes as they are.
 
-Shapes: N candidates, C classes. Boxes are xyxy px.
+Shapes: B images, K candidates of each, N candidates of one image, C classes. Boxes are xyxy px.
 """
 
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -20,6 +20,20 @@ class ImageDetections(TypedDict):
     boxes: Tensor
     scores: Tensor
     labels: Tensor
+
+
+class Candidates(NamedTuple):
+    """What a detector found in a batch before suppression, as many in each image.
+
+    Attributes:
+        boxes: (B, K, 4) for all classes or (B, K, C, 4), float32, clipped to their image.
+        class_scores: (B, K, C) without background, 0 to 1.
+        score_factors: (B, K) from 0 to 1, or None.
+    """
+
+    boxes: Tensor
+    class_scores: Tensor
+    score_factors: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -120,3 +134,14 @@ def select_detections(
     candidates = boxes[rows] if boxes.dim() == 2 else boxes[rows, labels]
     kept = class_nms(candidates, scores, labels, limits.nms_iou, limits.max_det)
     return {"boxes": candidates[kept], "scores": scores[kept], "labels": labels[kept]}
+
+
+def select_batch(found: Candidates, limits: DetectionLimits) -> list[ImageDetections]:
+    """`select_detections` for each image of a batch."""
+    boxes, scores, factors = found
+    return [
+        select_detections(
+            boxes[image], scores[image], None if factors is None else factors[image], limits
+        )
+        for image in range(len(boxes))
+    ]

@@ -249,9 +249,11 @@ def best_candidates(scores: Tensor, counts: Sequence[int], limit: int) -> list[T
     """
     picked = []
     first = 0
-    for level in torch.split(scores, list(counts), dim=1):
-        count = level.shape[1]
-        if count > limit:
+    for count in counts:
+        level = scores[:, first : first + count]
+        if isinstance(count, Tensor):  # a graph of free size is traced, and decides when it runs
+            order = level.topk(torch.clamp(count, max=limit), dim=1).indices
+        elif count > limit:
             # Equal scores, common near 1, come in topk's order, which is that of the authors'
             # proposals too.
             order = level.topk(limit, dim=1).indices

@@ -205,7 +205,7 @@ class RoIHead(nn.Module):
 
             positive = (labels < self.num_classes).nonzero().squeeze(1)
             boxes = torch.cat([sample.boxes for sample in samples])[positive]
-            own_offsets = self._of_class(offsets[positive], labels[positive])
+            own_offsets = self.of_class(offsets[positive], labels[positive])
             own_boxes = torch.cat([sample.own for sample in samples])
             truth = self.stages[stage].coder.encode(boxes, own_boxes)
             loss_box = smooth_l1(own_offsets, truth, self.beta).sum() / count
@@ -234,7 +234,7 @@ class RoIHead(nn.Module):
         """
         with torch.autocast(offsets.device.type, enabled=False):
             counts = [len(part) for part in boxes]
-            own = torch.split(self._of_class(offsets, labels), counts)
+            own = torch.split(self.of_class(offsets, labels), counts)
             coder = self.stages[stage].coder
             return [
                 coder.decode(part, moves, to_device(size, part.device))
@@ -272,7 +272,7 @@ class RoIHead(nn.Module):
                 detections.append(select_detections(moved, part_scores, None, self.limits))
             return detections
 
-    def _of_class(self, offsets: Tensor, labels: Tensor) -> Tensor:
+    def of_class(self, offsets: Tensor, labels: Tensor) -> Tensor:
         """Offsets (N, 4) of one class each, from (N, 4) or (N, C * 4)."""
         if offsets.shape[1] == 4:
             return offsets

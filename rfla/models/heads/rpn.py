@@ -6,7 +6,7 @@ xyxy px.
 """
 
 from collections.abc import Sequence
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,20 @@ from rfla.ops.coding import DeltaCoder
 from rfla.ops.device import to_device
 from rfla.ops.losses import mean_over_ranks, smooth_l1
 from rfla.ops.nms import class_nms
+
+
+class Proposals(NamedTuple):
+    """Boxes where objects may be, before suppression, as many in each image of a batch.
+
+    Attributes:
+        boxes: (B, K, 4) clipped to their image.
+        scores: (B, K) from 0 to 1.
+        levels: (K,) the level of each; one suppresses others of its level alone.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    levels: Tensor
 
 
 class RPNHead(nn.Module):
@@ -140,27 +154,37 @@ class RPNHead(nn.Module):
         return {"loss_rpn_cls": loss_cls / normalizer, "loss_rpn_bbox": loss_box / normalizer}
 
     @torch.no_grad()
-    def decode(self, raw: Raw, image_sizes: ImageSizes) -> list[Tensor]:
-        """Proposals (K, 5) of each image: box and score, best first, clipped to the image."""
+    def candidates(self, raw: Raw, image_sizes: Tensor) -> Proposals:
+        """The best anchors of each level, decoded in float32 and clipped to their image.
+
+        Args:
+            raw: from `forward`.
+            image_sizes: (B, 2) height and width before padding, px.
+        """
         with torch.autocast(raw["reg"][0].device.type, enabled=False):
             grid = self.anchors.grid(raw["objectness"])
             scores = flatten_levels(raw["objectness"], 1)[..., 0].float().sigmoid()
             levels = best_candidates(scores, grid.level_counts, self.nms_pre)
             index = torch.cat(levels, dim=1)  # (B, K)
-            limits = to_device(image_sizes, scores.device)[:, None]
             deltas = take(flatten_levels(raw["reg"], 4), index)
-            boxes = self.coder.decode(grid.boxes[index], deltas, limits)  # (B, K, 4)
-            scores = scores.gather(1, index)
-            # a proposal suppresses others of its level alone
+            boxes = self.coder.decode(grid.boxes[index], deltas, image_sizes[:, None])
             counts = [level.shape[1] for level in levels]
             level_of = torch.cat(
                 [torch.full((n,), i, device=scores.device) for i, n in enumerate(counts)]
             )
-            proposals = []
-            for own, own_scores in zip(boxes, scores, strict=True):
-                kept = class_nms(own, own_scores, level_of, self.nms_iou, self.max_proposals)
-                proposals.append(torch.cat([own, own_scores[:, None]], dim=1)[kept])
-            return proposals
+            return Proposals(boxes, scores.gather(1, index), level_of)
+
+    @torch.no_grad()
+    def decode(self, raw: Raw, image_sizes: ImageSizes) -> list[Tensor]:
+        """Proposals (K, 5) of each image: box and score, best first, clipped to the image."""
+        sizes = to_device(image_sizes, raw["reg"][0].device)
+        boxes, scores, level_of = self.candidates(raw, sizes)
+        proposals = []
+        for own, own_scores in zip(boxes, scores, strict=True):
+            # a proposal suppresses others of its level alone
+            kept = class_nms(own, own_scores, level_of, self.nms_iou, self.max_proposals)
+            proposals.append(torch.cat([own, own_scores[:, None]], dim=1)[kept])
+        return proposals
 
     def target_anchors(self, raw: Raw) -> Tensor:
         """Anchors (P, 4) that targets are encoded against."""
