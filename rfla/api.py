@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 from rfla.cfg import Config, load_config, model_part
 from rfla.cfg.early import check_early
 from rfla.cfg.keywords import PredictSettings, TrainSettings, ValSettings
+from rfla.cfg.layer_files import is_file_of_ours
 from rfla.names import Channels
 from rfla.predict.sources import Given
 from rfla.results import Results
@@ -40,8 +41,8 @@ class RFLA:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Class names of a weights file; empty for a model that is not trained yet."""
-        if not self.model.endswith(".safetensors"):
+        """Class names of a weights file or an exported one; empty for a model without training."""
+        if not is_file_of_ours(self.model):
             return ()
         from rfla.models.weights import read_metadata
 
@@ -165,7 +166,7 @@ class RFLA:
     def _predictor(self, cfg: Config) -> "Predictor":
         """Return the network on its device: that of the last call unless a setting changed it."""
         from rfla.engine.device import select_device
-        from rfla.engine.model_source import load_trained
+        from rfla.predict.model import load_model
         from rfla.predict.predictor import Predictor, set_limits
 
         config = model_part(cfg)
@@ -176,7 +177,7 @@ class RFLA:
         built_from = (self.model, changed, network, cfg.device, cfg.amp)
         if self._built is None or self._built[0] != built_from:
             device = select_device(cfg.device)
-            model = load_trained(self.model, config)
+            model = load_model(self.model, config, device)
             self._built = built_from, Predictor(model, device, cfg.amp)
         predictor = self._built[1]
         set_limits(predictor.inference.net, config)

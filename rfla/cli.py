@@ -127,6 +127,19 @@ def import_weights(tokens: Tokens = None) -> None:
 
 
 @app.command(**_AS_TYPED)
+def export(tokens: Tokens = None) -> None:
+    """Export a trained network for other programs."""
+    from rfla.cfg.verbs import ExportOptions, load_options, required
+
+    options, _ = load_options(tokens or [], ExportOptions)
+    required(options, "export", model="best.safetensors", format="onnx")
+    _prepare_data(options.data)
+    from rfla.export.command import export
+
+    say(export(options))
+
+
+@app.command(**_AS_TYPED)
 def inspect(tokens: Tokens = None) -> int:
     """Check a data set before training on it."""
     from rfla.cfg.verbs import InspectOptions, load_options, required

@@ -31,8 +31,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pictures": set(),
     "results": {"pictures"},
     "engine": {"cfg", "ops", "assign", "data", "models", "metrics", "pictures", "results"},
-    "predict": {"cfg", "ops", "data", "models", "metrics", "pictures", "results", "engine"},
     "export": {"cfg", "ops", "data", "models", "engine"},
+    "predict": {
+        *("cfg", "ops", "data", "models", "metrics", "pictures", "results", "engine"),
+        "export",
+    },
     "tools": {"cfg", "assign", "data", "models", "metrics", "pictures", "engine"},
     "api": {"cfg", "data", "models", "metrics", "results", "engine", "predict", "export", "tools"},
     "checks": {"data"},
@@ -68,7 +71,7 @@ ONLY_BENEATH: dict[str, set[str]] = {
     "msgspec": {"json_columns.py", "json_file.py", "data", "metrics"},
     "pydantic": {"cfg"},
     "pydantic_core": {"cfg"},
-    "torchvision": {"ops", "models", "checks.py"},
+    "torchvision": {"ops", "models", "export", "checks.py"},
 }
 NEVER = {
     "ultralytics",

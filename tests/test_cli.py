@@ -177,7 +177,8 @@ ERRORS = [
     (("val", "model=official.pth", "data=demo"), "rfla import weights=official.pth"),
     (("train", "model=fcos_p2", "data=nothing.yaml", "device=cpu"), "nothing.yaml"),
     # words of other tools
-    (("export", "model=best.pt"), "no verb 'export'; there is no export"),
+    (("export",), "model is missing: weights file (.safetensors) to export"),
+    (("export", "model=best.pt"), "pickled weights are not run"),
     (("track", "source=0"), "no verb 'track'; there is no tracking"),
     (("test",), "no verb 'test'; the verb is val: rfla val data=... split=test"),
     (("task=detect", "mode=val", "model=x"), "the verb comes first: rfla val key=value"),

@@ -12,8 +12,6 @@ VERBS: Mapping[str, str] = {
     "benchmark": "'rfla info' shows the cost of a model, 'rfla val' how good it is",
     "eval": "the verb is val: rfla val data=...",
     "evaluate": "the verb is val: rfla val data=...",
-    "export": "there is no export; weights/best.safetensors holds plain tensors that other "
-    "programs can read",
     "finetune": "the verb is train: rfla train model=best.safetensors data=...",
     "fit": "the verb is train: rfla train model=fcos_p2 data=...",
     "infer": "the verb is predict: rfla predict source=...",
@@ -106,7 +104,7 @@ NO_KEYS: Mapping[str, str] = {
     "close_mosaic": "aug.mosaic stays the same for the whole run",
     "copy_paste": "the augmentations are listed by 'rfla help aug'",
     "dfl": "weights of losses are loss.box_weight and loss.cls_weight",
-    "format": "there is no export; 'rfla convert format=...' is for data sets",
+    "format": "'rfla export format=...' is for networks, 'rfla convert format=...' for data sets",
     "mixup": "the augmentations are listed by 'rfla help aug'",
     "mode": "the verb comes first, without mode=: rfla train model=...",
     "nc": "the number of classes comes from the data",
@@ -146,6 +144,8 @@ def foreign_model(model: str) -> str:
             f"come in by 'rfla import weights={name} model=... out=x.safetensors'; "
             "those of YOLO are another network: rfla train model=fcos_p2 data=..."
         )
+    if suffix == ".onnx":
+        return "an exported network, which predict and val run; here the weights are needed"
     if suffix in _EXPORTED:
-        return "an exported network; rfla runs its own weights: model=best.safetensors"
+        return "an exported network; rfla runs its own weights, and .onnx files of 'rfla export'"
     return ""

@@ -71,6 +71,17 @@ VERBS = {
             "rfla convert format=aitod-xview annotations=DIR xview=DIR wo_xview=DIR out=aitod",
         ),
     ),
+    "export": VerbText(
+        "export a trained network for other programs",
+        "Writes an ONNX file that holds the whole way from RGB pixels to boxes: normalisation, "
+        "network, decoding, NMS. It is compared with torch before it is written. 'rfla predict' "
+        "and 'rfla val' run it by onnxruntime. Needs rfla[export]; see docs/export.md.",
+        (
+            "rfla export model=best.safetensors format=onnx",
+            "rfla export model=best.safetensors dynamic=false batch=1 imgsz=800 half=true",
+            "rfla predict model=best.onnx source=images/",
+        ),
+    ),
     "import": VerbText(
         "convert official MMDetection weights to an rfla weights file",
         "Reads the .pth without running its pickle, maps every key, and refuses a partial match.",

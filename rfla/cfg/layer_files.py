@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rfla.cfg.foreign import foreign_model
+from rfla.cfg.foreign import foreign_model, foreign_network
 from rfla.cfg.keys import sections_of, show
 from rfla.cfg.layers import Layer, Setting, flatten
 from rfla.cfg.model_schema import ModelConfig
 from rfla.cfg.schema import Config
-from rfla.cfg.weights_header import read_metadata
+from rfla.cfg.weights_header import is_exported, read_metadata
 from rfla.cfg.yaml_file import YamlFile, read_yaml
 from rfla.errors import ConfigError, RflaError, WeightsError, did_you_mean
 
@@ -142,13 +142,28 @@ def model_layer(model: str, assigner: str | None = None) -> Layer:
         ConfigError: no such model, or a wrong key in its YAML.
         WeightsError: a weights file that is not one of ours.
     """
-    suffix = Path(model).suffix.lower()
-    if suffix == ".safetensors":
-        sections = read_metadata(model).get("model")
+    if is_file_of_ours(model):
+        sections = _own_metadata(model).get("model")
         if not isinstance(sections, dict):
             raise WeightsError(f"{model}: its metadata does not describe a model")
         return flatten(sections, ModelConfig, lambda key: f"{model} (metadata)")
     return yaml_layer(model, assigner)
+
+
+def is_file_of_ours(model: str) -> bool:
+    """Whether `model=` names a file that says itself which model it holds."""
+    return model.lower().endswith(".safetensors") or is_exported(model)
+
+
+def _own_metadata(model: str) -> dict[str, Any]:
+    """Read what a file says of itself; an export that is not ours may have the name of another."""
+    try:
+        return read_metadata(model)
+    except WeightsError:
+        foreign = foreign_network(model)
+        if foreign:
+            raise ConfigError(f"model={show(model)}: {foreign}") from None
+        raise
 
 
 def yaml_layer(model: str, assigner: str | None = None) -> Layer:
@@ -198,7 +213,7 @@ def trained_size_layer(model: Any) -> Layer:
         ConfigError: it is so large that a person has to ask for it: a stranger's file could fill
             the memory.
     """
-    if not isinstance(model, str) or not model.lower().endswith(".safetensors"):
+    if not isinstance(model, str) or not is_file_of_ours(model):
         return {}
     size = read_metadata(model).get("imgsz")
     if not isinstance(size, int):

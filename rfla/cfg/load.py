@@ -22,6 +22,7 @@ from rfla.cfg.model_schema import ModelConfig
 from rfla.cfg.recipes import RECIPES
 from rfla.cfg.resume import resumed_layer
 from rfla.cfg.schema import Config, Mode
+from rfla.cfg.weights_header import is_exported
 from rfla.errors import ConfigError
 from rfla.files import home_expanded
 
@@ -51,6 +52,11 @@ def load_config(overrides: Mapping[str, Any], *, mode: Mode | None = None) -> Co
     own = flatten({key: value for key, value in overrides.items() if key != "cfg"}, Config)
     if mode in ("train", "predict") and _value(own, "resume"):
         return _resumed(own, overrides, mode)
+    if mode == "train" and is_exported(_value(own, "model")):
+        raise ConfigError(
+            f"model={show(_value(own, 'model'))}: an exported network cannot be trained; "
+            "give the weights that it came from"
+        )
     file, names = _cfg_file(overrides.get("cfg"))
     given = file | own
     # A typing mistake is reported at once, before the package of data sets is loaded.

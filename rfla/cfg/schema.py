@@ -82,7 +82,9 @@ class Config(ModelConfig):
     """
 
     # --- model, data and run
-    model: PathText | None = Field(None, description="zoo name, model YAML, or a .safetensors file")
+    model: PathText | None = Field(
+        None, description="zoo name, model YAML, .safetensors or .onnx file"
+    )
     data: str | None = Field(
         None,
         description="data set: a name (demo, aitod, ...), a data.yaml, or a directory",

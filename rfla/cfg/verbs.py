@@ -69,6 +69,44 @@ class InfoOptions(Section):
     debug: Debug = False
 
 
+class ExportOptions(Section):
+    """A trained network as a file that other programs run."""
+
+    model: str | None = Field(None, description="weights file (.safetensors) to export")
+    format: Literal["onnx"] = Field("onnx", description="form of the file")
+    out: str | None = Field(None, description="file to write; left out: beside the weights")
+    half: bool = Field(
+        False, description="float16 for backbone, neck and heads; boxes are decoded in float32"
+    )
+    nms: bool = Field(True, description="NMS as a part of the graph, with max_det places for boxes")
+    dynamic: bool = Field(
+        True, description="any number of images of any size; false: batch images of imgsz px"
+    )
+    batch: int = Field(1, ge=1, le=1024, description="images, with dynamic=false")
+    imgsz: int | None = Field(
+        None, ge=32, le=16384, description="side in px; left out: what the weights were trained at"
+    )
+    input: Literal["uint8", "float"] = Field(
+        "uint8", description="type of the pixels, RGB from 0 to 255"
+    )
+    opset: int = Field(20, ge=16, le=20, description="version of ONNX's operators")
+    conf: float | None = Field(
+        None, ge=0, le=1, description="lowest score that the graph keeps; left out: test.conf"
+    )
+    iou: float | None = Field(
+        None, gt=0, le=1, description="IoU above which NMS drops a box; left out: test.nms_iou"
+    )
+    max_det: int | None = Field(
+        None, ge=1, le=100_000, description="most boxes of an image; left out: test.max_det"
+    )
+    data: str | None = Field(
+        None, description="data set whose images the result is also checked on"
+    )
+    split: str = Field("val", min_length=1, description="split of it")
+    overwrite: bool = Field(False, description="replace the file if it exists")
+    debug: Debug = False
+
+
 class CopyOptions(Section):
     """A settings file to start from."""
 
@@ -159,6 +197,7 @@ class InspectOptions(Section):
 OPTIONS: dict[str, type[Section]] = {
     "compare": CompareOptions,
     "convert": ConvertOptions,
+    "export": ExportOptions,
     "import": ImportOptions,
     "inspect": InspectOptions,
     "info": InfoOptions,

@@ -1,4 +1,4 @@
-"""Read the JSON metadata of one of our .safetensors files without torch.
+"""Read the JSON metadata of one of our files (.safetensors, .onnx) without torch.
 
 Only the header is read, in bounds, and nothing in it is trusted.
 
@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rfla.cfg import onnx_header
 from rfla.errors import WeightsError
 from rfla.files import foreign_content, open_regular
 
@@ -35,12 +36,22 @@ class Header(NamedTuple):
 
 
 def read_metadata(path: Path | str) -> dict[str, Any]:
-    """Return the metadata that `rfla` wrote into a weights file.
+    """Return the metadata that `rfla` wrote into a weights file or an exported network.
 
     Raises:
-        WeightsError: no such file, not safetensors, an absurd header, or no metadata of ours.
+        WeightsError: no such file, not of its kind, an absurd header, or no metadata of ours.
     """
+    if is_exported(str(path)):
+        text = onnx_header.read_entries(path).get(KEY)
+        if text is None:
+            raise WeightsError(f"{path}: a network that rfla did not export; it is not run")
+        return _parse(text.encode("utf-8", "surrogatepass"), Path(path), "its metadata")
     return read_header(path).metadata
+
+
+def is_exported(model: object) -> bool:
+    """Whether `model=` names a network that onnxruntime runs."""
+    return isinstance(model, str) and Path(model).suffix.lower() == ".onnx"
 
 
 def read_header(path: Path | str) -> Header:

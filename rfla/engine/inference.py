@@ -83,6 +83,10 @@ def boxes_to_original(boxes: Tensor, scale: Tensor, original_size: Sequence[int]
     return scaled.clamp(min=0).minimum(limits)
 
 
+class PixelNet(nn.Module):
+    """A network that normalises its input itself: it takes uint8 RGB and not normalised images."""
+
+
 @dataclass(frozen=True)
 class Inference:
     """A network that is ready to detect.
@@ -123,7 +127,9 @@ class Inference:
         """
         started = time.perf_counter()
         pixels = images.to(self.device, non_blocking=True)
-        inputs = prepare_images(pixels, image_sizes, self.normalize)
+        inputs = pixels
+        if not isinstance(self.net, PixelNet):
+            inputs = prepare_images(pixels, image_sizes, self.normalize)
         prepared = time.perf_counter()
         with autocast(self.device, self.dtype):
             outputs = self.net(inputs, image_sizes=image_sizes)

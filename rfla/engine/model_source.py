@@ -104,12 +104,12 @@ def load_trained(path: str | Path, config: ModelConfig | None = None) -> SourceM
         state, metadata = load_weights(path)
         net = rebuild(config, len(metadata["names"]), state, str(path))
     names = tuple(metadata["names"])
-    imgsz, scale = metadata.get("imgsz"), _scale_in(metadata)
+    imgsz, scale = metadata.get("imgsz"), trained_scale(metadata)
     return SourceModel(net.eval(), net.config, names, imgsz=imgsz, scale=scale)
 
 
-def _scale_in(metadata: Mapping[str, Any]) -> TrainedScale | None:
-    """Return the sizes of the objects that a weights file names; None in older files."""
+def trained_scale(metadata: Mapping[str, Any]) -> TrainedScale | None:
+    """Return the sizes of objects that a file's metadata names; None in older files."""
     px_99, px_max = (number_in(metadata, "objects", key) for key in ("px_99", "px_max"))
     if px_99 is None or px_max is None:
         return None

@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 
 from rfla.cfg import Config, model_part
+from rfla.cfg.model_schema import ModelConfig
 from rfla.data import Annotations, DataSpec, load_data_spec, load_index
 from rfla.engine import memory
 from rfla.engine.build import RunParts
@@ -110,13 +111,25 @@ class WholeImages(SplitDetector):
         return [note] if note else []
 
 
-def validate(cfg: Config, detector: SplitDetector | None = None) -> Metrics:
+Loader = Callable[[str, ModelConfig, torch.device], SourceModel]
+"""Opens the file of `model=` with these settings, for a device."""
+
+
+def load_weights_file(model: str, config: ModelConfig, device: torch.device) -> SourceModel:
+    """Open a weights file; it gets to the device later."""
+    return load_trained(model, config)
+
+
+def validate(
+    cfg: Config, detector: SplitDetector | None = None, load: Loader = load_weights_file
+) -> Metrics:
     """Validate as `rfla val` does: figures on a split, written to a run directory.
 
     Args:
         cfg: Settings; `data` is needed, and `model` (a weights file) or `predictions` (a COCO
             detections file).
         detector: How the model runs over the images: whole by default.
+        load: Opens the file of `model`.
 
     Returns:
         The figures.
@@ -130,10 +143,13 @@ def validate(cfg: Config, detector: SplitDetector | None = None) -> Metrics:
         )
     refuse_several(cfg.device, "val")
     device = select_device(cfg.device)
-    return _validate(cfg, join_world(device, cfg.timeout), device, detector or WholeImages())
+    world = join_world(device, cfg.timeout)
+    return _validate(cfg, world, device, detector or WholeImages(), load)
 
 
-def _validate(cfg: Config, world: World, device: torch.device, detector: SplitDetector) -> Metrics:
+def _validate(
+    cfg: Config, world: World, device: torch.device, detector: SplitDetector, load: Loader
+) -> Metrics:
     console = make_console(quiet=not world.is_main)
 
     def say(text: str) -> None:
@@ -153,7 +169,8 @@ def _validate(cfg: Config, world: World, device: torch.device, detector: SplitDe
         if given:
             found = _given_detections(cfg, spec, index, say)
         else:
-            model, mapping = _model_for(cfg, index, console)
+            model = load(str(cfg.model), model_part(cfg), device)
+            mapping = _mapping_for(model, cfg, index, console)
     if found is None:
         job = SplitPass(cfg, model, index, mapping, world, device, Progress(console))
         found, speed = _detect(job, detector)
@@ -296,22 +313,21 @@ def _given_detections(
     return Detections(rows[kept], found.boxes[kept], found.scores[kept], labels, found.sides[kept])
 
 
-def _model_for(
-    cfg: Config, index: Annotations, console: Console
-) -> tuple[SourceModel, list[int] | None]:
-    """Load the weights file of `cfg.model`, and match its classes with the data's by name.
+def _mapping_for(
+    model: SourceModel, cfg: Config, index: Annotations, console: Console
+) -> list[int] | None:
+    """Match a model's classes with the data's by name.
 
     Returns:
-        The model, and the data's class for each of its classes (None where they are the same).
+        The data's class for each of the model's, None where they are the same.
 
     Raises:
         DataError: Model and data have no class in common.
     """
-    model = load_trained(str(cfg.model), model_part(cfg))
     if cfg.single_cls:
-        return model, [0] * len(model.names)
+        return [0] * len(model.names)
     if tuple(model.names) == tuple(index.names):
-        return model, None
+        return None
     mapping = class_mapping(model.names, index.names)
     absent = [name for name in index.names if name not in model.names]
     console.print(
@@ -319,4 +335,4 @@ def _model_for(
         f"{'; it never learnt ' + ', '.join(absent) if absent else ''}",
         style="yellow",
     )
-    return model, mapping
+    return mapping

@@ -15,12 +15,12 @@ from rfla.data.image_header import set_max_pixels
 from rfla.engine.console import Progress, make_console
 from rfla.engine.device import select_device
 from rfla.engine.distributed import World, agreed, gather, join_world, lost_peers_named
-from rfla.engine.model_source import load_trained
 from rfla.engine.processes import refuse_several
 from rfla.engine.run_dir import claim_run_dir
 from rfla.errors import ConfigError, DataError
 from rfla.predict.expand import images_of
 from rfla.predict.jobs import share_of
+from rfla.predict.model import load_model
 from rfla.predict.notes import Notes, joined
 from rfla.predict.options import PredictOptions
 from rfla.predict.outputs import OUTPUTS, Outputs
@@ -77,7 +77,7 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Prediction:
         # An image that is listed twice is predicted once: outputs are named after it.
         found = find_sources(str(cfg.source), recursive=cfg.recursive)
         sources = list({source.name: source for source in found}.values())
-        model = load_trained(str(cfg.model), model_part(cfg))
+        model = load_model(str(cfg.model), model_part(cfg), device)
         options = PredictOptions.from_config(cfg, model)
         predictor = Predictor(model, device, cfg.amp)
     notes = Notes()

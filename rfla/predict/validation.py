@@ -25,6 +25,7 @@ from rfla.engine.validator import SplitDetector, SplitPass
 from rfla.errors import DataError
 from rfla.metrics import Detections, Metrics, Study
 from rfla.predict.jobs import share_of
+from rfla.predict.model import load_model
 from rfla.predict.notes import Notes, joined
 from rfla.predict.options import PredictOptions
 from rfla.predict.predictor import Predictor
@@ -44,7 +45,7 @@ def validate(cfg: Config) -> Metrics:
     Raises:
         RflaError: Anything that the person can mend, in one line.
     """
-    return validator.validate(cfg, Slices() if cfg.slice is not None else None)
+    return validator.validate(cfg, Slices() if cfg.slice is not None else None, load_model)
 
 
 @dataclass(frozen=True)

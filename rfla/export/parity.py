@@ -1,0 +1,198 @@
+"""An exported network against the one it came from: the same detections, or it is refused.
+
+Shapes: N detections of an image, (H, W) px. Boxes are xyxy px of the input.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from rfla.cfg.model_schema import NormalizeConfig
+from rfla.data.images import resize_long_side
+from rfla.engine.inference import prepare_images
+from rfla.errors import ConfigError
+from rfla.export.session import OnnxNet
+from rfla.models.detector import Detector
+from rfla.ops.nms import ImageDetections
+from rfla.sizes import padded_side
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What counts as the same detection, and how many must be.
+
+    Attributes:
+        iou: least IoU of two boxes of a class.
+        score: largest difference of their scores.
+        share: least share of the detections of either that the other has too.
+        margin: a detection may be missing whose score is so close to the least one that is kept.
+    """
+
+    iou: float
+    score: float
+    share: float
+    margin: float
+
+
+FLOAT32 = Tolerance(iou=0.999, score=1e-4, share=0.999, margin=1e-4)
+FLOAT16 = Tolerance(iou=0.9, score=0.02, share=0.95, margin=0.01)
+
+
+@dataclass
+class Parity:
+    """What comparing images has shown so far.
+
+    Attributes:
+        images: how many were compared.
+        detections: of the original.
+        matched: detections of the original that the export has too, and the other way round.
+        expected: how many of those there could have been.
+        worst_box: largest difference of a side of matched boxes, px.
+        worst_score: largest difference of their scores.
+    """
+
+    images: int = 0
+    detections: int = 0
+    matched: int = 0
+    expected: int = 0
+    worst_box: float = 0.0
+    worst_score: float = 0.0
+
+    def add(
+        self, original: ImageDetections, exported: ImageDetections, limit: int, rules: Tolerance
+    ) -> None:
+        """Compare the detections of one image.
+
+        Where an image has as many detections as are kept, those at the end may differ by rounding.
+        """
+        self.images += 1
+        self.detections += len(original["scores"])
+        pairs = _pairs(original, exported, rules)
+        for one, partners in ((original, pairs.any(dim=1)), (exported, pairs.any(dim=0))):
+            scores = one["scores"]
+            lowest = float(scores.min()) if len(scores) else 0.0
+            full = len(scores) >= limit
+            sure = scores > lowest + rules.margin if full else torch.ones_like(partners)
+            self.matched += int((partners & sure).sum())
+            self.expected += int(sure.sum())
+        found = pairs.any(dim=1).nonzero().squeeze(1)
+        if len(found):
+            # of several boxes at one place, the one with the nearest score
+            gaps = (original["scores"][found, None] - exported["scores"]).abs()
+            gaps, partner = gaps.masked_fill(~pairs[found], torch.inf).min(dim=1)
+            boxes = (original["boxes"][found] - exported["boxes"][partner]).abs().amax(dim=1)
+            self.worst_box = max(self.worst_box, float(boxes.max()))
+            self.worst_score = max(self.worst_score, float(gaps.max()))
+
+    @property
+    def share(self) -> float:
+        """Share of the detections that both have; 1 where there are none."""
+        return self.matched / self.expected if self.expected else 1.0
+
+    def line(self) -> str:
+        """Say it to the person."""
+        return (
+            f"parity with torch: {self.images} images, {self.detections} detections, "
+            f"{self.share:.2%} matched, boxes within {self.worst_box:.2g} px, "
+            f"scores within {self.worst_score:.2g}"
+        )
+
+    def require(self, rules: Tolerance, where: str) -> None:
+        """Refuse an export that finds something else.
+
+        Raises:
+            ConfigError: with the figures.
+        """
+        if self.share < rules.share:
+            raise ConfigError(
+                f"{where}: the export does not find what the network finds, nothing is written; "
+                f"{self.line()}, where {rules.share:.1%} at IoU {rules.iou} are needed"
+            )
+
+
+def compare(
+    net: Detector,
+    normalize: NormalizeConfig,
+    exported: OnnxNet,
+    batches: Iterable[Sequence[np.ndarray]],
+    rules: Tolerance,
+) -> Parity:
+    """Run both on the same images.
+
+    Args:
+        net: the original, in evaluation mode, keeping what the export keeps.
+        normalize: how pixels become its input.
+        exported: the export.
+        batches: of images (H, W, 3) uint8 RGB, at the size that the network sees.
+        rules: what counts as the same.
+    """
+    parity = Parity()
+    for batch in batches:
+        images, sizes = stacked(batch)
+        with torch.no_grad():
+            original = net(prepare_images(images, sizes, normalize), image_sizes=sizes)
+        for one, other in zip(original, exported(images, image_sizes=sizes), strict=True):
+            parity.add(one, other, exported.limits.max_det, rules)
+    return parity
+
+
+def _pairs(one: ImageDetections, other: ImageDetections, rules: Tolerance) -> Tensor:
+    """(N, N') which detections are the same."""
+    same_box = box_iou(one["boxes"], other["boxes"]) >= rules.iou
+    # a box without an area has no IoU: equal sides will do
+    same_box |= torch.cdist(one["boxes"], other["boxes"], p=torch.inf) <= 1e-3
+    same_class = one["labels"][:, None] == other["labels"]
+    score_gap = (one["scores"][:, None] - other["scores"]).abs()
+    return same_box & same_class & (score_gap <= rules.score)
+
+
+def stacked(images: Sequence[np.ndarray]) -> tuple[Tensor, list[tuple[int, int]]]:
+    """Images (H, W, 3) as one tensor (B, 3, H', W') padded to multiples of 32, and their sizes."""
+    sizes = [(image.shape[0], image.shape[1]) for image in images]
+    height, width = (padded_side(max(sides)) for sides in zip(*sizes, strict=True))
+    batch = torch.zeros(len(images), 3, height, width, dtype=torch.uint8)
+    for planes, image in zip(batch, images, strict=True):
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+        planes[:, : image.shape[0], : image.shape[1]] = pixels
+    return batch, sizes
+
+
+def painted_images(side: int, *, fixed: bool) -> list[list[np.ndarray]]:
+    """Batches of noise, and of small bright and dark rectangles on a smooth ground.
+
+    Args:
+        side: long side, px.
+        fixed: the export takes images of this size alone; otherwise two sizes are painted, one of
+            them odd, and the first batch holds images of two sizes.
+    """
+    rng = np.random.default_rng(0)
+    if fixed:
+        return [[_painted(side, side, rng)], [_noise(side, side, rng)]]
+    half = max(97, side // 2 + 1)
+    return [
+        [_painted(side * 3 // 4, side, rng), _noise(side // 2, side - 7, rng)],
+        [_painted(half, half - 30, rng)],
+    ]
+
+
+def fitted(image: np.ndarray, side: int) -> np.ndarray:
+    """An image as the network sees it: its long side `side` px."""
+    return resize_long_side(image, side)[0]
+
+
+def _noise(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def _painted(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    ramp = np.linspace(60, 160, width)[None, :, None] + np.linspace(-30, 30, height)[:, None, None]
+    image = np.repeat(ramp, 3, axis=2) + rng.normal(0, 4, (height, width, 3))
+    for _ in range(height * width // 3000):
+        x, y = rng.integers(0, width - 4), rng.integers(0, height - 4)
+        w, h = rng.integers(3, 24, 2)
+        image[y : y + h, x : x + w] = rng.integers(0, 256, 3)
+    return image.clip(0, 255).astype(np.uint8)

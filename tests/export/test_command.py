@@ -1,0 +1,115 @@
+"""`rfla export`: what it prints, what it refuses in one line, and figures of val on both."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rfla import RFLA
+from rfla.cfg.verbs import ExportOptions
+from rfla.cli import main
+from rfla.errors import ConfigError
+from rfla.export import command, extra
+
+
+def test_the_command(
+    weights: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "sub" / "x.onnx"
+    tokens = [f"model={weights('fcos_p2')}", f"out={out}", "format=onnx"]
+    assert main(["export", *tokens]) == 0
+    said = capsys.readouterr().out
+    assert "parity with torch: 3 images, " in said and f"wrote {out}: " in said
+    assert main(["export", *tokens]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (["format=coreml"], "format=coreml: must be one of onnx"),
+        (["opset=11"], "opset=11: must be a whole number from 16 to 20"),
+        (["out=x.bin"], "out=x.bin: the name of an ONNX file ends in .onnx"),
+        (["model=fcos_p2"], "is not trained yet"),
+        (["model=missing.safetensors"], "missing.safetensors: no such file"),
+    ],
+)
+def test_refused_in_one_line(
+    tokens: list[str],
+    message: str,
+    weights: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {token.partition("=")[0] for token in tokens}
+    own = [] if "model" in given else [f"model={weights('fcos_p2')}"]
+    assert main(["export", *own, *tokens]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error and "\n" not in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_detectors_needs_a_late_opset(weights: Callable[[str], Path], tmp_path: Path) -> None:
+    options = ExportOptions(model=str(weights("detectors")), out=str(tmp_path / "x.onnx"), opset=18)
+    with pytest.raises(ConfigError, match="opset=18: detectors needs DeformConv"):
+        command.export(options)
+
+
+def test_a_missing_extra_is_named(
+    weights: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(name: str) -> Any:
+        raise ImportError(name)
+
+    monkeypatch.setattr(extra, "import_module", absent)
+    with pytest.raises(ConfigError, match=r"onnx is not installed; pip install 'rfla\[export\]'"):
+        command.export(ExportOptions(model=str(weights("fcos_p2"))))
+
+
+def test_a_graph_that_finds_something_else_is_not_written(
+    weights: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph_of = command._graph
+
+    def broken(*args: Any) -> Any:
+        graph = graph_of(*args)
+        graph.mean += 10  # a normalisation that is a little off
+        return graph
+
+    monkeypatch.setattr(command, "_graph", broken)
+    out = tmp_path / "x.onnx"
+    with pytest.raises(ConfigError, match="does not find what the network finds"):
+        command.export(ExportOptions(model=str(weights("fcos_p2")), out=str(out)))
+    assert not out.exists()
+
+
+def test_an_export_cannot_be_trained(exported: Callable[..., Path]) -> None:
+    with pytest.raises(ConfigError, match="an exported network cannot be trained"):
+        RFLA(exported("fcos_p2")).train(data="demo")
+
+
+@pytest.mark.parametrize("settings", [{}, {"slice": 96}])
+def test_val_gives_the_same_figures(
+    settings: dict[str, Any],
+    weights: Callable[[str], Path],
+    exported: Callable[..., Path],
+    boxes_data: Path,
+    tmp_path: Path,
+) -> None:
+    common = {
+        "data": str(boxes_data),
+        "device": "cpu",
+        "project": str(tmp_path),
+        "workers": 0,
+        "plots": False,
+        **settings,
+    }
+    figures = [
+        RFLA(path).val(**common).figures for path in (weights("fcos_p2"), exported("fcos_p2"))
+    ]
+    assert figures[0].keys() == figures[1].keys()
+    for name, value in figures[0].items():
+        assert figures[1][name] == pytest.approx(value, abs=1e-3, nan_ok=True)
