@@ -15,7 +15,8 @@ OPSET = 19
 
 def register() -> None:
     """Teach the exporter to write torchvision's operator as ONNX's."""
-    torch.onnx.register_custom_op_symbolic("torchvision::deform_conv2d", _deform_conv, OPSET)
+    write_as = torch.onnx.register_custom_op_symbolic  # type: ignore[attr-defined]
+    write_as("torchvision::deform_conv2d", _deform_conv, OPSET)
 
 
 def check_opset(detector: str, opset: int) -> None:

@@ -84,7 +84,7 @@ def onnx_bytes(
             torch.onnx.export(
                 graph,
                 shape.example(),
-                written,
+                written,  # type: ignore[arg-type]  # the exporter that traces takes it
                 dynamo=False,
                 opset_version=opset,
                 input_names=["images", "image_sizes"],

@@ -147,7 +147,8 @@ def _pairs(one: ImageDetections, other: ImageDetections, rules: Tolerance) -> Te
     same_box |= torch.cdist(one["boxes"], other["boxes"], p=torch.inf) <= 1e-3
     same_class = one["labels"][:, None] == other["labels"]
     score_gap = (one["scores"][:, None] - other["scores"]).abs()
-    return same_box & same_class & (score_gap <= rules.score)
+    pairs: Tensor = same_box & same_class & (score_gap <= rules.score)
+    return pairs
 
 
 def stacked(images: Sequence[np.ndarray]) -> tuple[Tensor, list[tuple[int, int]]]:

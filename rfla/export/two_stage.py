@@ -62,8 +62,7 @@ def roi_candidates(net: FasterRCNN, raw: Raw, image_sizes: Tensor) -> Candidates
     total = torch.zeros(())
     for index, stage in enumerate(head.stages):
         rois = torch.cat((images.reshape(-1, 1), flat), dim=1)
-        dtype = head.bbox_head[index].fc_cls.weight.dtype
-        logits, offsets = head.bbox_head[index](head.pooler(raw["pyramid"], rois).to(dtype))
+        logits, offsets = head.bbox_head[index](head.pooler(raw["pyramid"], rois))
         total = total + logits
         if index + 1 < len(head.stages):
             own = head.of_class(offsets, best_class(logits))
