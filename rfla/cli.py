@@ -328,7 +328,7 @@ def _config(tokens: Sequence[str] | None, mode: "Mode") -> "Config":
     check_early(config, mode)
     idle = unused(config.given, mode)
     if idle and mode != "train":  # training says so itself, in Python too
-        say(f"given, but of no use in {mode}: {', '.join(idle)}")
+        say(f"not used by {mode}: {', '.join(idle)}")
     return config
 
 

@@ -21,7 +21,7 @@ class AugConfig(Section):
     flipud: Probability = Field(0.5, description="probability of an up-down flip")
     rot90: Probability = Field(
         0.5,
-        description="probability of a quarter turn; not for images over twice as long as wide",
+        description="probability of a quarter turn; never for images over twice as long as wide",
     )
     zoom: Probability = Field(0.5, description="probability of a zoomed crop (scale)")
     scale: float = Field(
@@ -32,7 +32,7 @@ class AugConfig(Section):
     )
     min_visible: Probability = Field(
         0.4,
-        description="least share of a box inside a crop; below it the box is an ignored region",
+        description="least visible share of a box in a crop; below it the box is an ignored region",
     )
     mosaic: Probability = Field(
         0.0,

@@ -220,8 +220,8 @@ def trained_size_layer(model: Any) -> Layer:
         return {}
     if size > LARGEST_TRUSTED_SIZE:
         raise ConfigError(
-            f"{model}: was trained at imgsz={size}, by its own account; above "
-            f"{LARGEST_TRUSTED_SIZE} px nothing is resized unasked: give imgsz= yourself"
+            f"{model}: claims imgsz={size}; sizes above {LARGEST_TRUSTED_SIZE} px are not taken "
+            "from a weights file: set imgsz= yourself"
         )
     return {"imgsz": Setting(size, f"{model} (metadata)")}
 

@@ -85,9 +85,7 @@ def load_saved(path: Path | str) -> Config:
 
 def _resumed(own: Layer, overrides: Mapping[str, Any], mode: Mode) -> Config:
     if overrides.get("cfg") is not None:
-        raise ConfigError(
-            "cfg and resume do not go together: a run that is continued has its own settings"
-        )
+        raise ConfigError("cfg and resume cannot be combined: a resumed run keeps its own settings")
     layer, names = resumed_layer(own, _value(own, "resume"), mode)
     return _with_test_section(validate(Config, layer), names, None)
 

@@ -66,7 +66,7 @@ class BackboneConfig(Section):
     """The ResNet that makes C2 to C5."""
 
     name: Annotated[str, OneOf(BACKBONES)] = Field(
-        "resnet50", description="torchvision ResNet that makes the feature maps C2 to C5"
+        "resnet50", description="torchvision ResNet that computes the feature maps C2 to C5"
     )
     style: Style = Field(
         "pytorch",
@@ -120,7 +120,7 @@ class AssignerConfig(Section):
 
     name: AssignerName = Field(
         "rfla",
-        description="label assignment: rfla, baseline (what the paper compares with) or atss",
+        description="label assignment: rfla, baseline (what the paper compares against) or atss",
     )
     distance: Annotated[str, OneOf(DISTANCES)] = Field(
         "kld", description="score between a box and a receptive field"
@@ -134,7 +134,7 @@ class AssignerConfig(Section):
     )
     fields: FieldsOf = Field(
         "resnet50",
-        description="receptive fields of which network: resnet50 as the authors, or the backbone",
+        description="whose receptive fields are used: resnet50 (as the authors), or the backbone",
     )
     centers_inside: bool = Field(False, description="only priors whose centre lies inside the box")
     ignore_above: float | None = Field(
@@ -143,14 +143,12 @@ class AssignerConfig(Section):
         le=1,
         description="an unassigned prior that scores this or more is ignored; null switches it off",
     )
-    conflict: Conflict = Field(
-        "last", description="which of two boxes that claim one prior gets it"
-    )
+    conflict: Conflict = Field("last", description="which box wins a prior that two boxes claim")
     allowed_border: int = Field(
         -1,
         ge=-1,
         le=100_000,
-        description="px an anchor may reach outside the image; -1 is any (anchor heads)",
+        description="px by which an anchor may exceed the image; -1: any (anchor heads)",
     )
     center_radius: float = Field(
         1.5,
@@ -181,7 +179,7 @@ class LossConfig(Section):
         0.25, description="focal loss: weight of positives against negatives"
     )
     focal_gamma: float = Field(
-        2.0, ge=0, le=10, description="focal loss: how fast easy examples fade"
+        2.0, ge=0, le=10, description="focal loss: how quickly easy examples are down-weighted"
     )
     coding: Coding = Field(
         "distances",
@@ -249,9 +247,9 @@ class RpnConfig(Section):
         description="anchors that targets are encoded against; 0.9 repeats the authors' training",
     )
     samples: int = Field(
-        256, ge=1, le=1_000_000_000, description="anchors sampled for the loss, each image"
+        256, ge=1, le=1_000_000_000, description="anchors sampled per image for the loss"
     )
-    pos_fraction: Fraction = Field(0.5, description="share of positives among them, at most")
+    pos_fraction: Fraction = Field(0.5, description="largest share of positives among them")
     box_loss: CodeLoss = Field("l1", description="loss of the encoded boxes")
     beta: Positive = Field(1 / 9, description="smooth_l1: where it turns from square to linear")
     nms_pre: Count = Field(3000, description="candidates of each level before suppression")
@@ -266,7 +264,7 @@ class RoiConfig(Section):
     """
 
     pool_size: int = Field(
-        7, ge=1, le=32, description="cells on a side that RoIAlign makes of a proposal"
+        7, ge=1, le=32, description="cells per side that RoIAlign pools a proposal into"
     )
     finest_scale: Positive = Field(
         56.0, description="proposals with sides below twice this (px) use the finest level"
@@ -284,9 +282,9 @@ class RoiConfig(Section):
         description="what the encoded boxes (dx, dy, dw, dh) are divided by, for each stage",
     )
     samples: int = Field(
-        512, ge=1, le=1_000_000_000, description="proposals sampled for the loss in each image"
+        512, ge=1, le=1_000_000_000, description="proposals sampled per image for the loss"
     )
-    pos_fraction: Fraction = Field(0.25, description="share of positives among them, at most")
+    pos_fraction: Fraction = Field(0.25, description="largest share of positives among them")
     box_loss: CodeLoss = Field("l1", description="loss of the encoded boxes")
     beta: Positive = Field(1.0, description="smooth_l1: where it turns from square to linear")
 
@@ -304,7 +302,7 @@ class RoiConfig(Section):
 class TestConfig(Section):
     """From raw predictions to detections."""
 
-    conf: Fraction = Field(0.0, description="lowest score that is kept, as a person sees it")
+    conf: Fraction = Field(0.0, description="lowest final score to keep")
     score_thr: Fraction = Field(
         0.05,
         description="class scores below it are dropped, before centerness weighs in (dense heads)",

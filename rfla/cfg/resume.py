@@ -75,8 +75,8 @@ def resumed_layer(given: Layer, resume: Any, mode: Mode) -> tuple[Layer, frozens
         if name not in free and not _same(setting.value, saved.get(name)):
             was = show(saved[name].value) if name in saved else "its default"
             raise ConfigError(
-                f"resume={run}: {name}={show(setting.value)} would make it another run (it has "
-                f"{was}); change only {', '.join(sorted(free - {'resume'}))}{instead}"
+                f"resume={run}: {name}={show(setting.value)} cannot be changed on resume (the run "
+                f"has {was}); change only {', '.join(sorted(free - {'resume'}))}{instead}"
             )
     place = {"project": str(run.parent), "name": run.name, "resume": str(run)}
     return saved | given | {name: Setting(value) for name, value in place.items()}, frozenset(

@@ -91,58 +91,58 @@ class Config(ModelConfig):
     )
     recipe: Annotated[str, OneOf(RECIPES)] = Field(
         "paper",
-        description="named set of training settings, under what you give; see 'rfla help recipe'",
+        description="named set of training settings that yours override; see 'rfla help recipe'",
     )
     imgsz: int = Field(
         800,
         ge=32,
         le=16384,
-        description="long side of the image in px, aspect kept, then padded to the stride",
+        description="resize the long side to this many px, keep the aspect, pad to the stride",
     )
     batch: int = Field(
-        2, ge=-1, le=65536, description="images in a step over all devices; -1: as many as fit"
+        2, ge=-1, le=65536, description="images per step over all devices; -1: as many as fit"
     )
     gsd: float | None = Field(
         None,
         gt=0,
         le=100_000,
-        description="metres on the ground that a pixel of the images covers; slices are resized to "
-        "what the weights were trained at",
+        description="ground sampling distance of the images in metres per pixel; slices are "
+        "resized to that of the training images",
     )
     device: Device = Field(
         "auto", description="auto, cpu, mps, a GPU number, or several: device=0,1"
     )
-    workers: int = Field(4, ge=0, le=256, description="processes that load images, for each device")
+    workers: int = Field(4, ge=0, le=256, description="loader processes for each device")
     timeout: float = Field(
         60.0,
         ge=1,
         le=86_400,
-        description="seconds without a word from a loading process or another process of the run "
-        "after which it ends",
+        description="end the run when a loader process or another process of the run has been "
+        "silent for this many seconds",
     )
     project: PathText = Field("runs", min_length=1, description="directory that holds the runs")
     name: str | None = Field(
         None, min_length=1, description="directory of the run inside project; left out: the verb"
     )
     exist_ok: bool = Field(
-        False, description="write into an existing run directory; else name2, name3, ... is made"
+        False, description="write into an existing run directory; else create name2, name3, ..."
     )
     seed: int = Field(
         0, ge=0, le=2**32 - 1, description="seed of weights, sample order and augmentation"
     )
     deterministic: bool = Field(
-        False, description="only algorithms that repeat to the bit on a GPU (slower)"
+        False, description="use only bit-reproducible algorithms on a GPU (slower)"
     )
     amp: Annotated[bool | Literal["bf16", "fp16"], BeforeValidator(_lower)] = Field(
         True,
-        description="mixed precision on a GPU, bf16 where supported; amp=bf16 also on such a CPU",
+        description="mixed precision on a GPU, bf16 where supported; amp=bf16: on such a CPU too",
     )
     compile: bool = Field(False, description="compile the network with torch.compile")
     fraction: float = Field(
         1.0,
         gt=0,
         le=1e9,
-        description="share of the images that is used; above 1 it is a number of images",
+        description="share of the images to use; above 1, the number of images",
     )
     cache: Annotated[Literal["off", CachePlace], BeforeValidator(_cache_place)] = Field(
         "off", description="keep decoded images in memory (ram, or true) or as files (disk)"
@@ -166,16 +166,19 @@ class Config(ModelConfig):
     # --- training
     epochs: int = Field(12, ge=1, le=100_000, description="passes over the training images")
     train_split: str = Field(
-        "train", min_length=1, description="split that is trained on; the papers take trainval"
+        "train", min_length=1, description="split to train on; the papers use trainval"
     )
     time: float | None = Field(
-        None, gt=0, description="end the training after this many hours, epochs or not"
+        None, gt=0, description="stop after this many hours, whatever epochs= says"
     )
     patience: int = Field(
-        0, ge=0, description="stop after so many epochs without a better AP; 0 never stops early"
+        0, ge=0, description="stop after this many epochs without a better AP; 0: never"
     )
     accumulate: int = Field(
-        1, ge=1, le=4096, description="batches whose gradients are added before an optimiser step"
+        1,
+        ge=1,
+        le=4096,
+        description="batches whose gradients are accumulated for one optimiser step",
     )
     pretrained: bool = Field(True, description="start the backbone from ImageNet weights")
     resume: bool | str = Field(
@@ -183,18 +186,16 @@ class Config(ModelConfig):
         description="continue a run of train or predict: its directory, or true for the latest one",
     )
     save_period: int = Field(
-        -1, ge=-1, description="also keep weights/epochN every so many epochs; -1 never"
+        -1, ge=-1, description="also keep weights/epochN every this many epochs; -1: never"
     )
     save_minutes: float = Field(
         0.0,
         ge=0,
-        description="also save the training state every so many minutes; 0: after each epoch only",
+        description="also save the state every this many minutes; 0: only after each epoch",
     )
-    freeze: Names = Field(
-        (), description="parameters whose names start with one of these stay as they are"
-    )
+    freeze: Names = Field((), description="freeze parameters whose names start with one of these")
     multi_scale: float = Field(
-        0.0, ge=0, lt=1, description="vary imgsz from batch to batch by up to this share"
+        0.0, ge=0, lt=1, description="vary imgsz between batches by up to this share"
     )
     val: bool = Field(True, description="validate after every epoch")
     tensorboard: bool = Field(False, description="also log for TensorBoard (extra: rfla[log])")
@@ -229,57 +230,54 @@ class Config(ModelConfig):
     lr_gamma: float = Field(0.1, gt=0, le=1, description="factor of each step")
     cos_lr: bool = Field(False, description="cosine decay to lr0 * lrf instead of steps")
     lrf: float = Field(
-        0.01, ge=0, le=1, description="last learning rate of the cosine, as a share of lr0"
+        0.01, ge=0, le=1, description="final learning rate of the cosine, as a share of lr0"
     )
     warmup: Annotated[Warmup, BeforeValidator(_lower)] = Field(
         "linear",
-        description="rise in a line from warmup_ratio * lr0, or stay there, during the warm-up",
+        description="warm-up: rise linearly from warmup_ratio * lr0, or stay at it",
     )
-    warmup_iters: int = Field(
-        5000, ge=0, description="steps of warm-up; never more than a tenth of the run"
-    )
+    warmup_iters: int = Field(5000, ge=0, description="warm-up steps; at most a tenth of the run")
     warmup_ratio: float = Field(
         1e-3, ge=0, le=1, description="learning rate at the first step, as a share of lr0"
     )
     clip_grad: float = Field(
-        35.0, ge=0, description="largest norm of the whole gradient; 0 does not clip"
+        35.0, ge=0, description="clip the gradient to this norm; 0: no clipping"
     )
     ema: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="decay of averaged weights, which are then validated and saved; 0: none",
+        description="decay of the weight average that is validated and saved; 0: none",
     )
 
     # --- validation
     split: str = Field(
-        "val", min_length=1, description="split that is validated; joined ones (trainval) work too"
+        "val", min_length=1, description="split to validate on; joined ones (trainval) work too"
     )
     protocol: str | None = Field(
-        None, description="protocol of the figures; left out: the one in the data YAML"
+        None, description="evaluation protocol; left out: the one in the data YAML"
     )
     engine: Literal["rfla", "pycocotools", "faster-coco-eval"] = Field(
-        "rfla", description="evaluator of val; a reference judges as well and is set beside rfla's"
+        "rfla",
+        description="evaluator of val; with a reference, its figures are shown beside rfla's",
     )
     predictions: PathText | None = Field(
-        None, description="COCO detections file to judge instead of running a model"
+        None, description="COCO detections file to evaluate instead of running a model"
     )
-    save_json: bool = Field(
-        True, description="write the detections of val as predictions.json, for rfla compare"
-    )
+    save_json: bool = Field(True, description="val: write predictions.json, for 'rfla compare'")
 
     # --- detections that are kept
     conf: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="lowest score that is kept; left out: test.conf, for predict 0.25",
+        description="lowest score to keep; left out: test.conf, and 0.25 for predict",
     )
     iou: float | None = Field(
         None, gt=0, le=1, description="IoU above which NMS drops a box; left out: test.nms_iou"
     )
     max_det: int | None = Field(
-        None, ge=1, le=100_000, description="most boxes in an image; left out: test.max_det"
+        None, ge=1, le=100_000, description="most boxes per image; left out: test.max_det"
     )
 
     # --- prediction
@@ -290,15 +288,15 @@ class Config(ModelConfig):
     )
     recursive: bool = Field(True, description="search directories with their subdirectories")
     vid_stride: int = Field(
-        1, ge=1, le=100_000, description="of videos and animations, predict every Nth frame"
+        1, ge=1, le=100_000, description="predict every Nth frame of videos and animations"
     )
     pages: Annotated[Pages, BeforeValidator(_lower)] = Field(
-        "all", description="of TIFFs with several pages and of animations, all or the first"
+        "all", description="pages of a TIFF and frames of an animation: all, or the first one"
     )
     save: bool = Field(
-        True, description="write the annotated pictures, of large scenes an overview with details"
+        True, description="write annotated pictures; for large scenes an overview with details"
     )
-    save_txt: bool = Field(False, description="write labels/*.txt in the YOLO form")
+    save_txt: bool = Field(False, description="write labels/*.txt in YOLO format")
     save_conf: bool = Field(
         False, description="add the score as the last column of the text labels"
     )
@@ -306,45 +304,45 @@ class Config(ModelConfig):
     save_video: bool = Field(
         False, description="write videos with boxes, instead of a picture for each frame"
     )
-    save_density: bool = Field(
-        False, description="write maps of how many objects there are where, as density/*.png"
-    )
+    save_density: bool = Field(False, description="write maps of object density to density/*.png")
     classes: NamesOrNumbers = Field((), description="keep these classes only, by name or number")
     line_width: int | None = Field(
         None, ge=1, le=100, description="width of the box lines in px; left out: by size"
     )
     show_labels: bool | None = Field(
         None,
-        description="write class names at the boxes; left out: not when most boxes are under 16 px",
+        description="draw class names at the boxes; left out: unless most boxes are under 16 px",
     )
     legend: bool = Field(True, description="draw a legend of the classes below pictures")
     scale: int | None = Field(
-        None, ge=1, le=16, description="factor that pictures are enlarged by; left out: by size"
+        None, ge=1, le=16, description="enlarge pictures by this factor; left out: by size"
     )
     geo: Annotated[Literal["geojson", "gpkg", "both", "off"], BeforeValidator(_lower)] = Field(
         "geojson", description="write boxes of a GeoTIFF for maps (rfla[geo]): GeoJSON, GeoPackage"
     )
     geo_crs: Annotated[Literal["raster", "wgs84"], BeforeValidator(_lower)] = Field(
-        "raster", description="coordinates of geo=: those of the raster, or degrees of WGS84"
+        "raster", description="coordinates for geo=: the raster's own, or WGS84 degrees"
     )
     save_crop: bool = Field(False, description="write the pixels of each box as crops/CLASS/*.png")
-    agnostic_nms: bool = Field(False, description="NMS over all classes: the best box stays")
+    agnostic_nms: bool = Field(
+        False, description="apply NMS across classes, so that the best box stays"
+    )
     slice: SliceSize | None = Field(
         None,
-        description="predict in overlapping slices of so many px of the image; auto: of imgsz px",
+        description="predict in overlapping slices of this many px; auto: of imgsz px",
     )
     overlap: float | None = Field(
         None,
         ge=0,
         le=16384,
-        description="what slices share: px, or below 1 a share; left out: the largest object that "
-        "the weights were trained on and 8 px, else 0.2",
+        description="overlap of slices in px, or as a share below 1; left out: the largest object "
+        "seen in training plus 8 px, else 0.2",
     )
     merge: Annotated[MergeRule, BeforeValidator(_lower)] = Field(
         "seam", description="how boxes of slices are merged; see docs/prediction.md"
     )
     merge_metric: Annotated[MergeMetric, BeforeValidator(_lower)] = Field(
-        "iou", description="overlap when merging: share of the union, or of the smaller box"
+        "iou", description="overlap measure of merging: IoU, or intersection over the smaller box"
     )
     merge_classes: bool = Field(False, description="merge boxes of different classes too")
 

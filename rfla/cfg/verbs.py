@@ -32,7 +32,7 @@ class CompareOptions(Section):
         None, min_length=1, description="split of the data set; left out: the one of the runs"
     )
     draws: int = Field(
-        200, ge=10, le=100_000, description="bootstrap draws of images behind the intervals"
+        200, ge=10, le=100_000, description="bootstrap samples of images for the intervals"
     )
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the bootstrap")
     out: str | None = Field(None, description="also write the comparison into this JSON file")
@@ -43,10 +43,10 @@ class ImportOptions(Section):
     """Official MMDetection weights to a weights file of rfla."""
 
     weights: str | None = Field(
-        None, description="official checkpoint (.pth), read without running its pickle"
+        None, description="official checkpoint (.pth); its pickle is never executed"
     )
     model: str | None = Field(None, description="zoo name or model YAML that the checkpoint is for")
-    names: Names = Field((), description="class names, where the checkpoint does not name them")
+    names: Names = Field((), description="class names, if the checkpoint has none")
     out: str | None = Field(None, description="file to write (.safetensors)")
     overwrite: bool = Field(False, description="replace the file if it exists")
     debug: Debug = False
@@ -124,33 +124,34 @@ class ConvertOptions(Section):
     source: str | None = Field(None, description="directory or file to read")
     out: str | None = Field(None, description="directory to write")
     to: str = Field(
-        "coco", description="form to write: coco or yolo; any other format for other tools"
+        "coco", description="format to write: coco or yolo for rfla, any other for other tools"
     )
     split: str | None = Field(
-        None, description="convert this split alone, or the name of the source's only one"
+        None, description="convert only this split, or name the source's only one"
     )
     names: Names = Field(
         (),
-        description="class names in label order, or a file of them, where the format states none",
+        description="class names in label order, or a file listing them, for formats without names",
     )
     annotations: str | None = Field(
-        None, description="annotation file or directory, where it is not in source"
+        None, description="annotation file or directory, if it is not in source"
     )
     tile: int = Field(
         0,
         ge=0,
         le=65536,
-        description="side of the tiles in px that large images are cut into; 0: whole",
+        description="cut large images into tiles of this side in px; 0: keep them whole",
     )
     overlap: int | None = Field(
-        None, ge=0, le=65536, description="px that tiles share; left out: a quarter of tile"
+        None, ge=0, le=65536, description="overlap of tiles in px; left out: a quarter of tile"
     )
     keep_visible: float = Field(
-        0.5, ge=0, le=1, description="share of a box in a tile from which it stays an object"
+        0.5,
+        ge=0,
+        le=1,
+        description="visible share of a box from which it stays an object in a tile",
     )
-    empty_tiles: float = Field(
-        1.0, ge=0, le=1, description="share of the tiles without objects that is kept"
-    )
+    empty_tiles: float = Field(1.0, ge=0, le=1, description="share of the empty tiles to keep")
     xview: str | None = Field(None, description="aitod-xview: directory of the xView scenes")
     wo_xview: str | None = Field(
         None, description="aitod-xview: directory of the images that are not from xView"
@@ -161,9 +162,9 @@ class ConvertOptions(Section):
     )
     workers: int = Field(4, ge=1, le=256, description="threads or processes that write images")
     max_pixels: int = Field(
-        MAX_PIXELS, ge=1, le=10**12, description="largest image that is decoded whole, in pixels"
+        MAX_PIXELS, ge=1, le=10**12, description="largest image to decode whole, in pixels"
     )
-    exist_ok: bool = Field(False, description="replace out, if an earlier conversion wrote it")
+    exist_ok: bool = Field(False, description="replace out if an earlier conversion wrote it")
     debug: Debug = False
 
 
@@ -176,7 +177,7 @@ class InspectOptions(Section):
         None, description="also report what this model's assigner does with the boxes"
     )
     imgsz: int = Field(
-        800, ge=32, le=16384, description="long side in px at which the assigner is tried"
+        800, ge=32, le=16384, description="long side in px at which the assigner is run"
     )
     assigner: AssignerConfig = Field(
         AssignerConfig(), description="changes to the model's assigner, for the report"

@@ -98,7 +98,7 @@ class DetectionDataset:
             return self._sample(epoch, candidate, image, boxes, notes)
         if len(notes.skipped) == _TRIES:
             first = notes.skipped[0][1]
-            raise DataError(f"{_TRIES} images in a row cannot be read; the first: {first}")
+            raise DataError(f"{_TRIES} images in a row could not be read; the first: {first}")
         none = np.zeros((0, 4), np.float32)
         empty = np.zeros((0, 0, 3), np.uint8)
         labels = np.zeros(0, np.int64)

@@ -98,7 +98,7 @@ def require_objects(spec: DataSpec, split: str, index: Annotations) -> None:
     why = "; " + "; ".join(reasons) if reasons else ""
     regions = "; all boxes are ignored regions or crowds" if len(index.boxes) else ""
     raise DataError(
-        f"{index.name}: no box to learn from or to judge in {len(index):,} images; labels were "
+        f"{index.name}: no boxes to train on or to evaluate in {len(index):,} images; labels were "
         f"looked for in {place}{why}{regions}"
     )
 

@@ -224,7 +224,7 @@ class Loader:
                 raise
             raise DataError(
                 f"no batch for {self.timeout:g} s: a process that loads images is stopped, "
-                "or the disk is too slow; timeout= gives it longer, workers=0 does without it"
+                "or the disk is too slow; raise timeout=, or use workers=0"
             ) from None
         finally:
             timer.cancel()

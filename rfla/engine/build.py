@@ -151,7 +151,7 @@ def fill_in(cfg: Config, device: torch.device) -> tuple[Config, list[str]]:
         return cfg, []
     changes: dict[str, Any] = {}
     idle = unused(cfg.given, "train")
-    notes = [f"given, but of no use in training: {', '.join(idle)}"] if idle else []
+    notes = [f"not used by training: {', '.join(idle)}"] if idle else []
     if cfg.recipe != "paper":
         notes.append(f"recipe={cfg.recipe}: {_as_typed(RECIPES[cfg.recipe].settings, cfg)}")
     elif cfg.data == "demo" and device.type == "cpu" and "recipe" not in cfg.given:
@@ -289,7 +289,7 @@ def data_spec(cfg: Config) -> DataSpec:
         if not cfg.resume:
             raise
         raise DataError(
-            f"{error}; if it has moved, say where to: data= may be given with resume="
+            f"{error}; if it has moved, give its new place: data= is allowed with resume="
         ) from None
 
 

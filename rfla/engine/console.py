@@ -178,8 +178,8 @@ class ResultsFile:
                 self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= epochs]
         except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise ExistingRunError(
-                f"{self.path}: not the table of the run any more; move it away, and resume= "
-                "begins a new one"
+                f"{self.path}: no longer the table of this run; move it away, and "
+                "resume= starts a new one"
             ) from error
 
     def add(self, row: Mapping[str, float | int]) -> None:

@@ -161,7 +161,7 @@ def fine_tune(path: str | Path, config: ModelConfig, names: Sequence[str]) -> So
         notes.append(f"started at random: {', '.join(random[:6])}{more}")
     if not kept:
         raise WeightsError(
-            f"{path}: no weight fits model {config.detector} with {config.backbone.name}; "
+            f"{path}: none of its weights fit model {config.detector} with {config.backbone.name}; "
             "nothing to fine-tune"
         )
     return SourceModel(net, config, tuple(names), tuple(notes))
@@ -213,7 +213,8 @@ def freeze(net: nn.Module, prefixes: Sequence[str]) -> None:
         if not found:
             tops = sorted({name.split(".")[0] for name, _ in net.named_parameters()})
             raise ConfigError(
-                f"freeze={prefix}: no parameter starts so; the model's parts are {', '.join(tops)}"
+                f"freeze={prefix}: no parameter name starts with that; "
+                f"the model's parts are {', '.join(tops)}"
             )
         for parameter in found:
             parameter.requires_grad_(False)
@@ -252,7 +253,7 @@ def class_mapping(model_names: Sequence[str], data_names: Sequence[str]) -> list
     mapping = [lookup.get(name, -1) for name in model_names]
     if all(index < 0 for index in mapping):
         raise DataError(
-            f"no class in common: the model knows {', '.join(model_names[:6])}; "
+            f"no class in common: the model has {', '.join(model_names[:6])}; "
             f"the data holds {', '.join(data_names[:6])}"
         )
     return mapping

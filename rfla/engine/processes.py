@@ -106,5 +106,5 @@ def start_processes(count: int, arguments: Sequence[str]) -> None:
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         raise RflaError(
-            f"process {rank} of {count} ended with exit code {failure.exitcode}; why is above"
+            f"process {rank} of {count} ended with code {failure.exitcode}; the reason is above"
         ) from None

@@ -105,7 +105,8 @@ class RunLog:
         position, epochs = self.parts.state.position, self.parts.cfg.epochs
         if position.epoch >= epochs:
             self.say(
-                f"this run has done its {epochs} epochs; epochs= with more would go on", "yellow"
+                f"this run has completed its {epochs} epochs; give a larger epochs= to continue",
+                "yellow",
             )
         else:
             where = f"epoch {position.epoch + 1}, batch {position.batch + 1}"

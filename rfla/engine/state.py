@@ -202,8 +202,8 @@ def refuse_other_data(now: Mapping[str, Any], before: Mapping[str, Any], path: P
             last = path.with_name("last.safetensors")
             raise WeightsError(
                 f"{path}: the run had {_shown(value)} {what}, "
-                f"the data now has {_shown(now[what])}: that would be another run; "
-                f"start a new one from model={last}"
+                f"the data now has {_shown(now[what])}; start a new run "
+                f"from model={last}"
             )
 
 

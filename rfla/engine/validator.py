@@ -139,7 +139,7 @@ def validate(
     """
     if cfg.data is None:
         raise ConfigError(
-            "data= is missing: name a data set, a data.yaml or a directory; it is never guessed"
+            "data= is missing: name a data set, a data.yaml or a directory; there is no default"
         )
     refuse_several(cfg.device, "val")
     device = select_device(cfg.device)

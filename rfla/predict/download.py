@@ -143,4 +143,4 @@ def _copy(answer: Any, target: Any) -> None:
         target.write(chunk)
     stated = answer.headers.get("Content-Length", "")
     if stated.isdigit() and size < int(stated):
-        raise DataError(f"{answer.url}: the connection broke off ({size} of {stated} bytes)")
+        raise DataError(f"{answer.url}: the connection was lost ({size} of {stated} bytes)")

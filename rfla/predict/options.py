@@ -173,5 +173,5 @@ def class_indices(classes: Sequence[int | str], names: Sequence[str]) -> list[in
             indices.append(int(given))
         else:
             hint = did_you_mean(str(given), names)
-            raise ConfigError(f"classes={given}: the model knows {', '.join(names)}{hint}")
+            raise ConfigError(f"classes={given}: the model has {', '.join(names)}{hint}")
     return indices

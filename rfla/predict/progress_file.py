@@ -33,7 +33,7 @@ def restore(run_dir: Path, names: tuple[str, ...]) -> list[Results]:
     files = sorted(run_dir.glob(PATTERN))
     if not files:
         raise ExistingRunError(
-            f"resume={run_dir}: nothing to go on with there; the run is complete, or never began"
+            f"resume={run_dir}: nothing to resume; the run is complete, or never started"
         )
     done = {results.path: results for file in files for results in _read(file, names)}
     return list(done.values())

@@ -126,7 +126,9 @@ def refuse_endless(sources: Iterable[Source], stream: bool) -> None:
         ConfigError: With what to do instead.
     """
     if not stream and any(isinstance(source, Camera) for source in sources):
-        raise ConfigError("a camera never ends: for result in model.predict(0, stream=True): ...")
+        raise ConfigError(
+            "a camera has no end; use: for result in model.predict(0, stream=True): ..."
+        )
 
 
 def _camera_number(source: str) -> int:

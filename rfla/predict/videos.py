@@ -60,7 +60,7 @@ class Video:
                 read = yield from _frames(self, capture, how.stride)
                 if read < expected * (1 - MISSING) - 2 or not read:
                     found = f"{read} of {max(expected, 0)} frames can be read"
-                    raise DataError(f"{self.name}: {found}; the file breaks off there")
+                    raise DataError(f"{self.name}: {found}; the file is truncated there")
         except DataError as error:
             yield picture(self, error)
 
@@ -95,7 +95,7 @@ class Camera:
             require_camera(self.number)
             with _released(cv2.VideoCapture(self.number)) as capture:
                 if not (yield from _frames(self, capture, how.stride)):
-                    raise DataError(f"source={self.number}: the camera gives no pictures")
+                    raise DataError(f"source={self.number}: the camera delivers no frames")
         except DataError as error:
             yield picture(self, error)
 

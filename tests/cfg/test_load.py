@@ -364,8 +364,8 @@ class TestResume:
     @pytest.mark.parametrize(
         ("values", "message"),
         [
-            ({"lr0": 0.5}, "lr0=0.5 would make it another run (it has 0.01)"),
-            ({"cfg": "x.yaml"}, "cfg and resume do not go together"),
+            ({"lr0": 0.5}, "lr0=0.5 cannot be changed on resume (the run has 0.01)"),
+            ({"cfg": "x.yaml"}, "cfg and resume cannot be combined"),
             ({"resume": "nowhere"}, "resume=nowhere: no run there"),
             ({"resume": True}, "no run with a training state in "),
         ],

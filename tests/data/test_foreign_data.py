@@ -176,7 +176,7 @@ def test_training_on_nothing_is_refused_with_the_place(tmp_path: Path) -> None:
     picture(tmp_path / "images/train/a.png")
     (tmp_path / "data.yaml").write_text("train: images/train\nnames: [car]\n")
     spec = load_data_spec(tmp_path)
-    with pytest.raises(DataError, match=r"no box to learn from.*labels/train/a\.txt \(no such"):
+    with pytest.raises(DataError, match=r"no boxes to train on.*labels/train/a\.txt \(no such"):
         require_objects(spec, "train", load_index(spec, "train", for_training=True))
     (tmp_path / "labels/train").mkdir(parents=True)
     (tmp_path / "labels/train/a.txt").write_text("0 .5 .5 .01 .01\n" * 2)  # 0.3 x 0.2 px

@@ -116,7 +116,7 @@ def test_yolo_rows(yolo):
         ("0.5 .5 .5 .1 .1", r"0\.txt:2: class must be a whole number, not '0\.5'"),
         ("0 .5 .5 .1", r"0\.txt:2: 4 columns"),
         ("0 .5 .5 .1 x", r"0\.txt:2: 'x' is not a number"),
-        ("0 30 20 5 5", r"0\.txt:2: 30 is no share of the image"),
+        ("0 30 20 5 5", r"0\.txt:2: 30 is not between 0 and 1"),
     ],
 )
 def test_bad_yolo_rows_are_refused_with_file_and_line(yolo, row: str, message: str):
@@ -358,7 +358,7 @@ def test_training_and_conversion_have_one_limit_for_a_share(yolo, share: float, 
         lambda: kind.read(part, kind.classes([part])),
     ):
         if refused:
-            with pytest.raises(DataError, match=r"2\.02 is no share of the image"):
+            with pytest.raises(DataError, match=r"2\.02 is not between 0 and 1"):
                 read()
         else:
             read()

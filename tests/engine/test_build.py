@@ -49,7 +49,7 @@ def test_the_demo_on_a_cpu_takes_its_recipe(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_keys_of_other_verbs_are_named() -> None:
     cfg = load_config({"model": "fcos_p2", "data": "d", "save_txt": True, "classes": ["a"]})
-    assert fill_in(cfg, CPU)[1] == ["given, but of no use in training: classes, save_txt"]
+    assert fill_in(cfg, CPU)[1] == ["not used by training: classes, save_txt"]
 
 
 def test_compilation_comes_after_the_check_of_the_precision(

@@ -115,7 +115,7 @@ def test_what_does_not_fit_starts_anew_and_is_named(tmp_path: Path) -> None:
 
 def test_not_one_class_in_common() -> None:
     with pytest.raises(
-        DataError, match="no class in common: the model knows ship; the data holds bus, car"
+        DataError, match="no class in common: the model has ship; the data has bus, car"
     ):
         class_mapping(["ship"], ["bus", "car"])
     assert class_mapping(["ship", "car"], ["car", "bus"]) == [-1, 0]
@@ -138,7 +138,7 @@ def test_freeze_by_name() -> None:
     assert net.training and not net.backbone.bn1.training  # its statistics stay too
     with pytest.raises(
         ConfigError,
-        match=r"freeze=spine: no parameter starts so; the model's parts are backbone, head, neck",
+        match=r"freeze=spine: no parameter name starts with that; the model's parts are backbone",
     ):
         freeze(net, ["spine"])
 

@@ -129,7 +129,7 @@ def test_brackets_in_paths_and_names_are_no_markup(
 def test_what_is_of_no_use_is_said(config: Configure, capsys: pytest.CaptureFixture[str]) -> None:
     train(config(epochs=1, val=False, batch=8, classes=["ship"], save=False))
     lines = capsys.readouterr().out.splitlines()
-    assert "given, but of no use in training: classes, save" in lines
+    assert "not used by training: classes, save" in lines
     assert "batch=8: train has 6 images, a step sees some repeatedly" in lines
 
 
@@ -403,7 +403,7 @@ def test_a_data_set_that_vanishes_in_the_middle(
             shutil.rmtree(tiny_set / "images")
 
     with pytest.raises(
-        DataError, match=r"^20 images in a row cannot be read; the first: .*\.png.*; go on: "
+        DataError, match=r"^20 images in a row could not be read; the first: .*\.png.*; go on: "
     ) as caught:
         train(config(epochs=3, workers=workers), Act(epoch_start=vanish))
     assert "\n" not in str(caught.value)
@@ -414,7 +414,7 @@ def test_a_data_set_that_vanishes_in_the_middle(
     shutil.rmtree(tiny_set)
     with pytest.raises(
         DataError,
-        match=r"no such data .*if it has moved, say where to: data= may be given with resume=",
+        match=r"no such data .*if it has moved, give its new place: data= is allowed with resume=",
     ):
         train(load_config({"resume": str(run)}, mode="train"))
 
@@ -491,9 +491,7 @@ def test_a_refused_resume_changes_nothing(
     run = train(config(epochs=1, plots=True, gallery=0)).run_dir
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     other = make_set(tmp_path / "other", images=7)
-    with pytest.raises(
-        WeightsError, match=r"the run had 6 images, .* has 7: that would be another run"
-    ):
+    with pytest.raises(WeightsError, match=r"the run had 6 images, .* has 7; start a new run"):
         train(load_config({"resume": str(run), "data": str(other), "epochs": 2}, mode="train"))
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
@@ -502,7 +500,7 @@ def test_resuming_what_somebody_has_changed(config: Configure) -> None:
     run = train(config(epochs=1)).run_dir
     (run / "results.csv").write_text("a;b\n1;2\n")
     with pytest.raises(
-        ExistingRunError, match=r"results.csv: not the table of the run any more; move it away"
+        ExistingRunError, match=r"results.csv: no longer the table of this run; move it away"
     ):
         train(load_config({"resume": str(run), "epochs": 2}, mode="train"))
     (run / "results.csv").unlink()
@@ -523,7 +521,7 @@ def test_resuming_what_is_finished_or_belongs_to_somebody(
 ) -> None:
     result = train(config(epochs=1))
     again = train(load_config({"resume": str(result.run_dir)}, mode="train"))
-    assert "this run has done its 1 epochs" in capsys.readouterr().out
+    assert "this run has completed its 1 epochs" in capsys.readouterr().out
     # type: ignore[union-attr]
     assert again.metrics is not None and again.metrics.ap == pytest.approx(result.metrics.ap)
     more = train(load_config({"resume": str(result.run_dir), "epochs": 2}, mode="train"))

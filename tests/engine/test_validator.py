@@ -65,7 +65,7 @@ def test_class_order_does_not_matter(
 
 def test_no_class_in_common(weights: Path, judged: Callable[..., Config]) -> None:
     with pytest.raises(
-        DataError, match="no class in common: the model knows bus, tram; the data holds ship, car"
+        DataError, match="no class in common: the model has bus, tram; the data has ship, car"
     ):
         validate(judged(renamed(weights, ["bus", "tram"], [0, 1]), plots=False))
 

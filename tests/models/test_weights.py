@@ -295,7 +295,7 @@ def test_a_size_is_not_believed_beyond_reason(net, tmp_path):
         save_weights(path, net.state_dict(), metadata_of(net, ["a", "b"]) | {"imgsz": size})
         assert load_config(given, mode="predict").imgsz == expected
     save_weights(path, net.state_dict(), metadata_of(net, ["a", "b"]) | {"imgsz": 16384})
-    with pytest.raises(ConfigError, match=r"imgsz=16384, by its own account; above 2048 px"):
+    with pytest.raises(ConfigError, match=r"claims imgsz=16384; sizes above 2048 px"):
         load_config(given, mode="predict")
     assert load_config(given | {"imgsz": 4096}, mode="predict").imgsz == 4096
 

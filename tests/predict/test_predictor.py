@@ -89,7 +89,7 @@ def test_classes(weights: Path, folder: Path) -> None:
     assert {int(label) for result in found for label in result.boxes.cls} <= {1}
     assert class_indices(["car", 0, "1"], ["ship", "car"]) == [1, 0, 1]
     with pytest.raises(
-        ConfigError, match="classes=cat: the model knows ship, car; did you mean 'car'"
+        ConfigError, match="classes=cat: the model has ship, car; did you mean 'car'"
     ):
         class_indices(["cat"], ["ship", "car"])
     with pytest.raises(ConfigError, match="classes=7"):

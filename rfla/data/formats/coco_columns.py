@@ -98,7 +98,7 @@ def _columns_of_plain(entries: Sequence[PlainAnnotation], flag_keys: Sequence[st
     columns = number_columns(entries, PlainAnnotation)
     area = columns["area"]
     if np.abs(columns["bbox"]).max() >= FARTHEST or np.nanmax(np.abs(area), initial=0) >= FARTHEST:
-        raise ValueError("no box is as large as that")
+        raise ValueError("no box can be that large")
     return Columns(
         entries=entries,
         ids=_ids_or_none(columns["id"]),

@@ -165,7 +165,7 @@ def read_file(path: Path, classes: Classes, strict: bool = True) -> Annotations:
     columns, counts, examples = _read_rows(path, images, classes, strict)
     if 0 < max((max(box) for rows in images.values() for box in rows.boxes), default=0) <= 1:
         raise DataError(
-            f"{path}: no coordinate is above 1: these are shares of the image; give pixels"
+            f"{path}: no coordinate is above 1: these are normalised coordinates; pixels are needed"
         )
     ids = [number for rows in images.values() for number in rows.ids]
     keeps_ids = unique_whole(ids)

@@ -258,8 +258,7 @@ def _share(text: str, where: str, finite: bool) -> float:
         return math.nan
     if value > LIMIT:
         raise DataError(
-            f"{where}: {value:g} is no share of the image; YOLO coordinates are between 0 and 1, "
-            "no pixels"
+            f"{where}: {value:g} is not between 0 and 1: YOLO coordinates are normalised, no px"
         )
     return value
 

@@ -82,7 +82,7 @@ class ConvertReport:
         """Return what a person should look at before training."""
         notes = []
         if not self.num_boxes:
-            notes.append("no box to learn from: every one is ignored, crowd or dropped")
+            notes.append("no boxes to train on: all are ignored, crowds or dropped")
         missing = self.dropped["images that are not there"]
         if missing > sum(self.images.values()):
             notes.append("most images were not found: is source= the right directory?")

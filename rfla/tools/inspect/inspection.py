@@ -113,7 +113,7 @@ def _compare_splits(report: DataReport) -> None:
     for one, two in combinations(report.splits, 2):
         first, second = report.splits[one], report.splits[two]
         same = identical_pairs(report.images[one], report.images[two])
-        what = f"images of {two} are in {one} too: scores would lie"
+        what = f"images of {two} are in {one} too: scores would be too high"
         where = pair_of_files(first, second, same[0]) if same else ""
         report.add("", Finding("error", what, len(same), where))
         near = similar_pairs(report.images[one], report.images[two])
