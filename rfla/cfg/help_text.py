@@ -54,6 +54,7 @@ VERBS = {
             "rfla predict source=images/",
             "rfla predict model=best.safetensors source='scenes/*.png' conf=0.3 save_txt",
             "rfla predict model=best.safetensors source=scene.tif slice=800     (large images)",
+            "rfla predict model=best.safetensors source=flight.mp4 save_video=true     (videos)",
         ),
     ),
     "compare": VerbText(

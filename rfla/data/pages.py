@@ -4,9 +4,11 @@ Images are (H, W, 3) uint8 RGB, as `read_image` gives them.
 """
 
 import io
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image as PillowImage
@@ -18,6 +20,7 @@ from rfla.data.tiff import as_first_page, is_tiff, read_tiff_pages
 from rfla.errors import DataError
 from rfla.files import open_regular, read_regular
 
+PNG = b"\x89PNG\r\n\x1a\n"
 SUFFIXES = frozenset({".tif", ".tiff", ".gif", ".webp", ".png"})  # of files that may hold several
 
 
@@ -44,13 +47,25 @@ def holds_several(path: Path) -> bool:
         return False
     try:
         with open_regular(path) as file:
-            if is_tiff(file.read(4)):
+            start = file.read(8)
+            if is_tiff(start):
                 return len(read_tiff_pages(file)) > 1
+            if start == PNG and not _is_animated_png(file):
+                return False
             file.seek(0)
             with PillowImage.open(file, formats=FORMATS) as image:
                 return getattr(image, "n_frames", 1) > 1
     except Exception:  # Pillow's plugins raise what they like; who reads the file says why
         return False
+
+
+def _is_animated_png(file: BinaryIO) -> bool:
+    """Tell whether a PNG has the chunk of animations, which stands before its pixels."""
+    while len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
+        if head[4:] == b"acTL":
+            return True
+        file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    return False
 
 
 def read_pages(path: Path, value_range: Range | None = None, stride: int = 1) -> Iterator[Page]:

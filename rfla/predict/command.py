@@ -103,9 +103,8 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Prediction:
                     if cfg.verbose:
                         console.print(f"{results.label}: {results.verbose()}")
             outputs.close()
-        except BaseException:  # what was found before Ctrl-C or a full disk is kept
-            outputs.close()
-            outputs.finish([outputs.rows])
+        except BaseException:
+            outputs.rescue()
             console.print(f"go on: rfla predict resume={shlex.quote(str(run_dir))}")
             raise
         finally:
@@ -182,8 +181,7 @@ def written(
                 outputs.write(result)
                 yield result
         finally:
-            outputs.close()
-            outputs.finish([outputs.rows])
+            outputs.rescue()
 
 
 def with_given_outputs(cfg: Config) -> Config:

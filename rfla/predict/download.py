@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from rfla.data.image_header import one_line
-from rfla.data.images import read_image
+from rfla.data.images import IMAGE_SUFFIXES, read_image
 from rfla.data.pages import holds_several
 from rfla.errors import DataError, printable
 from rfla.predict.source_image import Reading, SourceImage, pages_of, picture
+from rfla.predict.videos import SUFFIXES as VIDEO_SUFFIXES
 from rfla.predict.videos import Video, is_video, is_video_content
 from rfla.version import __version__
 
@@ -70,7 +71,9 @@ class WebFile:
     def images(self, how: Reading) -> Iterator[SourceImage]:
         """Fetch the file and yield its images; it is deleted behind the last one."""
         with tempfile.TemporaryDirectory(prefix="rfla") as folder:
-            file = Path(folder, f"file{self.relative.suffix}")
+            suffix = self.relative.suffix.lower()
+            known = suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES
+            file = Path(folder, f"file{suffix if known else ''}")
             try:
                 fetch(self.name, file)
                 yield from self._images(file, how)

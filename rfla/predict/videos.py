@@ -5,8 +5,9 @@ import stat
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import cv2
@@ -94,7 +95,11 @@ class Camera:
         try:
             require_camera(self.number)
             with _released(cv2.VideoCapture(self.number)) as capture:
-                if not (yield from _frames(self, capture, how.stride)):
+                began, count = monotonic(), 0
+                for image in _frames(self, capture, how.stride):
+                    count += 1
+                    yield replace(image, seconds=monotonic() - began)
+                if not count:
                     raise DataError(f"source={self.number}: the camera delivers no frames")
         except DataError as error:
             yield picture(self, error)

@@ -136,6 +136,14 @@ def test_names(address: str, name: str) -> None:
     assert WebFile(address).relative == Path(name)
 
 
+def test_a_suffix_from_an_address_is_no_file_name(host: str) -> None:
+    (image,) = images(f"{host}/?x/a.{'y' * 5000}")
+    assert image.read().shape == (6, 9, 3)
+    (image,) = images(f"{host}/a.{'y' * 500}")
+    with pytest.raises(DataError, match="404"):
+        image.read()
+
+
 def test_nothing_is_left_behind(host: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     images(f"{host}/a.png"), images(f"{host}/absent.png")

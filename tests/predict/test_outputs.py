@@ -2,7 +2,9 @@
 
 import csv
 import json
+import resource
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +126,21 @@ def test_a_video_is_whole_after_an_interrupt_and_hidden_before(tmp_path: Path) -
     writer.close()
     assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
     assert cv2.VideoCapture(str(tmp_path / "v.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
+
+
+def test_a_full_disk_is_said_and_leaves_no_half_video(tmp_path: Path) -> None:
+    writer = outputs(tmp_path, save_video=True, save=False)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"v.mp4: only \d+ of 40 frames were written"):
+            for index in range(40):
+                noisy = noise(48, 64) // (index + 1)
+                writer.write(replace(frame(index), orig_img=noisy))
+            writer.rescue()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.json"]
 
 
 def test_without_an_encoder_frames_become_pictures(

@@ -106,6 +106,19 @@ def test_no_camera() -> None:
     refuse_endless([Camera(0)], stream=True)
 
 
+def test_a_camera_gives_frames_with_the_time_since_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A video stands for the camera; there is none on a machine that runs tests."""
+    path, original = write_video(tmp_path / "a.avi"), cv2.VideoCapture
+    monkeypatch.setattr("rfla.predict.videos.require_camera", lambda number: None)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda number: original(str(path), cv2.CAP_FFMPEG))
+    found = list(Camera(0).images(Reading(stride=4)))
+    assert [image.frame for image in found] == [0, 4, 8] and found[0].name == "camera0"
+    seconds = [image.seconds for image in found]
+    assert seconds == sorted(seconds) and 0 <= seconds[-1] < 60  # type: ignore[type-var, operator]
+
+
 def test_frames_are_read_ahead_but_not_the_whole(tmp_path: Path) -> None:
     """A reader that stops early leaves the rest of the video alone."""
     taken: list[int] = []

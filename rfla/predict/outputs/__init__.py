@@ -56,6 +56,13 @@ class Outputs:
         for output in self._outputs:
             output.close()
 
+    def rescue(self) -> None:
+        """Complete all files with what was found so far, before Ctrl-C or a full disk."""
+        try:
+            self.close()
+        finally:
+            self.finish([self.rows])
+
     def finish(self, shards: Iterable[Sequence[Row]]) -> Counter[str]:
         """Write the files of the run from the rows of all processes; count boxes by class."""
         rows = {row.name.order: row for shard in shards for row in shard}
