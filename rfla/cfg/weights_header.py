@@ -19,6 +19,7 @@ from rfla.files import foreign_content, open_regular
 
 KEY, DIGEST = "rfla", "sha256"  # of our entries in `__metadata__`
 MAX_HEADER_BYTES = 8 * 1024 * 1024
+MAX_TENSORS = 20_000  # a DetectoRS has 1,500
 
 
 class Header(NamedTuple):
@@ -61,7 +62,12 @@ def read_header(path: Path | str) -> Header:
         WeightsError: as `read_metadata`.
     """
     path = Path(path)
-    entries = _parse(_header_bytes(path), path, "its header").get("__metadata__")
+    header = _parse(_header_bytes(path), path, "its header")
+    if len(header) > MAX_TENSORS:
+        raise WeightsError(
+            f"{path}: {len(header):,} tensors; no weights file has over {MAX_TENSORS}"
+        )
+    entries = header.get("__metadata__")
     if not isinstance(entries, dict) or not isinstance(text := entries.get(KEY), str):
         raise WeightsError(
             f"{path}: safetensors without the metadata of rfla; official weights come in by "

@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from rfla.cfg.schema import Config
 from rfla.cfg.yaml_file import read_yaml
 from rfla.data.record import Part
 from rfla.errors import ConfigError, DataError, did_you_mean, printable, require_short_name, shorten
@@ -56,6 +57,12 @@ KNOWN_KEYS = INFO_KEYS | {
         "model_settings",
     )
 }
+# A split may have any other name; some tools note the last three in their YAMLs.
+_OF_A_RUN = (
+    (Config.model_fields.keys() | {"generator"})
+    - KNOWN_KEYS
+    - {*("val", "test", "name", "source", "classes")}
+)
 YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
 BUILT_IN = Path(str(resources.files("rfla"))) / "cfg" / "datasets"
 
@@ -241,6 +248,10 @@ def _split_entries(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if key in entries:
             continue
+        if key in _OF_A_RUN:
+            raise DataError(
+                f"{path}: {key} cannot be set by a data YAML; it belongs to a run: give it yourself"
+            )
         hint = did_you_mean(key, KNOWN_KEYS)
         if key not in {"train", "val", "test", "trainval", "minival"} and hint:
             raise DataError(f"{path}: unknown key '{key}'{hint}")

@@ -6,6 +6,7 @@ sends anything.
 
 import atexit
 import os
+import socket
 import sys
 import threading
 import time
@@ -111,11 +112,12 @@ def join_world(device: torch.device, timeout: float = 60.0) -> World:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         host = os.environ["MASTER_ADDR"]
         try:
+            socket.getaddrinfo(host, port)  # the library would look for the host for ten minutes
             store, _, _ = next(rendezvous("env://", timeout=TO_JOIN))
             dist.init_process_group(
                 backend, store=store, rank=rank, world_size=size, timeout=TO_ANSWER
             )
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, socket.gaierror) as error:
             reason = " ".join(str(error).split())[:200]
             raise ConfigError(
                 f"process {rank} of {size} cannot join the others at {host}:{port}: {reason}"

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfla.cfg.weights_header import MAX_HEADER_BYTES, read_metadata
+from rfla.cfg.weights_header import MAX_HEADER_BYTES, MAX_TENSORS, read_metadata
 from rfla.errors import WeightsError
+
+MANY_TENSORS = json.dumps({str(number): {} for number in range(MAX_TENSORS + 1)}).encode()
 
 
 def file_with(path: Path, header: bytes, length: int | None = None) -> Path:
@@ -38,6 +40,7 @@ def test_reads_ours(tmp_path: Path) -> None:
         (b"{}", 0, "not a safetensors file"),
         (b"", 0, "not a safetensors file"),
         (b"{}" + b" " * (MAX_HEADER_BYTES + 1), None, "header claims"),
+        (MANY_TENSORS, None, "20,001 tensors; no weights file has over 20000"),
     ],
 )
 def test_refused(tmp_path: Path, header: bytes, length: int | None, message: str) -> None:

@@ -173,3 +173,24 @@ def test_names_that_no_file_can_have(tmp_path: Path, name: str):
         with pytest.raises(DataError) as error:
             load_index(load_data_spec(path), "train")
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("place", ["../../..", "/tmp/victim", "~"])
+@pytest.mark.parametrize("generator", ["demo", "other", "[demo]"])
+def test_no_data_yaml_has_a_set_painted(tmp_path: Path, place: str, generator: str) -> None:
+    """Only `data=demo` paints, and only into the data directories."""
+    path = tmp_path / "a" / "b" / "data.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"generator: {generator}\npath: {place}\ntrain: images\nval: images\n")
+    with pytest.raises(DataError, match="generator cannot be set by a data YAML"):
+        load_data_spec(path)
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["data.yaml"]
+
+
+@pytest.mark.parametrize("key", ["project", "resume", "batch", "model", "cache", "epochs"])
+def test_settings_of_a_run_are_no_splits(tmp_path: Path, key: str) -> None:
+    """Any other name may be that of a split, so that these would be passed over in silence."""
+    path = tmp_path / "data.yaml"
+    path.write_text(f"train: images\nval: images\nnames: [a]\n{key}: /victim\n")
+    with pytest.raises(DataError, match=f"data.yaml: {key} cannot be set by a data YAML"):
+        load_data_spec(path)
