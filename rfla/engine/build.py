@@ -281,7 +281,7 @@ def data_spec(cfg: Config) -> DataSpec:
     if cfg.data is None:
         raise ConfigError(
             "data= is missing: name a data set (data=demo), a data.yaml or a directory; "
-            "it is never guessed"
+            "there is no default"
         )
     try:
         return load_data_spec(cfg.data)

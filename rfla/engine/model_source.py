@@ -254,7 +254,7 @@ def class_mapping(model_names: Sequence[str], data_names: Sequence[str]) -> list
     if all(index < 0 for index in mapping):
         raise DataError(
             f"no class in common: the model has {', '.join(model_names[:6])}; "
-            f"the data holds {', '.join(data_names[:6])}"
+            f"the data has {', '.join(data_names[:6])}"
         )
     return mapping
 

@@ -67,7 +67,7 @@ def test_a_name_that_several_files_have_is_not_guessed(tmp_path: Path) -> None:
     for folder in ("1", "2"):
         picture(tmp_path / "images" / folder / "a.png")
     coco_file(tmp_path / "annotations/train.json", ["D:\\x\\a.png"])
-    with pytest.raises(DataError, match="several images could be meant"):
+    with pytest.raises(DataError, match="ambiguous; it could be"):
         load_index(load_data_spec(tmp_path), "train")
 
 

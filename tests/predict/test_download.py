@@ -92,7 +92,7 @@ def test_images_animations_and_redirections(host: str) -> None:
         ("local.png", "Redirection to url 'file:///etc/hostname' is not allowed"),
         ("ftp.png", "unknown url type: ftp"),
         ("round.png", "redirect"),
-        ("short.png", "broke off"),
+        ("short.png", "connection was lost"),
         ("empty.png", "empty file"),
         ("text.mp4", "not a readable video (a text file)"),
     ],

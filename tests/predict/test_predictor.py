@@ -292,11 +292,11 @@ def test_a_run_that_was_stopped_goes_on(
     assert files_of(run) == files_of(whole)
     assert "3 images, 9 detections" in capsys.readouterr().out
 
-    with pytest.raises(ExistingRunError, match="nothing to go on with there; the run is complete"):
+    with pytest.raises(ExistingRunError, match="nothing to resume; the run is complete"):
         predict(load_config({"resume": str(run)}, mode="predict"))
     with pytest.raises(ConfigError, match="resume=true: no run of predict that was stopped"):
         load_config({"resume": True, "project": str(run.parent)}, mode="predict")
-    with pytest.raises(ConfigError, match=r"conf=0\.5 would make it another run"):
+    with pytest.raises(ConfigError, match=r"conf=0\.5 cannot be changed on resume"):
         load_config({"resume": str(run), "conf": 0.5}, mode="predict")
 
 

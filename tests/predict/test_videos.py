@@ -101,7 +101,7 @@ def test_no_camera() -> None:
     (image,) = Camera(77).images(Reading())
     with pytest.raises(DataError, match=r"source=77: no camera 77 on this machine \(there "):
         image.read()
-    with pytest.raises(ConfigError, match="a camera never ends: for result"):
+    with pytest.raises(ConfigError, match="a camera has no end; use: for result"):
         refuse_endless([Camera(0)], stream=False)
     refuse_endless([Camera(0)], stream=True)
 

@@ -122,7 +122,7 @@ class ImageFinder:
         ]
         matches = same_name or matches
         if len(matches) > 1:
-            raise DataError(f"{file_name}: ambiguous; it could be {matches[0]} and {matches[1]}")
+            raise DataError(f"{file_name}: ambiguous; it could be {matches[0]} or {matches[1]}")
         return matches[0] if matches else None
 
 

@@ -275,7 +275,7 @@ def test_two_images_of_one_stem_are_not_guessed(tmp_path):
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
         write_image(tmp_path / folder / "a.png", np.zeros((4, 4, 3), np.uint8))
-    with pytest.raises(DataError, match="several images could be meant"):
+    with pytest.raises(DataError, match="ambiguous; it could be"):
         ImageFinder([tmp_path]).find("a.jpg")
     assert ImageFinder([tmp_path]).find("x/a.png") == tmp_path / "x" / "a.png"
     assert ImageFinder([tmp_path]).find("../../../etc/passwd") is None

@@ -144,7 +144,7 @@ def test_csv_with_one_bbox_column_and_shares_refused(tmp_path):
     ):
         read_all("csv", tmp_path)
     (tmp_path / "a.csv").write_text("ImageID,XMin,XMax,YMin,YMax\nx,0.2,0.5,0.1,1\n")
-    with pytest.raises(DataError, match="no coordinate is above 1: these are shares of the image"):
+    with pytest.raises(DataError, match="no coordinate is above 1: these are normalised coord"):
         read_all("csv", tmp_path)
 
 
