@@ -140,6 +140,19 @@ def export(tokens: Tokens = None) -> None:
 
 
 @app.command(**_AS_TYPED)
+def benchmark(tokens: Tokens = None) -> None:
+    """Compare the forms of a trained network: size, time and AP."""
+    from rfla.cfg.verbs import BenchmarkOptions, load_options, required
+
+    options, _ = load_options(tokens or [], BenchmarkOptions)
+    required(options, "benchmark", model="best.safetensors", data="my.yaml")
+    _prepare_data(options.data)
+    from rfla.export.benchmark import benchmark
+
+    say(benchmark(options))
+
+
+@app.command(**_AS_TYPED)
 def inspect(tokens: Tokens = None) -> int:
     """Check a data set before training on it."""
     from rfla.cfg.verbs import InspectOptions, load_options, required

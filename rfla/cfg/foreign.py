@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 VERBS: Mapping[str, str] = {
-    "benchmark": "'rfla info' shows the cost of a model, 'rfla val' how good it is",
     "eval": "the verb is val: rfla val data=...",
     "evaluate": "the verb is val: rfla val data=...",
     "finetune": "the verb is train: rfla train model=best.safetensors data=...",

@@ -80,8 +80,15 @@ VERBS = {
         (
             "rfla export model=best.safetensors format=onnx",
             "rfla export model=best.safetensors dynamic=false batch=1 imgsz=800 half=true",
+            "rfla export model=best.safetensors int8=true data=my.yaml out=best-int8.onnx",
             "rfla predict model=best.onnx source=images/",
         ),
+    ),
+    "benchmark": VerbText(
+        "compare the forms of a trained network: size, time and AP",
+        "Exports the weights in each form and judges all of them on one split: size of the file, "
+        "ms an image, AP and AP by object size.",
+        ("rfla benchmark model=best.safetensors data=my.yaml fraction=100",),
     ),
     "import": VerbText(
         "convert official MMDetection weights to an rfla weights file",

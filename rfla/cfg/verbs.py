@@ -78,6 +78,9 @@ class ExportOptions(Section):
     half: bool = Field(
         False, description="float16 for backbone, neck and heads; boxes are decoded in float32"
     )
+    int8: bool = Field(
+        False, description="eight-bit convolutions, their ranges measured on images of data"
+    )
     nms: bool = Field(True, description="NMS as a part of the graph, with max_det places for boxes")
     dynamic: bool = Field(
         True, description="any number of images of any size; false: batch images of imgsz px"
@@ -100,10 +103,45 @@ class ExportOptions(Section):
         None, ge=1, le=100_000, description="most boxes of an image; left out: test.max_det"
     )
     data: str | None = Field(
-        None, description="data set whose images the result is also checked on"
+        None,
+        description="data set to compare on too; with half or int8 it shows what they cost by size",
     )
-    split: str = Field("val", min_length=1, description="split of it")
+    split: str = Field("val", min_length=1, description="split that is compared and judged")
+    calibration_split: str = Field(
+        "train", min_length=1, description="int8: split that ranges are measured on"
+    )
+    calibration_images: int = Field(
+        64, ge=1, le=10_000, description="int8: images of it, evenly spread"
+    )
+    max_loss: float = Field(
+        0.05, ge=0, le=1, description="largest share of AP, of any size, that half or int8 may cost"
+    )
+    force: bool = Field(False, description="write it whatever half or int8 cost")
     overwrite: bool = Field(False, description="replace the file if it exists")
+    debug: Debug = False
+
+
+class BenchmarkOptions(Section):
+    """The forms of a trained network side by side: size, time and AP on one data set."""
+
+    model: str | None = Field(None, description="weights file (.safetensors)")
+    data: str | None = Field(None, description="data set to judge on")
+    split: str = Field("val", min_length=1, description="split of it")
+    calibration_split: str = Field(
+        "train", min_length=1, description="split that the ranges of int8 are measured on"
+    )
+    formats: Names = Field(
+        ("torch", "onnx", "onnx-half", "onnx-int8"), description="forms to compare"
+    )
+    fraction: float = Field(
+        1.0, gt=0, le=1e9, description="share of the images; above 1 a number of images"
+    )
+    imgsz: int | None = Field(
+        None, ge=32, le=16384, description="long side in px; left out: as trained"
+    )
+    batch: int = Field(1, ge=1, le=1024, description="images at a time")
+    device: str = Field("cpu", min_length=1, description="where to compute: cpu, or a GPU number")
+    out: str | None = Field(None, description="also write the figures into this JSON file")
     debug: Debug = False
 
 
@@ -197,6 +235,7 @@ class InspectOptions(Section):
 
 OPTIONS: dict[str, type[Section]] = {
     "compare": CompareOptions,
+    "benchmark": BenchmarkOptions,
     "convert": ConvertOptions,
     "export": ExportOptions,
     "import": ImportOptions,

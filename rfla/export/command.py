@@ -3,33 +3,19 @@
 import tempfile
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
-import numpy as np
 import torch
 
-from rfla.cfg import Config, load_config, model_part
-from rfla.cfg.model_schema import ModelConfig
+from rfla.cfg import load_config, model_part
 from rfla.cfg.verbs import ExportOptions, refuse_existing
-from rfla.data import load_data_spec, load_index
 from rfla.engine.model_source import SourceModel, load_trained
 from rfla.errors import ConfigError
 from rfla.export.deform import check_opset
 from rfla.export.extra import require
-from rfla.export.graph import DetectionGraph
-from rfla.export.onnx_file import InputShape, onnx_bytes
-from rfla.export.parity import FLOAT16, FLOAT32, Parity, compare, fitted, painted_images
-from rfla.export.session import OnnxNet
+from rfla.export.figures import Figures, Judge, refuse_loss, table
+from rfla.export.forms import compared, in_int8, side_of, written
+from rfla.export.session import load_exported
 from rfla.files import write_atomically
-from rfla.models.detector import Detector
-from rfla.models.limits import build_limits
-from rfla.models.weights import read_metadata
-from rfla.sizes import padded_side
-
-REAL_IMAGES = 4
-"""Images of `data=` that an export is compared on."""
-DEFAULT_SIDE = 800
-"""px, of weights that do not say at which size they were trained."""
 
 
 def export(options: ExportOptions) -> str:
@@ -44,109 +30,68 @@ def export(options: ExportOptions) -> str:
     Raises:
         RflaError: anything that the person can mend, in one line; nothing is written then.
     """
-    for library in ("onnx", "onnxruntime"):
-        require(library)
-    weights = str(options.model)
-    out = Path(options.out or Path(weights).with_suffix(".onnx"))
-    if out.suffix.lower() != ".onnx":
-        raise ConfigError(f"out={out}: the name of an ONNX file ends in .onnx")
-    refuse_existing(str(out), options.overwrite)
-    cfg = _settings(options)
-    model = load_trained(weights, model_part(cfg))
+    out = _checked(options)
+    given = {
+        key: value
+        for key in ("model", "conf", "iou", "max_det")
+        if (value := getattr(options, key)) is not None
+    }
+    model = load_trained(str(options.model), model_part(load_config(given)))
     check_opset(model.config.detector, options.opset)
 
     started = perf_counter()
-    side = options.imgsz or model.imgsz or DEFAULT_SIDE
-    content = _written(options, model, side)
+    content = written(options, model)
+    lines = [compared(options, model, content, str(out)).line()]
+    if options.int8:
+        content = in_int8(options, model, content)
     seconds = perf_counter() - started
-    parity = _checked(options, model, side, content, out)
+    if options.data is not None and (options.half or options.int8):
+        rows = _cost(options, model, content)
+        lines.append(table(rows))
+        if not options.force:
+            refuse_loss(*rows, options.max_loss)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, content)
-    return (
-        f"{parity.line()}\nwrote {out}: {len(content) / 1e6:.1f} MB, opset {options.opset}, "
-        f"in {seconds:.0f} s; try: rfla predict model={out} source=..."
+    lines.append(
+        f"wrote {out}: {len(content) / 1e6:.1f} MB, opset {options.opset}, in {seconds:.0f} s; "
+        f"try: rfla predict model={out} source=..."
     )
+    return "\n".join(lines)
 
 
-def _settings(options: ExportOptions) -> Config:
-    """What the graph keeps of the detections, as `rfla val` would set it."""
-    keys = ("model", "conf", "iou", "max_det")
-    given = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
-    return load_config(given)
+def _checked(options: ExportOptions) -> Path:
+    """Refuse what cannot work before anything is loaded; return the file to write."""
+    for library in ("onnx", "onnxruntime"):
+        require(library)
+    out = Path(options.out or Path(str(options.model)).with_suffix(".onnx"))
+    if out.suffix.lower() != ".onnx":
+        raise ConfigError(f"out={out}: the name of an ONNX file ends in .onnx")
+    if options.half and options.int8:
+        raise ConfigError("half=true and int8=true do not go together; choose one")
+    if options.int8 and options.data is None:
+        raise ConfigError(
+            "int8=true needs data=: ranges are measured on its images, and it shows what int8 costs"
+        )
+    refuse_existing(str(out), options.overwrite)
+    return out
 
 
-def _written(options: ExportOptions, model: SourceModel, side: int) -> bytes:
-    """Trace the network."""
-    graph = _graph(options, model)
-    fixed = not options.dynamic
-    shape = InputShape(
-        batch=options.batch if fixed else None,
-        side=padded_side(side) if fixed else None,
-        as_float=options.input == "float",
-    )
-    return onnx_bytes(graph, shape, options.opset, _metadata(options, model, side))
-
-
-def _graph(options: ExportOptions, model: SourceModel) -> DetectionGraph:
-    assert isinstance(model.net, Detector)
-    return DetectionGraph(
-        model.net,
-        model.config.normalize,
-        build_limits(model.config.test),
-        suppress=options.nms,
-        half=options.half,
-    )
-
-
-def _metadata(options: ExportOptions, model: SourceModel, side: int) -> dict[str, Any]:
-    """What the file says of itself: what the weights do, and what the graph is."""
-    test = model.config.test
-    return read_metadata(str(options.model)) | {
-        "model": model.config.model_dump(mode="json"),
-        "imgsz": side,
-        "export": {
-            "input": options.input,
-            "channels": "rgb",
-            "padded_to": padded_side(1),
-            "half": options.half,
-            "nms": options.nms,
-            "dynamic": options.dynamic,
-            "conf": test.conf,
-            "score_thr": test.score_thr,
-            "iou": test.nms_iou,
-            "max_det": test.max_det,
-        },
+def _cost(options: ExportOptions, model: SourceModel, content: bytes) -> tuple[Figures, Figures]:
+    """The figures of the network in torch and of the file, on the split that is judged."""
+    settings = {
+        "model": str(options.model),
+        "data": options.data,
+        "split": options.split,
+        "imgsz": side_of(options, model),
+        "workers": 0,
+        "batch": 1,
     }
-
-
-def _checked(
-    options: ExportOptions, model: SourceModel, side: int, content: bytes, out: Path
-) -> Parity:
-    """Compare the file with the network.
-
-    Raises:
-        ConfigError: they do not find the same.
-    """
-    assert isinstance(model.net, Detector)
-    rules = FLOAT16 if options.half else FLOAT32
+    judge = Judge(load_config(settings, mode="val"), torch.device("cpu"))
+    megabytes = Path(str(options.model)).stat().st_size / 1e6
+    before = judge("torch", megabytes, model)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "candidate.onnx")
         path.write_bytes(content)
-        exported = OnnxNet(path, build_limits(model.config.test), torch.device("cpu"))
-        painted = painted_images(side, fixed=not options.dynamic)
-        batches = painted + [[image] for image in _real_images(options, model.config, side)]
-        parity = compare(model.net, model.config.normalize, exported, batches, rules)
-    parity.require(rules, str(out))
-    return parity
-
-
-def _real_images(options: ExportOptions, config: ModelConfig, side: int) -> list[np.ndarray]:
-    """A few images of `data=`, at the size that the network sees."""
-    if options.data is None:
-        return []
-    index = load_index(load_data_spec(options.data), options.split, need_images=True)
-    rows = np.linspace(0, len(index) - 1, min(REAL_IMAGES, len(index))).astype(int)
-    return [
-        fitted(index.read_image(row, value_range=config.normalize.range), side)
-        for row in rows.tolist()
-    ]
+        exported = load_exported(path, model.config, judge.device)
+        name = "half=true" if options.half else "int8=true"
+        return before, judge(name, len(content) / 1e6, exported)

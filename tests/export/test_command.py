@@ -1,16 +1,19 @@
 """`rfla export`: what it prints, what it refuses in one line, and figures of val on both."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from rfla import RFLA
 from rfla.cfg.verbs import ExportOptions
 from rfla.cli import main
 from rfla.errors import ConfigError
-from rfla.export import command, extra
+from rfla.export import command, extra, forms
+from rfla.export.figures import Figures, refuse_loss
 
 
 def test_the_command(
@@ -72,14 +75,14 @@ def test_a_missing_extra_is_named(
 def test_a_graph_that_finds_something_else_is_not_written(
     weights: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graph_of = command._graph
+    graph_of = forms.graph_of
 
     def broken(*args: Any) -> Any:
         graph = graph_of(*args)
         graph.mean += 10  # a normalisation that is a little off
         return graph
 
-    monkeypatch.setattr(command, "_graph", broken)
+    monkeypatch.setattr(forms, "graph_of", broken)
     out = tmp_path / "x.onnx"
     with pytest.raises(ConfigError, match="does not find what the network finds"):
         command.export(ExportOptions(model=str(weights("fcos_p2")), out=str(out)))
@@ -113,3 +116,53 @@ def test_val_gives_the_same_figures(
     assert figures[0].keys() == figures[1].keys()
     for name, value in figures[0].items():
         assert figures[1][name] == pytest.approx(value, abs=1e-3, nan_ok=True)
+
+
+def test_int8_is_written_with_its_cost_or_refused(
+    weights: Callable[[str], Path],
+    boxes_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "x.onnx"
+    tokens = [f"model={weights('fcos_p2')}", f"out={out}", "int8", "calibration_split=val"]
+    assert main(["export", *tokens]) == 2
+    assert "int8=true needs data=" in capsys.readouterr().err
+    assert main(["export", *tokens, f"data={boxes_data}"]) == 2
+    # noise holds no objects: nothing is found, so that nothing can be lost
+    assert "what int8=true costs cannot be said" in capsys.readouterr().err
+    assert not out.exists()
+    assert main(["export", *tokens, f"data={boxes_data}", "force"]) == 0
+    said = capsys.readouterr().out
+    assert "format" in said and "AP VT" in said and "int8=true" in said
+    nodes = [node.op_type for node in onnx.load(out).graph.node]
+    assert "QuantizeLinear" in nodes
+    assert out.stat().st_size < 0.4 * weights("fcos_p2").stat().st_size
+    assert len(RFLA(out).predict(boxes_data / "images", device="cpu", conf=0.02)) == 4
+
+
+def test_losses_are_refused() -> None:
+    before = Figures("torch", 1.0, 1.0, {"ap": 0.5, "ap_vt": 0.2, "ap_m": -1.0, "ap_s": 0.001})
+    after = Figures("int8", 1.0, 1.0, {"ap": 0.49, "ap_vt": 0.15, "ap_m": -1.0, "ap_s": 0.0})
+    refuse_loss(before, after, 0.3)
+    with pytest.raises(ConfigError, match=r"int8 loses 25.0% of ap_vt \(0.200 to 0.150\)"):
+        refuse_loss(before, after, 0.2)
+
+
+def test_benchmark(
+    weights: Callable[[str], Path],
+    boxes_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "figures.json"
+    tokens = [f"model={weights('fcos_p2')}", f"data={boxes_data}", f"out={out}", "fraction=2"]
+    assert main(["benchmark", *tokens, "formats=[torch,onnx]"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["format", "torch", "onnx"]
+    torch_row, onnx_row = json.loads(out.read_text())
+    assert torch_row["values"].keys() == onnx_row["values"].keys() >= {"ap", "ap50", "ap_vt"}
+    for name, value in torch_row["values"].items():
+        assert onnx_row["values"][name] == pytest.approx(value, abs=1e-3)
+    assert main(["benchmark", *tokens, "formats=onxx"]) == 2
+    assert "formats=onxx: one of torch, onnx, onnx-half, onnx-int8" in capsys.readouterr().err
