@@ -103,7 +103,7 @@ def _feeds(images: Iterable[np.ndarray], as_float: bool) -> Iterator[dict[str, n
 def _reader(tools: Any, feeds: Iterator[dict[str, np.ndarray]]) -> Any:
     """The feeds in the form that onnxruntime asks for."""
 
-    class Reader(tools.CalibrationDataReader):  # type: ignore[misc, name-defined]
+    class Reader(tools.CalibrationDataReader):  # type: ignore[misc]
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(feeds, None)
 
