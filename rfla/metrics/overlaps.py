@@ -5,15 +5,19 @@ one class; only boxes of one group are compared. Boxes are (x, y, w, h) px, as i
 because pycocotools computes overlaps from these and we promise its figures to 1e-12.
 """
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from rfla.metrics.arrays import BoolArray, FloatArray, IntArray
+from rfla.metrics.arrays import BoolArray, FloatArray, IntArray, stable_order
 
-CHUNK = 200_000
-"""Pairs examined at once: bounds the memory (about 100 bytes each) and stays in the CPU cache."""
+DETECTIONS = 1 << 16
+"""Detections looked up at once, and ..."""
+
+PAIRS = 200_000
+"""... pairs measured at once: bounds the memory (100 bytes each) and stays in the CPU cache."""
 
 ALMOST_ONE = 1 - 1e-10
 """The highest IoU threshold that is used, as in pycocotools: a box always matches itself."""
@@ -28,7 +32,7 @@ class GroupedBoxes(NamedTuple):
     w: FloatArray  # (M,) px
     h: FloatArray  # (M,) px
 
-    def rows(self, chosen: IntArray) -> "GroupedBoxes":
+    def rows(self, chosen: IntArray | slice) -> "GroupedBoxes":
         """Return some of the boxes."""
         return GroupedBoxes(
             self.group[chosen], self.x[chosen], self.y[chosen], self.w[chosen], self.h[chosen]
@@ -47,6 +51,62 @@ class Overlaps(NamedTuple):
         """Return some of the pairs."""
         iod = None if self.iod is None else self.iod[chosen]
         return Overlaps(self.det[chosen], self.gt[chosen], self.iou[chosen], iod)
+
+
+class _Axis(NamedTuple):
+    """How an edge is told its cell, in one direction. S groups."""
+
+    side: int  # number of cells
+    low: FloatArray  # (S,) the first edge, px
+    scale: FloatArray  # (S,) cells per px
+    farthest: float  # no edge has a larger absolute value, px
+
+    def cell(self, edge: FloatArray, place: IntArray) -> IntArray:
+        """Return (M,) the cell of edges (M,) of the groups `place` (M,)."""
+        return self._whole((edge - self.low[place]) * self.scale[place])
+
+    def window(
+        self, edge: FloatArray, length: FloatArray, place: IntArray, lowest: float
+    ) -> tuple[IntArray, IntArray]:
+        """Return (D,) the first and the last cell in which a box can reach an IoU of `lowest`.
+
+        Args:
+            edge: (D,) left or top edge of the detections, px.
+            length: (D,) their width or height, px.
+            place: (D,) their group.
+            lowest: smallest IoU threshold.
+        """
+        scale = self.scale[place]
+        cell, length = (edge - self.low[place]) * scale, length * scale
+        # rounding must never lose a pair
+        farthest = max(self.farthest, float(np.abs(edge).max(initial=0.0)))
+        slack = 16 * np.spacing(farthest) * scale
+        first = cell - length * ((1 - lowest) / lowest + 1e-6) - slack
+        last = cell + length * (1 - lowest + 1e-6) + slack
+        return self._whole(first), self._whole(last)
+
+    def _whole(self, cell: FloatArray) -> IntArray:
+        """Return the number of the cell, that at the border for what lies outside."""
+        return np.minimum(np.maximum(cell, 0.0), self.side - 1.0).astype(np.int64)
+
+
+class _Grid(NamedTuple):
+    """True boxes in the order of group and cell; each group has `side` lines of `side` cells."""
+
+    group: IntArray  # (S,) those that have boxes, ascending
+    side: int
+    columns: _Axis
+    lines: _Axis
+    start: IntArray  # (S * side * side + 1,) first box of each cell
+    order: IntArray  # (G,) row of each box
+
+
+class _Runs(NamedTuple):
+    """Runs of boxes of the grid that a detection must be compared with, sorted by detection."""
+
+    det: IntArray  # (Q,) row of the detection
+    begin: IntArray  # (Q,) first box
+    number: IntArray  # (Q,) of boxes
 
 
 def grouped_boxes(group: IntArray, boxes: FloatArray, sides: FloatArray) -> GroupedBoxes:
@@ -68,26 +128,30 @@ def find_overlaps(
     """
     if not len(dets.group) or not len(gts.group):
         return
-
-    # IoU bounds how far apart two left edges can be; IoD does not, so it needs the whole group
+    # IoU bounds how far apart two corners can be; IoD does not, so it needs the whole group
     whole_group = crowd | with_iod
-    windowed, unbounded = np.flatnonzero(~whole_group), np.flatnonzero(whole_group)
-    start, count, by_left_edge = _windows(dets, gts.rows(windowed), lowest)
-    windowed = windowed[by_left_edge]
-    group_start, group_count = _members(gts.group[unbounded], dets.group)
+    bounded, unbounded = np.flatnonzero(~whole_group), np.flatnonzero(whole_group)
+    grid = _grid(gts.rows(bounded))
+    bounded = bounded[grid.order]
+    for begin, end in _chunks(dets.group, np.ones(len(dets.group), np.int64), DETECTIONS):
+        part = dets.rows(slice(begin, end))
+        runs = _near_boxes(part, grid, lowest)
+        group_start, group_count = _members(gts.group[unbounded], part.group)
 
-    for first, last in _chunks(dets.group, count + group_count):
-        chunk = slice(first, last)
-        det_near, near = _expand(start[chunk], count[chunk])
-        det_far, far = _expand(group_start[chunk], group_count[chunk])
-        det = np.concatenate([det_near, det_far]) + first
-        gt = np.concatenate([windowed[near], unbounded[far]])
-        found = _measure(dets, gts, crowd, det, gt, with_iod)
-        best = found.iou if found.iod is None else np.maximum(found.iou, found.iod)
-        kept = np.flatnonzero(best >= min(lowest, ALMOST_ONE))
-        if len(kept):
-            kept = kept[_order_of_preference(found.det[kept], found.gt[kept], found.iou[kept])]
-            yield found.rows(kept)
+        near_count = np.bincount(runs.det, runs.number, len(part.group)).astype(np.int64)
+        for first, last in _chunks(part.group, near_count + group_count, PAIRS):
+            chunk = slice(*np.searchsorted(runs.det, [first, last]))
+            run, near = _expand(runs.begin[chunk], runs.number[chunk])
+            det_far, far = _expand(group_start[first:last], group_count[first:last])
+            det = np.concatenate([runs.det[chunk][run], det_far + first])
+            gt = np.concatenate([bounded[near], unbounded[far]])
+            found = _measure(part, gts, crowd, det, gt, with_iod)
+            best = found.iou if found.iod is None else np.maximum(found.iou, found.iod)
+            kept = np.flatnonzero(best >= min(lowest, ALMOST_ONE))
+            if len(kept):
+                kept = kept[_order_of_preference(found.det[kept], found.gt[kept], found.iou[kept])]
+                kept_pairs = found.rows(kept)
+                yield kept_pairs._replace(det=kept_pairs.det + begin)
 
 
 def _order_of_preference(det: IntArray, gt: IntArray, iou: FloatArray) -> IntArray:
@@ -115,7 +179,7 @@ def _measure(
     The order of the floating-point operations is that of `bbIou` in the COCO API, so that results
     agree to the last bit.
     """
-    # most pairs of a window lie apart in y: drop them before anything else is computed
+    # many pairs of a window lie apart in y: drop them before anything else is computed
     height = np.minimum((gts.h + gts.y)[gt], (dets.h + dets.y)[det])
     height -= np.maximum(gts.y[gt], dets.y[det])
     touching = np.flatnonzero(height > 0)
@@ -133,41 +197,66 @@ def _measure(
     return Overlaps(det, gt, iou, intersection / det_area if with_iod else None)
 
 
-def _windows(
-    dets: GroupedBoxes, gts: GroupedBoxes, lowest: float
-) -> tuple[IntArray, IntArray, IntArray]:
-    """Find for each detection the true boxes of its group whose left edge is near enough.
+def _grid(gts: GroupedBoxes) -> _Grid:
+    """Put the top left corners of the boxes of each group into cells.
+
+    Large groups have two cells for each box; all have together at most eight.
+    """
+    group_start = np.flatnonzero(np.diff(gts.group, prepend=-1))
+    group_size = np.diff(group_start, append=len(gts.group))
+    boxes, groups = len(gts.group), len(group_size)
+    mean = int((group_size**2).sum()) // max(boxes, 1)  # size of the group of a box, in the mean
+    side = max(1, min(math.isqrt(2 * mean), math.isqrt(8 * boxes // max(groups, 1)), 64))
+
+    columns, lines = _axis(gts.x, group_start, side), _axis(gts.y, group_start, side)
+    place = np.repeat(np.arange(groups), group_size)
+    cell = (place * side + lines.cell(gts.y, place)) * side + columns.cell(gts.x, place)
+    count = np.bincount(cell, minlength=groups * side**2)
+    return _Grid(
+        gts.group[group_start],
+        side,
+        columns,
+        lines,
+        np.append(0, np.cumsum(count)),
+        stable_order(cell),
+    )
+
+
+def _axis(edge: FloatArray, group_start: IntArray, side: int) -> _Axis:
+    """Cut the way from the first to the last edge of each group into `side` cells."""
+    if not len(edge):
+        return _Axis(side, edge, edge, 0.0)
+    low = np.minimum.reduceat(edge, group_start)
+    extent = np.maximum.reduceat(edge, group_start) - low
+    scale = np.divide(side, extent, out=np.zeros_like(low), where=extent > 1e-6)
+    return _Axis(side, low, scale, float(np.abs(edge).max()))
+
+
+def _near_boxes(dets: GroupedBoxes, grid: _Grid, lowest: float) -> _Runs:
+    """Find for each detection the cells with the boxes whose top left corner is near enough.
 
     IoU is at most the overlap in x over the larger width. So a box reaches IoU t with a detection
     of width w only if its left edge is at most w * (1 - t) / t to the left and w * (1 - t) to the
-    right of the detection's.
-
-    Returns:
-        First box and number of boxes of each detection (D,), in boxes sorted by group and left
-        edge; and that order (G,).
+    right of the detection's; and so in y.
     """
-    if not len(gts.group):
-        nothing = np.zeros(len(dets.x), np.int64)
-        return nothing, nothing, np.zeros(0, np.int64)
+    # the place of each group among those that have boxes
+    start = np.flatnonzero(np.diff(dets.group, prepend=-1))
+    size, wanted = np.diff(start, append=len(dets.group)), dets.group[start]
+    place = np.searchsorted(grid.group, wanted).clip(max=len(grid.group) - 1)
+    there = np.zeros(len(wanted), np.bool_)
+    if len(grid.group):
+        there = grid.group[place] == wanted
+    rows = np.flatnonzero(np.repeat(there, size))
+    place = np.repeat(place, size)[rows]
 
-    # one sorted key holds group and left edge: groups lie `span` apart, wider than any window
-    origin = gts.x.min()
-    span = (gts.x.max() - origin + 1.0) * 2
-    order = np.lexsort((gts.x, gts.group))
-    keys = gts.group[order] * span + (gts.x[order] - origin)
-
-    # rounding must never lose a pair
-    slack = 16 * np.spacing(keys.max() + span) + 1e-6 * dets.w
-    leftmost = dets.x - dets.w * (1 - lowest) / lowest - slack - origin
-    rightmost = dets.x + dets.w * (1 - lowest) + slack - origin
-
-    # a window must not reach into the keys of a neighbouring group
-    leftmost = np.maximum(leftmost, -span / 4)
-    rightmost = np.clip(rightmost, -span / 4, span * 3 / 4)
-    base = dets.group * span
-    start = np.searchsorted(keys, base + leftmost, side="left")
-    stop = np.searchsorted(keys, base + rightmost, side="right")
-    return start, np.maximum(stop - start, 0), order
+    dets = dets.rows(rows)
+    first_column, last_column = grid.columns.window(dets.x, dets.w, place, lowest)
+    first_line, last_line = grid.lines.window(dets.y, dets.h, place, lowest)
+    det, line = _expand(first_line, last_line - first_line + 1)
+    first_of_line = (place[det] * grid.side + line) * grid.side
+    begin = grid.start[first_of_line + first_column[det]]
+    end = grid.start[first_of_line + last_column[det] + 1]
+    return _Runs(rows[det], begin, end - begin)
 
 
 def _members(groups: IntArray, wanted: IntArray) -> tuple[IntArray, IntArray]:
@@ -179,13 +268,13 @@ def _members(groups: IntArray, wanted: IntArray) -> tuple[IntArray, IntArray]:
     return start, np.searchsorted(groups, wanted, side="right") - start
 
 
-def _chunks(group: IntArray, count: IntArray) -> Iterator[tuple[int, int]]:
-    """Yield row ranges of about CHUNK pairs that end where a group ends."""
+def _chunks(group: IntArray, count: IntArray, size: int) -> Iterator[tuple[int, int]]:
+    """Yield row ranges with a sum of about `size` that end where a group ends."""
     ends = np.append(np.flatnonzero(np.diff(group)) + 1, len(group))  # first row after each group
     total = np.cumsum(count)[ends - 1]
     first, done = 0, 0
     while done < total[-1]:
-        cut = min(int(np.searchsorted(total, done + CHUNK)), len(ends) - 1)
+        cut = min(int(np.searchsorted(total, done + size)), len(ends) - 1)
         yield first, int(ends[cut])
         first, done = int(ends[cut]), int(total[cut])
 
