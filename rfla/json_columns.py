@@ -94,10 +94,11 @@ def _pieces(data: bytes) -> Iterator[bytes]:
     if start < 0 or data[:start].strip() or data[end + 1 :].strip():
         raise ValueError("not a list")
     start += 1
+    text = memoryview(data)  # its slices are no copies
     while cut := _BETWEEN_OBJECTS.search(data, start + PIECE, end):
-        yield b"[" + data[start : cut.start() + 1] + b"]"
+        yield b"".join((b"[", text[start : cut.start() + 1], b"]"))
         start = cut.end() - 1
-    yield b"[" + data[start:end] + b"]"
+    yield b"".join((b"[", text[start:end], b"]"))
 
 
 @cache

@@ -307,12 +307,14 @@ def _columns(values: NDArray[Any], chosen: IntArray) -> NDArray[Any]:
 
 def rank_detections(matches: Matches) -> Ranked:
     """Sort the detections by class and score."""
-    span = int(matches.score_rank.max(initial=0)) + 1
-    order = stable_order(matches.det_class * span + matches.score_rank)
+    by_score = np.full(int(matches.score_rank.max(initial=-1)) + 1, -1)
+    by_score[matches.score_rank] = np.arange(len(matches.score_rank))
+    by_score = by_score[by_score >= 0]
+    order = by_score[stable_order(matches.det_class[by_score])]
     per_class = np.bincount(matches.det_class, minlength=matches.num_classes)
 
     # candidates with a match, in the same order
-    has_match = np.flatnonzero(np.logical_or.reduce((matches.true | matches.ignored).T.copy()))
+    has_match = np.flatnonzero(np.logical_or.reduce((matches.true | matches.ignored).T))
     candidate = np.full(len(order), -1)
     candidate[matches.candidate[has_match]] = has_match
     candidate = candidate[order]
@@ -326,8 +328,8 @@ def rank_detections(matches: Matches) -> Ranked:
         class_start=np.append(0, np.cumsum(per_class)),
         matched=matched,
         label=matches.det_class[order[matched]],
-        true=np.ascontiguousarray(matches.true[candidate].T),
-        ignored=np.ascontiguousarray(matches.ignored[candidate].T),
+        true=_columns(matches.true.T, candidate),
+        ignored=_columns(matches.ignored.T, candidate),
         candidate=candidate,
         iou=matches.iou,
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from rfla.data.annotations import Annotations
 from rfla.data.formats import coco, coco_file
-from rfla.data.formats.coco_columns import columns_of, numbers
+from rfla.data.formats.coco_columns import columns_of, corners_of, numbers, sides_of
 from rfla.data.formats.coco_file import Content, PlainFile
 from rfla.data.record import Classes
 from rfla.errors import DataError, MetricError, shorten
@@ -27,8 +27,7 @@ def ground_truth(annotations: Annotations) -> GroundTruth:
     """Return the boxes of a split as its files state them, in the form that is evaluated."""
     boxes, sides = annotations.boxes.astype(np.float64), None
     if annotations.stated is not None:  # else the training rules have moved the boxes
-        corners, sides = np.split(annotations.stated, 2, axis=1)
-        boxes = np.concatenate([corners, corners + sides], axis=1)
+        boxes, sides = corners_of(annotations.stated), sides_of(annotations.stated)
     return GroundTruth(
         image_ids=tuple(annotations.image_ids.tolist()),
         image_index=annotations.image_index,

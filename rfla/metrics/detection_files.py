@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from rfla.data.formats.coco_columns import corners_of, sides_of
 from rfla.errors import MetricError
 from rfla.json_columns import parse_number_columns, whole_numbers
 from rfla.json_file import collector_at_rest, parse_json, read_json_bytes, refuse_repeated_keys
@@ -79,18 +80,18 @@ def read_detections(source: DetectionSource, gt: GroundTruth, say: Say = warn) -
         return source
     if isinstance(source, str | Path):
         where = str(source)
-        columns = _columns_of_file(Path(source))
+        read = _columns_of_file(Path(source))
     else:
         where = "detections"
-        columns = _columns_of_entries(source, where)
+        read = _columns_of_entries(source, where)
 
-    boxes = columns.boxes
+    boxes = read.boxes
     return Detections(
-        image_index=image_positions(columns.image_ids, gt, where, say),
-        boxes=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
-        scores=columns.scores,
-        labels=_labels(columns, gt, where),
-        sides=boxes[:, 2:],
+        image_index=image_positions(read.image_ids, gt, where, say),
+        boxes=corners_of(boxes),
+        scores=read.scores,
+        labels=_labels(read, gt, where),
+        sides=sides_of(boxes),
     )
 
 
@@ -194,7 +195,7 @@ def _is_usable(columns: _Columns) -> bool:
         np.isfinite(columns.scores).all()
         and boxes.min() >= -FARTHEST
         and boxes.max() <= FARTHEST
-        and boxes[:, 2:].min() >= 0
+        and min(boxes[:, 2].min(), boxes[:, 3].min()) >= 0
     )
 
 

@@ -95,10 +95,8 @@ def _pairs_of_images(gt: GroundTruth, detections: Detections, matches: Matches) 
     det_order = np.argsort(matches.det_image, kind="stable")
     gt_order = np.argsort(matches.gt_image, kind="stable")
     rows, gt_rows = matches.det_row[det_order], matches.gt_row[gt_order]
-    dets = grouped_boxes(
-        matches.det_image[det_order], detections.boxes[rows], detections.sides[rows]
-    )
-    truths = grouped_boxes(matches.gt_image[gt_order], gt.boxes[gt_rows], gt.sides[gt_rows])
+    dets = grouped_boxes(matches.det_image[det_order], detections.boxes, detections.sides, rows)
+    truths = grouped_boxes(matches.gt_image[gt_order], gt.boxes, gt.sides, gt_rows)
     chunks = list(find_overlaps(dets, truths, np.zeros(len(gt_rows), np.bool_), MIN_IOU))
     if not chunks:
         nothing = np.zeros(0, np.int64)

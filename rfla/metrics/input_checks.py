@@ -105,8 +105,8 @@ def _count_on_boxes(gt: GroundTruth, image: IntArray, corner: FloatArray, sides:
     possible = np.flatnonzero((sides > 0).all(axis=1))
     order = possible[np.argsort(image[possible], kind="stable")]
     gt_order = np.argsort(gt.image_index, kind="stable")
-    dets = grouped_boxes(image[order], corner[order], sides[order])
-    truths = grouped_boxes(gt.image_index[gt_order], gt.boxes[gt_order], gt.sides[gt_order])
+    dets = grouped_boxes(image[order], corner, sides, order)
+    truths = grouped_boxes(gt.image_index[gt_order], gt.boxes, gt.sides, gt_order)
     chunks = find_overlaps(dets, truths, np.zeros(len(gt_order), np.bool_), 0.5)
     return sum(len(np.unique(chunk.det)) for chunk in chunks)
 

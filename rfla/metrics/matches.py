@@ -102,22 +102,21 @@ def match_detections(
     truths = _sort_truths(gt, protocol, use_categories)
     ranking = _rank_detections(gt, detections, protocol, use_categories)
     assert detections.sides is not None  # filled by Detections
-    boxes = grouped_boxes(
-        ranking.group, detections.boxes[ranking.rows], detections.sides[ranking.rows]
-    )
+    boxes = grouped_boxes(ranking.group, detections.boxes, detections.sides, ranking.rows)
     matched = _match(boxes, truths, protocol)
 
     area = boxes.w * boxes.h
     in_range = [(area >= low) & (area <= high) for low, high in protocol.area_ranges]
     classes = len(gt.names) if use_categories else 1
+    det_image, det_class = np.divmod(ranking.group, classes)
     candidate_gt = np.full(len(matched.gt), -1)
     candidate_gt[matched.gt >= 0] = truths.rows[matched.gt[matched.gt >= 0]]
     return Matches(
         protocol=protocol,
         num_classes=classes,
         det_row=ranking.rows,
-        det_image=ranking.group // classes,
-        det_class=ranking.group % classes,
+        det_image=det_image,
+        det_class=det_class,
         score=detections.scores[ranking.rows],
         score_rank=ranking.score_rank,
         rank_in_image=ranking.rank_in_image,
@@ -149,6 +148,8 @@ def _match(boxes: GroupedBoxes, truths: _Truths, protocol: Protocol) -> Matched:
             with_iod=protocol.ignoring == "iod",
         )
     ]
+    if len(chunks) == 1:
+        return chunks[0]
     if chunks:
         return Matched(*(np.concatenate(columns) for columns in zip(*chunks, strict=True)))
     nothing = np.zeros(0, np.int64)
@@ -179,7 +180,7 @@ def _sort_truths(gt: GroundTruth, protocol: Protocol, use_categories: bool) -> _
     ignored = [never_counts | (area < low) | (area > high) for low, high in protocol.area_ranges]
     return _Truths(
         rows,
-        grouped_boxes(group, gt.boxes[rows], gt.sides[rows]),
+        grouped_boxes(group, gt.boxes, gt.sides, rows),
         np.stack(ignored, axis=1),
         never_counts if protocol.ignoring == "regions" else crowd,
     )
@@ -194,11 +195,13 @@ def _rank_detections(
     """
     classes = len(gt.names)
     image, labels = gt.image_rank[detections.image_index], detections.labels
-    rows = stable_order(image * classes + gt.class_rank[labels])
+    key = image * classes + gt.class_rank[labels]
     if protocol.ignoring == "regions":
         dropped = inside_regions(gt, detections.image_index, detections.boxes, labels)
-        rows = rows[~dropped[rows]]
-    rows = rows[_by_falling_score(detections.scores[rows])]
+        rows = np.flatnonzero(~dropped)
+        rows = rows[_by_falling_score(detections.scores[rows], key[rows])]
+    else:
+        rows = _by_falling_score(detections.scores, key)
 
     group = image[rows] * classes + labels[rows] if use_categories else image[rows]
     order = stable_order(group)  # the position among all scores is the score rank
@@ -210,13 +213,16 @@ def _rank_detections(
     return _Ranking(rows[kept], group[kept], order[kept], rank_in_image[kept])
 
 
-def _by_falling_score(scores: FloatArray) -> IntArray:
-    """Return (M,) the stable order of falling scores, much faster than a stable argsort."""
-    order = np.argsort(-scores)
+def _by_falling_score(scores: FloatArray, key: IntArray) -> IntArray:
+    """Return (M,) the order of falling scores; equal scores by key, then as they stand."""
+    order = np.argsort(-scores)  # not stable, but several times as fast
     falling = scores[order]
     level = np.cumsum(falling[1:] != falling[:-1])  # equal scores are one level
-    if len(level) and level[-1] < len(level):  # there are ties: put them into the order of input
+    if len(level) and level[-1] < len(level):  # there are ties
+        by_key = stable_order(key)
+        place = np.empty(len(order), np.int64)
+        place[by_key] = np.arange(len(order))
         bits = len(order).bit_length()
-        packed = np.sort((np.append(0, level) << bits) | order)
-        order = packed & ((1 << bits) - 1)
+        packed = np.sort((np.append(0, level) << bits) | place[order])
+        order = by_key[packed & ((1 << bits) - 1)]
     return order

@@ -6,10 +6,12 @@ the threshold, the later one on a tie, and an ignored box only if no other is le
 
 Two ideas make it fast in numpy. Detections that do not compete for a box are matched in one step,
 so the number of steps is the length of the longest queue for one box. And the thresholds are the
-bits of an integer: bit t of `taken[g, a]` says that box g is taken at threshold t in size range a.
+bits of an integer: bit t says that a box is taken at threshold t. The bits of as many size ranges
+as fit stand side by side in a word of 64 bits: bit a * T + t of `taken[0, g]` is box g at threshold
+t in size range a.
 
 Shapes: P pairs, C detections with at least one pair (candidates), G true boxes, T thresholds, A
-size ranges. `Bits` are unsigned integers of at least T bits.
+size ranges, W words (one, if 64 bits hold T * A). `Bits` are unsigned integers of at least T bits.
 """
 
 from collections.abc import Iterator
@@ -18,10 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rfla.metrics.arrays import BoolArray, FloatArray, IntArray
+from rfla.metrics.arrays import BoolArray, FloatArray, IntArray, stable_order
 from rfla.metrics.overlaps import ALMOST_ONE, Overlaps
 
 Bits = NDArray[np.unsignedinteger[Any]]
+Words = NDArray[np.uint64]
 
 ROUNDS = 32
 """Rounds after which long queues for one box are matched one by one (see `_steps`)."""
@@ -35,6 +38,15 @@ class Matched(NamedTuple):
     ignored: Bits  # (C, A) thresholds at which it took an ignored box: it does not count
     iou: FloatArray  # (C, A) IoU with the box taken at threshold `at`, 0 where none
     gt: IntArray  # (C,) row of the box taken at threshold `at` over all sizes, -1 where none
+
+
+class _Words(NamedTuple):
+    """What is found out about the candidates of one chunk, step by step."""
+
+    true: Words  # (W, C)
+    ignored: Words  # (W, C)
+    iou: FloatArray  # (A, C)
+    gt: IntArray  # (C,)
 
 
 class Matcher:
@@ -52,13 +64,17 @@ class Matcher:
     ) -> None:
         # pycocotools lowers a threshold of exactly 1 a little, so that a perfect box can reach it.
         self.thresholds = np.minimum(thresholds, ALMOST_ONE)
+        self.is_ignored = ignored
         self.crowd = crowd
         self.at = at
+        self.every_threshold = (1 << len(thresholds)) - 1
         # The narrowest integer with a bit for each threshold: ten thresholds take uint16.
-        self.dtype = np.min_scalar_type((1 << len(thresholds)) - 1)
-        every_threshold = self.dtype.type((1 << len(thresholds)) - 1)
-        self.ignored: Bits = np.where(ignored, every_threshold, self.dtype.type(0))
-        self.taken: Bits = np.zeros_like(self.ignored)
+        self.dtype = np.min_scalar_type(self.every_threshold)
+        self.sizes_of_word = _words(ignored.shape[1], len(thresholds))
+        # one bit for each size range: times this, thresholds are those of all of them
+        self.every_size = self._in_words(np.ones((1, ignored.shape[1]), np.bool_), every=1)[:, 0]
+        self.ignored = self._in_words(ignored, self.every_threshold)
+        self.taken = np.zeros_like(self.ignored)
 
     def match(self, overlaps: Overlaps, group: IntArray) -> Matched:
         """Match one chunk.
@@ -70,24 +86,24 @@ class Matcher:
         start = np.flatnonzero(np.diff(overlaps.det, prepend=-1))  # first pair of each candidate
         count = np.diff(start, append=len(overlaps.det))
         det = overlaps.det[start]
-        reached = self._reached(overlaps.iou)
-        shape = (len(det), self.ignored.shape[1])
-        result = Matched(
-            det,
-            np.zeros(shape, self.dtype),
-            np.zeros(shape, self.dtype),
-            np.zeros(shape),
+        reached = self._reached(overlaps.iou).astype(np.uint64)
+        words = _Words(
+            np.zeros((len(self.taken), len(det)), np.uint64),
+            np.zeros((len(self.taken), len(det)), np.uint64),
+            np.zeros((self.is_ignored.shape[1], len(det))),
             np.full(len(det), -1),
         )
 
         # The order within a step does not matter, since no two of its candidates want one box.
         step = _steps(overlaps.gt, self.crowd, start, count, group[det])
         for rows in _rows_by_step(step, count):
-            self._match_step(overlaps, reached, start[rows], count[rows], rows, result)
+            for word in range(len(self.taken)):
+                self._match_step(overlaps, reached, start[rows], count[rows], rows, word, words)
 
+        true, ignored = self._by_size(words.true), self._by_size(words.ignored)
         if overlaps.iod is not None:
-            self._ignore_inside(overlaps, start, result)
-        return result
+            self._ignore_inside(overlaps.gt, overlaps.iod, start, true, ignored)
+        return Matched(det, true.T, ignored.T, words.iou.T, words.gt)
 
     def _reached(self, overlap: FloatArray) -> Bits:
         """Return (P,) the thresholds that each overlap reaches."""
@@ -96,26 +112,50 @@ class Matcher:
             bits |= (overlap >= threshold).astype(self.dtype) << self.dtype.type(t)
         return bits
 
+    def _in_words(self, flags: BoolArray, every: int) -> Words:
+        """Return (W, G) the bits `every` in the size ranges in which flags (G, A) are true."""
+        words = np.zeros((len(self.sizes_of_word), len(flags)), np.uint64)
+        for word, sizes in enumerate(self.sizes_of_word):
+            for place, size in enumerate(sizes):
+                bits = np.uint64(every << place * len(self.thresholds))
+                words[word] |= np.where(flags[:, size], bits, np.uint64(0))
+        return words
+
+    def _by_size(self, words: Words) -> Bits:
+        """Return (A, C) the bits of each size range."""
+        bits = [
+            words[word] >> np.uint64(place * len(self.thresholds))
+            for word, sizes in enumerate(self.sizes_of_word)
+            for place in range(len(sizes))
+        ]
+        return np.stack([(b & np.uint64(self.every_threshold)).astype(self.dtype) for b in bits])
+
     def _match_step(
         self,
         overlaps: Overlaps,
-        reached: Bits,
+        reached: Words,
         start: IntArray,
         count: IntArray,
         rows: IntArray,
-        result: Matched,
+        word: int,
+        words: _Words,
     ) -> None:
         """Match candidates that do not compete with each other; those with most pairs first.
 
         Args:
             overlaps: of the chunk.
-            reached: (P,) thresholds that each pair reaches.
+            reached: (P,) thresholds that each pair reaches, in the place of the first size range.
             start: (n,) first pair of each candidate, the one that it prefers.
             count: (n,) its number of pairs, descending.
             rows: (n,) the candidates.
-            result: to be filled.
+            word: of the size ranges.
+            words: to be filled.
         """
-        true = np.zeros((len(rows), self.ignored.shape[1]), self.dtype)
+        taken, never_counts, sizes = self.taken[word], self.ignored[word], self.sizes_of_word[word]
+        every_size = np.uint64(
+            sum(1 << place * len(self.thresholds) for place in range(len(sizes)))
+        )
+        true = np.zeros(len(rows), np.uint64)
         ignored = np.zeros_like(true)
         offers = []
         for j in range(int(count[0])):
@@ -124,35 +164,42 @@ class Matcher:
             gt = overlaps.gt[pair]
             # Each candidate goes through its boxes from the best overlap down. A bit that it has
             # set already stays with the better box, so the next boxes may only set other bits.
-            free = reached[pair, None] & ~self.taken[gt]
-            new_true = free & ~self.ignored[gt] & ~true[:several]
-            new_ignored = free & self.ignored[gt] & ~ignored[:several]
+            free = reached[pair] * every_size & ~taken[gt]
+            new_true = free & ~never_counts[gt] & ~true[:several]
+            new_ignored = free & never_counts[gt] & ~ignored[:several]
             true[:several] |= new_true
             ignored[:several] |= new_ignored
             offers.append((pair, gt, new_true, new_ignored))
 
         # only now is it known where no box that counts was left and an ignored one is taken
         for pair, gt, new_true, new_ignored in offers:
-            several = len(pair)
-            takes = new_true | (new_ignored & ~true[:several])
+            takes = new_true | (new_ignored & ~true[: len(pair)])
             # A crowd can be taken any number of times, so it is never marked.
-            self.taken[gt] |= np.where(self.crowd[gt, None], self.dtype.type(0), takes)
+            taken[gt] |= np.where(self.crowd[gt], np.uint64(0), takes)
             # The box taken at one threshold is kept, for the error types and the pictures.
-            row, size = np.nonzero(is_set(takes, self.at))
-            result.iou[rows[row], size] = overlaps.iou[pair[row]]
-            over_all = row[size == 0]
-            result.gt[rows[over_all]] = gt[over_all]
-        result.true[rows] = true
-        result.ignored[rows] = ignored & ~true
+            for place, size in enumerate(sizes):
+                row = np.flatnonzero(is_set(takes, place * len(self.thresholds) + self.at))
+                words.iou[size][rows[row]] = overlaps.iou[pair[row]]
+                if size == 0:
+                    words.gt[rows[row]] = gt[row]
+        words.true[word, rows] = true
+        words.ignored[word, rows] = ignored & ~true
 
-    def _ignore_inside(self, overlaps: Overlaps, start: IntArray, result: Matched) -> None:
+    def _ignore_inside(
+        self, gt: IntArray, iod: FloatArray, start: IntArray, true: Bits, ignored: Bits
+    ) -> None:
         """Ignore unmatched detections that lie inside an ignored box (TinyPerson's IoD rule)."""
-        assert overlaps.iod is not None
-        # All thresholds at once: an ignored box is ignored at every one or at none.
-        inside = np.where(self.ignored[overlaps.gt] > 0, overlaps.iod[:, None], 0.0)  # (P, A)
-        deepest = np.maximum.reduceat(inside, start, axis=0)  # (C, A)
-        reached = self._reached(deepest.ravel()).reshape(deepest.shape)
-        np.bitwise_or(result.ignored, reached & ~result.true, out=result.ignored)
+        for size in range(len(true)):
+            # All thresholds at once: an ignored box is ignored at every one or at none.
+            inside = np.where(self.is_ignored[gt, size], iod, 0.0)  # (P,)
+            deepest = np.maximum.reduceat(inside, start)  # (C,)
+            ignored[size] |= self._reached(deepest) & ~true[size]
+
+
+def _words(sizes: int, thresholds: int) -> list[range]:
+    """Return the size ranges of each word."""
+    most = 64 // thresholds
+    return [range(first, min(first + most, sizes)) for first in range(0, sizes, most)]
 
 
 def is_set(bits: Bits, t: int) -> BoolArray:
@@ -204,6 +251,7 @@ def _steps(
 def _rows_by_step(step: IntArray, count: IntArray) -> Iterator[IntArray]:
     """Yield the candidates step by step, those with most pairs first."""
     # Most pairs first, so that those with a j-th pair are always a prefix of the step.
-    order = np.lexsort((-count, step))
+    most = int(count.max(initial=0))
+    order = stable_order(step * (most + 1) + most - count)
     cuts = np.flatnonzero(np.diff(step[order])) + 1
     yield from np.split(order, cuts)

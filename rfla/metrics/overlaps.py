@@ -109,9 +109,12 @@ class _Runs(NamedTuple):
     number: IntArray  # (Q,) of boxes
 
 
-def grouped_boxes(group: IntArray, boxes: FloatArray, sides: FloatArray) -> GroupedBoxes:
-    """Return boxes that are sorted by group, from xyxy (M, 4) and width and height (M, 2)."""
-    return GroupedBoxes(group, *boxes[:, :2].T.copy(), *sides.T.copy())
+def grouped_boxes(
+    group: IntArray, boxes: FloatArray, sides: FloatArray, rows: IntArray
+) -> GroupedBoxes:
+    """Return rows (M,) of xyxy boxes (N, 4) and sides (N, 2) that are sorted by group (M,)."""
+    taken, lengths = boxes.take(rows, axis=0), sides.take(rows, axis=0)
+    return GroupedBoxes(group, *taken[:, :2].T.copy(), *lengths.T.copy())
 
 
 def find_overlaps(

@@ -137,6 +137,15 @@ def test_own_size_ranges_as_pycocotools():
     assert_same(gt, found, find_protocol("aitod", sizes=sizes))
 
 
+def test_more_thresholds_and_sizes_than_bits_of_a_word():
+    """20 thresholds in 7 size ranges: 140 bits."""
+    sizes = {f"s{n}": (4.0 * n, 4.0 * n + 4) for n in range(6)}
+    protocol = replace(
+        find_protocol("coco", sizes=sizes), ious=tuple(np.linspace(0.3, 0.96, 20).tolist())
+    )
+    assert_same(*scene(5, crowd=0.1), protocol)
+
+
 def test_a_heap_of_detections_on_few_boxes():
     """300 detections of the same three overlapping boxes: a queue longer than ROUNDS."""
     rng = np.random.default_rng(0)

@@ -377,3 +377,21 @@ def test_numbers_are_quoted_as_the_file_writes_them(tmp_path, change, message):
     path.write_text(json.dumps(truths(annotations=[row])))
     with pytest.raises(MetricError, match=message):
         read_ground_truth(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ('"images"', '"images": [], "images"', "images"),
+        ('"annotations"', '"annotations": [], "annotations"', "annotations"),
+        ('"annotations"', '"annotations" : [], "annotations"', "annotations"),
+        ('"bbox"', '"bbox": [1, 2, 3, 4], "bbox"', "bbox"),
+        ('"bbox"', '"bbox" : [1, 2, 3, 4], "bbox"', "bbox"),
+    ],
+)
+def test_a_key_given_twice_is_refused(tmp_path, old, new, key):
+    row = {"id": 1, "image_id": 7, "category_id": 2, "bbox": [0, 0, 10, 10]}
+    text = json.dumps(truths(annotations=[row]))
+    (tmp_path / "gt.json").write_text(text.replace(old, new))
+    with pytest.raises(MetricError, match=f"has the key '{key}' twice"):
+        read_ground_truth(tmp_path / "gt.json")

@@ -20,7 +20,13 @@ from numpy.typing import NDArray
 
 from rfla.data.annotations import REFUSED, REGIONS, Annotations, join
 from rfla.data.formats import coco_file
-from rfla.data.formats.coco_columns import Columns, attributes, columns_of, lost_outlines
+from rfla.data.formats.coco_columns import (
+    Columns,
+    attributes,
+    columns_of,
+    corners_of,
+    lost_outlines,
+)
 from rfla.data.formats.coco_file import (
     LARGEST,
     REGIONS_BY_NAME,
@@ -212,7 +218,7 @@ def annotations(content: Content, where: str, classes: Classes | None, rules: Ru
     columns, images, labels = _owners(columns, ids, names, table, where, rules, notes)
     stated = columns.boxes
     _check_boxes(columns, where, rules, notes)
-    corners, sides = stated[:, :2], stated[:, 2:]
+    own_area = stated[:, 2] * stated[:, 3]
     flagged = [labels == NO_CLASS, *(columns.flags[flag] for flag in rules.flags)]
     crowd = columns.flags["iscrowd"] | (labels == NO_CLASS)
     # By image, and within an image as in the file.
@@ -226,12 +232,12 @@ def annotations(content: Content, where: str, classes: Classes | None, rules: Ru
         image_ids=_id_array(ids),
         image_hw=sizes,
         box_start=np.concatenate([[0], np.cumsum(per_image)]).astype(np.int64),
-        boxes=np.concatenate([corners, corners + sides], axis=1)[order],
+        boxes=corners_of(stated).take(order, axis=0),
         labels=labels[order],
         ignore=np.logical_or.reduce(flagged)[order],
         crowd=crowd[order],
-        area=np.where(np.isnan(columns.area), sides[:, 0] * sides[:, 1], columns.area)[order],
-        stated=stated[order],
+        area=np.where(np.isnan(columns.area), own_area, columns.area)[order],
+        stated=stated.take(order, axis=0),
         own_ids=unique_whole(ids),
         counts=notes.counts,
         examples=notes.examples,

@@ -58,8 +58,14 @@ def integer_places(
     wanted: NDArray[np.int64], known: NDArray[np.int64], otherwise: int = UNKNOWN
 ) -> NDArray[np.int64]:
     """Place of each integer among the known ones, which are each there once, or `otherwise`."""
-    if not len(known):
+    if not len(known) or not len(wanted):
         return np.full(len(wanted), otherwise)
+    low, span = int(known.min()), int(known.max()) - int(known.min()) + 1
+    if span <= 4 * len(wanted) + 1000:  # a table of all ids from the first to the last
+        table = np.full(span + 1, otherwise)
+        table[known - low] = np.arange(len(known))
+        outside = (wanted < low) | (wanted >= low + span)
+        return table[np.where(outside, span, wanted - low)]
     order = np.argsort(known)
     ascending = known[order]
     found = np.searchsorted(ascending, wanted).clip(max=len(known) - 1)
