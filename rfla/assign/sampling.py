@@ -1,7 +1,8 @@
 """Which of the assigned priors a loss sees: all of them, or a random share as in Faster R-CNN.
 
 Shapes: P priors of one image. The draw is made on the CPU from an explicit seed, so it is the same
-on every device.
+on every device. How many priors are drawn follows from their values, for which a host waits on a
+GPU: callers bring the assignments of all images to the host at once.
 """
 
 from dataclasses import dataclass

@@ -57,7 +57,7 @@ class CascadeRCNN(FasterRCNN):
             labels = torch.cat([sample.labels for sample in samples])
             labels = torch.where(labels == self.num_classes, best_class(logits), labels)
             moved = self.roi_head.move(sampled, labels, offsets, image_sizes, index)
-            boxes = [part[~own.is_truth] for part, own in zip(moved, samples, strict=True)]
+            boxes = [part[own.proposed] for part, own in zip(moved, samples, strict=True)]
         return StepLosses(losses, step_counts((matched >= 0).sum(), targets))
 
     @torch.no_grad()

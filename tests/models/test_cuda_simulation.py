@@ -33,9 +33,9 @@ FIGURES = {
     "rfd": (0, 749, 2, 404),
     "retinanet": (7, 853, 2, 322),
     "autoassign": (3, 897, 2, 460),
-    "faster_rcnn": (15, 932, 7, 423),
-    "cascade_rcnn": (31, 1540, 9, 626),
-    "detectors": (31, 2483, 9, 1569),
+    "faster_rcnn": (6, 879, 7, 423),
+    "cascade_rcnn": (10, 1439, 9, 626),
+    "detectors": (10, 2382, 9, 1569),
 }
 SIZE = 192  # px
 QUICK = {"fcos_p2"}

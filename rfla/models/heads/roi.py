@@ -9,13 +9,14 @@ C classes. Boxes are xyxy px. Class C is background.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rfla.assign import MaxIoUAssigner, RandomSampler
+from rfla.assign import MaxIoUAssigner, RandomSampler, SampledPriors
 from rfla.cfg.model_schema import ModelConfig
 from rfla.models.detector import ImageSizes, Losses, Target
 from rfla.models.limits import build_limits
@@ -82,14 +83,14 @@ class RoISample:
         boxes: (n, 4).
         labels: (n,) class of the matched box, C for background.
         own: (p, 4) matched box of each positive.
-        is_truth: (n,) marks RoIs that are true boxes, added so that even a bad first stage leaves
-            positives.
+        proposed: indices of the RoIs that are proposals. The others are true boxes, added so that
+            even a bad first stage leaves positives.
     """
 
     boxes: Tensor
     labels: Tensor
     own: Tensor
-    is_truth: Tensor
+    proposed: Tensor
 
 
 class RoIHead(nn.Module):
@@ -154,6 +155,7 @@ class RoIHead(nn.Module):
         predicted: tuple[Tensor, Tensor] = self.bbox_head[stage](self.pooler(pyramid, rois))
         return predicted
 
+    @torch.no_grad()
     def assign(
         self,
         proposals: Sequence[Tensor],
@@ -169,23 +171,36 @@ class RoIHead(nn.Module):
             seeds: what decides the random sample of each image.
             stage: whose overlap counts.
         """
-        return [
-            self._assign_one(boxes, target, seed, stage)
-            for boxes, target, seed in zip(proposals, targets, seeds, strict=True)
-        ]
+        matched = []
+        for boxes, target in zip(proposals, targets, strict=True):
+            truth = target["boxes"]
+            of_image = self.stages[stage].assigner(boxes, truth.float(), target.get("ignore"))
+            own = torch.arange(len(truth), device=of_image.device)  # a true box has itself
+            matched.append(torch.cat([own, of_image]))
 
-    @torch.no_grad()
-    def _assign_one(self, proposals: Tensor, target: Target, seed: int, stage: int) -> RoISample:
+        # The numbers of samples decide the shapes of all that follows, so they are drawn where the
+        # host knows them: one wait for a GPU here, for all images, and none after it.
+        on_host = torch.split(torch.cat(matched).cpu(), [len(row) for row in matched])
+        drawn = [self.sampler(row, seed) for row, seed in zip(on_host, seeds, strict=True)]
+        return [self._sampled(*one) for one in zip(proposals, targets, matched, drawn, strict=True)]
+
+    def _sampled(
+        self, proposals: Tensor, target: Target, matched: Tensor, drawn: SampledPriors
+    ) -> RoISample:
+        """The RoIs of one image: its true boxes and proposals (in this order) that were drawn."""
         truth = target["boxes"].float()
-        matched = self.stages[stage].assigner(proposals, truth, target.get("ignore"))
-        matched = torch.cat([torch.arange(len(truth), device=matched.device), matched])
-        sample = self.sampler(matched, seed)
-        chosen = torch.cat([sample.positive, sample.negative])
-        owner = matched[sample.positive]
+        on_host = torch.cat([drawn.positive, drawn.negative])
+        proposed = (on_host >= len(truth)).nonzero().squeeze(1)
+        chosen = on_host.to(matched.device, non_blocking=True)
+        owner = matched[chosen[: len(drawn.positive)]]
         labels = matched.new_full((len(chosen),), self.num_classes)
         labels[: len(owner)] = target["labels"][owner]
-        boxes = torch.cat([truth, proposals])[chosen]
-        return RoISample(boxes, labels, truth[owner], is_truth=chosen < len(truth))
+        return RoISample(
+            torch.cat([truth, proposals])[chosen],
+            labels,
+            truth[owner],
+            proposed.to(matched.device, non_blocking=True),
+        )
 
     def loss(
         self, samples: Sequence[RoISample], logits: Tensor, offsets: Tensor, stage: int = 0
@@ -203,7 +218,7 @@ class RoIHead(nn.Module):
             count = mean_over_ranks(to_device(float(max(len(labels), 1)), logits.device))
             loss_cls = functional.cross_entropy(logits, labels, reduction="sum") / count
 
-            positive = (labels < self.num_classes).nonzero().squeeze(1)
+            positive = _first_of_each(samples).to(labels.device, non_blocking=True)
             boxes = torch.cat([sample.boxes for sample in samples])[positive]
             own_offsets = self.of_class(offsets[positive], labels[positive])
             own_boxes = torch.cat([sample.own for sample in samples])
@@ -278,3 +293,13 @@ class RoIHead(nn.Module):
             return offsets
         rows = torch.arange(len(offsets), device=offsets.device)
         return offsets.view(len(offsets), self.num_classes, 4)[rows, labels]
+
+
+def _first_of_each(samples: Sequence[RoISample]) -> Tensor:
+    """Indices, on the host, of the positives among the RoIs of all images: first in each image."""
+    starts = [0, *accumulate(len(sample.boxes) for sample in samples)]
+    parts = [
+        torch.arange(start, start + len(sample.own))
+        for start, sample in zip(starts, samples, strict=False)
+    ]
+    return torch.cat(parts)

@@ -124,7 +124,10 @@ class RPNHead(nn.Module):
             targets: B truths.
             seeds: what decides the random sample of each image.
         """
-        samples = [self.sampler(*one) for one in zip(matched, seeds, strict=True)]
+        # Numbers of samples decide the shapes below, so they are drawn where the host knows them:
+        # one wait for a GPU here, for all images, and none after it.
+        on_host = matched.cpu()
+        samples = [self.sampler(*one) for one in zip(on_host, seeds, strict=True)]
         # An image without a positive (or a negative) counts as having one, as in the authors' code.
         total = sum(
             max(len(sample.positive), 1) + max(len(sample.negative), 1) for sample in samples
@@ -134,20 +137,20 @@ class RPNHead(nn.Module):
         # indices into the anchors of all images, image by image
         anchors_per_image = matched.shape[1]
         starts = [image * anchors_per_image for image in range(len(samples))]
-        positive = torch.cat([one.positive + s for one, s in zip(samples, starts, strict=True)])
-        negative = torch.cat([one.negative + s for one, s in zip(samples, starts, strict=True)])
+        positives = [one.positive + s for one, s in zip(samples, starts, strict=True)]
+        negatives = [one.negative + s for one, s in zip(samples, starts, strict=True)]
+        chosen = torch.cat([*positives, *negatives]).to(matched.device, non_blocking=True)
+        positive = chosen[: sum(len(one) for one in positives)]
         with torch.autocast(matched.device.type, enabled=False):
             objectness = flatten_levels(raw["objectness"], 1).flatten()
-            logits = objectness[torch.cat([positive, negative])].float()
+            logits = objectness[chosen].float()
             truth = torch.zeros_like(logits)
             truth[: len(positive)] = 1
             loss_cls = functional.binary_cross_entropy_with_logits(logits, truth, reduction="sum")
 
             anchors = self.target_anchors(raw)[positive % anchors_per_image]
-            own = [
-                target["boxes"][row[sample.positive]]
-                for target, row, sample in zip(targets, matched, samples, strict=True)
-            ]
+            owners = torch.split(matched.flatten()[positive], [len(one) for one in positives])
+            own = [target["boxes"][owner] for target, owner in zip(targets, owners, strict=True)]
             deltas = flatten_levels(raw["reg"], 4).flatten(0, 1)[positive]
             encoded = self.coder.encode(anchors, torch.cat(own))
             loss_box = smooth_l1(deltas, encoded, self.beta).sum()
