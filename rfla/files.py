@@ -131,6 +131,14 @@ _KINDS = {
 }
 
 
+def is_of_kernel(directory: str | Path) -> bool:
+    """Whether a directory is on a file system that the kernel makes up: /proc, /sys."""
+    try:
+        return os.stat(directory).st_dev in _kernel_devices()
+    except OSError:
+        return False
+
+
 @cache
 def _kernel_devices() -> frozenset[int]:
     """Device numbers of the file systems that the kernel makes up."""

@@ -28,7 +28,7 @@ from rfla.data.image_header import (
 from rfla.data.pixel_range import Range, find_range, to_uint8, uses_little
 from rfla.data.tiff import BITS, PHOTOMETRIC, SAMPLE_FORMAT, SAMPLES
 from rfla.errors import DataError
-from rfla.files import foreign_content, open_regular, read_regular, write_atomically
+from rfla.files import foreign_content, is_of_kernel, open_regular, read_regular, write_atomically
 
 Image = NDArray[np.uint8]
 
@@ -68,7 +68,7 @@ def walk_images(
     """Return the images below a directory, sorted by path.
 
     Linked directories are entered, after all others, but none twice and none that holds `directory`
-    itself.
+    itself; those of the kernel (/proc, /sys) never, where links lead everywhere.
 
     Args:
         directory: Where to look.
@@ -82,7 +82,7 @@ def walk_images(
     while todo:
         for folder, names, files in os.walk(todo.pop(0)):
             real = os.path.realpath(folder)
-            if real in seen or (seen and Path(start).is_relative_to(real)):
+            if real in seen or (seen and Path(start).is_relative_to(real)) or is_of_kernel(real):
                 names.clear()
                 continue
             seen.add(real)

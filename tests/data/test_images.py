@@ -8,6 +8,7 @@ import re
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -442,3 +443,15 @@ def test_nothing_but_images_is_decoded(tmp_path: Path):
     )
     with pytest.raises(DataError, match="not an image but a text file"):
         read_image(tmp_path / "a.png")
+
+
+def test_directories_of_the_kernel_are_never_searched(tmp_path: Path) -> None:
+    """/proc/PID/cwd and its like lead everywhere, and the search would not end."""
+    (tmp_path / "a.png").touch()
+    (tmp_path / "proc").symlink_to("/proc")
+    (tmp_path / "root").symlink_to("/proc/self/root")
+    began = time.monotonic()
+    assert walk_images(tmp_path / "proc") == walk_images(Path("/proc/self")) == []
+    (tmp_path / "root").unlink()
+    assert walk_images(tmp_path) == [tmp_path / "a.png"]
+    assert time.monotonic() - began < 20

@@ -187,7 +187,7 @@ def test_a_set_without_any_readable_image_ends_with_one_line(coco):
     for path in (root / "images").iterdir():
         path.write_bytes(b"")
     dataset = DetectionDataset(load_index(load_data_spec(root), "train"), 64, Augmentation())
-    with pytest.raises(DataError, match=r"cannot be read; the first: .*empty file"):
+    with pytest.raises(DataError, match=r"could not be read; the first: .*empty file"):
         dataset[0, 0]
     with pytest.raises(DataError) as caught:  # the same from a worker, without its traceback
         list(build_loader(dataset, 2, 1, TrainSampler(2, 2)))

@@ -70,7 +70,7 @@ CASES = [
     ("yolo", "a.txt", "0 0.5 0.5 0.1 0.1 0.1\n", ("car",), r"a\.txt:1: 6 columns"),
     ("yolo", "a.txt", "\n1 0.5 0.5 0.1 0.1\n", ("car",), r"a\.txt:2: class 1 is none of 0 to 0"),
     ("yolo", "a.txt", "-1 0.5 0.5 0.1 0.1\n", ("car",), r"class -1 is none of"),
-    ("yolo", "a.txt", "0 320 240 10 10\n", ("car",), r"a\.txt:1: 320 is no share of the image"),
+    ("yolo", "a.txt", "0 320 240 10 10\n", ("car",), r"a\.txt:1: 320 is not between 0 and 1"),
     ("yolo", "a.txt", "0 0.5 NaN 0.1 0.1\n", ("car",), r"'NaN' is not a finite number"),
     ("yolo", "a.txt", "car 0.5 0.5 0.1 0.1\n", ("car",), r"a\.txt:1: 'car' is not a number"),
     (
