@@ -40,11 +40,14 @@ def topk_of_rows(
         (G, P) bool.
     """
     k = min(k, scores.shape[1])
+    # All that score as the k-th best are taken at first: which of equal ones comes first must
+    # not depend on the device.
     kth_best = scores.topk(k, dim=1).values[:, -1:]  # (G, 1)
     valid = scores > -torch.inf
     taken = (scores >= kth_best) & valid
     tied = (scores == kth_best) & valid
 
+    # Few boxes tie more often than the cap, so these are gone through one by one.
     maybe_on_plateau = (tied.sum(dim=1) > MAX_TIES).nonzero().squeeze(1)
     for box in maybe_on_plateau.tolist():
         ties = tied[box].nonzero().squeeze(1)

@@ -142,6 +142,7 @@ def report(
     """
     conflicts = 0
     for stage in (0, 1):
+        # Priors that several boxes want in one stage: only one of them gets it.
         boxes_per_prior = torch.zeros(len(grid), dtype=torch.int64, device=grid.device)
         for part in candidates:
             wanted = part.prior[part.is_positive & (part.stage == stage)]

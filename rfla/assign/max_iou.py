@@ -94,6 +94,8 @@ class MaxIoUAssigner:
 
     def _match(self, boxes: Tensor, gt_boxes: Tensor, usable: Tensor) -> Tensor:
         """(P,) int64; priors that are not usable are ignored and no box takes them."""
+        # The matrix of all boxes and priors would not fit, so boxes come in chunks and the best of
+        # those so far is kept for each prior.
         best = torch.full((len(boxes),), -1.0, device=boxes.device)
         nearest_box = torch.full((len(boxes),), BACKGROUND, dtype=torch.int64, device=boxes.device)
         low_quality = torch.full_like(nearest_box, BACKGROUND)
@@ -105,11 +107,14 @@ class MaxIoUAssigner:
             best = torch.where(better, chunk_best, best)
             nearest_box = torch.where(better, chunk_box + part.start, nearest_box)
             if self.match_low_quality:
+                # A box that reaches no prior well enough takes those it reaches best; of two such
+                # boxes the later one gets the prior, as in the authors' code.
                 peak = scores.amax(dim=1, keepdim=True)  # (g, 1) best IoU of each box
                 takes = (scores == peak) & (peak >= self.min_pos_iou) & usable  # (g, P)
                 last_taker = torch.where(takes, index[part, None], BACKGROUND).amax(dim=0)  # (P,)
                 low_quality = torch.maximum(low_quality, last_taker)
 
+        # What lies between the two thresholds, or is not usable, stays ignored.
         matched = torch.full_like(nearest_box, IGNORED)
         matched.masked_fill_((best >= 0) & (best < self.neg_iou_thr), BACKGROUND)
         matched = torch.where(best >= self.pos_iou_thr, nearest_box, matched)

@@ -55,6 +55,7 @@ class MemoryCache:
         _refuse_too_large(
             "memory", int(self._start[-1]), _free_memory(), "cache=disk or cache=false"
         )
+        # Pages are taken from the system as they are written, not here.
         self._pixels = np.frombuffer(mmap.mmap(-1, max(int(self._start[-1]), 1)), np.uint8)
         self._filled = np.frombuffer(mmap.mmap(-1, max(len(image_hw), 1)), np.uint8)
 
@@ -93,6 +94,7 @@ class DiskCache:
 
     def put(self, row: int, image: Image) -> None:
         """Keep an image; a full disk only means that it is decoded again next time."""
+        # Renamed when it is whole: another process may read this row at any moment.
         beside = self.folder / f"{row}.{os.getpid()}.tmp"
         try:
             with beside.open("wb") as file:

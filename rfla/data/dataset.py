@@ -88,6 +88,8 @@ class DetectionDataset:
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
         epoch, row = key if isinstance(key, tuple) else (0, key)
         notes = _Notes()
+        # In training an unreadable image is replaced by the next one, so that a batch stays full;
+        # in validation it is left out.
         for step in range(_TRIES if self.transforms is not None else 1):
             candidate = (row + step) % len(self)
             try:
@@ -121,6 +123,7 @@ class DetectionDataset:
         image = self.cache.get(row) if self.cache else None
         if image is None:
             image = self._decode(row, remarks)
+        # A file may be smaller or larger than its annotations say: then boxes follow the pixels.
         if image.shape[:2] != (height, width):
             ratio = np.array([image.shape[1] / width, image.shape[0] / height], np.float32)
             boxes = boxes * np.tile(ratio, 2)
@@ -151,6 +154,7 @@ class DetectionDataset:
             scale = (image.shape[1] / width, image.shape[0] / height)
             labels, apart = self._kinds([row])
         else:
+            # From these three numbers alone, so that neither workers nor a resume change a sample.
             rng = np.random.default_rng([self.seed, epoch, row])
             partners = self._partners(rng, notes)
             others = [partner for _, partner in partners]

@@ -304,6 +304,7 @@ def distribute(net: nn.Module, world: World, device: torch.device) -> nn.Module:
 
 def optimizer_for(net: nn.Module, cfg: Config, device: torch.device) -> torch.optim.Optimizer:
     """Return the optimiser of the settings."""
+    # `lr_batch` is the batch that `lr0` belongs to: a larger one takes larger steps.
     lr = cfg.lr0 * (cfg.batch * cfg.accumulate / cfg.lr_batch if cfg.lr_batch else 1.0)
     groups = parameter_groups(
         net,

@@ -157,6 +157,7 @@ def restore_optimizer(
     Raises:
         WeightsError: The tensors are not those of this optimiser and model.
     """
+    # Groups and rates are those of the settings, which a person may have changed.
     groups = optimizer.state_dict()["param_groups"]
     parameters = [one for group in optimizer.param_groups for one in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}

@@ -185,6 +185,7 @@ class ResultsFile:
     def add(self, row: Mapping[str, float | int]) -> None:
         """Add an epoch and write the file."""
         self.rows.append({key: f"{value:.6g}" for key, value in row.items()})
+        # Rows of a run resumed with other settings may have more columns.
         columns = list(dict.fromkeys(key for one in self.rows for key in one))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")

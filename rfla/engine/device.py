@@ -124,6 +124,7 @@ def precision_holds(
         dtype: The half precision.
         side: Of the noise image that is run, in px.
     """
+    # A generator of its own: the check must not move the random numbers of the run.
     images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
     was_training = net.training
     net.eval()
@@ -154,6 +155,7 @@ def seed_everything(seed: int, deterministic: bool) -> None:
             "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
         )  # before the first product of matrices
         torch.use_deterministic_algorithms(True, warn_only=True)
+    # Trying kernels for each size is fastest, but may choose another one the next time.
     torch.backends.cudnn.benchmark = not deterministic
 
 

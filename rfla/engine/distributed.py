@@ -262,6 +262,7 @@ def agreed(world: World) -> Iterator[None]:
         yield
     except RflaError as raised:
         error = raised
+    # Everybody must take part, also who failed: else the others would wait for ever.
     problems = gather(world, str(error) if error is not None else None)
     failed = [rank for rank, problem in enumerate(problems) if problem is not None]
     if not failed:

@@ -198,6 +198,7 @@ def merge_detections(shards: Sequence[Detections]) -> Detections:
     if len(shards) == 1:
         return shards[0]
     joined = join_detections(shards)
+    # As one process would have found them, so that equal scores keep one order.
     order = np.argsort(joined.image_index, kind="stable")  # each image is in one shard
     return Detections(
         joined.image_index[order], joined.boxes[order], joined.scores[order], joined.labels[order]

@@ -69,6 +69,7 @@ class Meter:
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Add a batch's figures; a figure that is not finite adds nothing."""
         for name, value in values.items():
+            # One bad batch must not make the mean of the whole epoch NaN.
             finite = torch.nan_to_num(value.detach().float(), nan=0.0, posinf=0.0, neginf=0.0)
             self.sums[name] = self.sums[name] + finite if name in self.sums else finite
 
@@ -85,6 +86,7 @@ class Meter:
         parts = {name: part.detach() for name, part in losses.items()}
         total = torch.stack(list(parts.values())).sum()
         self.add(parts | {"loss": total} | dict(counts))
+        # The host looks at these later, all at once: each look would wait for a GPU.
         self.recent.append(BatchRecord(indices, parts))
         self.batches += 1
 
@@ -148,6 +150,7 @@ class RunningStatistics:
         The host does not wait.
         """
         if self.before is not None:
+            # Chosen on the device: the host does not know whether the loss was finite.
             chosen = torch.where(finite, torch.cat(self.tensors), self.before)
             torch._foreach_copy_(
                 self.tensors, torch.split(chosen, [len(tensor) for tensor in self.tensors])

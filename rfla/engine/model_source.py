@@ -75,6 +75,7 @@ def random_start_advice(cfg: Config) -> tuple[str, ...]:
 
 def learn_everything(config: ModelConfig) -> ModelConfig:
     """Return the settings with nothing frozen and batch norm learning, for a random start."""
+    # Frozen random layers and statistics that never saw an image would teach nothing.
     backbone = config.backbone.model_copy(
         update={"frozen_stages": -1, "norm_eval": False, "norm_trainable": True}
     )
@@ -184,6 +185,7 @@ def _map_classes(
         old_names: Classes of the weights file.
         names: Classes of the new network.
     """
+    # A class more makes the tensor longer by the rows that belong to one class.
     rows = grown.shape[0] - target.shape[0]  # of each class
     background = target.shape[0] - rows * len(names)
     if (
@@ -191,6 +193,7 @@ def _map_classes(
         or source.shape[0] != rows * len(old_names) + background
     ):
         return False
+    # Anchor heads repeat the classes for each anchor, box heads hold four numbers a class.
     outer, inner = (1, 4) if rows == 4 and not background else (rows, 1)
     new_rows = target.view(outer, -1, inner, *target.shape[1:])
     old_rows = source.to(target.dtype).view(outer, -1, inner, *source.shape[1:])

@@ -168,6 +168,7 @@ class RunState:
             WeightsError: It is damaged, with none before it, or made by another model or data.
         """
         tensors, document, warning = checkpoint.load_latest_state(path)
+        # First, before anything of this process is changed.
         with checkpoint.complete(path):
             refuse_other_data(data, document["data"], path)
         parts = {

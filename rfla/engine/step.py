@@ -71,6 +71,7 @@ class TrainStep:
             images, sizes, targets = rescale(images, sizes, targets, size / cfg.imgsz)
 
         model = self.model
+        # Gradients are exchanged once for a step, with its last batch.
         waits = isinstance(model, nn.parallel.DistributedDataParallel) and not is_last
         state.statistics.keep()
         with model.no_sync() if waits else nullcontext():  # type: ignore[operator]
@@ -91,6 +92,7 @@ class TrainStep:
             clip_grad: Largest norm of the gradient; 0 does not clip.
         """
         state = self.state
+        # The rate follows from the number of the step alone, so a resumed run needs no state of it.
         factor = self.schedule.factor(state.position.iteration)
         for group in state.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor

@@ -176,6 +176,7 @@ class AutoAssign(PointDetector):
         image, point = torch.nonzero(matched >= 0, as_tuple=True)
         first = to_device([sum(counts[:i]) for i in range(len(counts))], matched.device)
         box = matched[image, point] + first[image]
+        # By box, as sums over the points of a box are taken below.
         order = torch.argsort(box, stable=True)
         return Pairs(image[order], point[order], box[order])
 
@@ -202,6 +203,7 @@ class AutoAssign(PointDetector):
         )
         of_class = confidence[pairs.image, pairs.point, truth.labels[pairs.box]]
         joint = of_class * torch.exp(-box_losses)
+        # Points that fit their box well already count exponentially more: the box chooses them.
         weight = torch.exp(CONFIDENCE_SHARPNESS * joint) * prior
         zeros = joint.new_zeros(len(truth.boxes))
         total = zeros.index_add(0, pairs.box, weight).clamp(min=EPS)
@@ -226,6 +228,7 @@ class AutoAssign(PointDetector):
         """(B, P, C): 1, and less for a box's class at the points that predict a box well."""
         iou = best_iou(pred_boxes, pairs.image, truth.boxes, truth.counts)
         quality = 1 / (1 - iou).clamp(min=EPS)
+        # The quality is stretched to 0..1 among the points of each box.
         lowest = quality.new_full((len(truth.boxes),), torch.inf).scatter_reduce(
             0, pairs.box, quality, "amin"
         )

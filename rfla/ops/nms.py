@@ -76,6 +76,7 @@ def class_nms(
         (min(kept, limit),) int64.
     """
     boxes, scores = boxes.float(), scores.float()
+    # On a GPU one call waits once; on a CPU small calls are faster than one large one.
     suppress = _all_at_once if boxes.is_cuda else _one_by_one
     survivors = suppress(boxes, scores, labels, iou_threshold)
     survivors = survivors.sort().values  # equal scores keep their order
@@ -131,6 +132,7 @@ def select_detections(
     if limits.conf > 0:
         sure = torch.nonzero(scores >= limits.conf).squeeze(1)
         rows, labels, scores = rows[sure], labels[sure], scores[sure]
+    # One box for all classes, or one for each.
     candidates = boxes[rows] if boxes.dim() == 2 else boxes[rows, labels]
     kept = class_nms(candidates, scores, labels, limits.nms_iou, limits.max_det)
     return {"boxes": candidates[kept], "scores": scores[kept], "labels": labels[kept]}
