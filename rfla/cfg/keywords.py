@@ -252,6 +252,7 @@ class ValSettings(TypedDict, total=False):
     conf: float | None
     iou: float | None
     max_det: int | None
+    tta: bool
     slice: int | Literal["auto"] | None
     overlap: float | None
     merge: Literal["seam", "nms", "nmm", "none"]
@@ -298,6 +299,7 @@ class PredictSettings(TypedDict, total=False):
     geo_crs: Literal["raster", "wgs84"]
     save_crop: bool
     agnostic_nms: bool
+    tta: bool
     slice: int | Literal["auto"] | None
     overlap: float | None
     merge: Literal["seam", "nms", "nmm", "none"]

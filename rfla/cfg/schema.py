@@ -327,6 +327,9 @@ class Config(ModelConfig):
     agnostic_nms: bool = Field(
         False, description="apply NMS across classes, so that the best box stays"
     )
+    tta: bool = Field(
+        False, description="also predict the three mirror images and keep the best boxes (4 x time)"
+    )
     slice: SliceSize | None = Field(
         None,
         description="predict in overlapping slices of this many px; auto: of imgsz px",

@@ -22,7 +22,7 @@ _SINGLE: dict[Mode, tuple[str, ...]] = {
     "train": (),
     "val": (
         *("data", "workers", "cache", "fraction", "single_cls", "plots", "gallery"),
-        *("slice", "overlap", "merge", "merge_metric", "merge_classes"),
+        *("slice", "overlap", "merge", "merge_metric", "merge_classes", "tta"),
     ),
     "predict": ("resume",),
 }

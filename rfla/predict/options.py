@@ -63,6 +63,8 @@ class PredictOptions:
         trained_gsd: The same of the network's input in its training; None: unknown, and images
             are not resized.
         fill: Colour of pixels without data.
+        flips_iou: IoU above which the better box of two mirror images stays; None: no mirror
+            images.
         part: Which slices of an image are run here; the others are another process's.
         reading: How files are read.
     """
@@ -77,6 +79,7 @@ class PredictOptions:
     gsd: float | None = None
     trained_gsd: float | None = None
     fill: Fill = (124, 116, 104)
+    flips_iou: float | None = None
     part: Part = ALL
     reading: Reading = field(default_factory=Reading)
 
@@ -112,6 +115,7 @@ class PredictOptions:
             classes=tuple(class_indices(cfg.classes, model.names)),
             agnostic_iou=cfg.test.nms_iou if cfg.agnostic_nms else None,
             slices=slices,
+            flips_iou=cfg.test.nms_iou if cfg.tta else None,
             gsd=cfg.gsd,
             trained_gsd=trained_gsd,
             fill=fill_of(cfg.normalize),

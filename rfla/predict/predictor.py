@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from rfla.cfg.model_schema import ModelConfig
-from rfla.data.images import resize_long_side, resized_shape
+from rfla.data.images import Image, resize_long_side, resized_shape
 from rfla.engine.device import autocast_dtype, on_device, use_fast_float32
 from rfla.engine.inference import Inference, Speed
 from rfla.engine.model_source import SourceModel
 from rfla.models.limits import build_limits
 from rfla.ops.nms import DetectionLimits, class_nms
+from rfla.predict.flips import with_flips
 from rfla.predict.jobs import Job, Picture, Piece, pieces
 from rfla.predict.notes import Notes
 from rfla.predict.options import PredictOptions
@@ -92,14 +93,25 @@ class Predictor:
     def _run(self, batch: Sequence[Piece], options: PredictOptions) -> None:
         """Detect in a batch, and give each piece's detections to its image."""
         speed = Speed()
-        resized = [resize_long_side(piece.pixels, long_side(piece, options)) for piece in batch]
-        outputs = self.inference(
-            _stacked([pixels for pixels, _ in resized]),
-            [(pixels.shape[0], pixels.shape[1]) for pixels, _ in resized],
-            torch.tensor([scale for _, scale in resized], dtype=torch.float32),
-            [piece.pixels.shape[:2] for piece in batch],
-            speed,
-        )
+        sides = [long_side(piece, options) for piece in batch]
+
+        def detect(pictures: Sequence[Image]) -> list[dict[str, Tensor]]:
+            pairs = zip(pictures, sides, strict=True)
+            resized = [resize_long_side(pixels, side) for pixels, side in pairs]
+            return self.inference(
+                _stacked([pixels for pixels, _ in resized]),
+                [(pixels.shape[0], pixels.shape[1]) for pixels, _ in resized],
+                torch.tensor([scale for _, scale in resized], dtype=torch.float32),
+                [pixels.shape[:2] for pixels in pictures],
+                speed,
+            )
+
+        pictures = [piece.pixels for piece in batch]
+        if options.flips_iou is None:
+            outputs = detect(pictures)
+        else:
+            outputs = with_flips(pictures, detect, options.flips_iou, options.max_det)
+        speed.images = len(batch)  # not the mirror images
         times = speed.per_image()
         share = {
             "preprocess": times["preprocess"],
