@@ -9,6 +9,16 @@ AITOD_SIZES = (("vt", 0.0, 8.0), ("t", 8.0, 16.0), ("s", 16.0, 32.0), ("m", 32.0
 AITOD_EDGES = tuple(low for _, low, _ in AITOD_SIZES[1:])
 """8, 16 and 32 px, between one range and the next."""
 
+SIZE_BINS = tuple(
+    zip(
+        ("below 2", "very tiny 2-8", "tiny 8-16", "small 16-32", "medium 32-64", "64 and above"),
+        (0.0, 2.0, *AITOD_EDGES, 64.0),
+        (2.0, *AITOD_EDGES, 64.0, float("inf")),
+        strict=True,
+    )
+)
+"""Name, smallest and largest root of the area in px: the ranges of AI-TOD, and what they cut."""
+
 STRIDE = 32
 """px: images are padded to a multiple of this, as the authors do; the stride of C5."""
 

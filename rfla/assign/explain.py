@@ -12,17 +12,7 @@ from torch import Tensor
 from rfla.assign.candidates import Candidates
 from rfla.assign.priors import PriorGrid
 from rfla.assign.regions import BACKGROUND, IGNORED
-from rfla.sizes import AITOD_EDGES
-
-SIZE_BINS = tuple(
-    zip(
-        ("below 2", "very tiny 2-8", "tiny 8-16", "small 16-32", "medium 32-64", "64 and above"),
-        (0.0, 2.0, *AITOD_EDGES, 64.0),
-        (2.0, *AITOD_EDGES, 64.0, float("inf")),
-        strict=True,
-    )
-)
-"""Name, smallest and largest root of the box area in px: the bins of AI-TOD."""
+from rfla.sizes import SIZE_BINS
 
 
 @dataclass(frozen=True)

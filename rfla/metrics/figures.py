@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rfla.errors import printable
 from rfla.metrics.analysis import Analysis, recall_axis
@@ -30,6 +31,7 @@ FATE_COLOURS = {
     "not seen": "#cf3b3b",
 }
 PALE = ("badly placed", "duplicate")  # dark ink on these
+CONFUSED_CLASSES = 20  # more are no longer read in one picture
 FEW_BOXES = 10  # a window with fewer is drawn hollow
 GRID = {"color": "#dddddd", "linewidth": 0.7}
 
@@ -261,16 +263,18 @@ def _confusion(analysis: Analysis) -> bytes | None:
     table = np.array(analysis.confusion, np.float64)
     if not table.sum():
         return None
-    names = [
-        *(printable(name if len(name) <= 22 else name[:21] + "…") for name in analysis.names),
-        "background",
-    ]
+    share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    shown = _most_confused(table)
+    left_out = len(analysis.names) - len(shown)
+    names = [_short_name(analysis.names[label]) for label in shown] + ["background"]
+    cells = np.ix_([*shown, -1], [*shown, -1])
+    table, share = table[cells], share[cells]
+
     side = float(np.clip(0.55 * len(names), 2.6, 13))  # inches of the table alone
     figure, (axis,) = _canvas(side + 2.8, side + 2.2)
     figure.set_layout_engine(
         "compressed"
     )  # knows of the square cells; "constrained" cut the label of the rows
-    share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     picture = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axis.grid(False)
     # a name is no formula, whatever `$` it holds
@@ -282,9 +286,12 @@ def _confusion(analysis: Analysis) -> bytes | None:
         xlabel="detected as (background: missed)",
         ylabel="true class (background: detections of nothing)",
     )
-    figure.suptitle("Confusion at IoU 0.5 and the optimal scores")
+    title = "Confusion at IoU 0.5 and the optimal scores"
+    if left_out:
+        title += f"\nthe {len(shown)} classes with most errors; {left_out} others are left out"
+    figure.suptitle(title)
     figure.colorbar(picture, ax=axis, label="share of the row", fraction=0.046, pad=0.03)
-    for row, column in np.argwhere(table > 0) if len(names) <= 25 else []:
+    for row, column in np.argwhere(table > 0):
         colour = "white" if share[row, column] > 0.5 else "#333333"
         axis.text(
             column,
@@ -297,6 +304,22 @@ def _confusion(analysis: Analysis) -> bytes | None:
         )
     axis.add_patch(_hatched(len(names) - 1))
     return _png(figure)
+
+
+def _most_confused(table: NDArray[np.float64]) -> list[int]:
+    """Return the labels of at most `CONFUSED_CLASSES` classes, ascending: those with most errors.
+
+    Args:
+        table: (K + 1, K + 1) rows truth, columns detected, last one background.
+    """
+    right = np.diag(table)
+    errors = table.sum(axis=0) + table.sum(axis=1) - 2 * right
+    most = np.lexsort((-right[:-1], -errors[:-1]))[:CONFUSED_CLASSES]
+    return sorted(most.tolist())
+
+
+def _short_name(name: str) -> str:
+    return printable(name if len(name) <= 22 else name[:21] + "…")
 
 
 def _hatched(corner: int) -> Any:

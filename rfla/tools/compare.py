@@ -1,7 +1,7 @@
 """`rfla compare`: from run directories or detection files to `rfla.metrics.compare`."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from rfla.cfg import Config, load_config, load_saved
@@ -12,9 +12,11 @@ from rfla.engine.console import make_console
 from rfla.engine.inference import protocol_of
 from rfla.errors import ConfigError
 from rfla.files import write_atomically
+from rfla.metrics.arrays import GroundTruth
 from rfla.metrics.coco_io import ground_truth
 from rfla.metrics.compare import Comparison, compare
 from rfla.metrics.detection_files import read_detections
+from rfla.metrics.protocols import Protocol
 
 
 def run_compare(options: CompareOptions) -> None:
@@ -59,35 +61,7 @@ def compare_files(
         RflaError: Files that are not there or do not fit, or no data set.
     """
     runs = [run for run in (_run_settings(a), _run_settings(b)) if run is not None]
-    for key, given in {
-        "data": data,
-        "split": split,
-        "fraction": None,
-        "single_cls": None,
-        "protocol": None,
-    }.items():
-        values = [getattr(run, key) for run in runs]
-        if given is None and len(set(values)) > 1:
-            mend = f"; say which by {key}=" if key in ("data", "split") else ""
-            raise ConfigError(
-                f"a and b were judged with different {key} ({values[0]}, {values[1]}){mend}"
-            )
-    data = data or (runs[0].data if runs else None)
-    if data is None:
-        raise ConfigError(
-            "data is missing: detection files do not say what they were made on; give data=my.yaml"
-        )
-    spec = load_data_spec(data)
-    settings = runs[0] if runs else load_config({})
-    index = load_index(
-        spec,
-        split or settings.split,
-        fraction=settings.fraction,
-        single_cls=settings.single_cls,
-        need_images=False,
-    )
-    protocol = protocol_of(settings, spec)
-    truths = ground_truth(index)
+    truths, protocol = _judged_by(runs, data, split)
     console = make_console()
 
     def say(text: str) -> None:
@@ -109,6 +83,45 @@ def compare_files(
         watch=watch,
         say=say,
     )
+
+
+def _judged_by(
+    runs: Sequence[Config], data: str | None, split: str | None
+) -> tuple[GroundTruth, Protocol]:
+    """Return the true boxes and the rules that both sides are judged by.
+
+    Args:
+        runs: The settings of the sides that are run directories.
+        data: As in `compare_files`.
+        split: As in `compare_files`.
+
+    Raises:
+        RflaError: The runs were judged differently, or nothing says on what.
+    """
+    given = {"data": data, "split": split, "fraction": None, "single_cls": None, "protocol": None}
+    for key, value in given.items():
+        values = [getattr(run, key) for run in runs]
+        if value is None and len(set(values)) > 1:
+            mend = f"; say which by {key}=" if key in ("data", "split") else ""
+            raise ConfigError(
+                f"a and b were judged with different {key} ({values[0]}, {values[1]}){mend}"
+            )
+    data = data or (runs[0].data if runs else None)
+    if data is None:
+        raise ConfigError(
+            "data is missing: detection files do not say what they were made on; give data=my.yaml"
+        )
+
+    spec = load_data_spec(data)
+    settings = runs[0] if runs else load_config({})
+    index = load_index(
+        spec,
+        split or settings.split,
+        fraction=settings.fraction,
+        single_cls=settings.single_cls,
+        need_images=False,
+    )
+    return ground_truth(index), protocol_of(settings, spec)
 
 
 def _run_settings(place: str) -> Config | None:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rfla.metrics import REGION, Detections, GroundTruth, find_protocol
 from rfla.metrics.analysis import study
 from rfla.metrics.compare import compare
-from rfla.metrics.figures import _confusion
+from rfla.metrics.figures import _confusion, _most_confused
 from rfla.metrics.html_report import choose_images, image_counts, write_report
 
 CHROMIUM = (
@@ -354,7 +354,12 @@ def test_500_images_do_not_freeze_the_page(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "names", [["car"], ["vehicle", "ship", "storage-tank", "airplane", "person", "wind-mill"]]
+    "names",
+    [
+        ["car"],
+        ["vehicle", "ship", "storage-tank", "airplane", "person", "wind-mill"],
+        [f"class of a long name {number}" for number in range(100)],
+    ],
 )
 def test_no_word_of_the_confusion_is_cut(names):
     table = [[1] * (len(names) + 1)] * (len(names) + 1)
@@ -362,6 +367,15 @@ def test_no_word_of_the_confusion_is_cut(names):
     picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
     for edge in (picture[:, :3], picture[:, -3:], picture[:3], picture[-3:]):
         assert (edge > 200).all()
+
+
+def test_the_confusion_of_many_classes_shows_those_with_most_errors():
+    """Classes 30 and 31 are taken for each other, class 40 is missed; class 5 is often right."""
+    table = np.zeros((101, 101))
+    table[np.arange(100), np.arange(100)] = np.arange(100, 0, -1)  # without a mistake
+    table[30, 31], table[40, -1], table[-1, 99] = 7, 3, 2
+    assert _most_confused(table) == [*range(16), 30, 31, 40, 99]
+    assert _most_confused(table[:5, :5]) == [0, 1, 2, 3]
 
 
 ODD_NAMES = ("[/red]", "\x1b[31mship", r"$\frac$", "</script><b>", "日本")
