@@ -173,26 +173,37 @@ class Results:
         Args:
             directory: Made where it is missing.
             name: Start of the files' names, by default that of the image; may hold directories.
+
+        Raises:
+            DataError: `orig_img` is a reduced copy.
         """
         from rfla.errors import DataError
         from rfla.pictures.boxes import write_picture
 
         if self.is_reduced:
             raise DataError(f"{self.path}: no crops of a scene that was read by windows")
+        crops = self.crops(directory, name)
+        for path, (x1, y1, x2, y2) in crops:
+            write_picture(path, np.ascontiguousarray(self.orig_img[y1:y2, x1:x2]))
+        return [path for path, _ in crops]
+
+    def crops(
+        self, directory: str | Path, name: str | None = None
+    ) -> list[tuple[Path, tuple[int, int, int, int]]]:
+        """Return the file of each box that `save_crop` writes, and its window: xyxy in px."""
         stem = name if name is not None else Path(self.path).stem
         height, width = self.orig_shape
         low = np.clip(np.floor(self.boxes.xyxy[:, :2]), 0, [width - 1, height - 1]).astype(int)
         high = np.ceil(self.boxes.xyxy[:, 2:]).astype(int)
         high = np.clip(high, low + 1, [width, height])
-        paths = []
+        found = []
         for number, ((x1, y1), (x2, y2), label) in enumerate(
             zip(low.tolist(), high.tolist(), self.boxes.cls.tolist(), strict=True), start=1
         ):
             folder = "".join(c if c.isalnum() or c in " -_." else "_" for c in self.names[label])
             target = Path(directory) / (folder.strip(" .") or str(label)) / f"{stem}_{number}.png"
-            write_picture(target, np.ascontiguousarray(self.orig_img[y1:y2, x1:x2]))
-            paths.append(target)
-        return paths
+            found.append((target, (x1, y1, x2, y2)))
+        return found
 
     def show(self) -> None:
         """Open the picture in the system's viewer."""

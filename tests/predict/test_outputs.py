@@ -3,7 +3,7 @@
 import csv
 import json
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from rfla.cfg import Config, load_config
 from rfla.errors import DataError
 from rfla.predict.command import predict
 from rfla.predict.outputs import OUTPUTS, Outputs
+from rfla.predict.outputs.output import Output, Row
 from rfla.predict.outputs.pictures import scene_sheet
 from rfla.predict.source_image import SourceImage
 from rfla.results import Boxes, Results
@@ -184,6 +185,12 @@ def test_details_of_a_scene_that_was_read_by_windows_come_from_its_file(tmp_path
     result = detected(np.zeros((50, 320, 3), np.uint8), str(path), (500, 3200))
     sheet = scene_sheet(result, load_config({}))
     assert (sheet[-100, 100] == 77).all() and (sheet[200, 1000] == 0).all()
+    writer = Outputs(
+        tmp_path, [SourceImage(str(path), Path("s.tif"))], load_config({"save_crop": True})
+    )
+    writer.write(result)
+    crop = cv2.imread(str(tmp_path / "crops" / "a" / "s_1.png"))
+    assert crop.shape == (8, 8, 3) and (crop == 77).all()
 
 
 def test_density_maps(tmp_path: Path) -> None:
@@ -206,6 +213,35 @@ def test_a_table_holds_no_formula(tmp_path: Path) -> None:
     writer.finish([writer.rows])
     line = (tmp_path / "predictions.csv").read_text().splitlines()[1]
     assert line == "./=1+1.png,,,1.000,1.000,1.000,1.000,1.000000,0,'=cmd|x"
+
+
+def test_frames_give_the_boxes_of_their_pixels(weights: Path, mixed: Path) -> None:
+    model = RFLA(weights)
+    capture, frames = cv2.VideoCapture(str(mixed / "f.avi")), []
+    while (read := capture.read())[0]:
+        frames.append(read[1])
+    alone = model.predict(frames[:3], channels="bgr", conf=0.0, max_det=5, device="cpu")
+    video = model.predict(mixed / "f.avi", conf=0.0, max_det=5, device="cpu", batch=2)
+    assert len(video) == 9
+    for one, other in zip(alone, video[:3], strict=True):
+        np.testing.assert_allclose(one.boxes.xyxy, other.boxes.xyxy, atol=1e-4)
+
+
+def test_an_output_from_outside_is_a_class_and_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Counts(Output):
+        key = "save"
+
+        def finish(self, rows: Sequence[Row]) -> None:
+            counts = {row.name.image_id: len(row.results) for row in rows}
+            (self.run_dir / "counts.json").write_text(json.dumps(counts))
+
+    monkeypatch.setattr("rfla.predict.outputs.OUTPUTS", (Counts,))
+    writer = outputs(tmp_path)
+    writer.write(detected(np.zeros((60, 200, 3), np.uint8), "v.mp4", (60, 200)))
+    writer.rescue()
+    assert json.loads((tmp_path / "counts.json").read_text()) == {"v.mp4": 2}
 
 
 def test_every_output_has_a_key() -> None:

@@ -39,6 +39,18 @@ def test_file_pattern_and_list(folder: Path, tmp_path: Path) -> None:
     assert [image.relative.name for image in find_sources(listing)] == ["a.jpg", "b.png"]
 
 
+def test_lists_may_hold_videos_and_addresses(folder: Path, tmp_path: Path) -> None:
+    (folder / "f.mp4").write_bytes(b"")
+    listing = tmp_path / "list.txt"
+    listing.write_text("in/a.jpg\nin/f.mp4\nhttps://a.b/x/c.png?d=1\n")
+    found = find_sources(listing)
+    assert [type(source).__name__ for source in found] == ["SourceImage", "Video", "WebFile"]
+    assert [source.relative.as_posix() for source in found] == ["a.jpg", "f.mp4", "c.png"]
+    listing.write_text("ftp://a.b/c.png\n")
+    with pytest.raises(DataError, match="addresses"):
+        find_sources(listing)
+
+
 def test_arrays_and_pil() -> None:
     array = np.zeros((5, 6, 3), np.uint8)
     mixed = find_sources([array, Image.new("L", (6, 5)), array[..., 0]])
