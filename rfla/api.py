@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from rfla.cfg import Config, load_config, model_part
 from rfla.cfg.early import check_early
-from rfla.cfg.keywords import PredictSettings, TrainSettings, ValSettings
+from rfla.cfg.keywords import ExportSettings, PredictSettings, TrainSettings, ValSettings
 from rfla.cfg.layer_files import is_file_of_ours
 from rfla.names import Channels
 from rfla.predict.sources import Given
@@ -162,6 +162,23 @@ class RFLA:
         return run() if stream else list(run())
 
     __call__ = predict
+
+    def export(self, **settings: Unpack[ExportSettings]) -> Path:
+        """Write the network for other programs, compared with torch; returns the file.
+
+        Args:
+            **settings: The keys of the command line: `format="onnx"`, `half=True`, ...
+
+        Raises:
+            ConfigError: The model is not trained yet, `rfla[export]` is not installed, or the
+                export does not find what the network finds.
+        """
+        from rfla.cfg.verbs import ExportOptions, checked_options
+        from rfla.export.command import export
+
+        exported = export(checked_options({"model": self.model, **settings}, ExportOptions))
+        LOG.info(exported.report)
+        return exported.path
 
     def _predictor(self, cfg: Config) -> "Predictor":
         """Return the network on its device: that of the last call unless a setting changed it."""

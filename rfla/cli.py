@@ -136,7 +136,7 @@ def export(tokens: Tokens = None) -> None:
     _prepare_data(options.data)
     from rfla.export.command import export
 
-    say(export(options))
+    say(export(options).report)
 
 
 @app.command(**_AS_TYPED)

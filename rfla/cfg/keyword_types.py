@@ -1,4 +1,4 @@
-"""The text of `keywords.py`: the keyword arguments of `RFLA.train`, `val` and `predict`.
+"""The text of `keywords.py`: the keyword arguments of `RFLA.train`, `val`, `predict`, `export`.
 
 It is generated from the schema, so that editors complete keys and type checkers know their types.
 """
@@ -12,10 +12,11 @@ from pydantic import BaseModel
 from rfla.cfg.keys import section_class
 from rfla.cfg.schema import Config, Mode
 from rfla.cfg.usage import keys_used
+from rfla.cfg.verbs import ExportOptions
 
-HEAD = '''"""Keyword arguments of `RFLA.train`, `val` and `predict`, for editors and type checkers.
+HEAD = '''"""Keyword arguments of the methods of `RFLA`, for editors and type checkers.
 
-Generated from rfla/cfg/schema.py by `python -m rfla.cfg.document`: do not edit.
+Generated from rfla/cfg/schema.py and verbs.py by `python -m rfla.cfg.document`: do not edit.
 """
 
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ ALSO = {
     "freeze": "str",
     "lr_steps": "int",
 }
-PATHS = ("data", "project", "predictions", "resume", "cfg")
+PATHS = ("data", "project", "predictions", "resume", "cfg", "out")
 BY_POSITION = ("model", "source")  # what `RFLA` and `predict` take without a keyword
 CLASSES: dict[Mode, tuple[str, tuple[str, ...]]] = {
     "train": ("TrainSettings", tuple(Config.model_fields)),
@@ -73,6 +74,12 @@ def keywords_py() -> str:
         ]
         about = f"Keys of `RFLA.{verb}`; a section may be given as a dict."
         blocks.append(_typed_dict(title, about, [*flat, *nested]))
+    fields = [
+        (key, _words(key, field.annotation))
+        for key, field in ExportOptions.model_fields.items()
+        if key not in BY_POSITION
+    ]
+    blocks.append(_typed_dict("ExportSettings", "Keys of `RFLA.export`.", fields))
     return "\n\n".join(block.rstrip("\n") + "\n" for block in blocks)
 
 

@@ -1,6 +1,6 @@
-"""Keyword arguments of `RFLA.train`, `val` and `predict`, for editors and type checkers.
+"""Keyword arguments of the methods of `RFLA`, for editors and type checkers.
 
-Generated from rfla/cfg/schema.py by `python -m rfla.cfg.document`: do not edit.
+Generated from rfla/cfg/schema.py and verbs.py by `python -m rfla.cfg.document`: do not edit.
 """
 
 from collections.abc import Sequence
@@ -307,3 +307,29 @@ class PredictSettings(TypedDict, total=False):
     merge_classes: bool
     cfg: Text
     test: TestSection
+
+
+class ExportSettings(TypedDict, total=False):
+    """Keys of `RFLA.export`."""
+
+    format: Literal["onnx"]
+    out: Text | None
+    half: bool
+    int8: bool
+    nms: bool
+    dynamic: bool
+    batch: int
+    imgsz: int | None
+    input: Literal["uint8", "float"]
+    opset: int
+    conf: float | None
+    iou: float | None
+    max_det: int | None
+    data: Text | None
+    split: str
+    calibration_split: str
+    calibration_images: int
+    max_loss: float
+    force: bool
+    overwrite: bool
+    debug: bool

@@ -1,6 +1,6 @@
 """The keys of the verbs that do not run a model over a data set: each has a few of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -257,6 +257,15 @@ def load_options(tokens: Sequence[str], schema: type[Options]) -> tuple[Options,
     """
     layer = flatten(parse_tokens(tokens, schema), schema)
     return validate(schema, layer), {name: setting.value for name, setting in layer.items()}
+
+
+def checked_options(values: Mapping[str, Any], schema: type[Options]) -> Options:
+    """Check the keys of a verb that come from Python.
+
+    Raises:
+        ConfigError: an unknown key or a wrong value, in one line.
+    """
+    return validate(schema, flatten(values, schema))
 
 
 def refuse_foreign_weights(weights: str) -> None:

@@ -69,6 +69,11 @@ def read_header(path: Path | str) -> Header:
         )
     entries = header.get("__metadata__")
     if not isinstance(entries, dict) or not isinstance(text := entries.get(KEY), str):
+        if path.name.endswith(".state.safetensors"):
+            raise WeightsError(
+                f"{path}: the state of a training, for resume=; the weights are "
+                "best.safetensors and last.safetensors beside it"
+            )
         raise WeightsError(
             f"{path}: safetensors without the metadata of rfla; official weights come in by "
             "'rfla import weights=official.pth model=...'"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rfla.cfg import Config, model_part
 from rfla.cfg.model_schema import ModelConfig
+from rfla.cfg.weights_header import is_exported
 from rfla.data.input_sizes import TrainedScale
 from rfla.errors import ConfigError, DataError, WeightsError
 from rfla.models import build_from_config, load_pretrained_backbone
@@ -95,6 +96,8 @@ def load_trained(path: str | Path, config: ModelConfig | None = None) -> SourceM
         WeightsError: The file is missing, damaged, not ours, or does not fit the model that it
             names.
     """
+    if is_exported(str(path)):
+        raise ConfigError(f"model={path}: is an exported network; give the weights it came from")
     if not is_weights(str(path)):
         raise ConfigError(
             f"model={path} is not trained yet: a .safetensors file is needed; train one first"

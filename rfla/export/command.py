@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 import torch
 
@@ -18,14 +19,23 @@ from rfla.export.session import load_exported
 from rfla.files import write_atomically
 
 
-def export(options: ExportOptions) -> str:
+class Exported(NamedTuple):
+    """What an export left behind.
+
+    Attributes:
+        path: the file.
+        report: how it compares with the network, lines for the person.
+    """
+
+    path: Path
+    report: str
+
+
+def export(options: ExportOptions) -> Exported:
     """Export as `rfla export` does.
 
     Args:
         options: `model` is needed.
-
-    Returns:
-        What was written and how it compares, for the person.
 
     Raises:
         RflaError: anything that the person can mend, in one line; nothing is written then.
@@ -56,7 +66,7 @@ def export(options: ExportOptions) -> str:
         f"wrote {out}: {len(content) / 1e6:.1f} MB, opset {options.opset}, in {seconds:.0f} s; "
         f"try: rfla predict model={out} source=..."
     )
-    return "\n".join(lines)
+    return Exported(out, "\n".join(lines))
 
 
 def _checked(options: ExportOptions) -> Path:

@@ -95,6 +95,11 @@ class Parity:
 
     def line(self) -> str:
         """Say it to the person."""
+        if not self.detections:
+            return (
+                f"parity with torch: nothing was found in {self.images} images, so nothing could "
+                "differ; data= names images with objects, which say more"
+            )
         return (
             f"parity with torch: {self.images} images, {self.detections} detections, "
             f"{self.share:.2%} matched, boxes within {self.worst_box:.2g} px, "

@@ -7,11 +7,13 @@ from typing import Any
 
 import onnx
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from rfla import RFLA
 from rfla.cfg.verbs import ExportOptions
 from rfla.cli import main
-from rfla.errors import ConfigError
+from rfla.errors import ConfigError, WeightsError
 from rfla.export import command, extra, forms
 from rfla.export.figures import Figures, refuse_loss
 
@@ -87,6 +89,22 @@ def test_a_graph_that_finds_something_else_is_not_written(
     with pytest.raises(ConfigError, match="does not find what the network finds"):
         command.export(ExportOptions(model=str(weights("fcos_p2")), out=str(out)))
     assert not out.exists()
+
+
+def test_from_python(weights: Callable[[str], Path], tmp_path: Path) -> None:
+    out = RFLA(weights("fcos_p2")).export(out=tmp_path / "x.onnx", max_det=7)
+    assert out == tmp_path / "x.onnx" and RFLA(out).names == ("ship", "car", "bus")
+    with pytest.raises(ConfigError, match="unknown key 'max_dets'"):
+        RFLA(weights("fcos_p2")).export(max_dets=7)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match="is an exported network; give the weights"):
+        RFLA(out).export(out=tmp_path / "y.onnx")
+
+
+def test_the_state_of_a_training_is_named(weights: Callable[[str], Path], tmp_path: Path) -> None:
+    state = tmp_path / "last.state.safetensors"
+    save_file({"x": torch.zeros(1)}, state)
+    with pytest.raises(WeightsError, match="the state of a training, for resume="):
+        command.export(ExportOptions(model=str(state)))
 
 
 def test_an_export_cannot_be_trained(exported: Callable[..., Path]) -> None:
