@@ -191,7 +191,7 @@ def test_a_set_without_any_readable_image_ends_with_one_line(coco):
         dataset[0, 0]
     with pytest.raises(DataError) as caught:  # the same from a worker, without its traceback
         list(build_loader(dataset, 2, 1, TrainSampler(2, 2)))
-    assert "\n" not in str(caught.value) and "cannot be read; the first" in str(caught.value)
+    assert "\n" not in str(caught.value) and "could not be read; the first" in str(caught.value)
 
 
 def test_annotations_of_another_size_than_the_image(coco):

@@ -97,7 +97,7 @@ def test_classes(weights: Path, folder: Path) -> None:
 
 
 def test_the_network_is_built_once(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import rfla.engine.model_source as source
+    import rfla.predict.model as source
 
     built = []
     original = source.load_trained
