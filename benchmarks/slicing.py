@@ -30,6 +30,7 @@ import cv2
 import numpy as np
 import torch
 
+from rfla import RFLA
 from rfla.cfg import load_config
 from rfla.engine.model_source import SourceModel, load_trained, weights_metadata
 from rfla.metrics import Detections, GroundTruth, evaluate_boxes
@@ -39,6 +40,9 @@ from rfla.predict import merge_tiles, plan_tiles
 from rfla.predict.options import PredictOptions
 from rfla.predict.predictor import Predictor
 from rfla.predict.source_image import SourceImage
+
+# Boxes that a slicer merges within a minute.
+MOST_BOXES = {"rfla": 10**9, "sahi": 50_000, "supervision": 5_000}
 
 Array = np.ndarray
 Found = tuple[Array, Array, Array]  # boxes (n, 4) xyxy px, scores (n,), labels (n,)
@@ -141,12 +145,25 @@ def random_network(folder: Path) -> str:
     return str(path)
 
 
+class TimedNetwork:
+    """A network that counts the seconds of the processor that it takes."""
+
+    def __init__(self, inference: Any) -> None:
+        self.inference, self.seconds = inference, 0.0
+
+    def __call__(self, *given: Any) -> Any:
+        """Run the network."""
+        started = time.process_time()
+        outputs = self.inference(*given)
+        self.seconds += time.process_time() - started
+        return outputs
+
+
 def time_slicers(repeats: int) -> None:
     """Run one scene of 700 x 700 px through one network by three slicers, in turn."""
     torch.set_num_threads(1)
     side, overlap = 320, 0.2
-    picture = np.random.default_rng(0).integers(0, 255, (700, 700, 3), np.uint8)
-    picture = cv2.GaussianBlur(picture, (0, 0), 3)
+    picture = noise(700)
     with tempfile.TemporaryDirectory() as folder:
         path = random_network(Path(folder))
         given = {"model": path, "source": "x", "slice": side, "overlap": overlap, "imgsz": side}
@@ -154,44 +171,66 @@ def time_slicers(repeats: int) -> None:
         cfg = load_config(given, mode="predict")
         model = load_trained(path, cfg)
     predictor = Predictor(model, torch.device("cpu"))
+    network = TimedNetwork(predictor.inference)
+    predictor.inference = network  # type: ignore[assignment]
     sliced = PredictOptions.from_config(cfg, model)
     whole = PredictOptions(side, max_det=300)
-    network = 0.0
 
     def run(pixels: Array, options: PredictOptions) -> Found:
         image = SourceImage("scene", Path("scene.png"), np.ascontiguousarray(pixels))
         (result,) = predictor.stream([image], options)
-        nonlocal network
-        network += result.speed["inference"]
         return result.boxes.xyxy, result.boxes.conf, result.boxes.cls
-
-    runs: dict[str, Callable[[], Any]] = {"rfla": lambda: run(picture, sliced)}
 
     def detect(crop: Array) -> Found:
         return run(crop, whole)
 
+    runs: dict[str, Callable[[], Any]] = {"rfla": lambda: run(picture, sliced)}
     if is_installed("sahi"):
-        runs["sahi"] = lambda: by_sahi(picture, detect, side, overlap)
         alone = {"perform_standard_pred": False}
+        runs["sahi"] = lambda: by_sahi(picture, detect, side, overlap)
         runs["sahi, slices alone"] = lambda: by_sahi(picture, detect, side, overlap, **alone)
     if is_installed("supervision"):
         runs["supervision"] = lambda: by_supervision(picture, detect, side, overlap)
+    _in_turn(runs, network, repeats)
+
+
+def _in_turn(runs: dict[str, Callable[[], Any]], network: TimedNetwork, repeats: int) -> None:
+    """Time each after a first pass, and print the medians."""
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for number in range(repeats + 1):
         for name, work in runs.items():
-            network, started = 0.0, time.process_time()
+            network.seconds, started = 0.0, time.process_time()
             boxes = work()[0]
-            if number:  # the first pass warms up
-                spent[name].append((time.process_time() - started, network / 1000))
-            elif name:
+            total = time.process_time() - started
+            if number:
+                spent[name].append((total, total - network.seconds))
+            else:
                 print(f"{name}: {len(boxes)} boxes")
-    own = statistics.median(total for total, _ in spent["rfla"])
-    for name, rows in spent.items():
-        total, inside = (statistics.median(column) for column in zip(*rows, strict=True))
+    medians = {
+        name: tuple(statistics.median(column) for column in zip(*rows, strict=True))
+        for name, rows in spent.items()
+    }
+    for name, (total, beside) in medians.items():
         print(
-            f"{name}: {total:.2f} s ({inside:.2f} s by the clock in the network), "
-            f"{total / own:.2f} times rfla"
+            f"{name}: {total:.2f} s, of which {beside:.3f} s beside the network, "
+            f"{total / medians['rfla'][0]:.2f} and {beside / medians['rfla'][1]:.1f} times rfla"
         )
+
+
+def noise(side: int) -> Array:
+    """Return a picture of blurred noise."""
+    pixels = np.random.default_rng(0).integers(0, 255, (side, side, 3), np.uint8)
+    return np.asarray(cv2.GaussianBlur(pixels, (0, 0), 3))
+
+
+def time_calls() -> None:
+    """Time the first and the second call of `RFLA.predict` on an image of 320 px."""
+    with tempfile.TemporaryDirectory() as folder:
+        model, picture = RFLA(random_network(Path(folder))), noise(320)
+        for call in ("first", "second", "third"):
+            started = time.process_time()
+            model.predict(picture, device="cpu", conf=0.0, max_det=300)
+            print(f"{call} call: {time.process_time() - started:.2f} s")
 
 
 # ---------------------------------------------------------------------- AP
@@ -330,7 +369,7 @@ def time_merging() -> None:
         found, tiles, shape = painted_scene(objects)
         count = sum(len(scores) for _, scores, _ in found)
         for name, rule in _mergers(found, tiles, shape):
-            if not name.startswith("rfla") and count > 50_000:
+            if count > MOST_BOXES[name.split()[0]]:
                 continue
             started = time.process_time()
             left = rule()
@@ -449,6 +488,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.time:
         time_slicers(given.repeats)
+        time_calls()
     if given.ap:
         compare_ap(given.ap, given.repeats)
     if given.merge:
