@@ -373,7 +373,7 @@ def _decode_with_pillow(path: str | Path, data: bytes | bytearray, exif: bool) -
         raise _unreadable(path, error) from None
 
 
-def _unreadable(path: str | Path, error: Exception, head: bytes = b"") -> DataError:
+def _unreadable(path: str | Path, error: Exception, head: bytes | None = None) -> DataError:
     """Return an error about a file, from one that does not name it.
 
     Args:
@@ -383,7 +383,7 @@ def _unreadable(path: str | Path, error: Exception, head: bytes = b"") -> DataEr
     """
     if isinstance(error, TooLargeError):
         return TooLargeError(f"{path}: {error}")
-    foreign = foreign_content(head[:1024]) if head else None
+    foreign = foreign_content(head[:1024]) if head is not None else None
     if foreign:
         return DataError(f"{path}: not an image but {foreign}")
     return DataError(f"{path}: not a readable image ({one_line(error)})")

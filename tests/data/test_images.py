@@ -212,6 +212,9 @@ def test_what_is_no_image(tmp_path: Path, name: str, data: bytes | str | None, m
     with pytest.raises(DataError, match=message) as caught:
         read_image(path)
     assert name in str(caught.value) and "\n" not in str(caught.value)
+    if data == b"":
+        with pytest.raises(DataError, match="not an image but an empty file"):
+            image_size(path)
 
 
 def test_hidden_files_are_no_images():
