@@ -49,7 +49,7 @@ def parse_tokens(tokens: Sequence[str], schema: type[BaseModel]) -> dict[str, An
             settings[name] = _bare(name, schema, before)
             continue
         if not name:
-            raise ConfigError(f"a key is missing before '={show(text)}'")
+            raise ConfigError(f"a key is missing before '={show(text) if text else ''}'")
         key = keys.get(name)
         if (
             key is None

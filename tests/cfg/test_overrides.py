@@ -72,6 +72,7 @@ def test_reads(line: str, expected: dict[str, Any]) -> None:
         ("epochs= batch=2", ["epochs needs a value"]),  # the next setting is not its value
         ("assigner", ["assigner needs a value", "assigner=rfla"]),
         ("=5", ["a key is missing before '=5'"]),
+        ("=", ["a key is missing before '='"]),
         ("cos_lrr", ["unexpected 'cos_lrr'", "cos_lr=true"]),
         ("lr_steps=[8, 11", ["lr_steps=[8, 11", "not closed"]),
         ("a.png b.png", ["unexpected 'a.png'", "quote a pattern"]),
