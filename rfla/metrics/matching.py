@@ -151,10 +151,8 @@ class Matcher:
             word: of the size ranges.
             words: to be filled.
         """
-        taken, never_counts, sizes = self.taken[word], self.ignored[word], self.sizes_of_word[word]
-        every_size = np.uint64(
-            sum(1 << place * len(self.thresholds) for place in range(len(sizes)))
-        )
+        taken, never_counts = self.taken[word], self.ignored[word]
+        every_size = self.every_size[word]
         true = np.zeros(len(rows), np.uint64)
         ignored = np.zeros_like(true)
         offers = []
@@ -176,14 +174,34 @@ class Matcher:
             takes = new_true | (new_ignored & ~true[: len(pair)])
             # A crowd can be taken any number of times, so it is never marked.
             taken[gt] |= np.where(self.crowd[gt], np.uint64(0), takes)
-            # The box taken at one threshold is kept, for the error types and the pictures.
-            for place, size in enumerate(sizes):
-                row = np.flatnonzero(is_set(takes, place * len(self.thresholds) + self.at))
-                words.iou[size][rows[row]] = overlaps.iou[pair[row]]
-                if size == 0:
-                    words.gt[rows[row]] = gt[row]
+            self._keep_boxes(takes, gt, overlaps.iou[pair], rows[: len(pair)], word, words)
         words.true[word, rows] = true
         words.ignored[word, rows] = ignored & ~true
+
+    def _keep_boxes(
+        self,
+        takes: Words,
+        gt: IntArray,
+        iou: FloatArray,
+        rows: IntArray,
+        word: int,
+        words: _Words,
+    ) -> None:
+        """Keep the box taken at one threshold, for oLRP, the error types and the pictures.
+
+        Args:
+            takes: (n,) the thresholds at which each candidate takes a box.
+            gt: (n,) that box.
+            iou: (n,) their overlap.
+            rows: (n,) the candidates.
+            word: of the size ranges.
+            words: to be filled.
+        """
+        for place, size in enumerate(self.sizes_of_word[word]):
+            row = np.flatnonzero(is_set(takes, place * len(self.thresholds) + self.at))
+            words.iou[size][rows[row]] = iou[row]
+            if size == 0:
+                words.gt[rows[row]] = gt[row]
 
     def _ignore_inside(
         self, gt: IntArray, iod: FloatArray, start: IntArray, true: Bits, ignored: Bits

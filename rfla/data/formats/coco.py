@@ -242,10 +242,23 @@ def annotations(content: Content, where: str, classes: Classes | None, rules: Ru
         counts=notes.counts,
         examples=notes.examples,
     )
-    if not rules.to_write:
-        return store
+    return _to_be_written(store, columns, order, rules) if rules.to_write else store
+
+
+def _to_be_written(
+    store: Annotations, columns: Columns, order: NDArray[np.int64], rules: Rules
+) -> Annotations:
+    """Add what can be written back: ids, attributes and the file of each image.
+
+    Args:
+        store: The images and boxes.
+        columns: The annotations in the order of the file.
+        order: (M,) their order in the store.
+        rules: How they were read.
+    """
+    where = store.name
     if not store.own_ids:
-        store.note(f"ids of images that {REPEAT}", where, len(ids))
+        store.note(f"ids of images that {REPEAT}", where, len(store))
     keeps_ids = unique_whole(columns.ids)
     if not keeps_ids:
         store.note(f"ids of annotations that {REPEAT}", where, len(columns.ids))
@@ -258,7 +271,7 @@ def annotations(content: Content, where: str, classes: Classes | None, rules: Ru
         store,
         ids=np.array(own, np.int64)[order],
         attributes={name: values[order] for name, values in more.items()},
-        sources=np.broadcast_to(np.array(where), len(files)),
+        sources=np.broadcast_to(np.array(where), len(store)),
     )
 
 
