@@ -143,3 +143,24 @@ def test_the_command_writes_geojson(weights: Path, scene: Path, tmp_path: Path) 
     assert len(json.loads((run / "scene.geojson").read_text())["features"]) == 7
     off = predict(load_config(settings | options | {"geo": "off"}, mode="predict")).run_dir
     assert not (off / "scene.geojson").exists()
+
+
+def test_damaged_and_odd_rasters_by_windows(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line for each that cannot be read; bands, bits and places are no obstacle."""
+    monkeypatch.setattr("rfla.data.scenes.BY_WINDOWS", 1)
+    rng, kind = np.random.default_rng(0), {"driver": "GTiff", "height": 70, "width": 66}
+    turned = rasterio.Affine.translation(4e5, 3e6) @ rasterio.Affine.rotation(30)
+    for bands, dtype in [(1, "uint8"), (2, "uint16"), (4, "uint8"), (8, "uint16")]:
+        path = tmp_path / f"good{bands}.tif"
+        with rasterio.open(path, "w", count=bands, dtype=dtype, transform=turned, **kind) as file:
+            file.write(rng.integers(0, 250, (bands, 70, 66)).astype(dtype))
+    (tmp_path / "cut.tif").write_bytes((tmp_path / "good4.tif").read_bytes()[:9000])
+    (tmp_path / "junk.tif").write_bytes(b"II*\0" + bytes(range(250)))
+    (tmp_path / "empty.tif").write_bytes(b"")
+    settings: dict[str, Any] = {"conf": 0.0, "max_det": 3, "imgsz": 64, "device": "cpu"}
+    found = RFLA(weights).predict(tmp_path, slice=64, overlap=16, **settings)
+    assert [Path(result.path).stem for result in found] == [f"good{n}" for n in (1, 2, 4, 8)]
+    for name in ("cut", "junk", "empty"):
+        assert len([line for line in caplog.messages if f"{name}.tif" in line]) == 1
