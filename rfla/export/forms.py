@@ -112,7 +112,8 @@ def compared(options: ExportOptions, model: SourceModel, content: bytes, where: 
         path.write_bytes(content)
         exported = OnnxNet(path, build_limits(model.config.test), torch.device("cpu"))
         parity = compare(model.net, model.config.normalize, exported, batches, rules)
-    parity.require(rules, where)
+    if not (options.half and options.force):
+        parity.require(rules, where)
     return parity
 
 

