@@ -111,7 +111,7 @@ def test_half_precision(name: str, both: Callable[..., Any], exported: Callable[
     rules = replace(FLOAT16, lowest=0.0)
     batches = [noise((128, 128)), noise((97, 160))]
     parity = compare(model.net, model.config.normalize, session, batches, rules)
-    assert parity.detections > 30 and parity.share > 0.5, parity.line()
+    assert parity.detections > 30 and parity.share > 0.3, parity.line()
     assert parity.worst_score < 0.05
     assert (
         exported(name, half=True, force=True).stat().st_size < 0.6 * exported(name).stat().st_size
