@@ -33,8 +33,8 @@ DRIVERS = {
     b"RIFF": "WEBP",
     b"BM": "BMP",
 }
-# MB of decoded blocks that GDAL keeps; its default of 5 % of the memory would hold whole scenes
-CACHE = 128
+# bytes of decoded blocks that GDAL keeps; its default of 5 % of the memory would hold whole scenes
+CACHE = 128_000_000
 # px: scenes of any format from this size on are read by windows where rasterio is there
 BY_WINDOWS = 100_000_000
 METRES_A_DEGREE = 111_320.0  # of latitude
