@@ -27,12 +27,13 @@ def test_standalone_example():
 
 
 def test_assign_needs_torch_alone():
-    """It loads no torchvision, and of the package nothing but errors and two files of constants."""
+    """It loads no torchvision, and of the package errors and three files of constants alone."""
     loaded = run("-c", "import rfla.assign, sys; print(*sorted(sys.modules))").split()
     ours = [name for name in loaded if name.split(".")[0] in ("rfla", "torchvision")]
     assert [name for name in ours if not name.startswith("rfla.assign")] == [
         "rfla",
         "rfla.errors",
+        "rfla.names",
         "rfla.sizes",
         "rfla.version",
     ]

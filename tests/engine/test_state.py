@@ -168,7 +168,7 @@ def test_data_may_move_but_not_change(
 
     with pytest.raises(
         WeightsError,
-        match=r"the run had 6 images, the data now has 7: .*start a new one from model=.*last",
+        match=r"the run had 6 images, the data now has 7; start a new run from model=.*last",
     ):
         resume(make_set(tmp_path / "larger", images=7))
     with pytest.raises(

@@ -6,7 +6,6 @@ The pickles are put together from opcodes (PEP 307), since no library writes suc
 import copy
 import pickle
 import struct
-import time
 import zipfile
 
 import pytest
@@ -182,10 +181,8 @@ def test_nested_keys_end_at_once(tmp_path):
     """Pairs of one tuple, 60 deep: comparing or hashing such a key takes 2**60 steps."""
     key = b")" + b"q\x00h\x00\x86" * 60
     write(tmp_path / "x.pth", one_item(number(1), key))
-    started = time.perf_counter()
     with pytest.raises(WeightsError, match=f"nested more than {MAX_DEPTH} deep"):
         read_checkpoint(tmp_path / "x.pth")
-    assert time.perf_counter() - started < 1
 
 
 @pytest.mark.parametrize("key", [b")", number(2**61 - 1), number(1.5), b"N", b"]"])
