@@ -89,6 +89,11 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     return f"; did you mean '{matches[0]}'?" if matches else ""
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return `"1 image"` or `"1,360 images"`; `plural` is given where it is not noun and s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def shorten(value: object) -> str:
     """Return what was found, in a length that fits a line."""
     try:

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rfla.engine.console import CleanConsole
-from rfla.errors import DataError, for_terminal, nearest, printable
+from rfla.errors import DataError, counted, for_terminal, nearest, printable
 from rfla.terminal import fail, log_to_stderr, say
 
 HOSTILE = [
@@ -86,3 +86,8 @@ def test_words_are_compared_with_thousands_of_others_in_no_time() -> None:
     many = [f"name {number}" for number in range(1_000_000)]
     assert nearest("name 5", many)[0] == "name 5"
     assert nearest("x" * 100_000, ["x" * 100_000]) == []
+
+
+@pytest.mark.parametrize("number, text", [(0, "0 boxes"), (1, "1 box"), (1360, "1,360 boxes")])
+def test_counts_agree_with_their_noun(number: int, text: str) -> None:
+    assert counted(number, "box", "boxes") == text

@@ -12,6 +12,7 @@ from torch import Tensor
 from rfla.assign.candidates import Candidates
 from rfla.assign.priors import PriorGrid
 from rfla.assign.regions import BACKGROUND, IGNORED
+from rfla.errors import counted
 from rfla.sizes import SIZE_BINS
 
 
@@ -100,9 +101,10 @@ class AssignmentReport:
         boxes, total = len(self.positives), sum(self.positives)
         mean = total / boxes if boxes else 0.0
         lines = [
-            f"{self.images} images, {boxes} boxes, {total} positive priors ({mean:.2f} per box), "
+            f"{counted(self.images, 'image')}, {counted(boxes, 'box', 'boxes')}, "
+            f"{counted(total, 'positive prior')} ({mean:.2f} per box), "
             f"{self.ignored} ignored, {self.background} background",
-            f"{len(self.without_positive)} boxes without a positive, "
+            f"{counted(len(self.without_positive), 'box', 'boxes')} without a positive, "
             f"{self.conflicts} priors claimed by several boxes",
             f"{'box size, px':<16}{'boxes':>8}{'positives':>11}{'per box':>9}{'without':>9}",
         ]

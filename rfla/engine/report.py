@@ -38,7 +38,7 @@ from rfla.engine.inference import Judged, Speed, prepare_images
 from rfla.engine.meter import BatchRecord
 from rfla.engine.model_source import training_mode
 from rfla.engine.run_dir import state_path, weights_path, writing
-from rfla.errors import DataError
+from rfla.errors import DataError, counted
 from rfla.files import write_atomically
 from rfla.metrics import Detections, Metrics, Study, ground_truth, study, write_report
 from rfla.metrics.detection_files import to_coco
@@ -193,7 +193,7 @@ class RunLog:
         for split, loader in loaders:
             if loader.skipped:
                 first = next(iter(loader.skipped.values()))
-                count = f"{len(loader.skipped)} images could not be read"
+                count = f"{counted(len(loader.skipped), 'image')} could not be read"
                 self.say(f"{split}: {count}, the first: {first}", "yellow")
         has_report = cfg.plots and best is not None
         weights = weights_path(self.run_dir, "best")
@@ -236,11 +236,13 @@ def opening_lines(
     names = next(iter(splits.values())).names
     lines.append(
         f"model {cfg.model}: {cfg.detector} with {cfg.backbone.name}, "
-        f"assigner {cfg.assigner.name}, {parameters:.1f} M parameters, {len(names)} classes"
+        f"assigner {cfg.assigner.name}, {parameters:.1f} M parameters, "
+        f"{counted(len(names), 'class', 'classes')}"
     )
     for split, index in splits.items():
         repairs = "".join(f"; {count} {what}" for what, count in sorted(index.counts.items()))
-        lines.append(f"{split}: {len(index)} images, {len(index.boxes)} boxes{repairs}")
+        size = f"{counted(len(index), 'image')}, {counted(len(index.boxes), 'box', 'boxes')}"
+        lines.append(f"{split}: {size}{repairs}")
     return lines
 
 

@@ -46,7 +46,7 @@ from rfla.engine.model_source import SourceModel, class_mapping, load_trained
 from rfla.engine.processes import refuse_several
 from rfla.engine.report import RunLog, write_files
 from rfla.engine.run_dir import claim_run_dir
-from rfla.errors import ConfigError
+from rfla.errors import ConfigError, counted
 from rfla.metrics import Detections, Metrics, Study, ground_truth, read_detections, study
 from rfla.metrics.input_checks import find_doubts, limit_note
 from rfla.metrics.protocols import Protocol
@@ -164,7 +164,8 @@ def _validate(
         index = load_index(
             spec, cfg.split, fraction=cfg.fraction, single_cls=cfg.single_cls, need_images=not given
         )
-        console.print(f"{index.name}: {len(index)} images, {len(index.boxes)} boxes")
+        size = f"{counted(len(index), 'image')}, {counted(len(index.boxes), 'box', 'boxes')}"
+        console.print(f"{index.name}: {size}")
         found, speed = None, None
         if given:
             found = _given_detections(cfg, spec, index, say)

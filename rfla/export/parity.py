@@ -14,7 +14,7 @@ from torchvision.ops import box_iou
 from rfla.cfg.model_schema import NormalizeConfig
 from rfla.data.images import resize_long_side
 from rfla.engine.inference import prepare_images
-from rfla.errors import ConfigError
+from rfla.errors import ConfigError, counted
 from rfla.export.session import OnnxNet
 from rfla.models.detector import Detector
 from rfla.ops.nms import ImageDetections
@@ -104,7 +104,8 @@ class Parity:
                 "differ; data= names images with objects, which say more"
             )
         return (
-            f"parity with torch: {self.images} images, {self.detections} detections, "
+            f"parity with torch: {counted(self.images, 'image')}, "
+            f"{counted(self.detections, 'detection')}, "
             f"{self.share:.2%} matched, boxes within {self.worst_box:.2g} px, "
             f"scores within {self.worst_score:.2g}"
         )

@@ -17,7 +17,7 @@ from rfla.engine.device import select_device
 from rfla.engine.distributed import World, agreed, gather, join_world, lost_peers_named
 from rfla.engine.processes import refuse_several
 from rfla.engine.run_dir import claim_run_dir
-from rfla.errors import ConfigError, DataError
+from rfla.errors import ConfigError, DataError, counted
 from rfla.predict.expand import images_of
 from rfla.predict.jobs import share_of
 from rfla.predict.model import load_model
@@ -120,8 +120,8 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Prediction:
         f"{stage} {value * world.size / notes.images:.1f} ms" for stage, value in stages.items()
     )
     console.print(
-        f"{notes.images} images, {counts.total()} detections with a score of at least "
-        f"{cfg.conf:g}; {speed} an image"
+        f"{counted(notes.images, 'image')}, {counted(counts.total(), 'detection')} with a score of "
+        f"at least {cfg.conf:g}; {speed} an image"
     )
     if counts:
         classes = (f"{count} {name}" for name, count in counts.most_common())

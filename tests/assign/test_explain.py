@@ -37,6 +37,6 @@ def test_text_and_merge():
     assert both.background == one.background + 64
     text = str(both)
     assert text == both.text()
-    assert "2 images, 1 boxes" in text
+    assert "2 images, 1 box," in text
     assert "very tiny 2-8" in text
     assert "positives by stride: 4:" in text
