@@ -19,7 +19,7 @@ from rfla.data.image_header import refuse_too_large
 from rfla.data.images import Image, read_annotated, read_image
 from rfla.data.pixel_range import Range
 from rfla.data.record import NO_CLASS, Classes, ImageRecord
-from rfla.errors import DataError, counted
+from rfla.errors import DataError
 
 MIN_SIDE = 1.0  # px; boxes with a side under this are no training target, as in the official parse
 LARGEST_SIDE = 2**31 - 1  # px; no side of an image is larger
@@ -189,8 +189,7 @@ class Annotations:
 
     def summary(self) -> str:
         """One line: images, boxes, and each repair with its count and first place."""
-        size = f"{counted(len(self), 'image')}, {counted(len(self.boxes), 'box', 'boxes')}"
-        text = f"{self.name}: {size}"
+        text = f"{self.name}: {len(self):,} images, {len(self.boxes):,} boxes"
         repairs = [
             f"{count:,} {what} (first: {self.examples[what]})"
             for what, count in self.counts.items()
