@@ -93,9 +93,14 @@ def _packages(report: Report) -> None:
             "requirements", "rfla itself is not installed (pip install .), so they are not known"
         )
         return
-    for requirement in requirements:
+    seen: set[str] = set()
+    # `dev` repeats what other extras hold; they come first, as the ones that a user would install.
+    for requirement in sorted(requirements, key=lambda one: "dev" in one.partition(";")[2]):
         text, _, marker = requirement.partition(";")
         name = re.split(r"[\s<>=!~\[(]", text.strip(), maxsplit=1)[0]
+        if name in seen:
+            continue
+        seen.add(name)
         optional = "extra" in marker
         try:
             found = metadata.version(name)

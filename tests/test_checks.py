@@ -39,3 +39,12 @@ def test_known_faults(
 
 def test_the_import_refuses_what_the_checks_warn_of() -> None:
     assert checks.KNOWN_FAULTS["torch"][0] == SAFE_TORCH
+
+
+def test_a_package_of_several_extras_is_listed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    requirements = ["absent>=1; extra == 'dev'", "absent>=1; extra == 'geo'", "numpy>=1"]
+    monkeypatch.setattr(metadata, "requires", lambda name: requirements)
+    report = checks.Report()
+    checks._packages(report)
+    assert [name for name, _, _ in report.lines] == ["absent", "numpy"]
+    assert "rfla[geo]" in report.lines[0][1]
