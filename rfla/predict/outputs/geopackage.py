@@ -11,12 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rfla.cfg import Config
 from rfla.data.scenes import Georeference
-from rfla.files import write_atomically
-from rfla.predict.names import Name
-from rfla.predict.outputs.geojson import ground_rings, place_of
-from rfla.predict.outputs.output import Output
+from rfla.predict.outputs.ground import GroundFile, ground_rings
 from rfla.results import Results
 
 APPLICATION, VERSION = 0x47504B47, 10300  # "GPKG", 1.3
@@ -75,22 +71,14 @@ FIXED = (
 )
 
 
-class GeoPackage(Output):
+class GeoPackage(GroundFile):
     """`town/a.gpkg`: the boxes of a georeferenced raster, in the table `detections`."""
 
-    key = "geo"
+    choice, suffix = "gpkg", ".gpkg"
 
-    @classmethod
-    def wanted(cls, cfg: Config) -> bool:
-        """Whether it is among the formats."""
-        return cfg.geo in ("gpkg", "both")
-
-    def add(self, name: Name, results: Results) -> None:
-        """Write one image's boxes, where the image says where it lies."""
-        place = place_of(results)
-        if place is not None:
-            data = to_geopackage(results, place, self.cfg.geo_crs == "wgs84")
-            write_atomically(self.path_of(name, ".gpkg"), data)
+    def content(self, results: Results, place: Georeference, wgs84: bool) -> bytes:
+        """Return the bytes of the file."""
+        return to_geopackage(results, place, wgs84)
 
 
 def to_geopackage(results: Results, place: Georeference, wgs84: bool = False) -> bytes:
