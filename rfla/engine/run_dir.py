@@ -217,6 +217,9 @@ class RunFiles:
         self.parts, self.run, self.hooks = parts, run, hooks
         self.run_dir, self.world = run.run_dir, parts.world
         self.state_written_at = time.perf_counter()
+        # What the weights say of the training's objects is the same in every epoch.
+        cfg = parts.cfg
+        self.scale = trained_scale(parts.train_index, cfg.imgsz, cfg.gsd)
 
     def write_weights(self, name: str, metrics: Metrics | None) -> None:
         """Write `weights/<name>.safetensors`: evaluated weights, and what rebuilds the model."""
@@ -227,9 +230,9 @@ class RunFiles:
             "epoch": parts.state.position.epoch,
             "seed": parts.cfg.seed,
         }
-        cfg = parts.cfg
-        scale = trained_scale(parts.train_index, cfg.imgsz, cfg.gsd)
-        metadata = weights_metadata(parts.model_config, parts.names, cfg.imgsz, figures, run, scale)
+        metadata = weights_metadata(
+            parts.model_config, parts.names, parts.cfg.imgsz, figures, run, self.scale
+        )
         with writing(self.run_dir, path):
             save_weights(path, parts.state.evaluated_net.state_dict(), metadata)
         self.hooks.checkpoint(self.run, path)

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rfla.models.detector import Detector, Target
 from rfla.models.weights import build_from_metadata, number_in, read_metadata
 from rfla.models.zoo import build_detector
+from rfla.sizes import padded_side
 
 MIB = 1024**2
 STEP_BOXES = 60  # true boxes of the measured training step
@@ -88,7 +89,7 @@ def cost(model: str, imgsz: int | None = None, num_classes: int = 8, device: str
     if imgsz is None:
         known = (metadata or {}).get("imgsz")
         imgsz = known if isinstance(known, int) and 1 <= known <= LARGEST_SIZE else USUAL_SIZE
-    size = -(-imgsz // 32) * 32
+    size = padded_side(imgsz)
     net = _build(model, num_classes)
     with FakeTensorMode(allow_non_fake_inputs=True):
         image = torch.empty(1, 3, size, size)
