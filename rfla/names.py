@@ -36,8 +36,14 @@ CodeLoss = Literal["l1", "smooth_l1"]
 Coding = Literal["distances", "field"]
 """How a point describes its box: by `boxes_to_distance`, or by `FieldCoder`."""
 
-Quality = Literal["iou", "gaussian", "max"]
-"""How well a predicted box sits: IoU, similarity as Gaussians, the larger of the two."""
+Quality = Literal["iou", "gaussian", "max", "kl"]
+"""How well a predicted box sits: IoU, similarity as Gaussians, the larger of the two, 1/(1+KL)."""
+
+QualityLoss = Literal["quality_focal", "varifocal"]
+"""Loss of a class score that learns such a quality."""
+
+Weighting = Literal["centerness", "quality", "equal"]
+"""What a positive point weighs in the box loss."""
 
 OptimizerName = Literal["sgd", "adamw"]
 """What moves the weights."""

@@ -28,6 +28,7 @@ class NeckSection(TypedDict, total=False):
     levels: int
     extra: Literal["pool", "on_input", "on_output"]
     relu_before_extra: bool
+    bottom_up: bool
     steps: int
 
 
@@ -66,7 +67,10 @@ class LossSection(TypedDict, total=False):
     focal_alpha: float
     focal_gamma: float
     coding: Literal["distances", "field"]
-    quality: Literal["none", "iou", "gaussian", "max"]
+    quality: Literal["none", "iou", "gaussian", "max", "kl"]
+    cls: Literal["quality_focal", "varifocal"]
+    centerness: bool | None
+    weighting: Literal["centerness", "quality", "equal"] | None
     side_weight: float
 
 

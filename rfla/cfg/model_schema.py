@@ -21,7 +21,9 @@ from rfla.names import (
     FieldsOf,
     Norm,
     Quality,
+    QualityLoss,
     Style,
+    Weighting,
 )
 
 # The names that a setting chooses from, for parts that can be added to. To add one, write its
@@ -98,6 +100,9 @@ class NeckConfig(Section):
         "(on_input) or on the last output (on_output)",
     )
     relu_before_extra: bool = Field(False, description="ReLU between two extra convolutions")
+    bottom_up: bool = Field(
+        False, description="a second way through the pyramid, from fine to coarse (PANet)"
+    )
     steps: int = Field(
         2, ge=1, le=4, description="passes through the backbone of a recursive pyramid (detectors)"
     )
@@ -188,7 +193,21 @@ class LossConfig(Section):
     quality: Literal["none", Quality] = Field(
         "none",
         description="rfd, fcos: fit of a box that its class score learns: IoU, similarity as "
-        "Gaussians, or the larger of the two; none (fcos): the class alone, beside a centerness",
+        "Gaussians, the larger of the two, or 1 / (1 + KL) of the Gaussians; none (fcos): the "
+        "class alone",
+    )
+    cls: QualityLoss = Field(
+        "quality_focal", description="with a quality: loss of the class scores that learn it"
+    )
+    centerness: bool | None = Field(
+        None,
+        description="fcos: predict how central a point is, a factor of its scores; left out: only "
+        "where the quality is none",
+    )
+    weighting: Weighting | None = Field(
+        None,
+        description="fcos: what a positive weighs in the box loss; left out: centerness where the "
+        "quality is none, otherwise equal",
     )
     side_weight: float = Field(
         0.5,

@@ -49,6 +49,8 @@ class DetectoRS(CascadeRCNN):
                 "detectors feeds P3 to P5 back: neck.start_level=2 neck.extra=pool "
                 f"neck.levels>={FED_BACK}"
             )
+        if section.bottom_up:
+            raise ConfigError("neck.bottom_up=true: the recursive pyramid of detectors has none")
         backbone = DetectorsResNet.from_config(config.backbone)
         later = [
             DetectorsResNet.from_config(config.backbone, feedback_channels=section.width // 4 * 4)

@@ -1,8 +1,8 @@
 """FCOS: a fully convolutional one-stage detector (arXiv 1904.01355), with RFLA or its own rule.
 
-`raw`, `assign` and `decode` are in `PointDetector`; `loss` is here, and how it is built. Two parts
-of RFD (`rfd.py`) can be had one at a time: its box code (`loss.coding=field`) and its class scores
-(`loss.quality=max`).
+`raw`, `assign` and `decode` are in `PointDetector`; `loss` is here, and how it is built. The parts
+of RFD (`rfd.py`) can be had one at a time: its box code (`loss.coding=field`), its class scores
+(`loss.quality=max`), positives that weigh alike (`loss.weighting=equal`), and no centerness.
 
 Shapes: B images, P points over all levels, G boxes of one image, C classes. Boxes are xyxy in px of
 the network input; distances (left, top, right, bottom) are in px in `raw`, in strides in the
@@ -18,18 +18,19 @@ from torch.nn import functional
 
 from rfla.assign import IGNORED
 from rfla.cfg.model_schema import ModelConfig
+from rfla.errors import ConfigError
 from rfla.models.assigners import build_assigner, points_baseline
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.backbones.build import build_backbone
-from rfla.models.detector import ImageSizes, Losses, Raw, StepLosses, Target, step_counts
+from rfla.models.detector import ImageSizes, Raw, StepLosses, Target, step_counts
 from rfla.models.heads.fcos import FCOSHead
 from rfla.models.heads.priors import Points, build_points
 from rfla.models.heads.rfd import FieldHead
 from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
 from rfla.models.points import PointDetector, quality_class_loss
-from rfla.names import BoxLoss, Coding, Quality
-from rfla.ops.boxes import boxes_to_distance, distance_to_boxes, flatten_levels
+from rfla.names import BoxLoss, Coding, Quality, QualityLoss, Weighting
+from rfla.ops.boxes import boxes_to_distance, centerness, distance_to_boxes, flatten_levels
 from rfla.ops.losses import box_loss, focal_loss, mean_over_ranks
 from rfla.ops.nms import DetectionLimits
 from rfla.ops.quality import localization_quality
@@ -51,7 +52,10 @@ class FCOS(PointDetector):
         coding: `distances` from the point to the sides, or `field`, the signed code of RFD; the
             head has to be made for it.
         quality: `none`, or what the class score of a positive point learns in place of 1, see
-            `localization_quality`; the head then has no centerness.
+            `localization_quality`.
+        cls_loss: how it learns that, see `quality_class_loss`; without a quality it is focal loss.
+        weighting: what a positive weighs in the box loss: its `centerness`, its `quality`, or all
+            alike (`equal`).
         loss_weights: of classification, box, centerness and coded sides.
         focal: alpha and gamma; gamma is the exponent of the quality focal loss too.
         centerness_floor: least distance to a side in the centerness target, in strides. RFLA has
@@ -71,31 +75,44 @@ class FCOS(PointDetector):
         box_loss_kind: BoxLoss = "diou",
         coding: Coding = "distances",
         quality: Literal["none", Quality] = "none",
+        cls_loss: QualityLoss = "quality_focal",
+        weighting: Weighting = "centerness",
         loss_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 0.5),
         focal: tuple[float, float] = (0.25, 2.0),
         centerness_floor: float = RFLA_CENTERNESS_FLOOR,
     ) -> None:
         super().__init__(backbone, neck, head, points, limits, num_classes=num_classes)
         self.box_loss_kind, self.loss_weights, self.focal = box_loss_kind, loss_weights, focal
-        self.coding, self.quality = coding, quality
+        self.coding, self.quality, self.cls_loss = coding, quality, cls_loss
+        self.weighting = weighting
         self.centerness_floor = centerness_floor
 
     @classmethod
     def from_config(cls, config: ModelConfig, num_classes: int) -> Self:
-        """Build FCOS, on P3 to P7 or P2 to P6, with random weights."""
+        """Build FCOS, on P3 to P7 or P2 to P6, with random weights.
+
+        Raises:
+            ConfigError: positives weighed by a quality that is not measured.
+        """
         section, loss = config.head, config.loss
+        if loss.weighting == "quality" and loss.quality == "none":
+            raise ConfigError("loss.weighting=quality needs loss.quality=iou, gaussian, max or kl")
         backbone = build_backbone(config.backbone)
         neck = FPN.from_config(config.neck, backbone)
         own_rule = points_baseline(config.assigner, len(neck.strides))
         assigner = build_assigner(config.assigner, baseline=own_rule)
+        # Both stand for the quality, so one of them is enough, unless told otherwise.
+        hard_labels = loss.quality == "none"
+        with_centerness = hard_labels if loss.centerness is None else loss.centerness
         sizes = (section.width, section.depth, section.norm)
-        centerness = loss.quality == "none"
         head: FCOSHead | FieldHead
         if loss.coding == "field":
             levels = len(neck.strides)
-            head = FieldHead(neck.width, num_classes, levels, *sizes, centerness=centerness)
+            head = FieldHead(neck.width, num_classes, levels, *sizes, centerness=with_centerness)
         else:
-            head = FCOSHead(neck.width, num_classes, neck.strides, *sizes, centerness=centerness)
+            head = FCOSHead(
+                neck.width, num_classes, neck.strides, *sizes, centerness=with_centerness
+            )
         return cls(
             backbone,
             neck,
@@ -106,6 +123,8 @@ class FCOS(PointDetector):
             box_loss_kind=loss.box,
             coding=loss.coding,
             quality=loss.quality,
+            cls_loss=loss.cls,
+            weighting=loss.weighting or ("centerness" if hard_labels else "equal"),
             loss_weights=(
                 loss.cls_weight,
                 loss.box_weight,
@@ -119,69 +138,76 @@ class FCOS(PointDetector):
     def loss(self, raw: Raw, targets: Sequence[Target], image_sizes: ImageSizes) -> StepLosses:
         """`loss_cls`, `loss_bbox` and `loss_centerness`, in float32 whatever autocast says.
 
-        With `quality` a class score learns the fit of its box, and there is no centerness; with
-        the signed code `loss_side` is added. Points that learn nothing weigh 0 in place of being
-        picked out: the host never waits for the device.
+        With the signed code `loss_side` is added; a head without centerness has no loss of it.
+        Points that learn nothing weigh 0 in place of being picked out: the host never waits for
+        the device.
         """
         with torch.autocast(raw["cls"][0].device.type, enabled=False):
-            matched = self.points.assign(raw["cls"], targets, image_sizes)
+            matched = self.points.assign(raw["cls"], targets, image_sizes)  # (B, P)
             positive = matched >= 0
             labels, gt_boxes = self.matched_boxes(raw, matched, targets)
             count = positive.sum()
             positives = mean_over_ranks(count.float()).clamp(min=1)
-            logits = flatten_levels(raw["cls"], self.num_classes)
-            strides = self.points.stride_of_each(raw["cls"])
-            distances = boxes_to_distance(self.grid(raw).centers, gt_boxes) / strides  # (B, P, 4)
+            distances = self._in_strides(raw, gt_boxes)  # (B, P, 4)
+            pred, true = self._box_pairs(raw, gt_boxes, distances)  # (B P, 4)
             cls_weight, box_weight, center_weight, side_weight = self.loss_weights
 
-            more: Losses = {}
-            if self.coding == "field":
-                coder, code = self.coder(raw), flatten_levels(raw["reg"], 4)
-                pred, true = coder.decode(code).flatten(0, 1), gt_boxes.flatten(0, 1)
-                side_losses = torch.where(positive, coder.side_errors(code, gt_boxes), 0.0)
-                more["loss_side"] = side_losses.sum() / positives * side_weight
-            else:
-                # In strides round one origin: the IoU does not see where a point is.
-                pred = _round_origin(flatten_levels(raw["reg"], 4).float() / strides)
-                true = _round_origin(distances)
+            central = centerness(distances, self.centerness_floor)
+            fit = central  # not looked at without a quality
+            if self.quality != "none":
+                fit = localization_quality(pred, true, self.quality).view_as(central)
+            central, fit = (torch.where(positive, each, 0.0) for each in (central, fit))
+            losses = {"loss_cls": self._class_loss(raw, labels, fit, matched) * cls_weight}
 
-            if self.quality == "none":
-                # Central points weigh more: they localise better (section 3.2 of the paper).
-                weights = torch.where(positive, self._centerness(distances), 0.0)
-                loss_cls = self._focal_losses(logits, labels, matched).sum() / positives
+            # Central points localise better (section 3.2 of the paper); but with RFLA those of tiny
+            # boxes lie outside, and only equal weights let them learn.
+            weights = {"centerness": central, "quality": fit, "equal": positive.float()}
+            weight = weights[self.weighting]
+            weight_sum = mean_over_ranks(weight.sum()).clamp(min=1e-6)
+            box_losses = box_loss(pred, true, self.box_loss_kind) * weight.flatten()
+            losses["loss_bbox"] = box_losses.sum() / weight_sum * box_weight
+
+            if self.coding == "field":
+                code = flatten_levels(raw["reg"], 4)
+                sides = torch.where(positive, self.coder(raw).side_errors(code, gt_boxes), 0.0)
+                losses["loss_side"] = sides.sum() / positives * side_weight
+            if "centerness" in raw:
                 center_losses = functional.binary_cross_entropy_with_logits(
-                    flatten_levels(raw["centerness"], 1)[..., 0].float(), weights, reduction="none"
+                    flatten_levels(raw["centerness"], 1)[..., 0].float(), central, reduction="none"
                 )
                 loss_center = center_losses.masked_fill(~positive, 0.0).sum() / positives
-                more["loss_centerness"] = loss_center * center_weight
-            else:
-                # Positives weigh alike: by centre or fit those outside their box would be silenced.
-                weights = positive.float()
-                fit = localization_quality(pred, true, self.quality).view_as(weights) * weights
-                loss_cls = quality_class_loss(logits, labels, fit, matched, self.focal[1])
+                losses["loss_centerness"] = loss_center * center_weight
+        return StepLosses(losses, step_counts(count, targets))
 
-            box_losses = box_loss(pred, true, self.box_loss_kind)
-            weight_sum = mean_over_ranks(weights.sum()).clamp(min=1e-6)
-            loss_box = (box_losses * weights.flatten()).sum() / weight_sum
-            losses = {"loss_cls": loss_cls * cls_weight, "loss_bbox": loss_box * box_weight}
-        return StepLosses(losses | more, step_counts(count, targets))
+    def _class_loss(self, raw: Raw, labels: Tensor, fit: Tensor, matched: Tensor) -> Tensor:
+        """Focal loss for each positive, or that of the `fit` (B, P) for each unit of it.
 
-    def _focal_losses(self, logits: Tensor, labels: Tensor, matched: Tensor) -> Tensor:
-        """(B, P, C): every point learns every class, but those in an ignore region."""
+        Every point learns every class, but those in an ignore region.
+        """
+        logits = flatten_levels(raw["cls"], self.num_classes)  # (B, P, C)
+        if self.quality != "none":
+            return quality_class_loss(logits, labels, fit, matched, self.cls_loss, self.focal)
+        positive = matched >= 0
         classes = torch.arange(self.num_classes, device=labels.device)
-        one_hot = (labels[..., None] == classes) & (matched >= 0)[..., None]
+        one_hot = (labels[..., None] == classes) & positive[..., None]
         losses = focal_loss(logits, one_hot, *self.focal)
-        return losses.masked_fill((matched == IGNORED)[..., None], 0.0)
+        losses = losses.masked_fill((matched == IGNORED)[..., None], 0.0)
+        return losses.sum() / mean_over_ranks(positive.sum().float()).clamp(min=1)
 
-    def _centerness(self, distances: Tensor) -> Tensor:
-        """How central a point is in its box, 0 to 1 (equation 3): (B, P, 4) to (B, P)."""
-        left_right, top_bottom = distances[..., 0::2], distances[..., 1::2]
-        sides = torch.stack((left_right, top_bottom), dim=-2)  # (B, P, 2 axes, 2 sides)
-        nearest = sides.amin(dim=-1).clamp(min=self.centerness_floor)
-        farthest = sides.amax(dim=-1).clamp(min=1e-6)
-        return (nearest / farthest).prod(dim=-1).clamp(0, 1).sqrt()
+    def _box_pairs(self, raw: Raw, gt_boxes: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
+        """Predicted and true boxes (B P, 4): in px, or in strides round one origin.
 
+        No score of a pair sees where the point is, so distances need not be added to it.
+        """
+        if self.coding == "field":
+            return self.boxes(raw).flatten(0, 1), gt_boxes.flatten(0, 1)
+        strides = self.points.stride_of_each(raw["cls"])
+        pred = flatten_levels(raw["reg"], 4).float() / strides
+        origin = pred.new_zeros(())
+        pred_boxes = distance_to_boxes(origin, pred.flatten(0, 1))
+        return pred_boxes, distance_to_boxes(origin, distances.flatten(0, 1))
 
-def _round_origin(distances: Tensor) -> Tensor:
-    """Boxes (B P, 4) of distances (B, P, 4) to the sides, each round the origin."""
-    return distance_to_boxes(distances.new_zeros(()), distances.flatten(0, 1))
+    def _in_strides(self, raw: Raw, gt_boxes: Tensor) -> Tensor:
+        """Distances (B, P, 4) from the points to the sides of their boxes, in strides."""
+        strides = self.points.stride_of_each(raw["cls"])  # (P, 1)
+        return boxes_to_distance(self.grid(raw).centers, gt_boxes) / strides

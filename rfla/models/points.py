@@ -19,9 +19,10 @@ from rfla.models.heads.fcos import FCOSHead
 from rfla.models.heads.priors import Points, best_candidates, take
 from rfla.models.heads.rfd import FieldHead
 from rfla.models.necks.fpn import FPN
+from rfla.names import QualityLoss
 from rfla.ops.boxes import clip_boxes, distance_to_boxes, flatten_levels, pad_boxes
 from rfla.ops.coding import FieldCoder
-from rfla.ops.losses import mean_over_ranks, quality_focal_loss
+from rfla.ops.losses import mean_over_ranks, quality_focal_loss, varifocal_loss
 from rfla.ops.nms import Candidates, DetectionLimits
 
 
@@ -123,22 +124,33 @@ class PointDetector(DenseDetector):
 
 
 def quality_class_loss(
-    logits: Tensor, labels: Tensor, quality: Tensor, matched: Tensor, beta: float
+    logits: Tensor,
+    labels: Tensor,
+    quality: Tensor,
+    matched: Tensor,
+    kind: QualityLoss = "quality_focal",
+    focal: tuple[float, float] = (0.25, 2.0),
 ) -> Tensor:
-    """Quality focal loss of all points: a class score learns how well its box sits.
+    """Class loss of all points where a score learns how well its box sits.
 
     Args:
         logits: (B, P, C).
         labels: (B, P) class of each positive point.
         quality: (B, P) fit of its box from 0 to 1; 0 where it has none.
         matched: (B, P) from the assigner; points in an ignore region learn nothing.
-        beta: exponent of the modulating factor.
+        kind: `quality_focal` or `varifocal`.
+        focal: alpha, of which varifocal takes 1 - alpha for the negatives; and the exponent of the
+            modulating factor.
 
     Returns:
         The sum over points and classes for each unit of quality, a scalar.
     """
     classes = torch.arange(logits.shape[-1], device=labels.device)
     soft = quality[..., None] * (labels[..., None] == classes)  # (B, P, C)
-    losses = quality_focal_loss(logits, soft, beta)
+    alpha, gamma = focal
+    if kind == "varifocal":
+        losses = varifocal_loss(logits, soft, 1 - alpha, gamma)
+    else:
+        losses = quality_focal_loss(logits, soft, gamma)
     total = losses.masked_fill((matched == IGNORED)[..., None], 0.0).sum()
     return total / mean_over_ranks(quality.sum()).clamp(min=1)

@@ -26,7 +26,7 @@ from rfla.models.heads.rfd import FieldHead
 from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
 from rfla.models.points import PointDetector, quality_class_loss
-from rfla.names import BoxLoss, Quality
+from rfla.names import BoxLoss, Quality, QualityLoss
 from rfla.ops.boxes import flatten_levels
 from rfla.ops.losses import box_loss, mean_over_ranks
 from rfla.ops.nms import DetectionLimits
@@ -45,8 +45,9 @@ class RFD(PointDetector):
         num_classes: without background.
         box_loss_kind: `giou`, `diou`, `iou` or `ciou`.
         quality: what the class score of a positive point learns, see `localization_quality`.
+        cls_loss: how it learns that, see `quality_class_loss`.
         loss_weights: of classification, boxes and the coded sides.
-        focal_beta: exponent of the quality focal loss.
+        focal: alpha (varifocal alone) and the exponent of the class loss.
     """
 
     def __init__(
@@ -60,23 +61,30 @@ class RFD(PointDetector):
         num_classes: int,
         box_loss_kind: BoxLoss = "giou",
         quality: Quality = "max",
+        cls_loss: QualityLoss = "quality_focal",
         loss_weights: tuple[float, float, float] = (1.0, 1.0, 0.5),
-        focal_beta: float = 2.0,
+        focal: tuple[float, float] = (0.25, 2.0),
     ) -> None:
         super().__init__(backbone, neck, head, points, limits, num_classes=num_classes)
-        self.box_loss_kind, self.quality = box_loss_kind, quality
-        self.loss_weights, self.focal_beta = loss_weights, focal_beta
+        self.box_loss_kind, self.quality, self.cls_loss = box_loss_kind, quality, cls_loss
+        self.loss_weights, self.focal = loss_weights, focal
 
     @classmethod
     def from_config(cls, config: ModelConfig, num_classes: int) -> Self:
         """Build RFD on P2 to P5, or the levels of `neck`, with random weights.
 
         Raises:
-            ConfigError: no quality: the class scores would have nothing to learn.
+            ConfigError: no quality: the class scores would have nothing to learn; or a part of
+                FCOS that this head does without.
         """
         section, loss = config.head, config.loss
         if loss.quality == "none":
-            raise ConfigError("loss.quality=none: rfd takes iou, gaussian or max")
+            raise ConfigError("loss.quality=none: rfd takes iou, gaussian, max or kl")
+        if loss.centerness or loss.weighting not in (None, "equal"):
+            raise ConfigError(
+                "loss.centerness, loss.weighting: rfd has no centerness and weighs positives "
+                "alike; fcos_p2 with loss.coding=field takes them"
+            )
         backbone = build_backbone(config.backbone)
         neck = FPN.from_config(config.neck, backbone)
         own_rule = points_baseline(config.assigner, len(neck.strides))
@@ -91,12 +99,13 @@ class RFD(PointDetector):
             num_classes=num_classes,
             box_loss_kind=loss.box,
             quality=loss.quality,
+            cls_loss=loss.cls,
             loss_weights=(loss.cls_weight, loss.box_weight, loss.side_weight),
-            focal_beta=loss.focal_gamma,
+            focal=(loss.focal_alpha, loss.focal_gamma),
         )
 
     def loss(self, raw: Raw, targets: Sequence[Target], image_sizes: ImageSizes) -> StepLosses:
-        """`loss_cls` (quality focal), `loss_bbox` and `loss_side`, in float32.
+        """`loss_cls` (of the quality), `loss_bbox` and `loss_side`, in float32.
 
         Points that learn no box weigh 0 in place of being picked out: the host never waits for the
         device.
@@ -114,7 +123,9 @@ class RFD(PointDetector):
             ).view_as(labels)
             quality = torch.where(positive, quality, 0.0)
             logits = flatten_levels(raw["cls"], self.num_classes)
-            loss_cls = quality_class_loss(logits, labels, quality, matched, self.focal_beta)
+            loss_cls = quality_class_loss(
+                logits, labels, quality, matched, self.cls_loss, self.focal
+            )
 
             # Positives count alike: weights by centre or fit would silence those outside a box,
             # the ones that tiny objects have.

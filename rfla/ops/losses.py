@@ -119,6 +119,29 @@ def quality_focal_loss(logits: Tensor, quality: Tensor, beta: float = 2.0) -> Te
     return bce * modulation
 
 
+def varifocal_loss(
+    logits: Tensor, quality: Tensor, alpha: float = 0.75, gamma: float = 2.0
+) -> Tensor:
+    """Varifocal loss of each logit (arXiv 2008.13367, equation 2): q BCE, or alpha p^gamma BCE.
+
+    Where the quality q is above 0 the cross-entropy weighs q, so that well-placed boxes are learned
+    first; elsewhere it is weighed down as in the focal loss.
+
+    Args:
+        logits: any shape.
+        quality: the same shape, 0 to 1: how well the box sits for the true class, 0 elsewhere.
+        alpha: weight of the negatives.
+        gamma: exponent of their modulating factor.
+
+    Returns:
+        float32, the shape of `logits`.
+    """
+    logits, quality = logits.float(), quality.float()
+    modulation = alpha * logits.sigmoid() ** gamma
+    bce = functional.binary_cross_entropy_with_logits(logits, quality, reduction="none")
+    return bce * torch.where(quality > 0, quality, modulation)
+
+
 def log_losses(probabilities: Tensor, target: Literal[0, 1]) -> Tensor:
     """Binary cross entropy of each probability against one target, at most 100, float32.
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from rfla.names import Quality
+from rfla.ops.coding import MIN_SIDE
 
 SHARPNESS = 2.0
 """Of the Gaussian similarity. At 2 a shift by a tenth, a quarter, a half of the side gives 0.82,
@@ -21,19 +22,17 @@ def localization_quality(pred: Tensor, gt: Tensor, kind: Quality = "max") -> Ten
         pred: (N, 4).
         gt: (N, 4).
         kind: `iou`; `gaussian`, exp(-2 W / sqrt(w h)) with the Wasserstein distance W of the boxes
-            as Gaussians (arXiv 2110.13389, equation 6) and the true sides w and h; or the larger
-            of the two.
+            as Gaussians (arXiv 2110.13389, equation 6) and the true sides w and h; `max`, the
+            larger of the two; `kl`, 1 / (1 + KL), as RFLA scores a field (section 3.2 of the
+            paper), with the Kullback-Leibler divergence of the predicted box from the true one.
 
     Returns:
         (N,) float32 from 0 to 1, without a gradient.
     """
     pred, gt = pred.float(), gt.float()
-    scores = []
-    if kind != "gaussian":
-        scores.append(_paired_iou(pred, gt))
-    if kind != "iou":
-        scores.append(_gaussian_similarity(pred, gt))
-    return scores[0] if len(scores) == 1 else torch.maximum(*scores)
+    if kind == "max":
+        return torch.maximum(_paired_iou(pred, gt), _gaussian_similarity(pred, gt))
+    return _MEASURES[kind](pred, gt)
 
 
 def _paired_iou(pred: Tensor, gt: Tensor) -> Tensor:
@@ -47,8 +46,28 @@ def _paired_iou(pred: Tensor, gt: Tensor) -> Tensor:
 
 def _gaussian_similarity(pred: Tensor, gt: Tensor) -> Tensor:
     """(N,) similarity of the boxes as Gaussians: mean the centre, sigma half the side."""
-    pred_size, gt_size = pred[:, 2:] - pred[:, :2], gt[:, 2:] - gt[:, :2]
-    shift = (pred[:, :2] + pred[:, 2:] - gt[:, :2] - gt[:, 2:]) / 2
+    shift, pred_size, gt_size = _shift_and_sizes(pred, gt)
     squared = shift.square().sum(dim=1) + (pred_size - gt_size).square().sum(dim=1) / 4
     side = gt_size.prod(dim=1).clamp(min=1e-6).sqrt()
     return torch.exp(-SHARPNESS * squared.sqrt() / side)
+
+
+def _kl_similarity(pred: Tensor, gt: Tensor) -> Tensor:
+    """(N,) 1 / (1 + KL) of the same Gaussians.
+
+    It falls slowly: a shift by a tenth, a quarter, a half, one side gives 0.98, 0.89, 0.67, 0.33.
+    """
+    shift, pred_size, gt_size = _shift_and_sizes(pred, gt)
+    pred_size, gt_size = pred_size.clamp(min=MIN_SIDE), gt_size.clamp(min=MIN_SIDE)
+    spread = (pred_size / gt_size).square()
+    divergence = (spread - 1 - spread.log() + 4 * (shift / gt_size).square()).sum(dim=1) / 2
+    return 1 / (1 + divergence)
+
+
+def _shift_and_sizes(pred: Tensor, gt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(N, 2) each: offset of the centres, sides of the predicted and of the true boxes."""
+    shift = (pred[:, :2] + pred[:, 2:] - gt[:, :2] - gt[:, 2:]) / 2
+    return shift, pred[:, 2:] - pred[:, :2], gt[:, 2:] - gt[:, :2]
+
+
+_MEASURES = {"iou": _paired_iou, "gaussian": _gaussian_similarity, "kl": _kl_similarity}

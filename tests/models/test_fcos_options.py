@@ -96,11 +96,68 @@ def test_coding_alone_by_hand():
     assert longer["loss_side"] == pytest.approx(0.05, abs=1e-5)
 
 
-def test_both_together_are_rfd():
+def test_hard_labels_equal_weights_and_no_centerness_by_hand():
+    """The prototype's V1: the class alone is learned, and all five positives count alike."""
+    net = net_with(loss__coding="field", loss__centerness=False, loss__weighting="equal")
+    assert set(net.raw(torch.zeros(1, 3, 64, 64))) == {"cls", "reg"}
+    own = math.log(8 / FIELD)
+    losses = losses_of(net, raw_of(net, [0.0, 0, own, own], with_centerness=False))
+    assert set(losses) == {"loss_cls", "loss_bbox", "loss_side"}
+    assert losses["loss_bbox"] == pytest.approx(4 * (1 - DIOU) / 5, rel=1e-4)
+    # Focal loss of a positive with logit -20: alpha times 20.
+    assert losses["loss_cls"] == pytest.approx(0.25 * 20, rel=1e-4)
+
+
+def test_weights_by_quality_by_hand():
+    net = net_with(loss__quality="iou", loss__weighting="quality")
+    losses = losses_of(net, raw_of(net, [4.0, 4, 4, 4], with_centerness=False))
+    # One positive of quality 1 without a loss, four of quality 1 / 3.
+    expected = 4 / 3 * (1 - DIOU) / (1 + 4 / 3)
+    assert losses["loss_bbox"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_quality_with_centerness_and_its_weights_by_hand():
+    net = net_with(loss__quality="iou", loss__weighting="centerness", loss__centerness=True)
+    losses = losses_of(net, raw_of(net, [4.0, 4, 4, 4], with_centerness=True))
+    beside = math.sqrt(0.01 / 2)
+    assert losses["loss_bbox"] == pytest.approx(
+        4 * beside * (1 - DIOU) / (1 + 4 * beside), rel=1e-4
+    )
+    assert losses["loss_centerness"] == pytest.approx(math.log(2), rel=1e-4)  # logits of 0
+    assert losses["loss_cls"] == pytest.approx(20 * (1 + 4 / 27) / (1 + 4 / 3), rel=1e-4)
+
+
+def test_varifocal_by_hand():
+    """With logits of -20 the loss of a quality q is 20 q^2; the other logits add nothing."""
+    net = net_with(loss__quality="iou", loss__cls="varifocal")
+    losses = losses_of(net, raw_of(net, [4.0, 4, 4, 4], with_centerness=False))
+    assert losses["loss_cls"] == pytest.approx(20 * (1 + 4 / 9) / (1 + 4 / 3), rel=1e-4)
+
+
+def test_no_loss_on_the_sides():
+    net = net_with(loss__coding="field", loss__side_weight=0)
+    own = math.log(8 / FIELD) + 0.1
+    losses = losses_of(net, raw_of(net, [0.0, 0, own, own], with_centerness=True))
+    assert losses["loss_side"] == 0
+
+
+def test_weights_by_quality_need_a_quality():
+    with pytest.raises(ConfigError, match=r"loss\.weighting=quality needs loss\.quality"):
+        net_with(loss__weighting="quality")
+
+
+@pytest.mark.parametrize("settings", [{"loss__centerness": True}, {"loss__weighting": "quality"}])
+def test_rfd_has_no_centerness_and_no_weights(settings):
+    with pytest.raises(ConfigError, match="rfd has no centerness and weighs positives alike"):
+        net_with("rfd", **settings)
+
+
+@pytest.mark.parametrize("cls", ["quality_focal", "varifocal"])
+def test_both_together_are_rfd(cls):
     """On the same levels and raw predictions: the same losses and the same detections."""
     both = {"loss__coding": "field", "loss__quality": "max", "loss__box": "giou"}
-    fcos = net_with(neck__levels=4, test__score_thr=0.02, **both)
-    rfd = net_with("rfd")
+    fcos = net_with(neck__levels=4, test__score_thr=0.02, loss__cls=cls, **both)
+    rfd = net_with("rfd", loss__cls=cls)
     assert not isinstance(fcos, RFD) and fcos.neck.strides == rfd.neck.strides
     raw = rfd.eval().raw(torch.randn(1, 3, 32, 32))
     ours = fcos.loss(raw, [TARGET], [(32, 32)]).losses
@@ -121,6 +178,9 @@ def test_both_together_are_rfd():
         {"loss__coding": "field"},
         {"loss__quality": "gaussian"},
         {"loss__coding": "field", "loss__quality": "max"},
+        {"loss__centerness": False, "loss__weighting": "equal"},
+        {"loss__quality": "kl", "loss__cls": "varifocal", "loss__weighting": "quality"},
+        {"neck__bottom_up": True},
     ],
 )
 def test_gradients_reach_every_parameter(settings):
@@ -142,5 +202,7 @@ def test_a_score_without_centerness_is_that_of_the_class():
 
 
 def test_rfd_cannot_do_without_a_quality():
-    with pytest.raises(ConfigError, match=r"loss\.quality=none: rfd takes iou, gaussian or max"):
+    with pytest.raises(
+        ConfigError, match=r"loss\.quality=none: rfd takes iou, gaussian, max or kl"
+    ):
         net_with("rfd", loss__quality="none")

@@ -1,4 +1,4 @@
-"""The five pyramids of the authors' detectors, against the records."""
+"""The five pyramids of the authors' detectors, against the records; the way up again by hand."""
 
 import pytest
 import torch
@@ -29,3 +29,31 @@ def test_recorded_pyramid(parity, name):
     neck.load_state_dict(state)
     for ours, expected in zip(neck(inputs), case["outs"], strict=True):
         torch.testing.assert_close(ours, tensors[expected], rtol=1e-4, atol=1e-5)
+
+
+def test_the_way_up_again_by_hand():
+    """Two levels of ones, each step a factor: 2 on the way up, 3 to smooth, 1 at the finest."""
+    neck = FPN([1, 1], [4, 8], width=1, levels=3, bottom_up=True)
+    with torch.no_grad():
+        for parameter in neck.parameters():
+            parameter.zero_()
+        for convs, factor in (
+            (neck.lateral_convs, 1.0),
+            (neck.fpn_convs, 1.0),
+            (neck.downsample_convs, 2.0),
+            (neck.pafpn_convs, 3.0),
+        ):
+            for conv in convs:
+                middle = conv.kernel_size[0] // 2
+                conv.weight[0, 0, middle, middle] = factor
+    fine, coarse, pooled = neck([torch.ones(1, 1, 3, 3), torch.ones(1, 1, 2, 2)])
+    assert fine.tolist() == torch.full((1, 1, 3, 3), 2.0).tolist()  # 1 + 1 from above
+    # 3 (1 + 2 times the finer level); P4 is pooled from it
+    assert coarse.tolist() == torch.full((1, 1, 2, 2), 15.0).tolist()
+    assert pooled.tolist() == [[[[15.0]]]]
+
+
+def test_a_pyramid_of_one_level_has_no_way_up():
+    neck = FPN([1, 1], [4, 8], width=1, levels=1, bottom_up=True)
+    assert len(neck.pafpn_convs) == 0
+    assert len(neck([torch.ones(1, 1, 4, 4), torch.ones(1, 1, 2, 2)])) == 1

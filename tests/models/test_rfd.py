@@ -129,7 +129,7 @@ def test_regions_to_ignore_teach_no_background():
     assert all(loss.isfinite() for loss in losses.values())
 
 
-@pytest.mark.parametrize("quality", ["iou", "gaussian", "max"])
+@pytest.mark.parametrize("quality", ["iou", "gaussian", "max", "kl"])
 def test_the_setting_of_the_quality_reaches_the_loss(quality):
     assert small_net(**{"loss.quality": quality}).quality == quality
 

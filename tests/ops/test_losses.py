@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from rfla.ops.losses import box_loss, focal_loss, log_losses, quality_focal_loss, smooth_l1
+from rfla.ops.losses import (
+    box_loss,
+    focal_loss,
+    log_losses,
+    quality_focal_loss,
+    smooth_l1,
+    varifocal_loss,
+)
 
 NAMES = {"iou": "IoULoss", "giou": "GIoULoss", "diou": "DIoULoss", "ciou": "CIoULoss"}
 
@@ -145,6 +152,23 @@ def test_quality_focal_loss_by_hand(logit, quality, expected):
     """|q - p|^2 times the cross-entropy of p against the soft target q."""
     loss = quality_focal_loss(torch.tensor([logit]), torch.tensor([quality]))
     assert loss.item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("quality", "expected"),
+    [
+        (0.0, 0.75 * 0.25 * math.log(2)),  # a negative: alpha p^2 times the cross-entropy
+        (0.5, 0.5 * math.log(2)),  # the quality times the cross-entropy, which is ln 2 for any q
+        (1.0, math.log(2)),
+    ],
+)
+def test_varifocal_loss_by_hand(quality, expected):
+    """The probability is a half."""
+    loss = varifocal_loss(torch.tensor([0.0]), torch.tensor([quality]))
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+    heavier = varifocal_loss(torch.tensor([0.0]), torch.tensor([quality]), alpha=0.5, gamma=1)
+    negative = 0.5 * 0.5 * math.log(2)
+    assert heavier.item() == pytest.approx(expected if quality else negative, abs=1e-6)
 
 
 def test_quality_focal_loss_pulls_towards_the_quality():

@@ -33,6 +33,8 @@ class FPN(nn.Module):
             (`on_output`), and the next ones on the one before.
         relu_before_extra: ReLU before the second and later extra convolution.
         gain_by_input: initial weights by fan-in alone (Caffe's way) and not by fan-in and fan-out.
+        bottom_up: go up again from the finest level, as PANet does (arXiv 1803.01534, section 3.1),
+            before the extra levels: each map adds the finer one by a convolution of stride 2.
 
     Attributes:
         strides: px between the cells of each output, finest first.
@@ -51,6 +53,7 @@ class FPN(nn.Module):
         extra: Extra = "pool",
         relu_before_extra: bool = False,
         gain_by_input: bool = False,
+        bottom_up: bool = False,
     ) -> None:
         super().__init__()
         finest = 2**start_level
@@ -69,6 +72,9 @@ class FPN(nn.Module):
         for index in range(levels - len(used) if extra != "pool" else 0):
             source = in_channels[-1] if index == 0 and extra == "on_input" else width
             self.fpn_convs.append(nn.Conv2d(source, width, 3, stride=2, padding=1))
+        steps = min(levels, len(used)) - 1 if bottom_up else 0
+        self.downsample_convs = nn.ModuleList(_conv(width, stride=2) for _ in range(steps))
+        self.pafpn_convs = nn.ModuleList(_conv(width) for _ in range(steps))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 _init(module, gain_by_input)
@@ -91,6 +97,7 @@ class FPN(nn.Module):
             section.extra,
             section.relu_before_extra,
             gain_by_input,
+            section.bottom_up,
         )
 
     def forward(self, stages: list[Tensor]) -> list[Tensor]:
@@ -105,9 +112,18 @@ class FPN(nn.Module):
                     coarse, size=fine.shape[-2:], mode="nearest"
                 )
         outputs = [conv(level) for conv, level in zip(self.fpn_convs, merged, strict=False)]
+        if len(self.downsample_convs):
+            outputs = self._up_again(outputs)
         while len(outputs) < self.levels:
             outputs.append(self._next(outputs, stages[-1], len(merged)))
         return outputs[: self.levels]
+
+    def _up_again(self, levels: list[Tensor]) -> list[Tensor]:
+        """Add each level to the next coarser one, and smooth all but the finest."""
+        for index, conv in enumerate(self.downsample_convs):
+            levels[index + 1] = levels[index + 1] + conv(levels[index])
+        coarser = zip(self.pafpn_convs, levels[1:], strict=True)
+        return [levels[0], *(conv(level) for conv, level in coarser)]
 
     def _next(self, outputs: list[Tensor], last_stage: Tensor, regular: int) -> Tensor:
         """One more level above the `outputs`, of which the first `regular` have a lateral input."""
@@ -119,6 +135,10 @@ class FPN(nn.Module):
             source = functional.relu(source)
         level: Tensor = self.fpn_convs[len(outputs)](source)
         return level
+
+
+def _conv(width: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(width, width, 3, stride=stride, padding=1)
 
 
 def _init(conv: nn.Conv2d, gain_by_input: bool) -> None:
