@@ -16,6 +16,7 @@ A study names what all its runs share, what each data set needs and what each va
     seeds: [0, 1, 2]
     reference: fcos_p2                                    # differences are against this variant
     equal_time: [rfd]          # these run once more, for as long as the reference takes
+    peers: [torchvision_fcos]  # only tabulated: what `peers.py` has run
 
 A run is a process with one thread: it trains, without validation, and its last weights are judged
 on the test split, on which nothing was chosen. It leaves `OUT/DATA/VARIANT/SEED/record.json`; a run
@@ -79,6 +80,7 @@ class Study:
     seeds: list[int]
     reference: str
     equal_time: list[str]
+    peers: list[str]
 
     @classmethod
     def read(cls, path: Path) -> "Study":
@@ -88,7 +90,7 @@ class Study:
             SystemExit: A key that no study has, or a variant that it does not name.
         """
         content = yaml.safe_load(path.read_text())
-        known = {"settings", "data", "variants", "seeds", "reference", "equal_time"}
+        known = {"settings", "data", "variants", "seeds", "reference", "equal_time", "peers"}
         if unknown := set(content) - known:
             sys.exit(f"{path}: unknown {sorted(unknown)}; a study has {sorted(known)}")
         variants = content["variants"]
@@ -98,7 +100,8 @@ class Study:
             sys.exit(f"{path}: no variant {sorted(missing)}; there are {sorted(variants)}")
         data = {name: entry or {} for name, entry in content["data"].items()}
         settings, seeds = content.get("settings", {}), content.get("seeds", [0, 1, 2])
-        return cls(path.stem, settings, data, variants, seeds, reference, equal_time)
+        peers = content.get("peers", [])
+        return cls(path.stem, settings, data, variants, seeds, reference, equal_time, peers)
 
     def job(self, data: str, variant: str, seed: int) -> Job:
         """One run of equal epochs."""
@@ -139,9 +142,28 @@ class Study:
 def run_study(study: Study, args: argparse.Namespace) -> None:
     """Run what has no record yet, `--jobs` processes at a time, until `--seconds` have passed."""
     end = time.monotonic() + args.seconds
+    check_settings(study)
     prepare_tiles(study, args)
-    run_jobs([job for job in study.jobs() if args.only in job.place], args, end)
-    run_jobs([job for job in study.timed_jobs(args.out) if args.only in job.place], args, end)
+
+    def wanted(job: Job) -> bool:
+        return not args.only or any(part in f"{job.data}/{job.variant}" for part in args.only)
+
+    run_jobs([job for job in study.jobs() if wanted(job)], args, end)
+    run_jobs([job for job in study.timed_jobs(args.out) if wanted(job)], args, end)
+
+
+def check_settings(study: Study) -> None:
+    """Stop before the first run where a setting of any run is wrong."""
+    from rfla.cfg import load_config, model_part
+    from rfla.errors import RflaError
+    from rfla.models.zoo import build_from_config
+
+    for job in {job.variant: job for job in study.jobs()}.values():
+        try:
+            cfg = load_config({**job.settings, "data": "demo"}, mode="train")
+            build_from_config(model_part(cfg), num_classes=2)
+        except RflaError as error:
+            sys.exit(f"{study.name}, {job.variant}: {error}")
 
 
 def prepare_tiles(study: Study, args: argparse.Namespace) -> None:
@@ -260,7 +282,7 @@ def write_tables(study: Study, args: argparse.Namespace) -> None:
     """Print a table for each data set; write all records as CSV and the plot by size."""
     rows: list[dict[str, Any]] = []
     for data in study.data:
-        names = [name for v in study.variants for name in (v, f"{v}, equal time")]
+        names = [name for v in study.variants for name in (v, f"{v}, equal time")] + study.peers
         found = {name: records_of(args.out, study, data, name) for name in names}
         found = {name: records for name, records in found.items() if records}
         if not found:
@@ -335,7 +357,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after these")
-    parser.add_argument("--only", default="", help="only runs whose DATA/VARIANT/SEED has this")
+    parser.add_argument("--only", nargs="+", help="runs whose DATA/VARIANT has one of these")
     parser.add_argument("--csv", type=Path, help="table: write every run here")
     parser.add_argument("--plot", type=Path, help="table: write plots into this directory")
     args = parser.parse_args()
