@@ -2,8 +2,6 @@
 
     python benchmarks/slicing.py --time            # one network, one scene, three slicers in turn
     python benchmarks/slicing.py --ap SCENES       # merging rules, on boxes of a detector that errs
-    python benchmarks/slicing.py --merge           # seconds by number of boxes
-    python benchmarks/slicing.py --memory          # scenes of 10,000, 20,000 and 40,000 rows
 
 SCENES is a directory with `images/` and `annotations/all.json` (COCO). A slicer that is not
 installed is left out: pip install sahi supervision (in an environment of their own).
@@ -14,25 +12,22 @@ what the slice shows, cut, with sides that jitter and scores that do not know of
 """
 
 import argparse
-import importlib.util
 import json
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from slicers import Array, Detect, Found, by_sahi, by_supervision, is_installed
 
 from rfla import RFLA
 from rfla.cfg import load_config
-from rfla.engine.model_source import SourceModel, load_trained, weights_metadata
+from rfla.engine.model_source import load_trained, weights_metadata
 from rfla.metrics import Detections, GroundTruth, evaluate_boxes
 from rfla.models import build_detector
 from rfla.models.weights import save_weights
@@ -40,97 +35,6 @@ from rfla.predict import merge_tiles, plan_tiles
 from rfla.predict.options import PredictOptions
 from rfla.predict.predictor import Predictor
 from rfla.predict.source_image import SourceImage
-
-# Boxes that a slicer merges within a minute.
-MOST_BOXES = {"rfla": 10**9, "sahi": 50_000, "supervision": 5_000}
-
-Array = np.ndarray
-Found = tuple[Array, Array, Array]  # boxes (n, 4) xyxy px, scores (n,), labels (n,)
-Detect = Callable[[Array], Found]
-
-
-def is_installed(library: str) -> bool:
-    if importlib.util.find_spec(library) is None:
-        print(f"{library} is not installed and left out")
-        return False
-    return True
-
-
-# ---------------------------------------------------------------------- the other slicers
-
-
-def by_sahi(picture: Array, detect: Detect, side: int, overlap: float, **how: Any) -> Found:
-    """Slice, detect and merge with SAHI: its own defaults but for what is given."""
-    from sahi.models.base import DetectionModel
-    from sahi.predict import get_sliced_prediction
-    from sahi.prediction import ObjectPrediction
-
-    class Model(DetectionModel):
-        def load_model(self) -> None:
-            self.model = detect
-
-        def check_dependencies(self, *_: Any) -> None:
-            pass
-
-        def perform_inference(self, image: Array) -> None:
-            self._original_predictions = detect(image)
-
-        def _create_object_prediction_list_from_original_predictions(
-            self, shift_amount_list: Any = None, full_shape_list: Any = None
-        ) -> None:
-            shift = shift_amount_list or [0, 0]
-            shift = shift[0] if isinstance(shift[0], list | tuple) else shift
-            shape = full_shape_list
-            shape = shape[0] if shape and isinstance(shape[0], list | tuple) else shape
-            self._object_prediction_list_per_image = [
-                [
-                    ObjectPrediction(
-                        bbox=box,
-                        category_id=label,
-                        category_name=str(label),
-                        score=score,
-                        shift_amount=shift,
-                        full_shape=shape,
-                    )
-                    for box, score, label in zip(
-                        *(part.tolist() for part in self._original_predictions), strict=True
-                    )
-                ]
-            ]
-
-    model = Model(device="cpu", confidence_threshold=0.0, category_mapping={"0": "0"})
-    result = get_sliced_prediction(
-        picture,
-        model,
-        slice_height=side,
-        slice_width=side,
-        overlap_height_ratio=overlap,
-        overlap_width_ratio=overlap,
-        verbose=0,
-        force_postprocess_type=True,
-        **how,
-    )
-    every = result.object_prediction_list
-    boxes = np.array([one.bbox.to_xyxy() for one in every]).reshape(-1, 4)
-    labels = np.array([one.category.id for one in every], np.int64)
-    return boxes, np.array([one.score.value for one in every]), labels
-
-
-def by_supervision(picture: Array, detect: Detect, side: int, overlap: float, **how: Any) -> Found:
-    """Slice, detect and merge with supervision's InferenceSlicer."""
-    import supervision
-
-    def call(crop: Array) -> Any:
-        boxes, scores, labels = detect(crop)
-        return supervision.Detections(xyxy=boxes, confidence=scores, class_id=labels)
-
-    shared = round(side * overlap)
-    slicer = supervision.InferenceSlicer(call, slice_wh=side, overlap_wh=shared, **how)
-    found = slicer(picture)
-    if not len(found):
-        return np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64)
-    return found.xyxy, found.confidence, found.class_id
-
 
 # ---------------------------------------------------------------------- time
 
@@ -341,149 +245,11 @@ def _judge(
     return metrics.ap, metrics.ap50, len(scores), len(gt.labels)
 
 
-# ---------------------------------------------------------------------- merging
-
-
-def painted_scene(count: int) -> tuple[list[Found], Array, tuple[int, int]]:
-    """Return what slices of 800 px show of `count` objects of 3 to 30 px, 200,000 on 20,000 px."""
-    rng = np.random.default_rng(0)
-    length = max(round((count / 200_000) ** 0.5 * 20_000), 1000)
-    tiles = plan_tiles(length, length, 800, 160)
-    corner = rng.random((count, 2)) * (length - 30)
-    boxes = np.concatenate([corner, corner + rng.integers(3, 31, (count, 2))], axis=1)
-    order = np.argsort(boxes[:, 1])
-    boxes, tops = boxes[order], boxes[order][:, 1]
-    found = []
-    for x1, y1, x2, y2 in tiles.astype(float):
-        row = boxes[np.searchsorted(tops, y1 - 31) : np.searchsorted(tops, y2)]
-        shown = np.clip(row, [x1, y1, x1, y1], [x2, y2, x2, y2])
-        shown = shown[((shown[:, 2:] - shown[:, :2]) > 0).all(axis=1)] - [x1, y1, x1, y1]
-        found.append((shown, rng.random(len(shown)), np.zeros(len(shown), np.int64)))
-    return found, tiles, (length, length)
-
-
-def time_merging() -> None:
-    """Merge the boxes of painted scenes; others where they end within minutes."""
-    torch.set_num_threads(1)
-    for objects in (1_000, 10_000, 125_000, 200_000):
-        found, tiles, shape = painted_scene(objects)
-        count = sum(len(scores) for _, scores, _ in found)
-        for name, rule in _mergers(found, tiles, shape):
-            if count > MOST_BOXES[name.split()[0]]:
-                continue
-            started = time.process_time()
-            left = rule()
-            print(f"{count} boxes, {name}: {time.process_time() - started:.2f} s, {left} left")
-
-
-def _mergers(
-    found: list[Found], tiles: Array, shape: tuple[int, int]
-) -> Iterator[tuple[str, Callable[[], int]]]:
-    yield "rfla seam", lambda: len(merge_tiles(found, tiles, shape)[1])
-    yield "rfla nms", lambda: len(merge_tiles(found, tiles, shape, "nms")[1])
-    boxes = np.concatenate(
-        [part[0] + np.tile(tile[:2], 2) for part, tile in zip(found, tiles, strict=True)]
-    )
-    scores = np.concatenate([part[1] for part in found])
-    table = np.column_stack([boxes, scores, np.zeros(len(scores))])
-    if is_installed("sahi"):
-        from sahi.postprocess.combine import GreedyNMMPostprocess, NMSPostprocess
-        from sahi.prediction import ObjectPrediction
-
-        made = [
-            ObjectPrediction(bbox=row[:4], category_id=0, category_name="0", score=row[4])
-            for row in (table if len(table) <= 50_000 else table[:1]).tolist()
-        ]
-        yield "sahi GREEDYNMM", lambda: len(GreedyNMMPostprocess(0.5, "IOS")(made))
-        yield "sahi NMS", lambda: len(NMSPostprocess(0.5, "IOU")(made))
-    if is_installed("supervision"):
-        import supervision
-
-        every = supervision.Detections(
-            boxes, confidence=scores, class_id=np.zeros(len(scores), int)
-        )
-        yield "supervision NMS", lambda: len(every.with_nms(0.5))
-
-
-# ---------------------------------------------------------------------- memory
-
-
-def write_scene(path: Path, rows: int, columns: int) -> None:
-    """Write a compressed tiled GeoTIFF by windows."""
-    import rasterio
-    from rasterio.windows import Window
-
-    block = (
-        np.random.default_rng(0).integers(0, 255, (3, 64, 64), np.uint8).repeat(8, 1).repeat(8, 2)
-    )
-    kind = {"driver": "GTiff", "dtype": "uint8", "count": 3, "photometric": "RGB", "tiled": True}
-    kind |= {"compress": "deflate", "blockxsize": 512, "blockysize": 512, "zlevel": 1}
-    with rasterio.open(path, "w", height=rows, width=columns, **kind) as file:
-        for y in range(0, rows, 512):
-            for x in range(0, columns, 512):
-                high, wide = min(512, rows - y), min(512, columns - x)
-                file.write(block[:, :high, :wide], window=Window(x, y, wide, high))
-
-
-class NoNetwork:
-    """Takes batches as a network does and reports 160 boxes in each slice."""
-
-    def __init__(self) -> None:
-        self.rng = np.random.default_rng(0)
-
-    def __call__(
-        self, images: Any, sizes: Any, scales: Any, original_sizes: Any, speed: Any
-    ) -> list[dict[str, torch.Tensor]]:
-        """Return boxes of 3 to 30 px."""
-        speed.images += len(original_sizes)
-        outputs = []
-        for height, width in original_sizes:
-            corner = self.rng.random((160, 2)) * [width - 30, height - 30]
-            boxes = np.concatenate([corner, corner + self.rng.integers(3, 31, (160, 2))], axis=1)
-            scores = torch.from_numpy(np.sort(self.rng.random(160))[::-1].copy()).float()
-            labels = torch.zeros(160, dtype=torch.int64)
-            outputs.append(
-                {"boxes": torch.from_numpy(boxes).float(), "scores": scores, "labels": labels}
-            )
-        return outputs
-
-
-def one_scene(path: Path) -> None:
-    """Predict a scene by windows without a network, and print the peak of memory, MB."""
-    config = build_detector("fcos_p2", num_classes=1, settings={"backbone.name": "resnet18"})
-    predictor = Predictor(SourceModel(config, config.config, ("a",)), torch.device("cpu"))
-    predictor.inference = NoNetwork()  # type: ignore[assignment]
-    from rfla.predict.slices import Slices
-
-    options = PredictOptions(800, batch=4, slices=Slices(800, 160))
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.perf_counter()
-    (result,) = predictor.stream([SourceImage(str(path), Path(path.name))], options)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    height, width = result.orig_shape
-    print(
-        f"{height} rows x {width} px: {len(result)} boxes, {(peak - base) / 1024:.0f} MB above "
-        f"{base / 1024:.0f} MB with torch and the model, {time.perf_counter() - started:.0f} s"
-    )
-
-
-def measure_memory(columns: int) -> None:
-    """Predict scenes of growing height, each in a process of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        for rows in (10_000, 20_000, 40_000):
-            path = Path(folder) / "scene.tif"
-            write_scene(path, rows, columns)
-            subprocess.run([sys.executable, __file__, "--scene", str(path)], check=True)
-
-
 def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--time", action="store_true")
     parser.add_argument("--ap", type=Path, metavar="SCENES")
-    parser.add_argument("--merge", action="store_true")
-    parser.add_argument("--memory", action="store_true")
-    parser.add_argument("--scene", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     if given.time:
@@ -491,12 +257,6 @@ def main() -> None:
         time_calls()
     if given.ap:
         compare_ap(given.ap, given.repeats)
-    if given.merge:
-        time_merging()
-    if given.memory:
-        measure_memory(20_000)
-    if given.scene:
-        one_scene(given.scene)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Written beside, flushed, then renamed over the old one.
 import os
 import stat
 import tempfile
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
@@ -21,8 +22,10 @@ def home_expanded(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))
 
 
-def write_atomically(path: str | Path, data: bytes | str, flush: bool = True) -> None:
-    """Replace `path` by a file that holds `data`.
+def write_atomically(
+    path: str | Path, data: bytes | str | Iterable[str], flush: bool = True
+) -> None:
+    """Replace `path` by a file that holds `data`: the whole, or parts of a long text in order.
 
     A crash, a kill or a full disk at any moment leaves the previous file as it was; so does a power
     cut with `flush`, which waits for the disk. Pictures, which can be drawn again, go without:
@@ -32,9 +35,9 @@ def write_atomically(path: str | Path, data: bytes | str, flush: bool = True) ->
         OSError: The file cannot be written; nothing is left behind.
     """
     target = Path(path)
-    content = data.encode() if isinstance(data, str) else data
+    parts = [data] if isinstance(data, bytes | str) else data
     try:
-        _write_beside(target, content, flush)
+        _write_beside(target, parts, flush)
     except OSError as error:
         if error.errno:  # a full disk does not say which file, and nobody knows the one beside
             error.filename, error.filename2 = str(target), None
@@ -43,12 +46,13 @@ def write_atomically(path: str | Path, data: bytes | str, flush: bool = True) ->
         _flush_directory(target.parent)
 
 
-def _write_beside(target: Path, content: bytes, flush: bool) -> None:
+def _write_beside(target: Path, parts: Iterable[bytes | str], flush: bool) -> None:
     """Write a new file in the directory of `target`, and rename it over the old one."""
     handle, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            for part in parts:
+                file.write(part.encode() if isinstance(part, str) else part)
             if flush:
                 file.flush()
                 os.fsync(file.fileno())

@@ -62,3 +62,6 @@ MergeRule = Literal["seam", "nms", "nmm", "none"]
 
 MergeMetric = Literal["iou", "ios"]
 """Overlap when merging: share of the union, or of the smaller box."""
+
+ViewsName = Literal["flips", "scales"]
+"""What test-time views are, if not all of them."""

@@ -256,7 +256,7 @@ class ValSettings(TypedDict, total=False):
     conf: float | None
     iou: float | None
     max_det: int | None
-    tta: bool
+    tta: bool | Literal["flips", "scales"]
     slice: int | Literal["auto"] | None
     overlap: float | None
     merge: Literal["seam", "nms", "nmm", "none"]
@@ -303,7 +303,7 @@ class PredictSettings(TypedDict, total=False):
     geo_crs: Literal["raster", "wgs84"]
     save_crop: bool
     agnostic_nms: bool
-    tta: bool
+    tta: bool | Literal["flips", "scales"]
     slice: int | Literal["auto"] | None
     overlap: float | None
     merge: Literal["seam", "nms", "nmm", "none"]

@@ -16,7 +16,7 @@ from rfla.cfg.base import MAX_PIXELS, Integers, Names, NamesOrNumbers, OneOf
 from rfla.cfg.model_schema import ModelConfig
 from rfla.cfg.recipes import RECIPES
 from rfla.files import home_expanded
-from rfla.names import CachePlace, MergeMetric, MergeRule, OptimizerName, Pages, Warmup
+from rfla.names import CachePlace, MergeMetric, MergeRule, OptimizerName, Pages, ViewsName, Warmup
 
 Mode = Literal["train", "val", "predict"]
 
@@ -327,8 +327,10 @@ class Config(ModelConfig):
     agnostic_nms: bool = Field(
         False, description="apply NMS across classes, so that the best box stays"
     )
-    tta: bool = Field(
-        False, description="also predict the three mirror images and keep the best boxes (4 x time)"
+    tta: Annotated[bool | ViewsName, BeforeValidator(_lower)] = Field(
+        False,
+        description="also predict the mirror images (flips, 4 x time), at 0.8 and 1.25 times the "
+        "size (scales, 3.2 x), or both (true, 6.2 x)",
     )
     slice: SliceSize | None = Field(
         None,

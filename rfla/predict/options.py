@@ -17,6 +17,7 @@ from rfla.predict.nodata import Fill, fill_of
 from rfla.predict.slices import Slices
 from rfla.predict.source_image import Reading
 from rfla.predict.tiles import Integers
+from rfla.predict.views import PLAIN, VIEWS, View
 
 
 class Part(NamedTuple):
@@ -63,8 +64,8 @@ class PredictOptions:
         trained_gsd: The same of the network's input in its training; None: unknown, and images
             are not resized.
         fill: Colour of pixels without data.
-        flips_iou: IoU above which the better box of two mirror images stays; None: no mirror
-            images.
+        views: What the network sees of each piece.
+        nms_iou: IoU above which the better box of two views stays.
         part: Which slices of an image are run here; the others are another process's.
         reading: How files are read.
     """
@@ -79,7 +80,8 @@ class PredictOptions:
     gsd: float | None = None
     trained_gsd: float | None = None
     fill: Fill = (124, 116, 104)
-    flips_iou: float | None = None
+    views: tuple[View, ...] = PLAIN
+    nms_iou: float = 0.5
     part: Part = ALL
     reading: Reading = field(default_factory=Reading)
 
@@ -115,7 +117,8 @@ class PredictOptions:
             classes=tuple(class_indices(cfg.classes, model.names)),
             agnostic_iou=cfg.test.nms_iou if cfg.agnostic_nms else None,
             slices=slices,
-            flips_iou=cfg.test.nms_iou if cfg.tta else None,
+            views=VIEWS[cfg.tta],
+            nms_iou=cfg.test.nms_iou,
             gsd=cfg.gsd,
             trained_gsd=trained_gsd,
             fill=fill_of(cfg.normalize),

@@ -19,11 +19,11 @@ from rfla.engine.inference import Inference, Speed
 from rfla.engine.model_source import SourceModel
 from rfla.models.limits import build_limits
 from rfla.ops.nms import DetectionLimits, class_nms
-from rfla.predict.flips import with_flips
 from rfla.predict.jobs import Job, Picture, Piece, pieces
 from rfla.predict.notes import Notes
 from rfla.predict.options import PredictOptions
 from rfla.predict.source_image import SourceImage
+from rfla.predict.views import through_views
 from rfla.results import Boxes, Results
 from rfla.sizes import padded_side
 
@@ -95,23 +95,21 @@ class Predictor:
         speed = Speed()
         sides = [long_side(piece, options) for piece in batch]
 
-        def detect(pictures: Sequence[Image]) -> list[dict[str, Tensor]]:
+        def detect(pictures: Sequence[Image], scale: float) -> list[dict[str, Tensor]]:
             pairs = zip(pictures, sides, strict=True)
-            resized = [resize_long_side(pixels, side) for pixels, side in pairs]
+            resized = [resize_long_side(pixels, scaled(side, scale)) for pixels, side in pairs]
             return self.inference(
                 _stacked([pixels for pixels, _ in resized]),
                 [(pixels.shape[0], pixels.shape[1]) for pixels, _ in resized],
-                torch.tensor([scale for _, scale in resized], dtype=torch.float32),
+                torch.tensor([ratio for _, ratio in resized], dtype=torch.float32),
                 [pixels.shape[:2] for pixels in pictures],
                 speed,
             )
 
         pictures = [piece.pixels for piece in batch]
-        if options.flips_iou is None:
-            outputs = detect(pictures)
-        else:
-            outputs = with_flips(pictures, detect, options.flips_iou, options.max_det)
-        speed.images = len(batch)  # not the mirror images
+        limits = (options.nms_iou, options.max_det)
+        outputs = through_views(pictures, detect, options.views, *limits)
+        speed.images = len(batch)  # not their other views
         times = speed.per_image()
         share = {
             "preprocess": times["preprocess"],
@@ -166,17 +164,24 @@ def long_side(piece: Piece, options: PredictOptions) -> int:
     return options.long_side(piece.job.cut, height, width)
 
 
+def scaled(side: int, scale: float) -> int:
+    """Return the long side of a view of another size, px."""
+    return max(round(side * scale), 1)
+
+
 def _batches(every: Iterable[Piece], options: PredictOptions) -> Iterator[list[Piece]]:
     """Yield pieces that follow each other and are padded alike, up to `batch` at a time.
 
     Points in the padding of a larger neighbour would see what the image alone does not have; so
     what is found does not depend on the batch.
     """
+    scales = sorted({view.scale for view in options.views})
 
-    def padded(piece: Piece) -> tuple[int, ...]:
+    def padded(piece: Piece) -> list[int]:
         height, width = piece.pixels.shape[:2]
-        sides = resized_shape(height, width, long_side(piece, options))
-        return tuple(padded_side(side) for side in sides)
+        side = long_side(piece, options)
+        shapes = (resized_shape(height, width, scaled(side, scale)) for scale in scales)
+        return [padded_side(side) for shape in shapes for side in shape]
 
     for _, alike in groupby(every, padded):
         while batch := list(islice(alike, options.batch)):

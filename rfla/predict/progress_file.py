@@ -1,10 +1,12 @@
 """The images that a prediction is through with, on disk, so that a run can be taken up again.
 
 Each process appends a line of JSON for each image to a file of its own, once the image's outputs
-are written. A run that ends well removes the files.
+are written; its boxes are the bytes of their arrays, since a scene has hundreds of thousands. A run
+that ends well removes the files.
 """
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -44,14 +46,28 @@ def _read(file: Path, names: tuple[str, ...]) -> Iterator[Results]:
         with suppress(ValueError, KeyError, TypeError):
             entry = json.loads(line)
             boxes = Boxes(
-                np.array(entry["boxes"], np.float32).reshape(-1, 4),
-                np.array(entry["scores"], np.float32),
-                np.array(entry["labels"], np.int64),
+                _array(entry["boxes"], "<f4").reshape(-1, 4),
+                _array(entry["scores"], "<f4"),
+                _array(entry["labels"], "<i8"),
                 (int(entry["shape"][0]), int(entry["shape"][1])),
             )
             if len(boxes.xyxy) == len(boxes.conf) == len(boxes.cls):
                 no_pixels = np.zeros((0, 0, 3), np.uint8)
                 yield Results(no_pixels, str(entry["path"]), names, boxes)
+
+
+def _text(values: np.ndarray, kind: str) -> str:
+    """Return numbers as text."""
+    return b64encode(values.astype(kind).tobytes()).decode("ascii")
+
+
+def _array(text: str, kind: str) -> np.ndarray:
+    """Return the numbers of `_text`, in memory of their own.
+
+    Raises:
+        ValueError: They are none.
+    """
+    return np.frombuffer(b64decode(text, validate=True), kind).astype(kind[1:])
 
 
 class ProgressFile:
@@ -75,9 +91,9 @@ class ProgressFile:
         entry: dict[str, Any] = {
             "path": results.path,
             "shape": results.orig_shape,
-            "boxes": boxes.xyxy.tolist(),
-            "scores": boxes.conf.tolist(),
-            "labels": boxes.cls.tolist(),
+            "boxes": _text(boxes.xyxy, "<f4"),
+            "scores": _text(boxes.conf, "<f4"),
+            "labels": _text(boxes.cls, "<i8"),
         }
         self._file.write(json.dumps(entry) + "\n")
         self._file.flush()

@@ -1,4 +1,4 @@
-"""`rfla val`: whole images, or with `slice=` the very slices and merging of `rfla predict`.
+"""`rfla val`: whole images, or with `slice=`, `tta=` and `gsd=` the very way of `rfla predict`.
 
 Shapes: N detections of one image, G true boxes. Boxes are xyxy px of the original image.
 """
@@ -39,13 +39,14 @@ def validate(cfg: Config) -> Metrics:
     """Validate as `rfla val` does: figures on a split, written to a run directory.
 
     Args:
-        cfg: Settings; see `rfla.engine.validator.validate`. With `slice=` images go through the
-            network as `rfla predict` cuts and merges them.
+        cfg: Settings; see `rfla.engine.validator.validate`. With `slice=`, `tta=` or `gsd=` images
+            go through the network as in `rfla predict`.
 
     Raises:
         RflaError: Anything that the person can mend, in one line.
     """
-    return validator.validate(cfg, Slices() if cfg.slice is not None else None, load_model)
+    as_predicted = cfg.slice is not None or cfg.tta is not False or "gsd" in cfg.given
+    return validator.validate(cfg, AsPredicted() if as_predicted else None, load_model)
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ class SplitImage:
         return self.index.read_image(self.row, value_range=value_range, remarks=remarks)
 
 
-class Slices(SplitDetector):
-    """Images larger than a slice are cut, and their detections merged, as in `rfla predict`."""
+class AsPredicted(SplitDetector):
+    """Images are resized, cut and looked at, and their detections merged, as in `rfla predict`."""
 
     def run(self, job: SplitPass) -> tuple[Detections, Speed]:
         """Return what this process found in its share, and the time of each stage."""
@@ -111,16 +112,16 @@ class Slices(SplitDetector):
         notes = joined(gather(job.world, notes))
         for reason in notes.skipped:
             job.progress.console.print(f"skipped: {reason}", style="yellow")
-        for line in notes.lines(options.imgsz, options.max_det, sliced=True):
+        for line in notes.lines(options.imgsz, options.max_det, options.slices is not None):
             job.progress.console.print(f"note: {line}", style="yellow")
         if images and not found:
             raise DataError(f"{index.name}: none of its {len(index)} images could be read")
         return join_detections(found), speed
 
     def remarks(self, job: SplitPass, judged: Study) -> list[str]:
-        """Say how well objects at seams were found, beside the others."""
+        """Say how well objects at seams were found, beside the others, where there are seams."""
         options = PredictOptions.from_config(job.cfg, job.model)
-        return [seam_line(judged, job.index, options)]
+        return [] if options.slices is None else [seam_line(judged, job.index, options)]
 
 
 def _in_annotated_px(results: Results, annotated: Sequence[int]) -> dict[str, Tensor]:

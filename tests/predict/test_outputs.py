@@ -54,6 +54,17 @@ def settings(weights: Path, mixed: Path, tmp_path: Path) -> Callable[..., Config
     return give
 
 
+def test_long_texts_are_written_in_parts(
+    settings: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three boxes an image, two at a time: the same bytes as all at once."""
+    whole = predict(settings(save_csv=True, save=False)).run_dir
+    monkeypatch.setattr("rfla.predict.outputs.output.AT_A_TIME", 2)
+    parts = predict(settings(save_csv=True, save=False)).run_dir
+    for name in ("predictions.json", "predictions.csv"):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes() != b""
+
+
 def test_mixed_sources(settings: Callable[..., Config], capsys: pytest.CaptureFixture[str]) -> None:
     run = predict(settings(save_csv=True, save_video=True, vid_stride=2)).run_dir
     files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}

@@ -92,7 +92,7 @@ def result_of(box: list[float]) -> Results:
 def test_a_box_on_the_ground() -> None:
     """Pixels 10..20, 4..8 of 0.5 m: 5 m to 10 m east, 2 m to 4 m south of the corner."""
     place = Georeference((0.5, 0, 404000, 0, -0.5, 3285000), "EPSG:32617")
-    document = json.loads(to_geojson(result_of([10, 4, 20, 8]), place))
+    document = json.loads("".join(to_geojson(result_of([10, 4, 20, 8]), place)))
     feature = document["features"][0]
     assert feature["geometry"]["coordinates"] == [
         [
@@ -107,9 +107,20 @@ def test_a_box_on_the_ground() -> None:
     assert document["crs"]["properties"]["name"] == "urn:ogc:def:crs:EPSG::32617"
 
 
+@pytest.mark.parametrize("count", [0, 1, 3, 4])
+def test_many_boxes_are_written_in_parts(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Georeference((0.5, 0, 404000, 0, -0.5, 3285000), "EPSG:32617")
+    results = result_of([10, 4, 20, 8])[np.zeros(count, np.int64)]
+    whole = "".join(to_geojson(results, place))
+    monkeypatch.setattr("rfla.predict.outputs.output.AT_A_TIME", 2)
+    parts = list(to_geojson(results, place))
+    assert "".join(parts) == whole and len(json.loads(whole)["features"]) == count
+    assert len(parts) == max(-(-count // 2), 1) + 1
+
+
 def test_degrees_are_longitude_first() -> None:
     place = Georeference((0.5, 0, 404000, 0, -0.5, 3285000), "EPSG:32617")
-    document = json.loads(to_geojson(result_of([0, 0, 20, 8]), place, wgs84=True))
+    document = json.loads("".join(to_geojson(result_of([0, 0, 20, 8]), place, wgs84=True)))
     x, y = document["features"][0]["geometry"]["coordinates"][0][0]
     assert "crs" not in document and (x, y) == pytest.approx((-81.9923, 29.6914), abs=2e-4)
 
@@ -117,7 +128,8 @@ def test_degrees_are_longitude_first() -> None:
 def test_rotated_and_mirrored_rasters_keep_their_corners() -> None:
     """A quarter turn: columns run north, rows east. Rings run counter-clockwise all the same."""
     for transform in ((0.0, 1.0, 0.0, 1.0, 0.0, 0.0), (0.0, -1.0, 0.0, 1.0, 0.0, 0.0)):
-        document = json.loads(to_geojson(result_of([10, 4, 20, 8]), Georeference(transform, "")))
+        parts = to_geojson(result_of([10, 4, 20, 8]), Georeference(transform, ""))
+        document = json.loads("".join(parts))
         ring = np.array(document["features"][0]["geometry"]["coordinates"][0])
         x, y = ring.T
         assert (x[:-1] * y[1:] - x[1:] * y[:-1]).sum() == 2 * 40  # twice the area, positive
@@ -133,7 +145,7 @@ def test_what_has_no_place(tmp_path: Path) -> None:
     place = read_georeference(nameless)
     assert place is not None and (place.crs, place.transform[2]) == ("", 404000.0)
     with pytest.raises(DataError, match="states no coordinate reference system"):
-        to_geojson(result_of([0, 0, 1, 1]), place, wgs84=True)
+        "".join(to_geojson(result_of([0, 0, 1, 1]), place, wgs84=True))
 
 
 def test_the_command_writes_geojson(weights: Path, scene: Path, tmp_path: Path) -> None:

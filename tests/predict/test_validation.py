@@ -83,6 +83,27 @@ def test_it_judges_what_predict_finds(
         assert [row["category_id"] for row in own] == (results.boxes.cls + 1).tolist()
 
 
+@pytest.mark.parametrize("cut", [{}, {"slice": 64, "overlap": 20}])
+def test_views_are_judged(
+    judged: Callable[..., Config],
+    weights: Path,
+    split: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    cut: dict[str, Any],
+) -> None:
+    """With and without slices `tta=` judges what predict finds with it."""
+    validate(judged(tta="scales", **cut))
+    assert ("lie at seams" in capsys.readouterr().out) == bool(cut)
+    settings: dict[str, Any] = {"imgsz": 64, "device": "cpu", "conf": 0.0, "max_det": 40}
+    found = RFLA(weights).predict(split / "images", tta="scales", **settings, **cut)
+    scores = np.concatenate([results.boxes.conf for results in found])
+    rows = rows_of(tmp_path / "runs" / "val")
+    np.testing.assert_allclose([row["score"] for row in rows], scores, atol=1e-6)
+    plain = RFLA(weights).predict(split / "images", **settings, **cut)
+    assert scores.sum() > sum(results.boxes.conf.sum() for results in plain)
+
+
 def test_two_runs_are_compared(
     judged: Callable[..., Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

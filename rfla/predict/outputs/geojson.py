@@ -6,13 +6,13 @@ four corners.
 """
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from rfla.data.scenes import Georeference
 from rfla.predict.outputs.ground import GroundFile, ground_rings
+from rfla.predict.outputs.output import parts_of
 from rfla.results import Results
-
-AT_A_TIME = 10_000  # features turned into text at once
 
 
 class GeoJson(GroundFile):
@@ -20,13 +20,13 @@ class GeoJson(GroundFile):
 
     choice, suffix = "geojson", ".geojson"
 
-    def content(self, results: Results, place: Georeference, wgs84: bool) -> str:
-        """Return the text of the file."""
+    def content(self, results: Results, place: Georeference, wgs84: bool) -> Iterator[str]:
+        """Return the text of the file, in parts."""
         return to_geojson(results, place, wgs84)
 
 
-def to_geojson(results: Results, place: Georeference, wgs84: bool = False) -> str:
-    """Return the detections of one image as a GeoJSON FeatureCollection.
+def to_geojson(results: Results, place: Georeference, wgs84: bool = False) -> Iterator[str]:
+    """Yield the detections of one image as the text of a GeoJSON FeatureCollection, in parts.
 
     Args:
         results: The detections.
@@ -36,21 +36,21 @@ def to_geojson(results: Results, place: Georeference, wgs84: bool = False) -> st
     Raises:
         DataError: WGS84 of a raster without a coordinate reference system.
     """
-    rings = ground_rings(results, place, wgs84)
-    features = []
-    for start in range(0, len(rings), AT_A_TIME):
-        part = slice(start, start + AT_A_TIME)
-        features += [
-            _feature(ring, float(score), int(label), results.names[int(label)])
-            for ring, score, label in zip(
-                rings[part].tolist(), results.boxes.conf[part], results.boxes.cls[part], strict=True
-            )
-        ]
     head: dict[str, Any] = {"type": "FeatureCollection"}
     if not wgs84 and place.crs.startswith("EPSG:"):
         name = f"urn:ogc:def:crs:EPSG::{place.crs.removeprefix('EPSG:')}"
         head["crs"] = {"type": "name", "properties": {"name": name}}
-    return json.dumps(head)[:-1] + ', "features": [\n' + ",\n".join(features) + "\n]}\n"
+    before = json.dumps(head)[:-1] + ', "features": [\n'
+    for part in parts_of(results):
+        rings = ground_rings(part, place, wgs84).tolist()
+        columns = (rings, part.boxes.conf.tolist(), part.boxes.cls.tolist())
+        features = [
+            _feature(ring, score, label, part.names[label])
+            for ring, score, label in zip(*columns, strict=True)
+        ]
+        yield before + ",\n".join(features)
+        before = ",\n"
+    yield "\n]}\n"
 
 
 def _feature(ring: list[list[float]], score: float, label: int, name: str) -> str:

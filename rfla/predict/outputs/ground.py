@@ -1,6 +1,7 @@
 """Boxes of a georeferenced raster on the ground: what GeoJSON and GeoPackage files share."""
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ class GroundFile(Output):
             write_atomically(self.path_of(name, self.suffix), content)
 
     @abstractmethod
-    def content(self, results: Results, place: Georeference, wgs84: bool) -> str | bytes:
+    def content(self, results: Results, place: Georeference, wgs84: bool) -> bytes | Iterable[str]:
         """Return what the file of an image holds."""
 
 

@@ -1,12 +1,20 @@
 """What every output is: a small class that writes one kind of file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rfla.cfg import Config
 from rfla.predict.names import Name
 from rfla.results import Results
+
+AT_A_TIME = 10_000  # detections turned into text at once: a scene has hundreds of thousands
+
+
+def parts_of(results: Results) -> Iterator[Results]:
+    """Yield the detections of one image, some at a time; of none at all an empty part."""
+    for start in range(0, max(len(results), 1), AT_A_TIME):
+        yield results[start : start + AT_A_TIME]
 
 
 @dataclass(frozen=True)

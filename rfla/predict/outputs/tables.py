@@ -3,14 +3,14 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rfla.cfg import Config
 from rfla.data.formats.csv import as_cell, as_path
 from rfla.files import write_atomically
 from rfla.predict.names import Name
-from rfla.predict.outputs.output import Output, Row
+from rfla.predict.outputs.output import Output, Row, parts_of
 from rfla.results import Results
 
 
@@ -27,8 +27,18 @@ class Predictions(Output):
 
     def finish(self, rows: Sequence[Row]) -> None:
         """Write the file."""
-        flat = [found for row in rows for found in row.results.to_coco(row.name.image_id)]
-        write_atomically(self.run_dir / "predictions.json", json.dumps(flat))
+        write_atomically(self.run_dir / "predictions.json", _coco_text(rows))
+
+
+def _coco_text(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the text of a JSON list of the detections of all images, in parts."""
+    before = "["
+    for row in rows:
+        for part in parts_of(row.results):
+            if found := part.to_coco(row.name.image_id):
+                yield before + json.dumps(found)[1:-1]
+                before = ", "
+    yield "[]" if before == "[" else "]"
 
 
 class Text(Output):
@@ -52,18 +62,26 @@ class Table(Output):
 
     def finish(self, rows: Sequence[Row]) -> None:
         """Write the file."""
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.COLUMNS)
+        write_atomically(self.run_dir / "predictions.csv", self._text(rows))
+
+    def _text(self, rows: Sequence[Row]) -> Iterator[str]:
+        """Yield the text of the file, in parts."""
+        yield _as_csv([self.COLUMNS])
         for row in rows:
-            writer.writerows(_cells(row))
-        write_atomically(self.run_dir / "predictions.csv", text.getvalue().encode("utf-8"))
+            for part in parts_of(row.results):
+                yield _as_csv(_cells(row.name, part))
 
 
-def _cells(row: Row) -> Iterator[list[Any]]:
+def _as_csv(rows: Iterable[Iterable[Any]]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _cells(of: Name, results: Results) -> Iterator[list[Any]]:
     """Yield the cells of each detection of an image."""
-    results, boxes = row.results, row.results.boxes
-    image = as_path(row.name.image_id)
+    boxes = results.boxes
+    image = as_path(of.image_id)
     frame = "" if results.frame is None else results.frame
     time = "" if results.time is None else f"{results.time:.3f}"
     names = [as_cell(name) for name in results.names]
