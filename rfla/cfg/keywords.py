@@ -93,6 +93,7 @@ class RpnSection(TypedDict, total=False):
     pos_fraction: float
     box_loss: Literal["l1", "smooth_l1"]
     beta: float
+    quality: Literal["none", "iou", "gaussian", "max", "kl"]
     nms_pre: int
     nms_iou: float
     max_proposals: int

@@ -188,13 +188,14 @@ class LossConfig(Section):
     )
     coding: Coding = Field(
         "distances",
-        description="fcos: a box as distances to its sides, or the signed code of rfd (field)",
+        description="fcos, autoassign: a box as distances to its sides, or the signed code of rfd "
+        "(field)",
     )
     quality: Literal["none", Quality] = Field(
         "none",
-        description="rfd, fcos: fit of a box that its class score learns: IoU, similarity as "
-        "Gaussians, the larger of the two, or 1 / (1 + KL) of the Gaussians; none (fcos): the "
-        "class alone",
+        description="rfd, fcos, retinanet: fit of a box that its class score learns: IoU, "
+        "similarity as Gaussians, the larger of the two, or 1 / (1 + KL) of the Gaussians; "
+        "none (not rfd): the class alone",
     )
     cls: QualityLoss = Field(
         "quality_focal", description="with a quality: loss of the class scores that learn it"
@@ -271,6 +272,11 @@ class RpnConfig(Section):
     pos_fraction: Fraction = Field(0.5, description="largest share of positives among them")
     box_loss: CodeLoss = Field("l1", description="loss of the encoded boxes")
     beta: Positive = Field(1 / 9, description="smooth_l1: where it turns from square to linear")
+    quality: Literal["none", Quality] = Field(
+        "none",
+        description="what the objectness of a positive learns: 1 (none), or how well the proposal "
+        "sits, see loss.quality",
+    )
     nms_pre: Count = Field(3000, description="candidates of each level before suppression")
     nms_iou: Fraction = Field(0.7, description="IoU above which a proposal suppresses another")
     max_proposals: Count = Field(3000, description="proposals kept for each image")

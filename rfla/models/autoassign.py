@@ -1,6 +1,8 @@
 """AutoAssign (arXiv 2007.03496) learns how much each point near a box counts.
 
-With RFLA, among those that HLA chose.
+With RFLA, among those that HLA chose. Its class score learns the fit of a box as it is: a box's
+points share its loss by score and fit together, and where a box fits the negative loss is small.
+So it takes the signed box code of RFD (`loss.coding=field`), and no `loss.quality`.
 
 Everything runs on (point, box) pairs, and never on the points x boxes matrix. `raw`, `assign` and
 `decode` are in `PointDetector`; `loss` is here, and how it is built.
@@ -23,11 +25,12 @@ from rfla.models.backbones.build import build_backbone
 from rfla.models.detector import ImageSizes, Raw, StepLosses, Target, step_counts
 from rfla.models.heads.fcos import FCOSHead
 from rfla.models.heads.priors import Points, build_points
+from rfla.models.heads.rfd import FieldHead
 from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
-from rfla.models.points import PointDetector
+from rfla.models.points import PointDetector, build_point_head
 from rfla.names import BoxLoss
-from rfla.ops.boxes import distance_to_boxes, flatten_levels
+from rfla.ops.boxes import flatten_levels
 from rfla.ops.device import to_device
 from rfla.ops.iou import best_iou
 from rfla.ops.losses import box_loss, log_losses, mean_over_ranks
@@ -93,7 +96,7 @@ class AutoAssign(PointDetector):
         self,
         backbone: Backbone,
         neck: FPN,
-        head: FCOSHead,
+        head: FCOSHead | FieldHead,
         points: Points,
         limits: DetectionLimits,
         *,
@@ -113,16 +116,13 @@ class AutoAssign(PointDetector):
 
         `assigner=baseline` lets each box choose among all points inside it.
         """
-        section = config.head
         backbone = build_backbone(config.backbone)
         neck = FPN.from_config(config.neck, backbone, gain_by_input=True)
-        head = FCOSHead(
-            neck.width,
+        head = build_point_head(
+            config,
+            neck,
             num_classes,
-            neck.strides,
-            section.width,
-            section.depth,
-            section.norm,
+            centerness=True,
             start_probability=START_PROBABILITY,
             start_distance=START_DISTANCE,
         )
@@ -151,7 +151,7 @@ class AutoAssign(PointDetector):
             objectness = flatten_levels(raw["centerness"], 1).float().sigmoid()
             confidence = classes * objectness  # (B, P, C)
             prior = self._prior_weights(raw, pairs, truth)
-            pred_boxes = self._pred_boxes(raw, pairs)
+            pred_boxes = self.boxes(raw)[pairs.image, pairs.point]  # (K, 4)
             positive = self._positive_loss(confidence, pred_boxes, prior, pairs, truth)
             negative = self._negative_loss(confidence, pred_boxes.detach(), pairs, truth)
             boxes = mean_over_ranks(to_device(float(len(truth.boxes)), prior.device)).clamp(min=1)
@@ -188,11 +188,6 @@ class AutoAssign(PointDetector):
         offsets = (points[pairs.point] - centres) / strides[pairs.point]
         weights: Tensor = self.center_prior(offsets, truth.labels[pairs.box])
         return weights
-
-    def _pred_boxes(self, raw: Raw, pairs: Pairs) -> Tensor:
-        """(K, 4) predicted box of the point of each pair, px."""
-        distances = flatten_levels(raw["reg"], 4).float()[pairs.image, pairs.point]
-        return distance_to_boxes(self.grid(raw).centers[pairs.point], distances)
 
     def _positive_loss(
         self, confidence: Tensor, pred_boxes: Tensor, prior: Tensor, pairs: Pairs, truth: _Truth

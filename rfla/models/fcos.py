@@ -28,7 +28,7 @@ from rfla.models.heads.priors import Points, build_points
 from rfla.models.heads.rfd import FieldHead
 from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
-from rfla.models.points import PointDetector, quality_class_loss
+from rfla.models.points import PointDetector, build_point_head, quality_class_loss
 from rfla.names import BoxLoss, Coding, Quality, QualityLoss, Weighting
 from rfla.ops.boxes import boxes_to_distance, centerness, distance_to_boxes, flatten_levels
 from rfla.ops.losses import box_loss, focal_loss, mean_over_ranks
@@ -94,7 +94,7 @@ class FCOS(PointDetector):
         Raises:
             ConfigError: positives weighed by a quality that is not measured.
         """
-        section, loss = config.head, config.loss
+        loss = config.loss
         if loss.weighting == "quality" and loss.quality == "none":
             raise ConfigError("loss.weighting=quality needs loss.quality=iou, gaussian, max or kl")
         backbone = build_backbone(config.backbone)
@@ -104,19 +104,10 @@ class FCOS(PointDetector):
         # Both stand for the quality, so one of them is enough, unless told otherwise.
         hard_labels = loss.quality == "none"
         with_centerness = hard_labels if loss.centerness is None else loss.centerness
-        sizes = (section.width, section.depth, section.norm)
-        head: FCOSHead | FieldHead
-        if loss.coding == "field":
-            levels = len(neck.strides)
-            head = FieldHead(neck.width, num_classes, levels, *sizes, centerness=with_centerness)
-        else:
-            head = FCOSHead(
-                neck.width, num_classes, neck.strides, *sizes, centerness=with_centerness
-            )
         return cls(
             backbone,
             neck,
-            head,
+            build_point_head(config, neck, num_classes, centerness=with_centerness),
             build_points(config, backbone, neck.strides, assigner),
             build_limits(config.test),
             num_classes=num_classes,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rfla.assign import IGNORED, PriorGrid
+from rfla.cfg.model_schema import ModelConfig
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.detector import DenseDetector, ImageSizes, Raw, Target
 from rfla.models.heads.fcos import FCOSHead
@@ -22,7 +23,7 @@ from rfla.models.necks.fpn import FPN
 from rfla.names import QualityLoss
 from rfla.ops.boxes import clip_boxes, distance_to_boxes, flatten_levels, pad_boxes
 from rfla.ops.coding import FieldCoder
-from rfla.ops.losses import mean_over_ranks, quality_focal_loss, varifocal_loss
+from rfla.ops.losses import mean_over_ranks, quality_loss
 from rfla.ops.nms import Candidates, DetectionLimits
 
 
@@ -123,6 +124,34 @@ class PointDetector(DenseDetector):
             return Candidates(boxes, take(scores, index), factors)
 
 
+def build_point_head(
+    config: ModelConfig,
+    neck: FPN,
+    num_classes: int,
+    *,
+    centerness: bool,
+    start_probability: float = 0.01,
+    start_distance: float = 0.0,
+) -> FCOSHead | FieldHead:
+    """The head of the configured box code, `loss.coding`, with random weights.
+
+    Args:
+        config: of the model.
+        neck: whose levels it looks at.
+        num_classes: without background.
+        centerness: whether to predict it.
+        start_probability: of every class at every point, before training.
+        start_distance: to every side in strides, before training; the signed code starts by the
+            field.
+    """
+    section = config.head
+    sizes = (section.width, section.depth, section.norm, start_probability)
+    if config.loss.coding == "field":
+        levels = len(neck.strides)
+        return FieldHead(neck.width, num_classes, levels, *sizes, centerness)
+    return FCOSHead(neck.width, num_classes, neck.strides, *sizes, start_distance, centerness)
+
+
 def quality_class_loss(
     logits: Tensor,
     labels: Tensor,
@@ -138,19 +167,14 @@ def quality_class_loss(
         labels: (B, P) class of each positive point.
         quality: (B, P) fit of its box from 0 to 1; 0 where it has none.
         matched: (B, P) from the assigner; points in an ignore region learn nothing.
-        kind: `quality_focal` or `varifocal`.
-        focal: alpha, of which varifocal takes 1 - alpha for the negatives; and the exponent of the
-            modulating factor.
+        kind: see `quality_loss`.
+        focal: alpha and gamma, see there too.
 
     Returns:
         The sum over points and classes for each unit of quality, a scalar.
     """
     classes = torch.arange(logits.shape[-1], device=labels.device)
     soft = quality[..., None] * (labels[..., None] == classes)  # (B, P, C)
-    alpha, gamma = focal
-    if kind == "varifocal":
-        losses = varifocal_loss(logits, soft, 1 - alpha, gamma)
-    else:
-        losses = quality_focal_loss(logits, soft, gamma)
+    losses = quality_loss(logits, soft, kind, focal)
     total = losses.masked_fill((matched == IGNORED)[..., None], 0.0).sum()
     return total / mean_over_ranks(quality.sum()).clamp(min=1)

@@ -7,7 +7,7 @@ are xyxy in px of the network input.
 """
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -22,12 +22,13 @@ from rfla.models.heads.priors import Anchors, best_candidates, build_anchors, ta
 from rfla.models.heads.retina import RetinaHead
 from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
-from rfla.names import BoxLoss
+from rfla.names import BoxLoss, Quality, QualityLoss
 from rfla.ops.boxes import flatten_levels
 from rfla.ops.coding import DeltaCoder
 from rfla.ops.device import to_device
-from rfla.ops.losses import box_loss, focal_loss, mean_over_ranks
+from rfla.ops.losses import box_loss, focal_loss, mean_over_ranks, quality_loss
 from rfla.ops.nms import Candidates, DetectionLimits
+from rfla.ops.quality import localization_quality
 
 
 class RetinaNet(DenseDetector):
@@ -41,6 +42,9 @@ class RetinaNet(DenseDetector):
         limits: which detections are kept.
         num_classes: without background.
         box_loss_kind: loss of the decoded boxes, see `rfla.ops.losses.box_loss`.
+        quality: `none`, or what the class score of a positive anchor learns in place of 1, see
+            `localization_quality`.
+        cls_loss: how it learns that, see `quality_loss`; without a quality it is focal loss.
         loss_weights: of classification and boxes.
         focal: alpha and gamma.
     """
@@ -55,12 +59,15 @@ class RetinaNet(DenseDetector):
         *,
         num_classes: int,
         box_loss_kind: BoxLoss = "diou",
+        quality: Literal["none", Quality] = "none",
+        cls_loss: QualityLoss = "quality_focal",
         loss_weights: tuple[float, float] = (1.0, 1.0),
         focal: tuple[float, float] = (0.25, 2.0),
     ) -> None:
         super().__init__(backbone, neck, limits, num_classes)
         self.head, self.anchors, self.coder = head, anchors, DeltaCoder()
         self.box_loss_kind, self.loss_weights, self.focal = box_loss_kind, loss_weights, focal
+        self.quality, self.cls_loss = quality, cls_loss
 
     @classmethod
     def from_config(cls, config: ModelConfig, num_classes: int) -> Self:
@@ -85,6 +92,8 @@ class RetinaNet(DenseDetector):
             build_limits(config.test),
             num_classes=num_classes,
             box_loss_kind=loss.box,
+            quality=loss.quality,
+            cls_loss=loss.cls,
             loss_weights=(loss.cls_weight, loss.box_weight),
             focal=(loss.focal_alpha, loss.focal_gamma),
         )
@@ -106,7 +115,7 @@ class RetinaNet(DenseDetector):
         return self.anchors.grid(raw["cls"])
 
     def loss(self, raw: Raw, targets: Sequence[Target], image_sizes: ImageSizes) -> StepLosses:
-        """`loss_cls` (focal) and `loss_bbox` (on decoded boxes), in float32 always."""
+        """`loss_cls` and `loss_bbox` (on decoded boxes), in float32 always."""
         matched = self.assign(raw, targets, image_sizes)
         positive = matched >= 0
         # An image without a positive counts as having one, as in the authors' code.
@@ -118,20 +127,27 @@ class RetinaNet(DenseDetector):
             starts = [sum(counts[:image]) for image in range(len(counts))]
             own = matched[images, anchors] + to_device(starts, matched.device)[images]
 
-            logits = flatten_levels(raw["cls"], self.num_classes).float()
-            labels = torch.cat([target["labels"] for target in targets])[own]
-            truth = torch.zeros_like(logits)
-            truth[images, anchors, labels] = truth.new_ones(())
-            cls_losses = focal_loss(logits, truth, *self.focal)
-            loss_cls = cls_losses.masked_fill((matched == IGNORED)[..., None], 0.0).sum()
-
             offsets = flatten_levels(raw["reg"], 4)[images, anchors]
             boxes = self.coder.decode(self.grid(raw).boxes[anchors], offsets)
             true_boxes = torch.cat([target["boxes"] for target in targets]).float()[own]
             loss_box = box_loss(boxes, true_boxes, self.box_loss_kind).sum()
+
+            logits = flatten_levels(raw["cls"], self.num_classes).float()
+            labels = torch.cat([target["labels"] for target in targets])[own]
+            truth = torch.zeros_like(logits)
+            if self.quality == "none":
+                truth[images, anchors, labels] = truth.new_ones(())
+                cls_losses, total = focal_loss(logits, truth, *self.focal), normalizer
+            else:  # a class score says how well the box sits, and each unit of it counts alike
+                truth[images, anchors, labels] = localization_quality(
+                    boxes, true_boxes, self.quality
+                )
+                cls_losses = quality_loss(logits, truth, self.cls_loss, self.focal)
+                total = mean_over_ranks(truth.sum()).clamp(min=1)
+            loss_cls = cls_losses.masked_fill((matched == IGNORED)[..., None], 0.0).sum() / total
         cls_weight, box_weight = self.loss_weights
         losses = {
-            "loss_cls": loss_cls / normalizer * cls_weight,
+            "loss_cls": loss_cls * cls_weight,
             "loss_bbox": loss_box / normalizer * box_weight,
         }
         return StepLosses(losses, step_counts(positive.sum(), targets))

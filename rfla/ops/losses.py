@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rfla.names import BoxLoss
+from rfla.names import BoxLoss, QualityLoss
 
 TINY = torch.finfo(torch.float32).tiny
 BELOW_ONE = 1 - torch.finfo(torch.float32).eps / 2
@@ -99,6 +99,30 @@ def focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: floa
     modulation = wrong.square() if gamma == 2 else wrong**gamma
     balance = (1 - alpha) + targets * (2 * alpha - 1)
     return functional.softplus(logits * sign) * modulation * balance
+
+
+def quality_loss(
+    logits: Tensor,
+    quality: Tensor,
+    kind: QualityLoss = "quality_focal",
+    focal: tuple[float, float] = (0.25, 2.0),
+) -> Tensor:
+    """Loss of each logit that learns how well a box sits.
+
+    Args:
+        logits: any shape.
+        quality: the same shape, 0 to 1: of the box for the true class, 0 elsewhere.
+        kind: `quality_focal` or `varifocal`.
+        focal: alpha, of which varifocal takes 1 - alpha for the negatives, and the exponent of the
+            modulating factor.
+
+    Returns:
+        float32, the shape of `logits`.
+    """
+    alpha, gamma = focal
+    if kind == "varifocal":
+        return varifocal_loss(logits, quality, 1 - alpha, gamma)
+    return quality_focal_loss(logits, quality, gamma)
 
 
 def quality_focal_loss(logits: Tensor, quality: Tensor, beta: float = 2.0) -> Tensor:

@@ -6,7 +6,7 @@ xyxy px.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,13 @@ from rfla.models.backbones.backbone import Backbone
 from rfla.models.blocks import init_normal
 from rfla.models.detector import ImageSizes, Losses, Raw, Target
 from rfla.models.heads.priors import Anchors, best_candidates, build_anchors, take
+from rfla.names import Quality
 from rfla.ops.boxes import flatten_levels
 from rfla.ops.coding import DeltaCoder
 from rfla.ops.device import to_device
 from rfla.ops.losses import mean_over_ranks, smooth_l1
 from rfla.ops.nms import class_nms
+from rfla.ops.quality import localization_quality
 
 
 class Proposals(NamedTuple):
@@ -49,6 +51,8 @@ class RPNHead(nn.Module):
         sampler: picks the anchors that the loss looks at.
         width: channels of the shared convolution.
         beta: see `smooth_l1`; 0 is L1.
+        quality: what the objectness of a positive anchor learns: 1 (`none`), or how well the
+            proposal made of it sits, see `localization_quality`.
         target_anchor_scale: targets are encoded against anchors scaled by this. The authors'
             assigner shrinks the caller's anchors in place, so that they trained with 0.9; right is
             1, as decoding takes them as they are.
@@ -65,6 +69,7 @@ class RPNHead(nn.Module):
         *,
         width: int = 256,
         beta: float = 0.0,
+        quality: Literal["none", Quality] = "none",
         target_anchor_scale: float = 1.0,
         nms_pre: int = 3000,
         nms_iou: float = 0.7,
@@ -77,7 +82,8 @@ class RPNHead(nn.Module):
         self.rpn_reg = nn.Conv2d(width, anchors.per_cell * 4, 1)
         for conv in (self.rpn_conv, self.rpn_cls, self.rpn_reg):
             init_normal(conv)
-        self.beta, self.target_anchor_scale = beta, target_anchor_scale
+        self.beta, self.quality = beta, quality
+        self.target_anchor_scale = target_anchor_scale
         self.nms_pre, self.nms_iou, self.max_proposals = nms_pre, nms_iou, max_proposals
 
     @classmethod
@@ -91,6 +97,7 @@ class RPNHead(nn.Module):
             RandomSampler(section.samples, section.pos_fraction),
             width=config.head.width,
             beta=section.beta if section.box_loss == "smooth_l1" else 0.0,
+            quality=section.quality,
             target_anchor_scale=section.target_anchor_scale,
             nms_pre=section.nms_pre,
             nms_iou=section.nms_iou,
@@ -142,18 +149,21 @@ class RPNHead(nn.Module):
         chosen = torch.cat([*positives, *negatives]).to(matched.device, non_blocking=True)
         positive = chosen[: sum(len(one) for one in positives)]
         with torch.autocast(matched.device.type, enabled=False):
+            owners = torch.split(matched.flatten()[positive], [len(one) for one in positives])
+            own = [target["boxes"][owner] for target, owner in zip(targets, owners, strict=True)]
+            true_boxes, cell = torch.cat(own), positive % anchors_per_image
+            deltas = flatten_levels(raw["reg"], 4).flatten(0, 1)[positive]
+            encoded = self.coder.encode(self.target_anchors(raw)[cell], true_boxes)
+            loss_box = smooth_l1(deltas, encoded, self.beta).sum()
+
             objectness = flatten_levels(raw["objectness"], 1).flatten()
             logits = objectness[chosen].float()
             truth = torch.zeros_like(logits)
             truth[: len(positive)] = 1
+            if self.quality != "none":
+                boxes = self.coder.decode(self.anchors.grid(raw["objectness"]).boxes[cell], deltas)
+                truth[: len(positive)] = localization_quality(boxes, true_boxes, self.quality)
             loss_cls = functional.binary_cross_entropy_with_logits(logits, truth, reduction="sum")
-
-            anchors = self.target_anchors(raw)[positive % anchors_per_image]
-            owners = torch.split(matched.flatten()[positive], [len(one) for one in positives])
-            own = [target["boxes"][owner] for target, owner in zip(targets, owners, strict=True)]
-            deltas = flatten_levels(raw["reg"], 4).flatten(0, 1)[positive]
-            encoded = self.coder.encode(anchors, torch.cat(own))
-            loss_box = smooth_l1(deltas, encoded, self.beta).sum()
         return {"loss_rpn_cls": loss_cls / normalizer, "loss_rpn_bbox": loss_box / normalizer}
 
     @torch.no_grad()
