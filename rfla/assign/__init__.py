@@ -8,6 +8,7 @@ from rfla.assign.distance import DISTANCES, Distance, receptive_field_distance
 from rfla.assign.explain import AssignmentReport
 from rfla.assign.hierarchical import HierarchicalAssigner
 from rfla.assign.max_iou import MaxIoUAssigner
+from rfla.assign.nearest import NearestPriors, nearest_priors
 from rfla.assign.points import PointsAssigner
 from rfla.assign.priors import PriorGrid
 from rfla.assign.receptive_field import (
@@ -30,12 +31,14 @@ __all__ = [
     "HierarchicalAssigner",
     "Layer",
     "MaxIoUAssigner",
+    "NearestPriors",
     "PointsAssigner",
     "PriorGrid",
     "PseudoSampler",
     "RandomSampler",
     "SampledPriors",
     "full_receptive_fields",
+    "nearest_priors",
     "receptive_field_distance",
     "resnet_receptive_fields",
     "theoretical_receptive_fields",

@@ -197,7 +197,7 @@ def mask_candidates(
 
     # Where the ties are not all taken, only so many as the better ones leave room for.
     missing = (topk - better.sum(dim=0, keepdim=True)).clamp_(min=1)  # (1, N)
-    nearest = _nearest_ties(windows.offset[:, stage], prior, tied, topk, missing)
+    nearest = nearest_ties(windows.squared_distance(stage), prior, tied, topk, missing)
     is_positive = tied & (~undecided | nearest)
     is_positive |= better
     if ignore_above is None:
@@ -208,18 +208,18 @@ def mask_candidates(
     return Candidates(stage, box, prior, is_positive, is_ignored)
 
 
-def _nearest_ties(offset: Tensor, prior: Tensor, tied: Tensor, topk: int, wanted: Tensor) -> Tensor:
+def nearest_ties(
+    distance: Tensor, prior: Tensor, tied: Tensor, topk: int, wanted: Tensor
+) -> Tensor:
     """(C, N) bool: of the tied candidates the nearest ones, of equally near ones the lowest index.
 
     Args:
-        offset: (2, w, L, S, N) px between the centres along y and x.
+        distance: (C, N) squared distance of the centres, px^2.
         prior: (C, N) index of the prior.
         tied: (C, N) bool.
         topk: At least as large as every number wanted.
         wanted: (1, N) how many for each box.
     """
-    squared = offset**2
-    distance = (squared[1, None] + squared[0, :, None]).flatten(0, 3)  # (C, N)
     # The bits of floats that are not negative order like integers, so one integer compares the
     # distance first and then the index.
     key = distance.view(torch.int32).to(torch.int64).bitwise_left_shift_(32)

@@ -16,29 +16,19 @@ import torch
 from torch import Tensor
 
 from rfla.assign.candidates import Candidates, Stage, list_candidates, mask_candidates
-from rfla.assign.chunks import chunks
 from rfla.assign.dense import dense_candidates
 from rfla.assign.distance import Distance, get_distance
 from rfla.assign.explain import AssignmentReport, report
-from rfla.assign.images import Images, pack
+from rfla.assign.images import Images, pack, score_in_chunks
 from rfla.assign.priors import PriorGrid, scale_edges
 from rfla.assign.regions import BACKGROUND, IGNORED, covered_by
-from rfla.assign.windows import Windows, candidates_per_box, score_windows, window_radius
+from rfla.assign.windows import Windows, candidates_per_box, pays, window_radius
 from rfla.errors import ConfigError, did_you_mean
 from rfla.names import Conflict
 
 CONFLICTS: tuple[Conflict, ...] = get_args(Conflict)
-CACHE_BUDGET = 2 * 2**20
-"""Bytes of one score tensor on the CPU: small enough to stay in its cache."""
-DEVICE_BUDGET = 6 * 2**20
-"""Bytes of one score tensor on a GPU, at least: large enough for few launches. All tensors of a
-chunk take 8 times that, which for 2,000 boxes is under 64 MiB."""
-DEVICE_BUDGET_PER_BOX = 3200
-"""The same for each box: many boxes get more memory, and no more launches."""
 MAX_EXTRA_CANDIDATES = 2**16
 """Up to so many more candidates cost less than a second pass, so both stages share one window."""
-MAX_WINDOW_SHARE = 0.5
-"""Windows are used while they have less than this share of all priors; the dense path otherwise."""
 
 
 class HierarchicalAssigner:
@@ -231,7 +221,7 @@ class HierarchicalAssigner:
         radii = {}
         for stage in self._stages:
             radius = window_radius(stage.grid(grid), self.distance, stage.topk, stage.ignore_above)
-            if candidates_per_box(grid, radius) < MAX_WINDOW_SHARE * len(grid):
+            if pays(grid, radius):
                 radii[stage.index] = int(radius)
 
         # For few boxes a call costs more than its scores: one pass with the larger window then.
@@ -244,28 +234,11 @@ class HierarchicalAssigner:
         self, images: Images, grid: PriorGrid, stages: Sequence[Stage], radius: int
     ) -> Iterator[Candidates]:
         """Yield the candidates of stages that share a window of this radius."""
-        total, on_cpu = len(images.boxes), images.boxes.device.type == "cpu"
-        box_bytes = int(candidates_per_box(grid, radius)) * 4 * len(stages)
-        memory = None
-        if on_cpu:
-            budget = CACHE_BUDGET
-            needed = max(box_bytes, min(budget, box_bytes * total))
-            memory = images.boxes.new_empty(needed // 4)  # one for all chunks
-        else:
-            budget = max(DEVICE_BUDGET, DEVICE_BUDGET_PER_BOX * total)
-
         grids = [stage.grid(grid) for stage in stages]
-        valid = images.valid_cells(grid)
-        for part in chunks(total, box_bytes, budget):
-            windows = score_windows(
-                grids,
-                self.distance,
-                images.boxes[part],
-                radius,
-                valid.of_boxes(images.image[part]),
-                memory,
-            )
-            if on_cpu:
+        for part, windows in score_in_chunks(
+            images, grids, self.distance, radius, images.valid_cells(grid)
+        ):
+            if images.boxes.device.type == "cpu":
                 yield from self._listed(images, stages, windows, part.start)
                 continue
             for number, stage in enumerate(stages):

@@ -1,19 +1,29 @@
-"""The images of one call of an assigner, with all their boxes in one flat list.
+"""The images of one call of an assigner, with all their boxes in one flat list, and their windows.
 
 Shapes: B images, N boxes of all images, P priors of an image. Boxes are xyxy in px of the network
 input.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from rfla.assign.chunks import chunks
+from rfla.assign.distance import Distance
 from rfla.assign.priors import PriorGrid
 from rfla.assign.regions import prior_boxes, valid_priors
-from rfla.assign.windows import ValidCells
+from rfla.assign.windows import ValidCells, Windows, candidates_per_box, score_windows
+
+CACHE_BUDGET = 2 * 2**20
+"""Bytes of one score tensor on the CPU: small enough to stay in its cache."""
+DEVICE_BUDGET = 6 * 2**20
+"""Bytes of one score tensor on a GPU, at least: large enough for few launches. All tensors of a
+chunk take 8 times that, which for 2,000 boxes is under 64 MiB."""
+DEVICE_BUDGET_PER_BOX = 3200
+"""The same for each box: many boxes get more memory, and no more launches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,3 +124,36 @@ def pack(
     if not isinstance(priors, PriorGrid):
         priors = [prior_boxes(one) for one in priors]
     return Images(priors, boxes, image, counts, sizes, allowed_border)
+
+
+def score_in_chunks(
+    images: Images,
+    grids: Sequence[PriorGrid],
+    distance: Distance,
+    radius: int,
+    valid: ValidCells,
+) -> Iterator[tuple[slice, Windows]]:
+    """Score all boxes against their windows, some boxes at a time.
+
+    Args:
+        images: What to assign, on a grid.
+        grids: The grid of each stage.
+        distance: How to score.
+        radius: Cells on each side of the nearest one.
+        valid: The valid cells of each image.
+
+    Yields:
+        Which boxes, and their windows, which last until the next ones are asked for.
+    """
+    total, cells = len(images.boxes), int(candidates_per_box(grids[0], radius))
+    box_bytes = cells * 4 * len(grids)
+    memory = None
+    if images.boxes.device.type == "cpu":
+        budget = CACHE_BUDGET
+        needed = max(box_bytes, min(budget, box_bytes * total))
+        memory = images.boxes.new_empty(needed // 4)  # one for all chunks
+    else:
+        budget = max(DEVICE_BUDGET, DEVICE_BUDGET_PER_BOX * total)
+    for part in chunks(total, box_bytes, budget):
+        own = valid.of_boxes(images.image[part])
+        yield part, score_windows(grids, distance, images.boxes[part], radius, own, memory)

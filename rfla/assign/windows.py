@@ -29,6 +29,8 @@ TIE_TOLERANCE = 1e-4
 """Relative difference of two scores that rounding could reverse; rounding stays near 1e-5."""
 OPEN_EDGE = 2**40
 """Added to the index of a prior at an open edge of its window; larger than any index."""
+MAX_WINDOW_SHARE = 0.5
+"""Windows are used while they have less than this share of all priors."""
 MAX_CENTER = 1e9
 """px. Box centres beyond are moved here before they become integers."""
 INVALID_SCORE = -1.0
@@ -63,6 +65,11 @@ def window_radius(
 def candidates_per_box(grid: PriorGrid, radius: float) -> float:
     """C, the candidates of one box in one stage."""
     return (2 * radius + 1) ** 2 * len(grid.strides) * grid.num_shapes
+
+
+def pays(grid: PriorGrid, radius: float) -> bool:
+    """Whether windows of this radius are worth it; the dense path is cheaper otherwise."""
+    return candidates_per_box(grid, radius) < MAX_WINDOW_SHARE * len(grid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +180,11 @@ class Windows:
     def best_of_column(self) -> Tensor:
         """(T, w, L, S, N) best score of each column of a window."""
         return self.scores.amax(dim=1)
+
+    def squared_distance(self, stage: int) -> Tensor:
+        """(C, N) squared distance between the centres of box and prior, px^2."""
+        squared = self.offset[:, stage] ** 2
+        return (squared[1, None] + squared[0, :, None]).flatten(0, 3)
 
     def kth_best(self, stage: int, k: int) -> Tensor:
         """(N,) k-th best score of each box in one stage; `INVALID_SCORE` where it has fewer.

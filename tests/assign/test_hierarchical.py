@@ -6,8 +6,7 @@ import oracle
 import pytest
 import torch
 
-from rfla.assign import HierarchicalAssigner, PriorGrid
-from rfla.assign.hierarchical import CACHE_BUDGET
+from rfla.assign import HierarchicalAssigner, PriorGrid, images
 from rfla.errors import ConfigError
 
 NAMES = {"kl": "kld", "wd": "wd", "exp_kl": "exp_kld", "kl_10": "kld_10"}
@@ -274,8 +273,6 @@ def test_the_records_accident_of_a_shared_tensor(parity, recorded_grid, ours):
 
 
 def test_chunks_do_not_matter(monkeypatch):
-    from rfla.assign import hierarchical
-
     grid = PriorGrid.anchors([(64, 64), (32, 32)], [4, 8], [35, 91])
     generator = torch.Generator().manual_seed(0)
     centre, size = (
@@ -284,7 +281,7 @@ def test_chunks_do_not_matter(monkeypatch):
     )
     boxes = torch.cat((centre - size / 2, centre + size / 2), dim=1)
     whole = HierarchicalAssigner()(grid, boxes)
-    monkeypatch.setattr(hierarchical, "CACHE_BUDGET", CACHE_BUDGET // 100)
+    monkeypatch.setattr(images, "CACHE_BUDGET", images.CACHE_BUDGET // 100)
     assert torch.equal(HierarchicalAssigner()(grid, boxes), whole)
 
 
