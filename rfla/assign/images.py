@@ -58,12 +58,14 @@ class Images:
     @cached_property
     def local(self) -> Tensor:
         """(N,) int64 index of each box within its image."""
-        device = self.boxes.device
-        index = torch.arange(len(self.boxes), device=device)
-        if len(self.counts) == 1:
-            return index
-        starts = torch.tensor((0, *self.counts[:-1])).cumsum(0).to(device, non_blocking=True)
-        return index - starts[self.image]
+        index = torch.arange(len(self.boxes), device=self.boxes.device)
+        return index if len(self.counts) == 1 else index - self.starts[self.image]
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """(B,) int64 index of the first box of each image."""
+        starts = torch.tensor((0, *self.counts[:-1])).cumsum(0)
+        return starts.to(self.boxes.device, non_blocking=True)
 
     @cached_property
     def restricted(self) -> bool:

@@ -77,8 +77,12 @@ def nearest_priors(
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
-    distance = get_distance(distance)
     images = pack(grid, gt_boxes, image_sizes, allowed_border)
+    return nearest_of(images, grid, k, get_distance(distance))
+
+
+def nearest_of(images: Images, grid: PriorGrid, k: int, distance: Distance) -> NearestPriors:
+    """As `nearest_priors`, for images that are packed already."""
     radius = window_radius(grid, distance, k, None)
     total, device = len(images.boxes), images.boxes.device
     if not pays(grid, radius):

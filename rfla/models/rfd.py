@@ -26,6 +26,7 @@ from rfla.models.heads.rfd import FieldHead
 from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
 from rfla.models.points import PointDetector, quality_class_loss
+from rfla.models.prediction_assigner import assign_by_prediction
 from rfla.names import BoxLoss, Quality, QualityLoss
 from rfla.ops.boxes import flatten_levels
 from rfla.ops.losses import box_loss, mean_over_ranks
@@ -46,6 +47,8 @@ class RFD(PointDetector):
         box_loss_kind: `giou`, `diou`, `iou` or `ciou`.
         quality: what the class score of a positive point learns, see `localization_quality`.
         cls_loss: how it learns that, see `quality_class_loss`.
+        posterior: points of each box among which the predictions choose (12 is usual), see
+            `assign_by_prediction`; 0 leaves the assignment to the assigner.
         loss_weights: of classification, boxes and the coded sides.
         focal: alpha (varifocal alone) and the exponent of the class loss.
     """
@@ -62,12 +65,14 @@ class RFD(PointDetector):
         box_loss_kind: BoxLoss = "giou",
         quality: Quality = "max",
         cls_loss: QualityLoss = "quality_focal",
+        posterior: int = 0,
         loss_weights: tuple[float, float, float] = (1.0, 1.0, 0.5),
         focal: tuple[float, float] = (0.25, 2.0),
     ) -> None:
         super().__init__(backbone, neck, head, points, limits, num_classes=num_classes)
         self.box_loss_kind, self.quality, self.cls_loss = box_loss_kind, quality, cls_loss
         self.loss_weights, self.focal = loss_weights, focal
+        self.posterior = posterior
 
     @classmethod
     def from_config(cls, config: ModelConfig, num_classes: int) -> Self:
@@ -100,6 +105,7 @@ class RFD(PointDetector):
             box_loss_kind=loss.box,
             quality=loss.quality,
             cls_loss=loss.cls,
+            posterior=config.assigner.posterior,
             loss_weights=(loss.cls_weight, loss.box_weight, loss.side_weight),
             focal=(loss.focal_alpha, loss.focal_gamma),
         )
@@ -112,17 +118,21 @@ class RFD(PointDetector):
         """
         with torch.autocast(raw["cls"][0].device.type, enabled=False):
             matched = self.points.assign(raw["cls"], targets, image_sizes)  # (B, P)
-            positive = matched >= 0
-            labels, gt_boxes = self.matched_boxes(raw, matched, targets)
+            logits = flatten_levels(raw["cls"], self.num_classes)  # (B, P, C)
             coder, code = self.coder(raw), flatten_levels(raw["reg"], 4)
             pred_boxes = coder.decode(code)  # (B, P, 4)
+            if self.posterior:
+                matched = assign_by_prediction(
+                    self.grid(raw), targets, logits, pred_boxes, matched, self.posterior
+                )
+            positive = matched >= 0
+            labels, gt_boxes = self.matched_boxes(raw, matched, targets)
 
             # A class score says how well the box sits: it ranks boxes of one object for NMS.
             quality = localization_quality(
                 pred_boxes.flatten(0, 1), gt_boxes.flatten(0, 1), self.quality
             ).view_as(labels)
             quality = torch.where(positive, quality, 0.0)
-            logits = flatten_levels(raw["cls"], self.num_classes)
             loss_cls = quality_class_loss(
                 logits, labels, quality, matched, self.cls_loss, self.focal
             )

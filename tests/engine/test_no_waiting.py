@@ -134,7 +134,12 @@ def fake_batch() -> Batch:
 
 
 QUALITY = {"loss.quality": "max"}
-DETECTORS = [(FCOS, {}), (FCOS, QUALITY | {"loss.coding": "field"}), (RFD, QUALITY)]
+DETECTORS = [
+    (FCOS, {}),
+    (FCOS, QUALITY | {"loss.coding": "field"}),
+    (RFD, QUALITY),
+    (RFD, QUALITY | {"assigner.posterior": 12, "assigner.rescue": True}),
+]
 
 
 @pytest.mark.parametrize(("detector", "parts"), DETECTORS)
