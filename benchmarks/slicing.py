@@ -1,6 +1,7 @@
 """Slices of large images beside SAHI and supervision: time, memory, and what seams cost in AP.
 
     python benchmarks/slicing.py --time            # one network, one scene, three slicers in turn
+    python benchmarks/slicing.py --time --model best.safetensors --picture scene.jpg [--device cuda]
     python benchmarks/slicing.py --ap SCENES       # merging rules, on boxes of a detector that errs
 
 SCENES is a directory with `images/` and `annotations/all.json` (COCO). A slicer that is not
@@ -13,11 +14,12 @@ what the slice shows, cut, with sides that jitter and scores that do not know of
 
 import argparse
 import json
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import cv2
@@ -27,6 +29,8 @@ from slicers import Array, Detect, Found, by_sahi, by_supervision, is_installed
 
 from rfla import RFLA
 from rfla.cfg import load_config
+from rfla.data.images import read_image
+from rfla.engine.device import select_device
 from rfla.engine.model_source import load_trained, weights_metadata
 from rfla.metrics import Detections, GroundTruth, evaluate_boxes
 from rfla.models import build_detector
@@ -35,6 +39,10 @@ from rfla.predict import merge_tiles, plan_tiles
 from rfla.predict.options import PredictOptions
 from rfla.predict.predictor import Predictor
 from rfla.predict.source_image import SourceImage
+
+SIDE, SHARE = 320, 0.2  # px of a slice, and SAHI's overlap
+
+Runs = dict[str, Callable[[], Found]]
 
 # ---------------------------------------------------------------------- time
 
@@ -50,35 +58,43 @@ def random_network(folder: Path) -> str:
 
 
 class TimedNetwork:
-    """A network that counts the seconds of the processor that it takes."""
+    """A network that counts the seconds that it takes."""
 
-    def __init__(self, inference: Any) -> None:
-        self.inference, self.seconds = inference, 0.0
+    def __init__(self, inference: Any, clock: Callable[[], float]) -> None:
+        self.inference, self.clock, self.seconds = inference, clock, 0.0
 
     def __call__(self, *given: Any) -> Any:
         """Run the network."""
-        started = time.process_time()
+        started = self.clock()
         outputs = self.inference(*given)
-        self.seconds += time.process_time() - started
+        self.seconds += self.clock() - started
         return outputs
 
 
-def time_slicers(repeats: int) -> None:
-    """Run one scene of 700 x 700 px through one network by three slicers, in turn."""
+def time_slicers(given: argparse.Namespace) -> None:
+    """Run one scene through one network by three slicers, in turn.
+
+    Defaults beside defaults: SAHI's overlap of 0.2 and its pass over the whole image, rfla's
+    overlap by the objects of the training. Then the same slices for all.
+    """
     torch.set_num_threads(1)
-    side, overlap = 320, 0.2
-    picture = noise(700)
+    picture = repeated(given.picture, 4) if given.picture else noise(700)
     with tempfile.TemporaryDirectory() as folder:
-        path = random_network(Path(folder))
-        given = {"model": path, "source": "x", "slice": side, "overlap": overlap, "imgsz": side}
-        given |= {"conf": 0.0, "max_det": 300, "device": "cpu", "batch": 8}
-        cfg = load_config(given, mode="predict")
-        model = load_trained(path, cfg)
-    predictor = Predictor(model, torch.device("cpu"))
-    network = TimedNetwork(predictor.inference)
+        weights = given.model or random_network(Path(folder))
+        settings = {"model": weights, "source": "x", "slice": "auto", "imgsz": SIDE}
+        settings |= {"max_det": 1000, "device": given.device, "batch": given.batch}
+        settings |= {"conf": 0.25 if given.model else 0.0}
+        cfg = load_config(settings, mode="predict")
+        model = load_trained(weights, cfg)
+    # On a GPU the host waits for the device, which no clock of the processor sees.
+    clock = time.process_time if given.device == "cpu" else time.perf_counter
+    predictor = Predictor(model, select_device(given.device))
+    network = TimedNetwork(predictor.inference, clock)
     predictor.inference = network  # type: ignore[assignment]
-    sliced = PredictOptions.from_config(cfg, model)
-    whole = PredictOptions(side, max_det=300)
+    by_training = PredictOptions.from_config(cfg, model)
+    assert by_training.slices is not None
+    alike = replace(by_training, slices=replace(by_training.slices, overlap=SHARE))
+    whole = replace(by_training, slices=None)
 
     def run(pixels: Array, options: PredictOptions) -> Found:
         image = SourceImage("scene", Path("scene.png"), np.ascontiguousarray(pixels))
@@ -88,37 +104,51 @@ def time_slicers(repeats: int) -> None:
     def detect(crop: Array) -> Found:
         return run(crop, whole)
 
-    runs: dict[str, Callable[[], Any]] = {"rfla": lambda: run(picture, sliced)}
+    height, width = picture.shape[:2]
+    for name, options in (("by the training", by_training), ("0.2", alike)):
+        print(f"overlap {name}: {len(options.cut(height, width).tiles)} slices of {SIDE} px")
+    defaults: Runs = {"rfla": lambda: run(picture, by_training)}
+    same: Runs = {"rfla, overlap=0.2": lambda: run(picture, alike)}
     if is_installed("sahi"):
+        defaults["SAHI"] = lambda: by_sahi(picture, detect, SIDE, SHARE)
         alone = {"perform_standard_pred": False}
-        runs["sahi"] = lambda: by_sahi(picture, detect, side, overlap)
-        runs["sahi, slices alone"] = lambda: by_sahi(picture, detect, side, overlap, **alone)
+        same["SAHI, slices alone"] = lambda: by_sahi(picture, detect, SIDE, SHARE, **alone)
     if is_installed("supervision"):
-        runs["supervision"] = lambda: by_supervision(picture, detect, side, overlap)
-    _in_turn(runs, network, repeats)
+        same["supervision"] = lambda: by_supervision(picture, detect, SIDE, SHARE)
+    spent = _in_turn(defaults | same, network, given.repeats)
+    for runs in (defaults, same):
+        own = spent[next(iter(runs))]
+        for name in runs:
+            total, beside = spent[name]
+            print(
+                f"{name}: {total:.2f} s, of which {beside:.3f} s beside the network, "
+                f"{total / own[0]:.2f} and {beside / own[1]:.1f} times rfla"
+            )
 
 
-def _in_turn(runs: dict[str, Callable[[], Any]], network: TimedNetwork, repeats: int) -> None:
-    """Time each after a first pass, and print the medians."""
+def _in_turn(runs: Runs, network: TimedNetwork, repeats: int) -> dict[str, tuple[float, float]]:
+    """Time each after a first pass; return the medians of all, and of all but the network."""
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for number in range(repeats + 1):
         for name, work in runs.items():
-            network.seconds, started = 0.0, time.process_time()
+            network.seconds, started = 0.0, network.clock()
             boxes = work()[0]
-            total = time.process_time() - started
+            total = network.clock() - started
             if number:
                 spent[name].append((total, total - network.seconds))
             else:
-                print(f"{name}: {len(boxes)} boxes")
-    medians = {
-        name: tuple(statistics.median(column) for column in zip(*rows, strict=True))
+                print(f"{name}: {len(boxes)} boxes", flush=True)
+    return {
+        name: (median(total for total, _ in rows), median(beside for _, beside in rows))
         for name, rows in spent.items()
     }
-    for name, (total, beside) in medians.items():
-        print(
-            f"{name}: {total:.2f} s, of which {beside:.3f} s beside the network, "
-            f"{total / medians['rfla'][0]:.2f} and {beside / medians['rfla'][1]:.1f} times rfla"
-        )
+
+
+def repeated(path: Path, times: int) -> Array:
+    """Return a picture beside and below itself, every second one mirrored, so that none is cut."""
+    picture = read_image(path)
+    row = np.concatenate([picture, picture[:, ::-1]] * (times // 2), axis=1)
+    return np.concatenate([row, row[::-1]] * (times // 2), axis=0)
 
 
 def noise(side: int) -> Array:
@@ -250,10 +280,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--time", action="store_true")
     parser.add_argument("--ap", type=Path, metavar="SCENES")
+    parser.add_argument("--model", help="weights; left out: random ones")
+    parser.add_argument("--picture", type=Path, help="repeated 4 x 4 times; left out: noise")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     if given.time:
-        time_slicers(given.repeats)
+        time_slicers(given)
         time_calls()
     if given.ap:
         compare_ap(given.ap, given.repeats)

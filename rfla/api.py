@@ -114,9 +114,9 @@ class RFLA:
         Args:
             source: An image or video file, a directory, a glob pattern, a .txt list, an http(s)
                 address, the number of a camera, an (H, W, 3) or grey (H, W) array of uint8 or
-                uint16, a tensor (3, H, W), a PIL image, or a list of those.
+                uint16, a tensor (3, H, W), a PIL image, or a list or an iterator of those.
             stream: Return an iterator that holds one batch in memory instead of a list: for
-                videos and cameras.
+                videos, cameras and iterators without an end.
             channels: Order of the colours in arrays and tensors: `"bgr"` for what `cv2.imread`
                 returns.
             **settings: The keys of the command line: `conf=0.3`, `imgsz=800`, `slice=800`,
@@ -137,7 +137,7 @@ class RFLA:
         from rfla.predict.expand import images_of
         from rfla.predict.notes import Notes
         from rfla.predict.options import PredictOptions
-        from rfla.predict.sources import find_sources, refuse_endless
+        from rfla.predict.sources import are_live, find_sources, refuse_endless
 
         named = str(source) if isinstance(source, str | Path) else "given"
         if settings.get("resume"):
@@ -145,10 +145,10 @@ class RFLA:
         cfg = load_config({"model": self.model, "source": named, **settings}, mode="predict")
         cfg = with_given_outputs(cfg)
         set_max_pixels(cfg.max_pixels)
-        sources = find_sources(source, channels, recursive=cfg.recursive)
+        sources = find_sources(source, channels, recursive=cfg.recursive, stream=stream)
         refuse_endless(sources, stream)
         predictor = self._predictor(cfg)
-        options = PredictOptions.from_config(cfg, predictor.model)
+        options = PredictOptions.from_config(cfg, predictor.model, live=are_live(sources))
 
         def run() -> Iterator[Results]:
             notes = Notes()

@@ -27,7 +27,7 @@ from rfla.predict.outputs import OUTPUTS, Outputs
 from rfla.predict.predictor import Predictor
 from rfla.predict.progress_file import ProgressFile, forget, restore
 from rfla.predict.source_image import Source
-from rfla.predict.sources import find_sources
+from rfla.predict.sources import are_live, find_sources
 from rfla.predict.together import shared_sources, stream_together
 from rfla.results import Results
 
@@ -78,7 +78,7 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Prediction:
         found = find_sources(str(cfg.source), recursive=cfg.recursive)
         sources = list({source.name: source for source in found}.values())
         model = load_model(str(cfg.model), model_part(cfg), device)
-        options = PredictOptions.from_config(cfg, model)
+        options = PredictOptions.from_config(cfg, model, live=are_live(sources))
         predictor = Predictor(model, device, cfg.amp)
     notes = Notes()
     stages: Counter[str] = Counter()

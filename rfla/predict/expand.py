@@ -1,6 +1,6 @@
-"""From sources to images: one after the other, read ahead by a thread."""
+"""From sources to images, one after the other, and what reads them ahead: a thread."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from queue import Full, Queue
 from threading import Event, Thread
 from typing import TypeVar
@@ -9,12 +9,10 @@ from rfla.predict.source_image import Reading, Source, SourceImage
 
 T = TypeVar("T")
 
-AHEAD = 4  # frames in memory that nobody asked for yet
-
 
 def images_of(sources: Iterable[Source], how: Reading) -> Iterator[SourceImage]:
-    """Yield the images of all sources in order; videos and pages are read while others run."""
-    return _ahead(image for source in sources for image in source.images(how))
+    """Yield the images of all sources in order."""
+    return (image for source in sources for image in source.images(how))
 
 
 class _End:
@@ -24,12 +22,16 @@ class _End:
         self.error = error
 
 
-def _ahead(items: Iterator[T]) -> Iterator[T]:
-    """Yield what an iterator yields, while a thread takes the next items from it.
+def ahead(items: Iterator[T], count: int) -> Generator[T]:
+    """Yield what an iterator yields as soon as it does, while a thread takes the next ones from it.
 
     The thread is a daemon: a camera or a download that hangs does not keep the program alive.
+
+    Args:
+        items: May block, and need not end.
+        count: How many wait at most, until somebody asks for them.
     """
-    queue: Queue[T | _End] = Queue(AHEAD)
+    queue: Queue[T | _End] = Queue(count)
     stopped = Event()
 
     def put(item: T | _End) -> None:

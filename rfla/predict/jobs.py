@@ -9,7 +9,7 @@ Shapes: M slices of an image. Boxes are xyxy px.
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -26,6 +26,7 @@ from rfla.data.tiles import Window
 from rfla.engine.distributed import World
 from rfla.errors import DataError
 from rfla.predict.columns import Found
+from rfla.predict.expand import ahead
 from rfla.predict.merge import TileMerger
 from rfla.predict.nodata import without_nodata
 from rfla.predict.notes import Notes
@@ -256,10 +257,10 @@ def _by_windows(
             return without_nodata(scene.read(window), scene.valid(window), options.fill)
 
         windows = [(x1, y1, x2, y2) for x1, y1, x2, y2 in job.tiles]
-        yield from _not_empty(job, _ahead(reader, read, windows, 2 * options.batch), notes)
+        yield from _not_empty(job, _in_turn(reader, read, windows, 2 * options.batch), notes)
 
 
-def _ahead(
+def _in_turn(
     reader: ThreadPoolExecutor, work: Callable[[S], T], items: Iterable[S], count: int
 ) -> Iterator[T]:
     """Yield the results of some work in order, while the next `count` are being made."""
@@ -293,9 +294,13 @@ def _read_ahead(
             way = "; slice=800 reads it by windows" if windows else ""
             return image, None, [f"{error}{way}"], False
 
-    with ThreadPoolExecutor(READERS) as pool:
-        ahead = _ahead(pool, read, images, max(options.batch, READERS))
-        for image, opened, remarks, readable in ahead:
+    # The thread waits for a source, so that the first image is out before there is a second one.
+    count = max(options.batch, READERS)
+    with (
+        ThreadPoolExecutor(READERS) as pool,
+        closing(ahead((pool.submit(read, image) for image in images), count)) as futures,
+    ):
+        for image, opened, remarks, readable in (future.result() for future in futures):
             if not readable:
                 notes.skipped += remarks
                 continue

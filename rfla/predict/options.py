@@ -91,8 +91,15 @@ class PredictOptions:
         return self.reading.value_range
 
     @classmethod
-    def from_config(cls, cfg: Config, model: SourceModel) -> "PredictOptions":
+    def from_config(
+        cls, cfg: Config, model: SourceModel, *, live: bool = False
+    ) -> "PredictOptions":
         """Return the options of a run.
+
+        Args:
+            cfg: Its settings.
+            model: What is run.
+            live: No image waits for another one, unless `batch=` asks for it.
 
         Raises:
             ConfigError: A class that the model does not know, or `gsd=` for a model that does not
@@ -111,7 +118,7 @@ class PredictOptions:
             )
         return cls(
             imgsz=cfg.imgsz,
-            batch=max(1, cfg.batch),
+            batch=1 if live and "batch" not in cfg.given else max(1, cfg.batch),
             conf=cfg.conf or 0.0,
             max_det=cfg.test.max_det,
             classes=tuple(class_indices(cfg.classes, model.names)),

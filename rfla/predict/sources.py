@@ -5,7 +5,9 @@ From Python also arrays, tensors, PIL images, and lists of all of these.
 
 import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from rfla.errors import ConfigError, DataError
 from rfla.files import open_regular, read_regular
 from rfla.names import Channels
 from rfla.predict.download import WebFile, is_address, require_http
-from rfla.predict.source_image import Image, Source, SourceImage
+from rfla.predict.source_image import Image, Reading, Source, SourceImage, picture
 from rfla.predict.videos import Camera, Video, is_video, require_camera
 
 Given = str | int | Path | Image | Iterable[Any]
@@ -28,17 +30,49 @@ ALLOWED = (
 )
 
 
+@dataclass(frozen=True)
+class Feed:
+    """Pictures that come one by one, from an iterator that may wait for each and need not end.
+
+    Attributes:
+        pictures: Arrays, tensors and PIL images.
+        channels: Order of the colours in arrays and tensors.
+    """
+
+    pictures: Iterator[Any]
+    channels: Channels
+    name: str = "feed"
+    relative: Path = Path("feed.png")
+
+    def expected(self, how: Reading) -> int:
+        """Return 1: nobody knows."""
+        return 1
+
+    def images(self, how: Reading) -> Iterator[SourceImage]:
+        """Yield every `how.stride`-th picture, with its number."""
+        for number, item in enumerate(self.pictures):
+            if number % how.stride:
+                continue
+            try:
+                pixels: Image | DataError = _from_array(item, number, self.channels).read()
+            except DataError as error:
+                pixels = error
+            yield picture(self, pixels, number)
+
+
 def find_sources(
-    source: Given, channels: Channels = "rgb", *, recursive: bool = True
+    source: Given, channels: Channels = "rgb", *, recursive: bool = True, stream: bool = False
 ) -> list[Source]:
     """List what a source consists of, in a fixed order.
 
     Args:
         source: Path of an image or video, of a directory, of a .txt list (one path or address a
             line), a glob pattern, an http(s) address, the number of a camera, an array or tensor,
-            a PIL image, or a list of those.
+            a PIL image, or a list or an iterator of those.
         channels: Order of the colours in arrays and tensors; OpenCV reads `bgr`.
         recursive: Search directories with their subdirectories.
+        stream: Take pictures of an iterator (a generator) as they come; it is read to its end
+            otherwise.
 
     Raises:
         ConfigError: Another order.
@@ -50,6 +84,11 @@ def find_sources(
         return _from_text(str(source), recursive)
     if _is_picture(source):
         return [_from_array(source, 0, channels)]
+    if stream and isinstance(source, Iterator):
+        first = next(source, None)
+        source = source if first is None else chain([first], source)
+        if _is_picture(first):
+            return [Feed(source, channels)]
     items = list(source)
     files = [str(item) for item in items if isinstance(item, str | Path)]
     if len(files) == len(items) and all(os.path.isfile(file) for file in files):
@@ -129,6 +168,11 @@ def refuse_endless(sources: Iterable[Source], stream: bool) -> None:
         raise ConfigError(
             "a camera has no end; use: for result in model.predict(0, stream=True): ..."
         )
+
+
+def are_live(sources: Iterable[Source]) -> bool:
+    """Whether images come when they come, so that a batch would wait for them."""
+    return any(isinstance(source, Camera | Feed) for source in sources)
 
 
 def _camera_number(source: str) -> int:

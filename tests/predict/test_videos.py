@@ -1,14 +1,18 @@
 """Videos and cameras: frame by frame, what breaks off, and what is no video."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from rfla import RFLA
 from rfla.errors import ConfigError, DataError
-from rfla.predict.expand import images_of
+from rfla.predict.expand import ahead, images_of
 from rfla.predict.source_image import Reading, SourceImage
 from rfla.predict.sources import find_sources, refuse_endless
 from rfla.predict.videos import Camera
@@ -119,19 +123,52 @@ def test_a_camera_gives_frames_with_the_time_since_it_began(
     assert seconds == sorted(seconds) and 0 <= seconds[-1] < 60  # type: ignore[type-var, operator]
 
 
-def test_frames_are_read_ahead_but_not_the_whole(tmp_path: Path) -> None:
-    """A reader that stops early leaves the rest of the video alone."""
+def test_images_are_read_ahead_but_not_all() -> None:
+    """A reader that stops early leaves the rest alone."""
     taken: list[int] = []
 
-    class Endless:
-        name, relative = "endless", Path("endless.png")
+    def endless() -> Iterator[int]:
+        while True:
+            taken.append(1)
+            yield len(taken)
 
-        def images(self, how: Reading):  # type: ignore[no-untyped-def]
-            while True:
-                taken.append(1)
-                yield SourceImage("endless", Path("endless.png"), np.zeros((4, 4, 3), np.uint8))
+    stream = ahead(endless(), 3)
+    assert [next(stream), next(stream)] == [1, 2]
+    stream.close()
+    assert len(taken) <= 2 + 3 + 1  # asked for, waiting, and in the thread's hand
 
-    stream = images_of([Endless()], Reading())
-    assert next(stream).name == "endless"
-    stream.close()  # type: ignore[attr-defined]
-    assert len(taken) < 10
+
+def waiting_pictures(asked: Event, count: int) -> Iterator[np.ndarray]:
+    """Yield pictures, each after the result of the one before it was asked for."""
+    for shade in range(count):
+        if shade:
+            assert asked.wait(60)
+            asked.clear()
+        yield np.full((64, 64, 3), 40 * shade, np.uint8)
+
+
+@pytest.mark.parametrize("cut", [{}, {"slice": 64, "overlap": 16}])
+def test_the_first_result_does_not_wait_for_a_second_picture(
+    weights: Path, cut: dict[str, Any]
+) -> None:
+    asked = Event()
+    stream = RFLA(weights).predict(
+        waiting_pictures(asked, 3), stream=True, device="cpu", conf=0.0, max_det=2, imgsz=64, **cut
+    )
+    shades = []
+    for result in stream:
+        shades.append((result.frame, int(result.orig_img.mean())))
+        asked.set()
+    assert shades == [(0, 0), (1, 40), (2, 80)]
+
+
+def test_iterators_of_names_and_of_what_is_no_picture(weights: Path, folder: Path) -> None:
+    model, settings = RFLA(weights), {"device": "cpu", "conf": 0.0, "max_det": 2}
+    named = model.predict((str(folder / name) for name in ("a.png", "c.png")), **settings)
+    assert [Path(result.path).name for result in named] == ["a.png", "c.png"]
+    picture = np.zeros((8, 8, 3), np.uint8)
+    mixed = model.predict(iter([picture, "a.png", picture]), stream=True, **settings)
+    assert [result.frame for result in mixed] == [0, 2]
+    listed = model.predict(iter([picture, picture]), **settings)
+    assert [result.path for result in listed] == ["image0", "image1"]
+    assert list(model.predict(iter([]), stream=True, **settings)) == []
