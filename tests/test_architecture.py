@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pictures": set(),
     "results": {"pictures"},
     "engine": {"cfg", "ops", "assign", "data", "models", "metrics", "pictures", "results"},
-    "export": {"cfg", "ops", "data", "models", "engine"},
+    "export": {"cfg", "ops", "assign", "data", "models", "engine"},
     "predict": {
         *("cfg", "ops", "data", "models", "metrics", "pictures", "results", "engine"),
         "export",

@@ -119,7 +119,8 @@ NO_KEYS: Mapping[str, str] = {
 
 _OTHER_NETWORK = re.compile(r"(yolo|rt-?detr|rf-?detr|fast_?sam|mobile_?sam|sam\d?[_.-])", re.I)
 _PICKLED = {".pt", ".pth", ".ckpt", ".bin", ".pkl"}
-_EXPORTED = {".onnx", ".engine", ".torchscript", ".tflite", ".mlpackage", ".mlmodel"}
+_PROGRAMS = {".pt2", ".torchscript"}
+_EXPORTED = {".onnx", ".engine", ".tflite", ".mlpackage", ".mlmodel"}
 
 
 def foreign_network(model: str) -> str:
@@ -145,6 +146,11 @@ def foreign_model(model: str) -> str:
         )
     if suffix == ".onnx":
         return "an exported network, which predict and val run; here the weights are needed"
+    if suffix in _PROGRAMS:
+        return (
+            "a program of torch, which may do anything when it is loaded: rfla writes such files "
+            "and runs none; give the .safetensors it came from, or an .onnx of 'rfla export'"
+        )
     if suffix in _EXPORTED:
         return "an exported network; rfla runs its own weights, and .onnx files of 'rfla export'"
     return ""

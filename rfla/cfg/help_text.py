@@ -74,13 +74,15 @@ VERBS = {
     ),
     "export": VerbText(
         "export a trained network for other programs",
-        "Writes an ONNX file that holds the whole way from RGB pixels to boxes: normalisation, "
-        "network, decoding, NMS. It is compared with torch before it is written. 'rfla predict' "
-        "and 'rfla val' run it by onnxruntime. Needs rfla[export]; see docs/export.md.",
+        "Writes an ONNX file, or a program of torch, that holds the whole way from RGB pixels to "
+        "boxes: normalisation, network, decoding, NMS. It is compared with torch before it is "
+        "written. 'rfla predict' and 'rfla val' run an .onnx by onnxruntime. ONNX needs "
+        "rfla[export]; see docs/export.md.",
         (
             "rfla export model=best.safetensors format=onnx",
             "rfla export model=best.safetensors dynamic=false batch=1 imgsz=800 half=true",
             "rfla export model=best.safetensors int8=true data=my.yaml out=best-int8.onnx",
+            "rfla export model=best.safetensors format=torch_export",
             "rfla predict model=best.onnx source=images/",
         ),
     ),

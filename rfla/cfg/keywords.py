@@ -319,7 +319,7 @@ class PredictSettings(TypedDict, total=False):
 class ExportSettings(TypedDict, total=False):
     """Keys of `RFLA.export`."""
 
-    format: Literal["onnx"]
+    format: Literal["onnx", "torch_export", "torchscript"]
     out: Text | None
     half: bool
     int8: bool

@@ -3,8 +3,12 @@
 An ONNX file is a protobuf message (https://onnx.ai/onnx/repo-docs/IR.html). Its own fields are
 walked through, the graph among them is skipped, and only `metadata_props`, pairs of texts, is read.
 Nothing in the file is trusted.
+
+The last entry of a file of ours is `sha256`, the digest of all bytes before it: a file that was cut
+off or changed by accident is told from one that is whole.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +19,7 @@ from rfla.files import foreign_content, open_regular
 
 METADATA_PROPS = 14  # number of the field of ModelProto; pairs are (1: key, 2: value)
 MAX_ENTRIES, MAX_TEXT_BYTES = 1_000, 8 * 1024 * 1024
+DIGEST = "sha256"  # name of the last entry
 VARINT, FIXED_64, LENGTH, FIXED_32 = 0, 1, 2, 5  # kinds of fields of protobuf
 
 
@@ -41,6 +46,36 @@ def read_entries(path: Path | str) -> dict[str, str]:
             what = f" but {foreign}" if foreign else ", or cut off"
             raise WeightsError(f"{path}: not an ONNX file{what}") from None
     return dict(entries)
+
+
+def sealed(content: bytes) -> bytes:
+    """Return an ONNX file with the digest of its bytes as a last entry of the metadata."""
+    return content + _seal(content)
+
+
+def check_seal(content: bytes, path: Path | str) -> None:
+    """Refuse a file that does not hold what `sealed` returned.
+
+    Raises:
+        WeightsError: it was cut off, damaged, or written anew by another program.
+    """
+    length = len(_seal(b""))
+    if content[-length:] != _seal(content[:-length]):
+        raise WeightsError(
+            f"{path}: damaged, or changed since 'rfla export' wrote it (its sha256 differs); "
+            "copy or export it again"
+        )
+
+
+def _seal(content: bytes) -> bytes:
+    digest = hashlib.sha256(content).hexdigest()
+    pair = _text_field(1, DIGEST.encode()) + _text_field(2, digest.encode())
+    return _text_field(METADATA_PROPS, pair)
+
+
+def _text_field(number: int, text: bytes) -> bytes:
+    """Write a field of less than 128 bytes."""
+    return bytes([number * 8 + LENGTH, len(text)]) + text
 
 
 def _lengths(file: BinaryIO, end: int) -> Iterator[int]:

@@ -73,7 +73,9 @@ class ExportOptions(Section):
     """A trained network as a file that other programs run."""
 
     model: str | None = Field(None, description="weights file (.safetensors) to export")
-    format: Literal["onnx"] = Field("onnx", description="form of the file")
+    format: Literal["onnx", "torch_export", "torchscript"] = Field(
+        "onnx", description="ONNX, or a program of torch (.pt2, .torchscript)"
+    )
     out: str | None = Field(None, description="file to write; left out: beside the weights")
     half: bool = Field(
         False, description="float16 for backbone, neck and heads; boxes are decoded in float32"
@@ -131,7 +133,8 @@ class BenchmarkOptions(Section):
         "train", min_length=1, description="split that the ranges of int8 are measured on"
     )
     formats: Names = Field(
-        ("torch", "onnx", "onnx-half", "onnx-int8"), description="forms to compare"
+        ("torch", "onnx", "onnx-half", "onnx-int8", "torch_export", "torchscript"),
+        description="forms to compare",
     )
     fraction: float = Field(
         1.0, gt=0, le=1e9, description="share of the images; above 1 a number of images"

@@ -1,8 +1,8 @@
 """`rfla benchmark`: the forms of a network side by side, on one data set."""
 
 import json
-import tempfile
 from pathlib import Path
+from typing import Any
 
 from rfla.cfg import load_config, model_part
 from rfla.cfg.verbs import BenchmarkOptions, ExportOptions
@@ -11,11 +11,18 @@ from rfla.engine.model_source import SourceModel, load_trained
 from rfla.errors import ConfigError, did_you_mean
 from rfla.export.extra import require
 from rfla.export.figures import Figures, Judge, table
-from rfla.export.forms import in_int8, written
-from rfla.export.session import load_exported
+from rfla.export.forms import FORMS, in_int8, opened, refuse_impossible, written
 from rfla.files import write_atomically
 
-FORMS = ("torch", "onnx", "onnx-half", "onnx-int8")
+VARIANTS: dict[str, dict[str, Any]] = {
+    "torch": {},
+    "onnx": {},
+    "onnx-half": {"half": True},
+    "onnx-int8": {"int8": True},
+    "torch_export": {"format": "torch_export"},
+    "torchscript": {"format": "torchscript"},
+}
+"""What is compared, and how each differs from the options of an export."""
 
 
 def benchmark(options: BenchmarkOptions) -> str:
@@ -27,43 +34,48 @@ def benchmark(options: BenchmarkOptions) -> str:
     Raises:
         RflaError: anything that the person can mend, in one line.
     """
-    for form in options.formats:
-        if form not in FORMS:
-            hint = did_you_mean(form, FORMS)
-            raise ConfigError(f"formats={form}: one of {', '.join(FORMS)}{hint}")
-    for library in ("onnx", "onnxruntime"):
-        require(library)
+    for name in options.formats:
+        if name not in VARIANTS:
+            hint = did_you_mean(name, VARIANTS)
+            raise ConfigError(f"formats={name}: one of {', '.join(VARIANTS)}{hint}")
+    exports = {name: _options(name, options) for name in options.formats}
+    for own in exports.values():
+        for library in FORMS[own.format].libraries:
+            require(library)
     keys = ("model", "data", "split", "imgsz", "batch", "fraction")
     given = {key: value for key in keys if (value := getattr(options, key)) is not None}
     cfg = load_config(given | {"workers": 0}, mode="val")
     judge = Judge(cfg, select_device(options.device))
-    rows = [_row(form, options, judge) for form in options.formats]
+    model = load_trained(str(options.model), model_part(judge.cfg))
+    rows, missing = [], []
+    for name, own in exports.items():
+        try:
+            refuse_impossible(own, model)
+        except ConfigError as error:
+            missing.append(f"{name}: left out: {error}")
+            continue
+        rows.append(_row(name, own, model, judge))
     if options.out is not None:
         content = [row._asdict() for row in rows]
         write_atomically(options.out, json.dumps(content, indent=2))
-    return table(rows)
+    return "\n".join([*([table(rows)] if rows else []), *missing])
 
 
-def _row(form: str, options: BenchmarkOptions, judge: Judge) -> Figures:
-    """Build one form, and run it over the split."""
-    model = load_trained(str(options.model), model_part(judge.cfg))
-    if form == "torch":
-        return judge(form, Path(str(options.model)).stat().st_size / 1e6, model)
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory, f"{form}.onnx")
-        path.write_bytes(_content(form, options, model))
-        exported = load_exported(path, model.config, judge.device)
-        return judge(form, path.stat().st_size / 1e6, exported)
-
-
-def _content(form: str, options: BenchmarkOptions, model: SourceModel) -> bytes:
-    own = ExportOptions(
+def _options(name: str, options: BenchmarkOptions) -> ExportOptions:
+    return ExportOptions(
         model=options.model,
         data=options.data,
         imgsz=options.imgsz,
-        half=form == "onnx-half",
-        int8=form == "onnx-int8",
         calibration_split=options.calibration_split,
+        **VARIANTS[name],
     )
+
+
+def _row(name: str, own: ExportOptions, model: SourceModel, judge: Judge) -> Figures:
+    """Build one form, and run it over the split."""
+    if name == "torch":
+        return judge(name, Path(str(own.model)).stat().st_size / 1e6, model)
     content = written(own, model)
-    return in_int8(own, model, content) if own.int8 else content
+    if own.int8:
+        content = in_int8(own, model, content)
+    return judge(name, len(content) / 1e6, opened(own, model, content, name, judge.device))

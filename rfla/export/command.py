@@ -1,6 +1,6 @@
 """`rfla export`: weights in, a file for other programs out, checked against torch."""
 
-import tempfile
+import os
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
@@ -14,8 +14,7 @@ from rfla.errors import ConfigError
 from rfla.export.deform import check_opset
 from rfla.export.extra import require
 from rfla.export.figures import Figures, Judge, refuse_loss, table
-from rfla.export.forms import compared, in_int8, side_of, written
-from rfla.export.session import load_exported
+from rfla.export.forms import FORMS, compared, in_int8, opened, side_of, written
 from rfla.files import write_atomically
 
 
@@ -62,28 +61,49 @@ def export(options: ExportOptions) -> Exported:
             refuse_loss(*rows, options.max_loss)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, content)
-    lines.append(
-        f"wrote {out}: {len(content) / 1e6:.1f} MB, opset {options.opset}, in {seconds:.0f} s; "
-        f"try: rfla predict model={out} source=..."
-    )
+    megabytes = len(content) / 1e6
+    lines.append(f"wrote {out}: {megabytes:.1f} MB in {seconds:.0f} s; {_next(options, out)}")
     return Exported(out, "\n".join(lines))
+
+
+def _next(options: ExportOptions, out: Path) -> str:
+    """What to do with the file."""
+    if options.format == "onnx":
+        return f"opset {options.opset}; try: rfla predict model={out} source=..."
+    return "docs/export.md shows how torch runs it"
 
 
 def _checked(options: ExportOptions) -> Path:
     """Refuse what cannot work before anything is loaded; return the file to write."""
-    for library in ("onnx", "onnxruntime"):
+    form = FORMS[options.format]
+    for library in form.libraries:
         require(library)
-    out = Path(options.out or Path(str(options.model)).with_suffix(".onnx"))
-    if out.suffix.lower() != ".onnx":
-        raise ConfigError(f"out={out}: the name of an ONNX file ends in .onnx")
+    out = Path(options.out or Path(str(options.model)).with_suffix(form.suffix))
+    if out.suffix.lower() != form.suffix:
+        raise ConfigError(
+            f"out={out}: the name of a file of format={options.format} ends in {form.suffix}"
+        )
     if options.half and options.int8:
         raise ConfigError("half=true and int8=true do not go together; choose one")
+    if options.format != "onnx":
+        for key, given in (("int8", options.int8), ("opset", "opset" in options.model_fields_set)):
+            if given:
+                raise ConfigError(f"{key}: is for format=onnx, not for format={options.format}")
     if options.int8 and options.data is None:
         raise ConfigError(
             "int8=true needs data=: ranges are measured on its images, and it shows what int8 costs"
         )
     refuse_existing(str(out), options.overwrite)
+    _refuse_unwritable(out)
     return out
+
+
+def _refuse_unwritable(out: Path) -> None:
+    """Refuse a place that cannot be written to, before minutes of work."""
+    nearest = next(path for path in (out.parent, *out.parent.absolute().parents) if path.exists())
+    if out.is_dir() or not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        wrong = f"{out} is a directory" if out.is_dir() else f"{nearest} cannot be written to"
+        raise ConfigError(f"out={out}: {wrong}")
 
 
 def _cost(options: ExportOptions, model: SourceModel, content: bytes) -> tuple[Figures, Figures]:
@@ -99,9 +119,5 @@ def _cost(options: ExportOptions, model: SourceModel, content: bytes) -> tuple[F
     judge = Judge(load_config(settings, mode="val"), torch.device("cpu"))
     megabytes = Path(str(options.model)).stat().st_size / 1e6
     before = judge("torch", megabytes, model)
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory, "candidate.onnx")
-        path.write_bytes(content)
-        exported = load_exported(path, model.config, judge.device)
-        name = "half=true" if options.half else "int8=true"
-        return before, judge(name, len(content) / 1e6, exported)
+    name = "half=true" if options.half else "int8=true"
+    return before, judge(name, len(content) / 1e6, opened(options, model, content, name))

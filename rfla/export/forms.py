@@ -1,8 +1,8 @@
-"""The ONNX file of a network in float32, float16 or int8, and its comparison with the network."""
+"""The forms that a network is exported in: how each is written, run and compared with torch."""
 
-import tempfile
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,14 +11,17 @@ from rfla.cfg.verbs import ExportOptions
 from rfla.data import Annotations, load_data_spec, load_index
 from rfla.engine.model_source import SourceModel
 from rfla.errors import ConfigError
+from rfla.export.exported_net import ExportedNet, Runner
 from rfla.export.graph import DetectionGraph
-from rfla.export.onnx_file import InputShape, onnx_bytes
+from rfla.export.input_shape import InputShape
+from rfla.export.metadata import LEAST_SIDES, metadata_of
+from rfla.export.onnx_file import onnx_bytes
 from rfla.export.parity import FLOAT16, FLOAT32, Parity, compare, fitted, painted_images
 from rfla.export.quantize import quantized
-from rfla.export.session import OnnxNet
+from rfla.export.session import OnnxRunner
+from rfla.export.torch_file import program_bytes, run_program, run_script, script_bytes
 from rfla.models.detector import Detector
 from rfla.models.limits import build_limits
-from rfla.models.weights import read_metadata
 from rfla.sizes import padded_side
 
 REAL_IMAGES = 4
@@ -27,9 +30,51 @@ DEFAULT_SIDE = 800
 """px, of weights that do not say at which size they were trained."""
 
 
+class Form(NamedTuple):
+    """A form of a file.
+
+    Attributes:
+        suffix: of its name.
+        libraries: that writing and comparing need.
+        write: the file of a graph, its input, its metadata and the version of ONNX's operators.
+        run: a runner of a file that was just written, of its name and a device.
+    """
+
+    suffix: str
+    libraries: tuple[str, ...]
+    write: Callable[[DetectionGraph, InputShape, Mapping[str, Any], int], bytes]
+    run: Callable[[bytes, str, torch.device], Runner]
+
+
+FORMS = {
+    "onnx": Form(".onnx", ("onnx", "onnxruntime"), onnx_bytes, OnnxRunner),
+    "torch_export": Form(".pt2", (), program_bytes, run_program),
+    "torchscript": Form(".torchscript", (), script_bytes, run_script),
+}
+
+
 def side_of(options: ExportOptions, model: SourceModel) -> int:
     """Long side of the images, px."""
     return options.imgsz or model.imgsz or DEFAULT_SIDE
+
+
+def refuse_impossible(options: ExportOptions, model: SourceModel) -> None:
+    """Refuse options that do not fit this network.
+
+    Raises:
+        ConfigError: with what to do instead.
+    """
+    if options.half and model.config.detector == "detectors":
+        raise ConfigError(
+            "half=true: detectors computes its deformable convolutions in float32; "
+            "export it without half"
+        )
+    least = LEAST_SIDES.get(model.config.detector, 0)
+    if options.dynamic and side_of(options, model) < least:
+        raise ConfigError(
+            f"imgsz={side_of(options, model)}: a {model.config.detector} of free size takes images "
+            f"of {least} px and more; give a larger imgsz, or dynamic=false"
+        )
 
 
 def written(options: ExportOptions, model: SourceModel) -> bytes:
@@ -38,18 +83,16 @@ def written(options: ExportOptions, model: SourceModel) -> bytes:
     Raises:
         ConfigError: settings that this network cannot be exported with.
     """
-    if options.half and model.config.detector == "detectors":
-        raise ConfigError(
-            "half=true: detectors computes its deformable convolutions in float32; "
-            "export it without half"
-        )
-    fixed = not options.dynamic
+    refuse_impossible(options, model)
+    side, fixed = side_of(options, model), not options.dynamic
     shape = InputShape(
         batch=options.batch if fixed else None,
-        side=padded_side(side_of(options, model)) if fixed else None,
+        side=padded_side(side) if fixed else None,
         as_float=options.input == "float",
     )
-    return onnx_bytes(graph_of(options, model), shape, options.opset, _metadata(options, model))
+    metadata = metadata_of(options, model, side, shape)
+    form = FORMS[options.format]
+    return form.write(graph_of(options, model), shape, metadata, options.opset)
 
 
 def graph_of(options: ExportOptions, model: SourceModel) -> DetectionGraph:
@@ -64,28 +107,17 @@ def graph_of(options: ExportOptions, model: SourceModel) -> DetectionGraph:
     )
 
 
-def _metadata(options: ExportOptions, model: SourceModel) -> dict[str, Any]:
-    """What the file says of itself: what the weights do, and what the graph is."""
-    assert isinstance(model.net, Detector)
-    test = model.config.test
-    return read_metadata(str(options.model)) | {
-        "model": model.config.model_dump(mode="json"),
-        "imgsz": side_of(options, model),
-        "export": {
-            "input": options.input,
-            "channels": "rgb",
-            "padded_to": padded_side(1),
-            "strides": list(model.net.neck.strides),
-            "half": options.half,
-            "int8": options.int8,
-            "nms": options.nms,
-            "dynamic": options.dynamic,
-            "conf": test.conf,
-            "score_thr": test.score_thr,
-            "iou": test.nms_iou,
-            "max_det": test.max_det,
-        },
-    }
+def opened(
+    options: ExportOptions,
+    model: SourceModel,
+    content: bytes,
+    name: str,
+    device: torch.device | None = None,
+) -> SourceModel:
+    """The network with a file that was just written in its place."""
+    runner = FORMS[options.format].run(content, name, device or torch.device("cpu"))
+    net = ExportedNet(runner, len(model.names), build_limits(model.config.test))
+    return replace(model, net=net)
 
 
 def compared(options: ExportOptions, model: SourceModel, content: bytes, where: str) -> Parity:
@@ -107,11 +139,9 @@ def compared(options: ExportOptions, model: SourceModel, content: bytes, where: 
     if options.data is not None:
         real = images_of(split_of(options.data, options.split), model, side, REAL_IMAGES)
         batches += [[image] for image in real]
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory, "candidate.onnx")
-        path.write_bytes(content)
-        exported = OnnxNet(path, build_limits(model.config.test), torch.device("cpu"))
-        parity = compare(model.net, model.config.normalize, exported, batches, rules)
+    exported = opened(options, model, content, where).net
+    assert isinstance(exported, ExportedNet)
+    parity = compare(model.net, model.config.normalize, exported, batches, rules)
     if not (options.half and options.force):
         parity.require(rules, where)
     return parity

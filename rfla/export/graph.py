@@ -39,7 +39,7 @@ class DetectionGraph(nn.Module):
         half: bool = False,
     ) -> None:
         super().__init__()
-        self.net = deepcopy(net).eval()
+        self.net = deepcopy(net).cpu().eval()
         trace_grids(self.net)
         trace_pooling(self.net)
         self.dtype = torch.float16 if half else torch.float32

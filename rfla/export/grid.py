@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from rfla.assign import PriorGrid
 from rfla.models.heads.priors import Priors
 
 
@@ -17,7 +18,7 @@ class TracedGrid:
     """What decoding needs of a `PriorGrid`, where sizes are tensors of a graph being traced.
 
     Args:
-        priors: says what lies in a cell.
+        cell: the first cell of each level.
         levels: maps (B, _, H, W) of each level.
 
     Attributes:
@@ -26,10 +27,9 @@ class TracedGrid:
         level_counts: priors of each level, tensors while a graph is traced.
     """
 
-    def __init__(self, priors: Priors, levels: Sequence[Tensor]) -> None:
-        cell = priors.make([(1, 1)] * len(levels))  # the first cell of each level
+    def __init__(self, cell: PriorGrid, levels: Sequence[Tensor]) -> None:
         boxes, centers, self.level_counts = [], [], []
-        for level, (features, stride) in enumerate(zip(levels, priors.strides, strict=True)):
+        for level, (features, stride) in enumerate(zip(levels, cell.strides, strict=True)):
             height, width = features.shape[-2:]
             y, x = (torch.arange(count, dtype=torch.float32) * stride for count in (height, width))
             rows = y[:, None].expand(height, width)
@@ -51,4 +51,5 @@ def trace_grids(net: nn.Module) -> None:
     """Let every point and anchor of a network be computed from its maps, and not looked up."""
     for module in net.modules():
         if isinstance(module, Priors):
-            setattr(module, "grid", partial(TracedGrid, module))  # noqa: B010  one instance's
+            cell = module.make([(1, 1)] * len(module.strides))
+            setattr(module, "grid", partial(TracedGrid, cell))  # noqa: B010  one instance's

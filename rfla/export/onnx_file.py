@@ -4,59 +4,23 @@ Shapes: B images, (H, W) px of the padded batch.
 """
 
 import io
-import json
 import warnings
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from rfla.cfg.weights_header import KEY
+from rfla.cfg.onnx_header import sealed
 from rfla.errors import ConfigError
 from rfla.export import deform
 from rfla.export.extra import require
 from rfla.export.graph import DetectionGraph
-
-TRACED_SIDE = 256
-"""px: side of the images that a graph of free size is traced with. C5 has 8 cells of it, enough for
-every convolution of DetectoRS to take the way that larger images take."""
-
-
-class InputShape(NamedTuple):
-    """The input of a graph.
-
-    Attributes:
-        batch: images; None: any number.
-        side: height and width, px; None: any multiples of 32.
-        as_float: float32 pixels, and not uint8.
-    """
-
-    batch: int | None = None
-    side: int | None = None
-    as_float: bool = False
-
-    def example(self) -> tuple[Tensor, Tensor]:
-        """Images and sizes to trace with."""
-        batch, side = self.batch or 2, self.side or TRACED_SIDE
-        images = torch.randint(
-            0, 256, (batch, 3, side, side), generator=torch.Generator().manual_seed(0)
-        )
-        sizes = torch.full((batch, 2), side, dtype=torch.int64)
-        return images.to(torch.float32 if self.as_float else torch.uint8), sizes
-
-    def free_axes(self) -> dict[str, dict[int, str]]:
-        """Names of the free dimensions of each input and output."""
-        images: dict[int, str] = {} if self.batch else {0: "batch"}
-        if self.side is None:
-            images |= {2: "height", 3: "width"}
-        others = {} if self.batch else {0: "batch"}
-        names = ("image_sizes", "boxes", "scores", "labels", "counts")
-        return {"images": images} | {name: dict(others) for name in names}
+from rfla.export.input_shape import InputShape
+from rfla.export.metadata import text_entries
 
 
 def onnx_bytes(
-    graph: DetectionGraph, shape: InputShape, opset: int, metadata: Mapping[str, Any]
+    graph: DetectionGraph, shape: InputShape, metadata: Mapping[str, Any], opset: int
 ) -> bytes:
     """Return an ONNX file of a network.
 
@@ -67,9 +31,8 @@ def onnx_bytes(
     Args:
         graph: the network.
         shape: of its input.
+        metadata: what the file says of itself, as a weights file does.
         opset: version of ONNX's operators.
-        metadata: what the file says of itself, as a weights file does. Its entries `names`,
-            `imgsz` and `export` also stand alone, for readers in other languages.
 
     Raises:
         ConfigError: onnx is not installed, or this torch cannot write the graph.
@@ -77,6 +40,7 @@ def onnx_bytes(
     onnx = require("onnx")
     deform.register()
     outputs = ["boxes", "scores", "labels", "counts"] if graph.suppress else ["boxes", "scores"]
+    free = shape.free_axes()
     written = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of constants that are meant to be constant
@@ -89,20 +53,12 @@ def onnx_bytes(
                 opset_version=opset,
                 input_names=["images", "image_sizes"],
                 output_names=outputs,
-                dynamic_axes={
-                    name: axes
-                    for name, axes in shape.free_axes().items()
-                    if name in ("images", "image_sizes", *outputs)
-                },
+                dynamic_axes=free | dict.fromkeys(outputs, free["image_sizes"]),
             )
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ConfigError(f"torch {torch.__version__} cannot export this: {reason}") from None
     model = onnx.load_model_from_string(written.getvalue())
-    entries = {KEY: metadata} | {
-        name: metadata[name] for name in ("names", "imgsz", "export") if name in metadata
-    }
-    onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in entries.items()})
+    onnx.helper.set_model_props(model, text_entries(metadata))
     onnx.checker.check_model(model)
-    content: bytes = model.SerializeToString()
-    return content
+    return sealed(model.SerializeToString())

@@ -15,7 +15,7 @@ from rfla.cfg.model_schema import NormalizeConfig
 from rfla.data.images import resize_long_side
 from rfla.engine.inference import prepare_images
 from rfla.errors import ConfigError, counted
-from rfla.export.session import OnnxNet
+from rfla.export.exported_net import ExportedNet
 from rfla.models.detector import Detector
 from rfla.ops.nms import ImageDetections
 from rfla.sizes import padded_side
@@ -111,7 +111,7 @@ class Parity:
         )
 
     def require(self, rules: Tolerance, where: str) -> None:
-        """Refuse an export that finds something else.
+        """Refuse an export that finds something else, or of which nobody can say what it finds.
 
         Raises:
             ConfigError: with the figures.
@@ -121,12 +121,18 @@ class Parity:
                 f"{where}: the export does not find what the network finds, nothing is written; "
                 f"{self.line()}, where {rules.share:.1%} at IoU {rules.iou} are needed"
             )
+        if rules.lowest and not self.expected:
+            raise ConfigError(
+                f"{where}: the network is sure of nothing in {self.images} images (no score of "
+                f"{rules.lowest}), so nothing can be compared; data= names images with objects; "
+                "force=true writes it all the same"
+            )
 
 
 def compare(
     net: Detector,
     normalize: NormalizeConfig,
-    exported: OnnxNet,
+    exported: ExportedNet,
     batches: Iterable[Sequence[np.ndarray]],
     rules: Tolerance,
 ) -> Parity:
@@ -141,7 +147,7 @@ def compare(
     """
     parity = Parity()
     for batch in batches:
-        images, sizes = stacked(batch)
+        images, sizes = stacked(batch, exported.runner.least_side)
         with torch.no_grad():
             original = net(prepare_images(images, sizes, normalize), image_sizes=sizes)
         for one, other in zip(original, exported(images, image_sizes=sizes), strict=True):
@@ -160,10 +166,13 @@ def _pairs(one: ImageDetections, other: ImageDetections, rules: Tolerance) -> Te
     return pairs
 
 
-def stacked(images: Sequence[np.ndarray]) -> tuple[Tensor, list[tuple[int, int]]]:
-    """Images (H, W, 3) as one tensor (B, 3, H', W') padded to multiples of 32, and their sizes."""
+def stacked(images: Sequence[np.ndarray], least: int = 1) -> tuple[Tensor, list[tuple[int, int]]]:
+    """Images (H, W, 3) as one tensor (B, 3, H', W') padded to multiples of 32, and their sizes.
+
+    H' and W' are at least `least` px.
+    """
     sizes = [(image.shape[0], image.shape[1]) for image in images]
-    height, width = (padded_side(max(sides)) for sides in zip(*sizes, strict=True))
+    height, width = (padded_side(max(least, *sides)) for sides in zip(*sizes, strict=True))
     batch = torch.zeros(len(images), 3, height, width, dtype=torch.uint8)
     for planes, image in zip(batch, images, strict=True):
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)

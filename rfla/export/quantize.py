@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from rfla.cfg.onnx_header import DIGEST, sealed
 from rfla.export.extra import require
 from rfla.export.parity import stacked
 
@@ -35,7 +36,7 @@ def quantized(content: bytes, images: Iterable[np.ndarray], as_float: bool) -> b
     """
     onnx, tools = require("onnx"), require("onnxruntime.quantization")
     model = onnx.load_model_from_string(content)
-    entries = {entry.key: entry.value for entry in model.metadata_props}
+    entries = {entry.key: entry.value for entry in model.metadata_props if entry.key != DIGEST}
     _own_biases(onnx, model)
     predictors = [
         node.name
@@ -56,8 +57,7 @@ def quantized(content: bytes, images: Iterable[np.ndarray], as_float: bool) -> b
             )
         result = onnx.load(path)
     onnx.helper.set_model_props(result, entries)
-    written: bytes = result.SerializeToString()
-    return written
+    return sealed(result.SerializeToString())
 
 
 def _own_biases(onnx: Any, model: Any) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms
+
+from rfla.ops.nms import grouped_nms
 
 DEAD = -1.0
 """Score of what is no detection: below a threshold, suppressed, or padding."""
@@ -23,14 +24,7 @@ class NonMaxSuppression(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, boxes: Tensor, scores: Tensor, iou: float, limit: int) -> Tensor:
         """Choose among boxes (S, N, 4) by scores (S, C, N), at most `limit` of each class."""
-        chosen = [torch.zeros(0, 3, dtype=torch.int64)]
-        for batch, label in torch.cartesian_prod(*map(torch.arange, scores.shape[:2])).tolist():
-            own = scores[batch, label]
-            alive = torch.nonzero(own > DEAD / 2).squeeze(1)
-            kept = alive[nms(boxes[batch, alive], own[alive], iou)][:limit]
-            place = torch.tensor([[batch, label]]).expand(len(kept), 2)
-            chosen.append(torch.cat((place, kept[:, None]), dim=1))
-        return torch.cat(chosen)
+        return torch.stack(_all_at_once(boxes, scores, iou), dim=1)
 
     @staticmethod
     def symbolic(g: Any, boxes: Any, scores: Any, iou: float, limit: int) -> Any:
@@ -87,5 +81,21 @@ def best_of_classes(
 
 
 def _suppress(boxes: Tensor, scores: Tensor, iou: float, limit: int) -> tuple[Tensor, ...]:
-    chosen: Tensor = NonMaxSuppression.apply(boxes, scores, iou, limit)
-    return chosen.unbind(1)
+    """Row, class and box of what survives."""
+    if torch.onnx.is_in_onnx_export():
+        chosen: Tensor = NonMaxSuppression.apply(boxes, scores, iou, limit)
+        return chosen.unbind(1)
+    return _all_at_once(boxes, scores, iou)
+
+
+def _all_at_once(boxes: Tensor, scores: Tensor, iou: float) -> tuple[Tensor, ...]:
+    """Row, class and box of what survives, by torchvision's operator.
+
+    One call, and no loop: a graph of torch has no loop over a number of images that it does not
+    know.
+    """
+    row, label, box = torch.nonzero(scores > DEAD / 2).unbind(1)
+    room = boxes.amax().double() - boxes.amin() + 1
+    group = row * scores.shape[1] + label
+    kept = grouped_nms(boxes[row, box], scores[row, label, box], group, room, iou)
+    return row[kept], label[kept], box[kept]

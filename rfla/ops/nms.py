@@ -94,16 +94,32 @@ def _one_by_one(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: fl
 
 
 def _all_at_once(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
-    """Suppress all classes in one call, each shifted to a place of its own, without a wait between.
-
-    In float64 the shift moves no box: a coordinate of float32 has 24 of its 53 bits.
-    """
+    """Suppress all classes in one call, without a wait between."""
     if not len(boxes):
         return torch.zeros(0, dtype=torch.int64, device=boxes.device)
-    exact = boxes.double()
-    room = exact.max() - exact.min() + 1
-    shifts = labels.double()[:, None] * room
-    kept: Tensor = nms(exact + shifts, scores.double(), iou_threshold)
+    room = boxes.max().double() - boxes.min() + 1
+    return grouped_nms(boxes, scores, labels, room, iou_threshold)
+
+
+def grouped_nms(
+    boxes: Tensor, scores: Tensor, groups: Tensor, room: Tensor, iou_threshold: float
+) -> Tensor:
+    """Suppress within groups by one call, each group shifted to a place of its own.
+
+    In float64 the shift moves no box: a coordinate of float32 has 24 of its 53 bits.
+
+    Args:
+        boxes: (N, 4).
+        scores: (N,).
+        groups: (N,) int64.
+        room: () float64, px; more than the boxes reach.
+        iou_threshold: a box with a larger IoU than this with a better one of its group goes.
+
+    Returns:
+        Indices of those that survive, best score first.
+    """
+    shifts = groups.double()[:, None] * room
+    kept: Tensor = nms(boxes.double() + shifts, scores.double(), iou_threshold)
     return kept
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rfla.cfg.onnx_header import read_entries
+from rfla.cfg.onnx_header import check_seal, read_entries, sealed
 from rfla.errors import WeightsError
 
 
@@ -21,6 +21,19 @@ def test_by_hand(tmp_path: Path) -> None:
     path = tmp_path / "x.onnx"
     path.write_bytes(VERSION + GRAPH + ENTRY)
     assert read_entries(path) == {"names": '["Schiff ä"]'}
+
+
+def test_the_seal(tmp_path: Path) -> None:
+    """76 bytes: 2 of the entry, 2 + 6 of the name, 2 + 64 of the digest."""
+    content = sealed(VERSION + GRAPH + ENTRY)
+    assert len(content) == len(VERSION + GRAPH + ENTRY) + 76
+    path = tmp_path / "x.onnx"
+    path.write_bytes(content)
+    assert set(read_entries(path)) == {"names", "sha256"}
+    check_seal(content, path)
+    for damaged in (content[:-1], content[:20], b"", content[:9] + b"y" + content[10:]):
+        with pytest.raises(WeightsError, match="changed since 'rfla export' wrote it"):
+            check_seal(damaged, path)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from rfla.cli import main
 from rfla.errors import ConfigError, WeightsError
 from rfla.export import command, extra, forms
 from rfla.export.figures import Figures, refuse_loss
+from rfla.export.parity import FLOAT16, FLOAT32, Parity
 
 
 def test_the_command(
@@ -33,9 +34,9 @@ def test_the_command(
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
-        (["format=coreml"], "format=coreml: must be one of onnx"),
+        (["format=coreml"], "format=coreml: must be one of onnx, torch_export, torchscript"),
         (["opset=11"], "opset=11: must be a whole number from 16 to 20"),
-        (["out=x.bin"], "out=x.bin: the name of an ONNX file ends in .onnx"),
+        (["out=x.bin"], "out=x.bin: the name of a file of format=onnx ends in .onnx"),
         (["model=fcos_p2"], "is not trained yet"),
         (["model=missing.safetensors"], "missing.safetensors: no such file"),
     ],
@@ -55,6 +56,55 @@ def test_refused_in_one_line(
     error = capsys.readouterr().err.strip()
     assert message in error and "\n" not in error
     assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written(
+    weights: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any work: nothing is traced."""
+    monkeypatch.setattr(command, "load_trained", lambda *_: pytest.fail("loaded the weights"))
+    (tmp_path / "file").touch()
+    (tmp_path / "directory.onnx").mkdir()
+    for out, message in (
+        ("file/x.onnx", "file cannot be written to"),
+        ("file/sub/x.onnx", "file cannot be written to"),
+        ("directory.onnx", "directory.onnx is a directory"),
+    ):
+        options = ExportOptions(
+            model=str(weights("fcos_p2")), out=str(tmp_path / out), overwrite=True
+        )
+        with pytest.raises(ConfigError, match=message):
+            command.export(options)
+
+
+def test_ctrl_c_leaves_nothing(
+    weights: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(forms, "compare", interrupted)
+    out = tmp_path / "sub" / "x.onnx"
+    assert main(["export", f"model={weights('fcos_p2')}", f"out={out}"]) == 130
+    assert capsys.readouterr().err.strip() == "stopped"
+    assert not list(tmp_path.iterdir())
+
+
+def test_half_that_nobody_can_judge() -> None:
+    """No detection with a score of 0.25 says nothing of half precision, and much of float32."""
+    parity = Parity(images=3, detections=50)
+    parity.require(FLOAT32, "x.onnx")
+    with pytest.raises(ConfigError, match="the network is sure of nothing in 3 images"):
+        parity.require(FLOAT16, "x.onnx")
+
+
+def test_detectors_takes_no_small_images(weights: Callable[[str], Path]) -> None:
+    options = ExportOptions(model=str(weights("detectors")), imgsz=64)
+    with pytest.raises(ConfigError, match="imgsz=64: a detectors of free size takes images of 96"):
+        command.export(options)
 
 
 def test_detectors_needs_a_late_opset(weights: Callable[[str], Path], tmp_path: Path) -> None:
@@ -183,4 +233,7 @@ def test_benchmark(
     for name, value in torch_row["values"].items():
         assert onnx_row["values"][name] == pytest.approx(value, abs=1e-3)
     assert main(["benchmark", *tokens, "formats=onxx"]) == 2
-    assert "formats=onxx: one of torch, onnx, onnx-half, onnx-int8" in capsys.readouterr().err
+    assert (
+        "formats=onxx: one of torch, onnx, onnx-half, onnx-int8, torch_export, torchscript"
+        in capsys.readouterr().err
+    )

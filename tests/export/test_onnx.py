@@ -16,8 +16,9 @@ from rfla.cfg.onnx_header import read_entries
 from rfla.cfg.weights_header import read_metadata
 from rfla.engine.model_source import load_trained
 from rfla.errors import ConfigError, WeightsError
+from rfla.export.exported_net import ExportedNet
 from rfla.export.parity import FLOAT16, FLOAT32, Parity, compare, stacked
-from rfla.export.session import OnnxNet
+from rfla.export.session import OnnxRunner
 from rfla.models.limits import build_limits
 from rfla.predict.predictor import set_limits
 from rfla.results import Results
@@ -35,16 +36,17 @@ def noise(*sizes: tuple[int, int]) -> list[np.ndarray]:
 @pytest.fixture
 def both(
     weights: Callable[[str], Path], exported: Callable[..., Path]
-) -> Callable[..., tuple[Any, OnnxNet]]:
+) -> Callable[..., tuple[Any, ExportedNet]]:
     """`both("fcos", max_det=5)`: the network with these limits, and its export."""
 
-    def load(name: str, **changes: Any) -> tuple[Any, OnnxNet]:
+    def load(name: str, **changes: Any) -> tuple[Any, ExportedNet]:
         path = exported(name, **changes)
         config = load_trained(weights(name)).config
         limits = read_metadata(path)["model"]["test"]
         config = config.model_copy(update={"test": config.test.model_copy(update=limits)})
         model = load_trained(weights(name), config)
-        return model, OnnxNet(path, build_limits(config.test), CPU)
+        runner = OnnxRunner(path.read_bytes(), str(path), CPU)
+        return model, ExportedNet(runner, len(model.names), build_limits(config.test))
 
     return load
 
@@ -77,7 +79,7 @@ def test_no_detections_and_too_many(both: Callable[..., Any]) -> None:
     assert found["boxes"].shape == (5, 4)
     assert compare(model.net, model.config.normalize, few, [noise((128, 128))], FLOAT32).share == 1
     _, none = both("fcos_p2", conf=0.999)
-    raw = none.session.run(None, {"images": images.numpy(), "image_sizes": np.array(sizes)})
+    raw = none.runner.session.run(None, {"images": images.numpy(), "image_sizes": np.array(sizes)})
     assert raw[3].tolist() == [0] and (raw[2] == -1).all() and not raw[0].any()
     assert len(none(images, image_sizes=sizes)[0]["scores"]) == 0
 

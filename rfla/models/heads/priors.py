@@ -253,6 +253,8 @@ def best_candidates(scores: Tensor, counts: Sequence[int], limit: int) -> list[T
         level = scores[:, first : first + count]
         if isinstance(count, Tensor):  # a graph of free size is traced, and decides when it runs
             order = level.topk(torch.clamp(count, max=limit), dim=1).indices
+        elif isinstance(count, torch.SymInt):  # the same, in a graph of torch.export
+            order = level.topk(torch.sym_min(count, limit), dim=1).indices
         elif count > limit:
             # Equal scores, common near 1, come in topk's order, which is that of the authors'
             # proposals too.
