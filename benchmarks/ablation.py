@@ -29,6 +29,7 @@ import argparse
 import csv
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -66,7 +67,7 @@ class Job:
     @property
     def place(self) -> str:
         """Directory of the run below the output directory."""
-        return f"{self.data}/{self.variant.replace('/', '-')}/{self.seed}"
+        return f"{self.data}/{re.sub(r'[^a-zA-Z0-9_.+-]+', '_', self.variant)}/{self.seed}"
 
 
 @dataclass(frozen=True)

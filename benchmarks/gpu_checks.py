@@ -25,6 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rfla.engine.device import precision_holds
+from rfla.export.parity import FLOAT32, Parity
 from rfla.models import build_detector
 
 DETECTORS = (
@@ -97,6 +99,8 @@ def losses_of_steps(
 def steps(device: str, size: int) -> Figures:
     """Each detector takes 3 steps in each precision; the first loss is within 2 % of float32's.
 
+    A precision that a training would not take either (`precision_holds`) is left out.
+
     The first alone starts from the same weights: rounding makes two trainings drift apart, that of
     DetectoRS, whose first loss is in the thousands, by 5 % in two steps.
     """
@@ -106,6 +110,9 @@ def steps(device: str, size: int) -> Figures:
         full = losses_of_steps(name, device, None, size)
         figures[name] = {"float32": full}
         for dtype in halves:
+            if not precision_holds(network(name, device), torch.device(device), dtype):
+                figures[name][str(dtype).removeprefix("torch.")] = "refused: trains in float32"
+                continue
             half = losses_of_steps(name, device, dtype, size)
             assert all(map(torch.isfinite, torch.tensor(half))), f"{name} {dtype}: {half}"
             change = abs(half[0] - full[0]) / abs(full[0])
@@ -127,7 +134,7 @@ def overflow(device: str, size: int) -> Figures:
     optimizer = build_optimizer("sgd", groups, lr=1e-3, momentum=0.9, fused=device == "cuda")
     scaler = torch.amp.GradScaler(device, init_scale=2.0**16, enabled=device == "cuda")
     images, targets = batch_of(device, size)
-    for factor in (1e30, 1.0):
+    for factor in (1e35, 1.0):  # times the scaler's 2**16, more than float32 holds
         loss = sum(net(images, targets).values()) * factor
         optimizer.zero_grad()
         scaler.scale(loss).backward()
@@ -152,24 +159,36 @@ def overflow(device: str, size: int) -> Figures:
 
 
 def deterministic(device: str, size: int) -> Figures:
-    """Two equal runs of two deterministic steps of Faster R-CNN end with equal weights."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    """Two equal runs of two deterministic steps end with equal weights; says what torch warns of.
+
+    Not demanded of DetectoRS: torchvision's deformable convolution has no such gradient.
+    """
+    import warnings
+
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    ends = []
-    for _ in range(2):
-        net = network("faster_rcnn", device)
-        images, targets = batch_of(device, size)
-        optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
-        for step in range(2):
-            torch.manual_seed(step)
-            optimizer.zero_grad()
-            sum(net(images, targets).values()).backward()
-            optimizer.step()
-        ends.append([parameter.detach().cpu() for parameter in net.parameters()])
-    same = all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
-    assert same, "two deterministic runs differ"
-    peak = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0
-    return {"equal to the bit": same, "peak GB": round(peak, 2)}
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    figures: Figures = {}
+    for name in DETECTORS:
+        ends = []
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(2):
+                net = network(name, device)
+                images, targets = batch_of(device, size)
+                optimizer = torch.optim.SGD(net.parameters(), lr=1e-4)
+                for step in range(2):
+                    torch.manual_seed(step)
+                    optimizer.zero_grad()
+                    sum(net(images, targets).values()).backward()
+                    optimizer.step()
+                ends.append([parameter.detach().cpu() for parameter in net.parameters()])
+        names = [key for key, _ in net.named_parameters()]
+        differ = [key for key, a, b in zip(names, *ends, strict=True) if not torch.equal(a, b)]
+        said = sorted({str(each.message).split(" does not")[0][:60] for each in caught})
+        figures[name] = {"differ": len(differ), "first": differ[:2], "warned": said}
+    wrong = [name for name in DETECTORS if name != "detectors" and figures[name]["differ"]]
+    assert not wrong, json.dumps(figures)
+    return figures
 
 
 def nan(device: str, size: int) -> Figures:
@@ -222,22 +241,27 @@ def waits(device: str, size: int) -> Figures:
 
 
 def detections(device: str, size: int) -> Figures:
-    """Detections on the device equal the CPU's to 1e-3 px and 1e-4 in score, in float32."""
+    """Detections on the device are the CPU's, in float32, by the rule of an export: 99.9 % of them.
+
+    The class layers are drawn wide, so that the scores of a random network are not all alike.
+    """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     figures: Figures = {}
     for name in DETECTORS:
         net = network(name, "cpu").eval()
+        for module in net.modules():
+            if isinstance(module, nn.Conv2d) and float(module.weight.detach().std()) < 0.02:
+                nn.init.normal_(module.weight, std=0.1)
         images, _ = batch_of("cpu", size)
         with torch.no_grad():
             here = net(images)
             there = net.to(device)(images.to(device))
-        far = 0.0
+        seen = Parity()
         for own, other in zip(here, there, strict=True):
-            assert len(own["boxes"]) == len(other["boxes"]), f"{name}: another count"
-            if len(own["boxes"]):
-                far = max(far, float((own["boxes"] - other["boxes"].cpu()).abs().max()))
-        figures[name] = f"{far:.1e} px"
-        assert far < 1e-3, f"{name}: boxes differ by {far} px"
+            found = {key: value.cpu() for key, value in other.items()}
+            seen.add(own, found, net.config.test.max_det, FLOAT32)
+        figures[name] = {"boxes": sum(len(own["boxes"]) for own in here), "same": seen.share}
+    assert all(figures[name]["same"] >= 0.999 for name in DETECTORS), json.dumps(figures)
     return figures
 
 

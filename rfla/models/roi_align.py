@@ -73,10 +73,15 @@ class RoIAlignPyramid(nn.Module):
     def _pool(self, features: Tensor, rois: Tensor, stride: int) -> Tensor:
         """The operator itself.
 
-        With `deterministic=true` torchvision's own function would choose a version in Python, which
-        holds all samples of all boxes at once: a terabyte for 512 boxes of P2.
+        Its gradient on a GPU adds the cells of overlapping boxes in an order that changes from run
+        to run; with `deterministic=true` it is computed on the CPU. Torchvision's own function
+        would choose a version in Python then, which holds all samples of all boxes at once: a
+        terabyte for 512 boxes of P2.
         """
+        device = features.device
+        if device.type == "cuda" and torch.are_deterministic_algorithms_enabled():
+            features, rois = features.cpu(), rois.cpu()
         pooled: Tensor = torch.ops.torchvision.roi_align(
             features, rois, 1 / stride, self.size, self.size, -1, True
         )
-        return pooled
+        return pooled.to(device)
