@@ -21,7 +21,16 @@ from rfla.metrics import Detections, GroundTruth, evaluate_boxes
 from rfla.models import build_detector
 from rfla.tools.demo import prepare_demo
 
-MODELS = ("fcos", "fcos_p2", "retinanet", "autoassign", "faster_rcnn", "cascade_rcnn", "detectors")
+MODELS = (
+    "fcos",
+    "fcos_p2",
+    "rfd",
+    "retinanet",
+    "autoassign",
+    "faster_rcnn",
+    "cascade_rcnn",
+    "detectors",
+)
 SMALL = {
     "backbone": "resnet18",
     "backbone.frozen_stages": -1,
@@ -117,7 +126,7 @@ def settings_of(name: str, assigner: str) -> dict[str, object]:
     settings = SMALL | (
         TWO_STAGE if name in ("faster_rcnn", "cascade_rcnn", "detectors") else DENSE
     )
-    anchors = assigner == "baseline" and name not in ("fcos", "fcos_p2", "autoassign")
+    anchors = assigner == "baseline" and name not in ("fcos", "fcos_p2", "rfd", "autoassign")
     return settings | (BASELINE_ANCHORS if anchors else {})
 
 

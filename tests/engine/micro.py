@@ -15,7 +15,9 @@ from rfla.assign import Layer
 from rfla.cfg.model_schema import BackboneConfig, ModelConfig
 from rfla.models import zoo
 from rfla.models.backbones.backbone import Backbone
+from rfla.models.detector import Detector
 from rfla.models.fcos import FCOS
+from rfla.models.rfd import RFD
 
 
 class MicroBackbone(Backbone):
@@ -61,8 +63,8 @@ class MicroBackbone(Backbone):
         return stages
 
 
-class MicroFCOS(FCOS):
-    """FCOS on the micro backbone, which has the channels and strides of ResNet-18."""
+class OnMicro(Detector):
+    """Any detector on the micro backbone, which has the channels and strides of ResNet-18."""
 
     @classmethod
     def from_config(cls, config: ModelConfig, num_classes: int) -> Self:
@@ -70,6 +72,14 @@ class MicroFCOS(FCOS):
         # a test freezes the norm by this number
         net.backbone = MicroBackbone(learns=config.assigner.decay != 0.95)
         return net
+
+
+class MicroFCOS(OnMicro, FCOS):
+    """FCOS of 40,000 weights."""
+
+
+class MicroRFD(OnMicro, RFD):
+    """RFD likewise."""
 
 
 def install() -> None:

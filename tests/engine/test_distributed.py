@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from rfla.engine.processes import needs_several, tokens_of
 from rfla.engine.trainer import train
 from rfla.engine.validator import validate
 from rfla.errors import ConfigError, RflaError
+from rfla.models import zoo
 from rfla.predict.command import predict
 
 Job = Callable[[int], Any]
@@ -165,6 +167,21 @@ def test_two_processes_train_as_one(
     settings: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     compare(2, settings, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("posterior", [0, 12])
+def test_rfd_in_two_processes_trains_as_one(
+    posterior: int,
+    settings: Callable[..., dict[str, Any]],
+    micro: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Its losses are for each unit of quality, and each positive, of all processes."""
+    monkeypatch.setitem(zoo.DETECTORS, "rfd", micro.MicroRFD)
+    given = {"model": "rfd", "optimizer": "sgd", "head.norm": "none"}
+    compare(2, settings, tmp_path, **given, **{"assigner.posterior": posterior})
 
 
 @pytest.mark.slow

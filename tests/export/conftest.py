@@ -26,14 +26,20 @@ SMALL: dict[str, Any] = {
 }
 DENSE = {"head.depth": 1}
 TWO_STAGES = {"rpn.nms_pre": 100, "rpn.max_proposals": 80, "roi.width": 32}
+PARTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "fcos_p2_up": ("fcos_p2", {"neck.bottom_up": True}),
+    "autoassign_field": ("autoassign", {"loss.coding": "field"}),
+}
+"""Detectors with other parts than their own, by a name of this directory."""
 NAMES = ("ship", "car", "bus")
 
 
 def small_net(name: str) -> Detector:
     """A detector whose scores and boxes differ from place to place."""
     torch.manual_seed(0)
+    name, parts = PARTS.get(name, (name, {}))
     two_stages = name in ("faster_rcnn", "cascade_rcnn", "detectors")
-    settings = SMALL | (TWO_STAGES if two_stages else DENSE)
+    settings = SMALL | (TWO_STAGES if two_stages else DENSE) | parts
     net = build_detector(name, num_classes=len(NAMES), settings=settings)
     for key, parameter in net.named_parameters():
         if parameter.dim() > 1 and ("cls" in key or "reg" in key):

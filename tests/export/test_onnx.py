@@ -23,7 +23,8 @@ from rfla.models.limits import build_limits
 from rfla.predict.predictor import set_limits
 from rfla.results import Results
 
-SLOW = ["fcos", "rfd", "retinanet", "autoassign", "cascade_rcnn", "detectors"]
+ONE_STAGE = ["fcos", "fcos_p2_up", "rfd", "retinanet", "autoassign", "autoassign_field"]
+SLOW = [*ONE_STAGE, "cascade_rcnn", "detectors"]
 DETECTORS = ["fcos_p2", "faster_rcnn", *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)]
 CPU = torch.device("cpu")
 
