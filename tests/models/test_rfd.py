@@ -7,6 +7,7 @@ import torch
 
 from rfla.models import build_detector
 from rfla.models.rfd import RFD
+from rfla.models.weights import load_model, save_weights
 
 SMALL = {
     "backbone": "resnet18",
@@ -148,6 +149,39 @@ def test_gradients_reach_every_parameter():
     sum(losses.values()).backward()
     missing = [key for key, value in net.named_parameters() if value.grad is None]
     assert missing == []
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_step_under_autocast_is_that_of_float32(dtype):
+    """Boxes of 3 to 12 px: what half precision rounds is far below a pixel."""
+    net = small_net(**{"backbone.norm_eval": False}).train()
+    boxes = torch.tensor([[8.0, 8, 14, 15], [40, 30, 43, 33], [20, 40, 32, 49]])
+    targets = [{"boxes": boxes, "labels": torch.tensor([0, 1, 1])}]
+    images = torch.randn(1, 3, 64, 64)
+    exact = net(images, targets)
+    with torch.autocast("cpu", dtype):
+        raw = net.raw(images)
+        losses = net.loss(raw, targets, [(64, 64)]).losses
+    assert all(level.dtype == torch.float32 for level in raw["reg"])
+    for name, value in losses.items():
+        assert value.dtype == torch.float32
+        assert value.item() == pytest.approx(exact[name].item(), rel=0.02), name
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_weights_there_and_back(tmp_path):
+    net = small_net(**{"loss.quality": "iou", "assigner.topk": [4, 1]}).eval()
+    about = {"format": 1, "version": "0", "names": ["ship", "car"]}
+    about["model"] = net.config.model_dump(mode="json")
+    save_weights(tmp_path / "x.safetensors", net.state_dict(), about)
+    again, _ = load_model(tmp_path / "x.safetensors")
+    assert isinstance(again, RFD) and again.config == net.config
+    images = torch.randn(1, 3, 64, 64)
+    ours, theirs = again.eval().raw(images), net.raw(images)
+    assert all(
+        torch.equal(a, b) for name in ours for a, b in zip(ours[name], theirs[name], strict=True)
+    )
 
 
 def test_no_boxes_and_autocast_stay_finite():

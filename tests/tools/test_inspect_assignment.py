@@ -13,7 +13,8 @@ from rfla.tools.inspect.assignment import advice, assignment_report
 
 
 @pytest.mark.parametrize(
-    ("model", "assigner"), [("fcos_p2", "rfla"), ("fcos_p2", "baseline"), ("faster_rcnn", "rfla")]
+    ("model", "assigner"),
+    [("fcos_p2", "rfla"), ("fcos_p2", "baseline"), ("rfd", "rfla"), ("faster_rcnn", "rfla")],
 )
 def test_assignment_of_a_data_set(three_images: Path, model: str, assigner: str) -> None:
     """Four boxes on two images.
