@@ -21,8 +21,8 @@ Channels = Literal["rgb", "bgr"]
 AssignerName = Literal["rfla", "baseline", "atss"]
 """Rule of label assignment."""
 
-FieldsOf = Literal["resnet50", "backbone"]
-"""Network whose receptive fields count."""
+FieldsOf = Literal["authors", "traced", "measured"]
+"""Where receptive fields come from: the authors' numbers, the backbone's layers, its derivative."""
 
 Conflict = Literal["last", "smallest"]
 """Which of two boxes gets a prior that both claim."""

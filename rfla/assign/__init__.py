@@ -11,13 +11,7 @@ from rfla.assign.max_iou import MaxIoUAssigner
 from rfla.assign.nearest import NearestPriors, nearest_priors
 from rfla.assign.points import PointsAssigner
 from rfla.assign.priors import PriorGrid
-from rfla.assign.receptive_field import (
-    Layer,
-    full_receptive_fields,
-    resnet_receptive_fields,
-    theoretical_receptive_fields,
-    with_extra_levels,
-)
+from rfla.assign.receptive_field import level_receptive_fields, resnet_receptive_fields
 from rfla.assign.regions import BACKGROUND, IGNORED
 from rfla.assign.sampling import PseudoSampler, RandomSampler, SampledPriors
 
@@ -29,7 +23,6 @@ __all__ = [
     "AssignmentReport",
     "Distance",
     "HierarchicalAssigner",
-    "Layer",
     "MaxIoUAssigner",
     "NearestPriors",
     "PointsAssigner",
@@ -37,10 +30,8 @@ __all__ = [
     "PseudoSampler",
     "RandomSampler",
     "SampledPriors",
-    "full_receptive_fields",
+    "level_receptive_fields",
     "nearest_priors",
     "receptive_field_distance",
     "resnet_receptive_fields",
-    "theoretical_receptive_fields",
-    "with_extra_levels",
 ]

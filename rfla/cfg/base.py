@@ -10,6 +10,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     GetCoreSchemaHandler,
     ValidationInfo,
     field_validator,
@@ -93,3 +94,6 @@ Names = Annotated[tuple[str, ...], BeforeValidator(split_commas)]
 NamesOrNumbers = Annotated[tuple[int | str, ...], BeforeValidator(split_commas)]
 Integers = Annotated[tuple[int, ...], BeforeValidator(split_commas)]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(split_commas)]
+Positive = Annotated[float, Field(gt=0, le=1e6)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1, le=100_000)]

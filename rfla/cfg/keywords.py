@@ -48,7 +48,8 @@ class AssignerSection(TypedDict, total=False):
     topk: Sequence[int]
     decay: float
     fraction: float
-    fields: Literal["resnet50", "backbone"]
+    fields: Literal["authors", "traced", "measured"] | Sequence[float]
+    refresh_fields: int
     centers_inside: bool
     ignore_above: float | None
     conflict: Literal["last", "smallest"]

@@ -9,12 +9,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from rfla.cfg.base import Integers, OneOf, Section
+from rfla.cfg.base import Count, Fraction, Integers, OneOf, Positive, Section
+from rfla.cfg.two_stage_schema import RoiConfig, RpnConfig
 from rfla.names import (
     AssignerName,
     BoxLoss,
     Channels,
-    CodeLoss,
     Coding,
     Conflict,
     Extra,
@@ -58,10 +58,6 @@ DISTANCES = [  # rfla.assign.DISTANCES
     "giou",
     "diou",
 ]
-
-Positive = Annotated[float, Field(gt=0, le=1e6)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1, le=100_000)]
 
 
 class BackboneConfig(Section):
@@ -137,9 +133,16 @@ class AssignerConfig(Section):
     fraction: float = Field(
         0.5, gt=0, le=4, description="share of the theoretical receptive field that is effective"
     )
-    fields: FieldsOf = Field(
-        "resnet50",
-        description="whose receptive fields are used: resnet50 (as the authors), or the backbone",
+    fields: FieldsOf | Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
+        "authors",
+        description="full receptive fields: those of the authors (ResNet-50), traced through the "
+        "backbone, measured on images, or a side in px for each level",
+    )
+    refresh_fields: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="fields=measured: measure again every so many epochs of training; 0: never",
     )
     centers_inside: bool = Field(False, description="only priors whose centre lies inside the box")
     ignore_above: float | None = Field(
@@ -174,6 +177,14 @@ class AssignerConfig(Section):
         description="baseline of fcos: radius round the box centre in strides; 0: the whole box",
     )
     atss_topk: int = Field(9, ge=1, le=1000, description="atss: candidates for each box and level")
+
+    @field_validator("fields", mode="before")
+    @classmethod
+    def _sides(cls, fields: object) -> object:
+        numbers = fields if isinstance(fields, list | tuple) else ()
+        if not all(isinstance(side, int | float) and 0 < side <= 1e6 for side in numbers):
+            raise ValueError("sides of fields are numbers above 0, px, one for each pyramid level")
+        return fields
 
     @field_validator("topk")
     @classmethod
@@ -265,73 +276,6 @@ class AnchorConfig(Section):
             raise ValueError(
                 f"anchors.neg_iou={self.neg_iou:g} must not be above "
                 f"anchors.pos_iou={self.pos_iou:g}"
-            )
-        return self
-
-
-class RpnConfig(Section):
-    """Region proposals of the two-stage detectors."""
-
-    target_anchor_scale: float = Field(
-        1.0,
-        gt=0,
-        le=2,
-        description="anchors that targets are encoded against; 0.9 repeats the authors' training",
-    )
-    samples: int = Field(
-        256, ge=1, le=1_000_000_000, description="anchors sampled per image for the loss"
-    )
-    pos_fraction: Fraction = Field(0.5, description="largest share of positives among them")
-    box_loss: CodeLoss = Field("l1", description="loss of the encoded boxes")
-    beta: Positive = Field(1 / 9, description="smooth_l1: where it turns from square to linear")
-    quality: Literal["none", Quality] = Field(
-        "none",
-        description="what the objectness of a positive learns: 1 (none), or how well the proposal "
-        "sits, see loss.quality",
-    )
-    nms_pre: Count = Field(3000, description="candidates of each level before suppression")
-    nms_iou: Fraction = Field(0.7, description="IoU above which a proposal suppresses another")
-    max_proposals: Count = Field(3000, description="proposals kept for each image")
-
-
-class RoiConfig(Section):
-    """Second stage of the two-stage detectors.
-
-    Keys in brackets hold one value for each stage of a cascade.
-    """
-
-    pool_size: int = Field(
-        7, ge=1, le=32, description="cells per side that RoIAlign pools a proposal into"
-    )
-    finest_scale: Positive = Field(
-        56.0, description="proposals with sides below twice this (px) use the finest level"
-    )
-    width: int = Field(1024, ge=8, le=8192, description="channels of the two shared layers")
-    class_agnostic: bool = Field(False, description="one box for all classes")
-    pos_iou: tuple[Fraction, ...] = Field(
-        (0.5,), description="IoU from which a proposal is positive, for each stage"
-    )
-    stage_weights: tuple[Positive, ...] = Field(
-        (1.0,), description="weight of the losses, for each stage"
-    )
-    stds: tuple[tuple[Positive, Positive, Positive, Positive], ...] = Field(
-        ((0.1, 0.1, 0.2, 0.2),),
-        description="what the encoded boxes (dx, dy, dw, dh) are divided by, for each stage",
-    )
-    samples: int = Field(
-        512, ge=1, le=1_000_000_000, description="proposals sampled per image for the loss"
-    )
-    pos_fraction: Fraction = Field(0.25, description="largest share of positives among them")
-    box_loss: CodeLoss = Field("l1", description="loss of the encoded boxes")
-    beta: Positive = Field(1.0, description="smooth_l1: where it turns from square to linear")
-
-    @model_validator(mode="after")
-    def _one_value_for_each_stage(self) -> Self:
-        stages = len(self.pos_iou)
-        if not 1 <= stages <= 8 or not stages == len(self.stage_weights) == len(self.stds):
-            raise ValueError(
-                "roi.pos_iou, roi.stage_weights and roi.stds need one value for each stage, "
-                "1 to 8 stages"
             )
         return self
 

@@ -34,6 +34,7 @@ from rfla.engine.device import (
     use_fast_float32,
 )
 from rfla.engine.distributed import World, agreed, gather, main_first
+from rfla.engine.fields import check_fields, measure_for_all, shown
 from rfla.engine.inference import protocol_of
 from rfla.engine.loaders import evaluation_loader, training_loader
 from rfla.engine.meter import Meter
@@ -49,6 +50,7 @@ from rfla.engine.optimizer import (
 from rfla.engine.state import RunState
 from rfla.errors import ConfigError, DataError
 from rfla.metrics.protocols import Protocol
+from rfla.models.fields import measures_fields
 
 RECIPE_EPOCHS = 12  # the length of run that lr_steps belong to, but for recipes with their own
 
@@ -182,6 +184,7 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
         RflaError: Anything that the person can mend.
     """
     with agreed(world):
+        check_fields(cfg)
         seed_everything(cfg.seed, cfg.deterministic)
         use_fast_float32(cfg.amp is not False)
         # The main one may have to make the data set, and to fetch the backbone's weights.
@@ -192,6 +195,11 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
         dtype = autocast_dtype(device, cfg.amp)
         net = on_device(source.net, device, dtype)
         freeze(net, cfg.freeze)
+    field_notes = []
+    if measures_fields(cfg.assigner) and not cfg.resume:  # a state holds those of its run
+        sides = measure_for_all(net, cfg, train_index, source.config.normalize, world, device)
+        field_notes = [f"receptive fields measured: {shown(sides)}"]
+    with agreed(world):
         per_gpu = memory.largest_that_fits(cfg, net, device, len(train_index) // world.size)
     cfg, notes = memory.settle_batch(cfg, gather(world, per_gpu))
     if cfg.batch > len(train_index):
@@ -225,7 +233,7 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
             state,
             schedule_for(cfg, sampler),
             dtype,
-            [*source.notes, *notes],
+            [*source.notes, *field_notes, *notes],
         )
 
 

@@ -27,6 +27,7 @@ from rfla.engine.model_source import weights_metadata
 from rfla.errors import ExistingRunError, RflaError
 from rfla.files import write_atomically
 from rfla.metrics import Metrics
+from rfla.models.fields import with_sides
 from rfla.models.weights import save_weights
 
 STATE_NAME = "last.state.safetensors"
@@ -231,7 +232,12 @@ class RunFiles:
             "seed": parts.cfg.seed,
         }
         metadata = weights_metadata(
-            parts.model_config, parts.names, parts.cfg.imgsz, figures, run, self.scale
+            with_sides(parts.model_config, parts.state.net),
+            parts.names,
+            parts.cfg.imgsz,
+            figures,
+            run,
+            self.scale,
         )
         with writing(self.run_dir, path):
             save_weights(path, parts.state.evaluated_net.state_dict(), metadata)

@@ -5,7 +5,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from rfla.engine import checkpoint
 from rfla.engine.meter import BatchRecord, Meter, RunningStatistics, parts_not_finite
 from rfla.engine.optimizer import EMA
 from rfla.errors import WeightsError
+from rfla.models.fields import sides_of, use_sides
 
 T = TypeVar("T")
 
@@ -99,6 +100,12 @@ class RunState:
         """Training time so far, earlier processes of the same run included."""
         return self.position.seconds + time.perf_counter() - self._started
 
+    def use_fields(self, sides: Sequence[float]) -> None:
+        """Go on with these sides (px, one for each level) of the receptive fields, if any."""
+        for net in (self.net, self.evaluated_net):
+            if list(sides) != sides_of(net):
+                use_sides(net, sides)
+
     def take_bad_batches(self) -> list[tuple[BatchRecord, list[str]]]:
         """Return the batches since the last call that were not finite, with the parts at fault.
 
@@ -150,6 +157,7 @@ class RunState:
             "scaler": self.scaler.state_dict(),
             "ema_updates": self.ema.updates if self.ema is not None else 0,
             "data": dict(data),
+            "fields": sides_of(self.net),
         }
         checkpoint.save_state(path, tensors, document)
 
@@ -185,6 +193,7 @@ class RunState:
             if document["scaler"]:
                 self.scaler.load_state_dict(document["scaler"])
             self.position = _from_document(Position, document["position"], asdict(Position()))
+            self.use_fields([_number(side, float) for side in document["fields"]])
             sums = {name: parts["meter"][name].to(device) for name in document["sums"]}
             self.meter = _from_document(Meter, document["meter"], Meter().document())
             self.meter.sums = sums

@@ -24,6 +24,7 @@ from rfla.engine.distributed import (
     lost_peers_named,
     mean_of,
 )
+from rfla.engine.fields import measure_for_all, shown
 from rfla.engine.hooks import Hooks, Run, Stopped, StopSignals
 from rfla.engine.inference import Judged
 from rfla.engine.loaders import batches_of, lost_workers_named
@@ -145,6 +146,7 @@ class Trainer:
         try:
             while position.epoch < self.cfg.epochs and not self.should_stop():
                 self.hooks.epoch_start(self.run, position.epoch)
+                self.refresh_fields()
                 try:
                     self.train_epoch()
                 except RuntimeError as error:
@@ -163,6 +165,18 @@ class Trainer:
             self.signals.release()
             self.hooks.train_end(self.run)
             self.log.tensorboard.close()
+
+    def refresh_fields(self) -> None:
+        """Measure the receptive fields again where an epoch begins for which it is time."""
+        position, every, parts = self.state.position, self.cfg.assigner.refresh_fields, self.parts
+        if not every or position.batch or not position.epoch or position.epoch % every:
+            return
+        normalize = parts.model_config.normalize
+        sides = measure_for_all(
+            self.state.net, self.cfg, parts.train_index, normalize, self.world, parts.device
+        )
+        self.state.use_fields(sides)
+        self.log.say(f"receptive fields measured again: {shown(sides)}")
 
     def train_epoch(self) -> None:
         """Train on every batch of the epoch that is left."""

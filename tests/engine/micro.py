@@ -5,13 +5,12 @@ with it installed.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from rfla.assign import Layer
 from rfla.cfg.model_schema import BackboneConfig, ModelConfig
 from rfla.models import zoo
 from rfla.models.backbones.backbone import Backbone
@@ -37,9 +36,6 @@ class MicroBackbone(Backbone):
     @classmethod
     def from_config(cls, section: BackboneConfig) -> Self:
         return cls(learns=section.frozen_stages < 0)
-
-    def field_layers(self) -> Iterable[Layer]:
-        return [Layer(4, stride=4, level=2), *(Layer(3, 2, level=level) for level in (3, 4, 5))]
 
     def thaw(self) -> None:
         self.learns = True

@@ -185,6 +185,15 @@ def test_rfd_in_two_processes_trains_as_one(
 
 
 @pytest.mark.slow
+def test_two_processes_measure_fields_as_one(
+    settings: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """At the start and at each epoch: what is measured in one is used in all."""
+    keys = {"assigner.fields": "measured", "assigner.refresh_fields": 1}
+    compare(2, settings, tmp_path, **keys)
+
+
+@pytest.mark.slow
 def test_four_processes_train_as_one(
     settings: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:

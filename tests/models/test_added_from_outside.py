@@ -1,13 +1,12 @@
 """Somebody else's program adds a detector and a backbone: one class, one entry, one name each."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Self
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from rfla.assign import Layer
 from rfla.cfg import model_schema
 from rfla.models import build_detector, load_pretrained_backbone, zoo
 from rfla.models.assigners import build_assigner
@@ -23,7 +22,7 @@ from rfla.ops.nms import select_detections
 
 
 class ToyBackbone(Backbone):
-    """Strides 8 to 32 alone, and fields of its own."""
+    """Strides 8 to 32 alone."""
 
     name = "toy"
     channels = (8, 12, 16)
@@ -45,9 +44,6 @@ class ToyBackbone(Backbone):
             images = stage(images).relu()
             maps.append(images)
         return maps
-
-    def field_layers(self) -> Iterable[Layer]:
-        return [Layer(8, 8, level=3), Layer(2, 2, level=4), Layer(2, 2, level=5)]
 
     def thaw(self) -> None:
         self.requires_grad_(True)
@@ -141,8 +137,8 @@ def test_a_detector():
 
 @pytest.mark.usefixtures("added")
 def test_a_backbone():
-    """The neck stands on its strides, and `assigner.fields=backbone` counts its layers."""
-    settings = SMALL | {"backbone": "toy", "assigner.fields": "backbone"}
+    """The neck stands on its strides, and `assigner.fields=traced` counts its layers."""
+    settings = SMALL | {"backbone": "toy", "assigner.fields": "traced"}
     net = build_detector("fcos", 2, settings=settings)
     assert isinstance(net, FCOS) and isinstance(net.backbone, ToyBackbone)
     assert net.neck.strides == [8, 16, 32, 64]

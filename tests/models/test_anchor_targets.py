@@ -25,7 +25,7 @@ MODELS = {
     "retina_rfla": ("retinanet", "rfla", {}),
 }
 FOLDERS = ["rpn_rfla", "repaired_rpn_rfla"]
-NO_BACKBONE = None  # with assigner.fields=resnet50 nobody asks it
+NO_BACKBONE = None  # with assigner.fields=authors nobody asks it
 
 
 def strides(name):

@@ -9,6 +9,7 @@ from rfla.assign.explain import AssignmentReport
 from rfla.cfg import Config, load_config
 from rfla.cli import main
 from rfla.data.images import read_image
+from rfla.tools.inspect import assignment
 from rfla.tools.inspect.assignment import advice, assignment_report
 
 
@@ -36,6 +37,22 @@ def test_assignment_of_a_data_set(three_images: Path, model: str, assigner: str)
     if assigner == "rfla":
         assert report.without_positive == ()
         assert min(report.positives) >= 2
+
+
+def test_measured_fields_are_measured_first(
+    three_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the images of the split, and with the same weights each time."""
+    used = []
+    monkeypatch.setattr(assignment, "use_sides", lambda net, sides: used.append(sides))
+    cfg = load_config(
+        {"model": "fcos_p2", "data": str(three_images), "split": "train", "imgsz": 64}
+        | {"backbone": "resnet18", "neck.width": 16, "head.width": 16}
+        | {"assigner.fields": "measured"}
+    )
+    assignment_report(cfg)
+    assignment_report(cfg)
+    assert used[0] == used[1] and len(used[0]) == 5 and 0 < used[0][0] < used[0][4] < 4 * 64
 
 
 def test_a_size_that_gives_boxes_a_positive_is_advised(

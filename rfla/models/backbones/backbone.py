@@ -1,12 +1,11 @@
 """What the rest of a detector asks of its backbone."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Self
 
 from torch import Tensor, nn
 
-from rfla.assign import Layer
 from rfla.cfg.model_schema import BackboneConfig
 
 
@@ -31,10 +30,6 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) to one map (B, channels, H / stride, W / stride) for each stride."""
-
-    @abstractmethod
-    def field_layers(self) -> Iterable[Layer]:
-        """The widest path from the pixels to the last map; `Layer.level` n marks stride 2**n."""
 
     @abstractmethod
     def thaw(self) -> None:

@@ -3,15 +3,13 @@
 Shapes: B images, (H, W) px; Cn has stride 2**n.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Self
 
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights, resnet
 from torchvision.models.resnet import Bottleneck
 
-from rfla.assign import Layer
-from rfla.assign.receptive_field import resnet_layers
 from rfla.cfg.model_schema import BackboneConfig
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.backbones.pretrained import fold_input_scale, imagenet_state
@@ -70,10 +68,6 @@ class ResNet(Backbone):
             section.norm_eval,
             section.norm_trainable,
         )
-
-    def field_layers(self) -> Iterable[Layer]:
-        """The 3x3 layers from the pixels to C5, as the authors count them whatever the style."""
-        return resnet_layers(int(self.name.removeprefix("resnet")))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) to C2, C3, C4, C5, each (B, channels, H / 2**n, W / 2**n)."""

@@ -11,13 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from rfla.assign import (
-    PriorGrid,
-    resnet_receptive_fields,
-    theoretical_receptive_fields,
-    with_extra_levels,
-)
+from rfla.assign import PriorGrid, level_receptive_fields, resnet_receptive_fields
+from rfla.cfg.keys import show
 from rfla.cfg.model_schema import ModelConfig
+from rfla.errors import ConfigError
+from rfla.fields import TraceError, trace_fields
 from rfla.models.assigners import Assigner
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.detector import ImageSizes, Target, feature_sizes
@@ -36,12 +34,28 @@ class Priors(nn.Module):
     Args:
         assigner: matches priors to boxes; None where the detector has a rule of its own.
         strides: px between neighbouring cells, for each level.
+        sides: side (px) of each level before `fraction`: its receptive field, or another size.
+        fraction: factor on the sides.
     """
 
-    def __init__(self, assigner: Assigner | None, strides: Sequence[int]) -> None:
+    def __init__(
+        self,
+        assigner: Assigner | None,
+        strides: Sequence[int],
+        sides: Sequence[float],
+        fraction: float,
+    ) -> None:
         super().__init__()
         self.assigner, self.strides = assigner, tuple(strides)
+        self.sides, self.fraction = tuple(sides), fraction
         self._grids: OrderedDict[tuple[object, ...], PriorGrid] = OrderedDict()
+
+    def use_sides(self, sides: Sequence[float]) -> None:
+        """Go on with other receptive fields (px, one for each level)."""
+        if len(sides) != len(self.strides):
+            raise ValueError(f"{len(sides)} sides for {len(self.strides)} levels")
+        self.sides = tuple(sides)
+        self._grids.clear()
 
     def make(self, sizes: Sequence[tuple[int, int]]) -> PriorGrid:
         """Lay out the priors of levels of these (height, width) in cells."""
@@ -109,8 +123,8 @@ class Points(Priors):
         fraction: float = 0.5,
         offset: Literal["half", "corner"] = "half",
     ) -> None:
-        super().__init__(assigner, strides)
-        self.sides, self.fraction, self.offset = tuple(sides), fraction, offset
+        super().__init__(assigner, strides, sides, fraction)
+        self.offset: Literal["half", "corner"] = offset
 
     def make(self, sizes: Sequence[tuple[int, int]]) -> PriorGrid:
         """Lay out the points of levels of these (height, width) in cells."""
@@ -158,8 +172,8 @@ class Anchors(Priors):
         scales: Sequence[float] = (1.0,),
         allowed_border: float | None = None,
     ) -> None:
-        super().__init__(assigner, strides)
-        self.sides, self.fraction, self.allowed_border = tuple(sides), fraction, allowed_border
+        super().__init__(assigner, strides, sides, fraction)
+        self.allowed_border = allowed_border
         self.ratios, self.scales = tuple(ratios), tuple(scales)
         self.per_cell = len(self.ratios) * len(self.scales)
 
@@ -226,13 +240,46 @@ def build_anchors(
 
 
 def receptive_fields(config: ModelConfig, backbone: Backbone) -> list[float]:
-    """Full side (px) of the theoretical receptive field of each pyramid level, finest first."""
-    first = config.neck.start_level
+    """Full side (px) of the receptive field of each pyramid level, finest first.
+
+    `assigner.fields=measured` needs weights and images: until then (`rfla.models.fields`) the
+    levels have the authors'.
+
+    Raises:
+        ConfigError: a number of sides that is not that of the levels, or a backbone without
+            theoretical fields.
+    """
+    first, fields = config.neck.start_level, config.assigner.fields
     levels = range(first, first + config.neck.levels)
-    if config.assigner.fields == "resnet50":
-        return [float(side) for side in resnet_receptive_fields(AUTHORS_DEPTH, levels)]
-    fields = theoretical_receptive_fields(with_extra_levels(backbone.field_layers(), levels[-1]))
-    return [float(fields[level]) for level in levels]
+    if isinstance(fields, tuple):
+        if len(fields) != len(levels):
+            raise ConfigError(
+                f"assigner.fields={show(fields)}: {len(fields)} sides, and the pyramid has "
+                f"{len(levels)} levels (P{levels[0]} to P{levels[-1]})"
+            )
+        return list(fields)
+    if fields == "traced":
+        return level_receptive_fields(_traced_sides(backbone), levels)
+    return [float(side) for side in resnet_receptive_fields(AUTHORS_DEPTH, levels)]
+
+
+def _traced_sides(backbone: Backbone) -> dict[int, float]:
+    """Level of each map of a backbone, and the side (px) of its theoretical field."""
+    try:
+        found = trace_fields(backbone)
+    except TraceError as error:
+        raise ConfigError(
+            f"assigner.fields=traced: {backbone.name} cannot be traced ({error}); "
+            "take assigner.fields=measured"
+        ) from None
+    unbounded = next((field.unbounded for field in found if field.unbounded), "")
+    if unbounded:
+        raise ConfigError(
+            f"assigner.fields=traced: {backbone.name} sees the whole image ({unbounded}), its "
+            "fields are unbounded; take assigner.fields=measured"
+        )
+    levels = [stride.bit_length() - 1 for stride in backbone.strides]
+    return {level: field.side for level, field in zip(levels, found, strict=True)}
 
 
 def best_candidates(scores: Tensor, counts: Sequence[int], limit: int) -> list[Tensor]:

@@ -14,7 +14,9 @@ from rfla.assign.explain import AssignmentReport, report
 from rfla.cfg import Config, model_part
 from rfla.data import Annotations, load_data_spec, load_index
 from rfla.data.images import resize_long_side, resized_shape
+from rfla.engine.fields import field_images
 from rfla.errors import ConfigError, DataError
+from rfla.models.fields import measured_sides, measures_fields, priors_of, use_sides
 from rfla.models.heads.priors import Priors
 from rfla.models.zoo import build_from_config
 from rfla.pictures.assignment import draw_assignment
@@ -51,7 +53,12 @@ def assignment_report(
     index = load_index(spec, cfg.split, for_training=True)
     if len(index) > images:
         index = load_index(spec, cfg.split, for_training=True, fraction=images)
-    net = build_from_config(model_part(cfg), max(1, len(index.names)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cfg.seed)
+        net = build_from_config(model_part(cfg), max(1, len(index.names)))
+    if measures_fields(cfg.assigner):
+        pictures = field_images(cfg, index, cfg.normalize, torch.device("cpu"))
+        use_sides(net, measured_sides(net, pictures))
     inputs = list(_inputs(index, cfg.imgsz))
     reports = [_explain(net, boxes, ignore, size) for boxes, ignore, size in inputs if len(boxes)]
     if not reports:
@@ -125,8 +132,8 @@ def _draw_one(
 
 
 def _priors_of(net: nn.Module) -> Priors:
-    priors = next(part for part in net.modules() if isinstance(part, Priors))
-    if priors.assigner is None:
+    priors = priors_of(net)
+    if priors is None or priors.assigner is None:
         raise ConfigError(
             "this model has no assigner to report on "
             "(AutoAssign's own rule weighs all points in a box)"
