@@ -139,7 +139,8 @@ class FCOS(PointDetector):
             labels, gt_boxes = self.matched_boxes(raw, matched, targets)
             count = positive.sum()
             positives = mean_over_ranks(count.float()).clamp(min=1)
-            distances = self._in_strides(raw, gt_boxes)  # (B, P, 4)
+            strides = self.points.stride_of_each(raw["cls"])  # (P, 1)
+            distances = boxes_to_distance(self.grid(raw).centers, gt_boxes) / strides  # (B, P, 4)
             pred, true = self._box_pairs(raw, gt_boxes, distances)  # (B P, 4)
             cls_weight, box_weight, center_weight, side_weight = self.loss_weights
 
@@ -148,7 +149,8 @@ class FCOS(PointDetector):
             if self.quality != "none":
                 fit = localization_quality(pred, true, self.quality).view_as(central)
             central, fit = (torch.where(positive, each, 0.0) for each in (central, fit))
-            losses = {"loss_cls": self._class_loss(raw, labels, fit, matched) * cls_weight}
+            loss_cls = self._class_loss(raw, labels, fit, matched, positives)
+            losses = {"loss_cls": loss_cls * cls_weight}
 
             # Central points localise better (section 3.2 of the paper); but with RFLA those of tiny
             # boxes lie outside, and only equal weights let them learn.
@@ -170,20 +172,20 @@ class FCOS(PointDetector):
                 losses["loss_centerness"] = loss_center * center_weight
         return StepLosses(losses, step_counts(count, targets))
 
-    def _class_loss(self, raw: Raw, labels: Tensor, fit: Tensor, matched: Tensor) -> Tensor:
-        """Focal loss for each positive, or that of the `fit` (B, P) for each unit of it.
+    def _class_loss(
+        self, raw: Raw, labels: Tensor, fit: Tensor, matched: Tensor, positives: Tensor
+    ) -> Tensor:
+        """Focal loss for each of the `positives`, or that of the `fit` (B, P) for each unit of it.
 
         Every point learns every class, but those in an ignore region.
         """
         logits = flatten_levels(raw["cls"], self.num_classes)  # (B, P, C)
         if self.quality != "none":
             return quality_class_loss(logits, labels, fit, matched, self.cls_loss, self.focal)
-        positive = matched >= 0
         classes = torch.arange(self.num_classes, device=labels.device)
-        one_hot = (labels[..., None] == classes) & positive[..., None]
+        one_hot = (labels[..., None] == classes) & (matched >= 0)[..., None]
         losses = focal_loss(logits, one_hot, *self.focal)
-        losses = losses.masked_fill((matched == IGNORED)[..., None], 0.0)
-        return losses.sum() / mean_over_ranks(positive.sum().float()).clamp(min=1)
+        return losses.masked_fill((matched == IGNORED)[..., None], 0.0).sum() / positives
 
     def _box_pairs(self, raw: Raw, gt_boxes: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
         """Predicted and true boxes (B P, 4): in px, or in strides round one origin.
@@ -197,8 +199,3 @@ class FCOS(PointDetector):
         origin = pred.new_zeros(())
         pred_boxes = distance_to_boxes(origin, pred.flatten(0, 1))
         return pred_boxes, distance_to_boxes(origin, distances.flatten(0, 1))
-
-    def _in_strides(self, raw: Raw, gt_boxes: Tensor) -> Tensor:
-        """Distances (B, P, 4) from the points to the sides of their boxes, in strides."""
-        strides = self.points.stride_of_each(raw["cls"])  # (P, 1)
-        return boxes_to_distance(self.grid(raw).centers, gt_boxes) / strides
