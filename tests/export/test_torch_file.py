@@ -36,6 +36,7 @@ def noise(*sizes: tuple[int, int]) -> list[np.ndarray]:
     return [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
 
 
+@pytest.mark.timeout(1200)  # torch.export takes a minute for detectors on a core of its own
 @pytest.mark.parametrize(("form", "name"), CASES)
 def test_the_same_detections_at_other_sizes(
     form: str, name: str, weights: Callable[[str], Path], exported: Callable[..., Path]
