@@ -17,6 +17,7 @@ A study names what all its runs share, what each data set needs and what each va
     reference: fcos_p2                                    # differences are against this variant
     equal_time: [rfd]          # these run once more, for as long as the reference takes
     peers: [torchvision_fcos]  # only tabulated: what `peers.py` has run
+    split: test                # judged; val for a study that something is chosen by
 
 A run is a process with one thread: it trains, without validation, and its last weights are judged
 on the test split, on which nothing was chosen. It leaves `OUT/DATA/VARIANT/SEED/record.json`; a run
@@ -41,7 +42,6 @@ from typing import Any
 
 import yaml
 
-SPLIT = "test"
 SAME_LENGTH = 0.05  # equal time: a share of epochs under which the run of equal epochs stands
 SHOWN = {
     "ap": "AP",
@@ -62,6 +62,7 @@ class Job:
     variant: str
     seed: int
     settings: dict[str, Any]
+    split: str = "test"
     tiles: int = 0
 
     @property
@@ -82,6 +83,7 @@ class Study:
     reference: str
     equal_time: list[str]
     peers: list[str]
+    split: str
 
     @classmethod
     def read(cls, path: Path) -> "Study":
@@ -91,7 +93,16 @@ class Study:
             SystemExit: A key that no study has, or a variant that it does not name.
         """
         content = yaml.safe_load(path.read_text())
-        known = {"settings", "data", "variants", "seeds", "reference", "equal_time", "peers"}
+        known = {
+            "settings",
+            "data",
+            "variants",
+            "seeds",
+            "reference",
+            "equal_time",
+            "peers",
+            "split",
+        }
         if unknown := set(content) - known:
             sys.exit(f"{path}: unknown {sorted(unknown)}; a study has {sorted(known)}")
         variants = content["variants"]
@@ -102,7 +113,8 @@ class Study:
         data = {name: entry or {} for name, entry in content["data"].items()}
         settings, seeds = content.get("settings", {}), content.get("seeds", [0, 1, 2])
         peers = content.get("peers", [])
-        return cls(path.stem, settings, data, variants, seeds, reference, equal_time, peers)
+        split = content.get("split", "test")
+        return cls(path.stem, settings, data, variants, seeds, reference, equal_time, peers, split)
 
     def job(self, data: str, variant: str, seed: int) -> Job:
         """One run of equal epochs."""
@@ -134,7 +146,9 @@ class Study:
                     fitting = max(1, round(epochs * theirs / ours))
                     if abs(fitting - epochs) > SAME_LENGTH * epochs:
                         longer = {**job.settings, "epochs": fitting}
-                        yield Job(data, f"{variant}, equal time", seed, longer, job.tiles)
+                        yield Job(
+                            data, f"{variant}, equal time", seed, longer, job.split, job.tiles
+                        )
 
 
 # ------------------------------------------------------------------------------ running
@@ -239,7 +253,14 @@ def run_one(job: Job, args: argparse.Namespace) -> None:
     last = RFLA(place / "train" / "weights" / "last.safetensors")
     sliced = {"slice": job.tiles} if job.tiles else {}
     figures = last.val(
-        data=data, split=SPLIT, name=SPLIT, plots=False, workers=0, verbose=False, **where, **sliced
+        data=data,
+        split=job.split,
+        name=job.split,
+        plots=False,
+        workers=0,
+        verbose=False,
+        **where,
+        **sliced,
     )
     record = {
         **asdict(job),
@@ -288,11 +309,11 @@ def write_tables(study: Study, args: argparse.Namespace) -> None:
         found = {name: records for name, records in found.items() if records}
         if not found:
             continue
-        print(f"\n{data} (test split)\n")
+        print(f"\n{data} ({study.split} split)\n")
         print_table(found, study.reference)
         rows += [row_of(record) for records in found.values() for record in records]
         if args.plot:
-            plot_sizes(found, args.plot / f"ablation_{study.name}_{data}.png")
+            plot_sizes(found, study.split, args.plot / f"ablation_{study.name}_{data}.png")
     if args.csv and rows:
         with args.csv.open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0])
@@ -325,7 +346,7 @@ def row_of(record: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "epochs": record["settings"]["epochs"], **figures, **end}
 
 
-def plot_sizes(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
+def plot_sizes(found: dict[str, list[dict[str, Any]]], split: str, path: Path) -> None:
     """Draw AP by size: a bar for each variant, with the seeds as dots."""
     import matplotlib
 
@@ -342,7 +363,7 @@ def plot_sizes(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
         for x, own in zip(at, values, strict=True):
             axes.plot([x] * len(own), own, "o", color="black", markersize=2.5)
     axes.set_xticks(range(len(sizes)), [SHOWN[key] for key in sizes])
-    axes.set_ylabel("AP on the test split")
+    axes.set_ylabel(f"AP on the {split} split")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=150)
