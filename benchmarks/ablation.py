@@ -196,22 +196,24 @@ def run_jobs(jobs: list[Job], args: argparse.Namespace, end: float) -> None:
     waiting = [job for job in jobs if not (args.out / job.place / "record.json").exists()]
     running: list[tuple[Job, subprocess.Popen[bytes]]] = []
     total = len(waiting)
-    while (waiting or running) and time.monotonic() < end:
-        while waiting and len(running) < args.jobs:
-            job = waiting.pop(0)
-            running.append((job, start(job, args)))
-        for job, process in list(running):
-            if process.poll() is not None:
-                running.remove((job, process))
-                ok = "done" if process.returncode == 0 else f"FAILED, see {args.out / job.place}"
-                left = total - len(waiting) - len(running)
-                print(f"{left}/{total} {job.place}: {ok}", flush=True)
-        time.sleep(0.5)
-    for job, process in running:
-        process.terminate()
-        print(f"{job.place}: out of time", flush=True)
-    for _, process in running:
-        process.wait()
+    try:
+        while (waiting or running) and time.monotonic() < end:
+            while waiting and len(running) < args.jobs:
+                job = waiting.pop(0)
+                running.append((job, start(job, args)))
+            for job, process in list(running):
+                if process.poll() is not None:
+                    running.remove((job, process))
+                    ended = "done" if process.returncode == 0 else "FAILED, see its log.txt"
+                    left = total - len(waiting) - len(running)
+                    print(f"{left}/{total} {job.place}: {ended}", flush=True)
+            time.sleep(0.5)
+    finally:  # also where the person stops it: each run saves its state and goes on the next time
+        for job, process in running:
+            process.terminate()
+            print(f"{job.place}: stopped", flush=True)
+        for _, process in running:
+            process.wait()
 
 
 def start(job: Job, args: argparse.Namespace) -> "subprocess.Popen[bytes]":
