@@ -162,10 +162,10 @@ def seam_line(judged: Study, index: Annotations, options: PredictOptions) -> str
     asked = errors.gt_row[errors.counted]
     found = np.isfinite(errors.found_score[errors.counted])
     seam, cut = at_seam[asked], cut_by_all[asked]
+    others = f", {_share(found[~seam])} of the others" if not seam.all() else ""
     line = (
         f"{seam.sum():,} of {len(asked):,} objects lie at seams of slices: "
-        f"{_share(found[seam])} of them were found, {_share(found[~seam])} of the others "
-        "(at IoU 0.5 and any score)"
+        f"{_share(found[seam])} of them were found{others} (at IoU 0.5 and any score)"
     )
     if not cut.any():
         return line
