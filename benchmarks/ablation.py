@@ -120,7 +120,8 @@ class Study:
         """One run of equal epochs."""
         entry = dict(self.data[data])
         tiles = entry.pop("tiles", 0)
-        return Job(data, variant, seed, {**self.settings, **entry, **self.variants[variant]}, tiles)
+        settings = {**self.settings, **entry, **self.variants[variant]}
+        return Job(data, variant, seed, settings, self.split, tiles)
 
     def jobs(self) -> Iterator[Job]:
         """Every run of equal epochs, all variants of a seed before the next seed."""
