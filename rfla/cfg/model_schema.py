@@ -60,6 +60,10 @@ DISTANCES = [  # rfla.assign.DISTANCES
 ]
 
 
+# What weights files and runs say that were written when these were the only two.
+EARLIER_FIELDS = {"resnet50": "authors", "backbone": "traced"}
+
+
 class BackboneConfig(Section):
     """The ResNet that makes C2 to C5."""
 
@@ -181,6 +185,8 @@ class AssignerConfig(Section):
     @field_validator("fields", mode="before")
     @classmethod
     def _sides(cls, fields: object) -> object:
+        if isinstance(fields, str):
+            return EARLIER_FIELDS.get(fields, fields)
         numbers = fields if isinstance(fields, list | tuple) else ()
         if not all(isinstance(side, int | float) and 0 < side <= 1e6 for side in numbers):
             raise ValueError("sides of fields are numbers above 0, px, one for each pyramid level")

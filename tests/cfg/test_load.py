@@ -414,3 +414,8 @@ def test_a_data_set_recommends_for_single_detectors() -> None:
     }
     assert found == {"fcos": (6, 1), "faster_rcnn": (2, 1)}
     assert load_config({"model": "retinanet", "data": "dota2"}).assigner.topk == (3, 1)
+
+
+@pytest.mark.parametrize(("earlier", "now"), [("resnet50", "authors"), ("backbone", "traced")])
+def test_fields_of_earlier_files_keep_their_meaning(earlier: str, now: str) -> None:
+    assert load_config({"assigner": {"fields": earlier}}).assigner.fields == now
