@@ -170,11 +170,17 @@ def info(tokens: Tokens = None) -> None:
     """Show the size and cost of a model."""
     from rfla.cfg.verbs import InfoOptions, load_options, required
 
-    options, _ = load_options(tokens or [], InfoOptions)
-    required(options, "info", model="fcos_p2")
-    from rfla.models.cost import cost
+    options, given = load_options(tokens or [], InfoOptions)
+    settings = {key: value for key, value in given.items() if "." in key}
+    if "backbone.name" not in settings:
+        required(options, "info", model="fcos_p2")
+    from rfla.models.cost import backbone_cost, cost
 
-    say(cost(options.model or "", options.imgsz, options.classes, options.device).table())
+    if options.model is None:
+        say(backbone_cost(options.backbone.name, options.imgsz).table())
+        return
+    size, classes, device = options.imgsz, options.classes, options.device
+    say(cost(options.model, size, classes, device, settings).table())
 
 
 @app.command(**_AS_TYPED)

@@ -49,9 +49,12 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 FOR_ALL = {"errors", "files", "json_columns", "json_file", "names", "sizes", "version"}
 
-# The one exception: recommended settings stand in the data YAML, which the data package finds and
-# reads.
-EXCEPTIONS = {("cfg/layer_files.py", "rfla.data.spec")}
+# Recommended settings stand in the data YAML, which the data package finds and reads; which pixels
+# a network of timm wants is known to timm alone.
+EXCEPTIONS = {
+    ("cfg/layer_files.py", "rfla.data.spec"),
+    ("cfg/backbones.py", "rfla.models.backbones.timm_networks"),
+}
 
 # Libraries that one could want to replace: only these files know them.
 ONLY_IN: dict[str, set[str]] = {
@@ -62,8 +65,9 @@ ONLY_IN: dict[str, set[str]] = {
     "pickletools": {"models/pickle_check.py"},
     "pycocotools": {"metrics/reference.py"},
     "rasterio": {"data/scenes.py"},
-    "safetensors": {"models/weights.py", "engine/checkpoint.py"},
+    "safetensors": {"models/weights.py", "models/backbone_file.py", "engine/checkpoint.py"},
     "supervision": {"results.py"},
+    "timm": {"models/backbones/timm_networks.py"},
     "typer": {"cli.py"},
 }
 # Libraries that belong to a part of the package.

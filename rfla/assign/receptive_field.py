@@ -9,7 +9,13 @@ from the network itself; `docs/method.md` has both.
 
 from collections.abc import Mapping, Sequence
 
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+BLOCKS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
 BASIC_DEPTHS = (18, 34)
 FIRST_LEVEL = 2
 
@@ -21,7 +27,7 @@ def resnet_receptive_fields(depth: int, levels: Sequence[int]) -> list[int]:
     strides in its 3 x 3 layer.
 
     Args:
-        depth: 18, 34, 50 or 101.
+        depth: 18, 34, 50, 101 or 152.
         levels: Pyramid levels; n has stride 2**n.
     """
     if depth not in BLOCKS:

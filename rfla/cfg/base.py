@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -16,6 +17,8 @@ from pydantic import (
     field_validator,
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from rfla.files import home_expanded
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # half of a surrogate pair
 
@@ -29,9 +32,13 @@ class OneOf:
 
     Attributes:
         options: The names: a list, or a dict that has them as keys.
+        words: What to call them where they are too many to be listed; empty: they are listed.
+        also: Regular expression of further names; empty: there are none.
     """
 
     options: Collection[str]
+    words: str = ""
+    also: str = ""
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -39,7 +46,7 @@ class OneOf:
         return core_schema.no_info_after_validator_function(self._check, handler(source))
 
     def _check(self, value: str) -> str:
-        if value not in self.options:
+        if value not in self.options and not (self.also and re.fullmatch(self.also, value)):
             raise PydanticCustomError("unknown_name", "not one of the names")
         return value
 
@@ -90,6 +97,13 @@ class Section(BaseModel):
 # Pixels of the largest image that is decoded, as Pillow has it: its RGB pixels fill half a GiB.
 MAX_PIXELS = 178_956_970
 
+
+def _home(value: str) -> str:
+    """Replace a leading `~`, which a shell leaves in `key=~/x`."""
+    return str(home_expanded(value)) if value.startswith("~") else value
+
+
+PathText = Annotated[str, AfterValidator(_home)]
 Names = Annotated[tuple[str, ...], BeforeValidator(split_commas)]
 NamesOrNumbers = Annotated[tuple[int | str, ...], BeforeValidator(split_commas)]
 Integers = Annotated[tuple[int, ...], BeforeValidator(split_commas)]

@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 from rfla.cfg.keys import show
-from rfla.cfg.layer_files import data_spec
+from rfla.cfg.layer_files import data_spec, is_file_of_ours
 from rfla.cfg.schema import Config, Mode
-from rfla.errors import ConfigError, DataError
+from rfla.errors import ConfigError, DataError, WeightsError
+from rfla.files import open_regular
 
 # What a driver of CUDA or ROCm leaves in a Linux system, on a board or under WSL.
 GPU_FILES = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg", "/dev/nvhost*", "/dev/nvmap")
@@ -17,14 +18,30 @@ def check_early(config: Config, mode: Mode) -> None:
     """Refuse what cannot work, with the words that it would be refused with later.
 
     Raises:
-        ConfigError: no such device, or a batch that only a GPU can find.
+        ConfigError: no such device, a batch that only a GPU can find, or weights for a backbone
+            beside those of a whole model.
         DataError: no such data set or detections file.
+        WeightsError: no such file of weights for the backbone.
     """
     _check_device(config, mode)
     if mode != "predict" and config.data is not None and not config.resume:
         data_spec(config.data)
+    if mode == "train" and not config.resume:
+        _check_backbone(config)
     if mode == "val" and config.predictions is not None and not Path(config.predictions).exists():
         raise DataError(f"predictions={show(config.predictions, 200)}: no such file")
+
+
+def _check_backbone(config: Config) -> None:
+    weights = config.backbone.weights
+    if weights is None:
+        return
+    if is_file_of_ours(str(config.model)):
+        raise ConfigError(
+            f"backbone.weights={show(weights)}: {show(config.model)} has a backbone with weights "
+            "already; give a zoo name or a model YAML"
+        )
+    open_regular(weights, WeightsError).close()
 
 
 def _check_device(config: Config, mode: Mode) -> None:

@@ -108,9 +108,15 @@ VERBS = {
         ),
     ),
     "info": VerbText(
-        "show the size and cost of a model",
-        "Parameters, floating-point operations, peak memory and time.",
-        ("rfla info model=fcos_p2", "rfla info model=best.safetensors imgsz=1024"),
+        "show the size and cost of a model or a backbone",
+        "Parameters, floating-point operations, peak memory and time. Settings of backbone.*, "
+        "neck.* and head.* change the model.",
+        (
+            "rfla info model=fcos_p2",
+            "rfla info model=best.safetensors imgsz=1024",
+            "rfla info backbone=convnext_tiny",
+            "rfla info model=fcos_p2 backbone=timm/convnext_atto neck.width=64",
+        ),
     ),
     "cfg": VerbText(
         "show the settings",
@@ -183,6 +189,12 @@ def explain(topic: str) -> str:
         f"  kind     {key.kind}",
         f"  default  {show(key.default, 200)}",
     ]
+    hidden = [option for option in key.options if option not in key.kind]
+    if hidden:
+        lines += [
+            "",
+            *textwrap.wrap(", ".join(hidden), 90, initial_indent="  ", subsequent_indent="  "),
+        ]
     if topic == "recipe":
         lines += _recipes()
     return "\n".join(lines)

@@ -140,9 +140,9 @@ def _options(annotation: Any, metadata: Iterable[Any] = ()) -> Iterator[Any]:
 def type_words(annotation: Any, metadata: Iterable[Any] = ()) -> str:
     """Say a type in words: `whole number`, `true/false`, `one of sgd, adamw`, `list of text`."""
     origin, args = get_origin(annotation), get_args(annotation)
-    names = [name for each in metadata if isinstance(each, OneOf) for name in each.options]
-    if names:
-        return f"one of {', '.join(names)}"
+    choice = next((each for each in metadata if isinstance(each, OneOf)), None)
+    if choice is not None:
+        return choice.words or f"one of {', '.join(choice.options)}"
     if origin is Annotated:
         return type_words(args[0], args[1:])
     if origin is Literal:

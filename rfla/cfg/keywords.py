@@ -15,6 +15,7 @@ class BackboneSection(TypedDict, total=False):
 
     name: str
     style: Literal["pytorch", "caffe"]
+    weights: str | None
     frozen_stages: int
     norm_eval: bool
     norm_trainable: bool

@@ -70,6 +70,7 @@ BY_MODEL_YAML = (
     "iou",
     "max_det",
 )
+READ_FROM_DISK = ("backbone.weights",)
 
 
 def _of_data(layer: Layer) -> Layer:
@@ -89,7 +90,8 @@ def _only(layer: Layer, allowed: tuple[str, ...], kind: str) -> Layer:
         ConfigError: names the first key that only the person may set.
     """
     for name, setting in layer.items():
-        if name not in allowed and f"{name.partition('.')[0]}.*" not in allowed:
+        of_section = f"{name.partition('.')[0]}.*" in allowed and name not in READ_FROM_DISK
+        if name not in allowed and not of_section:
             raise ConfigError(
                 f"{setting.where}: {name}={show(setting.value)} cannot be set by {kind}; "
                 "give it yourself if you want it"

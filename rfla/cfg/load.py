@@ -1,13 +1,14 @@
 """From what the person gave to one checked configuration: layers of settings, later over earlier.
 
-schema defaults < model YAML (or weights file) < recommended settings of the data YAML < recipe <
-`cfg=my.yaml` < command line
+schema defaults < model YAML (or weights file) < pixels that another backbone wants < recommended
+settings of the data YAML < recipe < `cfg=my.yaml` < command line
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rfla.cfg.backbones import normalize_layer
 from rfla.cfg.keys import keys_of, show
 from rfla.cfg.layer_files import (
     data_layer,
@@ -63,7 +64,8 @@ def load_config(overrides: Mapping[str, Any], *, mode: Mode | None = None) -> Co
     typed = validate(Config, given)
     recipe = _recipe_layer(typed) if mode in ("train", None) else {}
     model = model_layer(typed.model, _value(given, "assigner.name")) if typed.model else {}
-    layer = model | data_layer(typed.data, _value(model, "detector")) | recipe | given
+    later = data_layer(typed.data, _value(model, "detector")) | recipe | given
+    layer = model | normalize_layer(model, later) | later
     # Weights are validated and run at the size that they were trained at.
     if mode in ("val", "predict") and "imgsz" not in given:
         layer |= trained_size_layer(typed.model)
@@ -124,7 +126,8 @@ def model_config(
     for name in own.keys() - of_model.keys():
         raise ConfigError(f"{name} is a setting of a run, not of a model")
     # A model YAML also holds training keys, which are of no use here.
-    layer = yaml_layer(model, _value(own, "assigner.name")) | own
+    of_yaml = yaml_layer(model, _value(own, "assigner.name"))
+    layer = of_yaml | normalize_layer(of_yaml, own) | own
     return validate(ModelConfig, {name: layer[name] for name in layer if name in of_model})
 
 
@@ -142,8 +145,10 @@ def saved_model_config(sections: Mapping[str, Any], where: str) -> ModelConfig:
 
 
 def model_part(config: Config) -> ModelConfig:
-    """Return the model sections alone: what a weights file stores."""
-    return ModelConfig.model_validate(config.model_dump(include=set(ModelConfig.model_fields)))
+    """Return the model sections alone: what a weights file stores, without the file it began as."""
+    sections = config.model_dump(include=set(ModelConfig.model_fields))
+    sections["backbone"]["weights"] = None
+    return ModelConfig.model_validate(sections)
 
 
 _TEST_KEYS = {"conf": "test.conf", "iou": "test.nms_iou", "max_det": "test.max_det"}

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from rfla.cfg.base import Count, Fraction, Integers, OneOf, Positive, Section
+from rfla.cfg.base import Count, Fraction, Integers, OneOf, PathText, Positive, Section
 from rfla.cfg.two_stage_schema import RoiConfig, RpnConfig
 from rfla.names import (
     AssignerName,
@@ -38,12 +38,29 @@ DETECTORS = [  # rfla.models.zoo.DETECTORS
     "cascade_rcnn",
     "detectors",
 ]
+BACKBONE_FAMILIES = {  # of torchvision; without regnet_y_128gf, which is too large for any detector
+    "ResNet": ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    "ResNeXt": ("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
+    "Wide ResNet": ("wide_resnet50_2", "wide_resnet101_2"),
+    "RegNet": (
+        *("regnet_x_400mf", "regnet_x_800mf", "regnet_x_1_6gf", "regnet_x_3_2gf"),
+        *("regnet_x_8gf", "regnet_x_16gf", "regnet_x_32gf"),
+        *("regnet_y_400mf", "regnet_y_800mf", "regnet_y_1_6gf", "regnet_y_3_2gf"),
+        *("regnet_y_8gf", "regnet_y_16gf", "regnet_y_32gf"),
+    ),
+    "ConvNeXt": ("convnext_tiny", "convnext_small", "convnext_base", "convnext_large"),
+    "EfficientNet": (
+        *(f"efficientnet_b{size}" for size in range(8)),
+        *("efficientnet_v2_s", "efficientnet_v2_m", "efficientnet_v2_l"),
+    ),
+    "MobileNetV3": ("mobilenet_v3_small", "mobilenet_v3_large"),
+    "Swin": ("swin_t", "swin_s", "swin_b"),
+    "Swin v2": ("swin_v2_t", "swin_v2_s", "swin_v2_b"),
+}
 BACKBONES = [  # rfla.models.backbones.build.BACKBONES
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
+    name for family in BACKBONE_FAMILIES.values() for name in family
 ]
+TIMM = "timm/"  # before the name of a network of timm
 DISTANCES = [  # rfla.assign.DISTANCES
     "kld",
     "exp_kld",
@@ -65,14 +82,26 @@ EARLIER_FIELDS = {"resnet50": "authors", "backbone": "traced"}
 
 
 class BackboneConfig(Section):
-    """The ResNet that makes C2 to C5."""
+    """The network that makes C2 to C5."""
 
-    name: Annotated[str, OneOf(BACKBONES)] = Field(
-        "resnet50", description="torchvision ResNet that computes the feature maps C2 to C5"
-    )
+    name: Annotated[
+        str,
+        OneOf(
+            BACKBONES,
+            words="name of a network in docs/models.md, or timm/NAME",
+            also=rf"{TIMM}[A-Za-z0-9_.]+",
+        ),
+    ] = Field("resnet50", description="network that computes the feature maps C2 to C5")
     style: Style = Field(
         "pytorch",
-        description="where a bottleneck strides: pytorch in the 3x3, caffe in the first 1x1",
+        description="where a bottleneck of a ResNet strides: pytorch in the 3x3, caffe in the "
+        "first 1x1",
+    )
+    weights: PathText | None = Field(
+        None,
+        min_length=1,
+        description="file that a new backbone starts from: .safetensors, or a state dict of torch; "
+        "left out: see pretrained",
     )
     frozen_stages: int = Field(
         1,

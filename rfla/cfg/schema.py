@@ -12,11 +12,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator
 
 from rfla.cfg.aug_schema import AugConfig
-from rfla.cfg.base import MAX_PIXELS, Integers, Names, NamesOrNumbers, OneOf
+from rfla.cfg.base import MAX_PIXELS, Integers, Names, NamesOrNumbers, OneOf, PathText
 from rfla.cfg.model_schema import ModelConfig
 from rfla.cfg.recipes import RECIPES
+<<<<<<< HEAD
 from rfla.files import home_expanded
 from rfla.names import CachePlace, MergeMetric, MergeRule, OptimizerName, Pages, ViewsName, Warmup
+=======
+from rfla.names import CachePlace, MergeMetric, MergeRule, OptimizerName, Pages, Warmup
+>>>>>>> 589ea19 (Take any network of torchvision or timm as a backbone, with weights from its library or a file)
 
 Mode = Literal["train", "val", "predict"]
 
@@ -66,12 +70,6 @@ SliceSize = Annotated[
 ]
 
 
-def _home(value: str) -> str:
-    """Replace a leading `~`, which a shell leaves in `key=~/x`."""
-    return str(home_expanded(value)) if value.startswith("~") else value
-
-
-PathText = Annotated[str, AfterValidator(_home)]
 Device = Annotated[str, BeforeValidator(_device_text), AfterValidator(_known_device)]
 
 
@@ -180,7 +178,9 @@ class Config(ModelConfig):
         le=4096,
         description="batches whose gradients are accumulated for one optimiser step",
     )
-    pretrained: bool = Field(True, description="start the backbone from ImageNet weights")
+    pretrained: bool = Field(
+        True, description="start the backbone from ImageNet weights of its library"
+    )
     resume: bool | str = Field(
         False,
         description="continue a run of train or predict: its directory, or true for the latest one",

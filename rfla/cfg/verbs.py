@@ -9,7 +9,7 @@ from pydantic import Field
 from rfla.cfg.base import MAX_PIXELS, Names, Section
 from rfla.cfg.foreign import foreign_network
 from rfla.cfg.layers import flatten, validate
-from rfla.cfg.model_schema import AssignerConfig
+from rfla.cfg.model_schema import AssignerConfig, BackboneConfig, HeadConfig, NeckConfig
 from rfla.cfg.overrides import parse_tokens
 from rfla.errors import ConfigError
 
@@ -53,7 +53,7 @@ class ImportOptions(Section):
 
 
 class InfoOptions(Section):
-    """Parameters, arithmetic, memory and time of a model."""
+    """Parameters, arithmetic, memory and time of a model, or of a backbone alone."""
 
     model: str | None = Field(None, description="zoo name, model YAML, or a .safetensors file")
     imgsz: int | None = Field(
@@ -65,6 +65,11 @@ class InfoOptions(Section):
     classes: int = Field(
         8, ge=1, le=100_000, description="number of classes of a model that is not trained"
     )
+    backbone: BackboneConfig = Field(
+        BackboneConfig(), description="of the model; without model=, the backbone alone"
+    )
+    neck: NeckConfig = Field(NeckConfig(), description="of the model")
+    head: HeadConfig = Field(HeadConfig(), description="of the model")
     device: str = Field("cpu", min_length=1, description="where memory and time are measured")
     debug: Debug = False
 

@@ -19,6 +19,7 @@ from rfla.cfg.weights_header import is_exported
 from rfla.data.input_sizes import TrainedScale
 from rfla.errors import ConfigError, DataError, WeightsError
 from rfla.models import build_from_config, load_pretrained_backbone
+from rfla.models.backbone_file import load_backbone_file
 from rfla.models.weights import FORMAT, load_model, load_weights, number_in, rebuild
 from rfla.version import __version__
 
@@ -50,10 +51,15 @@ def is_weights(model: str | None) -> bool:
 
 
 def source_model(cfg: Config, names: Sequence[str]) -> SourceModel:
-    """Return a network that starts from a weights file, an ImageNet backbone, or at random."""
+    """Return a network that starts from weights, a backbone of a file or ImageNet, or at random."""
     config = model_part(cfg)
     if is_weights(cfg.model):
         return fine_tune(str(cfg.model), config, names)
+    if cfg.backbone.weights is not None:
+        net = build_from_config(config, num_classes=len(names))
+        # the state of a run that goes on holds these weights as they are by now
+        notes = () if cfg.resume else (load_backbone_file(net, cfg.backbone.weights),)
+        return SourceModel(net, config, tuple(names), notes)
     if cfg.pretrained:
         net = build_from_config(config, num_classes=len(names))
         if load_pretrained_backbone(net):

@@ -4,7 +4,7 @@ Counted with torch's fake tensors, whose shapes flow and whose numbers are never
 seconds for any model and size. On a GPU the peak memory of one training step is measured as well.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from rfla.cfg.backbones import pixel_statistics
+from rfla.cfg.model_schema import BackboneConfig
+from rfla.errors import ConfigError
+from rfla.models.backbones.build import build_backbone
 from rfla.models.detector import Detector, Target
 from rfla.models.weights import build_from_metadata, number_in, read_metadata
 from rfla.models.zoo import build_detector
@@ -71,11 +75,85 @@ class Cost:
             rows.append(("training step", f"{self.step_peak_mib:.0f} MiB peak on this GPU"))
         if self.trained_on:
             rows.append(("trained on", self.trained_on))
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+        return _aligned(rows)
 
 
-def cost(model: str, imgsz: int | None = None, num_classes: int = 8, device: str = "cpu") -> Cost:
+@dataclass(frozen=True)
+class BackboneCost:
+    """Cost of a backbone alone for one square image, and what it gives.
+
+    Attributes:
+        name: as in `backbone.name`.
+        imgsz: side of the input, px.
+        parameters: all of them, without a classifier.
+        gflops: as in `Cost`.
+        strides: px between the cells of each map, finest first.
+        channels: of each map.
+        statistics: mean and deviation of RGB pixels from 0 to 255 that its own weights want.
+    """
+
+    name: str
+    imgsz: int
+    parameters: int
+    gflops: float
+    strides: Sequence[int]
+    channels: Sequence[int]
+    statistics: tuple[Sequence[float], Sequence[float]]
+
+    def table(self) -> str:
+        """The numbers, one a line."""
+        maps = zip(self.strides, self.channels, strict=True)
+        mean, std = (", ".join(f"{value:.6g}" for value in each) for each in self.statistics)
+        return _aligned(
+            [
+                ("backbone", self.name),
+                ("input", f"{self.imgsz} x {self.imgsz} px, one image"),
+                ("parameters", f"{self.parameters / 1e6:.2f} M, without a classifier"),
+                ("forward pass", f"{self.gflops:.1f} GFLOPs (a multiply-add is two)"),
+                ("maps", ", ".join(f"stride {stride}: {each}" for stride, each in maps)),
+                ("its weights", f"want RGB, mean {mean}, std {std}"),
+            ]
+        )
+
+
+def _aligned(rows: Sequence[tuple[str, str]]) -> str:
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def backbone_cost(name: str, imgsz: int | None = None) -> BackboneCost:
+    """Count what a backbone costs for one image, and say which maps it gives.
+
+    Args:
+        name: as in `backbone.name`.
+        imgsz: side in px, rounded up to a multiple of 32; None is 800.
+
+    Raises:
+        ConfigError: no such backbone, or it gives no pyramid.
+    """
+    size = padded_side(imgsz or USUAL_SIZE)
+    with torch.device("meta"):
+        net = build_backbone(BackboneConfig(name=name, frozen_stages=-1)).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(torch.empty(1, 3, size, size, device="meta"))
+    return BackboneCost(
+        name=name,
+        imgsz=size,
+        parameters=sum(parameter.numel() for parameter in net.parameters()),
+        gflops=counter.get_total_flops() / 1e9,
+        strides=net.strides,
+        channels=net.channels,
+        statistics=pixel_statistics(name),
+    )
+
+
+def cost(
+    model: str,
+    imgsz: int | None = None,
+    num_classes: int = 8,
+    device: str = "cpu",
+    settings: Mapping[str, Any] | None = None,
+) -> Cost:
     """Count what a model costs for one image of imgsz x imgsz px.
 
     Args:
@@ -84,13 +162,19 @@ def cost(model: str, imgsz: int | None = None, num_classes: int = 8, device: str
             and 800 for other models.
         num_classes: of a model that is not trained; a weights file knows its own.
         device: with `cuda` the peak memory of a training step is measured.
+        settings: of the model sections, dotted: `{"neck.start_level": 1}`; none for a weights file.
+
+    Raises:
+        ConfigError: a wrong setting, or any of a weights file, which has its own.
     """
+    if settings and model.endswith(".safetensors"):
+        raise ConfigError(f"{next(iter(settings))}: {model} has settings of its own")
     metadata = read_metadata(model) if model.endswith(".safetensors") else None
     if imgsz is None:
         known = (metadata or {}).get("imgsz")
         imgsz = known if isinstance(known, int) and 1 <= known <= LARGEST_SIZE else USUAL_SIZE
     size = padded_side(imgsz)
-    net = _build(model, num_classes)
+    net = _build(model, num_classes, settings)
     with FakeTensorMode(allow_non_fake_inputs=True):
         image = torch.empty(1, 3, size, size)
         gflops = _forward_flops(net, image) / 1e9
@@ -105,7 +189,7 @@ def cost(model: str, imgsz: int | None = None, num_classes: int = 8, device: str
         gflops=gflops,
         weights_mib=sum(tensor.numel() * tensor.element_size() for tensor in stored) / MIB,
         activations_mib=activations,
-        step_peak_mib=_step_peak(model, num_classes, size, device)
+        step_peak_mib=_step_peak(_build(model, num_classes, settings), size, device)
         if device.startswith("cuda")
         else None,
         trained_on=_trained_on(metadata or {}),
@@ -122,10 +206,10 @@ def _trained_on(metadata: Mapping[str, Any]) -> str:
     return f"objects of up to {px_max:.0f} px, 99 % of them below {px_99:.0f} px{ground}"
 
 
-def _build(model: str, num_classes: int) -> Detector:
+def _build(model: str, num_classes: int, settings: Mapping[str, Any] | None) -> Detector:
     if model.endswith(".safetensors"):
         return build_from_metadata(read_metadata(model))
-    return build_detector(model, num_classes)
+    return build_detector(model, num_classes, settings=settings)
 
 
 def _forward_flops(net: Detector, image: Tensor) -> int:
@@ -184,9 +268,9 @@ def _activation_bytes(net: Detector, image: Tensor) -> int:
     return kept_bytes
 
 
-def _step_peak(model: str, num_classes: int, size: int, device: str) -> float:
+def _step_peak(net: Detector, size: int, device: str) -> float:
     """Peak memory (MiB) of one forward and backward pass of one image in float32 on a GPU."""
-    net = _build(model, num_classes).to(device).train()
+    net = net.to(device).train()
     centers = (
         torch.rand(STEP_BOXES, 2, generator=torch.Generator().manual_seed(0)) * (size - 32) + 16
     )

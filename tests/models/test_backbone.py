@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from rfla.models import build_detector, load_pretrained_backbone
-from rfla.models.backbones.pretrained import IMAGENET_STD, fold_input_scale
+from rfla.models.backbones.pretrained import IMAGENET, IMAGENET_STD, Pixels, fold_input_scale
 from rfla.models.backbones.resnet import ResNet
 
 SMALL = {"backbone": "resnet18", "neck.width": 8, "head.width": 8, "head.depth": 0}
@@ -47,10 +47,14 @@ def test_the_first_convolution_for_bgr_without_std_computes_the_same():
     conv = nn.Conv2d(3, 4, 3, bias=False)
     pixels = torch.rand(1, 3, 8, 8) * 255 - 120  # RGB with the mean taken off
     expected = conv(pixels / torch.tensor(IMAGENET_STD).view(3, 1, 1))
-    fold_input_scale(conv, (1.0, 1.0, 1.0), "bgr")
+    fold_input_scale(conv, IMAGENET, Pixels((1.0, 1.0, 1.0), "bgr"))
     torch.testing.assert_close(conv(pixels.flip(1)), expected, rtol=1e-4, atol=1e-4)
+    fold_input_scale(conv, Pixels((1.0, 1.0, 1.0), "bgr"), IMAGENET)
+    torch.testing.assert_close(
+        conv(pixels / torch.tensor(IMAGENET_STD).view(3, 1, 1)), expected, rtol=1e-4, atol=1e-4
+    )
     unchanged = conv.weight.clone()
-    fold_input_scale(conv, IMAGENET_STD, "rgb")
+    fold_input_scale(conv, IMAGENET, IMAGENET)
     torch.testing.assert_close(conv.weight, unchanged)
 
 

@@ -1,17 +1,24 @@
 """All backbones by name, and how one is built from the configuration."""
 
-from rfla.cfg.model_schema import BackboneConfig
+from rfla.cfg.model_schema import BACKBONE_FAMILIES, TIMM, BackboneConfig
 from rfla.models.backbones.backbone import Backbone
+from rfla.models.backbones.network import NetworkBackbone
 from rfla.models.backbones.resnet import ResNet
 
+RESNETS = ("ResNet", "ResNeXt", "Wide ResNet")
 BACKBONES: dict[str, type[Backbone]] = {
-    "resnet18": ResNet,
-    "resnet34": ResNet,
-    "resnet50": ResNet,
-    "resnet101": ResNet,
+    name: ResNet if family in RESNETS else NetworkBackbone
+    for family, names in BACKBONE_FAMILIES.items()
+    for name in names
 }
 
 
 def build_backbone(section: BackboneConfig) -> Backbone:
-    """Build the backbone of this name with random weights."""
+    """Build the backbone of this name with random weights.
+
+    Raises:
+        ConfigError: timm has no such network or is not installed, or it gives no pyramid.
+    """
+    if section.name.startswith(TIMM):
+        return NetworkBackbone.from_config(section)
     return BACKBONES[section.name].from_config(section)

@@ -5,19 +5,25 @@ A backbone of a later pass takes the pyramid of the pass before back in.
 Shapes: B images, (H, W) px; Cn has stride 2**n. Source: arXiv 2006.02334, sections 3 and 4.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self, cast
 
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from rfla.cfg.model_schema import BackboneConfig
+from rfla.cfg.model_schema import BACKBONE_FAMILIES, BackboneConfig
 from rfla.errors import ConfigError
-from rfla.models.backbones.pretrained import fold_input_scale, imagenet_state
-from rfla.models.backbones.resnet import RESNETS, ResNet
+from rfla.models.backbones.match import match
+from rfla.models.backbones.pretrained import IMAGENET, Pixels, imagenet_state
+from rfla.models.backbones.resnet import ResNet
 from rfla.models.backbones.sac import StandardizedConv2d, SwitchableConv2d
 from rfla.names import Style
+
+ADDED = (
+    *("weight_gamma", "weight_beta", "weight_diff", "switch", "pre_context", "post_context"),
+    *("offset_s", "offset_l", "rfp_conv"),
+)
 
 
 class DetectorsResNet(ResNet):
@@ -32,6 +38,8 @@ class DetectorsResNet(ResNet):
         feedback_channels: channels of the maps that `forward` takes back in; None for the first
             pass, which takes none.
     """
+
+    added = ADDED
 
     def __init__(
         self,
@@ -50,7 +58,7 @@ class DetectorsResNet(ResNet):
         if feedback_channels is not None:
             for stage, channels in zip(self.stages()[1:], self.channels[1:], strict=True):
                 stage[0].rfp_conv = _feedback_conv(feedback_channels, channels)
-        self._freeze()
+        self.freeze()
 
     @classmethod
     def from_config(cls, section: BackboneConfig, feedback_channels: int | None = None) -> Self:
@@ -59,9 +67,10 @@ class DetectorsResNet(ResNet):
         Raises:
             ConfigError: no ResNet is named so.
         """
-        if section.name not in RESNETS:
+        if section.name not in BACKBONE_FAMILIES["ResNet"]:
             raise ConfigError(
-                f"backbone.name={section.name}: detectors takes one of {', '.join(RESNETS)}"
+                f"backbone.name={section.name}: detectors takes one of "
+                f"{', '.join(BACKBONE_FAMILIES['ResNet'])}"
             )
         return cls(
             section.name,
@@ -112,16 +121,19 @@ class DetectorsResNet(ResNet):
         state = imagenet_state(get_model_weights(self.name).DEFAULT)
         if state is None:
             return False
-        self.load_state_dict(state, strict=False)
+        self.start_from(match(self, state).fitting, IMAGENET, Pixels(std, channels))
+        return True
+
+    def start_from(self, state: Mapping[str, Tensor], trained_on: Pixels, wanted: Pixels) -> None:
+        """See `Backbone`; what a plain ResNet lacks starts without effect."""
         for block in self.later_blocks():
             block.conv2.start_plain()
         if self.takes_feedback:
             for stage in self.stages()[1:]:
                 nn.init.zeros_(cast(nn.Conv2d, stage[0].rfp_conv).weight)
-        fold_input_scale(self.conv1, std, channels)
+        super().start_from(state, trained_on, wanted)
         # folding has changed the filters: what standardising them starts from has to follow
         cast(StandardizedConv2d, self.conv1).keep_weight()
-        return True
 
 
 def _standardize(module: nn.Module) -> None:

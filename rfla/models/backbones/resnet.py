@@ -1,4 +1,4 @@
-"""torchvision's ResNet as a backbone: C2 to C5, strides in either place, frozen stages.
+"""torchvision's ResNet, ResNeXt and Wide ResNet: C2 to C5, strides in either place, frozen stages.
 
 Shapes: B images, (H, W) px; Cn has stride 2**n.
 """
@@ -12,10 +12,10 @@ from torchvision.models.resnet import Bottleneck
 
 from rfla.cfg.model_schema import BackboneConfig
 from rfla.models.backbones.backbone import Backbone
-from rfla.models.backbones.pretrained import fold_input_scale, imagenet_state
+from rfla.models.backbones.match import match
+from rfla.models.backbones.pretrained import IMAGENET, Pixels, imagenet_state
 from rfla.names import Style
 
-RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 STEM_STAGE = 0
 WIDTHS = (64, 128, 256, 512)  # of a basic block's output in each stage
 
@@ -24,7 +24,7 @@ class ResNet(Backbone):
     """ResNet without its classifier. Parameter names are torchvision's, which are the authors' too.
 
     Args:
-        name: `resnet18`, `resnet34`, `resnet50` or `resnet101`.
+        name: torchvision's: `resnet50`, `resnext50_32x4d`, `wide_resnet50_2`, ...
         style: where a bottleneck strides: `pytorch` in the 3x3 convolution, `caffe` in the first
             1x1.
         frozen_stages: -1 nothing, 0 the stem, n the stem and the first n stages.
@@ -56,7 +56,7 @@ class ResNet(Backbone):
             _stride_in_first_convolution(self)
         self.frozen_stages = frozen_stages
         self.norm_eval, self.norm_trainable = norm_eval, norm_trainable
-        self._freeze()
+        self.freeze()
 
     @classmethod
     def from_config(cls, section: BackboneConfig) -> Self:
@@ -78,23 +78,6 @@ class ResNet(Backbone):
             outputs.append(features)
         return outputs
 
-    def train(self, mode: bool = True) -> Self:
-        """Training mode, but for the frozen stages and, with `norm_eval`, for batch norm."""
-        super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()
-        if self.norm_eval:
-            for module in self._norms():
-                module.eval()
-        return self
-
-    def thaw(self) -> None:
-        """Let everything learn, batch norm and its statistics included, as random weights need."""
-        self.frozen_stages, self.norm_eval, self.norm_trainable = -1, False, True
-        for parameter in self.parameters():
-            parameter.requires_grad_(True)
-        self.train(self.training)
-
     def load_imagenet(self, std: Sequence[float], channels: str) -> bool:
         """Load torchvision's ImageNet weights from the torch hub cache or the network.
 
@@ -108,23 +91,15 @@ class ResNet(Backbone):
         state = imagenet_state(get_model_weights(self.name).DEFAULT)
         if state is None:
             return False
-        self.load_state_dict(state, strict=True)
-        fold_input_scale(self.conv1, std, channels)
+        self.start_from(match(self, state).fitting, IMAGENET, Pixels(std, channels))
         return True
 
-    def _norms(self) -> list[nn.Module]:
-        return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
-
-    def _frozen_modules(self) -> list[nn.Module]:
+    def frozen_modules(self) -> list[nn.Module]:
+        """The modules of the stem and of the stages that `frozen_stages` counts."""
         if self.frozen_stages < STEM_STAGE:
             return []
         stages = [self.layer1, self.layer2, self.layer3, self.layer4][: self.frozen_stages]
         return [self.conv1, self.bn1, *stages]
-
-    def _freeze(self) -> None:
-        for module in self._frozen_modules() + ([] if self.norm_trainable else self._norms()):
-            for parameter in module.parameters():
-                parameter.requires_grad_(False)
 
 
 def _stride_in_first_convolution(backbone: nn.Module) -> None:

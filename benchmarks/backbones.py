@@ -1,0 +1,34 @@
+"""Print what every backbone costs alone: the table of docs/models.md.
+
+    python benchmarks/backbones.py
+
+Parameters and operations for one image of 800 x 800 px, as `rfla info backbone=NAME` counts them.
+Nothing is computed or downloaded; needs rfla[timm].
+"""
+
+from rfla.cfg.model_schema import BACKBONE_FAMILIES
+from rfla.models.cost import backbone_cost
+
+OF_TIMM = (
+    *("timm/tf_efficientnet_lite0", "timm/mobilenetv4_conv_small", "timm/convnext_atto"),
+    *("timm/convnextv2_nano", "timm/repvit_m1", "timm/hgnetv2_b0", "timm/pvt_v2_b1"),
+    *("timm/mambaout_femto", "timm/swinv2_tiny_window8_256", "timm/hrnet_w18_small"),
+)
+
+
+def main() -> None:
+    print("| family | `backbone=` | parameters | GFLOPs | finest stride | channels of C2 to C5 |")
+    print("|---|---|---|---|---|---|")
+    for family, names in [*BACKBONE_FAMILIES.items(), ("timm, some of them", OF_TIMM)]:
+        for name in names:
+            cost = backbone_cost(name)
+            channels = ", ".join(map(str, cost.channels[-4:]))
+            print(
+                f"| {family} | `{name}` | {cost.parameters / 1e6:.2f} M | {cost.gflops:.1f} | "
+                f"{cost.strides[0]} | {channels} |"
+            )
+            family = ""
+
+
+if __name__ == "__main__":
+    main()
