@@ -6,7 +6,7 @@ Parameters and operations for one image of 800 x 800 px, as `rfla info backbone=
 Nothing is computed or downloaded; needs rfla[timm].
 """
 
-from rfla.cfg.model_schema import BACKBONE_FAMILIES
+from rfla.cfg.backbone_names import BACKBONE_FAMILIES
 from rfla.models.cost import backbone_cost
 
 OF_TIMM = (

@@ -3,8 +3,8 @@
 Only timm itself knows its networks: `rfla.models.backbones.timm_networks`.
 """
 
+from rfla.cfg.backbone_names import BACKBONE_FAMILIES, TIMM
 from rfla.cfg.layers import Layer, Setting
-from rfla.cfg.model_schema import BACKBONE_FAMILIES, TIMM
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of red, green and blue, of pixels from 0 to 255."""

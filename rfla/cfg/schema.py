@@ -15,12 +15,7 @@ from rfla.cfg.aug_schema import AugConfig
 from rfla.cfg.base import MAX_PIXELS, Integers, Names, NamesOrNumbers, OneOf, PathText
 from rfla.cfg.model_schema import ModelConfig
 from rfla.cfg.recipes import RECIPES
-<<<<<<< HEAD
-from rfla.files import home_expanded
 from rfla.names import CachePlace, MergeMetric, MergeRule, OptimizerName, Pages, ViewsName, Warmup
-=======
-from rfla.names import CachePlace, MergeMetric, MergeRule, OptimizerName, Pages, Warmup
->>>>>>> 589ea19 (Take any network of torchvision or timm as a backbone, with weights from its library or a file)
 
 Mode = Literal["train", "val", "predict"]
 

@@ -1,6 +1,7 @@
 """All backbones by name, and how one is built from the configuration."""
 
-from rfla.cfg.model_schema import BACKBONE_FAMILIES, TIMM, BackboneConfig
+from rfla.cfg.backbone_names import BACKBONE_FAMILIES, TIMM
+from rfla.cfg.model_schema import BackboneConfig
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.backbones.network import NetworkBackbone
 from rfla.models.backbones.resnet import ResNet

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from rfla.cfg.model_schema import BACKBONE_FAMILIES, BackboneConfig
+from rfla.cfg.backbone_names import BACKBONE_FAMILIES
+from rfla.cfg.model_schema import BackboneConfig
 from rfla.errors import ConfigError
 from rfla.models.backbones.match import match
 from rfla.models.backbones.pretrained import IMAGENET, Pixels, imagenet_state

@@ -12,7 +12,8 @@ from typing import Self
 
 from torch import Tensor, nn
 
-from rfla.cfg.model_schema import TIMM, BackboneConfig
+from rfla.cfg.backbone_names import TIMM
+from rfla.cfg.model_schema import BackboneConfig
 from rfla.errors import ConfigError
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.backbones.body import Body

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rfla.cfg.backbone_names import TIMM
 from rfla.errors import ConfigError, did_you_mean
 from rfla.models.backbones.body import Body, last_of_each_stride
 from rfla.models.backbones.pretrained import Pixels, quick_to_give_up
 
 PROBE = (96, 160)  # px, height and width of the empty image: no network was made for it
-PREFIX = "timm/"
 
 
 def timm_body(name: str) -> Body:
@@ -85,7 +85,8 @@ def _plan(name: str) -> _Plan:
         except TypeError:
             arguments = {}
             net = _build(name)
-    maps = net.feature_info.get_dicts()
+    info: Any = net.feature_info
+    maps = info.get_dicts()
     chosen = [maps[index] for index in last_of_each_stride(name, [m["reduction"] for m in maps])]
     plan = _Plan(
         indices=tuple(each["index"] for each in chosen),
@@ -108,7 +109,7 @@ def _build(name: str, pretrained: bool = False, **arguments: Any) -> nn.Module:
     """
     try:
         net: nn.Module = _timm().create_model(
-            name.removeprefix(PREFIX), pretrained=pretrained, features_only=True, **arguments
+            name.removeprefix(TIMM), pretrained=pretrained, features_only=True, **arguments
         )
     except (RuntimeError, AssertionError, AttributeError, NotImplementedError) as error:
         if pretrained:
@@ -162,10 +163,10 @@ def _entry(name: str) -> Any:
     Raises:
         ConfigError: no such network, no such weights of it, or timm is not installed.
     """
-    timm, plain = _timm(), name.removeprefix(PREFIX)
+    timm, plain = _timm(), name.removeprefix(TIMM)
     network, _, weights = plain.partition(".")
     if not timm.is_model(network):
-        known = [PREFIX + each for each in timm.list_models()]
+        known = [TIMM + each for each in timm.list_models()]
         raise ConfigError(
             f"backbone.name={name}: timm has no such network{did_you_mean(name, known)}"
         )
