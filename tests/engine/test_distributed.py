@@ -13,12 +13,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from rfla.cfg import load_config
+from rfla.data.scenes import RasterScene
 from rfla.engine.device import select_device
 from rfla.engine.distributed import World, agreed, any_of, gather, join_world, mean_of
 from rfla.engine.hooks import Hooks, Run
@@ -26,7 +29,7 @@ from rfla.engine.inference import Inference
 from rfla.engine.processes import needs_several, tokens_of
 from rfla.engine.trainer import train
 from rfla.engine.validator import validate
-from rfla.errors import ConfigError, RflaError
+from rfla.errors import ConfigError, DataError, RflaError
 from rfla.models import zoo
 from rfla.predict.command import predict
 
@@ -346,6 +349,69 @@ def test_a_dead_process_ends_the_run_in_seconds(
     (main, error), (dead, _) = in_processes(2, job, tmp_path, seconds=120)
     assert (main, dead) == (2, -signal.SIGKILL)
     assert error == "another process of this run has died; no state was saved yet: start again"
+
+
+@pytest.mark.parametrize("failure", ["killed", "out of memory", "unreadable"])
+def test_a_process_that_fails_in_the_middle_of_a_scene(
+    settings: Callable[..., dict[str, Any]], tmp_path: Path, failure: str
+) -> None:
+    """Of two scenes the second process dies in the second one, or cannot read its part of it.
+
+    Nobody hangs, the exit code tells, the first scene is there, and a run that broke off goes on.
+    """
+    pytest.importorskip("rasterio", reason="the extra [geo] is not installed")
+    weights = str(train(load_config(settings(epochs=1, val=False), mode="train")).best)
+    scenes = tmp_path / "scenes"
+    scenes.mkdir()
+    for number in (1, 2):
+        pixels = np.random.default_rng(number).integers(0, 255, (64, 64, 3), np.uint8)
+        cv2.imwrite(str(scenes / f"{number}.tif"), pixels)
+    given = {"model": weights, "source": str(scenes), "slice": 32, "overlap": 8, "imgsz": 32}
+    given |= {"device": "cpu", "project": str(tmp_path / "runs"), "batch": 1, "conf": 0.0001}
+    given |= {"save": False}
+    alone = predict(load_config(given | {"name": "alone"}, mode="predict")).run_dir
+    run = tmp_path / "runs" / "several"
+    taken = 0
+
+    def failing(real: Callable[..., Any], kind: str) -> Callable[..., Any]:
+        """Fail at the seventh slice: of nine slices of each scene this process takes five."""
+
+        def call(*rest: Any) -> Any:
+            nonlocal taken
+            taken += 1
+            if taken < 7:
+                return real(*rest)
+            if kind == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise DataError("2.tif: gone") if kind == "unreadable" else RuntimeError("no memory")
+
+        return call
+
+    def job(rank: int) -> None:
+        reads = failure == "unreadable"
+        place, name = (RasterScene, "read") if reads else (Inference, "__call__")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("rfla.data.scenes.BY_WINDOWS", 1)
+            if rank == 1:
+                patch.setattr(place, name, failing(getattr(place, name), failure))
+            done = predict(load_config(given | {"name": "several"}, mode="predict"))
+        raise SystemExit(1 if done.skipped else 0)
+
+    (main, error), (other, reason) = in_processes(2, job, tmp_path, seconds=120)
+    rows = json.loads((alone / "predictions.json").read_text())
+    first = [row for row in rows if row["image_id"] == "1.tif"]
+    if failure == "unreadable":
+        assert (main, other) == (1, 1)
+        assert "skipped: 2.tif: gone" in (tmp_path / "log0.txt").read_text()
+    else:
+        assert (main, other) == (2, -signal.SIGKILL if failure == "killed" else 1)
+        assert error == "another process of this run has died"
+        assert ("RuntimeError: no memory" in reason) == (failure == "out of memory")
+        assert f"go on: rfla predict resume={run}" in (tmp_path / "log0.txt").read_text()
+    assert json.loads((run / "predictions.json").read_text()) == first != []
+    if failure != "unreadable":
+        predict(load_config({"resume": str(run)}, mode="predict"))
+        assert json.loads((run / "predictions.json").read_text()) == rows
 
 
 def test_a_stopped_process_is_noticed(
