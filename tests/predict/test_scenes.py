@@ -12,7 +12,9 @@ from rfla.cfg import load_config
 from rfla.cfg.base import MAX_PIXELS
 from rfla.data.image_header import set_max_pixels
 from rfla.data.scenes import Georeference, read_georeference
+from rfla.engine.inference import Inference
 from rfla.errors import DataError
+from rfla.models.weights import load_weights, save_weights
 from rfla.predict.command import predict
 from rfla.predict.outputs.geojson import to_geojson
 from rfla.results import Boxes, Results
@@ -176,3 +178,85 @@ def test_damaged_and_odd_rasters_by_windows(
     assert [Path(result.path).stem for result in found] == [f"good{n}" for n in (1, 2, 4, 8)]
     for name in ("cut", "junk", "empty"):
         assert len([line for line in caplog.messages if f"{name}.tif" in line]) == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "times"),
+    [
+        ({}, "0.5 m a pixel, the model was trained at 1 m: resized 0.5 times"),
+        ({"crs": "EPSG:2225"}, "0.152 m a pixel"),  # feet of the United States: 0.5 * 0.3048 m
+        ({"crs": None}, ""),  # units nobody knows: not resized
+    ],
+)
+@pytest.mark.parametrize("windows", [False, True], ids=["whole", "by windows"])
+def test_the_ground_is_read_from_the_file(
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    place: dict[str, Any],
+    times: str,
+    windows: bool,
+) -> None:
+    """Pixels of 0.5 m, a model of 1 m: as with gsd=0.5, in slices of 128 px seen at 64 px."""
+    state, metadata = load_weights(weights)
+    knows = {"objects": {"px_99": 9.0, "px_max": 12.5}, "gsd": 1.0}
+    save_weights(tmp_path / "aware.safetensors", state, metadata | knows)
+    pixels = np.random.default_rng(0).integers(0, 255, (200, 150, 3), np.uint8)
+    scene = write_scene(tmp_path / "scene.tif", pixels, **place)
+    if windows:
+        monkeypatch.setattr("rfla.data.scenes.BY_WINDOWS", 10_000)
+    seen: list[tuple[int, int]] = []
+    real = Inference.__call__
+
+    def watched(self: Inference, images: Any, sizes: Any, *rest: Any) -> Any:
+        seen.extend(zip(sizes, map(tuple, rest[1]), strict=True))
+        return real(self, images, sizes, *rest)
+
+    monkeypatch.setattr(Inference, "__call__", watched)
+    settings: dict[str, Any] = {"conf": 0.0, "max_det": 20, "imgsz": 64, "device": "cpu"}
+    model = RFLA(tmp_path / "aware.safetensors")
+    (found,) = model.predict(scene, slice="auto", overlap=16, **settings)
+    assert times in caplog.text and ("resized" in caplog.text) == bool(times)
+    if times.startswith("0.5 m"):
+        assert seen == [((64, 64), (128, 128))] * 4  # of 2 x 2 slices
+        (given,) = model.predict(pixels, slice="auto", overlap=16, gsd=0.5, **settings)
+        np.testing.assert_array_equal(found.boxes.xyxy, given.boxes.xyxy)
+        assert found.boxes.xyxy[:, 2].max() > 128
+    elif times:
+        assert {size for _, size in seen} == {(200, 150)}  # slices of 420 px: the image is one
+        assert {shape for shape, _ in seen} == {(30, 23)}  # 200 * 0.1524, 150 * 0.1524
+    else:
+        assert seen[0] == ((64, 64), (64, 64))
+
+
+def test_a_scene_that_was_stopped_in_the_middle_is_begun_again(
+    weights: Path, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left of the half scene; after resume the files are those of a run without stop."""
+    monkeypatch.setattr("rfla.data.scenes.BY_WINDOWS", 10_000)
+    settings = {"model": str(weights), "source": str(scene), "project": str(tmp_path / "runs")}
+    settings |= {"conf": 0.0, "max_det": 9, "device": "cpu", "imgsz": 64, "slice": 64, "batch": 2}
+    settings |= {"save_csv": True, "save_density": True}
+    whole = predict(load_config(settings | {"name": "whole"}, mode="predict")).run_dir
+    real, calls = Inference.__call__, []
+
+    def stopping(self: Inference, *rest: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(self, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Inference, "__call__", stopping)
+        predict(load_config(settings | {"name": "stopped"}, mode="predict"))
+    run = whole.with_name("stopped")
+    assert json.loads((run / "predictions.json").read_text()) == []
+    assert not list(run.rglob("*.png")) and not list(run.rglob("*.geojson"))
+    predict(load_config({"resume": str(run)}, mode="predict"))
+    assert files_of(run) == files_of(whole) != {}
+
+
+def files_of(run: Path) -> dict[str, bytes]:
+    files = (path for path in run.rglob("*") if path.is_file() and path.name != "args.yaml")
+    return {str(path.relative_to(run)): path.read_bytes() for path in files}
