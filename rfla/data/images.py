@@ -63,7 +63,11 @@ def is_image(path: Path) -> bool:
 
 
 def walk_images(
-    directory: Path, wanted: Callable[[Path], bool] = is_image, *, recursive: bool = True
+    directory: Path,
+    wanted: Callable[[Path], bool] = is_image,
+    *,
+    recursive: bool = True,
+    closed: Callable[[OSError], object] | None = None,
 ) -> list[Path]:
     """Return the images below a directory, sorted by path.
 
@@ -74,13 +78,14 @@ def walk_images(
         directory: Where to look.
         wanted: Which files are listed, by their names.
         recursive: Enter its directories too.
+        closed: Called with why a directory cannot be listed.
     """
     start = os.path.realpath(directory)
     found: list[Path] = []
     seen: set[str] = set()
     todo = [str(directory)]
     while todo:
-        for folder, names, files in os.walk(todo.pop(0)):
+        for folder, names, files in os.walk(todo.pop(0), onerror=closed):
             real = os.path.realpath(folder)
             if real in seen or (seen and Path(start).is_relative_to(real)) or is_of_kernel(real):
                 names.clear()

@@ -118,7 +118,7 @@ class SourceImage:
     def images(self, how: Reading) -> Iterator["SourceImage"]:
         """Yield this image, or the pages and frames of its file."""
         path = Path(self.name)
-        if self.pixels is not None or how.pages == "first" or not holds_several(path):
+        if self.file is None or how.pages == "first" or not holds_several(path):
             yield self
         elif self.by_windows:  # of a scene the first page alone
             yield replace(self, remarks=(MORE_IMAGES,))

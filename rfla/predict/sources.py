@@ -128,11 +128,7 @@ def _from_text(source: str, recursive: bool) -> list[Source]:
         require_http(source)
         return [WebFile(source)]
     if path.is_dir():
-        files = walk_images(path, _is_wanted, recursive=recursive)
-        if not files:
-            deeper = "" if recursive else " itself; recursive=true searches those in it too"
-            raise DataError(f"source={source}: no images in this directory{deeper}")
-        return [_file(str(file), file.relative_to(path)) for file in files]
+        return _from_directory(path, source, recursive)
     if not path.exists() and source.isdigit():
         return [Camera(_camera_number(source))]
     if not path.exists() and glob.has_magic(source):
@@ -141,6 +137,21 @@ def _from_text(source: str, recursive: bool) -> list[Source]:
     if path.suffix.lower() == ".txt":
         return _from_list(path)
     return [_file(str(path), Path(path.name))]
+
+
+def _from_directory(path: Path, source: str, recursive: bool) -> list[Source]:
+    """List the files in a directory, then the directories in it that nobody may list."""
+    closed: list[OSError] = []
+    files = walk_images(path, _is_wanted, recursive=recursive, closed=closed.append)
+    found = [_file(str(file), file.relative_to(path)) for file in files]
+    for error in closed:
+        reason = DataError(f"{error.filename}: cannot be read ({error.strerror})")
+        place = Path(error.filename).relative_to(path)
+        found.append(SourceImage(str(error.filename), place, failure=reason))
+    if not found:
+        deeper = "" if recursive else " itself; recursive=true searches those in it too"
+        raise DataError(f"source={source}: no images in this directory{deeper}")
+    return found
 
 
 def check_source(source: str) -> None:

@@ -1,7 +1,10 @@
 """Odd files of every kind in one directory: each is predicted or skipped with one line."""
 
+import ctypes
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,3 +128,43 @@ def test_a_list_of_everything(weights: Path, odd: Path) -> None:
     ]
     for result in found[2:4]:
         np.testing.assert_array_equal(result.boxes.xyxy, found[1].boxes.xyxy)
+
+
+def without_the_rights_of_root() -> None:
+    """Let the program that is started next obey the rights of files, as root does not."""
+    for right in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        ctypes.CDLL(None).prctl(24, right, 0, 0, 0)  # PR_CAPBSET_DROP; fails for others than root
+
+
+def test_what_nobody_may_read(weights: Path, tmp_path: Path) -> None:
+    """A file, a video, a raster and a directory, one line each; the rest is predicted."""
+    root = tmp_path / "in"
+    (root / "closed").mkdir(parents=True)
+    for name in ("a.png", "b.png", "closed/c.png", "d.tif"):
+        cv2.imwrite(str(root / name), noise(64, 64, 3))
+    (root / "v.mp4").write_bytes(b"")
+    locked = ["b.png", "d.tif", "v.mp4", "closed"]
+    for name in locked:
+        (root / name).chmod(0)
+
+    def run(source: Path, name: str) -> "subprocess.CompletedProcess[str]":
+        given = [f"model={weights}", f"source={source}", f"project={tmp_path}", f"name={name}"]
+        settings = ["device=cpu", "conf=0", "max_det=2", "imgsz=64", "slice=64"]
+        return subprocess.run(
+            [sys.executable, "-m", "rfla", "predict", *given, *settings],
+            preexec_fn=without_the_rights_of_root,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    try:
+        several, alone = run(root, "several"), run(root / "closed", "alone")
+    finally:
+        (root / "closed").chmod(0o755)  # pytest removes it
+    assert several.returncode == 1 and several.stderr == ""
+    skipped = [line for line in several.stdout.splitlines() if line.startswith("skipped: ")]
+    reason = "cannot be read (Permission denied)"
+    assert skipped == [f"skipped: {root / name}: {reason}" for name in locked]
+    assert [path.name for path in (tmp_path / "several").glob("*.png")] == ["a.png"]
+    assert alone.returncode == 2 and alone.stderr.strip() == f"error: {root / 'closed'}: {reason}"
