@@ -57,7 +57,7 @@ def parts_of(device: str, imgsz: int, out: Path) -> list[Part]:
         Part("check assigner", assigner + (("--repeats", "2") if device == "cpu" else ()), 60),
         check("steps", 90),
         check("overflow", 30),
-        check("deterministic", 40),
+        check("deterministic", 120),
         check("nan", 30),
         check("waits", 40),
         check("detections", 40),
