@@ -159,13 +159,15 @@ def run_study(study: Study, args: argparse.Namespace) -> None:
     """Run what has no record yet, `--jobs` processes at a time, until `--seconds` have passed."""
     end = time.monotonic() + args.seconds
     check_settings(study)
-    prepare_tiles(study, args)
 
-    def wanted(job: Job) -> bool:
-        return not args.only or any(part in f"{job.data}/{job.variant}" for part in args.only)
+    def wanted(jobs: Iterator[Job]) -> list[Job]:
+        parts = args.only or [""]
+        return [job for job in jobs if any(part in f"{job.data}/{job.variant}" for part in parts)]
 
-    run_jobs([job for job in study.jobs() if wanted(job)], args, end)
-    run_jobs([job for job in study.timed_jobs(args.out) if wanted(job)], args, end)
+    jobs = wanted(study.jobs())
+    prepare_tiles({(job.data, job.tiles) for job in jobs if job.tiles}, args)
+    run_jobs(jobs, args, end)
+    run_jobs(wanted(study.timed_jobs(args.out)), args, end)
 
 
 def check_settings(study: Study) -> None:
@@ -182,12 +184,12 @@ def check_settings(study: Study) -> None:
             sys.exit(f"{study.name}, {job.variant}: {error}")
 
 
-def prepare_tiles(study: Study, args: argparse.Namespace) -> None:
+def prepare_tiles(wanted: set[tuple[str, int]], args: argparse.Namespace) -> None:
     """Cut the data sets that train on tiles, once."""
-    for name, entry in study.data.items():
-        out = args.out / "tiles" / f"{name}-{entry.get('tiles', 0)}"
-        if entry.get("tiles") and not out.exists():
-            given = [f"source={args.data / name}", f"out={out}", f"tile={entry['tiles']}"]
+    for data, side in sorted(wanted):
+        out = args.out / "tiles" / f"{data}-{side}"
+        if not out.exists():
+            given = [f"source={args.data / data}", f"out={out}", f"tile={side}"]
             rfla = [sys.executable, "-m", "rfla", "convert", "format=coco", "split=train"]
             subprocess.run([*rfla, *given], check=True, stdout=subprocess.DEVNULL)
 
