@@ -184,6 +184,19 @@ def info(tokens: Tokens = None) -> None:
 
 
 @app.command(**_AS_TYPED)
+def rf(tokens: Tokens = None) -> None:
+    """Show the receptive fields of a model."""
+    from rfla.cfg.verbs import FieldOptions, load_options, required
+
+    options, given = load_options(tokens or [], FieldOptions)
+    required(options, "rf", model="fcos_p2")
+    _prepare_data(options.data)
+    from rfla.tools.fields import run_fields
+
+    run_fields(options, given)
+
+
+@app.command(**_AS_TYPED)
 def cfg(tokens: Tokens = None) -> None:
     """Show the settings: all defaults, or what a run would use."""
     from rfla.cfg.document import DEFAULT_YAML, to_yaml

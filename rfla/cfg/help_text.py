@@ -118,6 +118,17 @@ VERBS = {
             "rfla info model=fcos_p2 backbone=timm/convnext_atto neck.width=64",
         ),
     ),
+    "rf": VerbText(
+        "show the receptive fields of a model",
+        "Traces what each pyramid level can see, measures what it looks at, and says which boxes "
+        "each level serves. Writes fields.json and fields.png into runs/rf. Any setting of the "
+        "backbone, the pyramid and the assigner can be tried.",
+        (
+            "rfla rf model=fcos_p2 backbone=resnet18 imgsz=256",
+            "rfla rf model=runs/train/weights/best.safetensors data=my.yaml",
+            "rfla rf model=faster_rcnn data=my.yaml assigner.fields=measured assigner.fraction=0.4",
+        ),
+    ),
     "cfg": VerbText(
         "show the settings",
         "Alone: every key with its default. With settings: what a run would use, all layers "

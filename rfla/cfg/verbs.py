@@ -241,6 +241,38 @@ class InspectOptions(Section):
     debug: Debug = False
 
 
+class FieldOptions(Section):
+    """Receptive fields of a model, beside the boxes of a data set."""
+
+    model: str | None = Field(None, description="zoo name, model YAML, or a .safetensors file")
+    data: str | None = Field(
+        None, description="data set of images and boxes; left out: random images, no boxes"
+    )
+    split: str = Field("train", min_length=1, description="split of it")
+    images: int = Field(8, ge=1, le=10_000, description="images to measure on, spread over it")
+    imgsz: int | None = Field(
+        None,
+        ge=32,
+        le=16384,
+        description="long side in px; left out: as trained, as the data set recommends, else 512",
+    )
+    pretrained: bool = Field(
+        True, description="without weights: start from ImageNet's, as a training does"
+    )
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of random weights and images")
+    backbone: BackboneConfig = Field(BackboneConfig(), description="changes to the backbone")
+    neck: NeckConfig = Field(NeckConfig(), description="changes to the pyramid")
+    assigner: AssignerConfig = Field(AssignerConfig(), description="changes to the assigner")
+    device: str = Field("cpu", min_length=1, description="where to compute: cpu, or a GPU number")
+    max_pixels: int = Field(
+        MAX_PIXELS, ge=1, le=10**12, description="largest image to decode, in pixels"
+    )
+    project: str = Field("runs", min_length=1, description="directory that holds the runs")
+    name: str = Field("rf", min_length=1, description="directory of the files inside project")
+    exist_ok: bool = Field(False, description="write into that directory if it exists")
+    debug: Debug = False
+
+
 OPTIONS: dict[str, type[Section]] = {
     "compare": CompareOptions,
     "benchmark": BenchmarkOptions,
@@ -249,6 +281,7 @@ OPTIONS: dict[str, type[Section]] = {
     "import": ImportOptions,
     "inspect": InspectOptions,
     "info": InfoOptions,
+    "rf": FieldOptions,
     "copy-cfg": CopyOptions,
 }
 Options = TypeVar("Options", bound=Section)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rfla.cfg.model_schema import AssignerConfig, ModelConfig
-from rfla.fields import MeasuredField, measure_fields
+from rfla.fields import Influence, MeasuredField, fit_gaussian, measure_influence
 from rfla.models.detector import Detector
 from rfla.models.heads.priors import Priors
 from rfla.sizes import padded_side
@@ -63,8 +63,8 @@ def measures_fields(section: AssignerConfig) -> bool:
     return section.name == "rfla" and section.fields == "measured"
 
 
-def measure_pyramid(net: Detector, images: Sequence[Tensor]) -> list[MeasuredField]:
-    """Measure the effective field of each level of a detector's pyramid.
+def pyramid_influence(net: Detector, images: Sequence[Tensor]) -> list[Influence]:
+    """Measure what each level of a detector's pyramid looks at.
 
     Args:
         net: The detector.
@@ -77,16 +77,21 @@ def measure_pyramid(net: Detector, images: Sequence[Tensor]) -> list[MeasuredFie
         padded.append(functional.pad(image, room))
     device = padded[0].device.type if padded else "cpu"
     with torch.autocast(device, enabled=False):
-        return measure_fields(Pyramid(net), padded)
+        return measure_influence(Pyramid(net), padded)
+
+
+def sides_from(fits: Sequence[MeasuredField], net: nn.Module) -> list[float]:
+    """Return the full side (L, px) of each level by its fit, see `MeasuredField.side`.
+
+    A level that looks at nothing yet keeps the side that it has in the detector.
+    """
+    found = [fit.side for fit in fits]
+    return [new if new > 0 else old for new, old in zip(found, sides_of(net), strict=True)]
 
 
 def measured_sides(net: Detector, images: Sequence[Tensor]) -> list[float]:
-    """Return the full side (L, px) of each level as measured; see `MeasuredField.side`.
-
-    A level that looks at nothing yet keeps the side that it has.
-    """
-    found = [field.side for field in measure_pyramid(net, images)]
-    return [new if new > 0 else old for new, old in zip(found, sides_of(net), strict=True)]
+    """Measure the full side (L, px) of each level; images as for `pyramid_influence`."""
+    return sides_from([fit_gaussian(one) for one in pyramid_influence(net, images)], net)
 
 
 def with_sides(config: ModelConfig, net: nn.Module) -> ModelConfig:

@@ -107,6 +107,6 @@ def test_nothing_to_refresh(config: Configure, keys: dict[str, Any]) -> None:
 
 
 def test_a_wrong_number_of_sides(config: Configure, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^assigner.fields=\[9,18\]: 2 sides, and the pyramid"):
+    with pytest.raises(ConfigError, match=r"^assigner.fields=\[9,18\]: one side for each of the 5"):
         train(config(**{"assigner.fields": [9, 18], "project": str(tmp_path / "none")}))
     assert not (tmp_path / "none").exists()

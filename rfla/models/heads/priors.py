@@ -254,8 +254,8 @@ def receptive_fields(config: ModelConfig, backbone: Backbone) -> list[float]:
     if isinstance(fields, tuple):
         if len(fields) != len(levels):
             raise ConfigError(
-                f"assigner.fields={show(fields)}: {len(fields)} sides, and the pyramid has "
-                f"{len(levels)} levels (P{levels[0]} to P{levels[-1]})"
+                f"assigner.fields={show(fields)}: one side for each of the {len(levels)} levels "
+                f"(P{levels[0]} to P{levels[-1]}) is needed, not {len(fields)}"
             )
         return list(fields)
     if fields == "traced":
