@@ -5,7 +5,7 @@ are thin, run round the object and not over it, and have a dark edge on their ou
 they show on pale ground too. Names are left out where they would cover what they name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +75,10 @@ def draw_boxes(
         labels: (N,) class indices, -1 for a region that is ignored.
         names: Class names.
         scores: (N,) scores, written beside the names.
-        line_width: In px of the result, without the dark edge of 1 px; by default 1, or 2 for boxes
-            whose median side is over 24 px in the result.
-        show_labels: Write the name at each box; by default only for few and not too small boxes.
+        line_width: In px of the result, without the dark edge of 1 px; by default 1, or 2 where the
+            image is enlarged or the median side of the boxes is over 24 px.
+        show_labels: Write the name at each box, if need be over others; by default only for few and
+            not too small boxes, and only where there is room.
         points: (K, 2) px and (K,) index of the box that each belongs to; drawn as dots in the box's
             colour.
         note: Written behind the legend.
@@ -87,9 +88,8 @@ def draw_boxes(
     factor = factor or zoom_factor(*image.shape[:2])
     canvas = enlarge(image, factor)
     median_side = _median_side(boxes)
-    width = line_width or (2 if median_side * factor > 24 else 1)
-    if show_labels is None:
-        show_labels = 0 < len(boxes) <= MAX_NAMES and median_side >= MIN_NAMED_SIDE
+    width = line_width or (2 if factor > 1 or median_side > 24 else 1)
+    few = 0 < len(boxes) <= MAX_NAMES and median_side >= MIN_NAMED_SIDE
     # Weak detections first, so that where boxes touch the strong one is on top.
     order = np.argsort(scores, kind="stable") if scores is not None else np.arange(len(boxes))
     corners = np.rint(np.clip(np.asarray(boxes, np.float64) * factor, -1e6, 1e6)).astype(np.int64)
@@ -100,12 +100,14 @@ def draw_boxes(
     for i in order:
         for distance in range(1, width + 1):
             _draw_frame(canvas, corners[i], distance, colour_of(int(labels[i])))
-    for i in order if show_labels else ():
-        score = "" if scores is None else f" {scores[i]:.2f}"
-        left, top = corners[i, :2] - width
-        corner = (int(left), int(top) - 1)
-        name = name_of(int(labels[i]), names)
-        _write_name(canvas, name + score, corner, colour_of(int(labels[i])))
+    if few if show_labels is None else show_labels:
+        texts = [
+            name_of(int(label), names) + ("" if scores is None else f" {scores[i]:.2f}")
+            for i, label in enumerate(labels)
+        ]
+        frames = corners + np.array([-1, -1, 1, 1]) * (width + 1)
+        colours = [colour_of(int(label)) for label in labels]
+        _write_names(canvas, texts, colours, frames, order[::-1], force=show_labels is True)
     if points is not None:
         _draw_points(canvas, points[0] * factor, np.asarray(labels)[points[1]])
         note = f"dots: the {len(points[0])} positives"
@@ -139,19 +141,58 @@ def _draw_frame(canvas: Array, box: Array, distance: int, colour: tuple[int, int
     cv2.rectangle(canvas, top_left, bottom_right, colour, 1)
 
 
-def _write_name(
-    canvas: Array, text: str, origin: tuple[int, int], colour: tuple[int, int, int]
+def _write_names(
+    canvas: Array,
+    texts: Sequence[str],
+    colours: Sequence[tuple[int, int, int]],
+    frames: Array,
+    order: Iterable[int],
+    force: bool,
 ) -> None:
-    """Write `text` on a dark tag that is kept inside the canvas.
+    """Write a name at each box, on a dark tag that covers neither a box nor another tag.
 
-    `origin` is the tag's lower left corner.
+    Args:
+        canvas: Written on.
+        texts: N names.
+        colours: N colours.
+        frames: (N, 4) xyxy px of the boxes with their lines.
+        order: Who chooses first.
+        force: Write the name above its box where there is no room; else leave it out.
     """
-    (width, height), base = cv2.getTextSize(text, FONT, 0.4, 1)
-    width, height = width + 6, height + base + 2
-    x = int(np.clip(origin[0], 0, max(0, canvas.shape[1] - width)))
-    y = int(np.clip(origin[1], height, canvas.shape[0]))
-    cv2.rectangle(canvas, (x, y - height), (x + width - 1, y - 1), EDGE, -1)
-    cv2.putText(canvas, text, (x + 3, y - base), FONT, 0.4, colour, 1, cv2.LINE_AA)
+    taken = [np.array(frame) for frame in frames]
+    for i in order:
+        (wide, letters), base = cv2.getTextSize(texts[i], FONT, 0.4, 1)
+        tag = _free_place(frames[i], (wide + 6, letters + base + 2), canvas.shape, np.array(taken))
+        if tag is None and not force:
+            continue
+        if tag is None:
+            tag = _places(frames[i], (wide + 6, letters + base + 2), canvas.shape)[0]
+        taken.append(tag)
+        x1, y1, x2, y2 = tag.tolist()
+        cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), EDGE, -1)
+        cv2.putText(canvas, texts[i], (x1 + 3, y2 - base), FONT, 0.4, colours[i], 1, cv2.LINE_AA)
+
+
+def _free_place(
+    frame: Array, size: tuple[int, int], shape: tuple[int, ...], taken: Array
+) -> Array | None:
+    """Return the first place (4,) of a tag at a box that meets nothing in `taken` (K, 4)."""
+    for tag in _places(frame, size, shape):
+        meets = (taken[:, :2] < tag[2:]) & (taken[:, 2:] > tag[:2])
+        if not meets.all(axis=1).any():
+            return tag
+    return None
+
+
+def _places(frame: Array, size: tuple[int, int], shape: tuple[int, ...]) -> list[Array]:
+    """Return where a tag of some width and height may lie: above a box, below, right, left of it.
+
+    Kept inside the picture, so that some of them may lie on the box.
+    """
+    (x1, y1, x2, y2), (wide, high) = frame.tolist(), size
+    corners = np.array([(x1, y1 - high), (x1, y2), (x2, y1), (x1 - wide, y1)])
+    corners = np.clip(corners, 0, np.maximum([shape[1] - wide, shape[0] - high], 0))
+    return [np.concatenate([corner, corner + size]) for corner in corners]
 
 
 def add_legend(canvas: Array, labels: Array, names: Sequence[str], note: str = "") -> Array:
