@@ -67,6 +67,39 @@ def test_edges_cover_no_neighbours_line() -> None:
     assert (picture[400:406, 406] == colour_of(0)).all()
 
 
+def tags_of(boxes: np.ndarray, show_labels: bool | None) -> np.ndarray:
+    """Where the pixels of names lie: what differs from the same picture without them."""
+    image, labels = np.full((800, 800, 3), 90, np.uint8), np.zeros(len(boxes), np.int64)
+    scores = np.linspace(0.9, 0.1, len(boxes))
+    plain, named = (
+        draw_boxes(image, boxes, labels, NAMES, scores, show_labels=show, legend=False)
+        for show in (False, show_labels)
+    )
+    return (plain != named).any(axis=2)
+
+
+def test_names_cover_neither_boxes_nor_each_other() -> None:
+    """A column of boxes 2 px apart: names stand above the first, below the last, else beside."""
+    boxes = np.array([[300.0, y, 330, y + 22] for y in range(300, 444, 24)])
+    written = tags_of(boxes, None)
+    for x1, y1, x2, y2 in boxes.astype(int):
+        assert not written[y1:y2, x1:x2].any()
+    assert written[280:297, 300:330].any()  # above the first
+    assert written[300:440, 333:400].sum(axis=0).any()  # to the right of others
+    count, _ = cv2.connectedComponents(written.astype(np.uint8))
+    assert count - 1 >= len(boxes)  # letters and tags: at least one part for each
+
+
+def test_names_without_room_are_left_out_unless_asked_for() -> None:
+    """A grid of 7 x 7 boxes that touch: those inside have no room around them."""
+    x, y = np.meshgrid(np.arange(300, 440, 20.0), np.arange(300, 440, 20.0))
+    boxes = np.stack([x.ravel(), y.ravel(), x.ravel() + 20, y.ravel() + 20], axis=1)
+    inside = (slice(300, 440), slice(300, 440))
+    assert not tags_of(boxes, None)[inside].any()
+    assert tags_of(boxes, None).any()
+    assert tags_of(boxes, True)[inside].any()
+
+
 def test_points_in_the_colour_of_their_box() -> None:
     image = np.zeros((150, 150, 3), np.uint8)
     points = (np.array([[100.0, 50.0]]), np.array([0]))

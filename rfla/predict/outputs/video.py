@@ -13,6 +13,7 @@ from rfla.predict.outputs.pictures import write_annotated
 from rfla.results import Results
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG"}  # in the order in which they are tried
+LINE = 2  # px: codecs keep the colour of 2 x 2 px, and lines of one lose theirs
 
 
 class Videos(Output):
@@ -71,8 +72,8 @@ class Videos(Output):
         if self._open.encoder is None:
             write_annotated(self.path_of(name, ".png"), results, self.cfg)
             return
-        cfg = self.cfg
-        self._open.write(results.plot(cfg.line_width, cfg.show_labels, legend=False, scale=1))
+        width = self.cfg.line_width or LINE
+        self._open.write(results.plot(width, self.cfg.show_labels, legend=False, scale=1))
 
 
 @dataclass
