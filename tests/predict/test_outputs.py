@@ -182,7 +182,7 @@ def detected(image: np.ndarray, path: str, shape: tuple[int, int]) -> Results:
 def test_a_large_scene_is_a_sheet_unless_its_scale_is_given(tmp_path: Path) -> None:
     result = detected(np.zeros((500, 3200, 3), np.uint8), "v.mp4", (500, 3200))
     outputs(tmp_path).write(result)
-    assert cv2.imread(str(tmp_path / "v.png")).shape == (250 + 28 + 6 + 390 + 22, 1600, 3)
+    assert cv2.imread(str(tmp_path / "v.png")).shape == (250 + 28 + 6 + 392 + 22, 1600, 3)
     outputs(tmp_path, scale=1, legend=False).write(result)
     assert cv2.imread(str(tmp_path / "v.png")).shape == (500, 3200, 3)
 
