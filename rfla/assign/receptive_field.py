@@ -17,14 +17,14 @@ BLOCKS = {
     152: (3, 8, 36, 3),
 }
 BASIC_DEPTHS = (18, 34)
-FIRST_LEVEL = 2
+FIRST_LEVEL = 2  # of the stages; P1 stands on the stem's first layer
 
 
 def resnet_receptive_fields(depth: int, levels: Sequence[int]) -> list[int]:
-    """Sides in px of the receptive fields of pyramid `levels` (from 2).
+    """Sides in px of the receptive fields of pyramid `levels` (from 1).
 
     `resnet_receptive_fields(50, range(2, 8))` is `[35, 91, 267, 427, 555, 811]`. A bottleneck
-    strides in its 3 x 3 layer.
+    strides in its 3 x 3 layer. P1, which the authors have not, counts as the stem's 7 x 7 layer.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
@@ -32,9 +32,9 @@ def resnet_receptive_fields(depth: int, levels: Sequence[int]) -> list[int]:
     """
     if depth not in BLOCKS:
         raise ValueError(f"depth must be one of {sorted(BLOCKS)}, not {depth}")
-    field = 1 + 6 * 1 + 2 * 2  # the stem: 7 x 7 and a pooling of 3 x 3, of stride 2
+    fields: dict[int, float] = {1: 1 + 6 * 1}  # the stem: 7 x 7 of stride 2
+    field = fields[1] + 2 * 2  # and a pooling of 3 x 3
     layers_per_block = 2 if depth in BASIC_DEPTHS else 1  # of 3 x 3
-    fields: dict[int, float] = {}
     for level, num_blocks in enumerate(BLOCKS[depth], start=FIRST_LEVEL):
         # The first layer of a later stage is strided, and lies on cells half as large.
         first_cell = 2**level if level == FIRST_LEVEL else 2 ** (level - 1)

@@ -101,7 +101,11 @@ class NeckConfig(Section):
 
     width: int = Field(256, ge=8, le=2048, description="channels of every pyramid level")
     start_level: int = Field(
-        2, ge=2, le=4, description="finest pyramid level: 2 is P2 (stride 4), 3 is P3 (stride 8)"
+        2,
+        ge=1,
+        le=4,
+        description="finest pyramid level: 1 is P1 (stride 2), 2 is P2 (stride 4), 3 is P3 "
+        "(stride 8)",
     )
     levels: int = Field(5, ge=1, le=6, description="number of pyramid levels")
     extra: Extra = Field(

@@ -24,9 +24,15 @@ def test_levels_above_the_backbone():
     assert level_receptive_fields({4: 50.5, 5: 100.0}, [4, 5, 6, 7]) == [50.5, 100, 228, 484]
 
 
+def test_p1_is_the_first_layer_of_the_stem():
+    """7 x 7 of stride 2, before the pooling: 7 px, which the authors do not use."""
+    assert resnet_receptive_fields(50, [1, 2]) == [7, 35]
+    assert resnet_receptive_fields(18, [1]) == [7]
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="depth must be one of"):
         resnet_receptive_fields(51, [3])
-    with pytest.raises(ValueError, match="no pyramid level 1: levels start at 2"):
-        resnet_receptive_fields(50, [1, 3])
+    with pytest.raises(ValueError, match="no pyramid level 0: levels start at 1"):
+        resnet_receptive_fields(50, [0, 3])
     assert resnet_receptive_fields(50, []) == []

@@ -52,6 +52,9 @@ class Backbone(nn.Module, ABC):
             False where the weights cannot be had.
         """
 
+    def show_stem(self) -> None:
+        """Give the map of stride 2 as well, where one is kept back: a pyramid from P1 needs it."""
+
     def start_from(self, state: Mapping[str, Tensor], trained_on: Pixels, wanted: Pixels) -> None:
         """Load weights that were trained on other pixels than this network will see.
 

@@ -70,13 +70,19 @@ class ResNet(Backbone):
         )
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) to C2, C3, C4, C5, each (B, channels, H / 2**n, W / 2**n)."""
-        features = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        outputs = []
+        """(B, 3, H, W) to C2, C3, C4, C5, each (B, channels, H / 2**n, W / 2**n); C1 if shown."""
+        stem = self.relu(self.bn1(self.conv1(images)))
+        features = self.maxpool(stem)
+        outputs = [stem] if len(self.strides) > len(WIDTHS) else []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             features = stage(features)
             outputs.append(features)
         return outputs
+
+    def show_stem(self) -> None:
+        """Give C1 too, what the first convolution makes before the pooling: stride 2."""
+        self.channels = [self.conv1.out_channels, *self.channels]
+        self.strides = [2, *self.strides]
 
     def load_imagenet(self, std: Sequence[float], channels: str) -> bool:
         """Load torchvision's ImageNet weights from the torch hub cache or the network.

@@ -26,7 +26,7 @@ class FPN(nn.Module):
         in_channels: channels of the backbone's maps, finest first.
         in_strides: px between their cells.
         width: channels of every output.
-        start_level: finest output, 2 for P2.
+        start_level: finest output, 2 for P2, 1 for P1 on the stem's map.
         levels: number of outputs.
         extra: how levels above the backbone's last map are made: `pool` the last output with stride
             2; a strided convolution on the last map (`on_input`) or on the last output
@@ -88,6 +88,8 @@ class FPN(nn.Module):
         Raises:
             ConfigError: the backbone has no map to start at.
         """
+        if 2**section.start_level < backbone.strides[0]:
+            backbone.show_stem()
         return cls(
             backbone.channels,
             backbone.strides,
