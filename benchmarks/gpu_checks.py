@@ -180,6 +180,7 @@ def deterministic(device: str, size: int) -> Figures:
                     torch.manual_seed(step)
                     optimizer.zero_grad()
                     sum(net(images, targets).values()).backward()
+                    nn.utils.clip_grad_norm_(net.parameters(), 35.0)
                     optimizer.step()
                 ends.append([parameter.detach().cpu() for parameter in net.parameters()])
         names = [key for key, _ in net.named_parameters()]

@@ -170,6 +170,10 @@ def restore_optimizer(
             fits = tensor.shape in (parameter.shape, ()) and tensor.dtype == parameter.dtype
         if not fits:
             raise WeightsError(f"{path}: made by another optimiser or model (optimizer/{key})")
+        if tensor.shape == parameter.shape:
+            # A file holds every tensor in one layout. A fused step takes those of the parameter
+            # alone, which on a GPU has its channels last.
+            tensor = torch.empty_like(parameter).copy_(tensor)
         state.setdefault(int(number), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 

@@ -106,6 +106,22 @@ def test_optimiser_goes_on_as_if_nothing_had_happened(name: str, tmp_path: Path)
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_optimiser_state_takes_the_layout_of_its_parameter(name: str, tmp_path: Path) -> None:
+    """A fused step on a GPU takes no other."""
+    net = nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)
+    keys = {"momentum": 0.9} if name == "SGD" else {}
+    optimizer = getattr(torch.optim, name)(net.parameters(), lr=0.1, **keys)
+    net(torch.ones(1, 2, 4, 4)).sum().backward()
+    optimizer.step()
+    tensors = {  # a file holds all in one layout
+        key: tensor.contiguous() for key, tensor in checkpoint.optimizer_tensors(optimizer).items()
+    }
+    checkpoint.restore_optimizer(optimizer, tensors, tmp_path)
+    kept = {key: value for key, value in optimizer.state[net.weight].items() if value.dim()}
+    assert kept and all(value.stride() == net.weight.stride() for value in kept.values())
+
+
 def test_state_of_another_model(tmp_path: Path) -> None:
     optimizer = torch.optim.SGD(nn.Linear(3, 2).parameters(), lr=0.1)
     for key, tensor in {

@@ -67,6 +67,19 @@ def test_maps_of_few_cells(size):
     assert layer(torch.randn(1, 2, size, size)).shape == (1, 3, size, size)
 
 
+@pytest.mark.parametrize("offset", [1e5, -1e30, float("inf"), float("nan")])
+def test_offsets_of_a_diverged_network_point_outside(offset):
+    """Out of the map there is nothing, so each branch is zero: what is left is the context's bias.
+
+    The operator itself reads where NaN or 1e30 happens to point, and ends the process.
+    """
+    layer = SwitchableConv2d(nn.Conv2d(2, 3, 3, padding=1, bias=False)).start_plain()
+    nn.init.constant_(layer.post_context.bias, 7.0)
+    for convolution in (layer.offset_s, layer.offset_l):
+        nn.init.constant_(convolution.bias, offset)
+    assert layer(torch.randn(1, 2, 6, 6)).eq(7).all()
+
+
 def test_equals_the_official_aspp(parity):
     manifest, tensors = parity("components")
     case = next(case for case in manifest["cases"] if case["id"] == "aspp")

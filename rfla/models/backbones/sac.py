@@ -14,6 +14,7 @@ from torchvision.ops import deform_conv2d
 
 WINDOW = 5  # the switch and the offsets look at averages over 5 x 5 cells
 DILATION = 3  # the second branch sees three times as far
+FARTHEST = 1e6  # cells of an offset: it points outside any map, and still fits an int32
 
 
 class StandardizedConv2d(nn.Conv2d):
@@ -123,9 +124,12 @@ class SwitchableConv2d(StandardizedConv2d):
 
     def _deform(self, features: Tensor, offset: Tensor, weight: Tensor, dilation: int) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
+            # The operator turns places into whole numbers unchecked: NaN, or an offset of a network
+            # that has diverged, would be read from anywhere in memory.
+            near = torch.nan_to_num(offset.float(), nan=FARTHEST).clamp(-FARTHEST, FARTHEST)
             moved: Tensor = deform_conv2d(
                 features.float(),
-                offset.float(),
+                near,
                 weight.float(),
                 stride=_pair(self.stride),
                 padding=dilation,
