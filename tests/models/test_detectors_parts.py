@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from rfla.models.backbones import detectors_resnet
+from rfla.models.backbones import resnet
 from rfla.models.backbones.detectors_resnet import DetectorsResNet
 from rfla.models.backbones.pretrained import IMAGENET_STD
 from rfla.models.backbones.resnet import ResNet
@@ -110,7 +110,7 @@ def test_imagenet_weights_start_as_the_plain_network(monkeypatch, name):
     for module in plain.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.0)
-    monkeypatch.setattr(detectors_resnet, "imagenet_state", lambda weights: plain.state_dict())
+    monkeypatch.setattr(resnet, "imagenet_state", lambda weights: plain.state_dict())
     images = torch.randn(1, 3, 64, 64)
     expected = plain.eval()(images)
     for feedback_channels, feedback in (
@@ -135,12 +135,12 @@ def test_pretrained_weights_reach_every_backbone(monkeypatch):
         "detectors", 2, settings={"backbone": "resnet18", "neck.width": 16, "roi.width": 16}
     )
     assert not net.neck.rfp_modules[0].conv1.weight.requires_grad
-    monkeypatch.setattr(detectors_resnet, "imagenet_state", lambda weights: plain.state_dict())
+    monkeypatch.setattr(resnet, "imagenet_state", lambda weights: plain.state_dict())
     assert load_pretrained_backbone(net)
     for backbone in net.backbones:
         torch.testing.assert_close(backbone.conv1.weight, plain.conv1.weight)
         torch.testing.assert_close(backbone.conv1.standardized(), plain.conv1.weight)
-    monkeypatch.setattr(detectors_resnet, "imagenet_state", lambda weights: None)
+    monkeypatch.setattr(resnet, "imagenet_state", lambda weights: None)
     assert not load_pretrained_backbone(net)
     assert all(parameter.requires_grad for parameter in net.parameters())
 

@@ -1,16 +1,16 @@
 """All backbones by name, and how one is built from the configuration."""
 
 from rfla.cfg.backbone_names import BACKBONE_FAMILIES, TIMM
+from rfla.cfg.backbones import is_resnet
 from rfla.cfg.model_schema import BackboneConfig
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.backbones.network import NetworkBackbone
 from rfla.models.backbones.resnet import ResNet
 
-RESNETS = ("ResNet", "ResNeXt", "Wide ResNet")
 BACKBONES: dict[str, type[Backbone]] = {
-    name: ResNet if family in RESNETS else NetworkBackbone
-    for family, names in BACKBONE_FAMILIES.items()
-    for name in names
+    name: ResNet if is_resnet(name) else NetworkBackbone
+    for family in BACKBONE_FAMILIES.values()
+    for name in family
 }
 
 

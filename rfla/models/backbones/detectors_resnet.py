@@ -9,14 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Self, cast
 
 from torch import Tensor, nn
-from torchvision.models import get_model_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from rfla.cfg.backbone_names import BACKBONE_FAMILIES
 from rfla.cfg.model_schema import BackboneConfig
 from rfla.errors import ConfigError
-from rfla.models.backbones.match import match
-from rfla.models.backbones.pretrained import IMAGENET, Pixels, imagenet_state
+from rfla.models.backbones.pretrained import Pixels
 from rfla.models.backbones.resnet import ResNet
 from rfla.models.backbones.sac import StandardizedConv2d, SwitchableConv2d
 from rfla.names import Style
@@ -108,22 +106,6 @@ class DetectorsResNet(ResNet):
                 features = stage(features)
             outputs.append(features)
         return outputs
-
-    def load_imagenet(self, std: Sequence[float], channels: str) -> bool:
-        """Load torchvision's ImageNet weights; what they lack starts without effect.
-
-        Args:
-            std: the network's, in the order of `channels`.
-            channels: `rgb` or `bgr`.
-
-        Returns:
-            False where the weights cannot be had.
-        """
-        state = imagenet_state(get_model_weights(self.name).DEFAULT)
-        if state is None:
-            return False
-        self.start_from(match(self, state).fitting, IMAGENET, Pixels(std, channels))
-        return True
 
     def start_from(self, state: Mapping[str, Tensor], trained_on: Pixels, wanted: Pixels) -> None:
         """See `Backbone`; what a plain ResNet lacks starts without effect."""
