@@ -3,6 +3,7 @@
 Shapes: L levels, G boxes of one image, M boxes of a split. Boxes are xyxy px of the image.
 """
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ LEVEL_COLOURS = ("#40dcff", "#ffd200", "#ff6ec8", "#50ff78", "#ff8c1e", "#be78ff
 UNRANKED = "#e6e6e6"  # boxes that no level serves by its field
 DARK = "#101018"
 HEIGHT_OF_SCENE, HEIGHT_OF_FIELDS = 5.6, 3.4  # inches
+LETTERS_AN_INCH = 11  # of the title
 LEGEND = (
     "brightness: how much a pixel moves the middle cell, whose corner is at 0; white: the Gaussian "
     "fitted to it; dashed: the field in use\n(both at one standard deviation, which is half the "
@@ -82,7 +84,8 @@ def draw_fields(path: Path, title: str, panels: Sequence[FieldPanel], scene: Sce
     """
     width = max(2.6 * len(panels), 11)
     figure = blank_figure(width, HEIGHT_OF_FIELDS + (0 if scene is None else HEIGHT_OF_SCENE))
-    figure.suptitle(printable(title), fontsize=11, x=0.01, ha="left", parse_math=False)
+    title = textwrap.fill(printable(title), int(LETTERS_AN_INCH * width))
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left", parse_math=False)
     lower = figure
     if scene is not None:
         heights = (HEIGHT_OF_SCENE, HEIGHT_OF_FIELDS)

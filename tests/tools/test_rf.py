@@ -121,7 +121,10 @@ def test_every_detector(model: str, tmp_path: Path, capsys: pytest.CaptureFixtur
             ["model=fcos", "assigner.fields=[9]"],
             "one side for each of the 5 levels (P3 to P7) is needed, not 1",
         ),
-        (["model=detectors", "assigner.fields=traced"], "sees the whole image (global pooling)"),
+        (
+            ["model=detectors", "assigner.fields=traced"],
+            "fields of resnet50 are unbounded (global pooling)",
+        ),
         (["model=fcos", "epochs=3"], "unknown key 'epochs'"),
     ],
 )

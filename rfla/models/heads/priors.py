@@ -275,8 +275,8 @@ def _traced_sides(backbone: Backbone) -> dict[int, float]:
     unbounded = next((field.unbounded for field in found if field.unbounded), "")
     if unbounded:
         raise ConfigError(
-            f"assigner.fields=traced: {backbone.name} sees the whole image ({unbounded}), its "
-            "fields are unbounded; take assigner.fields=measured"
+            f"assigner.fields=traced: the theoretical fields of {backbone.name} are unbounded "
+            f"({unbounded}); take assigner.fields=measured"
         )
     levels = [stride.bit_length() - 1 for stride in backbone.strides]
     return {level: field.side for level, field in zip(levels, found, strict=True)}
