@@ -74,4 +74,6 @@ def unused(given: Iterable[str], verb: Mode) -> list[str]:
     used |= keys_of(ModelConfig).keys()
     if verb == "train":
         used |= {name for name in keys_of(Config) if name.startswith("aug.")}
+    else:
+        used -= {"backbone.weights"}  # what a new backbone starts from
     return sorted(set(given) - used)

@@ -49,5 +49,6 @@ def test_predict_is_not_explained_by_keys_of_training() -> None:
 
 def test_given_keys_without_use() -> None:
     given = {"model", "epochs", "conf", "head.width", "aug.fliplr", "recipe", "save_txt"}
-    assert unused(given, "predict") == ["aug.fliplr", "epochs", "recipe"]
+    given |= {"backbone.weights"}
+    assert unused(given, "predict") == ["aug.fliplr", "backbone.weights", "epochs", "recipe"]
     assert unused(given, "train") == ["save_txt"]
