@@ -134,6 +134,7 @@ def backbone_cost(name: str, imgsz: int | None = None) -> BackboneCost:
     size = padded_side(imgsz or USUAL_SIZE)
     with torch.device("meta"):
         net = build_backbone(BackboneConfig(name=name, frozen_stages=-1)).eval()
+    net.show_stem()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(torch.empty(1, 3, size, size, device="meta"))
     return BackboneCost(

@@ -97,6 +97,8 @@ def test_the_command_line_shows_the_cost(capsys: pytest.CaptureFixture[str]) -> 
     assert "GFLOPs" in capsys.readouterr().out
     assert main(["info", "backbone=mobilenet_v3_small", "imgsz=64"]) == 0
     assert "maps          stride 2: 16, stride 4: 16, stride 8: 24" in capsys.readouterr().out
+    assert main(["info", "backbone=resnet18", "imgsz=64"]) == 0
+    assert "maps          stride 2: 64, stride 4: 64, stride 8: 128" in capsys.readouterr().out
     assert main(["info", "model=fcos_p2", "backbone=swin_t", "neck.start_level=1"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "no map of stride 2" in error
