@@ -120,9 +120,13 @@ def _session(content: bytes, name: str, device: torch.device) -> Any:
     )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors alone
+    options.log_severity_level = 4  # errors come as exceptions
     try:
-        return onnxruntime.InferenceSession(content, options, providers=chosen)
+        # a TensorRT that does not start gives way to CUDA; nothing else is tried again
+        again = int(device.type == "cuda" and len(chosen) > 2)
+        return onnxruntime.InferenceSession(
+            content, options, providers=chosen, enable_fallback=again
+        )
     except Exception as error:  # onnxruntime has its own classes, and no common one
         raise WeightsError(f"{name}: onnxruntime: {_one_line(error)}") from None
 

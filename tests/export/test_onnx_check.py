@@ -56,6 +56,17 @@ def about(**changes: Any) -> Change:
     return change
 
 
+def changed(path: Path, change: Change, directory: Path) -> Path:
+    """The file after a change, sealed anew."""
+    model = onnx.load(path)
+    kept = {entry.key: entry.value for entry in model.metadata_props if entry.key != DIGEST}
+    onnx.helper.set_model_props(model, kept)
+    change(model)
+    other = directory / "x.onnx"
+    other.write_bytes(sealed(model.SerializeToString()))
+    return other
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -74,15 +85,39 @@ def about(**changes: Any) -> Change:
 def test_refused(
     change: Change, message: str, exported: Callable[..., Path], tmp_path: Path
 ) -> None:
-    model = onnx.load(exported("fcos_p2"))
-    kept = {entry.key: entry.value for entry in model.metadata_props if entry.key != DIGEST}
-    onnx.helper.set_model_props(model, kept)
-    change(model)
-    path = tmp_path / "x.onnx"
-    path.write_bytes(sealed(model.SerializeToString()))
+    path = changed(exported("fcos_p2"), change, tmp_path)
     with pytest.raises(WeightsError, match=message) as caught:
         RFLA(path).predict(IMAGE, device="cpu")
     assert "\n" not in str(caught.value)
+
+
+def break_weights(model: Any) -> None:
+    model.graph.initializer[0].dims[0] = 10**12
+
+
+def mix_up(model: Any) -> None:
+    """Scores for a map: the graph is sound, and fails when it runs."""
+    convolution = next(node for node in model.graph.node if node.op_type == "Conv")
+    shape = onnx.helper.make_tensor("shape", onnx.TensorProto.INT64, [1], [-1])
+    model.graph.initializer.append(shape)
+    flat = onnx.helper.make_node("Reshape", [convolution.input[0], "shape"], ["flat"])
+    model.graph.node.insert(list(model.graph.node).index(convolution), flat)
+    convolution.input[0] = "flat"
+
+
+@pytest.mark.parametrize("change", [break_weights, mix_up])
+def test_what_onnxruntime_refuses_is_one_line(
+    change: Change,
+    exported: Callable[..., Path],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Also on the streams of the process: onnxruntime writes to them by itself."""
+    path = changed(exported("fcos_p2"), change, tmp_path)
+    with pytest.raises(WeightsError, match="onnxruntime: ") as caught:
+        RFLA(path).predict(IMAGE, device="cpu")
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_byte_that_changed(exported: Callable[..., Path], tmp_path: Path) -> None:
