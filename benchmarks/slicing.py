@@ -1,19 +1,14 @@
-"""Slices of large images beside SAHI and supervision: time, memory, and what seams cost in AP.
+"""Slices of large images beside SAHI and supervision: seconds.
 
-    python benchmarks/slicing.py --time            # one network, one scene, three slicers in turn
-    python benchmarks/slicing.py --time --model best.safetensors --picture scene.jpg [--device cuda]
-    python benchmarks/slicing.py --ap SCENES       # merging rules, on boxes of a detector that errs
+    python benchmarks/slicing.py                   # one network, one scene, three slicers in turn
+    python benchmarks/slicing.py --model best.safetensors --picture scene.jpg [--device cuda]
 
-SCENES is a directory with `images/` and `annotations/all.json` (COCO). A slicer that is not
-installed is left out: pip install sahi supervision (in an environment of their own).
-
-Times are of one thread's processor, so that a busy machine does not decide. The detector of --ap
-is no network: a picture whose colours count its pixels tells it where a slice lies, and it reports
-what the slice shows, cut, with sides that jitter and scores that do not know of seams.
+A slicer that is not installed is left out: pip install sahi supervision (in an environment of
+their own). Seconds are of one thread's processor, so that a busy machine does not decide; on a GPU
+of the clock.
 """
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,17 +20,15 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from slicers import Array, Detect, Found, by_sahi, by_supervision, is_installed
+from slicers import Array, Found, by_sahi, by_supervision, is_installed
 
 from rfla import RFLA
 from rfla.cfg import load_config
 from rfla.data.images import read_image
 from rfla.engine.device import select_device
 from rfla.engine.model_source import load_trained, weights_metadata
-from rfla.metrics import Detections, GroundTruth, evaluate_boxes
 from rfla.models import build_detector
 from rfla.models.weights import save_weights
-from rfla.predict import merge_tiles, plan_tiles
 from rfla.predict.options import PredictOptions
 from rfla.predict.predictor import Predictor
 from rfla.predict.source_image import SourceImage
@@ -167,130 +160,17 @@ def time_calls() -> None:
             print(f"{call} call: {time.process_time() - started:.2f} s")
 
 
-# ---------------------------------------------------------------------- AP
-
-
-class ErringDetector:
-    """Reports the objects of a scene that a slice shows, cut to it, with jitter.
-
-    Args:
-        boxes: (G, 4) of the scene, px.
-        width: Of the scene, px.
-        jitter: Standard deviation of all sides, px.
-        missed: Share of the objects that a slice does not find.
-        seed: Of the errors.
-    """
-
-    def __init__(self, boxes: Array, width: int, jitter: float, missed: float, seed: int):
-        self.boxes, self.width, self.jitter, self.missed = boxes, width, jitter, missed
-        self.rng = np.random.default_rng(seed)
-
-    @staticmethod
-    def picture(height: int, width: int) -> Array:
-        """Return a picture whose colours count its pixels."""
-        number = np.arange(height * width).reshape(height, width)
-        return np.stack([number >> 16, number >> 8 & 255, number & 255], -1).astype(np.uint8)
-
-    def __call__(self, crop: Array) -> Found:
-        """Return boxes, scores and labels in px of the slice."""
-        high, middle, low = (int(value) for value in crop[0, 0])
-        y, x = divmod(high << 16 | middle << 8 | low, self.width)
-        end = [x + crop.shape[1], y + crop.shape[0]]
-        shown = np.concatenate(
-            [np.maximum(self.boxes[:, :2], [x, y]), np.minimum(self.boxes[:, 2:], end)], 1
-        )
-        seen = ((shown[:, 2:] - shown[:, :2]) >= 2).all(axis=1)
-        seen &= self.rng.random(len(shown)) >= self.missed
-        shown = shown[seen] + self.rng.normal(0, self.jitter, (int(seen.sum()), 4))
-        shown[:, 2:] = np.maximum(shown[:, 2:], shown[:, :2] + 1)
-        shown = np.clip(shown - [x, y, x, y], 0, [crop.shape[1], crop.shape[0]] * 2)
-        scores = self.rng.uniform(0.3, 1.0, len(shown))
-        return shown, scores, np.zeros(len(shown), np.int64)
-
-
-def slicers() -> dict[str, Callable[[Array, Detect, int, float], Found]]:
-    """The rules that are compared, by name."""
-
-    def ours(rule: str) -> Callable[[Array, Detect, int, float], Found]:
-        def run(picture: Array, detect: Detect, side: int, overlap: float) -> Found:
-            height, width = picture.shape[:2]
-            tiles = plan_tiles(height, width, side, round(side * overlap))
-            found = [detect(picture[y1:y2, x1:x2]) for x1, y1, x2, y2 in tiles.tolist()]
-            return merge_tiles(found, tiles, (height, width), merge=rule)  # type: ignore[arg-type]
-
-        return run
-
-    def sahi(kind: str, metric: str) -> Callable[[Array, Detect, int, float], Found]:
-        how = {"postprocess_type": kind, "postprocess_match_metric": metric}
-        alone = {"perform_standard_pred": False, "auto_slice_resolution": False}
-        return lambda *given: by_sahi(*given, **how, **alone)
-
-    rules = {"rfla seam": ours("seam"), "rfla nms": ours("nms")}
-    if is_installed("sahi"):
-        rules["sahi GREEDYNMM IOS (default)"] = sahi("GREEDYNMM", "IOS")
-        rules["sahi NMS IOU"] = sahi("NMS", "IOU")
-        rules["sahi NMS IOS"] = sahi("NMS", "IOS")
-    if is_installed("supervision"):
-        rules["supervision NMS IOU (default)"] = by_supervision
-    return rules
-
-
-def compare_ap(scenes: Path, repeats: int) -> None:
-    """Judge the merged boxes of each rule by the boxes of the scenes, AI-TOD's protocol."""
-    document = json.loads((scenes / "annotations" / "all.json").read_text())
-    for jitter, missed in ((0.0, 0.0), (0.5, 0.0), (0.5, 0.1), (1.0, 0.1)):
-        print(f"jitter {jitter} px, {missed:.0%} missed: AP, AP50, boxes of objects")
-        for name, slicer in slicers().items():
-            figures = []
-            for seed in range(repeats):
-                figures.append(_judge(document, slicer, jitter, missed, seed))
-            ap, ap50, boxes, objects = np.mean(figures, axis=0)
-            print(f"  {name}: {ap:.4f}, {ap50:.4f}, {boxes:.0f} of {objects:.0f}")
-
-
-def _judge(
-    document: dict[str, Any], slicer: Any, jitter: float, missed: float, seed: int
-) -> tuple[float, float, int, int]:
-    truths, found = [], []
-    for place, image in enumerate(document["images"]):
-        xywh = [row["bbox"] for row in document["annotations"] if row["image_id"] == image["id"]]
-        boxes = np.array(xywh, float).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
-        truths.append((np.full(len(boxes), place), boxes))
-        height, width = image["height"], image["width"]
-        detector = ErringDetector(boxes, width, jitter, missed, seed)
-        side = 64 if max(height, width) <= 128 else 128
-        merged = slicer(detector.picture(height, width), detector, side, 0.3)
-        found.append((np.full(len(merged[1]), place), *merged))
-    gt = GroundTruth(
-        image_ids=tuple(range(len(truths))),
-        image_index=np.concatenate([place for place, _ in truths]),
-        boxes=np.concatenate([boxes for _, boxes in truths]),
-        labels=np.zeros(sum(len(boxes) for _, boxes in truths), np.int64),
-        names=("tree",),
-    )
-    places, boxes, scores, labels = (np.concatenate(column) for column in zip(*found, strict=True))
-    detections = Detections(places, boxes.astype(float), scores.astype(float), labels)
-    metrics = evaluate_boxes(gt, detections, protocol="aitod")
-    return metrics.ap, metrics.ap50, len(scores), len(gt.labels)
-
-
 def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--time", action="store_true")
-    parser.add_argument("--ap", type=Path, metavar="SCENES")
     parser.add_argument("--model", help="weights; left out: random ones")
     parser.add_argument("--picture", type=Path, help="repeated 4 x 4 times; left out: noise")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
-    if given.time:
-        time_slicers(given)
-        time_calls()
-    if given.ap:
-        compare_ap(given.ap, given.repeats)
+    time_slicers(given)
+    time_calls()
 
 
 if __name__ == "__main__":

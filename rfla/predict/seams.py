@@ -6,7 +6,8 @@ The argument, its limits and pictures are in docs/prediction.md. In short, for `
 2. A box that ends at an inner edge of its tile may be part of an object. It gives way where another
    tile holds its place clear of all inner edges, and so saw the object whole.
 3. Boxes of one class that two tiles found in one place are one object: each is the other's best
-   match. Of a group of such boxes the one with the widest margin in its tile stays, unchanged.
+   match. Of a group of such boxes the best that is clear of the inner edges of its tile stays,
+   unchanged.
 4. Only where no tile of the group saw the whole, an object larger than the overlap, the parts are
    joined.
 
@@ -250,8 +251,8 @@ def as_one_tile_saw_them(found: Found, group: Integers, grid: TileGrid) -> Found
     """Pass each group on as one tile saw it; join the parts of what no tile saw whole (rule 3, 4).
 
     That tile is the one with most boxes of the group (two boxes of one tile are two objects), then
-    the one that the group reaches out of least, then the one with the widest margin, then the best
-    score.
+    the one that the group reaches out of least, then one whose box is clear of its inner edges,
+    then the one with the best score, then the one with the widest margin.
     """
     if not len(found):
         return found
@@ -271,7 +272,9 @@ def as_one_tile_saw_them(found: Found, group: Integers, grid: TileGrid) -> Found
     of_tile = np.repeat(lengths, lengths)  # (N,) boxes of the same group and tile
 
     # lexsort takes the most important key last: read them from right to left.
-    keys = (found.tile, -found.scores, -found.clearance, missed, -of_tile, number)
+    # Tiles that saw the object clear of their edges saw it equally well: the score decides.
+    at_edge = found.clearance <= NEAR
+    keys = (found.tile, -found.clearance, -found.scores, at_edge, missed, -of_tile, number)
     ranked = np.lexsort(keys)
     winner = ranked[starts]
     kept = found.tile == found.tile[winner][number]

@@ -173,6 +173,29 @@ def test_a_missed_whole() -> None:
     assert len(merge_tiles([nothing, part], tiles, (100, 180))[0]) == 0
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "kept"),
+    [
+        # Both are clear of x = 100 and x = 80, by 7 and 5 px: the better score.
+        ((85, 93, 0.6), (85.5, 93, 0.9), 85.5),
+        ((85, 93, 0.9), (85.5, 93, 0.6), 85.0),
+        # The first ends 3 px from its edge, so its view may be cut, however sure it is.
+        ((85, 97, 0.9), (85.5, 97, 0.6), 85.5),
+    ],
+)
+def test_of_those_that_saw_the_whole_the_best_score_stays(
+    first: tuple[float, float, float], second: tuple[float, float, float], kept: float
+) -> None:
+    """Tiles 0..100 and 80..180 see one object; the box that stays is one of theirs."""
+    tiles = plan_tiles(100, 180, 100, 20)
+    found = [
+        (np.array([[x1 - left, 10, x2 - left, 20]]), np.array([score]), np.array([0]))
+        for left, (x1, x2, score) in ((0, first), (80, second))
+    ]
+    boxes, scores, _ = merge_tiles(found, tiles, (100, 180))
+    assert boxes[:, 0].tolist() == [kept] and scores.tolist() in ([first[2]], [second[2]])
+
+
 def test_any_order_of_tiles_and_one_tile() -> None:
     boxes, labels = painted(1, 400, (300, 500), 2, 30)
     tiles = plan_tiles(300, 500, 96, 30)
