@@ -26,7 +26,7 @@ from rfla.data.images import read_image
 from rfla.metrics import Detections, GroundTruth, Metrics, evaluate_boxes
 from rfla.predict import merge_tiles, plan_tiles
 
-OVERLAP = 0.3
+OVERLAP, CONF = 0.3, 0.1  # at lower scores SAHI's joining makes one box of many
 SIDES = (96, 128, 160)  # px of the slices for a network; of scenes of 100 px a half
 
 Slicer = Callable[[Array, Detect, int, float], Found]
@@ -81,7 +81,7 @@ class NetworkDetector:
         """Return boxes, scores and labels in px of the slice."""
         key = crop.tobytes()
         if key not in self.known:
-            settings: dict[str, Any] = {"conf": 0.01, "max_det": 1500, "device": "cpu"}
+            settings: dict[str, Any] = {"conf": CONF, "max_det": 1500, "device": "cpu"}
             (result,) = self.model.predict(crop, imgsz=max(crop.shape[:2]), **settings)
             self.known[key] = result.boxes.xyxy, result.boxes.conf, result.boxes.cls
         return self.known[key]
@@ -93,7 +93,7 @@ def slicers() -> dict[str, Slicer]:
     def ours(rule: str) -> Slicer:
         def run(picture: Array, detect: Detect, side: int, overlap: float) -> Found:
             height, width = picture.shape[:2]
-            tiles = plan_tiles(height, width, side, round(side * overlap))
+            tiles = plan_tiles(height, width, side, int(side * overlap))
             found = [detect(picture[y1:y2, x1:x2]) for x1, y1, x2, y2 in tiles.tolist()]
             return merge_tiles(found, tiles, (height, width), merge=rule)  # type: ignore[arg-type]
 

@@ -87,7 +87,7 @@ def by_supervision(picture: Array, detect: Detect, side: int, overlap: float, **
         boxes, scores, labels = detect(crop)
         return supervision.Detections(xyxy=boxes, confidence=scores, class_id=labels)
 
-    shared = round(side * overlap)
+    shared = int(side * overlap)
     slicer = supervision.InferenceSlicer(call, slice_wh=side, overlap_wh=shared, **how)
     found = slicer(picture)
     if not len(found):

@@ -189,7 +189,7 @@ def test_of_those_that_saw_the_whole_the_best_score_stays(
     """Tiles 0..100 and 80..180 see one object; the box that stays is one of theirs."""
     tiles = plan_tiles(100, 180, 100, 20)
     found = [
-        (np.array([[x1 - left, 10, x2 - left, 20]]), np.array([score]), np.array([0]))
+        (np.array([[x1 - left, 10.0, x2 - left, 20]]), np.array([score]), np.array([0]))
         for left, (x1, x2, score) in ((0, first), (80, second))
     ]
     boxes, scores, _ = merge_tiles(found, tiles, (100, 180))
