@@ -30,7 +30,7 @@ VERBS = {
         (
             "rfla train model=fcos_p2 data=demo",
             "rfla train model=faster_rcnn data=aitod assigner=baseline",
-            "rfla train model=fcos_p2 data=my.yaml epochs=24 lr_steps=[16,22] batch=4 aug.flipud=0",
+            "rfla train model=rfd data=my.yaml epochs=24 aug.flipud=0              (your own data)",
             "rfla train model=runs/train/weights/best.safetensors data=my.yaml     (fine-tune)",
             "rfla train resume=runs/train",
         ),
