@@ -50,6 +50,9 @@ class RoIAlignPyramid(nn.Module):
         Returns:
             (N, C, S, S) float32, in the order of `rois`.
         """
+        # The operator turns corners into whole numbers unchecked: NaN, which a network that has
+        # diverged proposes, would be read from anywhere in memory.
+        rois = torch.nan_to_num(rois)
         levels = self.levels(rois[:, 1:])
         order = levels.argsort(stable=True)
         counts = (

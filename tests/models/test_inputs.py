@@ -1,5 +1,6 @@
 """What detectors are given: sizes that no stride divides, odd boxes, thousands of them."""
 
+import copy
 import importlib.util
 from pathlib import Path
 
@@ -128,3 +129,15 @@ def test_what_can_be_looked_at(name, assigner):
     outputs = {"retinanet": 18 * anchors, "faster_rcnn": anchors}.get(name, 18)
     assert {level.shape[1] for level in raw["cls"]} == {outputs}
     assert {level.shape[1] for level in raw["reg"]} == {4 if third == "centerness" else 4 * anchors}
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e30])
+def test_a_network_that_has_diverged_ends_as_any_other(net, value):
+    """No detection of it is NaN, and no operator is asked for what is not there."""
+    diverged = copy.deepcopy(net).eval()
+    with torch.no_grad():
+        for parameter in diverged.parameters():
+            parameter.fill_(value)
+        (found,) = diverged(torch.randn(1, 3, 64, 64))
+    assert found["boxes"].isfinite().all()
+    assert found["scores"].isfinite().all()

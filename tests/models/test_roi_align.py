@@ -21,6 +21,14 @@ def test_a_constant_map_pools_to_its_constant():
     assert pooler(features, rois).flatten(1).tolist() == [[7.0] * 4, [3.0] * 4]
 
 
+def test_a_box_of_nan_is_an_empty_one():
+    """As the box (0, 0, 0, 0): the operator would read from anywhere in memory."""
+    features = [torch.rand(1, 1, 8, 8)]
+    rois = torch.tensor([[0.0, *[torch.nan] * 4], [0.0, 0.0, 0.0, 0.0, 0.0]])
+    nothing, empty = RoIAlignPyramid([4])(features, rois)
+    assert torch.equal(nothing, empty)
+
+
 def test_no_rois():
     features = [torch.zeros(1, 3, 8, 8, requires_grad=True) for _ in range(2)]
     pooled = RoIAlignPyramid([4, 8])(features, torch.zeros(0, 5))
