@@ -328,7 +328,14 @@ def write_tables(study: Study, args: argparse.Namespace) -> None:
 
 def print_table(found: dict[str, list[dict[str, Any]]], reference: str) -> None:
     columns = [key for key in SHOWN if key in next(iter(found.values()))[0]["figures"]]
-    titles = ["variant", "seeds", "epochs", *(SHOWN[key] for key in columns), "Δ AP", "time an epoch"]
+    titles = [
+        "variant",
+        "seeds",
+        "epochs",
+        *(SHOWN[key] for key in columns),
+        "Δ AP",
+        "time an epoch",
+    ]
     print("| " + " | ".join(titles) + " |\n" + "|---" * len(titles) + "|")
     base = {r["seed"]: r["figures"]["ap"] for r in found.get(reference, [])}
     second = seconds_an_epoch(found.get(reference, []))
