@@ -43,7 +43,8 @@ class TracedField:
     """What the cells of one map see of the image. Numbers are px, of rows and of columns.
 
     Attributes:
-        sides: Height and width of the field; infinite where it is unbounded.
+        sides: Height and width of the field; infinite where it is unbounded, 0 where no cell sees
+            anything.
         stride: Between neighbouring cells.
         offset: Centre of a cell's field from the upper left corner of the cell (row, column), that
             is from `stride` times its index; nan where it is unbounded.
@@ -177,10 +178,12 @@ def _field(size: tuple[int, int], output: Seen, side: int) -> TracedField:
 
 def _along(axis: Axis, side: int) -> tuple[float, float, float]:
     """Largest field of an inner cell, the stride, and the mean place of the centres in cells."""
-    index = axis.inner.nonzero()[0]
+    stride = side / len(axis)
+    index = (axis.inner & (axis.first <= axis.last)).nonzero()[0]
+    if not len(index):  # a strided transposed convolution can leave cells that see nothing
+        return 0.0, stride, math.nan
     first, last = axis.first[index], axis.last[index]
     centres = (first + last + 1) / 2
-    stride = side / len(axis)
     if side % len(axis) and len(axis) % side:  # without padding there are fewer cells than strides
         stride = float((centres[-1] - centres[0]) / (index[-1] - index[0]))
     return float((last - first + 1).max()), stride, float((centres - index * stride).mean())

@@ -5,6 +5,7 @@ By hand: 1 + sum of (kernel - 1) * dilation * product of the strides before.
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -14,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from rfla.assign import resnet_receptive_fields
-from rfla.fields import TraceError, trace_fields
+from rfla.fields import TraceError, trace, trace_fields
 from rfla.models import build_detector
 
 
@@ -207,7 +208,7 @@ def test_an_output_that_ignores_the_image():
     assert only(Ignores()).unbounded == "an output that ignores the image"
 
 
-# --- brute force: a pixel of NaN makes every output NaN that depends on it
+# --- brute force: another value of a pixel changes every output that depends on it
 
 KERNELS, STRIDES, SIDE = st.integers(1, 4), st.integers(1, 2), 192
 
@@ -264,25 +265,45 @@ def layers(draw) -> nn.Module:
     return nn.Upsample(scale_factor=(2.0, 1.0), mode=draw(st.sampled_from(["nearest", "bilinear"])))
 
 
-def brute_force(network: nn.Module) -> float:
-    """Largest field of rows of the cells of the middle."""
-    images = torch.ones(SIDE, 2, SIDE, 1, dtype=torch.float64)
-    images[torch.arange(SIDE), :, torch.arange(SIDE)] = torch.nan
+def brute_force(network: nn.Module) -> torch.Tensor:
+    """(2, N): the first and the last row that each row of the output sees; 1 and 0 for none.
+
+    Weights are positive, so that what a pixel does to a cell cannot cancel out; and it is made
+    brighter and darker, of which a largest value or a ReLU may hide one.
+    """
+    images = torch.ones(2 * SIDE + 1, 2, SIDE, 1, dtype=torch.float64)
+    images[torch.arange(SIDE), :, torch.arange(SIDE)] = 1000.0
+    images[torch.arange(SIDE) + SIDE, :, torch.arange(SIDE)] = -1000.0
     with torch.no_grad():
-        reached = network.double()(images).isnan().any(dim=1)[:, :, 0]  # (pixel, cell)
-    cells = reached.shape[1]
+        for weight in network.double().parameters():
+            weight.abs_().add_(0.1)
+        *changed, base = network(images)
+    change = ((torch.stack(changed) - base).abs() > 1e-9 * base.abs()).any(dim=1)[:, :, 0]
+    reached = change[:SIDE] | change[SIDE:]  # (pixel, cell)
     pixels = torch.arange(SIDE)[:, None]
     first = torch.where(reached, pixels, SIDE).amin(dim=0)
     last = torch.where(reached, pixels, -1).amax(dim=0)
-    middle = slice(cells // 3, 2 * cells // 3)
-    return float((last - first + 1)[middle].max())
+    return torch.where(reached.any(dim=0), torch.stack([first, last]), torch.tensor([[1], [0]]))
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(layers(), min_size=1, max_size=4))
 def test_fields_are_those_of_brute_force(stack):
+    """Cell by cell, on an image of one size, the borders with it."""
     network = nn.Sequential(*stack).eval()
-    assert only(Doubled(network)).sides[0] == brute_force(network)
+    ((_, seen),) = trace._run(Doubled(network), 3, SIDE)
+    first, last = seen.rows.first, seen.rows.last
+    traced = np.where(first <= last, np.stack([first, last]), [[1], [0]])
+    assert torch.equal(torch.from_numpy(traced), brute_force(network))
+
+
+def test_cells_that_see_nothing():
+    """The stride of a transposed convolution puts zeros between; the next one takes these alone."""
+    network = nn.Sequential(
+        nn.ConvTranspose2d(3, 2, 1, stride=2), nn.Conv2d(2, 2, 1, stride=2, padding=1)
+    )
+    field = only(network)
+    assert field.sides == (0, 0) and field.unbounded == ""
 
 
 class Doubled(nn.Module):
