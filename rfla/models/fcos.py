@@ -141,21 +141,21 @@ class FCOS(PointDetector):
             positives = mean_over_ranks(count.float()).clamp(min=1)
             strides = self.points.stride_of_each(raw["cls"])  # (P, 1)
             distances = boxes_to_distance(self.grid(raw).centers, gt_boxes) / strides  # (B, P, 4)
-            pred, true = self._box_pairs(raw, gt_boxes, distances)  # (B P, 4)
+            pred, true = self._box_pairs(raw, gt_boxes, distances, strides)  # (B P, 4)
             cls_weight, box_weight, center_weight, side_weight = self.loss_weights
 
-            central = centerness(distances, self.centerness_floor)
+            central = torch.where(positive, centerness(distances, self.centerness_floor), 0.0)
             fit = central  # not looked at without a quality
             if self.quality != "none":
                 fit = localization_quality(pred, true, self.quality).view_as(central)
-            central, fit = (torch.where(positive, each, 0.0) for each in (central, fit))
+                fit = torch.where(positive, fit, 0.0)
             loss_cls = self._class_loss(raw, labels, fit, matched, positives)
             losses = {"loss_cls": loss_cls * cls_weight}
 
             # Central points localise better (section 3.2 of the paper); but with RFLA those of tiny
             # boxes lie outside, and only equal weights let them learn.
-            weights = {"centerness": central, "quality": fit, "equal": positive.float()}
-            weight = weights[self.weighting]
+            weight = {"centerness": central, "quality": fit, "equal": positive}[self.weighting]
+            weight = weight.float()
             weight_sum = mean_over_ranks(weight.sum()).clamp(min=1e-6)
             box_losses = box_loss(pred, true, self.box_loss_kind) * weight.flatten()
             losses["loss_bbox"] = box_losses.sum() / weight_sum * box_weight
@@ -187,14 +187,15 @@ class FCOS(PointDetector):
         losses = focal_loss(logits, one_hot, *self.focal)
         return losses.masked_fill((matched == IGNORED)[..., None], 0.0).sum() / positives
 
-    def _box_pairs(self, raw: Raw, gt_boxes: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
+    def _box_pairs(
+        self, raw: Raw, gt_boxes: Tensor, distances: Tensor, strides: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Predicted and true boxes (B P, 4): in px, or in strides round one origin.
 
         No score of a pair sees where the point is, so distances need not be added to it.
         """
         if self.coding == "field":
             return self.boxes(raw).flatten(0, 1), gt_boxes.flatten(0, 1)
-        strides = self.points.stride_of_each(raw["cls"])
         pred = flatten_levels(raw["reg"], 4).float() / strides
         origin = pred.new_zeros(())
         pred_boxes = distance_to_boxes(origin, pred.flatten(0, 1))

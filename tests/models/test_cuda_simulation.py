@@ -33,9 +33,9 @@ FIGURES = {
     "rfd": (0, 749, 2, 404),
     "retinanet": (7, 853, 2, 322),
     "autoassign": (3, 897, 2, 460),
-    "faster_rcnn": (6, 879, 7, 423),
-    "cascade_rcnn": (10, 1439, 9, 626),
-    "detectors": (10, 2382, 9, 1569),
+    "faster_rcnn": (6, 882, 7, 428),
+    "cascade_rcnn": (10, 1444, 9, 633),
+    "detectors": (10, 2435, 9, 1624),
 }
 SIZE = 192  # px
 QUICK = {"fcos_p2"}
