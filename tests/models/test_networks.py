@@ -193,7 +193,7 @@ def test_batch_norm_of_any_network_can_be_kept() -> None:
         ({"backbone": "timm/hrnet_w18_small"}, "give backbone.frozen_stages=-1"),
         (
             {"backbone": "swin_t", "assigner.fields": "traced"},
-            "its fields are unbounded",
+            "fields of swin_t are unbounded",
         ),
     ],
 )
