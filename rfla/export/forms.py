@@ -14,7 +14,7 @@ from rfla.errors import ConfigError
 from rfla.export.exported_net import ExportedNet, Runner
 from rfla.export.graph import DetectionGraph
 from rfla.export.input_shape import InputShape
-from rfla.export.metadata import LEAST_SIDES, metadata_of
+from rfla.export.metadata import least_side, metadata_of
 from rfla.export.onnx_file import onnx_bytes
 from rfla.export.parity import FLOAT16, FLOAT32, Parity, compare, fitted, painted_images
 from rfla.export.quantize import quantized
@@ -69,7 +69,7 @@ def refuse_impossible(options: ExportOptions, model: SourceModel) -> None:
             "half=true: detectors computes its deformable convolutions in float32; "
             "export it without half"
         )
-    least = LEAST_SIDES.get(model.config.detector, 0)
+    least = least_side(options, model)
     if options.dynamic and side_of(options, model) < least:
         raise ConfigError(
             f"imgsz={side_of(options, model)}: a {model.config.detector} of free size takes images "

@@ -15,8 +15,17 @@ from rfla.sizes import padded_side
 STANDALONE = ("names", "imgsz", "export")
 """Entries that also stand alone, for readers in other languages."""
 LEAST_SIDES = {"detectors": 96}
-"""px: least height and width of the padded images of a graph of free size; one step elsewhere. On
-smaller maps switchable convolutions take another way (`SwitchableConv2d.forward`)."""
+"""px: on smaller maps switchable convolutions take another way (`SwitchableConv2d.forward`)."""
+
+
+def least_side(options: ExportOptions, model: SourceModel) -> int:
+    """Return the least height and width of the padded images of a graph of free size, px."""
+    assert isinstance(model.net, Detector)
+    least = LEAST_SIDES.get(model.config.detector, padded_side(1))
+    if options.dynamic and options.format == "torch_export":
+        # torch.export takes the side of a map of one cell for a constant.
+        least = max(least, padded_side(model.net.neck.strides[-1] + 1))
+    return least
 
 
 def metadata_of(
@@ -42,7 +51,7 @@ def metadata_of(
             "batch": shape.batch,
             "side": shape.side,
             "padded_to": padded_side(1),
-            "least_side": LEAST_SIDES.get(model.config.detector, padded_side(1)),
+            "least_side": least_side(options, model),
             "tile": imgsz,
             "gsd": weights.get("gsd"),
             "strides": list(model.net.neck.strides),

@@ -41,7 +41,7 @@ def noise(*sizes: tuple[int, int]) -> list[np.ndarray]:
 def test_the_same_detections_at_other_sizes(
     form: str, name: str, weights: Callable[[str], Path], exported: Callable[..., Path]
 ) -> None:
-    model, path = load_trained(weights(name)), exported(name, format=form)
+    model, path = load_trained(weights(name)), exported(name, format=form, imgsz=160)
     runner = FORMS[form].run(path.read_bytes(), path.name, CPU)
     net = ExportedNet(runner, 3, build_limits(model.config.test))
     batches = [noise((128, 160), (101, 131)), noise((256, 192)), noise((97, 351))]
@@ -142,3 +142,13 @@ def test_a_program_has_its_place_and_fails_in_one_line() -> None:
     runner = TorchRunner(failing, json.loads(json.dumps(about)), "x.pt2", CPU)
     with pytest.raises(WeightsError, match=r"x\.pt2: torch: two lines"):
         runner.run(torch.zeros(1, 3, 64, 64), torch.zeros(1, 2))
+
+
+def test_the_least_side_of_a_program_is_above_its_coarsest_stride(
+    weights: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """P7 has a stride of 128 px; the next multiple of 32 above it is 160."""
+    with pytest.raises(ConfigError, match="images of 160 px and more"):
+        RFLA(weights("retinanet")).export(
+            format="torch_export", imgsz=128, out=str(tmp_path / "x.pt2")
+        )
