@@ -7,6 +7,7 @@ Shapes: B images, (H, W) of a level; Cn and Pn have stride 2**n px.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Self
 
 import torch
@@ -123,7 +124,7 @@ class FPN(nn.Module):
     def _up_again(self, levels: list[Tensor]) -> list[Tensor]:
         """Add each level to the next coarser one, and smooth all but the finest."""
         for index, conv in enumerate(self.downsample_convs):
-            levels[index + 1] = levels[index + 1] + conv(levels[index])
+            levels[index + 1] = levels[index + 1] + _strided(conv, levels[index])
         coarser = zip(self.pafpn_convs, levels[1:], strict=True)
         return [levels[0], *(conv(level) for conv, level in coarser)]
 
@@ -135,8 +136,19 @@ class FPN(nn.Module):
         source = last_stage if first and self.extra == "on_input" else outputs[-1]
         if self.relu_before_extra and not first:
             source = functional.relu(source)
-        level: Tensor = self.fpn_convs[len(outputs)](source)
-        return level
+        return _strided(self.fpn_convs[len(outputs)], source)
+
+
+def _strided(conv: nn.Module, level: Tensor) -> Tensor:
+    """Apply a stride-2 convolution; in float32 to a map one cell wide, under autocast on a CPU.
+
+    The bfloat16 gradient of its weights would hold whatever was in memory before (oneDNN of torch
+    2.14).
+    """
+    in_float32 = torch.is_autocast_enabled("cpu") and not level.is_cuda and level.shape[-1] == 1
+    with torch.autocast("cpu", enabled=False) if in_float32 else nullcontext():
+        coarser: Tensor = conv(level.float() if in_float32 else level)
+    return coarser
 
 
 def _conv(width: int, stride: int = 1) -> nn.Conv2d:
