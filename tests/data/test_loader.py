@@ -362,8 +362,11 @@ def busy_loader(timeout: float = 0) -> tuple[Loader, list[int]]:
 
 
 def is_running(pid: int) -> bool:
-    state = Path(f"/proc/{pid}/stat")
-    return state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z"
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:  # it may go between looking and reading
+        return False
+    return state.rpartition(")")[2].split()[0] != "Z"
 
 
 def test_workers_end_at_once_when_their_loader_is_closed_or_goes():
