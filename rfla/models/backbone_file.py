@@ -46,7 +46,7 @@ def load_backbone_file(net: Detector, path: str | Path) -> str:
     normalize = net.config.normalize
     lines = []
     for backbone in net.backbones:
-        found = match(backbone, state)
+        found = match(backbone, state, backbone.added)
         _refuse_another_network(backbone, found, path)
         backbone.start_from(found.fitting, trained_on, Pixels(normalize.std, normalize.channels))
         lines.append(_line(backbone, found, path))

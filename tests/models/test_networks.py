@@ -123,7 +123,7 @@ def test_the_maps_equal_those_of_torchvisions_extractor(name: str) -> None:
     torch.manual_seed(0)
     whole = models.get_model(name, weights=None).eval()
     backbone = build_backbone(BackboneConfig(name=name)).eval()
-    found = match(backbone, whole.state_dict())
+    found = match(backbone, whole.state_dict(), backbone.added)
     assert not found.missing and not found.misshaped
     assert {key.split(".")[0] for key in found.unused} <= {"classifier", "head", "fc", "norm"} | (
         {"features"} if name.startswith(("eff", "mob")) else set()  # the convolution before pooling

@@ -7,7 +7,8 @@ from typing import Self
 from torch import Tensor, nn
 
 from rfla.cfg.model_schema import BackboneConfig
-from rfla.models.backbones.pretrained import Pixels, fold_input_scale
+from rfla.models.backbones.match import match
+from rfla.models.backbones.pretrained import Pixels, Pretrained, fold_input_scale
 
 
 class Backbone(nn.Module, ABC):
@@ -40,7 +41,10 @@ class Backbone(nn.Module, ABC):
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) to one map (B, channels, H / stride, W / stride) for each stride."""
 
-    @abstractmethod
+    def imagenet_weights(self) -> Pretrained:
+        """The library's own weights, from its cache or the network; here there are none."""
+        return None
+
     def load_imagenet(self, std: Sequence[float], channels: str) -> bool:
         """Load ImageNet weights for pixels that were divided by `std` in the order of `channels`.
 
@@ -51,6 +55,12 @@ class Backbone(nn.Module, ABC):
         Returns:
             False where the weights cannot be had.
         """
+        found = self.imagenet_weights()
+        if found is None:
+            return False
+        state, trained_on = found
+        self.start_from(match(self, state, self.added).fitting, trained_on, Pixels(std, channels))
+        return True
 
     def show_stem(self) -> None:
         """Give the map of stride 2 as well, where one is kept back: a pyramid from P1 needs it."""

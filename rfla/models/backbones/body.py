@@ -3,16 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from rfla.errors import ConfigError
-from rfla.models.backbones.pretrained import Pixels
+from rfla.models.backbones.pretrained import Pretrained
 
 COARSEST = 32  # px between the cells of C5
 NEEDED = (8, 16, COARSEST)
-
-Pretrained = Callable[[], tuple[dict[str, Tensor], Pixels] | None]
-"""The library's own weights with the pixels that they saw; None where they cannot be had."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,7 @@ class Body:
         ends: name of the module of `net` that makes each map; None where no single one does.
         channels: of each map.
         strides: px between the cells of each map.
-        pretrained: see `Pretrained`.
+        pretrained: finds the library's own weights.
         channels_last: maps are (B, H, W, D).
     """
 
@@ -32,7 +29,7 @@ class Body:
     ends: Sequence[str | None]
     channels: Sequence[int]
     strides: Sequence[int]
-    pretrained: Pretrained
+    pretrained: Callable[[], Pretrained]
     channels_last: bool = False
 
 

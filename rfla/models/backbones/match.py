@@ -4,12 +4,10 @@ Libraries wrap the same network in different ways (`features.0.0.weight`, `stage
 `backbone.layer1...`): names are compared without those wrappings.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from rfla.models.backbones.backbone import Backbone
+from torch import Tensor, nn
 
 WRAPPERS = ("backbone_", "module_", "model_", "body_", "features_", "trunk_output_")
 OF_DETECTOR = "backbone."
@@ -33,8 +31,14 @@ class Match:
     unused: Sequence[str]
 
 
-def match(backbone: Backbone, state: Mapping[str, Tensor]) -> Match:
-    """Find the tensors of a backbone in a state dict of its library, or of a detector."""
+def match(backbone: nn.Module, state: Mapping[str, Tensor], added: Collection[str]) -> Match:
+    """Find the tensors of a backbone in a state dict of its library, or of a detector.
+
+    Args:
+        backbone: the network.
+        state: whose names may be wrapped in others.
+        added: parts of the names of tensors that such a state dict has not.
+    """
     if any(key.startswith(OF_DETECTOR) for key in state):
         state = {key: state[key] for key in state if key.startswith(OF_DETECTOR)}
     theirs = {_spelling(key): key for key in state}
@@ -43,7 +47,7 @@ def match(backbone: Backbone, state: Mapping[str, Tensor]) -> Match:
         found = theirs.pop(_spelling(key), None)
         if found is None:
             parts = set(key.split("."))
-            missing += [] if parts & {COUNTER, *backbone.added} else [key]
+            missing += [] if parts & {COUNTER, *added} else [key]
         elif state[found].shape != own.shape:
             misshaped.append(key)
         else:

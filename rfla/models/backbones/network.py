@@ -7,7 +7,6 @@ insides.
 Shapes: B images, (H, W) px, D channels of a map.
 """
 
-from collections.abc import Sequence
 from typing import Self
 
 from torch import Tensor, nn
@@ -17,8 +16,7 @@ from rfla.cfg.model_schema import BackboneConfig
 from rfla.errors import ConfigError
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.backbones.body import Body
-from rfla.models.backbones.match import match
-from rfla.models.backbones.pretrained import Pixels
+from rfla.models.backbones.pretrained import Pretrained
 from rfla.models.backbones.timm_networks import timm_body
 from rfla.models.backbones.torchvision_networks import torchvision_body
 
@@ -72,22 +70,9 @@ class NetworkBackbone(Backbone):
         maps = list(maps.values()) if isinstance(maps, dict) else maps
         return [each.permute(0, 3, 1, 2) for each in maps] if self.channels_last else maps
 
-    def load_imagenet(self, std: Sequence[float], channels: str) -> bool:
-        """Load the library's own weights from its cache or the network.
-
-        Args:
-            std: the network's, in the order of `channels`.
-            channels: `rgb` or `bgr`.
-
-        Returns:
-            False where neither has them.
-        """
-        found = self.pretrained()
-        if found is None:
-            return False
-        state, trained_on = found
-        self.start_from(match(self, state).fitting, trained_on, Pixels(std, channels))
-        return True
+    def imagenet_weights(self) -> Pretrained:
+        """See `Backbone`: those of torchvision or timm."""
+        return self.pretrained()
 
     def frozen_modules(self) -> list[nn.Module]:
         """The modules of the stem and of the stages that `frozen_stages` counts."""

@@ -32,6 +32,8 @@ class Pixels(NamedTuple):
 
 
 IMAGENET = Pixels()
+Pretrained = tuple[dict[str, Tensor], Pixels] | None
+"""Weights with the pixels that they saw; None where they cannot be had."""
 
 
 class _Weights(Protocol):

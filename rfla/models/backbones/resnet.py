@@ -3,7 +3,6 @@
 Shapes: B images, (H, W) px; Cn has stride 2**n.
 """
 
-from collections.abc import Sequence
 from typing import Self
 
 from torch import Tensor, nn
@@ -12,8 +11,7 @@ from torchvision.models.resnet import Bottleneck
 
 from rfla.cfg.model_schema import BackboneConfig
 from rfla.models.backbones.backbone import Backbone
-from rfla.models.backbones.match import match
-from rfla.models.backbones.pretrained import IMAGENET, Pixels, imagenet_state
+from rfla.models.backbones.pretrained import IMAGENET, Pretrained, imagenet_state
 from rfla.names import Style
 
 STEM_STAGE = 0
@@ -84,21 +82,10 @@ class ResNet(Backbone):
         self.channels = [self.conv1.out_channels, *self.channels]
         self.strides = [2, *self.strides]
 
-    def load_imagenet(self, std: Sequence[float], channels: str) -> bool:
-        """Load torchvision's ImageNet weights from the torch hub cache or the network.
-
-        Args:
-            std: the network's, in the order of `channels`.
-            channels: `rgb` or `bgr`.
-
-        Returns:
-            False where neither has them.
-        """
+    def imagenet_weights(self) -> Pretrained:
+        """See `Backbone`: torchvision's, from the torch hub cache or the network."""
         state = imagenet_state(get_model_weights(self.name).DEFAULT)
-        if state is None:
-            return False
-        self.start_from(match(self, state).fitting, IMAGENET, Pixels(std, channels))
-        return True
+        return None if state is None else (state, IMAGENET)
 
     def frozen_modules(self) -> list[nn.Module]:
         """The modules of the stem and of the stages that `frozen_stages` counts."""

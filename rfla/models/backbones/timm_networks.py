@@ -14,12 +14,12 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rfla.cfg.backbone_names import TIMM
 from rfla.errors import ConfigError, did_you_mean
 from rfla.models.backbones.body import Body, last_of_each_stride
-from rfla.models.backbones.pretrained import Pixels, quick_to_give_up
+from rfla.models.backbones.pretrained import Pixels, Pretrained, quick_to_give_up
 
 PROBE = (96, 160)  # px, height and width of the empty image: no network was made for it
 
@@ -111,7 +111,7 @@ def _build(name: str, pretrained: bool = False, **arguments: Any) -> nn.Module:
         net: nn.Module = _timm().create_model(
             name.removeprefix(TIMM), pretrained=pretrained, features_only=True, **arguments
         )
-    except (RuntimeError, AssertionError, AttributeError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, AttributeError) as error:
         if pretrained:
             raise
         reason = " ".join(str(error).split())[:120]
@@ -145,7 +145,7 @@ def _refuse_fixed_size(name: str, plan: _Plan) -> None:
         )
 
 
-def _pretrained(name: str) -> tuple[dict[str, Tensor], Pixels] | None:
+def _pretrained(name: str) -> Pretrained:
     """The weights that timm offers, from the cache of the Hugging Face hub or the network."""
     plan = _plan(name)
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a line for each of its tries

@@ -10,13 +10,13 @@ from collections import OrderedDict
 from functools import cache, partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models import get_model, get_model_weights
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.ops.misc import Conv2dNormActivation
 
 from rfla.models.backbones.body import Body, last_of_each_stride
-from rfla.models.backbones.pretrained import Pixels, imagenet_state
+from rfla.models.backbones.pretrained import Pixels, Pretrained, imagenet_state
 
 PROBE = 64  # px, side of the empty image
 CHANNELS_LAST = "swin"  # whose maps are (B, H, W, D)
@@ -66,7 +66,7 @@ def _maps(name: str) -> dict[str, tuple[int, int]]:
     }
 
 
-def _pretrained(name: str) -> tuple[dict[str, Tensor], Pixels] | None:
+def _pretrained(name: str) -> Pretrained:
     weights = get_model_weights(name).DEFAULT
     state = imagenet_state(weights)
     if state is None:
