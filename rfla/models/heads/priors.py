@@ -4,6 +4,7 @@ Shapes: B images, L levels, P priors over all levels, G boxes of one image, K ca
 xyxy px.
 """
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Literal
@@ -26,7 +27,7 @@ AUTHORS_DEPTH = 50  # of the ResNet whose receptive fields the authors count for
 GRIDS_KEPT = 8
 
 
-class Priors(nn.Module):
+class Priors(nn.Module, ABC):
     """The priors of a pyramid and their assignment to boxes.
 
     `Points` and `Anchors` say which priors.
@@ -57,9 +58,9 @@ class Priors(nn.Module):
         self.sides = tuple(sides)
         self._grids.clear()
 
+    @abstractmethod
     def make(self, sizes: Sequence[tuple[int, int]]) -> PriorGrid:
         """Lay out the priors of levels of these (height, width) in cells."""
-        raise NotImplementedError
 
     def grid(self, levels: Sequence[Tensor]) -> PriorGrid:
         """Return the priors of these feature maps, on their device; the last few grids are kept."""
