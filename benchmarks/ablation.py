@@ -42,6 +42,8 @@ from typing import Any
 
 import yaml
 
+from rfla.files import write_atomically
+
 SAME_LENGTH = 0.05  # equal time: a share of epochs under which the run of equal epochs stands
 SHOWN = {
     "ap": "AP",
@@ -276,9 +278,12 @@ def run_one(job: Job, args: argparse.Namespace) -> None:
         "torch": torch.__version__,
         "rfla": __version__,
     }
-    partial = place / "record.json.part"
-    partial.write_text(json.dumps(record, indent=1))
-    partial.rename(place / "record.json")
+    write_record(place, record)
+
+
+def write_record(place: Path, record: dict[str, Any]) -> None:
+    """Write the record of a run, whole or not at all."""
+    write_atomically(place / "record.json", json.dumps(record, indent=1))
 
 
 # ------------------------------------------------------------------------------ reporting

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ablation import Job, write_record
 from torch import Tensor, nn
 
 from rfla.cfg import load_config
@@ -205,7 +206,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     name = args.peer if args.peer != "ultralytics" else args.model.removesuffix(".yaml")
-    args.out = args.out / args.data.name / name / str(args.seed)
+    args.out = args.out / Job(args.data.name, name, args.seed, {}).place
     args.out.mkdir(parents=True, exist_ok=True)
     result = PEERS[args.peer](args)
     record = {
@@ -219,7 +220,7 @@ def main() -> None:
         "device": torch.cuda.get_device_name() if args.device != "cpu" else "one thread of a CPU",
         "torch": torch.__version__,
     }
-    (args.out / "record.json").write_text(json.dumps(record, indent=1))
+    write_record(args.out, record)
     print(f"{name}: {result['epochs']} epochs, {result['seconds']:.0f} s, {result['figures']}")
 
 
