@@ -91,7 +91,8 @@ def unknown_key(name: str, schema: type[BaseModel]) -> str:
         return f"unknown key '{show(name)}'; did you mean '{closest[0]}', as in {example}?"
     near = suggestions(name, schema)
     if not near:
-        known = ", ".join(keys) if len(keys) < 30 else "rfla cfg"
+        flat = [f"{name}.*" if name in sections else name for name in schema.model_fields]
+        known = ", ".join(flat) if len(flat) < 30 else "rfla cfg"
         return f"unknown key '{show(name)}'; all keys: {known}"
     options = " or ".join(f"{key.name} (default {show(key.default)})" for key in near)
     return f"unknown key '{show(name)}'; did you mean {options}?"

@@ -16,6 +16,11 @@ from rfla.errors import ConfigError
 
 LEAST_FIGURE = 0.01
 """A figure below it is too small to say which share of it is lost."""
+INSTEAD = {
+    "int8=true": "half=true is more exact",
+    "half=true": "without half nothing is lost",
+}
+"""What to type in place of a form that costs too much."""
 
 
 class Figures(NamedTuple):
@@ -77,7 +82,7 @@ class Judge:
 def table(rows: Sequence[Figures]) -> str:
     """The figures, a line for each form."""
     keys = list(rows[0].values)
-    head = ["format", "MB", "ms", *(key.upper().replace("_", " ") for key in keys)]
+    head = ["format", "MB", "ms", *map(_title, keys)]
     cells = [
         [
             row.name,
@@ -102,11 +107,11 @@ def refuse_loss(before: Figures, after: Figures, largest: float) -> None:
 
     Args:
         before: the network in float32.
-        after: the form.
+        after: the form, `half=true` or `int8=true` by name.
         largest: share of each figure that may be lost.
 
     Raises:
-        ConfigError: names the figure that loses most.
+        ConfigError: names every figure that loses too much.
     """
     losses = {
         key: 1 - after.values[key] / value
@@ -118,10 +123,18 @@ def refuse_loss(before: Figures, after: Figures, largest: float) -> None:
             f"what {after.name} costs cannot be said: the network finds nothing in this split; "
             "force=true writes it all the same"
         )
-    worst = max(losses, key=lambda key: losses[key])
-    if losses[worst] > largest:
+    lost = [
+        f"{_title(key)} {before.values[key]:.3f} to {after.values[key]:.3f} (-{loss:.1%})"
+        for key, loss in losses.items()
+        if loss > largest
+    ]
+    if lost:
         raise ConfigError(
-            f"{after.name} loses {losses[worst]:.1%} of {worst} ({before.values[worst]:.3f} to "
-            f"{after.values[worst]:.3f}), more than max_loss={largest:g}; nothing is written; "
-            "force=true writes it all the same"
+            f"{after.name} costs more than max_loss={largest:g} of {', '.join(lost)}; nothing is "
+            f"written; {INSTEAD[after.name]}, force=true writes it all the same"
         )
+
+
+def _title(key: str) -> str:
+    """A figure as the table heads it."""
+    return key.upper().replace("_", " ")

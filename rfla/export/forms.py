@@ -143,8 +143,17 @@ def compared(options: ExportOptions, model: SourceModel, content: bytes, where: 
     assert isinstance(exported, ExportedNet)
     parity = compare(model.net, model.config.normalize, exported, batches, rules)
     if not (options.half and options.force):
-        parity.require(rules, where)
+        parity.require(rules, where, _instead(options, side))
     return parity
+
+
+def _instead(options: ExportOptions, side: int) -> str:
+    """What to type in place of an export that finds something else."""
+    if options.half:
+        return "export it without half, or force=true writes it all the same"
+    if options.dynamic:
+        return f"a network for one size of images needs dynamic=false imgsz={padded_side(side)}"
+    return "please report it, it is a defect of rfla"
 
 
 def in_int8(options: ExportOptions, model: SourceModel, content: bytes) -> bytes:

@@ -4,12 +4,12 @@ Shapes: N detections of an image, (H, W) px. Boxes are xyxy px of the input.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
+from torchvision.ops import box_area, box_iou
 
 from rfla.cfg.model_schema import NormalizeConfig
 from rfla.data.images import resize_long_side
@@ -56,6 +56,7 @@ class Parity:
         expected: how many of those there could have been.
         worst_box: largest difference of a side of matched boxes, px.
         worst_score: largest difference of their scores.
+        missed: (M, 2) of each detection that the other has not: side (root of its area, px), score.
     """
 
     images: int = 0
@@ -64,6 +65,7 @@ class Parity:
     expected: int = 0
     worst_box: float = 0.0
     worst_score: float = 0.0
+    missed: Tensor = field(default_factory=lambda: torch.zeros(0, 2))
 
     def add(
         self, original: ImageDetections, exported: ImageDetections, limit: int, rules: Tolerance
@@ -82,6 +84,9 @@ class Parity:
                 sure &= scores > scores.min() + rules.margin
             self.matched += int((partners & sure).sum())
             self.expected += int(sure.sum())
+            alone = sure & ~partners
+            seen = torch.stack([box_area(one["boxes"][alone]).sqrt(), scores[alone]], dim=1)
+            self.missed = torch.cat([self.missed, seen])
         found = pairs.any(dim=1).nonzero().squeeze(1)
         if len(found):
             # of several boxes at one place, the one with the nearest score
@@ -110,16 +115,24 @@ class Parity:
             f"scores within {self.worst_score:.2g}"
         )
 
-    def require(self, rules: Tolerance, where: str) -> None:
+    def require(self, rules: Tolerance, where: str, instead: str) -> None:
         """Refuse an export that finds something else, or of which nobody can say what it finds.
+
+        Args:
+            rules: what counts as the same.
+            where: names the export.
+            instead: what to type.
 
         Raises:
             ConfigError: with the figures.
         """
         if self.share < rules.share:
+            (least_side, least_score), (side, score) = self.missed.aminmax(dim=0)
             raise ConfigError(
                 f"{where}: the export does not find what the network finds, nothing is written; "
-                f"{self.line()}, where {rules.share:.1%} at IoU {rules.iou} are needed"
+                f"{self.line()}, where {rules.share:.1%} at IoU {rules.iou} are needed; what only "
+                f"one of them finds is {least_side:.0f} to {side:.0f} px large, of scores "
+                f"{least_score:.2f} to {score:.2f}; {instead}"
             )
         if rules.lowest and not self.expected:
             raise ConfigError(

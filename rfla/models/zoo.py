@@ -99,7 +99,8 @@ def load_pretrained_backbone(net: Detector) -> bool:
         if backbone.load_imagenet(normalize.std, normalize.channels):
             continue
         log.warning(
-            "no ImageNet weights for %s here: random weights, nothing frozen, batch norm learns",
+            "no ImageNet weights for %s here (backbone.weights=FILE takes a file): random weights, "
+            "nothing frozen, batch norm learns",
             backbone.name,
         )
         for each in net.backbones:

@@ -96,9 +96,9 @@ def test_ctrl_c_leaves_nothing(
 def test_half_that_nobody_can_judge() -> None:
     """No detection with a score of 0.25 says nothing of half precision, and much of float32."""
     parity = Parity(images=3, detections=50)
-    parity.require(FLOAT32, "x.onnx")
+    parity.require(FLOAT32, "x.onnx", "")
     with pytest.raises(ConfigError, match="the network is sure of nothing in 3 images"):
-        parity.require(FLOAT16, "x.onnx")
+        parity.require(FLOAT16, "x.onnx", "")
 
 
 def test_detectors_takes_no_small_images(weights: Callable[[str], Path]) -> None:
@@ -210,11 +210,36 @@ def test_int8_is_written_with_its_cost_or_refused(
 
 
 def test_losses_are_refused() -> None:
-    before = Figures("torch", 1.0, 1.0, {"ap": 0.5, "ap_vt": 0.2, "ap_m": -1.0, "ap_s": 0.001})
-    after = Figures("int8", 1.0, 1.0, {"ap": 0.49, "ap_vt": 0.15, "ap_m": -1.0, "ap_s": 0.0})
+    """Each figure that loses too much is named: a tenth of AP, a quarter of AP VT, 2 % of AP T."""
+    figures = {"ap": 0.5, "ap_vt": 0.2, "ap_t": 0.5, "ap_m": -1.0, "ap_s": 0.001}
+    before = Figures("torch", 1.0, 1.0, figures)
+    worse = figures | {"ap": 0.45, "ap_vt": 0.15, "ap_t": 0.49, "ap_s": 0.0}
+    after = Figures("int8=true", 1.0, 1.0, worse)
     refuse_loss(before, after, 0.3)
-    with pytest.raises(ConfigError, match=r"int8 loses 25.0% of ap_vt \(0.200 to 0.150\)"):
-        refuse_loss(before, after, 0.2)
+    with pytest.raises(ConfigError) as caught:
+        refuse_loss(before, after, 0.05)
+    assert str(caught.value) == (
+        "int8=true costs more than max_loss=0.05 of AP 0.500 to 0.450 (-10.0%), AP VT 0.200 to "
+        "0.150 (-25.0%); nothing is written; half=true is more exact, force=true writes it all the "
+        "same"
+    )
+
+
+def test_a_difference_says_of_which_objects() -> None:
+    """Two of three are found again: the box of 4 x 9 px, 6 px large, is not."""
+    boxes = torch.tensor([[0.0, 0, 20, 20], [30, 30, 34, 39], [50, 50, 60, 60]])
+    scores, labels = torch.tensor([0.9, 0.375, 0.25]), torch.zeros(3, dtype=torch.int64)
+    original: Any = {"boxes": boxes, "scores": scores, "labels": labels}
+    exported: Any = {key: value[[0, 2]] for key, value in original.items()}
+    parity = Parity()
+    parity.add(original, exported, 100, FLOAT16)
+    assert parity.missed.tolist() == [[6.0, 0.375]] and parity.share == 0.8
+    with pytest.raises(ConfigError) as caught:
+        parity.require(FLOAT16, "x.onnx", "try another")
+    assert str(caught.value).endswith(
+        "80.00% matched, boxes within 0 px, scores within 0, where 95.0% at IoU 0.5 are needed; "
+        "what only one of them finds is 6 to 6 px large, of scores 0.38 to 0.38; try another"
+    )
 
 
 def test_benchmark(

@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from rfla.engine.model_source import source_model, weights_metadata
 from rfla.errors import ConfigError, WeightsError
 from rfla.models import build_detector, load_pretrained_backbone
 from rfla.models.backbone_file import load_backbone_file
+from rfla.models.backbones.pretrained import reachable
 from rfla.models.detector import Detector
 from rfla.models.weights import save_weights
 
@@ -216,15 +219,17 @@ def test_without_weights_any_network_thaws(
     with caplog.at_level(logging.WARNING, logger="rfla"):
         assert not load_pretrained_backbone(net)
     assert [record.message for record in caplog.records] == [
-        "no ImageNet weights for mobilenet_v3_small here: random weights, nothing frozen, batch "
-        "norm learns"
+        "no ImageNet weights for mobilenet_v3_small here (backbone.weights=FILE takes a file): "
+        "random weights, nothing frozen, batch norm learns"
     ]
     assert all(parameter.requires_grad for parameter in net.parameters())
 
 
 FROM_THE_HUB = """
+import time
 import timm, torch
 from rfla.models import build_detector, load_pretrained_backbone
+time.sleep = None  # the library of the hub waits between its tries
 settings = {"backbone": "timm/NAME", "neck.width": 8, "head.width": 8, "head.depth": 0}
 net = build_detector("fcos_p2", 2, settings=settings)
 assert load_pretrained_backbone(net)
@@ -237,8 +242,9 @@ assert not load_pretrained_backbone(build_detector("fcos_p2", 2, settings=settin
 """
 
 
-def test_timms_own_loader(tmp_path: Path) -> None:
-    """From the cache of the Hugging Face hub; of a network that is not there, none."""
+@pytest.mark.parametrize("hub", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:1"}])
+def test_timms_own_loader(hub: dict[str, str], tmp_path: Path) -> None:
+    """From the cache of the Hugging Face hub; of a network that is not there, none, at once."""
     import timm
 
     state = timm.create_model("convnext_atto").state_dict()
@@ -253,8 +259,27 @@ def test_timms_own_loader(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FROM_THE_HUB.replace("NAME", "convnext_atto")],
         cwd=tmp_path,
-        env=os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+        env=os.environ | {"HF_HOME": str(tmp_path)} | hub,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+class _Nothing(BaseHTTPRequestHandler):
+    def do_HEAD(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_reachable() -> None:
+    """An answer is one, whatever it says; a port that nobody listens on is none."""
+    with HTTPServer(("127.0.0.1", 0), _Nothing) as server:
+        address = f"http://127.0.0.1:{server.server_port}"
+        thread = Thread(target=server.handle_request)
+        thread.start()
+        assert reachable(address)
+        thread.join()
+    assert not reachable(address)

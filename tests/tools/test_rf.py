@@ -125,7 +125,7 @@ def test_every_detector(model: str, tmp_path: Path, capsys: pytest.CaptureFixtur
             ["model=detectors", "assigner.fields=traced"],
             "fields of resnet50 are unbounded (global pooling)",
         ),
-        (["model=fcos", "epochs=3"], "unknown key 'epochs'"),
+        (["model=fcos", "epochs=3"], "unknown key 'epochs'; all keys: model, data, "),
     ],
 )
 def test_one_line(

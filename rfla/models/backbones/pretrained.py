@@ -7,10 +7,12 @@ learn.
 """
 
 import socket
+import ssl
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +64,20 @@ def quick_to_give_up() -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+def reachable(address: str) -> bool:
+    """Whether anything answers at an http(s) address, through a proxy where one is set."""
+    with quick_to_give_up():
+        try:
+            urllib.request.urlopen(urllib.request.Request(address, method="HEAD")).close()
+        except HTTPError:
+            return True  # an answer too
+        except URLError as error:
+            return isinstance(error.reason, ssl.SSLError)  # other libraries bring certificates
+        except OSError:
+            return False
+    return True
 
 
 def fold_input_scale(conv: nn.Conv2d, trained_on: Pixels, wanted: Pixels) -> None:

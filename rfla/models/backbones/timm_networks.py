@@ -7,7 +7,8 @@ Shapes: B images, (H, W) px, D channels of a map.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from types import ModuleType
@@ -19,7 +20,7 @@ from torch import nn
 from rfla.cfg.backbone_names import TIMM
 from rfla.errors import ConfigError, did_you_mean
 from rfla.models.backbones.body import Body, last_of_each_stride
-from rfla.models.backbones.pretrained import Pixels, Pretrained, quick_to_give_up
+from rfla.models.backbones.pretrained import Pixels, Pretrained, quick_to_give_up, reachable
 
 PROBE = (96, 160)  # px, height and width of the empty image: no network was made for it
 
@@ -148,13 +149,26 @@ def _refuse_fixed_size(name: str, plan: _Plan) -> None:
 def _pretrained(name: str) -> Pretrained:
     """The weights that timm offers, from the cache of the Hugging Face hub or the network."""
     plan = _plan(name)
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a line for each of its tries
-    with quick_to_give_up():
+    with quick_to_give_up(), _hub_that_answers():
         try:
             net = _build(name, pretrained=True, out_indices=plan.indices, **plan.arguments)
         except (OSError, RuntimeError):
             return None
     return net.state_dict(), Pixels(timm_statistics(name)[1])
+
+
+@contextmanager
+def _hub_that_answers() -> Iterator[None]:
+    """Take what the cache holds alone where the hub is not there: its library tries for 47 s."""
+    from huggingface_hub import constants
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a line for each of its tries
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not reachable(constants.ENDPOINT)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _entry(name: str) -> Any:
