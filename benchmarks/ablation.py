@@ -4,20 +4,7 @@
     python benchmarks/ablation.py run STUDY.yaml --data DIR --device cuda --jobs 12 --seconds 500
     python benchmarks/ablation.py table STUDY.yaml      # Markdown, a CSV and a plot by size
 
-A study names what all its runs share, what each data set needs and what each variant changes:
-
-    settings: {recipe: scratch, backbone: resnet18}       # keys of `rfla train`
-    data:
-      nuclei3: {imgsz: 128, epochs: 12}
-      vehicles3: {tiles: 256, imgsz: 256, epochs: 20}     # trained on tiles, judged by slices
-    variants:
-      rfd: {model: rfd}
-      fcos_p2: {model: fcos_p2}
-    seeds: [0, 1, 2]
-    reference: fcos_p2                                    # differences are against this variant
-    equal_time: [rfd]          # these run once more, for as long as the reference takes
-    peers: [torchvision_fcos]  # only tabulated: what `peers.py` has run
-    split: test                # judged; val for a study that something is chosen by
+`studies.py` says what a study is, `study_tables.py` writes the tables.
 
 A run is a process with one thread: it trains, without validation, and its last weights are judged
 on the test split, on which nothing was chosen. It leaves `OUT/DATA/VARIANT/SEED/record.json`; a run
@@ -27,134 +14,17 @@ the clock on a GPU, where runs beside each other share them: compare runs of one
 """
 
 import argparse
-import csv
 import json
 import os
-import re
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from rfla.files import write_atomically
-
-SAME_LENGTH = 0.05  # equal time: a share of epochs under which the run of equal epochs stands
-SHOWN = {
-    "ap": "AP",
-    "ap50": "AP50",
-    "ap75": "AP75",
-    "ap_vt": "APvt",
-    "ap_t": "APt",
-    "ap_s": "APs",
-    "olrp": "oLRP",
-}
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training: where it goes below the output directory, its data and its settings."""
-
-    data: str
-    variant: str
-    seed: int
-    settings: dict[str, Any]
-    split: str = "test"
-    tiles: int = 0
-
-    @property
-    def place(self) -> str:
-        """Directory of the run below the output directory."""
-        return f"{self.data}/{re.sub(r'[^a-zA-Z0-9_.+-]+', '_', self.variant)}/{self.seed}"
-
-
-@dataclass(frozen=True)
-class Study:
-    """A YAML file as it was read."""
-
-    name: str
-    settings: dict[str, Any]
-    data: dict[str, dict[str, Any]]
-    variants: dict[str, dict[str, Any]]
-    seeds: list[int]
-    reference: str
-    equal_time: list[str]
-    peers: list[str]
-    split: str
-
-    @classmethod
-    def read(cls, path: Path) -> "Study":
-        """Read a study.
-
-        Raises:
-            SystemExit: A key that no study has, or a variant that it does not name.
-        """
-        content = yaml.safe_load(path.read_text())
-        known = {
-            "settings",
-            "data",
-            "variants",
-            "seeds",
-            "reference",
-            "equal_time",
-            "peers",
-            "split",
-        }
-        if unknown := set(content) - known:
-            sys.exit(f"{path}: unknown {sorted(unknown)}; a study has {sorted(known)}")
-        variants = content["variants"]
-        reference = content.get("reference", next(iter(variants)))
-        equal_time = content.get("equal_time", [])
-        if missing := {reference, *equal_time} - set(variants):
-            sys.exit(f"{path}: no variant {sorted(missing)}; there are {sorted(variants)}")
-        data = {name: entry or {} for name, entry in content["data"].items()}
-        settings, seeds = content.get("settings", {}), content.get("seeds", [0, 1, 2])
-        peers = content.get("peers", [])
-        split = content.get("split", "test")
-        return cls(path.stem, settings, data, variants, seeds, reference, equal_time, peers, split)
-
-    def job(self, data: str, variant: str, seed: int) -> Job:
-        """One run of equal epochs."""
-        entry = dict(self.data[data])
-        tiles = entry.pop("tiles", 0)
-        settings = {**self.settings, **entry, **self.variants[variant]}
-        return Job(data, variant, seed, settings, self.split, tiles)
-
-    def jobs(self) -> Iterator[Job]:
-        """Every run of equal epochs, all variants of a seed before the next seed."""
-        for seed in self.seeds:
-            for data in self.data:
-                for variant in self.variants:
-                    yield self.job(data, variant, seed)
-
-    def timed_jobs(self, out: Path) -> Iterator[Job]:
-        """Runs for as long as the reference takes; needs the records of equal epochs."""
-        for seed in self.seeds:
-            for data in self.data:
-                times = {
-                    name: seconds_an_epoch(records_of(out, self, data, name))
-                    for name in (self.reference, *self.equal_time)
-                }
-                for variant in self.equal_time:
-                    ours, theirs = times[variant], times[self.reference]
-                    if ours is None or theirs is None or variant == self.reference:
-                        continue
-                    job = self.job(data, variant, seed)
-                    epochs = job.settings["epochs"]
-                    fitting = max(1, round(epochs * theirs / ours))
-                    if abs(fitting - epochs) > SAME_LENGTH * epochs:
-                        longer = {**job.settings, "epochs": fitting}
-                        yield Job(
-                            data, f"{variant}, equal time", seed, longer, job.split, job.tiles
-                        )
-
-
-# ------------------------------------------------------------------------------ running
+from studies import Job, Study, write_record
+from study_tables import write_tables
 
 
 def run_study(study: Study, args: argparse.Namespace) -> None:
@@ -281,112 +151,6 @@ def run_one(job: Job, args: argparse.Namespace) -> None:
     write_record(place, record)
 
 
-def write_record(place: Path, record: dict[str, Any]) -> None:
-    """Write the record of a run, whole or not at all."""
-    write_atomically(place / "record.json", json.dumps(record, indent=1))
-
-
-# ------------------------------------------------------------------------------ reporting
-
-
-def records_of(out: Path, study: Study, data: str, variant: str) -> list[dict[str, Any]]:
-    """Records of a variant on a data set, one for each seed that is done."""
-    files = [out / Job(data, variant, seed, {}).place / "record.json" for seed in study.seeds]
-    return [json.loads(file.read_text()) for file in files if file.exists()]
-
-
-def seconds_an_epoch(records: list[dict[str, Any]]) -> float | None:
-    """Median over seeds, of runs that were not stopped in the middle."""
-    whole = [r["seconds"] / r["settings"]["epochs"] for r in records if not r["resumed"]]
-    return statistics.median(whole) if whole else None
-
-
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation over seeds, as in ".157 ± .004"."""
-    mean = statistics.mean(values)
-    if min(values) < 0:  # a size that the split has no box of
-        return "-"
-    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{mean:.3f}{deviation}".replace("0.", ".")
-
-
-def write_tables(study: Study, args: argparse.Namespace) -> None:
-    """Print a table for each data set; write all records as CSV and the plot by size."""
-    rows: list[dict[str, Any]] = []
-    for data in study.data:
-        names = [name for v in study.variants for name in (v, f"{v}, equal time")] + study.peers
-        found = {name: records_of(args.out, study, data, name) for name in names}
-        found = {name: records for name, records in found.items() if records}
-        if not found:
-            continue
-        print(f"\n{data} ({study.split} split)\n")
-        print_table(found, study.reference)
-        rows += [row_of(record) for records in found.values() for record in records]
-        if args.plot:
-            plot_sizes(found, study.split, args.plot / f"ablation_{study.name}_{data}.png")
-    if args.csv and rows:
-        with args.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
-
-
-def print_table(found: dict[str, list[dict[str, Any]]], reference: str) -> None:
-    columns = [key for key in SHOWN if key in next(iter(found.values()))[0]["figures"]]
-    titles = [
-        "variant",
-        "seeds",
-        "epochs",
-        *(SHOWN[key] for key in columns),
-        "Δ AP",
-        "time an epoch",
-    ]
-    print("| " + " | ".join(titles) + " |\n" + "|---" * len(titles) + "|")
-    base = {r["seed"]: r["figures"]["ap"] for r in found.get(reference, [])}
-    second = seconds_an_epoch(found.get(reference, []))
-    for name, records in found.items():
-        deltas = [r["figures"]["ap"] - base[r["seed"]] for r in records if r["seed"] in base]
-        delta = f"{statistics.mean(deltas):+.3f}" if deltas and name != reference else ""
-        own = seconds_an_epoch(records)
-        ratio = f"{own / second:.2f}" if own and second else ""
-        figures = [spread([r["figures"][key] for r in records]) for key in columns]
-        epochs = str(records[0]["settings"]["epochs"])
-        cells = [name, str(len(records)), epochs, *figures, delta.replace("0.", "."), ratio]
-        print("| " + " | ".join(cells) + " |")
-
-
-def row_of(record: dict[str, Any]) -> dict[str, Any]:
-    """One line of the CSV."""
-    figures = {SHOWN[key]: round(record["figures"].get(key, -1), 4) for key in SHOWN}
-    kept = {key: record[key] for key in ("data", "variant", "seed")}
-    end = {key: record[key] for key in ("seconds", "device", "torch")}
-    return {**kept, "epochs": record["settings"]["epochs"], **figures, **end}
-
-
-def plot_sizes(found: dict[str, list[dict[str, Any]]], split: str, path: Path) -> None:
-    """Draw AP by size: a bar for each variant, with the seeds as dots."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    sizes = ["ap", "ap_vt", "ap_t", "ap_s"]
-    figure, axes = plt.subplots(figsize=(7.2, 3.2), layout="constrained")
-    width = 0.8 / len(found)
-    for number, (name, records) in enumerate(found.items()):
-        at = [size + (number - (len(found) - 1) / 2) * width for size in range(len(sizes))]
-        values = [[max(r["figures"][key], 0) for r in records] for key in sizes]
-        axes.bar(at, [statistics.mean(v) for v in values], width * 0.92, label=name)
-        for x, own in zip(at, values, strict=True):
-            axes.plot([x] * len(own), own, "o", color="black", markersize=2.5)
-    axes.set_xticks(range(len(sizes)), [SHOWN[key] for key in sizes])
-    axes.set_ylabel(f"AP on the {split} split")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("verb", choices=["run", "table", "one"])
@@ -405,7 +169,10 @@ def main() -> None:
         return
     study = Study.read(Path(args.study))
     args.out = args.out or Path("runs/ablation") / study.name
-    (run_study if args.verb == "run" else write_tables)(study, args)
+    if args.verb == "run":
+        run_study(study, args)
+    else:
+        write_tables(study, args.out, args.csv, args.plot)
 
 
 if __name__ == "__main__":

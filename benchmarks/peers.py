@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ablation import Job, write_record
+from studies import Job, write_record
 from torch import Tensor, nn
 
 from rfla.cfg import load_config

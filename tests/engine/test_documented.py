@@ -1,15 +1,15 @@
 """The example of docs/training.md and the benchmark scripts really run."""
 
-import importlib.util
 import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import boxes_per_image
 import pytest
+import soak
+import train_gpu
 
 from rfla.cfg.layer_files import model_names
 from rfla.engine.hooks import Hooks
@@ -17,16 +17,6 @@ from rfla.models import zoo
 from rfla.models.fcos import FCOS
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(
-        spec
-    )  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_example_of_hooks(
@@ -70,9 +60,8 @@ def test_throughput_on_a_cpu(
         "--seconds",
         "100000",
     ]
-    module = script("train_gpu")
-    monkeypatch.setitem(module.SECONDS, "compiled", 1e9)
-    result = module.main(["--device", "cpu", *short, "--out", str(out)])
+    monkeypatch.setitem(train_gpu.SECONDS, "compiled", 1e9)
+    result = train_gpu.main(["--device", "cpu", *short, "--out", str(out)])
     assert json.loads(out.read_text()) == result
     assert {row["model"] for row in result["rows"]} >= {"fcos", "torchvision FCOS"}
     assert all(row["images_per_s"] > 0 and row["gflop_per_image"] > 0 for row in result["rows"])
@@ -84,7 +73,7 @@ def test_throughput_on_a_cpu(
 
 @pytest.mark.slow
 def test_boxes_in_an_image(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = script("boxes_per_image").main(
+    rows = boxes_per_image.main(
         ["--models", "fcos_p2", "--size", "64", "--boxes", "1", "50", "--steps", "1"]
     )
     assert [row["boxes"] for row in rows] == [1, 50]
@@ -93,21 +82,19 @@ def test_boxes_in_an_image(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_matters_most_is_measured_first() -> None:
-    module = script("train_gpu")
-    jobs = module.jobs_of(list(module.MODELS))
-    assert set(module.MODELS) == set(model_names())
+    jobs = train_gpu.jobs_of(list(train_gpu.MODELS))
+    assert set(train_gpu.MODELS) == set(model_names())
     assert jobs[:4] == [
         ("fcos", "eager"),
         ("fcos_p2", "eager"),
         ("torchvision FCOS", "eager"),
         ("torchvision Faster R-CNN", "eager"),
     ]
-    assert len(jobs) == len(set(jobs)) == 2 * len(module.MODELS) + 2 + module.FIRST
+    assert len(jobs) == len(set(jobs)) == 2 * len(train_gpu.MODELS) + 2 + train_gpu.FIRST
 
 
 @pytest.mark.slow
 def test_soak_for_seconds(settings: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    soak = script("soak")
     tokens = [f"data={settings()['data']}", "fraction=1.0", "imgsz=64"]
     soak.main(
         ["--minutes", "0.1", "--period", "0.2", "--out", str(tmp_path / "s.png"), "--set", *tokens]
@@ -119,4 +106,4 @@ def test_soak_for_seconds(settings: Callable[..., dict[str, Any]], tmp_path: Pat
 
 def test_soak_judges_the_last_quarter_against_the_second() -> None:
     rows = [{"main_mb": float(value)} for value in (50, 50, 100, 100, 100, 100, 110, 110)]
-    assert script("soak").judge(rows) == {"main_mb": (100.0, 110.0)}
+    assert soak.judge(rows) == {"main_mb": (100.0, 110.0)}

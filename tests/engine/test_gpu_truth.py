@@ -1,37 +1,25 @@
 """The script for a GPU: a part that fails costs only itself, and its checks run on a CPU."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
+import gpu_checks
+import gpu_steps
+import gpu_truth
 import pytest
-
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_one_bad_part_costs_only_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    module = script("gpu_truth")
     parts = [
-        module.Part("check crash", ("-c", "raise SystemExit('device assert')"), 30),
-        module.Part("check hang", ("-c", "import time; print('step 1'); time.sleep(60)"), 1),
-        module.Part("check fine", ("-c", "print('{\"fcos\": 0}')"), 30),
-        module.Part("speed", ("-c", "print('not asked for')"), 30),
+        gpu_truth.Part("check crash", ("-c", "raise SystemExit('device assert')"), 30),
+        gpu_truth.Part("check hang", ("-c", "import time; print('step 1'); time.sleep(60)"), 1),
+        gpu_truth.Part("check fine", ("-c", "print('{\"fcos\": 0}')"), 30),
+        gpu_truth.Part("speed", ("-c", "print('not asked for')"), 30),
     ]
-    monkeypatch.setattr(module, "parts_of", lambda *_: parts)
-    outcomes = module.main(["--out", str(tmp_path / "out"), "--only", "check"])
+    monkeypatch.setattr(gpu_truth, "parts_of", lambda *_: parts)
+    outcomes = gpu_truth.main(["--out", str(tmp_path / "out"), "--only", "check"])
     assert [one.state for one in outcomes] == ["failed", "too long", "ok"]
     assert outcomes[0].said == "device assert"
     assert outcomes[2].said == '{"fcos": 0}'
@@ -44,20 +32,20 @@ def test_one_bad_part_costs_only_itself(
 def test_parts_that_no_time_is_left_for_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = script("gpu_truth")
-    monkeypatch.setattr(module, "parts_of", lambda *_: [module.Part("check x", ("-c", ""), 30)])
-    outcomes = module.main(["--out", str(tmp_path), "--seconds", "1"])
+    monkeypatch.setattr(
+        gpu_truth, "parts_of", lambda *_: [gpu_truth.Part("check x", ("-c", ""), 30)]
+    )
+    outcomes = gpu_truth.main(["--out", str(tmp_path), "--seconds", "1"])
     assert [one.state for one in outcomes] == ["no time left"]
 
 
 def test_the_parts_are_scripts_that_exist(tmp_path: Path) -> None:
-    module, checks = script("gpu_truth"), script("gpu_checks")
     for device in ("cuda", "cpu"):
-        parts = module.parts_of(device, 64, tmp_path)
+        parts = gpu_truth.parts_of(device, 64, tmp_path)
         assert parts[0].name == "check assigner"  # what most depends on comes first
         assert all(Path(part.arguments[0]).exists() for part in parts)
         called = {part.arguments[1] for part in parts if "gpu_checks" in part.arguments[0]}
-        assert called == set(checks.CHECKS)
+        assert called == set(gpu_checks.CHECKS)
 
 
 @pytest.mark.slow
@@ -65,8 +53,7 @@ def test_the_parts_are_scripts_that_exist(tmp_path: Path) -> None:
     "name", ["steps", "overflow", "nan", "waits", "detections", "memory", "distributed"]
 )
 def test_checks_hold_on_a_cpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    checks = script("gpu_checks")
-    monkeypatch.setattr(checks, "DETECTORS", ("fcos_p2", "faster_rcnn"))
-    figures = checks.CHECKS[name]("cpu", 64)
+    monkeypatch.setattr(gpu_steps, "DETECTORS", ("fcos_p2", "faster_rcnn"))
+    figures = gpu_checks.CHECKS[name]("cpu", 64)
     assert figures
     json.dumps(figures)
