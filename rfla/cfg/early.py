@@ -27,12 +27,18 @@ def check_early(config: Config, mode: Mode) -> None:
     if mode != "predict" and config.data is not None and not config.resume:
         data_spec(config.data)
     if mode == "train" and not config.resume:
-        _check_backbone(config)
+        check_backbone(config)
     if mode == "val" and config.predictions is not None and not Path(config.predictions).exists():
         raise DataError(f"predictions={show(config.predictions, 200)}: no such file")
 
 
-def _check_backbone(config: Config) -> None:
+def check_backbone(config: Config) -> None:
+    """Refuse a file of weights for the backbone that cannot be read, or beside a trained model.
+
+    Raises:
+        ConfigError: the model is a weights file.
+        WeightsError: no such file.
+    """
     weights = config.backbone.weights
     if weights is None:
         return

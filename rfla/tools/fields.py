@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rfla.assign import HierarchicalAssigner, receptive_field_distance
 from rfla.cfg import Config, load_config, model_part
+from rfla.cfg.early import check_backbone
 from rfla.cfg.verbs import FieldOptions
 from rfla.data import Annotations, load_data_spec, load_index
 from rfla.data.images import resize_long_side, resized_shape
@@ -27,6 +28,7 @@ from rfla.errors import DataError
 from rfla.fields import Influence, TracedField, TraceError, fit_gaussian, trace_fields
 from rfla.files import write_atomically
 from rfla.models import build_from_config, load_pretrained_backbone
+from rfla.models.backbone_file import load_backbone_file
 from rfla.models.detector import Detector
 from rfla.models.fields import (
     Pyramid,
@@ -59,6 +61,7 @@ def run_fields(options: FieldOptions, given: Mapping[str, Any]) -> None:
         RflaError: No such model or data, or settings that do not go together.
     """
     cfg = _settings(options, given)
+    check_backbone(cfg)
     device = select_device(cfg.device)
     seed_everything(cfg.seed, False)
     index = None if cfg.data is None else load_index(load_data_spec(cfg.data), cfg.split)
@@ -159,6 +162,9 @@ def _network(cfg: Config, index: Annotations | None) -> tuple[Detector, int | No
         imgsz = number_in(metadata, "imgsz")
         return net, None if imgsz is None else int(imgsz), "trained weights"
     net = build_from_config(model_part(cfg), 1 if index is None else len(index.names))
+    if cfg.backbone.weights is not None:
+        load_backbone_file(net, cfg.backbone.weights)
+        return net, None, f"backbone of {cfg.backbone.weights}"
     found = cfg.pretrained and load_pretrained_backbone(net)
     return net, None, "ImageNet weights" if found else "random weights"
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torchvision.models import resnet18
 
 from rfla.cli import main
 from rfla.data.images import read_image
@@ -97,6 +99,18 @@ def test_trained_weights(three_images: Path, tmp_path: Path, capsys: pytest.Capt
     assert [level["used"] for level in document["levels"]] == [8, 16, 32, 64, 128]
 
 
+def test_a_backbone_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The fields are those of its weights: all of them zero it sees nothing."""
+    net = resnet18(weights=None)
+    state = {key: torch.zeros_like(value) for key, value in net.state_dict().items()}
+    torch.save(state, tmp_path / "w.pth")
+    tokens = ["rf", "model=fcos_p2", *SMALL, "images=1", f"project={tmp_path}"]
+    assert main([*tokens, f"backbone.weights={tmp_path / 'w.pth'}"]) == 0
+    assert f"of fcos_p2, backbone of {tmp_path / 'w.pth'}: px at" in capsys.readouterr().out
+    document = json.loads((tmp_path / "rf" / "fields.json").read_text())
+    assert {level["measured"]["side"] for level in document["levels"]} == {None}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "model", ["fcos", "rfd", "retinanet", "autoassign", "faster_rcnn", "cascade_rcnn", "detectors"]
@@ -125,6 +139,7 @@ def test_every_detector(model: str, tmp_path: Path, capsys: pytest.CaptureFixtur
             ["model=detectors", "assigner.fields=traced"],
             "fields of resnet50 are unbounded (global pooling)",
         ),
+        (["model=fcos", "backbone.weights=gone.pth"], "gone.pth: no such file"),
         (["model=fcos", "epochs=3"], "unknown key 'epochs'; all keys: model, data, "),
     ],
 )
