@@ -127,3 +127,21 @@ def yolo(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def write_geotiff() -> Callable[..., None]:
+    """`write_geotiff(path, bands, dtype="uint8")`: a tiled GeoTIFF of (bands, H, W)."""
+    rasterio = pytest.importorskip("rasterio", reason="the extra [geo] is not installed")
+    from rasterio.transform import from_origin
+
+    def write(path: Path, bands: np.ndarray, dtype: str = "uint8") -> None:
+        count, height, width = bands.shape
+        options = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}
+        place = {"crs": "EPSG:32633", "transform": from_origin(5e5, 5e6, 0.3, 0.3)}
+        with rasterio.open(
+            path, "w", "GTiff", width, height, count, dtype=dtype, **options, **place
+        ) as out:
+            out.write(bands.astype(dtype))
+
+    return write

@@ -22,21 +22,7 @@ def test_png_windows(tmp_path, noise):
         assert np.array_equal(scene.read((10, 20, 50, 40)), noise[20:40, 10:50])
 
 
-def write_geotiff(path, bands, dtype="uint8"):
-    """A tiled GeoTIFF of (bands, H, W)."""
-    rasterio = pytest.importorskip("rasterio", reason="the extra [geo] is not installed")
-    from rasterio.transform import from_origin
-
-    count, height, width = bands.shape
-    options = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}
-    place = {"crs": "EPSG:32633", "transform": from_origin(5e5, 5e6, 0.3, 0.3)}
-    with rasterio.open(
-        path, "w", "GTiff", width, height, count, dtype=dtype, **options, **place
-    ) as out:
-        out.write(bands.astype(dtype))
-
-
-def test_geotiff_is_read_by_windows_alone(tmp_path, noise, monkeypatch):
+def test_geotiff_is_read_by_windows_alone(tmp_path, noise, monkeypatch, write_geotiff):
     infrared = np.full((1, 90, 120), 7, np.uint8)
     write_geotiff(tmp_path / "four bands.tif", np.concatenate([noise.transpose(2, 0, 1), infrared]))
     monkeypatch.setattr(
@@ -47,7 +33,7 @@ def test_geotiff_is_read_by_windows_alone(tmp_path, noise, monkeypatch):
         assert np.array_equal(scene.read((0, 0, 120, 90)), noise)
 
 
-def test_16_bit_grey_and_float_geotiff(tmp_path, noise):
+def test_16_bit_grey_and_float_geotiff(tmp_path, noise, write_geotiff):
     deep = noise.transpose(2, 0, 1).astype(np.uint16) * 256 + 5
     grey, shares = noise[None, :, :, 0], noise[None, :, :, 0] / np.float32(255)
     write_geotiff(tmp_path / "deep.tif", deep, "uint16")
@@ -61,7 +47,7 @@ def test_16_bit_grey_and_float_geotiff(tmp_path, noise):
             assert window.dtype == np.uint8 and np.array_equal(window, expected)
 
 
-def test_all_windows_of_a_scene_have_one_range(tmp_path):
+def test_all_windows_of_a_scene_have_one_range(tmp_path, write_geotiff):
     """A dark corner of a scene of 12 bits stays dark beside a bright one."""
     scene_of_12_bits = np.zeros((1, 90, 120), np.uint16)
     scene_of_12_bits[:, :, 60:], scene_of_12_bits[:, :, :60] = 4000, 200

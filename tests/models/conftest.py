@@ -40,6 +40,29 @@ def official_net(parity_dir: Path, recipe: ModuleType) -> Callable[..., torch.nn
 
 
 @pytest.fixture
+def check_keys(parity_dir: Path) -> Callable[[torch.nn.Module, str], None]:
+    """`check_keys(net, record)`: names, shapes, and what is frozen are those of the record."""
+    from rfla.models.mmdet import our_key
+
+    def kind(parameter: torch.nn.Parameter | None) -> str:
+        if parameter is None:
+            return "buffer"
+        return "param" if parameter.requires_grad else "param_frozen"
+
+    def check(net: torch.nn.Module, record: str) -> None:
+        path = parity_dir / "models" / record / "state_dict.json"
+        entries = json.loads(path.read_text())["entries"]
+        expected = {our_key(entry[0]): (tuple(entry[1]), entry[3]) for entry in entries}
+        parameters = dict(net.named_parameters())
+        assert expected == {
+            key: (tuple(value.shape), kind(parameters.get(key)))
+            for key, value in net.state_dict().items()
+        }
+
+    return check
+
+
+@pytest.fixture
 def truth() -> Callable[[dict[str, Any]], list[dict[str, torch.Tensor]]]:
     """The fixed boxes of a recorded training case as targets."""
 

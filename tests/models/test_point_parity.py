@@ -4,7 +4,6 @@ One accident of the official code is re-created from outside where a record cont
 receptive fields of the second image of a batch are shrunk once more (`shrunken_fields`).
 """
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -111,24 +110,6 @@ def test_losses_and_gradients(detector, recipe, truth, case_id, shrunken_fields,
         )
 
 
-def test_keys_and_frozen_parameters(detector, parity_dir):
-    from rfla.models.mmdet import our_key
-
+def test_keys_and_frozen_parameters(detector, check_keys):
     net, _, _, record = detector
-    entries = json.loads((parity_dir / "models" / record / "state_dict.json").read_text())[
-        "entries"
-    ]
-    expected = {our_key(entry[0]): (tuple(entry[1]), entry[3]) for entry in entries}
-    parameters = dict(net.named_parameters())
-    found = {
-        key: (
-            tuple(value.shape),
-            "buffer"
-            if key not in parameters
-            else "param"
-            if parameters[key].requires_grad
-            else "param_frozen",
-        )
-        for key, value in net.state_dict().items()
-    }
-    assert found == expected
+    check_keys(net, record)

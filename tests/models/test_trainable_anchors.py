@@ -43,20 +43,7 @@ ONE_EACH = ["retinanet", "faster_rcnn", "cascade_rcnn", "detectors"]
 
 @pytest.mark.slow
 def test_faster_rcnn_overfits_four_images_in_100_steps():
-    torch.manual_seed(0)
-    net = build_detector("faster_rcnn", 2, "rfla", TINY).train()
-    images, targets = points.batch(4)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
-    for step in range(100):
-        for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * min(1.0, (step + 1) / 10) * (0.1 if step >= 80 else 1.0)
-        losses = net(images, targets)
-        optimizer.zero_grad()
-        sum(losses.values()).backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 35)
-        optimizer.step()
-    with torch.no_grad():
-        assert points.ap50(net.eval()(images), targets) > 0.9
+    assert points.overfit("faster_rcnn", TINY) > 0.9
 
 
 @pytest.mark.parametrize(("name", "assigner"), VARIANTS)

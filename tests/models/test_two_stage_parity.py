@@ -5,7 +5,6 @@ anchors that the assigner had shrunk (`rpn.target_anchor_scale=0.9`). The sample
 (10**9), as in the records.
 """
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -160,24 +159,5 @@ def test_losses_and_gradients(nets, records, recipe, truth, record, case_id, che
 
 
 @pytest.mark.parametrize("record", cases(CASES))
-def test_keys_and_frozen_parameters(nets, parity_dir, record):
-    from rfla.models.mmdet import our_key
-
-    net = nets(record)
-    entries = json.loads((parity_dir / "models" / record / "state_dict.json").read_text())[
-        "entries"
-    ]
-    expected = {our_key(entry[0]): (tuple(entry[1]), entry[3]) for entry in entries}
-    parameters = dict(net.named_parameters())
-    found = {
-        key: (
-            tuple(value.shape),
-            "buffer"
-            if key not in parameters
-            else "param"
-            if parameters[key].requires_grad
-            else "param_frozen",
-        )
-        for key, value in net.state_dict().items()
-    }
-    assert found == expected
+def test_keys_and_frozen_parameters(record, nets, check_keys):
+    check_keys(nets(record), record)

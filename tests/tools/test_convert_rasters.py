@@ -18,21 +18,7 @@ def noise():
     return np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)
 
 
-def write_geotiff(path, bands, dtype="uint8"):
-    """A tiled GeoTIFF of (bands, H, W)."""
-    rasterio = pytest.importorskip("rasterio", reason="the extra [geo] is not installed")
-    from rasterio.transform import from_origin
-
-    count, height, width = bands.shape
-    options = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}
-    place = {"crs": "EPSG:32633", "transform": from_origin(5e5, 5e6, 0.3, 0.3)}
-    with rasterio.open(
-        path, "w", "GTiff", width, height, count, dtype=dtype, **options, **place
-    ) as out:
-        out.write(bands.astype(dtype))
-
-
-def test_whole_geotiffs_that_training_would_misread_become_png(tmp_path, noise):
+def test_whole_geotiffs_that_training_would_misread_become_png(tmp_path, noise, write_geotiff):
     """Red, green, blue, infrared look like RGBA to image libraries, which multiply by "alpha"."""
     infrared = np.full((1, 90, 120), 7, np.uint8)
     source = tmp_path / "src"
