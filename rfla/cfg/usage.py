@@ -33,6 +33,34 @@ _NOT: dict[Mode, tuple[str, ...]] = {
     "predict": (),
 }
 
+# Keys of the model that some architectures alone read; a name with a dot at its end is a section.
+_TWO_STAGES = ("faster_rcnn", "cascade_rcnn", "detectors")
+_SCORED_BY_FOCAL = ("fcos", "rfd", "retinanet")
+_DENSE = (*_SCORED_BY_FOCAL, "autoassign")
+_ANCHORS = ("retinanet", *_TWO_STAGES)
+_OF_DETECTORS: dict[str, tuple[str, ...]] = {
+    "anchors.": _ANCHORS,
+    "assigner.allowed_border": _ANCHORS,
+    "assigner.center_radius": ("fcos", "rfd"),
+    "assigner.posterior": ("rfd",),
+    "head.depth": _DENSE,
+    "head.norm": _DENSE,
+    "loss.box": _DENSE,
+    "loss.box_weight": _DENSE,
+    "loss.centerness": ("fcos", "rfd"),
+    "loss.centerness_weight": ("fcos",),
+    "loss.coding": ("fcos", "autoassign"),
+    "loss.side_weight": ("fcos", "rfd"),
+    "loss.weighting": ("fcos", "rfd"),
+    "loss.": _SCORED_BY_FOCAL,
+    "neck.relu_before_extra": (*_DENSE, "faster_rcnn", "cascade_rcnn"),
+    "neck.steps": ("detectors",),
+    "roi.beta": ("cascade_rcnn", "detectors"),
+    "roi.": _TWO_STAGES,
+    "rpn.beta": ("cascade_rcnn", "detectors"),
+    "rpn.": _TWO_STAGES,
+}
+
 
 def groups() -> Iterator[tuple[str, str, list[Key]]]:
     """Yield (section name, heading, keys): first the flat keys by topic, without a section name."""
@@ -65,8 +93,15 @@ def keys_used(verb: Mode) -> Iterator[tuple[str, list[Key]]]:
             yield title, used
 
 
-def unused(given: Iterable[str], verb: Mode) -> list[str]:
-    """Return the given keys that a verb has no use for, sorted.
+def readers(key: str, detectors: Iterable[str]) -> list[str]:
+    """Return the architectures, of some, that read a key; those that were added read all."""
+    alone = _OF_DETECTORS.get(key, _OF_DETECTORS.get(f"{key.partition('.')[0]}."))
+    others = {*_DENSE, *_TWO_STAGES}.difference(alone or (*_DENSE, *_TWO_STAGES))
+    return [detector for detector in detectors if detector not in others]
+
+
+def unused(given: Iterable[str], verb: Mode, detector: str) -> list[str]:
+    """Return the given keys that a verb, or the architecture, has no use for, sorted.
 
     The sections of the model count as used by all verbs: they describe the network.
     """
@@ -76,4 +111,4 @@ def unused(given: Iterable[str], verb: Mode) -> list[str]:
         used |= {name for name in keys_of(Config) if name.startswith("aug.")}
     else:
         used -= {"backbone.weights"}  # what a new backbone starts from
-    return sorted(set(given) - used)
+    return sorted(key for key in given if key not in used or not readers(key, [detector]))

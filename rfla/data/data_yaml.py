@@ -177,24 +177,27 @@ def _names(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(f"class{index}" for index in range(stated or 0))
     written = _as_written(path)
     if isinstance(names, dict) and isinstance(written, dict):
-        try:
-            numbered = {int(key): name for key, name in written.items()}
-        except ValueError:
-            raise DataError(
-                f"{path}: names must be a list or {{0: first, 1: second, ...}}"
-            ) from None
-        if sorted(numbered) != list(range(len(numbered))):
-            raise DataError(
-                f"{path}: names must be numbered 0 to {len(numbered) - 1} without gaps, "
-                f"not {shorten(sorted(numbered))}"
-            )
-        written = [numbered[index] for index in range(len(numbered))]
+        written = _in_order(path, written)
     if not isinstance(written, list) or not written:
         raise DataError(f"{path}: names must be a list of class names, not {names!r:.80}")
     _check_names(path, written)
     if stated is not None and stated != len(written):
         raise DataError(f"{path}: nc is {stated} but {len(written)} names are given")
     return tuple(printable(name, keep="") for name in written)
+
+
+def _in_order(path: Path, names: Mapping[str, str]) -> list[str]:
+    """Return the names of `{0: first, 1: second, ...}`."""
+    try:
+        numbered = {int(key): name for key, name in names.items()}
+    except ValueError:
+        raise DataError(f"{path}: names must be a list or {{0: first, 1: second, ...}}") from None
+    if sorted(numbered) != list(range(len(numbered))):
+        raise DataError(
+            f"{path}: names must be numbered 0 to {len(numbered) - 1} without gaps, "
+            f"not {shorten(sorted(numbered))}"
+        )
+    return [numbered[index] for index in range(len(numbered))]
 
 
 def _check_names(path: Path, names: list[str]) -> None:
@@ -235,6 +238,17 @@ def _as_written(path: Path) -> list[str] | dict[str, str] | None:
     return None
 
 
+def _refuse_stray(path: Path, key: str) -> None:
+    """Refuse a key that is no split: one of a run, or a misspelt one."""
+    if key in _OF_A_RUN:
+        raise DataError(
+            f"{path}: {key} cannot be set by a data YAML; it belongs to a run: give it yourself"
+        )
+    hint = did_you_mean(key, KNOWN_KEYS)
+    if key not in {"train", "val", "test", "trainval", "minival"} and hint:
+        raise DataError(f"{path}: unknown key '{key}'{hint}")
+
+
 def _split_entries(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     """The splits: unknown keys that hold a place to look in, and those under `splits:`."""
     entries: dict[str, Any] = {}
@@ -248,13 +262,7 @@ def _split_entries(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if key in entries:
             continue
-        if key in _OF_A_RUN:
-            raise DataError(
-                f"{path}: {key} cannot be set by a data YAML; it belongs to a run: give it yourself"
-            )
-        hint = did_you_mean(key, KNOWN_KEYS)
-        if key not in {"train", "val", "test", "trainval", "minival"} and hint:
-            raise DataError(f"{path}: unknown key '{key}'{hint}")
+        _refuse_stray(path, key)
         if isinstance(value, str | list) or (isinstance(value, dict) and "annotations" in value):
             entries[key] = value
     extra = content.get("splits") or {}

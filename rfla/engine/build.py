@@ -152,7 +152,7 @@ def fill_in(cfg: Config, device: torch.device) -> tuple[Config, list[str]]:
     if cfg.resume:  # everything was settled when the run began
         return cfg, []
     changes: dict[str, Any] = {}
-    idle = unused(cfg.given, "train")
+    idle = unused(cfg.given, "train", cfg.detector)
     notes = [f"not used by training: {', '.join(idle)}"] if idle else []
     if cfg.recipe != "paper":
         notes.append(f"recipe={cfg.recipe}: {_as_typed(RECIPES[cfg.recipe].settings, cfg)}")
@@ -170,9 +170,12 @@ def fill_in(cfg: Config, device: torch.device) -> tuple[Config, list[str]]:
 
 
 def _as_typed(settings: Mapping[str, Any], cfg: Config) -> str:
-    """The settings of a recipe as typed, without those that the person gave another value."""
-    shown = (f"{key}={show(value)}" for key, value in settings.items() if key not in cfg.given)
-    return " ".join(shown)
+    """The settings of a recipe as typed, without those that the person or the model has none of.
+
+    The person gave another value, or the architecture does not read the key.
+    """
+    shown = settings.keys() - cfg.given - set(unused(settings, "train", cfg.detector))
+    return " ".join(f"{key}={show(value)}" for key, value in settings.items() if key in shown)
 
 
 def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:

@@ -40,21 +40,22 @@ def select_device(spec: str | int | None) -> torch.device:
         if torch.backends.mps.is_available():
             return torch.device("mps")
         raise ConfigError("device=mps: this machine has no Apple GPU; use device=cpu")
-    number = name.removeprefix("cuda").removeprefix(":") or str(local_rank)
+    return _cuda(name.removeprefix("cuda").removeprefix(":") or str(local_rank), spec)
+
+
+def _cuda(number: str, spec: str | int | None) -> torch.device:
+    """Return the GPU of a number; `spec` is what was typed."""
     if not number.isdigit():
         raise ConfigError(
             f"device={spec}: unknown device; use cpu, mps, a GPU number such as 0, "
             "or a list such as 0,1"
         )
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if int(number) >= count:
-        found = (
-            f"{count} CUDA GPU(s) found, numbered from 0"
-            if count
-            else "no CUDA GPU found; use device=cpu"
-        )
-        raise ConfigError(f"device={spec}: {found}")
-    return torch.device(f"cuda:{number}")
+    if int(number) < count:
+        return torch.device(f"cuda:{number}")
+    if count:
+        raise ConfigError(f"device={spec}: {count} CUDA GPU(s) found, numbered from 0")
+    raise ConfigError(f"device={spec}: no CUDA GPU found; use device=cpu")
 
 
 def device_label(device: torch.device) -> str:

@@ -186,6 +186,15 @@ def _validate(
         doubts = detector.remarks(job, judged)
     for doubt in filter(None, doubts):
         say(doubt)
+    _report(cfg, index, judged, speed, console)
+    return metrics
+
+
+def _report(
+    cfg: Config, index: Annotations, judged: Study, speed: Speed | None, console: Console
+) -> None:
+    """Write the files of the run and print the figures."""
+    metrics = judged.metrics
     with claim_run_dir(cfg, World(), "val") as run_dir:
         write_files(cfg, run_dir, index, judged, speed)
     console.print(metrics.table() if cfg.verbose else metric_line(metrics.figures, best=False))
@@ -199,7 +208,6 @@ def _validate(
     console.print(
         f"results in {run_dir}" + (f"; open {run_dir / 'report.html'}" if cfg.plots else "")
     )
-    return metrics
 
 
 def _detect(job: SplitPass, detector: SplitDetector) -> tuple[Detections, Speed]:

@@ -4,12 +4,15 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
-from rfla.cfg import Config
+from rfla.cfg import Config, load_config, model_part
 from rfla.cfg.help_text import explain
-from rfla.cfg.keys import keys_of, sections_of
+from rfla.cfg.keys import keys_of, section_class, sections_of
+from rfla.cfg.model_schema import DETECTORS, ModelConfig
 from rfla.cfg.schema import Mode
-from rfla.cfg.usage import keys_used, unused
+from rfla.cfg.usage import keys_used, readers, unused
+from rfla.models.zoo import sketch
 
 PACKAGE = Path(__file__).resolve().parents[2] / "rfla"
 # Where a verb's settings are looked at. What all verbs share (the run directory, the device) is
@@ -50,5 +53,39 @@ def test_predict_is_not_explained_by_keys_of_training() -> None:
 def test_given_keys_without_use() -> None:
     given = {"model", "epochs", "conf", "head.width", "aug.fliplr", "recipe", "save_txt"}
     given |= {"backbone.weights"}
-    assert unused(given, "predict") == ["aug.fliplr", "backbone.weights", "epochs", "recipe"]
-    assert unused(given, "train") == ["save_txt"]
+    others = ["aug.fliplr", "backbone.weights", "epochs", "recipe"]
+    assert unused(given, "predict", "fcos") == others
+    assert unused(given, "train", "fcos") == ["save_txt"]
+    assert unused({"loss.coding", "roi.width"}, "train", "faster_rcnn") == ["loss.coding"]
+    assert unused({"loss.coding", "roi.width"}, "train", "fcos") == ["roi.width"]
+    assert unused({"loss.coding", "roi.width"}, "train", "added_by_somebody") == []
+
+
+def test_the_keys_of_an_architecture_are_those_that_building_it_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A section is watched while a network is built; keys that none reads then are read later."""
+    read: set[str] = set()
+
+    def watch(section: str, schema: type[BaseModel]) -> None:
+        look_up = schema.__getattribute__
+
+        def looked_at(self: BaseModel, name: str) -> object:
+            read.add(f"{section}.{name}")
+            return look_up(self, name)
+
+        monkeypatch.setattr(schema, "__getattribute__", looked_at)
+
+    for name, field in ModelConfig.model_fields.items():
+        schema = section_class(field.annotation)
+        if schema is not None:
+            watch(name, schema)
+    keys_read: dict[str, set[str]] = {}
+    for detector in DETECTORS:
+        config = model_part(load_config({"model": detector}))
+        read.clear()
+        sketch(config, 3)
+        keys_read[detector] = read & keys_of(ModelConfig).keys()
+    for key in set().union(*keys_read.values()):
+        found = [detector for detector in DETECTORS if key in keys_read[detector]]
+        assert readers(key, DETECTORS) == found, key

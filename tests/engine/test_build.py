@@ -47,6 +47,20 @@ def test_the_demo_on_a_cpu_takes_its_recipe(monkeypatch: pytest.MonkeyPatch) -> 
     assert fill_in(load_config(given), torch.device("cuda"))[0].head.width == 256
 
 
+def test_what_the_architecture_does_not_read_is_said() -> None:
+    """Of a recipe only what the network reads is shown; a key that was given for nothing is named.
+
+    `recipe=best` is of dense models: of its losses Faster R-CNN reads none.
+    """
+    given = {"model": "faster_rcnn", "data": "d", "recipe": "best", "loss.box": "giou"}
+    unused, line = fill_in(load_config(given), CPU)[1]
+    assert unused == "not used by training: loss.box"
+    assert line == (
+        "recipe=best: pretrained=false batch=4 optimizer=adamw lr0=0.001 weight_decay=0.05 "
+        "cos_lr=true ema=0.998 test.score_thr=0.02"
+    )
+
+
 def test_keys_of_other_verbs_are_named() -> None:
     cfg = load_config({"model": "fcos_p2", "data": "d", "save_txt": True, "classes": ["a"]})
     assert fill_in(cfg, CPU)[1] == ["not used by training: classes, save_txt"]

@@ -300,32 +300,37 @@ def _add(
     if "width" in columns and "height" in columns:
         sides = [parse_integer(fields[columns[side]], where, side) for side in ("width", "height")]
         rows.size = (min(max(sides[0], 0), LARGEST), min(max(sides[1], 0), LARGEST))
-    corners = _corners(columns)
-    values = [fields[columns[key]] for key in corners]
-    if not any(values):
+    box = _box(fields, columns, where)
+    if box is None:
         return  # an image without objects
-    if corners == ONE:
-        values = values[0].strip("[]()").replace(",", " ").split()
-        if len(values) != 4:
-            raise DataError(
-                f"{where}: bbox must be four numbers x, y, w, h, "
-                f"not {fields[columns['bbox']][:60]!r}"
-            )
-    box = parse_numbers(values, where)
-    if corners != CORNERS:
-        box = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
     rows.boxes.append(box)
     rows.lines.append(line)
     for flag, values_so_far in rows.flags.items():
         values_so_far.append(parse_flag(fields[columns[flag]], where, flag))
     number = fields[columns["annotation_id"]] if "annotation_id" in columns else ""
-    whole = (
-        number.isascii() and number.isdigit() and len(number) < 20
-    )  # Python refuses 5,000 digits
+    # Python refuses 5,000 digits
+    whole = number.isascii() and number.isdigit() and len(number) < 20
     rows.ids.append(int(number) if whole else -1)
     label = _from_cell(fields[columns["label"]]) if "label" in columns else ONE_CLASS
     region = not label and "ignore" in columns and rows.flags["ignore"][-1] > 0
     rows.labels.append(NO_CLASS if region else classes.label(label, where))
+
+
+def _box(fields: Sequence[str], columns: Mapping[str, int], where: str) -> list[float] | None:
+    """Read x1, y1, x2, y2, px; None of a row whose box is empty."""
+    corners = _corners(columns)
+    values = [fields[columns[key]] for key in corners]
+    if not any(values):
+        return None
+    if corners == ONE:
+        values = values[0].strip("[]()").replace(",", " ").split()
+        if len(values) != 4:
+            bbox = fields[columns["bbox"]][:60]
+            raise DataError(f"{where}: bbox must be four numbers x, y, w, h, not {bbox!r}")
+    first, second, third, fourth = parse_numbers(values, where)
+    if corners == CORNERS:
+        return [first, second, third, fourth]
+    return [first, second, first + third, second + fourth]
 
 
 def write(path: Path, records: Iterable[ImageRecord], classes: Classes) -> Counter[str]:
