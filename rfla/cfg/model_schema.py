@@ -132,6 +132,13 @@ class HeadConfig(Section):
     norm: Norm = Field(
         "none", description="normalisation inside the dense head: none or group norm"
     )
+    second_look: int = Field(
+        0,
+        ge=0,
+        le=7,
+        description="rfd: move each box that was found once more, by so many places on a side of "
+        "it in the finest map; 0: leave it",
+    )
 
 
 class AssignerConfig(Section):
@@ -258,6 +265,9 @@ class LossConfig(Section):
         ge=0,
         le=1e6,
         description="rfd, coding=field: weight of the loss on the logarithm of the sides",
+    )
+    look_weight: Positive = Field(
+        2.0, description="rfd: weight of the loss on the boxes of the second look"
     )
 
 

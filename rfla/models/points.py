@@ -81,6 +81,10 @@ class PointDetector(DenseDetector):
             return self.coder(raw).decode(code)
         return distance_to_boxes(self.grid(raw).centers, code)
 
+    def boxes_at(self, raw: Raw, index: Tensor) -> Tensor:
+        """(B, K, 4) boxes of the points `index` (B, K) as they are detected, float32."""
+        return take(self.boxes(raw), index)
+
     def coder(self, raw: Raw) -> FieldCoder:
         """The signed box code of these maps' points."""
         levels = raw["cls"]
@@ -119,7 +123,7 @@ class PointDetector(DenseDetector):
             # the best points of each level, by what their best class will score in the end
             counts = self.grid(raw).level_counts
             index = torch.cat(best_candidates(best, counts, self.limits.nms_pre), dim=1)  # (B, K)
-            boxes = clip_boxes(take(self.boxes(raw), index), image_sizes)
+            boxes = clip_boxes(self.boxes_at(raw, index), image_sizes)
             factors = None if centerness is None else centerness.gather(1, index)
             return Candidates(boxes, take(scores, index), factors)
 

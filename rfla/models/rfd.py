@@ -2,18 +2,21 @@
 
 RFLA gives tiny boxes points that lie outside of them. FCOS codes a box by distances that are never
 negative and scales its losses by centerness, so it cannot learn from such points. RFD keeps the
-paper's assignment and changes the head: a signed box code (`FieldCoder`), the fit of the predicted
-box as the target of its class score (`localization_quality`), and no centerness.
+paper's assignment and changes the head: a signed box code (`FieldCoder`), a second look at each
+box that was found (`SecondLook`), the fit of the box that results as the target of its class score
+(`localization_quality`), and no centerness.
 
 `raw`, `assign` and `decode` are in `PointDetector`; `loss` is here, and how it is built.
 
-Shapes: B images, P points over all levels, C classes. Boxes are xyxy in px of the network input.
+Shapes: B images, P points over all levels, K chosen ones of each image, C classes. Boxes are xyxy
+in px of the network input.
 """
 
 from collections.abc import Sequence
 from typing import Self
 
 import torch
+from torch import Tensor
 
 from rfla.cfg.model_schema import ModelConfig
 from rfla.errors import ConfigError
@@ -21,8 +24,9 @@ from rfla.models.assigners import build_assigner, points_baseline
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.backbones.build import build_backbone
 from rfla.models.detector import ImageSizes, Raw, StepLosses, Target, step_counts
-from rfla.models.heads.priors import Points, build_points
+from rfla.models.heads.priors import Points, build_points, take
 from rfla.models.heads.rfd import FieldHead
+from rfla.models.heads.second_look import SecondLook
 from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
 from rfla.models.points import PointDetector, quality_class_loss
@@ -32,6 +36,9 @@ from rfla.ops.boxes import flatten_levels
 from rfla.ops.losses import box_loss, mean_over_ranks
 from rfla.ops.nms import DetectionLimits
 from rfla.ops.quality import localization_quality
+
+LOOKS = 1024
+"""Points of an image that the second look learns from; 380 boxes have so many positives."""
 
 
 class RFD(PointDetector):
@@ -49,9 +56,11 @@ class RFD(PointDetector):
         cls_loss: how it learns that, see `quality_class_loss`.
         posterior: points of each box among which the predictions choose (12 is usual), see
             `assign_by_prediction`; 0 leaves the assignment to the assigner.
-        loss_weights: of classification, boxes and the coded sides.
+        loss_weights: of classification, boxes, the coded sides and the boxes of the second look.
         focal: alpha (varifocal alone) and the exponent of the class loss.
     """
+
+    head: FieldHead
 
     def __init__(
         self,
@@ -66,7 +75,7 @@ class RFD(PointDetector):
         quality: Quality = "max",
         cls_loss: QualityLoss = "quality_focal",
         posterior: int = 0,
-        loss_weights: tuple[float, float, float] = (1.0, 1.0, 0.5),
+        loss_weights: tuple[float, float, float, float] = (1.0, 1.0, 0.5, 2.0),
         focal: tuple[float, float] = (0.25, 2.0),
     ) -> None:
         super().__init__(backbone, neck, head, points, limits, num_classes=num_classes)
@@ -94,11 +103,15 @@ class RFD(PointDetector):
         neck = FPN.from_config(config.neck, backbone)
         own_rule = points_baseline(config.assigner, len(neck.strides))
         assigner = build_assigner(config.assigner, baseline=own_rule)
-        levels = len(neck.strides)
+        look = None
+        if section.second_look:
+            width = section.width if section.depth else neck.width
+            look = SecondLook(width, neck.strides[0], section.second_look)
+        sizes = (len(neck.strides), section.width, section.depth, section.norm)
         return cls(
             backbone,
             neck,
-            FieldHead(neck.width, num_classes, levels, section.width, section.depth, section.norm),
+            FieldHead(neck.width, num_classes, *sizes, second_look=look),
             build_points(config, backbone, neck.strides, assigner),
             build_limits(config.test),
             num_classes=num_classes,
@@ -106,12 +119,23 @@ class RFD(PointDetector):
             quality=loss.quality,
             cls_loss=loss.cls,
             posterior=config.assigner.posterior,
-            loss_weights=(loss.cls_weight, loss.box_weight, loss.side_weight),
+            loss_weights=(loss.cls_weight, loss.box_weight, loss.side_weight, loss.look_weight),
             focal=(loss.focal_alpha, loss.focal_gamma),
         )
 
+    def boxes_at(self, raw: Raw, index: Tensor) -> Tensor:
+        """(B, K, 4) boxes of the points `index` (B, K), after the second look, float32."""
+        return self.look_again(raw, take(self.boxes(raw), index))
+
+    def look_again(self, raw: Raw, boxes: Tensor) -> Tensor:
+        """(B, K, 4) boxes to what the second look makes of them; as they are without one."""
+        if self.head.second_look is None:
+            return boxes
+        moved: Tensor = self.head.second_look(raw["finest"][0], boxes)
+        return moved
+
     def loss(self, raw: Raw, targets: Sequence[Target], image_sizes: ImageSizes) -> StepLosses:
-        """`loss_cls` (of the quality), `loss_bbox` and `loss_side`, in float32.
+        """`loss_cls` (of the quality), `loss_bbox`, `loss_side` and `loss_look`, in float32.
 
         Points that learn no box weigh 0 in place of being picked out: the host never waits for the
         device.
@@ -128,9 +152,11 @@ class RFD(PointDetector):
             positive = matched >= 0
             labels, gt_boxes = self.matched_boxes(raw, matched, targets)
 
+            loss_look, final_boxes = self._second_look(raw, pred_boxes, gt_boxes, positive)
+
             # A class score says how well the box sits: it ranks boxes of one object for NMS.
             quality = localization_quality(
-                pred_boxes.flatten(0, 1), gt_boxes.flatten(0, 1), self.quality
+                final_boxes.flatten(0, 1), gt_boxes.flatten(0, 1), self.quality
             ).view_as(labels)
             quality = torch.where(positive, quality, 0.0)
             loss_cls = quality_class_loss(
@@ -147,10 +173,34 @@ class RFD(PointDetector):
             loss_box = torch.where(positive, fit_losses, 0.0).sum()
 
             loss_side = torch.where(positive, coder.side_errors(code, gt_boxes), 0.0).sum()
-        cls_weight, box_weight, side_weight = self.loss_weights
+        cls_weight, box_weight, side_weight, look_weight = self.loss_weights
         losses = {
             "loss_cls": loss_cls * cls_weight,
             "loss_bbox": loss_box / positives * box_weight,
             "loss_side": loss_side / positives * side_weight,
         }
+        if loss_look is not None:
+            losses["loss_look"] = loss_look * look_weight
         return StepLosses(losses, step_counts(count, targets))
+
+    def _second_look(
+        self, raw: Raw, boxes: Tensor, gt_boxes: Tensor, positive: Tensor
+    ) -> tuple[Tensor | None, Tensor]:
+        """Loss of the boxes that are looked at again, and the boxes (B, P, 4) with these moved.
+
+        As many points of each image are looked at, whatever is positive, so that the host needs no
+        count of them: positives first, in an order drawn by lot.
+        """
+        if self.head.second_look is None:
+            return None, boxes
+        order = positive + torch.rand(positive.shape, device=positive.device)
+        index = order.topk(min(LOOKS, positive.shape[1]), dim=1).indices  # (B, K)
+        seen = positive.gather(1, index)
+        moved = self.look_again(raw, take(boxes, index))  # (B, K, 4)
+        losses = box_loss(
+            moved.flatten(0, 1), take(gt_boxes, index).flatten(0, 1), self.box_loss_kind
+        )
+        total = torch.where(seen, losses.view_as(index), 0.0).sum()
+        loss = total / mean_over_ranks(seen.sum().float()).clamp(min=1)
+        place = index[..., None].expand(-1, -1, 4)
+        return loss, boxes.detach().scatter(1, place, moved.detach())

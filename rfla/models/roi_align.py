@@ -68,23 +68,35 @@ class RoIAlignPyramid(nn.Module):
                 # A level without boxes still takes part, so that its gradient is zero and not
                 # missing.
                 pooled += [
-                    self._pool(features[level].float(), few, self.strides[level])
+                    pool_boxes(features[level].float(), few, self.strides[level], self.size)
                     for few in torch.split(part, at_a_time)
                 ]
         return torch.cat(pooled)[order.argsort()]
 
-    def _pool(self, features: Tensor, rois: Tensor, stride: int) -> Tensor:
-        """The operator itself.
 
-        Its gradient on a GPU adds the cells of overlapping boxes in an order that changes from run
-        to run; with `deterministic=true` it is computed on the CPU. Torchvision's own function
-        would choose a version in Python then, which holds all samples of all boxes at once: a
-        terabyte for 512 boxes of P2.
-        """
-        device = features.device
-        if device.type == "cuda" and torch.are_deterministic_algorithms_enabled():
-            features, rois = features.cpu(), rois.cpu()
-        pooled: Tensor = torch.ops.torchvision.roi_align(
-            features, rois, 1 / stride, self.size, self.size, -1, True
-        )
-        return pooled.to(device)
+def pool_boxes(features: Tensor, rois: Tensor, stride: int, size: int, samples: int = -1) -> Tensor:
+    """RoIAlign of one map: the operator itself.
+
+    Its gradient on a GPU adds the cells of overlapping boxes in an order that changes from run to
+    run; with `deterministic=true` it is computed on the CPU. Torchvision's own function would
+    choose a version in Python then, which holds all samples of all boxes at once: a terabyte for
+    512 boxes of P2.
+
+    Args:
+        features: (B, C, H, W) float32.
+        rois: (N, 5) image index, then the box. The operator turns corners into whole numbers
+            unchecked: NaN would be read from anywhere in memory.
+        stride: px between the cells of the map.
+        size: S, cells on a side.
+        samples: on a side of each cell; -1 takes one for each cell of the map that it covers.
+
+    Returns:
+        (N, C, S, S) float32.
+    """
+    device = features.device
+    if device.type == "cuda" and torch.are_deterministic_algorithms_enabled():
+        features, rois = features.cpu(), rois.cpu()
+    pooled: Tensor = torch.ops.torchvision.roi_align(
+        features, rois, 1 / stride, size, size, samples, True
+    )
+    return pooled.to(device)

@@ -154,10 +154,10 @@ def test_rfd_has_no_centerness_and_no_weights(settings):
 
 @pytest.mark.parametrize("cls", ["quality_focal", "varifocal"])
 def test_both_together_are_rfd(cls):
-    """On the same levels and raw predictions: the same losses and the same detections."""
+    """On the same levels and raw predictions, without a second look: the same losses and boxes."""
     both = {"loss__coding": "field", "loss__quality": "max", "loss__box": "giou"}
     fcos = net_with(neck__levels=4, test__score_thr=0.02, loss__cls=cls, **both)
-    rfd = net_with("rfd", loss__cls=cls)
+    rfd = net_with("rfd", loss__cls=cls, head__second_look=0)
     assert not isinstance(fcos, RFD) and fcos.neck.strides == rfd.neck.strides
     raw = rfd.eval().raw(torch.randn(1, 3, 32, 32))
     ours = fcos.loss(raw, [TARGET], [(32, 32)]).losses

@@ -31,6 +31,7 @@ def empty_raw(net, size=32):
     return {
         "cls": [torch.full((1, 2, side, side), -20.0) for side in sides],
         "reg": [torch.zeros(1, 4, side, side) for side in sides],
+        "finest": [torch.zeros(1, 64, sides[0], sides[0])],
     }
 
 
@@ -43,7 +44,8 @@ def test_levels_and_start():
         (1, 4, side, side) for side in (16, 8, 4, 2)
     ]
     assert [level.shape[1] for level in raw["cls"]] == [2, 2, 2, 2]
-    assert set(raw) == {"cls", "reg"}
+    assert set(raw) == {"cls", "reg", "finest"}
+    assert [tuple(level.shape) for level in raw["finest"]] == [(1, 64, 16, 16)]
     # before training every class has a probability near 0.01 and a side is half the field
     assert torch.cat([level.flatten() for level in raw["cls"]]).sigmoid().mean() < 0.02
     sides = torch.cat([level[:, 2:].flatten() for level in raw["reg"]])

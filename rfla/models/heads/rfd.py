@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rfla.models.blocks import ConvBlock, bias_for_probability, init_normal
+from rfla.models.heads.second_look import SecondLook
 from rfla.names import Norm
 
 START_CODE = (0.0, 0.0, -0.7, -0.7)
@@ -30,6 +31,7 @@ class FieldHead(nn.Module):
         norm: `none` or `gn`.
         start_probability: of every class at every point, before training.
         centerness: whether to predict it too, as FCOS does.
+        second_look: moves the boxes that were found once more; None leaves them.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class FieldHead(nn.Module):
         norm: Norm = "none",
         start_probability: float = 0.01,
         centerness: bool = False,
+        second_look: SecondLook | None = None,
     ) -> None:
         super().__init__()
         widths = [in_channels] + [width] * depth
@@ -56,6 +59,7 @@ class FieldHead(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 init_normal(module)
+        self.second_look = second_look
         init_normal(self.conv_cls, bias=bias_for_probability(start_probability))
 
     def forward(self, features: Sequence[Tensor]) -> dict[str, list[Tensor]]:
@@ -64,6 +68,8 @@ class FieldHead(nn.Module):
         Returns:
             `cls` (B, C, H, W) logits, `reg` (B, 4, H, W) the code (dx, dy, ln w, ln h) that
             `FieldCoder` decodes, float32; `centerness` (B, 1, H, W) logits if it is predicted.
+            With a second look also `finest`: what it looks at, (B, 64, H, W) of the finest
+            level alone.
         """
         raw: dict[str, list[Tensor]] = {"cls": [], "reg": []}
         if self.conv_centerness is not None:
@@ -71,7 +77,10 @@ class FieldHead(nn.Module):
         for feature, scale, shift in zip(features, self.scales, self.shifts, strict=True):
             regression = self.reg_convs(feature)
             code = self.conv_reg(regression)
-            raw["cls"].append(self.conv_cls(self.cls_convs(feature)))
+            classes = self.cls_convs(feature)
+            if self.second_look is not None and "finest" not in raw:
+                raw["finest"] = [self.second_look.features(regression, classes)]
+            raw["cls"].append(self.conv_cls(classes))
             # in float32: a logarithm of a side has no room for the rounding of bfloat16
             raw["reg"].append(code.float() * scale + shift)
             if self.conv_centerness is not None:
