@@ -39,6 +39,7 @@ class HeadSection(TypedDict, total=False):
     width: int
     depth: int
     norm: Literal["none", "gn"]
+    second_look: int
 
 
 class AssignerSection(TypedDict, total=False):
@@ -76,6 +77,7 @@ class LossSection(TypedDict, total=False):
     centerness: bool | None
     weighting: Literal["centerness", "quality", "equal"] | None
     side_weight: float
+    look_weight: float
 
 
 class AnchorsSection(TypedDict, total=False):
