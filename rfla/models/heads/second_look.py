@@ -21,9 +21,9 @@ CONTEXT = 1.5
 """Side of the region that is looked at, in sides of the box: its edges lie inside."""
 SHIFT = 0.25
 """Unit of the offsets, in sides of the box: about the error of a first box."""
-CHANNELS, WIDTH = 64, 256
-"""Of what is looked at, and of the layer that looks: 1 % of the operations of a detector of usual
-size, where thousands of boxes are looked at."""
+CHANNELS, WIDTH = 64, 128
+"""Of what is looked at, and of the layer that looks: 0.2 % of the operations of a detector of usual
+size, though thousands of boxes are looked at."""
 
 
 class SecondLook(nn.Module):
