@@ -19,6 +19,7 @@ from rfla.cfg.model_schema import BackboneConfig
 from rfla.errors import ConfigError
 from rfla.models.backbones.build import build_backbone
 from rfla.models.detector import Detector, Target
+from rfla.models.rfd import RFD
 from rfla.models.weights import build_from_metadata, number_in, read_metadata
 from rfla.models.zoo import build_detector
 from rfla.sizes import padded_side
@@ -39,8 +40,8 @@ class Cost:
         parameters: all of them.
         trainable: those that learn with the model's own settings.
         gflops: 1e9 floating-point operations of a forward pass in evaluation mode, with as many
-            proposals as the model keeps; a multiply-add counts as two. Suppression and RoIAlign are
-            left out.
+            proposals or second looks as the model takes at most; a multiply-add counts as two.
+            Suppression and RoIAlign are left out.
         weights_mib: parameters and buffers in float32.
         activations_mib: what a training forward of the convolutions keeps for the backward pass,
             float32.
@@ -219,7 +220,10 @@ def _forward_flops(net: Detector, image: Tensor) -> int:
         display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: _deform_flops}
     )
     with torch.no_grad(), counter:
-        net.raw(image)
+        raw = net.raw(image)
+        if isinstance(net, RFD):
+            found = sum(min(level[0, 0].numel(), net.limits.nms_pre) for level in raw["cls"])
+            net.look_again(raw, image.new_empty(1, found, 4))
         roi_head = getattr(net, "roi_head", None)
         for box_head in roi_head.bbox_head if roi_head is not None else ():
             features = next(
