@@ -5,7 +5,8 @@
 
 A slicer that is not installed is left out: pip install sahi supervision (in an environment of
 their own). Seconds are of one thread's processor, so that a busy machine does not decide; on a GPU
-of the clock.
+of the clock. SAHI and supervision run the network as torch loads it, and, in rows of their own, in
+the form in which `rfla predict` runs it on a CPU.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,12 +25,13 @@ import torch
 from slicers import Array, Found, by_sahi, by_supervision, is_installed
 
 from rfla import RFLA
-from rfla.cfg import load_config
+from rfla.cfg import load_config, model_part
 from rfla.data.images import read_image
 from rfla.engine.device import select_device
 from rfla.engine.model_source import load_trained, weights_metadata
 from rfla.models import build_detector
 from rfla.models.weights import save_weights
+from rfla.predict.model import load_model
 from rfla.predict.options import PredictOptions
 from rfla.predict.predictor import Predictor
 from rfla.predict.source_image import SourceImage
@@ -50,18 +53,24 @@ def random_network(folder: Path) -> str:
     return str(path)
 
 
-class TimedNetwork:
-    """A network that counts the seconds that it takes."""
+class Timer:
+    """Counts the seconds that networks take."""
 
-    def __init__(self, inference: Any, clock: Callable[[], float]) -> None:
-        self.inference, self.clock, self.seconds = inference, clock, 0.0
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock, self.seconds = clock, 0.0
 
-    def __call__(self, *given: Any) -> Any:
-        """Run the network."""
-        started = self.clock()
-        outputs = self.inference(*given)
-        self.seconds += self.clock() - started
-        return outputs
+    def timed(self, predictor: Predictor) -> Predictor:
+        """Let the calls of a predictor's network count."""
+        inference = predictor.inference
+
+        def run(*given: Any) -> Any:
+            started = self.clock()
+            outputs = inference(*given)
+            self.seconds += self.clock() - started
+            return outputs
+
+        predictor.inference = run  # type: ignore[assignment]
+        return predictor
 
 
 def time_slicers(given: argparse.Namespace) -> None:
@@ -72,63 +81,62 @@ def time_slicers(given: argparse.Namespace) -> None:
     """
     torch.set_num_threads(1)
     picture = repeated(given.picture, 4) if given.picture else noise(700)
+    device = select_device(given.device)
+    # On a GPU the host waits for the device, which no clock of the processor sees.
+    timer = Timer(time.process_time if given.device == "cpu" else time.perf_counter)
     with tempfile.TemporaryDirectory() as folder:
         weights = given.model or random_network(Path(folder))
         settings = {"model": weights, "source": "x", "slice": "auto", "imgsz": SIDE}
         settings |= {"max_det": 1000, "device": given.device, "batch": given.batch}
         settings |= {"conf": 0.25 if given.model else 0.0}
         cfg = load_config(settings, mode="predict")
-        model = load_trained(weights, cfg)
-    # On a GPU the host waits for the device, which no clock of the processor sees.
-    clock = time.process_time if given.device == "cpu" else time.perf_counter
-    predictor = Predictor(model, select_device(given.device))
-    network = TimedNetwork(predictor.inference, clock)
-    predictor.inference = network  # type: ignore[assignment]
+        model = load_model(weights, model_part(cfg), device)
+        own = timer.timed(Predictor(model, device))
+        plain = timer.timed(Predictor(load_trained(weights, model_part(cfg)), device))
     by_training = PredictOptions.from_config(cfg, model)
     assert by_training.slices is not None
     alike = replace(by_training, slices=replace(by_training.slices, overlap=SHARE))
     whole = replace(by_training, slices=None)
 
-    def run(pixels: Array, options: PredictOptions) -> Found:
+    def run(pixels: Array, options: PredictOptions, predictor: Predictor = own) -> Found:
         image = SourceImage("scene", Path("scene.png"), np.ascontiguousarray(pixels))
         (result,) = predictor.stream([image], options)
         return result.boxes.xyxy, result.boxes.conf, result.boxes.cls
-
-    def detect(crop: Array) -> Found:
-        return run(crop, whole)
 
     height, width = picture.shape[:2]
     for name, options in (("by the training", by_training), ("0.2", alike)):
         print(f"overlap {name}: {len(options.cut(height, width).tiles)} slices of {SIDE} px")
     defaults: Runs = {"rfla": lambda: run(picture, by_training)}
     same: Runs = {"rfla, overlap=0.2": lambda: run(picture, alike)}
-    if is_installed("sahi"):
-        defaults["SAHI"] = lambda: by_sahi(picture, detect, SIDE, SHARE)
-        alone = {"perform_standard_pred": False}
-        same["SAHI, slices alone"] = lambda: by_sahi(picture, detect, SIDE, SHARE, **alone)
-    if is_installed("supervision"):
-        same["supervision"] = lambda: by_supervision(picture, detect, SIDE, SHARE)
-    spent = _in_turn(defaults | same, network, given.repeats)
+    for predictor, note in ((plain, ""), (own, ", rfla's network")):
+        detect = partial(run, options=whole, predictor=predictor)
+        if is_installed("sahi"):
+            sahi = partial(by_sahi, picture, detect, SIDE, SHARE)
+            defaults[f"SAHI{note}"] = sahi
+            same[f"SAHI, slices alone{note}"] = partial(sahi, perform_standard_pred=False)
+        if is_installed("supervision"):
+            same[f"supervision{note}"] = partial(by_supervision, picture, detect, SIDE, SHARE)
+    spent = _in_turn(defaults | same, timer, given.repeats)
     for runs in (defaults, same):
-        own = spent[next(iter(runs))]
+        first = spent[next(iter(runs))]
         for name in runs:
             total, beside = spent[name]
             print(
                 f"{name}: {total:.2f} s, of which {beside:.3f} s beside the network, "
-                f"{total / own[0]:.2f} and {beside / own[1]:.1f} times rfla"
+                f"{total / first[0]:.2f} and {beside / first[1]:.1f} times rfla"
             )
 
 
-def _in_turn(runs: Runs, network: TimedNetwork, repeats: int) -> dict[str, tuple[float, float]]:
+def _in_turn(runs: Runs, timer: Timer, repeats: int) -> dict[str, tuple[float, float]]:
     """Time each after a first pass; return the medians of all, and of all but the network."""
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for number in range(repeats + 1):
         for name, work in runs.items():
-            network.seconds, started = 0.0, network.clock()
+            timer.seconds, started = 0.0, timer.clock()
             boxes = work()[0]
-            total = network.clock() - started
+            total = timer.clock() - started
             if number:
-                spent[name].append((total, total - network.seconds))
+                spent[name].append((total, total - timer.seconds))
             else:
                 print(f"{name}: {len(boxes)} boxes", flush=True)
     return {
@@ -166,7 +174,7 @@ def main() -> None:
     parser.add_argument("--model", help="weights; left out: random ones")
     parser.add_argument("--picture", type=Path, help="repeated 4 x 4 times; left out: noise")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=2, help="of rfla: that of `rfla predict`")
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     time_slicers(given)

@@ -129,14 +129,14 @@ def precision_holds(
     images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
     was_training = net.training
     net.eval()
-    reference = _outputs(net, images)
+    reference = raw_outputs(net, images)
     with torch.autocast(device.type, dtype):
-        half = _outputs(net, images)
+        half = raw_outputs(net, images)
     net.train(was_training)
     return bool(torch.isfinite(half).all() and (half - reference).norm() <= 0.1 * reference.norm())
 
 
-def _outputs(net: Any, images: torch.Tensor) -> torch.Tensor:
+def raw_outputs(net: Any, images: torch.Tensor) -> torch.Tensor:
     """Return all raw outputs as one float32 vector."""
     return torch.cat(
         [level.float().flatten() for levels in net.raw(images).values() for level in levels]
