@@ -202,9 +202,11 @@ def _model_path(name: str) -> Path:
     foreign = foreign_model(name)
     if foreign:
         raise ConfigError(f"model={show(name)}: {foreign}")
+    weights = path / "weights" / "best.safetensors"
+    hint = f"; did you mean {weights}?" if weights.is_file() else did_you_mean(name, model_names())
     raise ConfigError(
         f"no model '{show(name)}'; a model is one of {', '.join(model_names())}, a .yaml file or a "
-        f".safetensors file{did_you_mean(name, model_names())}"
+        f".safetensors file{hint}"
     )
 
 

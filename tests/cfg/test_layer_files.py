@@ -95,7 +95,10 @@ def test_what_the_package_brings_conforms(model: str, data: str) -> None:
 def test_a_model_yaml_that_is_none_is_named_for_what_it_is(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     (tmp_path / "empty.yaml").write_text("# nothing\n")
+    (tmp_path / "run" / "weights").mkdir(parents=True)
+    (tmp_path / "run" / "weights" / "best.safetensors").touch()
     for name, message in (
+        ("run", "did you mean .*/run/weights/best.safetensors\\?"),
         ("pipe.yaml", "is a named pipe; a file is needed"),
         ("empty.yaml", "holds no settings; a model YAML has at least detector:"),
         ("none.yaml", "no model '"),
