@@ -87,7 +87,10 @@ def test_boxes_of_three_px_use_p1() -> None:
 
 @pytest.mark.parametrize("backbone", ["swin_t", "convnext_tiny", "timm/convnext_atto"])
 def test_a_network_without_a_map_of_stride_2(backbone: str) -> None:
-    words = "neck.start_level=1: the backbone has no map of stride 2; its strides are 4, 8, 16, 32"
+    words = (
+        "neck.start_level=1: the backbone has no map of stride 2; its strides are 4, 8, 16, 32: "
+        "from neck.start_level=2 on"
+    )
     with pytest.raises(ConfigError, match=words):
         detector("fcos_p2", 1, backbone)
 

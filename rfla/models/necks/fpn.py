@@ -61,7 +61,8 @@ class FPN(nn.Module):
         if finest not in in_strides:
             raise ConfigError(
                 f"neck.start_level={start_level}: the backbone has no map of stride {finest}; "
-                f"its strides are {', '.join(map(str, in_strides))}"
+                f"its strides are {', '.join(map(str, in_strides))}: from "
+                f"neck.start_level={in_strides[0].bit_length() - 1} on"
             )
         self.start = list(in_strides).index(finest)
         used = in_channels[self.start :]
