@@ -93,6 +93,20 @@ class TestHelp:
         assert run(capsys, *words) == (0, f"{__version__}\n", "")
 
 
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+from rfla.__main__ import main
+
+class Interrupts:
+    def find_spec(self, name, path, target=None):
+        if name == "rfla.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts())
+main()
+"""
+
+
 def shell(*words: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     """Run python with this checkout's package, in a process of its own."""
     env = os.environ | {"PYTHONPATH": str(Path(rfla.__file__).parents[1])} | environment
@@ -422,6 +436,10 @@ class TestEndings:
         assert done.stderr.decode().splitlines() == [
             "error: no verb 'trian'; did you mean 'train'?"
         ]
+
+    def test_an_interrupt_before_there_is_a_command_line(self) -> None:
+        done = shell("-c", INTERRUPTED_IMPORT)
+        assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"stopped\n")
 
     def test_a_terminal_that_knows_no_unicode(self) -> None:
         done = shell(
