@@ -81,6 +81,20 @@ def _flush_directory(directory: Path) -> None:
         os.close(handle)
 
 
+def unwritable(directory: str | Path) -> str:
+    """Say why nothing can be written into a directory that may be still to be made; "" if it can.
+
+    Asked before minutes of work, not in place of looking at what writing says.
+    """
+    place = Path(directory).absolute()
+    nearest = next(path for path in (place, *place.parents) if path.exists())
+    if not nearest.is_dir():
+        return f"{nearest} is no directory"
+    if is_of_kernel(nearest) or not os.access(nearest, os.W_OK | os.X_OK):
+        return f"{nearest} cannot be written to"
+    return ""
+
+
 def open_regular(path: str | Path, error: type[RflaError] = DataError) -> BinaryIO:
     """Open a file for reading; what is no regular file is refused before it is opened.
 

@@ -8,7 +8,7 @@ from rfla.cfg.keys import show
 from rfla.cfg.layer_files import data_spec, is_file_of_ours
 from rfla.cfg.schema import Config, Mode
 from rfla.errors import ConfigError, DataError, WeightsError
-from rfla.files import open_regular
+from rfla.files import open_regular, unwritable
 
 # What a driver of CUDA or ROCm leaves in a Linux system, on a board or under WSL.
 GPU_FILES = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg", "/dev/nvhost*", "/dev/nvmap")
@@ -18,18 +18,30 @@ def check_early(config: Config, mode: Mode) -> None:
     """Refuse what cannot work, with the words that it would be refused with later.
 
     Raises:
-        ConfigError: no such device, a batch that only a GPU can find, or weights for a backbone
-            beside those of a whole model.
+        ConfigError: no such device, a batch that only a GPU can find, a project that no file can
+            be written into, or weights for a backbone beside those of a whole model.
         DataError: no such data set or detections file.
         WeightsError: no such file of weights for the backbone.
     """
     _check_device(config, mode)
+    check_project(config.project)
     if mode != "predict" and config.data is not None and not config.resume:
         data_spec(config.data)
     if mode == "train" and not config.resume:
         check_backbone(config)
     if mode == "val" and config.predictions is not None and not Path(config.predictions).exists():
         raise DataError(f"predictions={show(config.predictions, 200)}: no such file")
+
+
+def check_project(project: str) -> None:
+    """Refuse a directory of runs that no file can be written into.
+
+    Raises:
+        ConfigError: with the reason.
+    """
+    reason = unwritable(project)
+    if reason:
+        raise ConfigError(f"project={show(project, 200)}: {reason}; give another one")
 
 
 def check_backbone(config: Config) -> None:

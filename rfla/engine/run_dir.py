@@ -112,7 +112,7 @@ def lock_run_dir(run_dir: Path) -> IO[str]:
     """Hold `run_dir` for this process until the returned file is closed.
 
     Raises:
-        ExistingRunError: Another process trains into this directory, or it cannot be written.
+        ExistingRunError: Another process writes into this directory, or it cannot be written.
     """
     try:
         import fcntl
@@ -129,7 +129,7 @@ def lock_run_dir(run_dir: Path) -> IO[str]:
         except BlockingIOError as error:
             handle.close()
             raise ExistingRunError(
-                f"another process is training into {run_dir}; give a new name= or wait for it"
+                f"another process writes into {run_dir}; give a new name= or wait for it"
             ) from error
         except OSError:  # a file system without locks
             return handle

@@ -1,6 +1,6 @@
 """`rfla export`: weights in, a file for other programs out, checked against torch."""
 
-import os
+import shlex
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from rfla.export.deform import check_opset
 from rfla.export.extra import require
 from rfla.export.figures import Figures, Judge, refuse_loss, table
 from rfla.export.forms import FORMS, compared, in_int8, opened, side_of, written
-from rfla.files import write_atomically
+from rfla.files import unwritable, write_atomically
 
 
 class Exported(NamedTuple):
@@ -69,7 +69,7 @@ def export(options: ExportOptions) -> Exported:
 def _next(options: ExportOptions, out: Path) -> str:
     """What to do with the file."""
     if options.format == "onnx":
-        return f"opset {options.opset}; try: rfla predict model={out} source=..."
+        return f"opset {options.opset}; try: rfla predict {shlex.quote(f'model={out}')} source=..."
     return "docs/export.md shows how torch runs it"
 
 
@@ -100,9 +100,8 @@ def _checked(options: ExportOptions) -> Path:
 
 def _refuse_unwritable(out: Path) -> None:
     """Refuse a place that cannot be written to, before minutes of work."""
-    nearest = next(path for path in (out.parent, *out.parent.absolute().parents) if path.exists())
-    if out.is_dir() or not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        wrong = f"{out} is a directory" if out.is_dir() else f"{nearest} cannot be written to"
+    wrong = f"{out} is a directory" if out.is_dir() else unwritable(out.parent)
+    if wrong:
         raise ConfigError(f"out={out}: {wrong}")
 
 

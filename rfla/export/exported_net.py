@@ -43,15 +43,12 @@ class ExportedNet(PixelNet):
         runner: has the graph.
         num_classes: C.
         exported: which detections the graph keeps.
-
-    Attributes:
-        limits: which detections are wanted.
     """
 
     def __init__(self, runner: Runner, num_classes: int, exported: DetectionLimits) -> None:
         super().__init__()
         self.runner, self.num_classes = runner, num_classes
-        self.exported, self.limits = exported, exported
+        self.exported, self._limits = exported, exported
 
     def forward(
         self, images: Tensor, *, image_sizes: Sequence[tuple[int, int]]
@@ -63,10 +60,9 @@ class ExportedNet(PixelNet):
             image_sizes: B pairs (height, width) before padding, px.
 
         Raises:
-            ConfigError: the graph was exported for other sizes, or keeps less than is wanted.
+            ConfigError: the graph was exported for other sizes.
             WeightsError: the graph fails, or returns what no detector does.
         """
-        self._check_limits()
         pixels = self._padded(images.cpu())
         sizes = torch.tensor(image_sizes, dtype=torch.int64)
         batch = self.runner.shape.batch or len(pixels)
@@ -120,28 +116,39 @@ class ExportedNet(PixelNet):
                 f"{self.runner.name}: its graph returns no detections of {self.num_classes} classes"
             )
 
-    def _check_limits(self) -> None:
-        wanted, exported = self.limits, self.exported
+    @property
+    def limits(self) -> DetectionLimits:
+        """Which detections are wanted; those that the graph does not keep raise a ConfigError."""
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: DetectionLimits) -> None:
+        inside = self.exported
+        least = min(limits.conf, limits.score_thr)  # `conf` of an export lowers both
         fixed = [
-            ("conf", wanted.conf, exported.conf, wanted.conf < exported.conf),
+            ("conf", limits.conf, inside.conf, least, limits.conf < inside.conf),
             (
                 "test.score_thr",
-                wanted.score_thr,
-                exported.score_thr,
-                wanted.score_thr < exported.score_thr,
+                limits.score_thr,
+                inside.score_thr,
+                least,
+                limits.score_thr < inside.score_thr,
             ),
         ]
         if self.runner.suppresses:
+            iou, most = limits.nms_iou, limits.max_det
             fixed += [
-                ("iou", wanted.nms_iou, exported.nms_iou, wanted.nms_iou != exported.nms_iou),
-                ("max_det", wanted.max_det, exported.max_det, wanted.max_det > exported.max_det),
+                ("iou", iou, inside.nms_iou, iou, iou != inside.nms_iou),
+                ("max_det", most, inside.max_det, most, most > inside.max_det),
             ]
-        for key, value, inside, lost in fixed:
+        for key, value, has, again, lost in fixed:
             if lost:
+                option = "conf" if key == "test.score_thr" else key
                 raise ConfigError(
-                    f"{key}={value:g}: {self.runner.name} was exported with {key}={inside:g}, "
-                    f"which its graph cannot undo; export it again with {key}={value:g}"
+                    f"{key}={value:g}: {self.runner.name} was exported with {key}={has:g}, "
+                    f"which its graph cannot undo; export it again with {option}={again:g}"
                 )
+        self._limits = limits
 
     def _padded(self, images: Tensor) -> Tensor:
         """Pad to the size that the graph was made for, or to the least that it takes."""

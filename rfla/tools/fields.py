@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rfla.assign import HierarchicalAssigner, receptive_field_distance
 from rfla.cfg import Config, load_config, model_part
-from rfla.cfg.early import check_backbone
+from rfla.cfg.early import check_backbone, check_project
 from rfla.cfg.verbs import FieldOptions
 from rfla.data import Annotations, load_data_spec, load_index
 from rfla.data.images import resize_long_side, resized_shape
@@ -62,6 +62,7 @@ def run_fields(options: FieldOptions, given: Mapping[str, Any]) -> None:
     """
     cfg = _settings(options, given)
     check_backbone(cfg)
+    check_project(options.project)
     device = select_device(cfg.device)
     seed_everything(cfg.seed, False)
     index = None if cfg.data is None else load_index(load_data_spec(cfg.data), cfg.split)

@@ -1,12 +1,14 @@
 """What fails for sure fails before anything heavy is loaded."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
 from rfla.cfg import early, load_config
 from rfla.cfg.early import check_early
-from rfla.errors import RflaError
+from rfla.cfg.schema import Mode
+from rfla.errors import ConfigError, RflaError
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +35,16 @@ def test_refused_at_once(mode, values, line) -> None:
     with pytest.raises(RflaError) as caught:
         check_early(load_config(given, mode=mode), mode)
     assert str(caught.value).startswith(line) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["train", "val", "predict"])
+def test_a_project_that_nothing_can_be_written_into(mode: Mode, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for project in (tmp_path / "file", tmp_path / "file" / "runs", Path("/proc/runs")):
+        given = {"model": "fcos", "data": "demo", "source": "x", "project": str(project)}
+        place = "/proc cannot be written to" if project.parts[1] == "proc" else "file is no direct"
+        with pytest.raises(ConfigError, match=f"^project={project}: .*{place}"):
+            check_early(load_config(given, mode=mode), mode)
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])

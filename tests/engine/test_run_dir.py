@@ -68,7 +68,7 @@ def test_a_disk_that_became_read_only_hides_no_error(
 
 def test_one_owner_at_a_time(tmp_path: Path) -> None:
     first = lock_run_dir(tmp_path)
-    with pytest.raises(ExistingRunError, match="another process is training into"):
+    with pytest.raises(ExistingRunError, match="another process writes into"):
         lock_run_dir(tmp_path)
     first.close()
     lock_run_dir(tmp_path).close()  # a lock file that a killed run left behind is nobody's

@@ -534,7 +534,7 @@ def test_resuming_what_is_finished_or_belongs_to_somebody(
 
 def test_two_runs_into_one_directory(config: Configure) -> None:
     def second(run: Run) -> None:
-        with pytest.raises(ExistingRunError, match="another process is training into"):
+        with pytest.raises(ExistingRunError, match="another process writes into"):
             train(config(exist_ok=True))
 
     result = train(config(epochs=1, val=False), Act(train_start=second))

@@ -66,8 +66,8 @@ def test_a_place_that_cannot_be_written(
     (tmp_path / "file").touch()
     (tmp_path / "directory.onnx").mkdir()
     for out, message in (
-        ("file/x.onnx", "file cannot be written to"),
-        ("file/sub/x.onnx", "file cannot be written to"),
+        ("file/x.onnx", "file is no directory"),
+        ("file/sub/x.onnx", "file is no directory"),
         ("directory.onnx", "directory.onnx is a directory"),
     ):
         options = ExportOptions(

@@ -14,6 +14,7 @@ import torch
 from rfla import RFLA
 from rfla.cfg.onnx_header import read_entries
 from rfla.cfg.weights_header import read_metadata
+from rfla.cli import main
 from rfla.engine.model_source import load_trained
 from rfla.errors import ConfigError, WeightsError
 from rfla.export.exported_net import ExportedNet
@@ -164,13 +165,30 @@ def test_predict_as_torch_does(
 def test_settings_that_the_graph_cannot_undo(exported: Callable[..., Path]) -> None:
     model, image = RFLA(exported("fcos_p2")), noise((64, 64))[0]
     for settings, message in [
-        ({"conf": 0.001}, "test.score_thr=0.001: .* was exported with test.score_thr=0.01"),
+        (
+            {"conf": 0.001},
+            "test.score_thr=0.001: .* was exported with test.score_thr=0.01, which its graph "
+            "cannot undo; export it again with conf=0.001",
+        ),
         ({"iou": 0.6}, "iou=0.6: .* was exported with iou=0.5"),
         ({"max_det": 3000}, "max_det=3000: .* was exported with max_det=100"),
         ({"normalize": {"channels": "rgb"}}, "normalize.channels: is fixed in"),
     ]:
         with pytest.raises(ConfigError, match=message):
             model.predict(image, device="cpu", **settings)
+
+
+def test_what_the_graph_cannot_undo_is_said_before_there_is_a_run(
+    exported: Callable[..., Path],
+    picture: Callable[..., None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    picture(tmp_path / "x.png")
+    given = [f"model={exported('fcos_p2')}", f"source={tmp_path / 'x.png'}", "iou=0.6"]
+    assert main(["predict", *given, f"project={tmp_path / 'runs'}"]) == 2
+    assert capsys.readouterr().err.startswith("error: iou=0.6: ")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_limits_reach_the_session(both: Callable[..., Any]) -> None:

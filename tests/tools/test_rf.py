@@ -99,6 +99,14 @@ def test_trained_weights(three_images: Path, tmp_path: Path, capsys: pytest.Capt
     assert [level["used"] for level in document["levels"]] == [8, 16, 32, 64, 128]
 
 
+def test_a_place_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Before anything is measured."""
+    (tmp_path / "file").touch()
+    assert main(["rf", "model=fcos", f"project={tmp_path / 'file'}"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith(f"error: project={tmp_path / 'file'}: ")
+
+
 def test_a_backbone_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """The fields are those of its weights: all of them zero it sees nothing."""
     net = resnet18(weights=None)
