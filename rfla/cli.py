@@ -8,6 +8,7 @@ torch.
 
 import atexit
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -220,7 +221,7 @@ def copy_cfg(tokens: Tokens = None) -> None:
     write_template(options.out, options.overwrite)
     say(
         f"wrote {options.out}: uncomment what you want to change, then: "
-        f"rfla train cfg={options.out} model=... data=..."
+        f"rfla train {shlex.quote(f'cfg={options.out}')} model=... data=..."
     )
 
 

@@ -1,6 +1,7 @@
 """`rfla compare`: from run directories or detection files to `rfla.metrics.compare`."""
 
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -138,5 +139,5 @@ def _detections_file(place: str) -> Path:
         if candidate.is_file():
             return candidate
     weights = path / "weights" / "best.safetensors"
-    model = f"model={weights} " if weights.is_file() else ""
+    model = f"{shlex.quote(f'model={weights}')} " if weights.is_file() else ""
     raise ConfigError(f"{place}: no predictions.json there; make one by: rfla val {model}data=...")
