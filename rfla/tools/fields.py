@@ -17,6 +17,7 @@ from rfla.assign import HierarchicalAssigner, receptive_field_distance
 from rfla.cfg import Config, load_config, model_part
 from rfla.cfg.early import check_backbone, check_project
 from rfla.cfg.verbs import FieldOptions
+from rfla.cfg.weights_header import is_exported
 from rfla.data import Annotations, load_data_spec, load_index
 from rfla.data.images import resize_long_side, resized_shape
 from rfla.engine.console import make_console
@@ -24,7 +25,7 @@ from rfla.engine.device import seed_everything, select_device
 from rfla.engine.fields import field_images
 from rfla.engine.model_source import is_weights
 from rfla.engine.run_dir import create_run_dir
-from rfla.errors import DataError
+from rfla.errors import ConfigError, DataError
 from rfla.fields import Influence, TracedField, TraceError, fit_gaussian, trace_fields
 from rfla.files import write_atomically
 from rfla.models import build_from_config, load_pretrained_backbone
@@ -147,7 +148,15 @@ def levels_serving(net: nn.Module, boxes: Array) -> Array:
 
 
 def _settings(options: FieldOptions, given: Mapping[str, Any]) -> Config:
-    """Return the settings of the model as a training would have them."""
+    """Return the settings of the model as a training would have them.
+
+    Raises:
+        ConfigError: An exported network, whose weights cannot be differentiated.
+    """
+    if is_exported(options.model):
+        raise ConfigError(
+            f"model={options.model}: is an exported network; give the weights it came from"
+        )
     shared = ("model", "data", "imgsz", "pretrained", "seed", "max_pixels")
     keys = [key for key in given if key in shared or "." in key]
     defaults = {"split": options.split, "device": options.device}

@@ -1,8 +1,8 @@
 """A tiny data set, and the settings of a model so small that a whole run takes a second."""
 
-import importlib.util
 import json
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,12 +34,8 @@ TINY: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def micro() -> ModuleType:
-    """`micro.py` beside this file (the test directories are no packages)."""
-    spec = importlib.util.spec_from_file_location("micro", Path(__file__).with_name("micro.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """`micro.py`."""
+    return import_module("micro")
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,8 @@
 """Fixtures for the model tests: the weight recipe, and detectors filled by it."""
 
-import importlib.util
 import json
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,12 +13,8 @@ import torch
 
 @pytest.fixture(scope="session")
 def recipe() -> ModuleType:
-    """`recipe.py` beside this file (the test directories are no packages)."""
-    spec = importlib.util.spec_from_file_location("recipe", Path(__file__).with_name("recipe.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """`recipe.py`."""
+    return import_module("recipe")
 
 
 @pytest.fixture(scope="session")

@@ -3,20 +3,12 @@
 The figures may fall, and must not rise: each wait lets a GPU run dry, each kernel costs 5 us.
 """
 
-import importlib.util
-from pathlib import Path
-
+import cuda_simulation as cuda
 import pytest
 import torch
 
 from rfla.cfg.layer_files import model_names
 from rfla.models import build_detector
-
-_spec = importlib.util.spec_from_file_location(
-    "cuda_simulation", Path(__file__).with_name("cuda_simulation.py")
-)
-cuda = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(cuda)
 
 SMALL = {
     "backbone": "resnet18",

@@ -1,19 +1,12 @@
 """What detectors are given: sizes that no stride divides, odd boxes, thousands of them."""
 
 import copy
-import importlib.util
-from pathlib import Path
 
 import pytest
+import test_trainable_anchors as anchors
 import torch
 
 from rfla.models import build_detector
-
-_spec = importlib.util.spec_from_file_location(
-    "anchors", Path(__file__).with_name("test_trainable_anchors.py")
-)
-anchors = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(anchors)
 
 ALL = {"rpn.samples": 10**9, "roi.samples": 10**9}
 TINY = anchors.TINY | {"backbone.norm_eval": True, "test.score_thr": 0.0, "test.max_det": 30}

@@ -1,19 +1,11 @@
 """Anchor detectors learn: gradients arrive, frozen parts stay, empty batches and autocast work."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
+import test_trainable as points
 import torch
 
 from rfla.models import build_detector
 from rfla.models.faster_rcnn import image_seeds
-
-_spec = importlib.util.spec_from_file_location(
-    "trainable", Path(__file__).with_name("test_trainable.py")
-)
-points = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(points)
 
 FEW = {
     "rpn.samples": 64,

@@ -147,6 +147,7 @@ def test_every_detector(model: str, tmp_path: Path, capsys: pytest.CaptureFixtur
             ["model=detectors", "assigner.fields=traced"],
             "fields of resnet50 are unbounded (global pooling)",
         ),
+        (["model=x.onnx"], "model=x.onnx: is an exported network; give the weights it came from"),
         (["model=fcos", "backbone.weights=gone.pth"], "gone.pth: no such file"),
         (["model=fcos", "epochs=3"], "unknown key 'epochs'; all keys: model, data, "),
     ],
