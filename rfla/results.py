@@ -69,7 +69,7 @@ class Results:
         path: The image's file, or a made-up name for an array.
         names: Class names by index.
         boxes: The detections, best first.
-        speed: Milliseconds for this image: preprocess, inference, postprocess.
+        speed: Milliseconds for this image: preprocess, inference, postprocess (merging included).
         frame: Number of the frame of a video, or page of a file, from 0; None for single images.
         time: Seconds from the start of the video; None for pages and single images.
     """

@@ -13,6 +13,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from time import perf_counter
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -106,11 +107,16 @@ class Job:
         """Take the detections of the next slice that the network saw."""
         self._pass_empty()
         scores = output["scores"].float().numpy()
+        started = perf_counter()
         self.merger.add(output["boxes"].float().numpy(), scores, output["labels"].numpy())
+        self._took("postprocess", 1000 * (perf_counter() - started))
         self.done += 1
         self.full |= len(scores) >= limit
         for stage, value in milliseconds.items():
-            self.milliseconds[stage] = self.milliseconds.get(stage, 0.0) + value
+            self._took(stage, value)
+
+    def _took(self, stage: str, milliseconds: float) -> None:
+        self.milliseconds[stage] = self.milliseconds.get(stage, 0.0) + milliseconds
 
     @property
     def is_done(self) -> bool:
@@ -133,7 +139,10 @@ class Job:
     def merged(self) -> Found:
         """Return all boxes of the image, px."""
         assert isinstance(self.merger, TileMerger)
-        return self.merger.merged()
+        started = perf_counter()
+        found = self.merger.merged()
+        self._took("postprocess", 1000 * (perf_counter() - started))
+        return found
 
 
 class Opened(NamedTuple):

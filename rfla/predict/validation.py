@@ -106,7 +106,7 @@ class AsPredicted(SplitDetector):
                 found.append(detections_of(image.row, output, job.mapping))
                 _add(speed, results.speed)
                 bar.step()
-        # What neither the network nor its two neighbours took: reading, cutting and merging.
+        # What neither the network nor its two neighbours took: reading and cutting.
         stages = speed.preprocess + speed.inference + speed.gather
         speed.load = perf_counter() - started - stages
         notes = joined(gather(job.world, notes))

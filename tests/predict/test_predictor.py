@@ -1,5 +1,6 @@
 """Prediction: batches of any sizes, slices, files, what is said, and the Python face."""
 
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -141,6 +142,16 @@ def test_slices_are_their_predictions_merged(weights: Path) -> None:
             boxes = model.predict(array, **settings, **sliced)[0].boxes
             np.testing.assert_allclose(boxes.xyxy, expected[0][order], atol=1e-4)
             np.testing.assert_allclose(boxes.conf, expected[1][order], atol=1e-6)
+
+
+def test_merging_is_a_part_of_postprocessing(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that is a second later at each look: four slices and the end, a second each."""
+    monkeypatch.setattr("rfla.predict.jobs.perf_counter", itertools.count().__next__)
+    (result,) = RFLA(weights).predict(noise(100, 100), slice=64, overlap=28, device="cpu")
+    seconds, milliseconds = divmod(result.speed["postprocess"], 1000)
+    assert seconds == 5 and milliseconds > 0
 
 
 def test_slices_of_several_images_share_batches(weights: Path, folder: Path) -> None:
