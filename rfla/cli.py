@@ -359,7 +359,7 @@ def _config(tokens: Sequence[str] | None, mode: "Mode") -> "Config":
         settings |= _latest_model(settings, mode)
     config = load_config(settings, mode=mode)
     check_early(config, mode)
-    idle = unused(config.given, mode, config.detector)
+    idle = unused(config.given, mode, config)
     if idle and mode != "train":  # training says so itself, in Python too
         say(f"not used by {mode}: {', '.join(idle)}")
     return config

@@ -63,6 +63,19 @@ _OF_DETECTORS: dict[str, tuple[str, ...]] = {
     "rpn.": _TWO_STAGES,
 }
 
+# Keys of the assigner that one rule alone follows.
+_OF_RULES: dict[str, str] = {
+    "assigner.atss_topk": "atss",
+    "assigner.center_radius": "baseline",
+    "assigner.centers_inside": "rfla",
+    "assigner.conflict": "rfla",
+    "assigner.decay": "rfla",
+    "assigner.distance": "rfla",
+    "assigner.ignore_above": "rfla",
+    "assigner.rescue": "rfla",
+    "assigner.topk": "rfla",
+}
+
 
 def groups() -> Iterator[tuple[str, str, list[Key]]]:
     """Yield (section name, heading, keys): first the flat keys by topic, without a section name."""
@@ -102,8 +115,8 @@ def readers(key: str, detectors: Iterable[str]) -> list[str]:
     return [detector for detector in detectors if detector not in others]
 
 
-def unused(given: Iterable[str], verb: Mode, detector: str) -> list[str]:
-    """Return the given keys that a verb, or the architecture, has no use for, sorted.
+def unused(given: Iterable[str], verb: Mode, model: ModelConfig | Config) -> list[str]:
+    """Return the given keys that a verb, the architecture or the assigner has no use for, sorted.
 
     The sections of the model count as used by all verbs: they describe the network.
     """
@@ -113,4 +126,9 @@ def unused(given: Iterable[str], verb: Mode, detector: str) -> list[str]:
         used |= {name for name in keys_of(Config) if name.startswith("aug.")}
     else:
         used -= {"backbone.weights"}  # what a new backbone starts from
-    return sorted(key for key in given if key not in used or not readers(key, [detector]))
+    rule = model.assigner.name
+    return sorted(
+        key
+        for key in given
+        if key not in used or not readers(key, [model.detector]) or _OF_RULES.get(key, rule) != rule
+    )

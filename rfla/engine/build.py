@@ -152,7 +152,7 @@ def fill_in(cfg: Config, device: torch.device) -> tuple[Config, list[str]]:
     if cfg.resume:  # everything was settled when the run began
         return cfg, []
     changes: dict[str, Any] = {}
-    idle = unused(cfg.given, "train", cfg.detector)
+    idle = unused(cfg.given, "train", cfg)
     notes = [f"not used by training: {', '.join(idle)}"] if idle else []
     if cfg.recipe != "paper":
         notes.append(f"recipe={cfg.recipe}: {_as_typed(RECIPES[cfg.recipe].settings, cfg)}")
@@ -174,7 +174,7 @@ def _as_typed(settings: Mapping[str, Any], cfg: Config) -> str:
 
     The person gave another value, or the architecture does not read the key.
     """
-    shown = settings.keys() - cfg.given - set(unused(settings, "train", cfg.detector))
+    shown = settings.keys() - cfg.given - set(unused(settings, "train", cfg))
     return " ".join(f"{key}={show(value)}" for key, value in settings.items() if key in shown)
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from rfla.cfg import Config, load_config, model_part
 from rfla.cfg.help_text import explain
 from rfla.cfg.keys import keys_of, section_class, sections_of
-from rfla.cfg.model_schema import DETECTORS, ModelConfig
+from rfla.cfg.model_schema import DETECTORS, AssignerConfig, AssignerName, ModelConfig
 from rfla.cfg.schema import Mode
 from rfla.cfg.usage import keys_used, readers, unused
 from rfla.models.zoo import sketch
@@ -54,11 +54,29 @@ def test_given_keys_without_use() -> None:
     given = {"model", "epochs", "conf", "head.width", "aug.fliplr", "recipe", "save_txt"}
     given |= {"backbone.weights"}
     others = ["aug.fliplr", "backbone.weights", "epochs", "recipe"]
-    assert unused(given, "predict", "fcos") == others
-    assert unused(given, "train", "fcos") == ["save_txt"]
-    assert unused({"loss.coding", "roi.width"}, "train", "faster_rcnn") == ["loss.coding"]
-    assert unused({"loss.coding", "roi.width"}, "train", "fcos") == ["roi.width"]
-    assert unused({"loss.coding", "roi.width"}, "train", "added_by_somebody") == []
+    fcos, two_stages = ModelConfig(), ModelConfig(detector="faster_rcnn")
+    assert unused(given, "predict", fcos) == others
+    assert unused(given, "train", fcos) == ["save_txt"]
+    assert unused({"loss.coding", "roi.width"}, "train", two_stages) == ["loss.coding"]
+    assert unused({"loss.coding", "roi.width"}, "train", fcos) == ["roi.width"]
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("rfla", ["assigner.atss_topk", "assigner.center_radius"]),
+        ("atss", ["assigner.center_radius", "assigner.topk"]),
+        ("baseline", ["assigner.atss_topk", "assigner.topk"]),
+    ],
+)
+def test_keys_of_another_rule(name: AssignerName, others: list[str]) -> None:
+    given = {"assigner.atss_topk", "assigner.center_radius", "assigner.topk", "assigner.fields"}
+    model = ModelConfig(assigner=AssignerConfig(name=name))
+    assert unused(given, "train", model) == others
+
+
+def test_an_architecture_that_was_added_reads_all() -> None:
+    assert readers("loss.coding", ["added_by_somebody", "faster_rcnn"]) == ["added_by_somebody"]
 
 
 def test_the_keys_of_an_architecture_are_those_that_building_it_reads(
