@@ -18,6 +18,7 @@ from rfla.engine.distributed import World, agreed, gather, join_world, lost_peer
 from rfla.engine.processes import refuse_several
 from rfla.engine.run_dir import claim_run_dir
 from rfla.errors import ConfigError, DataError, counted
+from rfla.predict.behind import Behind
 from rfla.predict.expand import images_of
 from rfla.predict.jobs import share_of
 from rfla.predict.model import load_model
@@ -31,6 +32,7 @@ from rfla.predict.sources import are_live, find_sources
 from rfla.predict.together import shared_sources, stream_together
 from rfla.results import Results
 
+WAITING = 2  # images whose files are not yet written, while the network goes on
 # Settings that change files alone.
 OF_OUTPUTS = frozenset(
     {"save_conf", "name", "project", "exist_ok", "line_width", "show_labels", "legend", "scale"}
@@ -93,11 +95,19 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Prediction:
         )
         expected = sum(source.expected(options.reading) for source in [*share, *scenes])
         done = ProgressFile(run_dir, world.rank)
+
+        def write(results: Results) -> None:
+            outputs.write(results)
+            done.add(results)
+
         try:
-            with lost_peers_named(world), Progress(console).over(expected, "predict") as bar:
+            with (
+                lost_peers_named(world),
+                Progress(console).over(expected, "predict") as bar,
+                Behind(write, WAITING) as writer,
+            ):
                 for results in every:
-                    outputs.write(results)
-                    done.add(results)
+                    writer.add(results)
                     stages.update(results.speed)
                     bar.step()
                     if cfg.verbose:
