@@ -106,14 +106,14 @@ class Job:
     def add(self, output: dict[str, Tensor], milliseconds: dict[str, float], limit: int) -> None:
         """Take the detections of the next slice that the network saw."""
         self._pass_empty()
+        for stage, value in milliseconds.items():
+            self._took(stage, value)
         scores = output["scores"].float().numpy()
         started = perf_counter()
         self.merger.add(output["boxes"].float().numpy(), scores, output["labels"].numpy())
         self._took("postprocess", 1000 * (perf_counter() - started))
         self.done += 1
         self.full |= len(scores) >= limit
-        for stage, value in milliseconds.items():
-            self._took(stage, value)
 
     def _took(self, stage: str, milliseconds: float) -> None:
         self.milliseconds[stage] = self.milliseconds.get(stage, 0.0) + milliseconds

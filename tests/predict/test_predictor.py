@@ -152,6 +152,7 @@ def test_merging_is_a_part_of_postprocessing(
     (result,) = RFLA(weights).predict(noise(100, 100), slice=64, overlap=28, device="cpu")
     seconds, milliseconds = divmod(result.speed["postprocess"], 1000)
     assert seconds == 5 and milliseconds > 0
+    assert list(result.speed) == ["preprocess", "inference", "postprocess"]
 
 
 def test_slices_of_several_images_share_batches(weights: Path, folder: Path) -> None:
