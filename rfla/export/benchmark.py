@@ -11,7 +11,7 @@ from rfla.engine.model_source import SourceModel, load_trained
 from rfla.errors import ConfigError, did_you_mean
 from rfla.export.extra import require
 from rfla.export.figures import Figures, Judge, table
-from rfla.export.forms import FORMS, in_int8, opened, refuse_impossible, written
+from rfla.export.forms import FORMS, check_data, in_int8, opened, refuse_impossible, written
 from rfla.files import write_atomically
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -42,6 +42,7 @@ def benchmark(options: BenchmarkOptions) -> str:
     for own in exports.values():
         for library in FORMS[own.format].libraries:
             require(library)
+        check_data(own)
     keys = ("model", "data", "split", "imgsz", "batch", "fraction")
     given = {key: value for key in keys if (value := getattr(options, key)) is not None}
     cfg = load_config(given | {"workers": 0}, mode="val")
@@ -65,6 +66,7 @@ def _options(name: str, options: BenchmarkOptions) -> ExportOptions:
     return ExportOptions(
         model=options.model,
         data=options.data,
+        split=options.split,
         imgsz=options.imgsz,
         calibration_split=options.calibration_split,
         **VARIANTS[name],

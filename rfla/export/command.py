@@ -14,7 +14,7 @@ from rfla.errors import ConfigError
 from rfla.export.deform import check_opset
 from rfla.export.extra import require
 from rfla.export.figures import Figures, Judge, refuse_loss, table
-from rfla.export.forms import FORMS, compared, in_int8, opened, side_of, written
+from rfla.export.forms import FORMS, check_data, compared, in_int8, opened, side_of, written
 from rfla.files import unwritable, write_atomically
 
 
@@ -95,6 +95,7 @@ def _checked(options: ExportOptions) -> Path:
         )
     refuse_existing(str(out), options.overwrite)
     _refuse_unwritable(out)
+    check_data(options)
     return out
 
 

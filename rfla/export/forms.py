@@ -77,6 +77,19 @@ def refuse_impossible(options: ExportOptions, model: SourceModel) -> None:
         )
 
 
+def check_data(options: ExportOptions) -> None:
+    """Refuse data, or splits, that there are not, before minutes of work.
+
+    Raises:
+        DataError: no such data set or split.
+    """
+    if options.data is not None:
+        spec = load_data_spec(options.data)
+        spec.parts(options.split)
+        if options.int8:
+            spec.parts(options.calibration_split)
+
+
 def written(options: ExportOptions, model: SourceModel) -> bytes:
     """Trace the network, in float32 or float16.
 

@@ -14,7 +14,7 @@ from rfla import RFLA
 from rfla.cfg.verbs import ExportOptions
 from rfla.cli import main
 from rfla.errors import ConfigError, WeightsError
-from rfla.export import command, extra, forms
+from rfla.export import benchmark, command, extra, forms
 from rfla.export.figures import Figures, refuse_loss
 from rfla.export.parity import FLOAT16, FLOAT32, Parity
 
@@ -75,6 +75,29 @@ def test_a_place_that_cannot_be_written(
         )
         with pytest.raises(ConfigError, match=message):
             command.export(options)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "split"),
+    [
+        (["export", "split=tst"], "tst"),
+        (["export", "int8", "split=val", "calibration_split=tran"], "tran"),
+        (["benchmark", "split=tst", "formats=[torch]"], "tst"),
+    ],
+)
+def test_a_split_that_there_is_not(
+    tokens: list[str],
+    split: str,
+    weights: Callable[[str], Path],
+    boxes_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Before any work: nothing is traced."""
+    for module in (command, benchmark):
+        monkeypatch.setattr(module, "load_trained", lambda *_: pytest.fail("loaded the weights"))
+    assert main([*tokens, f"model={weights('fcos_p2')}", f"data={boxes_data}"]) == 2
+    assert f"no split '{split}'; splits are " in capsys.readouterr().err
 
 
 def test_ctrl_c_leaves_nothing(
