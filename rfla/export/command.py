@@ -14,7 +14,16 @@ from rfla.errors import ConfigError
 from rfla.export.deform import check_opset
 from rfla.export.extra import require
 from rfla.export.figures import Figures, Judge, refuse_loss, table
-from rfla.export.forms import FORMS, check_data, compared, in_int8, opened, side_of, written
+from rfla.export.forms import (
+    FORMS,
+    check_data,
+    compared,
+    in_int8,
+    opened,
+    refuse_unsure,
+    side_of,
+    written,
+)
 from rfla.files import unwritable, write_atomically
 
 
@@ -47,6 +56,9 @@ def export(options: ExportOptions) -> Exported:
     }
     model = load_trained(str(options.model), model_part(load_config(given)))
     check_opset(model.config.detector, options.opset)
+
+    if options.half and not options.force:
+        refuse_unsure(options, model)
 
     started = perf_counter()
     content = written(options, model)

@@ -16,7 +16,15 @@ from rfla.export.graph import DetectionGraph
 from rfla.export.input_shape import InputShape
 from rfla.export.metadata import least_side, metadata_of
 from rfla.export.onnx_file import onnx_bytes
-from rfla.export.parity import FLOAT16, FLOAT32, Parity, compare, fitted, painted_images
+from rfla.export.parity import (
+    FLOAT16,
+    FLOAT32,
+    Parity,
+    compare,
+    fitted,
+    painted_images,
+    sure_of_something,
+)
 from rfla.export.quantize import quantized
 from rfla.export.session import OnnxRunner
 from rfla.export.torch_file import program_bytes, run_program, run_script, script_bytes
@@ -146,18 +154,41 @@ def compared(options: ExportOptions, model: SourceModel, content: bytes, where: 
         ConfigError: they do not find the same.
     """
     assert isinstance(model.net, Detector)
-    side = side_of(options, model)
     rules = FLOAT16 if options.half else FLOAT32
+    exported = opened(options, model, content, where).net
+    assert isinstance(exported, ExportedNet)
+    batches = _images_to_compare(options, model)
+    parity = compare(model.net, model.config.normalize, exported, batches, rules)
+    if not (options.half and options.force):
+        parity.require(rules, where, _instead(options, side_of(options, model)))
+    return parity
+
+
+def refuse_unsure(options: ExportOptions, model: SourceModel) -> None:
+    """Refuse half precision of a network that is sure of nothing: nobody could judge it.
+
+    Raises:
+        ConfigError: with what to do instead.
+    """
+    refuse_impossible(options, model)
+    assert isinstance(model.net, Detector)
+    batches, lowest = _images_to_compare(options, model), FLOAT16.lowest
+    if not sure_of_something(model.net, model.config.normalize, batches, lowest):
+        raise ConfigError(
+            f"half=true: the network is sure of nothing in {sum(map(len, batches))} images (no "
+            f"score of {lowest}), so nothing can be compared; data= names images with objects; "
+            "force=true writes it all the same"
+        )
+
+
+def _images_to_compare(options: ExportOptions, model: SourceModel) -> list[list[np.ndarray]]:
+    """Batches of painted images, and of a few images of `data=`."""
+    side = side_of(options, model)
     batches = painted_images(side, fixed=not options.dynamic)
     if options.data is not None:
         real = images_of(split_of(options.data, options.split), model, side, REAL_IMAGES)
         batches += [[image] for image in real]
-    exported = opened(options, model, content, where).net
-    assert isinstance(exported, ExportedNet)
-    parity = compare(model.net, model.config.normalize, exported, batches, rules)
-    if not (options.half and options.force):
-        parity.require(rules, where, _instead(options, side))
-    return parity
+    return batches
 
 
 def _instead(options: ExportOptions, side: int) -> str:

@@ -116,7 +116,7 @@ class Parity:
         )
 
     def require(self, rules: Tolerance, where: str, instead: str) -> None:
-        """Refuse an export that finds something else, or of which nobody can say what it finds.
+        """Refuse an export that finds something else.
 
         Args:
             rules: what counts as the same.
@@ -133,12 +133,6 @@ class Parity:
                 f"{self.line()}, where {rules.share:.1%} at IoU {rules.iou} are needed; what only "
                 f"one of them finds is {least_side:.0f} to {side:.0f} px large, of scores "
                 f"{least_score:.2f} to {score:.2f}; {instead}"
-            )
-        if rules.lowest and not self.expected:
-            raise ConfigError(
-                f"{where}: the network is sure of nothing in {self.images} images (no score of "
-                f"{rules.lowest}), so nothing can be compared; data= names images with objects; "
-                "force=true writes it all the same"
             )
 
 
@@ -166,6 +160,22 @@ def compare(
         for one, other in zip(original, exported(images, image_sizes=sizes), strict=True):
             parity.add(one, other, exported.limits.max_det, rules)
     return parity
+
+
+def sure_of_something(
+    net: Detector,
+    normalize: NormalizeConfig,
+    batches: Iterable[Sequence[np.ndarray]],
+    lowest: float,
+) -> bool:
+    """Tell whether a network finds anything with a score of `lowest`; arguments as of `compare`."""
+    for batch in batches:
+        images, sizes = stacked(batch)
+        with torch.no_grad():
+            found = net(prepare_images(images, sizes, normalize), image_sizes=sizes)
+        if any(bool((one["scores"] >= lowest).any()) for one in found):
+            return True
+    return False
 
 
 def _pairs(one: ImageDetections, other: ImageDetections, rules: Tolerance) -> Tensor:

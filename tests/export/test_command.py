@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rfla.cli import main
 from rfla.errors import ConfigError, WeightsError
 from rfla.export import benchmark, command, extra, forms
 from rfla.export.figures import Figures, refuse_loss
-from rfla.export.parity import FLOAT16, FLOAT32, Parity
+from rfla.export.parity import FLOAT16, Parity
 
 
 def test_the_command(
@@ -116,12 +117,15 @@ def test_ctrl_c_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_half_that_nobody_can_judge() -> None:
-    """No detection with a score of 0.25 says nothing of half precision, and much of float32."""
-    parity = Parity(images=3, detections=50)
-    parity.require(FLOAT32, "x.onnx", "")
-    with pytest.raises(ConfigError, match="the network is sure of nothing in 3 images"):
-        parity.require(FLOAT16, "x.onnx", "")
+def test_half_that_nobody_can_judge(
+    weights: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No detection with the score that half precision is judged from: nothing is traced."""
+    monkeypatch.setattr(forms, "FLOAT16", replace(FLOAT16, lowest=1.1))
+    monkeypatch.setattr(command, "written", lambda *_: pytest.fail("traced the network"))
+    options = {"model": str(weights("fcos_p2")), "out": str(tmp_path / "x.onnx"), "half": True}
+    with pytest.raises(ConfigError, match="half=true: the network is sure of nothing in 3 images"):
+        command.export(ExportOptions(**options))
 
 
 def test_detectors_takes_no_small_images(weights: Callable[[str], Path]) -> None:
