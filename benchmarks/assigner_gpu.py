@@ -12,10 +12,10 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
+from gpu_steps import no_waits
 from torch import Tensor
 
 from rfla.assign import HierarchicalAssigner, PriorGrid, receptive_field_distance
@@ -38,19 +38,6 @@ def make_images(count: int, boxes: int, device: str) -> list[Tensor]:
         side = torch.exp(torch.rand(boxes, 2, generator=generator) * 3 + 0.7)
         images.append(torch.cat((centre - side / 2, centre + side / 2), dim=1).to(device))
     return images
-
-
-@contextmanager
-def no_synchronisation(device: str) -> Iterator[None]:
-    """Raise where the enclosed code waits for the GPU."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        if device == "cuda":
-            torch.cuda.set_sync_debug_mode("default")
 
 
 def milliseconds(call: Callable[[], object], device: str, repeats: int) -> float:
@@ -115,7 +102,7 @@ def main() -> None:
         assigner.batch(
             grid, images, image_sizes=sizes
         )  # the first call fills the caches of the grid
-        with no_synchronisation(device):
+        with no_waits(device):
             assigner.batch(grid, images)
             assigner.batch(grid, images, image_sizes=sizes)
         together = milliseconds(

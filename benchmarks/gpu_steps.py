@@ -13,19 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rfla.cfg.layer_files import model_names
 from rfla.engine.device import precision_holds
 from rfla.models import build_detector
 
-DETECTORS = (
-    "fcos_p2",
-    "rfd",
-    "retinanet",
-    "autoassign",
-    "faster_rcnn",
-    "cascade_rcnn",
-    "detectors",
-    "fcos",
-)
+DETECTORS = model_names()
 NO_WAITS = ("fcos", "fcos_p2", "rfd")  # their training step must never make the host wait
 CLASSES, BATCH = 4, 2
 Figures = dict[str, Any]
@@ -197,6 +189,7 @@ def nan(device: str, size: int) -> Figures:
 def no_waits(device: str) -> Iterator[None]:
     """Raise where the host waits for the device, on CUDA."""
     if device == "cuda":
+        torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("error")
     try:
         yield

@@ -15,22 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rfla.cfg.layer_files import model_names
 from rfla.data import load_data_spec, load_index
 from rfla.data.images import read_image
 from rfla.metrics import Detections, GroundTruth, evaluate_boxes
 from rfla.models import build_detector
 from rfla.tools.demo import prepare_demo
 
-MODELS = (
-    "fcos",
-    "fcos_p2",
-    "rfd",
-    "retinanet",
-    "autoassign",
-    "faster_rcnn",
-    "cascade_rcnn",
-    "detectors",
-)
 SMALL = {
     "backbone": "resnet18",
     "backbone.frozen_stages": -1,
@@ -162,7 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--models", nargs="+", default=model_names())
     parser.add_argument("--assigners", nargs="+", default=("rfla", "baseline"))
     parser.add_argument("--steps", type=int, default=300, help="give up after this many")
     parser.add_argument("--crop", type=int, default=96, help="side of the crops, px")

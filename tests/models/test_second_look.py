@@ -68,7 +68,11 @@ def test_the_map_learns_and_the_box_does_not():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1e30])
 def test_a_box_that_is_no_box_reads_nothing_beyond_the_map(value):
-    SecondLook(8, 4)(ramps(), torch.full((1, 1, 4), value))
+    look = SecondLook(8, 4)
+    seen = []
+    look.shared_fc.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    look(ramps(), torch.full((1, 1, 4), value))
+    assert seen[0].min() >= 0 and seen[0].max() <= 62  # px, the middle of the last cell
 
 
 def test_it_sees_both_towers():
