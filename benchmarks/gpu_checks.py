@@ -117,7 +117,7 @@ def distributed(device: str, size: int) -> Figures:
 
 def compiled(device: str, size: int) -> Figures:
     """Three compiled steps of FCOS give the losses of three eager ones, within 1 %."""
-    from rfla.engine.build import compile_parts
+    from rfla.engine.model_source import compile_parts
 
     seen = {}
     for mode in ("eager", "compiled"):

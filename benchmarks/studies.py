@@ -20,7 +20,7 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ class Study:
         for seed in self.seeds:
             for data in self.data:
                 times = {
-                    name: seconds_an_epoch(records_of(out, self, data, name))
+                    name: seconds_an_epoch(map(time_and_epochs, records_of(out, self, data, name)))
                     for name in (self.reference, *self.equal_time)
                 }
                 for variant in self.equal_time:
@@ -127,10 +127,16 @@ def records_of(out: Path, study: Study, data: str, variant: str) -> list[dict[st
     return [json.loads(file.read_text()) for file in files if file.exists()]
 
 
-def seconds_an_epoch(records: list[dict[str, Any]]) -> float | None:
-    """Median over seeds, of runs that were not stopped in the middle."""
-    whole = [r["seconds"] / r["settings"]["epochs"] for r in records if not r["resumed"]]
-    return statistics.median(whole) if whole else None
+def time_and_epochs(record: dict[str, Any]) -> tuple[float | None, int]:
+    """Seconds of a run and its epochs; None for one that was stopped in the middle."""
+    seconds = None if record["resumed"] else record["seconds"]
+    return seconds, record["settings"]["epochs"]
+
+
+def seconds_an_epoch(runs: Iterable[tuple[float | None, int]]) -> float | None:
+    """Median over the runs that have a time."""
+    times = [seconds / epochs for seconds, epochs in runs if seconds]
+    return statistics.median(times) if times else None
 
 
 def write_record(place: Path, record: dict[str, Any]) -> None:

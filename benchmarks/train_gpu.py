@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rfla.engine.build import compile_parts
+from rfla.engine.model_source import compile_parts
 from rfla.models import build_detector
 
 CLASSES, BOXES = 8, 60

@@ -69,9 +69,30 @@ def test_the_table(study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[s
         record(study, tmp_path, "theirs", seed, theirs, 40)
     write_tables(study, tmp_path, tmp_path / "heads.csv", None)
     lines = capsys.readouterr().out.splitlines()
-    assert "| ours | 2 | 10 | .350 ± .071 | - | +.150 | 2.00 |" in lines
-    assert "| theirs | 2 | 10 | .200 ± .000 | - |  | 1.00 |" in lines
+    assert "| ours | 2 | 10 | .350 ± .071 | - | - | - | - | - | - | +.150 | 2.00 |" in lines
+    assert "| theirs | 2 | 10 | .200 ± .000 | - | - | - | - | - | - |  | 1.00 |" in lines
     assert len((tmp_path / "heads.csv").read_text().splitlines()) == 1 + 4
+
+
+def test_runs_of_other_machines_stay(
+    study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The CSV keeps what this machine has no record of; what it ran again is replaced."""
+    file, first, second = tmp_path / "heads.csv", tmp_path / "first", tmp_path / "second"
+    record(study, first, "ours", 0, 0.3, 80)
+    record(study, first, "theirs", 0, 0.2, 40)
+    write_tables(study, first, file, None)
+    record(study, second, "ours", 0, 0.5, 80)
+    record(study, second, "ours", 1, 0.4, 100)
+    capsys.readouterr()
+    write_tables(study, second, file, None)
+    lines = capsys.readouterr().out.splitlines()
+    assert "| ours | 2 | 10 | .450 ± .071 | - | - | - | - | - | - | +.300 | 2.25 |" in lines
+    assert [line.split(",")[1:5] for line in file.read_text().splitlines()[1:]] == [
+        ["ours", "0", "10", "0.5"],
+        ["ours", "1", "10", "0.4"],
+        ["theirs", "0", "10", "0.2"],
+    ]
 
 
 def test_a_word_that_no_study_has(tmp_path: Path) -> None:
