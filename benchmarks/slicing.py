@@ -89,9 +89,9 @@ def time_slicers(given: argparse.Namespace) -> None:
         settings = {"model": weights, "source": "x", "slice": "auto", "imgsz": SIDE}
         settings |= {"max_det": 1000, "device": given.device, "batch": given.batch}
         settings |= {"conf": 0.25 if given.model else 0.0}
-        cfg = load_config(settings, mode="predict")
+        cfg = load_config(settings | {"amp": given.amp}, mode="predict")
         model = load_model(weights, model_part(cfg), device)
-        own = timer.timed(Predictor(model, device))
+        own = timer.timed(Predictor(model, device, cfg.amp))
         plain = timer.timed(Predictor(load_trained(weights, model_part(cfg)), device))
     by_training = PredictOptions.from_config(cfg, model)
     assert by_training.slices is not None
@@ -174,6 +174,7 @@ def main() -> None:
     parser.add_argument("--model", help="weights; left out: random ones")
     parser.add_argument("--picture", type=Path, help="repeated 4 x 4 times; left out: noise")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--amp", default="true", help="of rfla, as in `rfla predict`; bf16 on a CPU")
     parser.add_argument("--batch", type=int, default=2, help="of rfla: that of `rfla predict`")
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
