@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--model", help="weights; left out: random ones")
     parser.add_argument("--picture", type=Path, help="repeated 4 x 4 times; left out: noise")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--amp", default="true", help="of rfla, as in `rfla predict`; bf16 on a CPU")
+    parser.add_argument("--amp", default="true", help="of rfla: bf16 on a CPU, say")
     parser.add_argument("--batch", type=int, default=2, help="of rfla: that of `rfla predict`")
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
