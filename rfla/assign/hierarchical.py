@@ -16,12 +16,10 @@ import torch
 from torch import Tensor
 
 from rfla.assign.candidates import Candidates, Stage, list_candidates, mask_candidates
-from rfla.assign.claims import rescue
 from rfla.assign.dense import dense_candidates
 from rfla.assign.distance import Distance, get_distance
 from rfla.assign.explain import AssignmentReport, report
 from rfla.assign.images import Images, pack, score_in_chunks
-from rfla.assign.nearest import nearest_of
 from rfla.assign.priors import PriorGrid, scale_edges
 from rfla.assign.regions import BACKGROUND, IGNORED, covered_by
 from rfla.assign.windows import Windows, candidates_per_box, pays, window_radius
@@ -29,8 +27,6 @@ from rfla.errors import ConfigError, did_you_mean
 from rfla.names import Conflict
 
 CONFLICTS: tuple[Conflict, ...] = get_args(Conflict)
-RESCUE_CANDIDATES = 12
-"""Nearest priors that a box without any may take one of."""
 MAX_EXTRA_CANDIDATES = 2**16
 """Up to so many more candidates cost less than a second pass, so both stages share one window."""
 
@@ -50,8 +46,6 @@ class HierarchicalAssigner:
         conflict: Who gets a prior that several boxes claim in one stage: `"last"`, the box of
             highest index, as in the authors' code, or `"smallest"`, the box of least area (of equal
             ones the last), as in the paper's text.
-        rescue: A box that lost all its priors takes the best of its nearest ones that is not
-            another's only one. Not in the paper.
     """
 
     def __init__(
@@ -62,7 +56,6 @@ class HierarchicalAssigner:
         centers_inside: bool = False,
         ignore_above: float | None = 0.8,
         conflict: Conflict = "last",
-        rescue: bool = False,
     ) -> None:
         if conflict not in CONFLICTS:
             hint = did_you_mean(conflict, CONFLICTS)
@@ -81,7 +74,6 @@ class HierarchicalAssigner:
         self.centers_inside = centers_inside
         self.ignore_above = ignore_above
         self.conflict = conflict
-        self.rescue = rescue
         self._stages = (
             Stage(0, self.topk[0]),
             Stage(1, self.topk[1], scale=self.decay, ignore_above=ignore_above),
@@ -132,8 +124,6 @@ class HierarchicalAssigner:
         """
         images = pack(priors, gt_boxes, image_sizes, allowed_border)
         matched = self._match(images)
-        if self.rescue and len(images.boxes):
-            matched = self._rescue(images, matched)
         if self.centers_inside and len(images.boxes):
             matched = _drop_outside(matched, images)
         if ignore_boxes is None and not images.restricted:
@@ -204,17 +194,6 @@ class HierarchicalAssigner:
         where = torch.cat(written)
         matched[where] = meaning.index_select(0, priority.index_select(0, where))
         return matched.view(-1, num_priors)
-
-    def _rescue(self, images: Images, matched: Tensor) -> Tensor:
-        """(B, P) with the boxes helped that have no prior; see `rescue`."""
-        grid = images.priors
-        if not isinstance(grid, PriorGrid):
-            raise ConfigError("assigner.rescue needs a grid of priors, not plain boxes")
-        nearest = nearest_of(images, grid, RESCUE_CANDIDATES, self.distance)
-        place = images.image[:, None] * len(grid) + nearest.prior.clamp(min=0)  # (N, k)
-        owner = torch.where(matched >= 0, matched + images.starts[:, None], matched)
-        owner = rescue(owner.flatten(), place, nearest.score).view_as(matched)
-        return torch.where(owner >= 0, images.local[owner.clamp(min=0)], owner)
 
     def _order(self, boxes: Tensor) -> Tensor:
         """(N,) int64: the boxes from the first to yield in a conflict to the last."""

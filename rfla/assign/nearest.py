@@ -77,12 +77,7 @@ def nearest_priors(
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
-    images = pack(grid, gt_boxes, image_sizes, allowed_border)
-    return nearest_of(images, grid, k, get_distance(distance))
-
-
-def nearest_of(images: Images, grid: PriorGrid, k: int, distance: Distance) -> NearestPriors:
-    """As `nearest_priors`, for images that are packed already."""
+    images, distance = pack(grid, gt_boxes, image_sizes, allowed_border), get_distance(distance)
     radius = window_radius(grid, distance, k, None)
     total, device = len(images.boxes), images.boxes.device
     if not pays(grid, radius):

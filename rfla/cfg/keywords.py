@@ -55,8 +55,6 @@ class AssignerSection(TypedDict, total=False):
     centers_inside: bool
     ignore_above: float | None
     conflict: Literal["last", "smallest"]
-    rescue: bool
-    posterior: int
     allowed_border: int
     center_radius: float
     atss_topk: int

@@ -13,6 +13,9 @@ from rfla.errors import ConfigError, did_you_mean, nearest
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
+WITHDRAWN = frozenset({"assigner.rescue", "assigner.posterior"})
+"""Settings that were off by default and are gone: files in which they are off still open."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -53,6 +56,8 @@ def flatten(
         if name in keys:
             plain = os.fspath(value) if isinstance(value, os.PathLike) else value
             layer[name] = Setting(plain, origin)
+        elif name in WITHDRAWN and not value:
+            continue
         elif _section_at(name, schema) is None:
             raise ConfigError(_at(origin) + unknown_key(name, schema))
         elif isinstance(value, Mapping):

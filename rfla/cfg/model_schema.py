@@ -177,18 +177,6 @@ class AssignerConfig(Section):
         description="an unassigned prior that scores this or more is ignored; null switches it off",
     )
     conflict: Conflict = Field("last", description="which box wins a prior that two boxes claim")
-    rescue: bool = Field(
-        False,
-        description="rfla: a box that lost all its priors takes a near one that is not another's "
-        "only one; not in the paper",
-    )
-    posterior: int = Field(
-        0,
-        ge=0,
-        le=1000,
-        description="rfd: so many nearest points of each box, of which those that predict it best "
-        "are positive; 0: the paper's assignment",
-    )
     allowed_border: int = Field(
         -1,
         ge=-1,

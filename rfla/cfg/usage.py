@@ -42,7 +42,6 @@ _OF_DETECTORS: dict[str, tuple[str, ...]] = {
     "anchors.": _ANCHORS,
     "assigner.allowed_border": _ANCHORS,
     "assigner.center_radius": ("fcos", "rfd"),
-    "assigner.posterior": ("rfd",),
     "head.depth": _DENSE,
     "head.norm": _DENSE,
     "head.second_look": ("rfd",),
@@ -72,7 +71,6 @@ _OF_RULES: dict[str, str] = {
     "assigner.decay": "rfla",
     "assigner.distance": "rfla",
     "assigner.ignore_above": "rfla",
-    "assigner.rescue": "rfla",
     "assigner.topk": "rfla",
 }
 

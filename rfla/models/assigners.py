@@ -51,7 +51,6 @@ def build_assigner(section: AssignerConfig, baseline: Assigner | None) -> Assign
         centers_inside=section.centers_inside,
         ignore_above=section.ignore_above,
         conflict=section.conflict,
-        rescue=section.rescue,
     )
 
 

@@ -30,7 +30,6 @@ from rfla.models.heads.second_look import SecondLook
 from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
 from rfla.models.points import PointDetector, quality_class_loss
-from rfla.models.prediction_assigner import assign_by_prediction
 from rfla.names import BoxLoss, Quality, QualityLoss
 from rfla.ops.boxes import flatten_levels
 from rfla.ops.losses import box_loss, mean_over_ranks
@@ -54,8 +53,6 @@ class RFD(PointDetector):
         box_loss_kind: `giou`, `diou`, `iou` or `ciou`.
         quality: what the class score of a positive point learns, see `localization_quality`.
         cls_loss: how it learns that, see `quality_class_loss`.
-        posterior: points of each box among which the predictions choose (12 is usual), see
-            `assign_by_prediction`; 0 leaves the assignment to the assigner.
         loss_weights: of classification, boxes, the coded sides and the boxes of the second look.
         focal: alpha (varifocal alone) and the exponent of the class loss.
     """
@@ -74,14 +71,12 @@ class RFD(PointDetector):
         box_loss_kind: BoxLoss = "giou",
         quality: Quality = "max",
         cls_loss: QualityLoss = "quality_focal",
-        posterior: int = 0,
         loss_weights: tuple[float, float, float, float] = (1.0, 1.0, 0.5, 2.0),
         focal: tuple[float, float] = (0.25, 2.0),
     ) -> None:
         super().__init__(backbone, neck, head, points, limits, num_classes=num_classes)
         self.box_loss_kind, self.quality, self.cls_loss = box_loss_kind, quality, cls_loss
         self.loss_weights, self.focal = loss_weights, focal
-        self.posterior = posterior
 
     @classmethod
     def from_config(cls, config: ModelConfig, num_classes: int) -> Self:
@@ -118,7 +113,6 @@ class RFD(PointDetector):
             box_loss_kind=loss.box,
             quality=loss.quality,
             cls_loss=loss.cls,
-            posterior=config.assigner.posterior,
             loss_weights=(loss.cls_weight, loss.box_weight, loss.side_weight, loss.look_weight),
             focal=(loss.focal_alpha, loss.focal_gamma),
         )
@@ -145,10 +139,6 @@ class RFD(PointDetector):
             logits = flatten_levels(raw["cls"], self.num_classes)  # (B, P, C)
             coder, code = self.coder(raw), flatten_levels(raw["reg"], 4)
             pred_boxes = coder.decode(code)  # (B, P, 4)
-            if self.posterior:
-                matched = assign_by_prediction(
-                    self.grid(raw), targets, logits, pred_boxes, matched, self.posterior
-                )
             positive = matched >= 0
             labels, gt_boxes = self.matched_boxes(raw, matched, targets)
 

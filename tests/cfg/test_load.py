@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rfla.cfg import Config, load_config, load_saved, model_part, with_settings
+from rfla.cfg import Config, load_config, load_saved, model_part, saved_model_config, with_settings
 from rfla.cfg.document import to_yaml
 from rfla.cfg.keys import keys_of
 from rfla.errors import ConfigError, RflaError, WeightsError
@@ -419,3 +419,11 @@ def test_a_data_set_recommends_for_single_detectors() -> None:
 @pytest.mark.parametrize(("earlier", "now"), [("resnet50", "authors"), ("backbone", "traced")])
 def test_fields_of_earlier_files_keep_their_meaning(earlier: str, now: str) -> None:
     assert load_config({"assigner": {"fields": earlier}}).assigner.fields == now
+
+
+def test_withdrawn_settings_of_earlier_files() -> None:
+    """Where they are off nothing depends on them; where they are on the file is of another rule."""
+    earlier = {"assigner": {"rescue": False, "posterior": 0, "decay": 0.8}}
+    assert saved_model_config(earlier, "x").assigner.decay == 0.8
+    with pytest.raises(ConfigError, match=r"^x: unknown key 'assigner.posterior'"):
+        saved_model_config({"assigner": {"posterior": 12}}, "x")

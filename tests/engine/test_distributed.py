@@ -173,9 +173,7 @@ def test_two_processes_train_as_one(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("posterior", [0, 12])
 def test_rfd_in_two_processes_trains_as_one(
-    posterior: int,
     settings: Callable[..., dict[str, Any]],
     micro: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
@@ -184,7 +182,7 @@ def test_rfd_in_two_processes_trains_as_one(
     """Its losses are for each unit of quality, and each positive, of all processes."""
     monkeypatch.setitem(zoo.DETECTORS, "rfd", micro.MicroRFD)
     given = {"model": "rfd", "optimizer": "sgd", "head.norm": "none"}
-    compare(2, settings, tmp_path, **given, **{"assigner.posterior": posterior})
+    compare(2, settings, tmp_path, **given)
 
 
 @pytest.mark.slow

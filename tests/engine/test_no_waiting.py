@@ -138,7 +138,6 @@ DETECTORS = [
     (FCOS, {}),
     (FCOS, QUALITY | {"loss.coding": "field"}),
     (RFD, QUALITY),
-    (RFD, QUALITY | {"assigner.posterior": 12, "assigner.rescue": True}),
 ]
 
 
