@@ -95,7 +95,7 @@ def compare(tokens: Tokens = None) -> None:
 
 @app.command(**_AS_TYPED)
 def convert(tokens: Tokens = None) -> int:
-    """Convert a data set to COCO or YOLO format, whole or in tiles."""
+    """Convert a data set to another annotation format, whole or in tiles."""
     from rfla.cfg.verbs import ConvertOptions, load_options, required
 
     options, _ = load_options(tokens or [], ConvertOptions)

@@ -48,8 +48,9 @@ VERBS = {
     "predict": VerbText(
         "detect objects in images",
         "Writes annotated pictures and predictions.json (COCO format). Without model= it takes "
-        "the best weights of the latest run and prints which. source= must be given: an image, "
-        "a directory, a pattern in quotes, or a .txt list of paths.",
+        "the best weights of the latest run and prints which. source= must be given: an image or "
+        "video, a directory, a pattern in quotes, a .txt list of paths, an http(s) address, or "
+        "the number of a camera.",
         (
             "rfla predict source=images/",
             "rfla predict model=best.safetensors source='scenes/*.png' conf=0.3 save_txt",
@@ -64,7 +65,7 @@ VERBS = {
         ("rfla compare a=runs/val b=runs/val2", "rfla compare a=one.json b=two.json data=my.yaml"),
     ),
     "convert": VerbText(
-        "convert a data set to COCO or YOLO format, whole or in tiles",
+        "convert a data set to another annotation format, whole or in tiles",
         "Leaves the source as it is. Writes a data.yaml for 'rfla train data='.",
         (
             "rfla convert format=visdrone source=VisDrone2019-DET out=visdrone",
