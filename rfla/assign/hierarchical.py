@@ -52,6 +52,9 @@ class HierarchicalAssigner:
             ones the last), as in the paper's text.
         rescue: A box that lost all its priors takes the best of its nearest ones that is not
             another's only one. Not in the paper.
+
+    Raises:
+        ConfigError: An unknown distance or conflict rule, or a `topk` or `decay` out of range.
     """
 
     def __init__(
