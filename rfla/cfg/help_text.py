@@ -110,8 +110,8 @@ VERBS = {
     ),
     "info": VerbText(
         "show the size and cost of a model or a backbone",
-        "Parameters, floating-point operations, peak memory and time. Settings of backbone.*, "
-        "neck.* and head.* change the model.",
+        "Parameters, floating-point operations and memory; of weights also the object sizes of "
+        "their training. Settings of backbone.*, neck.* and head.* change the model.",
         (
             "rfla info model=fcos_p2",
             "rfla info model=best.safetensors imgsz=1024",

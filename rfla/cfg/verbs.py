@@ -70,7 +70,11 @@ class InfoOptions(Section):
     )
     neck: NeckConfig = Field(NeckConfig(), description="of the model")
     head: HeadConfig = Field(HeadConfig(), description="of the model")
-    device: str = Field("cpu", min_length=1, description="where memory and time are measured")
+    device: str = Field(
+        "cpu",
+        min_length=1,
+        description="cpu, or a GPU number: measure the peak memory of a training step there too",
+    )
     debug: Debug = False
 
 
