@@ -37,8 +37,9 @@ VERBS = {
     ),
     "val": VerbText(
         "evaluate a trained detector, or any detections file",
-        "Prints AP by IoU, size and class under the protocol of the data set. Without model= it "
-        "takes the best weights of the latest run and prints which. data= must be given.",
+        "Prints AP by IoU, size and class under the protocol of the data set, and writes a report, "
+        "results.json and predictions.json into runs/val. Without model= it takes the best weights "
+        "of the latest run and prints which. data= must be given.",
         (
             "rfla val data=demo",
             "rfla val model=runs/train/weights/best.safetensors data=aitod split=test",
