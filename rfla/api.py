@@ -25,7 +25,8 @@ class RFLA:
     """A detector for objects of 2 to 32 pixels.
 
     Args:
-        model: A zoo name (`"fcos_p2"`), a model YAML, or a weights file (`"best.safetensors"`).
+        model: A zoo name (`"fcos_p2"`), a model YAML, a weights file (`"best.safetensors"`), or an
+            exported network (`"best.onnx"`), which cannot be trained.
 
     Raises:
         RflaError: There is no such model.
@@ -41,7 +42,7 @@ class RFLA:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Class names of a weights file or an exported one; empty for a model without training."""
+        """Class names of a weights file or an exported network; empty before training."""
         if not is_file_of_ours(self.model):
             return ()
         from rfla.models.weights import read_metadata
@@ -51,15 +52,19 @@ class RFLA:
     def train(
         self, *, hooks: "Hooks | None" = None, **settings: Unpack[TrainSettings]
     ) -> "Metrics | None":
-        """Train, and become the best weights of the run.
+        """Train; afterwards `self.model` is the best weights of the run.
 
         Args:
-            hooks: Your own code at six moments of the run.
+            hooks: Your own code at six moments of the run (`rfla.engine.hooks.Hooks`).
             **settings: The keys of the command line. A section is a dict: `aug={"fliplr": 0}`,
                 `assigner={"topk": [3, 1]}`; or dotted, `**{"assigner.topk": [3, 1]}`.
 
         Returns:
-            Figures of the best weights on the validation split, or None with `val=False`.
+            Figures of the best weights on the validation split; None with `val=False` and with
+            several GPUs (`device="0,1"`).
+
+        Raises:
+            RflaError: Settings, data or weights that cannot be used, in one line.
         """
         cfg = load_config({"model": self.model, **settings}, mode="train")
         check_early(cfg, "train")
@@ -72,7 +77,18 @@ class RFLA:
         return result.metrics
 
     def val(self, **settings: Unpack[ValSettings]) -> "Metrics":
-        """Validate on a split of `data=`; returns its figures."""
+        """Evaluate on a split of `data=`, and write what `rfla val` writes.
+
+        Args:
+            **settings: The keys of the command line: `data="aitod"`, `split="test"`, `conf=0.01`,
+                `slice=800`, ...
+
+        Returns:
+            The figures: `metrics.ap`, `metrics.ap_vt`, ...; -1 where undefined.
+
+        Raises:
+            RflaError: Settings, data or weights that cannot be used, in one line.
+        """
         cfg = load_config({"model": self.model, **settings}, mode="val")
         check_early(cfg, "val")
         from rfla.predict.validation import validate
@@ -129,7 +145,9 @@ class RFLA:
 
         Raises:
             DataError: There is no image.
-            ConfigError: The model is not trained yet.
+            ConfigError: The model is not trained yet; `resume=`; a camera without `stream=True`; a
+                setting of outputs of which none is written.
+            WeightsError: The weights file is missing, damaged, or not of this package.
         """
         from rfla.data.image_header import set_max_pixels
         from rfla.errors import ConfigError
@@ -164,10 +182,13 @@ class RFLA:
     __call__ = predict
 
     def export(self, **settings: Unpack[ExportSettings]) -> Path:
-        """Write the network for other programs, compared with torch; returns the file.
+        """Write the network as a file for other programs, after comparing it with torch.
 
         Args:
             **settings: The keys of the command line: `format="onnx"`, `half=True`, ...
+
+        Returns:
+            Path of the file.
 
         Raises:
             ConfigError: The model is not trained yet, `rfla[export]` is not installed, or the

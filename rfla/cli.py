@@ -95,7 +95,7 @@ def compare(tokens: Tokens = None) -> None:
 
 @app.command(**_AS_TYPED)
 def convert(tokens: Tokens = None) -> int:
-    """Convert a data set to COCO or YOLO format, whole or in tiles."""
+    """Convert a data set to another annotation format, whole or in tiles."""
     from rfla.cfg.verbs import ConvertOptions, load_options, required
 
     options, _ = load_options(tokens or [], ConvertOptions)
@@ -175,12 +175,14 @@ def info(tokens: Tokens = None) -> None:
     settings = {key: value for key, value in given.items() if "." in key}
     if "backbone.name" not in settings:
         required(options, "info", model="fcos_p2")
+    from rfla.engine.device import select_device
     from rfla.models.cost import backbone_cost, cost
 
+    device = str(select_device(options.device))
     if options.model is None:
         say(backbone_cost(options.backbone.name, options.imgsz).table())
         return
-    size, classes, device = options.imgsz, options.classes, options.device
+    size, classes = options.imgsz, options.classes
     say(cost(options.model, size, classes, device, settings).table())
 
 

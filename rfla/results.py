@@ -104,7 +104,7 @@ class Results:
         return len(self.boxes)
 
     def __getitem__(self, key: Any) -> "Results":
-        """Return the same image with a selection of its detections."""
+        """Return the same image with the detections that an index, a slice or a mask selects."""
         return replace(self, boxes=self.boxes[key])
 
     def __iter__(self) -> Iterator["Results"]:
@@ -158,7 +158,12 @@ class Results:
     ) -> Path:
         """Write the picture of `plot` and return its path.
 
-        By default `<image name>_pred.png` where you are.
+        Args:
+            path: Image file to write; left out, `<image name>_pred.png` in the working directory.
+            line_width: As in `plot`.
+            show_labels: As in `plot`.
+            legend: As in `plot`.
+            scale: As in `plot`.
         """
         from rfla.pictures.boxes import write_picture
 

@@ -225,6 +225,7 @@ ERRORS = [
     (("inspect",), "data is missing"),
     (("info",), "model is missing"),
     (("info", "model=fcos_p3"), "did you mean 'fcos_p2'?"),
+    (("info", "model=fcos", "device=7000"), "device=7000: "),
     (("cfg", "model=fcos_p2", "oops"), "unexpected 'oops'"),
     (("copy-cfg", "out=no/such/dir.yaml"), "no/such/dir.yaml: cannot be written"),
     (("version", "please"), "'rfla version' takes no settings, but got 'please'"),

@@ -103,5 +103,5 @@ class ATSSAssigner:
         image_sizes: Sequence[tuple[int, int]] | None = None,
         allowed_border: float | None = None,
     ) -> Tensor:
-        """Assign the priors of several images: (B, P) int64."""
+        """Assign the priors of several images, (B, P) int64; arguments with an entry for each."""
         return one_by_one(self, grid, gt_boxes, ignore_boxes, image_sizes, allowed_border)

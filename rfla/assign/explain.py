@@ -18,7 +18,14 @@ from rfla.sizes import SIZE_BINS
 
 @dataclass(frozen=True)
 class SizeBin:
-    """The boxes of one size range."""
+    """The boxes of one size range.
+
+    Attributes:
+        name: The range in words, px of sqrt(area).
+        boxes: How many boxes are in it.
+        positives: Positive priors of them all.
+        without: Boxes without a positive prior.
+    """
 
     name: str
     boxes: int
@@ -80,7 +87,11 @@ class AssignmentReport:
 
     @classmethod
     def merge(cls, reports: Iterable["AssignmentReport"]) -> "AssignmentReport":
-        """The report of a data set, from those of its images on grids of the same levels."""
+        """The report of a data set, from those of its images on grids of the same levels.
+
+        Raises:
+            ValueError: No reports, or reports of different numbers of levels.
+        """
         parts = list(reports)
         if not parts:
             raise ValueError("no reports to merge")

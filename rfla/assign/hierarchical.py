@@ -46,6 +46,9 @@ class HierarchicalAssigner:
         conflict: Who gets a prior that several boxes claim in one stage: `"last"`, the box of
             highest index, as in the authors' code, or `"smallest"`, the box of least area (of equal
             ones the last), as in the paper's text.
+
+    Raises:
+        ConfigError: An unknown distance or conflict rule, or a `topk` or `decay` out of range.
     """
 
     def __init__(

@@ -128,7 +128,7 @@ class MaxIoUAssigner:
         image_sizes: Sequence[tuple[int, int]] | None = None,
         allowed_border: float | None = None,
     ) -> Tensor:
-        """Assign the priors of several images: (B, P) int64.
+        """Assign the priors of several images, (B, P) int64; arguments with an entry for each.
 
         Plain boxes come as one (P, 4) tensor for each image.
         """

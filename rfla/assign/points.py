@@ -53,6 +53,9 @@ class PointsAssigner:
 
         Returns:
             (P,) int64: index of the box, -1 background, -2 ignored.
+
+        Raises:
+            ValueError: Not one regress range for each level.
         """
         if len(self.regress_ranges) != len(grid.strides):
             raise ValueError(
@@ -113,5 +116,5 @@ class PointsAssigner:
         image_sizes: Sequence[tuple[int, int]] | None = None,
         allowed_border: float | None = None,
     ) -> Tensor:
-        """Assign the points of several images: (B, P) int64."""
+        """Assign the points of several images, (B, P) int64; arguments with an entry for each."""
         return one_by_one(self, grid, gt_boxes, ignore_boxes, image_sizes, allowed_border)

@@ -84,6 +84,9 @@ class PriorGrid:
             fraction: Share of the theoretical field that is effective.
             offset: `"half"` puts the centres at `x * s + s // 2` (FCOS), `"corner"` at `x * s`
                 (AutoAssign).
+
+        Raises:
+            ValueError: Another offset, or arguments of different numbers of levels.
         """
         if offset not in ("half", "corner"):
             raise ValueError(f"offset must be 'half' or 'corner', not {offset!r}")
@@ -118,6 +121,9 @@ class PriorGrid:
             ratios: Height / width; every field keeps its area.
             scales: Factors on the side. Shapes run through all scales of the first ratio, then of
                 the next.
+
+        Raises:
+            ValueError: Arguments of different numbers of levels.
         """
         root = torch.tensor(ratios, dtype=torch.float32).sqrt()
         stretches = (root, 1 / root)  # of heights (rows) and widths (columns)
@@ -293,6 +299,9 @@ class PriorGrid:
         A cell counts when it lies within the image rounded up to whole cells. With
         `allowed_border`, a field must also stay within the image widened by that many px on each
         side.
+
+        Raises:
+            ValueError: `allowed_border` without `image_size`.
         """
         if image_size is None:
             if allowed_border is not None:

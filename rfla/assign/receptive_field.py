@@ -29,6 +29,9 @@ def resnet_receptive_fields(depth: int, levels: Sequence[int]) -> list[int]:
     Args:
         depth: 18, 34, 50, 101 or 152.
         levels: Pyramid levels; n has stride 2**n.
+
+    Raises:
+        ValueError: Another depth, or a level below 1.
     """
     if depth not in BLOCKS:
         raise ValueError(f"depth must be one of {sorted(BLOCKS)}, not {depth}")

@@ -80,11 +80,18 @@ ALIASES: Mapping[str, str] = {
     "out": "project",
     "output": "project",
     "output_dir": "project",
+    "overlap_height_ratio": "overlap",
+    "overlap_width_ratio": "overlap",
     "path": "data",
+    "postprocess_class_agnostic": "merge_classes",
+    "postprocess_match_metric": "merge_metric",
+    "postprocess_type": "merge",
     "random_seed": "seed",
     "save_dir": "project",
     "score_threshold": "conf",
     "size": "imgsz",
+    "slice_height": "slice",
+    "slice_width": "slice",
     "threshold": "conf",
     "val_split": "split",
     "warmup_epochs": "warmup_iters",
@@ -97,7 +104,7 @@ ALIASES: Mapping[str, str] = {
 
 # Keys without a counterpart here.
 NO_KEYS: Mapping[str, str] = {
-    "augment": "there is no augmentation at test time; that of training is under aug.*",
+    "augment": "at test time it is tta=true (or flips, scales); that of training is under aug.*",
     "box": "weights of losses are loss.box_weight and loss.cls_weight",
     "cls": "weights of losses are loss.box_weight and loss.cls_weight",
     "close_mosaic": "aug.mosaic stays the same for the whole run",

@@ -37,8 +37,9 @@ VERBS = {
     ),
     "val": VerbText(
         "evaluate a trained detector, or any detections file",
-        "Prints AP by IoU, size and class under the protocol of the data set. Without model= it "
-        "takes the best weights of the latest run and prints which. data= must be given.",
+        "Prints AP by IoU, size and class under the protocol of the data set, and writes a report, "
+        "results.json and predictions.json into runs/val. Without model= it takes the best weights "
+        "of the latest run and prints which. data= must be given.",
         (
             "rfla val data=demo",
             "rfla val model=runs/train/weights/best.safetensors data=aitod split=test",
@@ -48,8 +49,9 @@ VERBS = {
     "predict": VerbText(
         "detect objects in images",
         "Writes annotated pictures and predictions.json (COCO format). Without model= it takes "
-        "the best weights of the latest run and prints which. source= must be given: an image, "
-        "a directory, a pattern in quotes, or a .txt list of paths.",
+        "the best weights of the latest run and prints which. source= must be given: an image or "
+        "video, a directory, a pattern in quotes, a .txt list of paths, an http(s) address, or "
+        "the number of a camera.",
         (
             "rfla predict source=images/",
             "rfla predict model=best.safetensors source='scenes/*.png' conf=0.3 save_txt",
@@ -64,7 +66,7 @@ VERBS = {
         ("rfla compare a=runs/val b=runs/val2", "rfla compare a=one.json b=two.json data=my.yaml"),
     ),
     "convert": VerbText(
-        "convert a data set to COCO or YOLO format, whole or in tiles",
+        "convert a data set to another annotation format, whole or in tiles",
         "Leaves the source as it is. Writes a data.yaml for 'rfla train data='.",
         (
             "rfla convert format=visdrone source=VisDrone2019-DET out=visdrone",
@@ -109,8 +111,8 @@ VERBS = {
     ),
     "info": VerbText(
         "show the size and cost of a model or a backbone",
-        "Parameters, floating-point operations, peak memory and time. Settings of backbone.*, "
-        "neck.* and head.* change the model.",
+        "Parameters, floating-point operations and memory; of weights also the object sizes of "
+        "their training. Settings of backbone.*, neck.* and head.* change the model.",
         (
             "rfla info model=fcos_p2",
             "rfla info model=best.safetensors imgsz=1024",

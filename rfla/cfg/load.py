@@ -210,7 +210,8 @@ def _require(config: Config, mode: Mode) -> None:
         "model": f"a zoo name ({', '.join(model_names())}), a model YAML or a .safetensors file",
         "data": "a data set (demo, aitod, ...), a data.yaml, or a directory with images/ and "
         "annotations/",
-        "source": "an image, a directory, a pattern like 'dir/*.png', or a .txt list of paths",
+        "source": "an image or video, a directory, a pattern like 'dir/*.png', a .txt list of "
+        "paths, an http(s) address, or the number of a camera",
     }
     example = {
         "train": "rfla train model=fcos_p2 data=demo",

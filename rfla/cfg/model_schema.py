@@ -115,7 +115,7 @@ class NeckConfig(Section):
     )
     relu_before_extra: bool = Field(False, description="ReLU between two extra convolutions")
     bottom_up: bool = Field(
-        False, description="a second way through the pyramid, from fine to coarse (PANet)"
+        False, description="add a path through the pyramid from fine to coarse (PANet)"
     )
     steps: int = Field(
         2, ge=1, le=4, description="passes through the backbone of a recursive pyramid (detectors)"
@@ -136,8 +136,8 @@ class HeadConfig(Section):
         0,
         ge=0,
         le=7,
-        description="rfd: move each box that was found once more, by so many places on a side of "
-        "it in the finest map; 0: leave it",
+        description="rfd: refine each box by a second look at S x S places on it in the finest "
+        "map; 0: no second look",
     )
 
 
@@ -231,17 +231,17 @@ class LossConfig(Section):
     )
     quality: Literal["none", Quality] = Field(
         "none",
-        description="rfd, fcos, retinanet: fit of a box that its class score learns: IoU, "
+        description="rfd, fcos, retinanet: measure of fit that the class score learns: IoU, "
         "similarity as Gaussians, the larger of the two, or 1 / (1 + KL) of the Gaussians; "
         "none (not rfd): the class alone",
     )
     cls: QualityLoss = Field(
-        "quality_focal", description="with a quality: loss of the class scores that learn it"
+        "quality_focal", description="loss of class scores that learn a quality"
     )
     centerness: bool | None = Field(
         None,
-        description="fcos: predict how central a point is, a factor of its scores; left out: only "
-        "where the quality is none",
+        description="fcos: predict centerness and multiply the scores by it; left out: only where "
+        "the quality is none",
     )
     weighting: Weighting | None = Field(
         None,

@@ -99,8 +99,8 @@ class Config(ModelConfig):
         None,
         gt=0,
         le=100_000,
-        description="ground sampling distance of the images in metres per pixel; slices are "
-        "resized to that of the training images",
+        description="ground sampling distance of the images in metres per pixel; predict resizes "
+        "them to that of the training images",
     )
     device: Device = Field(
         "auto", description="auto, cpu, mps, a GPU number, or several: device=0,1"
@@ -151,7 +151,10 @@ class Config(ModelConfig):
     gallery: int = Field(
         60, ge=0, le=5000, description="images in report.html, two thirds of them the worst"
     )
-    verbose: bool = Field(True, description="print the per-class table and the settings")
+    verbose: bool = Field(
+        True,
+        description="print the settings and the per-class table; predict: a line for each image",
+    )
     debug: bool = Field(
         False, description="show the full traceback of an error instead of one line"
     )
@@ -203,7 +206,8 @@ class Config(ModelConfig):
     lr_batch: int = Field(
         0,
         ge=0,
-        description="batch that lr0 was chosen for; the rate is lr0 * batch / lr_batch. 0: lr0",
+        description="batch that lr0 was chosen for; the rate is lr0 * batch * accumulate / "
+        "lr_batch. 0: lr0",
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD, beta1 of AdamW")
     weight_decay: float = Field(1e-4, ge=0, le=1, description="weight decay")
@@ -306,7 +310,8 @@ class Config(ModelConfig):
     )
     show_labels: bool | None = Field(
         None,
-        description="draw class names at the boxes; left out: unless most boxes are under 16 px",
+        description="draw class names at the boxes; left out: where there is room, for up to 60 "
+        "boxes of 16 px and more",
     )
     legend: bool = Field(True, description="draw a legend of the classes below pictures")
     scale: int | None = Field(
@@ -324,8 +329,8 @@ class Config(ModelConfig):
     )
     tta: Annotated[bool | ViewsName, BeforeValidator(_lower)] = Field(
         False,
-        description="also predict the mirror images (flips, 4 x time), at 0.8 and 1.25 times the "
-        "size (scales, 3.2 x), or both (true, 6.2 x)",
+        description="test-time augmentation: mirror images (flips, 4 x the time), 0.8 and 1.25 "
+        "times the size (scales, 3.2 x), or both (true, 6.2 x)",
     )
     slice: SliceSize | None = Field(
         None,

@@ -70,7 +70,11 @@ class InfoOptions(Section):
     )
     neck: NeckConfig = Field(NeckConfig(), description="of the model")
     head: HeadConfig = Field(HeadConfig(), description="of the model")
-    device: str = Field("cpu", min_length=1, description="where memory and time are measured")
+    device: str = Field(
+        "cpu",
+        min_length=1,
+        description="cpu, or a GPU number: measure the peak memory of a training step there too",
+    )
     debug: Debug = False
 
 
@@ -162,7 +166,7 @@ class CopyOptions(Section):
 
 
 class ConvertOptions(Section):
-    """Any of the field's annotation formats to COCO JSON or YOLO text, whole or in tiles."""
+    """Any of the field's annotation formats to any other, whole or in tiles."""
 
     format: str | None = Field(
         None, description="format of the source: coco, yolo, voc, visdrone, dota, tinyperson, ..."
@@ -223,7 +227,11 @@ class InspectOptions(Section):
         None, description="also report what this model's assigner does with the boxes"
     )
     imgsz: int = Field(
-        800, ge=32, le=16384, description="long side in px at which the assigner is run"
+        800,
+        ge=32,
+        le=16384,
+        description="long side in px that sizes and the assigner are judged at; left out: that of "
+        "the model or the data, else this",
     )
     assigner: AssignerConfig = Field(
         AssignerConfig(), description="changes to the model's assigner, for the report"

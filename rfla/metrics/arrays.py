@@ -31,9 +31,9 @@ class GroundTruth:
         boxes: (G, 4) xyxy px.
         labels: (G,) positions in `names`, or `REGION` for a region that is ignored for every class.
         area: (G,) area in px², which decides the size range; None: width times height.
-        ignore: (G,) boxes that the protocols visdrone and tinyperson neither ask for nor punish;
-            None: none. As in the official evaluators of COCO and AI-TOD, the protocols coco and
-                aitod do not look at it.
+        ignore: (G,) boxes that the protocols visdrone, soda and tinyperson neither ask for nor
+            punish; None: none. As the official evaluators, the protocols coco and aitod do not
+            look at it.
         crowd: (G,) boxes round a crowd (COCO `iscrowd`), which may be matched many times and count
             nothing; None: none.
         names: class names in label order.

@@ -163,7 +163,7 @@ def cost(
         imgsz: rounded up to a multiple of 32; None is the size that a weights file was trained at,
             and 800 for other models.
         num_classes: of a model that is not trained; a weights file knows its own.
-        device: with `cuda` the peak memory of a training step is measured.
+        device: with `cuda` or `cuda:0` the peak memory of a training step is measured there.
         settings: of the model sections, dotted: `{"neck.start_level": 1}`; none for a weights file.
 
     Raises:

@@ -64,8 +64,8 @@ def predict(cfg: Config) -> Prediction:
     """
     if cfg.model is None or cfg.source is None:
         raise ConfigError(
-            "predict needs model= (a .safetensors file) and source= (an image, a directory, "
-            "a pattern, a list)"
+            "predict needs model= (a .safetensors or .onnx file) and source= (an image or video, "
+            "a directory, a pattern, a list, ...)"
         )
     refuse_several(cfg.device, "predict")
     set_max_pixels(cfg.max_pixels)
