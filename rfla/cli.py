@@ -1,9 +1,7 @@
 """The `rfla` command: verbs and key=value tokens.
 
-Each verb checks what was typed and calls one function.
-
-Nothing heavy is imported before a verb needs it: `rfla help` and `rfla version` answer without
-torch.
+Each verb checks what was typed and calls one function. Nothing heavy is imported before a verb
+needs it: `rfla help` and `rfla version` answer without torch.
 """
 
 import atexit
@@ -175,13 +173,14 @@ def info(tokens: Tokens = None) -> None:
     settings = {key: value for key, value in given.items() if "." in key}
     if "backbone.name" not in settings:
         required(options, "info", model="fcos_p2")
+    from rfla.engine.device import select_device
     from rfla.models.cost import backbone_cost, cost
 
+    device = str(select_device(options.device))  # "0" becomes "cuda:0"
     if options.model is None:
         say(backbone_cost(options.backbone.name, options.imgsz).table())
         return
-    size, classes, device = options.imgsz, options.classes, options.device
-    say(cost(options.model, size, classes, device, settings).table())
+    say(cost(options.model, options.imgsz, options.classes, device, settings).table())
 
 
 @app.command(**_AS_TYPED)
