@@ -204,8 +204,9 @@ class RFLA:
     def _predictor(self, cfg: Config) -> "Predictor":
         """Return the network on its device: that of the last call unless a setting changed it."""
         from rfla.engine.device import select_device
+        from rfla.models.limits import build_limits
         from rfla.predict.model import load_model
-        from rfla.predict.predictor import Predictor, set_limits
+        from rfla.predict.predictor import Predictor
 
         config = model_part(cfg)
         file = Path(self.model)
@@ -218,5 +219,5 @@ class RFLA:
             model = load_model(self.model, config, device)
             self._built = built_from, Predictor(model, device, cfg.amp)
         predictor = self._built[1]
-        set_limits(predictor.inference.net, config)
+        predictor.use_limits(build_limits(config.test))  # an exported network may refuse them
         return predictor

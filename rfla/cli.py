@@ -1,9 +1,7 @@
 """The `rfla` command: verbs and key=value tokens.
 
-Each verb checks what was typed and calls one function.
-
-Nothing heavy is imported before a verb needs it: `rfla help` and `rfla version` answer without
-torch.
+Each verb checks what was typed and calls one function. Nothing heavy is imported before a verb
+needs it: `rfla help` and `rfla version` answer without torch.
 """
 
 import atexit
@@ -178,12 +176,11 @@ def info(tokens: Tokens = None) -> None:
     from rfla.engine.device import select_device
     from rfla.models.cost import backbone_cost, cost
 
-    device = str(select_device(options.device))
+    device = str(select_device(options.device))  # "0" becomes "cuda:0"
     if options.model is None:
         say(backbone_cost(options.backbone.name, options.imgsz).table())
         return
-    size, classes = options.imgsz, options.classes
-    say(cost(options.model, size, classes, device, settings).table())
+    say(cost(options.model, options.imgsz, options.classes, device, settings).table())
 
 
 @app.command(**_AS_TYPED)

@@ -4,8 +4,8 @@ Written beside, flushed, then renamed over the old one.
 """
 
 import os
+import secrets
 import stat
-import tempfile
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -48,26 +48,19 @@ def write_atomically(
 
 def _write_beside(target: Path, parts: Iterable[bytes | str], flush: bool) -> None:
     """Write a new file in the directory of `target`, and rename it over the old one."""
-    handle, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    file = open(beside, "xb")  # noqa: SIM115  closed below
     try:
-        with os.fdopen(handle, "wb") as file:
+        with file:
             for part in parts:
                 file.write(part.encode() if isinstance(part, str) else part)
             if flush:
                 file.flush()
                 os.fsync(file.fileno())
-        os.chmod(beside, 0o666 & ~_umask())
         os.replace(beside, target)
     except BaseException:
-        Path(beside).unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    """Return the process's umask (mkstemp ignores it and makes private files)."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _flush_directory(directory: Path) -> None:

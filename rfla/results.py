@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from rfla.files import write_atomically
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -291,7 +293,7 @@ class Results:
         ):
             numbers = [*box, score] if save_conf else list(box)
             rows.append(" ".join([str(int(label)), *(f"{number:.7g}" for number in numbers)]))
-        Path(path).write_text("\n".join(rows) + ("\n" if rows else ""))
+        write_atomically(path, "".join(f"{row}\n" for row in rows), flush=False)
 
     def to_df(self) -> Any:
         """Return a `pandas.DataFrame`, one row for each detection (install pandas yourself).

@@ -225,7 +225,8 @@ ERRORS = [
     (("inspect",), "data is missing"),
     (("info",), "model is missing"),
     (("info", "model=fcos_p3"), "did you mean 'fcos_p2'?"),
-    (("info", "model=fcos", "device=7000"), "device=7000: "),
+    (("info", "model=fcos_p2", "device=gpu"), "device=gpu: unknown device; use cpu, mps, a GPU"),
+    (("info", "model=fcos_p2", "device=77"), "device=77: "),  # more GPUs than any machine has
     (("cfg", "model=fcos_p2", "oops"), "unexpected 'oops'"),
     (("copy-cfg", "out=no/such/dir.yaml"), "no/such/dir.yaml: cannot be written"),
     (("version", "please"), "'rfla version' takes no settings, but got 'please'"),

@@ -7,13 +7,22 @@ from pathlib import Path
 import pytest
 
 from rfla.errors import DataError, MetricError
-from rfla.files import open_regular, read_regular
+from rfla.files import open_regular, read_regular, write_atomically
 
 
 def test_a_file_is_read(tmp_path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     (tmp_path / "link").symlink_to(tmp_path / "a")
     assert read_regular(tmp_path / "a") == read_regular(tmp_path / "link") == b"abc"
+
+
+def test_a_new_file_has_the_rights_of_any_other(tmp_path, monkeypatch) -> None:
+    """The umask is that of the whole process: asking for it would change it for other threads."""
+    monkeypatch.setattr(os, "umask", None)
+    write_atomically(tmp_path / "a", "x")
+    (tmp_path / "b").write_text("x")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
 @pytest.mark.timeout(20)

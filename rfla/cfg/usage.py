@@ -56,9 +56,7 @@ _OF_DETECTORS: dict[str, tuple[str, ...]] = {
     "loss.": _SCORED_BY_FOCAL,
     "neck.relu_before_extra": (*_DENSE, "faster_rcnn", "cascade_rcnn"),
     "neck.steps": ("detectors",),
-    "roi.beta": ("cascade_rcnn", "detectors"),
     "roi.": _TWO_STAGES,
-    "rpn.beta": ("cascade_rcnn", "detectors"),
     "rpn.": _TWO_STAGES,
 }
 
@@ -125,6 +123,9 @@ def unused(given: Iterable[str], verb: Mode, model: ModelConfig | Config) -> lis
     else:
         used -= {"backbone.weights"}  # what a new backbone starts from
     rule = model.assigner.name
+    for section in ("rpn", "roi"):
+        if getattr(model, section).box_loss != "smooth_l1":
+            used -= {f"{section}.beta"}
     return sorted(
         key
         for key in given

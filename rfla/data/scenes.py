@@ -69,8 +69,8 @@ class WholeScene:
         DataError: The file is missing, no image, or cut off.
     """
 
-    def __init__(self, path: Path, exif: bool = True) -> None:
-        self.path, self.exif = path, exif
+    def __init__(self, path: Path, exif: bool = True, value_range: Range | None = None) -> None:
+        self.path, self.exif, self._range = path, exif, value_range
         self.height, self.width = image_size(path, exif=exif)
         require_whole(path)
         self.rewritten = (
@@ -83,7 +83,7 @@ class WholeScene:
     def read(self, window: Window) -> Image:
         """Return (h, w, 3) uint8 RGB of a window inside the picture."""
         if self._image is None:
-            self._image = read_image(self.path, exif=self.exif)
+            self._image = read_image(self.path, exif=self.exif, value_range=self._range)
         x1, y1, x2, y2 = window
         return self._image[y1:y2, x1:x2]
 
@@ -95,7 +95,7 @@ class RasterScene:
     `read_image`, all windows from one range of values.
     """
 
-    def __init__(self, path: Path, dataset: Any) -> None:
+    def __init__(self, path: Path, dataset: Any, value_range: Range | None = None) -> None:
         self.path = path
         self.width, self.height = int(dataset.width), int(dataset.height)
         self._dataset = dataset
@@ -109,7 +109,7 @@ class RasterScene:
         )
         if "complex" in str(dataset.dtypes[0]):
             raise DataError(f"{path}: pixels are complex numbers, which have no colour")
-        self._range = None if eight_bits else self._find_range()
+        self._range = None if eight_bits else value_range or self._find_range()
 
     def read(self, window: Window) -> Image:
         """Return (h, w, 3) uint8 RGB of a window inside the picture."""
@@ -268,10 +268,14 @@ def read_by_windows(path: Path) -> bool:
 
 
 @contextmanager
-def open_scene(path: Path) -> Iterator[Scene]:
+def open_scene(path: Path, value_range: Range | None = None) -> Iterator[Scene]:
     """Open a picture for reading by windows.
 
     TIFF, and any format from 100 Mpx on, go through rasterio where it is there.
+
+    Args:
+        path: The file.
+        value_range: As in `read_image`.
 
     Raises:
         DataError: It is no readable picture, or too large to be decoded whole and rasterio is not
@@ -279,10 +283,10 @@ def open_scene(path: Path) -> Iterator[Scene]:
     """
     rasterio = _rasterio()
     if rasterio is None:
-        yield _decodable(WholeScene(path))
+        yield _decodable(WholeScene(path, value_range=value_range))
         return
     if path.suffix.lower() not in TIFF:
-        whole = WholeScene(path)
+        whole = WholeScene(path, value_range=value_range)
         if whole.width * whole.height < BY_WINDOWS:
             yield whole
             return
@@ -294,7 +298,10 @@ def open_scene(path: Path) -> Iterator[Scene]:
             raise DataError(f"{path}: not a readable image ({str(error)[:120]})") from None
         with dataset:
             palette = _first_band(dataset) == "palette"
-            yield _decodable(WholeScene(path)) if palette else RasterScene(path, dataset)
+            if palette:
+                yield _decodable(WholeScene(path, value_range=value_range))
+            else:
+                yield RasterScene(path, dataset, value_range)
 
 
 def _driver(path: Path) -> str:

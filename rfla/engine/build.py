@@ -114,17 +114,17 @@ class RunParts:
     def use_batches_of(self, cfg: Config) -> None:
         """Load training batches of another size, from the first step that was not taken on."""
         self.train_loader.close()
+        # Steps are the same as before, batches are not: count from the steps that were taken.
+        position = self.state.position
+        steps = position.batch // self.cfg.accumulate
+        position.batch = steps * cfg.accumulate
+        if steps == 0:
+            self.state.meter = Meter()
+
         self.cfg = cfg
         self.train_loader, self.sampler = training_loader(
             cfg, self.train_index, self.world, self.device
         )
-
-        # Steps are the same as before, batches are not: count from the steps that were taken.
-        position = self.state.position
-        steps = position.iteration - position.epoch * self.schedule.iterations_per_epoch
-        position.batch = steps * cfg.accumulate
-        if steps == 0:
-            self.state.meter = Meter()
 
     def halve_val_batch(self) -> bool:
         """Validate with half the images in a batch from now on; False where it is one already."""

@@ -163,7 +163,7 @@ def restore_optimizer(
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         number, _, name = key.partition("/")
-        if not (number.isdigit() and int(number) < len(parameters)):
+        if not (number.isdecimal() and int(number) < len(parameters)):
             fits = False
         else:  # of the parameter's shape, or a count of steps
             parameter = parameters[int(number)]

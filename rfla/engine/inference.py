@@ -8,7 +8,7 @@ Boxes are xyxy px.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -165,9 +165,6 @@ def detect(
 
     Returns:
         Detections in original px, and the time of each stage.
-
-    Raises:
-        DataError: Not one image could be read.
     """
     inference.net.eval()
     found: list[Detections] = []
@@ -187,10 +184,17 @@ def detect(
         speed.gather += clock - started
         if progress is not None:
             progress(len(outputs))
-    expected = len(loader) if isinstance(loader, Sized) else 0
-    if expected and not speed.images:
-        raise DataError(f"{index.name}: none of its {len(index)} images could be read")
     return join_detections(found), speed
+
+
+def require_images(index: Annotations, read: int) -> None:
+    """Refuse to judge detections of a split of which all processes together read no image.
+
+    Raises:
+        DataError: Not one image could be read.
+    """
+    if len(index) and not read:
+        raise DataError(f"{index.name}: none of its {len(index)} images could be read")
 
 
 def merge_detections(shards: Sequence[Detections]) -> Detections:

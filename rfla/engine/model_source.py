@@ -23,6 +23,8 @@ from rfla.models.backbone_file import load_backbone_file
 from rfla.models.weights import FORMAT, load_model, load_weights, number_in, rebuild
 from rfla.version import __version__
 
+BOXES_OF_CLASSES = "fc_reg."  # in the names of layers with a box for each class
+
 
 @dataclass(frozen=True)
 class SourceModel:
@@ -153,7 +155,7 @@ def fine_tune(path: str | Path, config: ModelConfig, names: Sequence[str]) -> So
             tensor.copy_(source)
             kept.append(key)
         elif grown[key].shape != tensor.shape and _map_classes(
-            tensor, source, grown[key], old_names, names
+            key, tensor, source, grown[key], old_names, names
         ):
             mapped.append(key)
         else:
@@ -178,7 +180,12 @@ def fine_tune(path: str | Path, config: ModelConfig, names: Sequence[str]) -> So
 
 
 def _map_classes(
-    target: Tensor, source: Tensor, grown: Tensor, old_names: Sequence[str], names: Sequence[str]
+    key: str,
+    target: Tensor,
+    source: Tensor,
+    grown: Tensor,
+    old_names: Sequence[str],
+    names: Sequence[str],
 ) -> bool:
     """Copy the rows of classes that both have, by name, into `target`.
 
@@ -188,6 +195,7 @@ def _map_classes(
     row may end them.
 
     Args:
+        key: Name of the tensor.
         target: Weight or bias of the new network.
         source: That of the weights file.
         grown: The new network's with one class more; its shape tells the rows of a class.
@@ -202,8 +210,9 @@ def _map_classes(
         or source.shape[0] != rows * len(old_names) + background
     ):
         return False
-    # Anchor heads repeat the classes for each anchor, box heads hold four numbers a class.
-    outer, inner = (1, 4) if rows == 4 and not background else (rows, 1)
+    # Box heads hold four numbers a class; anchor heads repeat the classes for each anchor, and may
+    # have four of them too, so that the shape alone does not tell.
+    outer, inner = (1, rows) if BOXES_OF_CLASSES in key else (rows, 1)
     new_rows = target.view(outer, -1, inner, *target.shape[1:])
     old_rows = source.to(target.dtype).view(outer, -1, inner, *source.shape[1:])
     for i, name in enumerate(names):

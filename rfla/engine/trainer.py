@@ -198,9 +198,9 @@ class Trainer:
                 self.log.draw_batch(batch)
                 losses = self.step.forward_backward(batch, self.cfg, 1 / (last - first), is_last)
                 state.meter.images += len(batch) * self.world.size
-                position.batch += 1
                 if is_last:
                     self.step.update(self.cfg.clip_grad)
+                position.batch += 1  # behind the step: where memory runs out in it, it is repeated
                 self.hooks.batch_end(self.run, losses)
                 bar.step()
 

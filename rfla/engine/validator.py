@@ -40,6 +40,7 @@ from rfla.engine.inference import (
     judge,
     merge_detections,
     protocol_of,
+    require_images,
 )
 from rfla.engine.loaders import evaluation_loader, lost_workers_named
 from rfla.engine.model_source import SourceModel, class_mapping, load_trained
@@ -221,6 +222,8 @@ def _detect(job: SplitPass, detector: SplitDetector) -> tuple[Detections, Speed]
     """
     with lost_peers_named(job.world), memory.full_memory_named(job.cfg.batch):
         shards = gather(job.world, detector.run(job))
+    with agreed(job.world):
+        require_images(job.index, sum(speed.images for _, speed in shards))
     return merge_detections([one for one, _ in shards]), shards[0][1]
 
 
@@ -248,10 +251,12 @@ def validate_epoch(parts: RunParts, log: RunLog, signals: StopSignals) -> Judged
         if not parts.halve_val_batch():
             raise full or torch.OutOfMemoryError("CUDA out of memory in another process")
         log.say("out of memory in the validation: going on with smaller batches", "yellow")
-    shards = gather(parts.world, shard)
+    shards = [one for one in gather(parts.world, shard) if one is not None]
+    with agreed(parts.world):
+        require_images(parts.val_index, sum(speed.images for _, speed in shards))
     if not parts.world.is_main:
         return None
-    found = merge_detections([one[0] for one in shards if one is not None])
+    found = merge_detections([one for one, _ in shards])
     return judge(parts.val_index, found, parts.protocol)
 
 
@@ -286,7 +291,9 @@ def judge_weights(
     inference = Inference(net, model.config.normalize, device, dtype)
     loader = evaluation_loader(cfg, index, World(), device)
     try:
-        return judge(index, detect(inference, loader, index)[0], protocol)
+        found, speed = detect(inference, loader, index)
+        require_images(index, speed.images)
+        return judge(index, found, protocol)
     finally:
         loader.close()
 

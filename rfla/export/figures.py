@@ -9,7 +9,7 @@ import torch
 from rfla.cfg import Config
 from rfla.data import Annotations, load_data_spec, load_index
 from rfla.engine.distributed import World
-from rfla.engine.inference import Inference, detect, judge, protocol_of
+from rfla.engine.inference import Inference, detect, judge, protocol_of, require_images
 from rfla.engine.loaders import evaluation_loader
 from rfla.engine.model_source import SourceModel, class_mapping
 from rfla.errors import ConfigError
@@ -71,6 +71,7 @@ class Judge:
             found, speed = detect(inference, loader, index, mapping)
         finally:
             loader.close()
+        require_images(index, speed.images)
         protocol = protocol_of(cfg, load_data_spec(str(cfg.data)))
         metrics = judge(index, found, protocol).metrics
         shown = ("ap", "ap50", *(f"ap_{size}" for size in protocol.size_names[1:]))

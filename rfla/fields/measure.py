@@ -110,7 +110,13 @@ def measure_influence(
                 row, column = one.shape[-2] // 2, one.shape[-1] // 2
                 sign = torch.randint(0, 2, (one.shape[1],), generator=signs) * 2.0 - 1
                 cell = (one[0, :, row, column] * sign.to(one)).sum()
-                (slope,) = torch.autograd.grad(cell, pixels, retain_graph=True)
+                slope: Tensor | None = None  # of a map that ignores the image
+                if cell.requires_grad:
+                    (slope,) = torch.autograd.grad(
+                        cell, pixels, retain_graph=True, allow_unused=True
+                    )
+                if slope is None:
+                    continue
                 top = middle - round(row * strides[level][0])
                 left = middle - round(column * strides[level][1])
                 place = shares[level][top : top + slope.shape[-2], left : left + slope.shape[-1]]

@@ -3,6 +3,7 @@
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -100,9 +101,8 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Prediction:
             outputs.write(results)
             done.add(results)
 
-        try:
+        with _rescued(outputs, world, console), closing(done), lost_peers_named(world):
             with (
-                lost_peers_named(world),
                 Progress(console).over(expected, "predict") as bar,
                 Behind(write, WAITING) as writer,
             ):
@@ -113,31 +113,44 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Prediction:
                     if cfg.verbose:
                         console.print(f"{results.label}: {results.verbose()}")
             outputs.close()
-        except BaseException:
-            outputs.rescue()
-            console.print(f"go on: rfla predict resume={shlex.quote(str(run_dir))}")
-            raise
-        finally:
-            done.close()
-        shards = gather(world, (outputs.rows, notes))
-        notes = joined([part for _, part in shards])
-        counts: Counter[str] = Counter()
+            shards = gather(world, (outputs.rows, notes))
+            notes = joined([part for _, part in shards])
+            counts: Counter[str] = Counter()
+            if world.is_main:
+                counts = outputs.finish([rows for rows, _ in shards])
         if world.is_main:
-            counts = outputs.finish([rows for rows, _ in shards])
             forget(run_dir)
     _summarise(cfg, console, notes, options, len(sources))
+    # Images of a run that was taken up took no time of this one.
+    run_now = notes.images - (len(sources) - len(remaining))
     speed = ", ".join(
-        f"{stage} {value * world.size / notes.images:.1f} ms" for stage, value in stages.items()
+        f"{stage} {value * world.size / run_now:.1f} ms" for stage, value in stages.items()
     )
     console.print(
         f"{counted(notes.images, 'image')}, {counted(counts.total(), 'detection')} with a score of "
-        f"at least {cfg.conf:g}; {speed} an image"
+        f"at least {cfg.conf:g}{f'; {speed} an image' if speed else ''}"
     )
     if counts:
         classes = (f"{count} {name}" for name, count in counts.most_common())
         console.print(f"found {', '.join(classes)}")
     console.print(f"results in {run_dir}")
     return Prediction(run_dir, notes.skipped)
+
+
+@contextmanager
+def _rescued(outputs: Outputs, world: World, console: Console) -> Iterator[None]:
+    """Complete the files with what was found if the block does not end, and say how to go on."""
+    try:
+        yield
+    except BaseException:
+        try:
+            if world.is_main:
+                outputs.rescue()
+            else:  # the files of the run are the main process's
+                outputs.close()
+        finally:
+            console.print(f"go on: rfla predict resume={shlex.quote(str(outputs.run_dir))}")
+        raise
 
 
 def _take_up(

@@ -253,7 +253,7 @@ def _by_windows(
 ) -> Iterator[Piece]:
     """Yield the slices of a scene, while one thread, which alone has it open, reads ahead."""
     with ThreadPoolExecutor(1) as reader, ExitStack() as stack:
-        opened = open_scene(Path(image.name))
+        opened = open_scene(Path(image.name), options.value_range)
         scene = reader.submit(opened.__enter__).result()
         stack.callback(lambda: reader.submit(opened.__exit__, None, None, None).result())
         if not isinstance(scene, RasterScene):

@@ -12,6 +12,8 @@ from rfla.data.pixel_range import Range
 from rfla.data.scenes import read_gsd
 from rfla.engine.model_source import SourceModel
 from rfla.errors import ConfigError, did_you_mean
+from rfla.models.limits import build_limits
+from rfla.ops.nms import DetectionLimits
 from rfla.predict.merge import TileMerger
 from rfla.predict.nodata import Fill, fill_of
 from rfla.predict.slices import Slices
@@ -57,6 +59,7 @@ class PredictOptions:
         batch: Images, or slices of them, in one pass of the network.
         conf: Lowest score that is kept.
         max_det: Most boxes of an image or slice; what the network itself keeps.
+        limits: What else the network keeps; None: what it kept before.
         classes: Class indices that are kept; empty keeps all.
         agnostic_iou: IoU above which the better of two boxes of any class stays; None: per class.
         slices: How images are cut; None: not at all.
@@ -74,6 +77,7 @@ class PredictOptions:
     batch: int = 1
     conf: float = 0.0
     max_det: int = 3000
+    limits: DetectionLimits | None = None
     classes: tuple[int, ...] = ()
     agnostic_iou: float | None = None
     slices: Slices | None = None
@@ -121,6 +125,7 @@ class PredictOptions:
             batch=1 if live and "batch" not in cfg.given else max(1, cfg.batch),
             conf=cfg.conf or 0.0,
             max_det=cfg.test.max_det,
+            limits=build_limits(cfg.test),
             classes=tuple(class_indices(cfg.classes, model.names)),
             agnostic_iou=cfg.test.nms_iou if cfg.agnostic_nms else None,
             slices=slices,
@@ -183,7 +188,7 @@ def class_indices(classes: Sequence[int | str], names: Sequence[str]) -> list[in
     for given in classes:
         if str(given) in names:
             indices.append(list(names).index(str(given)))
-        elif str(given).isdigit() and int(given) < len(names):
+        elif str(given).isdecimal() and int(given) < len(names):
             indices.append(int(given))
         else:
             hint = did_you_mean(str(given), names)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rfla.predict.tiles import Floats, Integers
+from rfla.predict.tiles import Floats, Integers, Mask
 
 AT_A_TIME = 1 << 20  # candidate pairs in memory at once
 
@@ -24,41 +24,94 @@ def intersections(a: Floats, b: Floats) -> Floats:
     return areas(np.concatenate([low, high], axis=1))
 
 
-def overlapping_pairs(boxes: Floats, tile: Integers) -> Iterator[tuple[Integers, Integers]]:
+def overlapping_pairs(
+    boxes: Floats,
+    tile: Integers,
+    label: Integers,
+    at_edge: Mask,
+    least: float = 0.0,
+    known: int = 0,
+) -> Iterator[tuple[Integers, Integers]]:
     """Yield the pairs of boxes of different tiles that overlap, a part at a time, each pair once.
 
-    A box belongs to the level whose cells, of side 2^level, are just larger than it, and there to
-    the cell of its centre. Two boxes that overlap have centres less than one cell of the larger
-    one's level apart, so each box looks into 3 x 3 cells of its own level and of every higher one.
+    A box that is not at an edge comes with another such box only if both have one label. With that
+    one, and with a larger one at an edge, only if they can share `least` of the larger one.
+
+    The level of a box is that whose side, 2^level, is just larger than it. A box looks for those of
+    its own level and of every higher one: in the row of its centre and in the two beside it, whose
+    height follows from the level, and there as far as their centres can be.
 
     Args:
         boxes: (N, 4).
         tile: (N,) tile that each was found in.
+        label: (N,).
+        at_edge: (N,).
+        least: Share of the larger box.
+        known: Pairs of two boxes before this one are left out.
 
     Yields:
         Indices (k,) and (k,).
     """
     sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=1.0)
     level = np.ceil(np.log2(sides)).astype(np.int64)
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    octaves = -np.log2(least) if least else np.inf
+    _, group = np.unique(label, return_inverse=True)
+    everybody = np.zeros_like(group)
     for high in np.unique(level):
-        cells = np.floor(centres / 2.0**high).astype(np.int64)
-        cells -= cells.min(axis=0) - 1
-        columns = int(cells[:, 0].max()) + 2
-        key = cells[:, 1] * columns + cells[:, 0]
-        members = np.flatnonzero(level == high)
-        members = members[np.argsort(key[members], kind="stable")]
-        lookers = np.flatnonzero(level <= high)
-        for step in (-columns, 0, columns):
-            first = np.searchsorted(key[members], key[lookers] + step - 1, side="left")
-            behind = np.searchsorted(key[members], key[lookers] + step + 1, side="right")
-            for looker, place in _expand(first, behind):
-                a, b = lookers[looker], members[place]
-                # Within a level both boxes of a pair look for each other.
-                wanted = ((level[a] < high) | (a < b)) & (tile[a] != tile[b])
+        here, lower = level == high, level < high
+        near = lower & (level >= high - octaves)
+        searches = (
+            (0.0, everybody, (here | lower) & at_edge, here),
+            (least, everybody, near & ~at_edge, here & at_edge),
+            (least, group, (here | near) & ~at_edge, here & ~at_edge),
+        )
+        for shared, groups, lookers, members in searches:
+            looking, seen = np.flatnonzero(lookers), np.flatnonzero(members)
+            for a, b in _neighbours(boxes, groups, looking, seen, 2.0**high, shared):
+                # Within a level both boxes of a pair look for each other, if they are of one kind.
+                wanted = (level[a] < high) | (a < b) | (at_edge[a] != at_edge[b])
+                wanted &= (tile[a] != tile[b]) & ((a >= known) | (b >= known))
                 a, b = a[wanted], b[wanted]
                 meet = intersections(boxes[a], boxes[b]) > 0
                 yield a[meet], b[meet]
+
+
+def _neighbours(
+    boxes: Floats, group: Integers, lookers: Integers, members: Integers, side: float, least: float
+) -> Iterator[tuple[Integers, Integers]]:
+    """Yield all pairs of a looker and a member that may overlap, and some others, in parts.
+
+    Where boxes share `least` of the larger one they share as much of its width and of its height.
+    So their centres are at most `width / 2 + (1 / 2 - least) * side` apart, with the width of the
+    looker, and no more than `(1 - least) * side`.
+
+    Args:
+        boxes: (N, 4).
+        group: (N,) from 0; only boxes of one group meet.
+        lookers: Boxes, no side longer than `side`.
+        members: The same.
+        side: Px.
+        least: Share of the larger box.
+    """
+    if not len(lookers) or not len(members):
+        return
+    x, y = (boxes[:, :2] + boxes[:, 2:]).T / 2
+    x = x - x.min()
+    row = np.floor(y / ((1 - least) * side))
+    row -= row.min() - 1
+    width = (boxes[lookers, 2] - boxes[lookers, 0]).clip(min=0)
+    reach = width / 2 + (0.5 - least) * side
+
+    # One number for group, row and place in the row; rows are further apart than anybody looks.
+    span = x.max() + 2 * reach.max() + 1
+    key = (group * (row.max() + 2) + row) * span + x
+    reach += 4 * np.spacing(key.max())  # what rounding may take away
+    members = members[np.argsort(key[members], kind="stable")]
+    for step in (-span, 0, span):
+        first = np.searchsorted(key[members], key[lookers] + step - reach, side="left")
+        behind = np.searchsorted(key[members], key[lookers] + step + reach, side="right")
+        for looker, place in _expand(first, behind):
+            yield lookers[looker], members[place]
 
 
 def _expand(first: Integers, behind: Integers) -> Iterator[tuple[Integers, Integers]]:

@@ -10,14 +10,12 @@ from itertools import groupby, islice
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rfla.cfg.model_schema import ModelConfig
 from rfla.data.images import Image, resize_long_side, resized_shape
 from rfla.engine.device import autocast_dtype, on_device, use_fast_float32
 from rfla.engine.inference import Inference, Speed
 from rfla.engine.model_source import SourceModel
-from rfla.models.limits import build_limits
 from rfla.ops.nms import DetectionLimits, class_nms
 from rfla.predict.jobs import Job, Picture, Piece, pieces
 from rfla.predict.notes import Notes
@@ -43,6 +41,20 @@ class Predictor:
         use_fast_float32(amp is not False)
         net = on_device(model.net, device, dtype).eval()
         self.inference = Inference(net, model.config.normalize, device, dtype)
+        self._limited = [
+            part
+            for part in net.modules()
+            if isinstance(getattr(part, "limits", None), DetectionLimits)
+        ]
+
+    def use_limits(self, limits: DetectionLimits) -> None:
+        """Let the network keep other detections from now on.
+
+        Raises:
+            ConfigError: An exported network has already cut off what these would keep.
+        """
+        for part in self._limited:
+            setattr(part, "limits", limits)  # noqa: B010  a plain attribute, no submodule
 
     def stream(
         self, images: Iterable[SourceImage], options: PredictOptions, notes: Notes | None = None
@@ -92,6 +104,8 @@ class Predictor:
 
     def _run(self, batch: Sequence[Piece], options: PredictOptions) -> None:
         """Detect in a batch, and give each piece's detections to its image."""
+        if options.limits is not None:  # another call may have set its own since the last batch
+            self.use_limits(options.limits)
         speed = Speed()
         sides = [long_side(piece, options) for piece in batch]
 
@@ -99,7 +113,7 @@ class Predictor:
             pairs = zip(pictures, sides, strict=True)
             resized = [resize_long_side(pixels, scaled(side, scale)) for pixels, side in pairs]
             return self.inference(
-                _stacked([pixels for pixels, _ in resized]),
+                _stacked([pixels for pixels, _ in resized], self.inference.device),
                 [(pixels.shape[0], pixels.shape[1]) for pixels, _ in resized],
                 torch.tensor([ratio for _, ratio in resized], dtype=torch.float32),
                 [pixels.shape[:2] for pixels in pictures],
@@ -139,19 +153,16 @@ class Predictor:
         return Results(job.pixels, job.image.name, self.model.names, kept_boxes, job.milliseconds)
 
 
-def set_limits(net: nn.Module, config: ModelConfig) -> None:
-    """Let a network keep other detections: score, NMS and number of `config.test`."""
-    limits = build_limits(config.test)
-    for part in net.modules():
-        if isinstance(getattr(part, "limits", None), DetectionLimits):
-            setattr(part, "limits", limits)  # noqa: B010  a plain attribute, no submodule
+def _stacked(images: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """Return (B, 3, H, W) uint8, padded right and below to multiples of the stride.
 
-
-def _stacked(images: Sequence[np.ndarray]) -> Tensor:
-    """Return (B, 3, H, W) uint8, padded right and below to multiples of the stride."""
+    In page-locked memory where the batch goes to a GPU: the host need not wait for the copy.
+    """
     height = padded_side(max(image.shape[0] for image in images))
     width = padded_side(max(image.shape[1] for image in images))
-    stacked = torch.zeros(len(images), 3, height, width, dtype=torch.uint8)
+    stacked = torch.zeros(
+        len(images), 3, height, width, dtype=torch.uint8, pin_memory=device.type == "cuda"
+    )
     # By numpy: torch takes no mirrored view, and numpy calls one of a single row contiguous.
     for planes, image in zip(stacked.numpy(), images, strict=True):
         planes[:, : image.shape[0], : image.shape[1]] = image.transpose(2, 0, 1)

@@ -35,6 +35,7 @@ COVERED = 0.5  # share of a box that another must cover to show the same object
 MATCH = 0.3  # overlap from which the best match of another tile is the same object
 STRONGER = (0.5, 0.7, 0.9)  # overlaps asked for where matches contradict each other
 KNOWN = 0.5  # the same for the known rules, NMS and NMM, as others set it
+LEAST = 0.25  # share of the larger box: below all of these, so that rounding does not matter
 
 
 class SeamMerger:
@@ -108,11 +109,17 @@ class SeamMerger:
         return pending
 
     def _compare(self, found: Found, known: int) -> Links:
-        """Return the pairs of overlapping boxes of different tiles, one of them new."""
+        """Return the pairs of overlapping boxes of different tiles that matter, one of them new.
+
+        Thousands of boxes lie on each other where a network has not learnt much yet. One that no
+        edge can have cut is compared as it is, so that it matches, and another gives way to it,
+        only if they share `LEAST` of the larger box; and two of them only if they are of one class.
+        """
+        label = np.zeros_like(found.labels) if self.classes else found.labels
+        at_edge = (found.clearance <= NEAR) & (self.rule == "seam")
+        least = LEAST if self.metric == "iou" else 0.0
         parts = []
-        for a, b in overlapping_pairs(found.boxes, found.tile):
-            new = (a >= known) | (b >= known)
-            a, b = a[new], b[new]
+        for a, b in overlapping_pairs(found.boxes, found.tile, label, at_edge, least, known):
             parts.append(Links(a, b, self._alike(found, a, b)))
         return Links.joined(parts)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from rfla.data.images import MORE_IMAGES, read_image
 from rfla.data.pages import holds_several, read_pages
-from rfla.data.pixel_range import Range
+from rfla.data.pixel_range import Range, find_range, to_uint8
 from rfla.data.scenes import read_by_windows
 from rfla.errors import DataError
 from rfla.names import Pages
@@ -67,7 +67,8 @@ class SourceImage:
     Attributes:
         name: The file's path, or a made-up name for an array.
         relative: Its place below the source: how it is named in outputs, with its suffix.
-        pixels: (H, W, 3) uint8 RGB for an array or a frame, None for a file.
+        pixels: (H, W, 3) RGB, uint8 or of an array uint16 too, for an array or a frame; None for a
+            file.
         frame: Number of the frame or page in its file, from 0; None for a single image.
         seconds: When a frame is shown; None for pages and single images.
         remarks: What a person should know of the pixels.
@@ -109,6 +110,8 @@ class SourceImage:
             return read_image(self.name, value_range=value_range, remarks=remarks)
         if remarks is not None:
             remarks += self.remarks
+        if self.pixels.dtype == np.uint16:
+            return to_uint8(self.pixels, value_range or find_range(self.pixels))
         return self.pixels
 
     def expected(self, how: Reading) -> int:

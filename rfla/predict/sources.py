@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from rfla.data.image_header import one_line
 from rfla.data.images import is_image, walk_images
-from rfla.data.pixel_range import find_range, to_uint8
-from rfla.errors import ConfigError, DataError
+from rfla.errors import ConfigError, DataError, shorten
 from rfla.files import open_regular, read_regular
 from rfla.names import Channels
 from rfla.predict.download import WebFile, is_address, require_http
@@ -28,6 +28,7 @@ ALLOWED = (
     "allowed are an image or video, a directory, a glob pattern, a .txt list of paths, "
     "an http(s) address or the number of a camera"
 )
+ALLOWED_TOO = f"{ALLOWED}, an array, a tensor, a PIL image, or a list or an iterator of those"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class Feed:
             if number % how.stride:
                 continue
             try:
-                pixels: Image | DataError = _from_array(item, number, self.channels).read()
+                array = _from_array(item, number, self.channels)
+                pixels: Image | DataError = array.read(how.value_range)
             except DataError as error:
                 pixels = error
             yield picture(self, pixels, number)
@@ -80,7 +82,7 @@ def find_sources(
     """
     if channels not in ("rgb", "bgr"):
         raise ConfigError(f"channels={channels}: must be rgb or bgr (what cv2.imread returns)")
-    if isinstance(source, str | Path | int):
+    if isinstance(source, str | Path | int | np.integer):
         return _from_text(str(source), recursive)
     if _is_picture(source):
         return [_from_array(source, 0, channels)]
@@ -89,13 +91,15 @@ def find_sources(
         source = source if first is None else chain([first], source)
         if _is_picture(first):
             return [Feed(source, channels)]
+    if not isinstance(source, Iterable) or isinstance(source, bytes):
+        raise DataError(f"source is {shorten(source)}, a {type(source).__name__}; {ALLOWED_TOO}")
     items = list(source)
     files = [str(item) for item in items if isinstance(item, str | Path)]
     if len(files) == len(items) and all(os.path.isfile(file) for file in files):
         return _named_below_their_root(files)
     found: list[Source] = []
     for number, item in enumerate(items):
-        if isinstance(item, str | Path | int):
+        if isinstance(item, str | Path | int | np.integer):
             found += _from_text(str(item), recursive)
         else:
             found.append(_from_array(item, number, channels))
@@ -129,7 +133,7 @@ def _from_text(source: str, recursive: bool) -> list[Source]:
         return [WebFile(source)]
     if path.is_dir():
         return _from_directory(path, source, recursive)
-    if not path.exists() and source.isdigit():
+    if not path.exists() and source.isdecimal():
         return [Camera(_camera_number(source))]
     if not path.exists() and glob.has_magic(source):
         return _from_pattern(source)
@@ -163,7 +167,7 @@ def check_source(source: str) -> None:
     path = Path(os.path.expanduser(source))
     if is_address(source):
         require_http(source)
-    elif not path.exists() and source.isdigit():
+    elif not path.exists() and source.isdecimal():
         _camera_number(source)
     elif not path.is_dir() and (path.exists() or not glob.has_magic(source)):
         _refuse_other_kinds(source, path)
@@ -225,7 +229,7 @@ def _from_pattern(source: str) -> list[Source]:
 
 def _from_list(path: Path) -> list[Source]:
     try:
-        lines = read_regular(path).decode("utf-8").splitlines()
+        lines = read_regular(path).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise DataError(f"source={path}: not a text file of image paths") from None
     files = []
@@ -265,10 +269,10 @@ def _from_array(item: Any, number: int, channels: Channels) -> SourceImage:
         DataError: It is not (H, W), (H, W, 3), or as a tensor (3, H, W), of 8 or 16 bits.
     """
     is_pillow = hasattr(item, "convert")
-    if _is_tensor(item):
-        item = item.detach().cpu().numpy()
-        item = item.transpose(1, 2, 0) if item.ndim == 3 and item.shape[0] in (1, 3) else item
-    pixels = np.asarray(item.convert("RGB") if is_pillow else item)
+    try:
+        pixels = _from_pillow(item) if is_pillow else _from_numbers(item)
+    except (OSError, SyntaxError, TypeError, ValueError) as error:  # Pillow raises what it likes
+        raise DataError(f"image {number}: cannot be read ({one_line(error)})") from None
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if pixels.ndim == 3 and pixels.shape[2] == 1:
@@ -277,9 +281,7 @@ def _from_array(item: Any, number: int, channels: Channels) -> SourceImage:
         raise DataError(
             f"image {number}: an (H, W, 3) or grey (H, W) array is expected, not {pixels.shape}"
         )
-    if pixels.dtype == np.uint16:
-        pixels = to_uint8(pixels, find_range(pixels))
-    if pixels.dtype != np.uint8:
+    if pixels.dtype not in (np.uint8, np.uint16):
         raise DataError(
             f"image {number}: a uint8 or uint16 array is expected, not {pixels.dtype}; "
             "shares of 0 to 1 become one by (array * 255).astype('uint8')"
@@ -289,3 +291,24 @@ def _from_array(item: Any, number: int, channels: Channels) -> SourceImage:
     # A copy where it is a view with strides of its own, or read-only: torch takes neither.
     pixels = np.require(pixels, requirements=["C", "W"])
     return SourceImage(f"image{number}", Path(f"image{number}.png"), pixels)
+
+
+def _from_numbers(item: Any) -> Image:
+    """Return the pixels of an array or a tensor: (H, W), or (H, W, channels)."""
+    if not _is_tensor(item):
+        return _native(np.asarray(item))
+    pixels: Image = item.detach().cpu().numpy()
+    channels_first = pixels.ndim == 3 and pixels.shape[0] in (1, 3)
+    return pixels.transpose(1, 2, 0) if channels_first else pixels
+
+
+def _from_pillow(item: Any) -> Image:
+    """Return the pixels of a PIL image, grey ones of more than 8 bits as they are."""
+    # Turned into RGB, values above 255 would all be 255.
+    deep = item.mode in ("I", "F") or item.mode.startswith("I;")
+    return _native(np.asarray(item if deep else item.convert("RGB")))
+
+
+def _native(pixels: Image) -> Image:
+    """Return numbers in this machine's order of bytes."""
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)

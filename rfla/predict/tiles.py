@@ -103,11 +103,11 @@ class TileGrid:
         shape: Height and width of the scene, px.
 
     Raises:
-        ConfigError: The tiles form no grid, or one is there twice.
+        ConfigError: The tiles are no (M, 4) whole numbers, form no grid, or one is there twice.
     """
 
     def __init__(self, tiles: Any, shape: tuple[int, int]):
-        given = np.asarray(tiles, np.int64).reshape(-1, 4)
+        given = _as_tiles(tiles)
         height, width = shape
         self.x = Axis.of(given[:, 0], given[:, 2], width)
         self.y = Axis.of(given[:, 1], given[:, 3], height)
@@ -177,3 +177,22 @@ class TileGrid:
             table[bottom, right] - table[top, right] - table[bottom, left] + table[top, left]
         )
         return inside
+
+
+def _as_tiles(tiles: Any) -> Integers:
+    """Return tiles (M, 4) as an array.
+
+    Raises:
+        ConfigError: They are something else.
+    """
+    try:
+        given = np.asarray(tiles, np.float64)
+    except (TypeError, ValueError):  # rows of different lengths, words
+        given = np.zeros(1)
+    if not given.size:
+        return np.zeros((0, 4), np.int64)
+    if given.ndim != 2 or given.shape[1] != 4 or (given != np.floor(given)).any():
+        raise ConfigError(
+            "tiles must be (M, 4) whole numbers, x1, y1, x2, y2 in px, as plan_tiles makes them"
+        )
+    return given.astype(np.int64)

@@ -22,7 +22,6 @@ from rfla.engine import validator
 from rfla.engine.distributed import gather
 from rfla.engine.inference import Speed, detections_of, join_detections
 from rfla.engine.validator import SplitDetector, SplitPass
-from rfla.errors import DataError
 from rfla.metrics import Detections, Metrics, Study
 from rfla.predict.jobs import share_of
 from rfla.predict.model import load_model
@@ -114,8 +113,6 @@ class AsPredicted(SplitDetector):
             job.progress.console.print(f"skipped: {reason}", style="yellow")
         for line in notes.lines(options.imgsz, options.max_det, options.slices is not None):
             job.progress.console.print(f"note: {line}", style="yellow")
-        if images and not found:
-            raise DataError(f"{index.name}: none of its {len(index)} images could be read")
         return join_detections(found), speed
 
     def remarks(self, job: SplitPass, judged: Study) -> list[str]:

@@ -11,6 +11,7 @@ from rfla.cfg.help_text import explain
 from rfla.cfg.keys import keys_of, section_class, sections_of
 from rfla.cfg.model_schema import DETECTORS, AssignerConfig, AssignerName, ModelConfig
 from rfla.cfg.schema import Mode
+from rfla.cfg.two_stage_schema import RpnConfig
 from rfla.cfg.usage import keys_used, readers, unused
 from rfla.models.zoo import sketch
 
@@ -73,6 +74,13 @@ def test_keys_of_another_rule(name: AssignerName, others: list[str]) -> None:
     given = {"assigner.atss_topk", "assigner.center_radius", "assigner.topk", "assigner.fields"}
     model = ModelConfig(assigner=AssignerConfig(name=name))
     assert unused(given, "train", model) == others
+
+
+def test_beta_is_read_where_the_loss_is_smooth() -> None:
+    given = {"rpn.beta", "roi.beta"}
+    smooth = ModelConfig(detector="faster_rcnn", rpn=RpnConfig(box_loss="smooth_l1"))
+    assert unused(given, "train", smooth) == ["roi.beta"]
+    assert unused(given, "train", ModelConfig()) == ["roi.beta", "rpn.beta"]
 
 
 def test_an_architecture_that_was_added_reads_all() -> None:

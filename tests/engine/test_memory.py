@@ -2,15 +2,19 @@
 
 from collections.abc import Callable
 from itertools import chain
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from torch import nn
 
-from rfla.cfg import Config, load_saved
+from rfla.cfg import Config, load_config, load_saved
 from rfla.engine import memory
+from rfla.engine.build import RunParts
 from rfla.engine.inference import Inference
+from rfla.engine.state import Position
 from rfla.engine.step import TrainStep
 from rfla.engine.trainer import train
 from rfla.errors import ConfigError, RflaError
@@ -73,6 +77,23 @@ def test_out_of_memory_in_the_first_epoch(
         2,
     ]  # six images: one batch of 4, one of 2 (the last is not filled up)
     assert list(chain(*seen)) == list(chain(*whole))[:6]
+
+
+def test_smaller_batches_after_an_epoch_that_time_cut_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`time=` ended the first epoch after 3 of its steps; in the second memory runs out.
+
+    5 batches of 2 a step are two whole steps, which are 8 batches of 4 a step.
+    """
+    monkeypatch.setattr("rfla.engine.build.training_loader", lambda *_: (None, None))
+    state = SimpleNamespace(position=Position(epoch=1, batch=5, iteration=5), meter="kept")
+    parts = SimpleNamespace(
+        state=state, cfg=load_config({"accumulate": 2}), train_loader=Mock(), train_index=None
+    )
+    parts.world = parts.device = None
+    RunParts.use_batches_of(parts, load_config({"accumulate": 4}))  # type: ignore[arg-type]
+    assert (state.position.batch, state.meter) == (8, "kept")
 
 
 def test_out_of_memory_with_a_single_image(

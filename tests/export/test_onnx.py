@@ -21,7 +21,6 @@ from rfla.export.exported_net import ExportedNet
 from rfla.export.parity import FLOAT16, FLOAT32, Parity, compare, stacked
 from rfla.export.session import OnnxRunner
 from rfla.models.limits import build_limits
-from rfla.predict.predictor import set_limits
 from rfla.results import Results
 
 ONE_STAGE = ["fcos", "fcos_p2_up", "rfd", "retinanet", "autoassign", "autoassign_field"]
@@ -196,7 +195,7 @@ def test_limits_reach_the_session(both: Callable[..., Any]) -> None:
     wanted = model.config.model_copy(
         update={"test": model.config.test.model_copy(update={"max_det": 2, "conf": 0.03})}
     )
-    set_limits(session, wanted)
+    session.limits = build_limits(wanted.test)
     images, sizes = stacked(noise((64, 64)))
     assert len(session(images, image_sizes=sizes)[0]["scores"]) == 2
 

@@ -120,6 +120,21 @@ def test_cells_that_look_at_nothing(factor):
     assert math.isnan(field.side) and math.isnan(field.error) and math.isnan(field.offset[0])
 
 
+def test_a_map_that_ignores_the_image():
+    """A constant and a learnt map beside one that looks at its own pixel, and no error."""
+
+    class Beside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.place = nn.Parameter(torch.ones(1, 1, 8, 8))
+
+        def forward(self, images):
+            return [torch.ones(1, 1, 8, 8), self.place * 2, images]
+
+    found = [field.side for field in measure_fields(Beside(), images())]
+    assert [math.isnan(side) for side in found] == [True, True, False]
+
+
 def test_no_images():
     with pytest.raises(ValueError, match="no images"):
         measure_fields(nn.Identity(), [])

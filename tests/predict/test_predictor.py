@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from rfla.predict import merge_tiles, plan_tiles
 from rfla.predict.command import predict
 from rfla.predict.options import class_indices
 from rfla.predict.outputs import Outputs
+from rfla.predict.predictor import Predictor
 from rfla.results import Results
 
 
@@ -298,11 +300,18 @@ def test_a_run_that_was_stopped_goes_on(
     monkeypatch.setattr(
         Outputs, "write", lambda *given: (seen.append(given[1].path), original(*given))
     )
+    stream = Predictor.stream
+    monkeypatch.setattr(
+        Predictor,
+        "stream",
+        lambda *given: (replace(found, speed={"inference": 30.0}) for found in stream(*given)),
+    )
     resumed = predict(load_config({"resume": str(run), "batch": 2}, mode="predict"))
     assert resumed.run_dir == run
     assert [Path(path).name for path in seen] == (["b.png", "c.png"] if cut_off else ["c.png"])
     assert files_of(run) == files_of(whole)
-    assert "3 images, 9 detections" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "3 images, 9 detections" in out and "; inference 30.0 ms an image" in out
 
     with pytest.raises(ExistingRunError, match="nothing to resume; the run is complete"):
         predict(load_config({"resume": str(run)}, mode="predict"))
@@ -310,6 +319,14 @@ def test_a_run_that_was_stopped_goes_on(
         load_config({"resume": True, "project": str(run.parent)}, mode="predict")
     with pytest.raises(ConfigError, match=r"conf=0\.5 cannot be changed on resume"):
         load_config({"resume": str(run), "conf": 0.5}, mode="predict")
+
+
+def test_a_call_does_not_change_what_an_earlier_one_keeps(weights: Path) -> None:
+    """A stream that is read later keeps its own limits: of 5 boxes, not the 2 of another call."""
+    model, image = RFLA(weights), np.full((64, 64, 3), 90, np.uint8)
+    stream = model.predict([image], conf=0.0, max_det=5, device="cpu", stream=True)
+    assert len(model.predict(image, conf=0.0, max_det=2, device="cpu")[0]) == 2
+    assert len(next(stream)) == 5
 
 
 def test_predictions_are_read_by_val(

@@ -150,6 +150,30 @@ def test_what_has_no_place(tmp_path: Path) -> None:
         "".join(to_geojson(result_of([0, 0, 1, 1]), place, wgs84=True))
 
 
+def test_a_raster_without_a_place_is_named(weights: Path, scene: Path, tmp_path: Path) -> None:
+    nameless = write_scene(tmp_path / "n.tif", np.zeros((64, 64, 3), np.uint8), crs=None)
+    settings = {"model": str(weights), "source": str(nameless), "project": str(tmp_path / "runs")}
+    settings |= {"max_det": 2, "conf": 0.0, "device": "cpu", "geo_crs": "wgs84", "save": False}
+    with pytest.raises(DataError, match=r"n.tif: the raster states no .*; geo_crs=raster"):
+        predict(load_config(settings, mode="predict"))
+
+
+@pytest.mark.parametrize("by_windows", [False, True])
+def test_the_range_of_values_holds_for_scenes_too(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_windows: bool
+) -> None:
+    """1000 of 0 to 2000 is 127.5, rounded up: 128; of 12 bits, as the file looks, 62."""
+    monkeypatch.setattr("rfla.data.scenes.BY_WINDOWS", 1 if by_windows else 10**9)
+    path, kind = tmp_path / "deep.tif", {"driver": "GTiff", "height": 64, "width": 64}
+    with rasterio.open(path, "w", count=3, dtype="uint16", **kind) as file:
+        file.write(np.full((3, 64, 64), 1000, np.uint16))
+    settings = {"slice": 64, "device": "cpu", "max_det": 2, "conf": 0.0}
+    (result,) = RFLA(weights).predict(path, normalize={"range": [0, 2000]}, **settings)
+    assert np.unique(result.orig_img).tolist() == [128]
+    (result,) = RFLA(weights).predict(path, **settings)
+    assert np.unique(result.orig_img).tolist() == [62]
+
+
 def test_the_command_writes_geojson(weights: Path, scene: Path, tmp_path: Path) -> None:
     settings = {"model": str(weights), "source": str(scene), "project": str(tmp_path / "runs")}
     options = {"conf": 0.0, "max_det": 7, "device": "cpu", "verbose": False}

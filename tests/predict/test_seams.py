@@ -4,6 +4,7 @@ Boxes are whole px or quarters of them, so that what comes out can be compared t
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -328,6 +329,37 @@ def test_each_box_is_compared_with_its_neighbours_alone(monkeypatch: pytest.Monk
         assert against_truth(merged, boxes, labels)[:2] == (0, 0)
         pairs_per_box[side] = sum(compared) / sum(len(scores) for _, scores, _ in found)
     assert 0 < pairs_per_box[8_000] < 2 * pairs_per_box[4_000]
+
+
+def all_pairs(boxes: Array, tile: Array, *_: Any) -> Iterator[tuple[Array, Array]]:
+    """Yield every pair of boxes of different tiles that overlap, without any search."""
+    a, b = np.triu_indices(len(boxes), 1)
+    wanted = (tile[a] != tile[b]) & (intersections(boxes[a], boxes[b]) > 0)
+    yield a[wanted], b[wanted]
+
+
+@pytest.mark.parametrize("rule", ["seam", "nms", "nmm"])
+@pytest.mark.parametrize("metric", ["iou", "ios"])
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 10**6), classes=st.booleans(), large=st.integers(2, 90))
+def test_pairs_that_are_not_compared_do_not_matter(
+    rule: Any, metric: Any, seed: int, classes: bool, large: int
+) -> None:
+    """Boxes as an untrained network finds them: of all sizes, on each other, cut and whole."""
+    rng, tiles = np.random.default_rng(seed), plan_tiles(150, 150, 90, 30)
+    found = []
+    for _ in tiles:
+        low = rng.random((60, 2)) * 90
+        size = np.exp(rng.uniform(-1, np.log(large), (60, 2)))
+        boxes = np.clip(np.concatenate([low, low + size], axis=1), 0, 90)
+        found.append((boxes, rng.random(60), rng.integers(-1, 2, 60) * 10**15))
+    how = (tiles, (150, 150), rule, metric, classes)
+    merged = merge_tiles(found, *how)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rfla.predict.seams.overlapping_pairs", all_pairs)
+        expected = merge_tiles(found, *how)
+    for one, two in zip(merged, expected, strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_memory_does_not_grow_with_the_height() -> None:

@@ -1,5 +1,6 @@
 """What `source=` may be."""
 
+import io
 import os
 from pathlib import Path
 from unittest.mock import Mock
@@ -7,10 +8,12 @@ from unittest.mock import Mock
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from rfla.errors import DataError
 from rfla.predict.names import output_names
+from rfla.predict.source_image import Reading
 from rfla.predict.sources import find_sources
 
 
@@ -35,7 +38,7 @@ def test_file_pattern_and_list(folder: Path, tmp_path: Path) -> None:
     found = find_sources(str(folder / "**" / "*.png"))
     assert [image.relative.as_posix() for image in found] == ["b.png", "deep/a.png"]
     listing = tmp_path / "list.txt"
-    listing.write_text("in/a.jpg\n\nin/b.png\n")  # relative to the list
+    listing.write_text("\ufeffin/a.jpg\n\nin/b.png\n")  # Windows marks UTF-8; relative to the list
     assert [image.relative.name for image in find_sources(listing)] == ["a.jpg", "b.png"]
 
 
@@ -62,9 +65,38 @@ def test_arrays_and_pil() -> None:
     assert len(find_sources(array)) == 1
 
 
+def test_more_than_8_bits() -> None:
+    """1000 of 12 bits is 1000 >> 4 = 62, in an array, a PIL image and another order of bytes.
+
+    With a range of 0 to 2000 it is 127.5, rounded up.
+    """
+    array = np.full((5, 6), 1000, np.uint16)
+    given = [array, array.astype(">u2"), Image.fromarray(array), torch.from_numpy(array)]
+    for image in find_sources(given):
+        assert np.unique(image.read()).tolist() == [62]
+        assert np.unique(image.read((0, 2000))).tolist() == [128]
+    (feed,) = find_sources(iter([array]), stream=True)
+    (frame,) = feed.images(Reading(value_range=(0, 2000)))
+    assert np.unique(frame.read()).tolist() == [128]
+
+
+def cut_off() -> Image.Image:
+    """Return a PIL image whose file ends too early, which shows once it is decoded."""
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 90).save(file, "PNG")
+    return Image.open(io.BytesIO(file.getvalue()[:-2000]))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda d: None, "source is None, a NoneType; allowed are an image"),
+        (lambda d: 5.0, "source is 5.0, a float; allowed are"),
+        (lambda d: b"a.png", "a bytes; allowed are"),
+        (lambda d: np.int64(77), "no camera 77 on this machine"),
+        (lambda d: "\u00b2", "no such file or directory"),  # a digit, but no number
+        (lambda d: torch.zeros(3, 4, 4, dtype=torch.bfloat16), "image 0: cannot be read .*BFloat"),
+        (lambda d: [cut_off()], "image 0: cannot be read"),
         (lambda d: d / "absent", "no such file or directory"),
         (lambda d: d / "notes.md", "not an image"),
         (lambda d: d / "*.tif", "the pattern matches no image"),

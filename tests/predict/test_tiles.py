@@ -65,6 +65,10 @@ def test_what_is_refused() -> None:
         merge_tiles([empty, empty], tiles[[0, 0]], (100, 180))
     with pytest.raises(ConfigError, match="must form a grid"):
         merge_tiles([empty, empty], [[0, 0, 100, 100], [0, 0, 90, 100]], (100, 180))
+    for wrong in ([[0, 0, 100]], [0, 0, 100, 100], [[0, 0, 99.5, 100]], [[0, 0, 100], [80]]):
+        with pytest.raises(ConfigError, match=r"tiles must be \(M, 4\) whole numbers"):
+            merge_tiles([empty], wrong, (100, 180))
+    assert [len(part) for part in merge_tiles([], [], (100, 180))] == [0, 0, 0]
     with pytest.raises(ConfigError, match="merge=best"):
         merge_tiles([empty, empty], tiles, (100, 180), merge="best")  # type: ignore[arg-type]
     assert [len(part) for part in merge_tiles([empty, empty], tiles, (100, 180))] == [0, 0, 0]

@@ -141,7 +141,7 @@ class RoIHead(nn.Module):
             RandomSampler(section.samples, section.pos_fraction),
             build_limits(config.test),
             num_classes=num_classes,
-            beta=section.beta if section.box_loss == "smooth_l1" else 0.0,
+            beta={"smooth_l1": section.beta, "l1": 0.0}[section.box_loss],
         )
 
     def forward(

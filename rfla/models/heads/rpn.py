@@ -96,7 +96,7 @@ class RPNHead(nn.Module):
             build_anchors(config, backbone, strides, assigner),
             RandomSampler(section.samples, section.pos_fraction),
             width=config.head.width,
-            beta=section.beta if section.box_loss == "smooth_l1" else 0.0,
+            beta={"smooth_l1": section.beta, "l1": 0.0}[section.box_loss],
             quality=section.quality,
             target_anchor_scale=section.target_anchor_scale,
             nms_pre=section.nms_pre,

@@ -8,6 +8,7 @@ import numpy as np
 
 from rfla.cfg import Config
 from rfla.data.scenes import Georeference, read_georeference
+from rfla.errors import DataError
 from rfla.files import write_atomically
 from rfla.predict.names import Name
 from rfla.predict.outputs.output import Output
@@ -30,8 +31,11 @@ class GroundFile(Output):
         """Write one image's boxes, where the image says where it lies."""
         place = place_of(results)
         if place is not None:
-            content = self.content(results, place, self.cfg.geo_crs == "wgs84")
-            write_atomically(self.path_of(name, self.suffix), content)
+            try:
+                content = self.content(results, place, self.cfg.geo_crs == "wgs84")
+                write_atomically(self.path_of(name, self.suffix), content)
+            except DataError as error:
+                raise DataError(f"{results.path}: {error}; geo_crs=raster writes its own") from None
 
     @abstractmethod
     def content(self, results: Results, place: Georeference, wgs84: bool) -> bytes | Iterable[str]:

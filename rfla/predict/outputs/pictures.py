@@ -31,17 +31,18 @@ def scene_sheet(results: Results, cfg: Config) -> Image:
     found = results.boxes
     scene = Scene(found.xyxy, found.cls, found.conf, results.names, results.orig_shape)
     places = densest_places(scene)
-    crops = list(_pixels_of(results, [(x1, y1, x2, y2) for x1, y1, x2, y2 in places.tolist()]))
+    windows = [(x1, y1, x2, y2) for x1, y1, x2, y2 in places.tolist()]
+    crops = list(_pixels_of(results, windows, cfg))
     how = (cfg.line_width, cfg.show_labels)
     return draw_scene(results.orig_img, scene, places, crops, *how, legend=cfg.legend)
 
 
-def _pixels_of(results: Results, windows: Iterable[Window]) -> Iterator[Image]:
+def _pixels_of(results: Results, windows: Iterable[Window], cfg: Config) -> Iterator[Image]:
     """Yield parts of an image at full size; of one that was read by windows, from its file."""
     if not results.is_reduced:
         yield from (results.orig_img[y1:y2, x1:x2] for x1, y1, x2, y2 in windows)
         return
-    with open_scene(Path(results.path)) as scene:
+    with open_scene(Path(results.path), cfg.normalize.range) as scene:
         yield from (scene.read(window) for window in windows)
 
 
@@ -67,6 +68,6 @@ class Crops(Output):
     def add(self, name: Name, results: Results) -> None:
         """Write the boxes of one image."""
         crops = results.crops(self.run_dir / "crops", str(name.stem))
-        parts = _pixels_of(results, [window for _, window in crops])
+        parts = _pixels_of(results, [window for _, window in crops], self.cfg)
         for (path, _), pixels in zip(crops, parts, strict=True):
             write_picture(path, np.ascontiguousarray(pixels))

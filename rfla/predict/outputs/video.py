@@ -48,9 +48,10 @@ class Videos(Output):
         """Complete the video."""
         if self._first is not None:
             self._begin(1.0)
-        if self._open is not None:
-            self._open.close()
-        self._open = None
+        # A video that cannot be completed is not tried again: `close` is called once more then.
+        unfinished, self._open = self._open, None
+        if unfinished is not None:
+            unfinished.close()
 
     def _source(self) -> Path | None:
         """Return what the frames belong to that are being written."""
