@@ -165,8 +165,8 @@ def test_the_range_of_values_holds_for_scenes_too(
     """1000 of 0 to 2000 is 127.5, rounded up: 128; of 12 bits, as the file looks, 62."""
     monkeypatch.setattr("rfla.data.scenes.BY_WINDOWS", 1 if by_windows else 10**9)
     path, kind = tmp_path / "deep.tif", {"driver": "GTiff", "height": 64, "width": 64}
-    with rasterio.open(path, "w", count=3, dtype="uint16", **kind) as file:
-        file.write(np.full((3, 64, 64), 1000, np.uint16))
+    with rasterio.open(path, "w", count=1, dtype="uint16", **kind) as file:
+        file.write(np.full((1, 64, 64), 1000, np.uint16))
     settings = {"slice": 64, "device": "cpu", "max_det": 2, "conf": 0.0}
     (result,) = RFLA(weights).predict(path, normalize={"range": [0, 2000]}, **settings)
     assert np.unique(result.orig_img).tolist() == [128]
