@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rfla.names import Norm
 
@@ -41,7 +42,9 @@ class GroupNorm(nn.GroupNorm):
         """(B, D, H, W) to the same."""
         if features.is_cuda:
             return super().forward(features)
-        return super().forward(features.float()).to(features.dtype)
+        weight, bias = self.weight.float(), self.bias.float()
+        out = functional.group_norm(features.float(), self.num_groups, weight, bias, self.eps)
+        return out.to(features.dtype)
 
 
 class Scale(nn.Module):

@@ -150,7 +150,7 @@ def test_a_full_disk_leaves_no_half_picture(
     picture, curves, labels = (tmp_path / name for name in ("a.jpg", "r.png", "l.png"))
     write_picture(picture, np.zeros((4, 4, 3), np.uint8))
     before = picture.read_bytes()
-    monkeypatch.setattr(os, "chmod", full)  # between writing and renaming
+    monkeypatch.setattr(os, "replace", full)  # written, not yet renamed
     writers = {
         picture: lambda: write_picture(picture, np.full((400, 400, 3), 9, np.uint8)),
         curves: lambda: plot_results(curves, {"epoch": [1.0], "lr": [0.1]}),
