@@ -49,14 +49,14 @@ def write_tables(study: Study, out: Path, csv_file: Path | None, plots: Path | N
         raise SystemExit(f"{csv_file}: {sorted(unknown)} is no variant of the study {study.name}")
     sets = list(study.data)
     rows.sort(key=lambda r: (sets.index(r["data"]), r["device"], place[r["variant"]], r["seed"]))
-    for data, of_data in itertools.groupby(rows, itemgetter("data")):
-        for device, group in itertools.groupby(of_data, itemgetter("device")):
-            runs = list(group)
+    for data, group in itertools.groupby(rows, itemgetter("data")):
+        everywhere = list(group)
+        for device, runs in itertools.groupby(everywhere, itemgetter("device")):
             print(f"\n{data} ({study.split} split, {device})\n")
-            print_table(runs, study.reference, [row for row in rows if row["data"] == data])
-            if plots:
-                short = "cpu" if "CPU" in device else "gpu"
-                plot_sizes(runs, study.split, plots / f"ablation_{study.name}_{data}_{short}.png")
+            print_table(list(runs), study.reference, everywhere)
+        if plots:
+            everywhere.sort(key=lambda row: place[row["variant"]])
+            plot_sizes(everywhere, study.split, plots / f"ablation_{study.name}_{data}.png")
     if csv_file and rows:
         with csv_file.open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0], lineterminator="\n")
@@ -136,12 +136,12 @@ def plot_sizes(runs: Sequence[Row], split: str, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     found = by_variant(runs)
-    sizes = ["AP", "APvt", "APt", "APs"]
+    sizes = [size for size in ("AP", "APvt", "APt", "APs") if runs[0][size] != NONE]
     figure, axes = plt.subplots(figsize=(7.2, 3.2), layout="constrained")
     width = 0.8 / len(found)
     for number, (name, own) in enumerate(found.items()):
         at = [size + (number - (len(found) - 1) / 2) * width for size in range(len(sizes))]
-        values = [[max(run[key], 0) for run in own] for key in sizes]
+        values = [[run[key] for run in own] for key in sizes]
         axes.bar(at, [statistics.mean(v) for v in values], width * 0.92, label=name)
         for x, points in zip(at, values, strict=True):
             axes.plot([x] * len(points), points, "o", color="black", markersize=2.5)
