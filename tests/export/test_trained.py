@@ -43,7 +43,7 @@ def pair(request: Any, cells: Path, tmp_path_factory: pytest.TempPathFactory) ->
         data=cells,
         imgsz=SIDE,
         epochs=1,
-        fraction=120,
+        fraction=160,
         batch=4,
         recipe="scratch",
         backbone={"name": "resnet18"},
@@ -75,7 +75,7 @@ def test_the_same_figures(pair: tuple[Path, Path], cells: Path, tmp_path: Path) 
         )
         for path in pair
     )
-    assert one.figures["ap50"] > 0.01  # it has learnt something
+    assert one.figures["ap"] > 0.01
     for name, value in one.figures.items():
         assert other.figures[name] == pytest.approx(value, abs=1e-3, nan_ok=True)
 

@@ -95,9 +95,9 @@ def check_training() -> Callable[..., None]:
 
     Losses and gradient norms are compared. A norm may also differ by `noise` times the norm of all
     gradients together. One can hang on a ReLU next to zero, which in float32 falls on either side
-    of it, by the processor and the number of threads: where a norm does not meet the record, the
-    step is repeated in float64, which has to meet the record or our float32 number, or to lie
-    nearer to ours than to the record.
+    of it, by the number of threads: where a norm does not meet the record, the step is repeated in
+    float64, which has to meet the record or our float32 number. That is computed without oneDNN,
+    whose kernels round otherwise on other processors.
     """
     from rfla.models.mmdet import our_key
 
@@ -124,7 +124,8 @@ def check_training() -> Callable[..., None]:
         targets: list[Any],
         noise: float = 1e-9,
     ) -> None:
-        norms = step(net, case, images, targets)
+        with torch.backends.mkldnn.flags(enabled=False):
+            norms = step(net, case, images, targets)
         total = sum(norm**2 for norm in norms.values()) ** 0.5
         assert total == pytest.approx(case["total_grad_l2"], rel=1e-4)
         recorded = {our_key(key): value for key, value in case.get("grad_l2", {}).items()}
@@ -142,7 +143,6 @@ def check_training() -> Callable[..., None]:
                 name
                 for name in missed
                 if not (close(exact[name], recorded[name]) or close(exact[name], norms[name]))
-                and abs(exact[name] - norms[name]) > abs(exact[name] - recorded[name])
             ]
         assert missed == []
 
