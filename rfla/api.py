@@ -172,9 +172,9 @@ class RFLA:
             notes = Notes()
             images = images_of(sources, options.reading)
             results = predictor.stream(images, options, notes)
-            yield from written(results, sources, cfg) if writes(cfg) else results
-            sliced = options.slices is not None
-            for line in [*notes.skipped, *notes.lines(options.imgsz, options.max_det, sliced)]:
+            yield from written(results, sources, cfg, notes) if writes(cfg) else results
+            lines = notes.lines(options.imgsz, options.max_det, options.slices is not None)
+            for line in [*notes.skipped, *notes.left_out, *lines]:
                 LOG.warning(line)
 
         return run() if stream else list(run())

@@ -192,14 +192,21 @@ class Georeference:
         """Turn (N, 2) px into degrees of longitude and latitude.
 
         Raises:
-            DataError: The raster states no coordinate reference system.
+            DataError: The raster states no coordinate reference system, or one in which these
+                points have no place on earth.
         """
         if not self.crs:
-            raise DataError("the raster states no coordinate reference system: no WGS84")
+            raise DataError("the raster states no coordinate reference system")
         from rasterio.warp import transform
 
         x, y = self.to_raster(points).T
-        return np.stack(transform(self.crs, "EPSG:4326", x.tolist(), y.tolist()), axis=1)
+        try:
+            degrees = np.array(transform(self.crs, "EPSG:4326", x.tolist(), y.tolist())).T
+        except Exception as error:  # rasterio wraps PROJ's many errors
+            raise DataError(f"its coordinates have no WGS84 ({str(error)[:120]})") from None
+        if not np.isfinite(degrees).all():
+            raise DataError("its coordinates have no WGS84: some points are not on earth")
+        return degrees
 
 
 def read_georeference(path: Path) -> Georeference | None:

@@ -154,8 +154,6 @@ def fill_in(cfg: Config, device: torch.device) -> tuple[Config, list[str]]:
     changes: dict[str, Any] = {}
     idle = unused(cfg.given, "train", cfg)
     notes = [f"not used by training: {', '.join(idle)}"] if idle else []
-    if cfg.amp == "bf16" and device.type == "cpu" and not cpu_has_bfloat16():
-        notes.append("amp=bf16: this processor has no bfloat16 instructions; training in float32")
     if cfg.recipe != "paper":
         notes.append(f"recipe={cfg.recipe}: {_as_typed(RECIPES[cfg.recipe].settings, cfg)}")
     elif cfg.data == "demo" and device.type == "cpu" and "recipe" not in cfg.given:

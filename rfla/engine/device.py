@@ -1,7 +1,9 @@
 """Which device computes, in which precision, with which random seeds."""
 
+import logging
 import os
 import random
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ from torch import nn
 
 from rfla.engine.distributed import environment_number
 from rfla.errors import ConfigError
+
+log = logging.getLogger("rfla")
 
 
 def select_device(spec: str | int | None) -> torch.device:
@@ -75,7 +79,7 @@ def autocast_dtype(device: torch.device, amp: bool | str) -> torch.dtype | None:
 
     `amp=true` is for GPUs: bfloat16 where the GPU has it, else float16. On a CPU it stays float32,
     where results repeat to the bit between machines; `amp=bf16` uses bfloat16 there too if the
-    processor has instructions for it.
+    processor has instructions for it, and says so if it has none.
     """
     if amp is False:
         return None
@@ -83,7 +87,17 @@ def autocast_dtype(device: torch.device, amp: bool | str) -> torch.dtype | None:
         with torch.cuda.device(device):  # else the first GPU is asked
             native = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if amp == "bf16" or (amp is True and native) else torch.float16
-    return torch.bfloat16 if amp == "bf16" and device.type == "cpu" and cpu_has_bfloat16() else None
+    if amp != "bf16" or device.type != "cpu":
+        return None
+    if cpu_has_bfloat16():
+        return torch.bfloat16
+    _say_that_it_computes_in_float32()
+    return None
+
+
+@cache  # once a process
+def _say_that_it_computes_in_float32() -> None:
+    log.warning("amp=bf16: this processor has no bfloat16 instructions; it computes in float32")
 
 
 def on_device(net: nn.Module, device: torch.device, dtype: torch.dtype | None) -> nn.Module:

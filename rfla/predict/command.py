@@ -47,7 +47,8 @@ class Prediction(NamedTuple):
 
     Attributes:
         run_dir: Its files.
-        skipped: One line for each image that could not be read.
+        skipped: One line for each image that could not be read, and for each file of an image that
+            could not be written.
     """
 
     run_dir: Path
@@ -113,6 +114,7 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Prediction:
                     if cfg.verbose:
                         console.print(f"{results.label}: {results.verbose()}")
             outputs.close()
+            notes.left_out += outputs.left_out
             shards = gather(world, (outputs.rows, notes))
             notes = joined([part for _, part in shards])
             counts: Counter[str] = Counter()
@@ -134,7 +136,7 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Prediction:
         classes = (f"{count} {name}" for name, count in counts.most_common())
         console.print(f"found {', '.join(classes)}")
     console.print(f"results in {run_dir}")
-    return Prediction(run_dir, notes.skipped)
+    return Prediction(run_dir, [*notes.skipped, *notes.left_out])
 
 
 @contextmanager
@@ -189,12 +191,14 @@ def _summarise(
         console.print(f"skipped: {reason}", style="yellow")
     if not notes.images:
         raise DataError(f"source={cfg.source}: none of {sources} images could be read")
+    for reason in notes.left_out:
+        console.print(f"left out: {reason}", style="yellow")
     for line in notes.lines(options.imgsz, options.max_det, options.slices is not None):
         console.print(f"note: {line}", style="yellow")
 
 
 def written(
-    results: Iterable[Results], sources: Sequence[Source], cfg: Config
+    results: Iterable[Results], sources: Sequence[Source], cfg: Config, notes: Notes
 ) -> Iterator[Results]:
     """Pass results on, and write them into a run directory as the command does."""
     with claim_run_dir(cfg, World(), "predict") as run_dir:
@@ -204,6 +208,7 @@ def written(
                 outputs.write(result)
                 yield result
         finally:
+            notes.left_out += outputs.left_out
             outputs.rescue()
 
 

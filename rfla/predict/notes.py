@@ -12,6 +12,7 @@ class Notes:
     Attributes:
         images: Images that were read.
         skipped: One line for each image that could not be read.
+        left_out: One line for each file of an image that could not be written.
         remarks: What `read_image` remarked, with the number of images.
         shrunk: Images that were larger than the network's input, without slices.
         most: By how much the most shrunk of them was shrunk.
@@ -23,6 +24,7 @@ class Notes:
 
     images: int = 0
     skipped: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     remarks: Counter[str] = field(default_factory=Counter)
     shrunk: int = 0
     most: float = 1.0
@@ -72,6 +74,7 @@ class Notes:
         """Add the notes of other images."""
         self.images += part.images
         self.skipped += part.skipped
+        self.left_out += part.left_out
         self.remarks += part.remarks
         self.shrunk += part.shrunk
         if part.most > self.most:

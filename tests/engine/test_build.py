@@ -47,16 +47,6 @@ def test_the_demo_on_a_cpu_takes_its_recipe(monkeypatch: pytest.MonkeyPatch) -> 
     assert fill_in(load_config(given), torch.device("cuda"))[0].head.width == 256
 
 
-def test_a_processor_without_bfloat16_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = {"model": "fcos_p2", "data": "d", "amp": "bf16"}
-    monkeypatch.setattr(build, "cpu_has_bfloat16", lambda: False)
-    line = "amp=bf16: this processor has no bfloat16 instructions; training in float32"
-    assert fill_in(load_config(given), CPU)[1] == [line]
-    assert fill_in(load_config(given), torch.device("cuda"))[1] == []
-    monkeypatch.setattr(build, "cpu_has_bfloat16", lambda: True)
-    assert fill_in(load_config(given), CPU)[1] == []
-
-
 def test_what_the_architecture_does_not_read_is_said() -> None:
     """Of a recipe only what the network reads is shown; a key that was given for nothing is named.
 

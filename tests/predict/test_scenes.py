@@ -1,6 +1,7 @@
 """Scenes: read by windows as if read whole, and boxes in coordinates of the ground."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -150,12 +151,36 @@ def test_what_has_no_place(tmp_path: Path) -> None:
         "".join(to_geojson(result_of([0, 0, 1, 1]), place, wgs84=True))
 
 
-def test_a_raster_without_a_place_is_named(weights: Path, scene: Path, tmp_path: Path) -> None:
-    nameless = write_scene(tmp_path / "n.tif", np.zeros((64, 64, 3), np.uint8), crs=None)
-    settings = {"model": str(weights), "source": str(nameless), "project": str(tmp_path / "runs")}
-    settings |= {"max_det": 2, "conf": 0.0, "device": "cpu", "geo_crs": "wgs84", "save": False}
-    with pytest.raises(DataError, match=r"n.tif: the raster states no .*; geo_crs=raster"):
-        predict(load_config(settings, mode="predict"))
+def test_points_off_the_earth_have_no_degrees() -> None:
+    utm = Georeference((1.0, 0, 1e12, 0, -1.0, 1e12), "EPSG:32617")
+    with pytest.raises(DataError, match="no WGS84"):
+        utm.to_wgs84(np.zeros((1, 2)))
+    site = 'LOCAL_CS["site",UNIT["metre",1]]'  # a building site's own: no way to the earth
+    with pytest.raises(DataError, match="no WGS84"):
+        Georeference((1.0, 0, 0, 0, -1.0, 0), site).to_wgs84(np.zeros((1, 2)))
+
+
+def test_a_raster_without_degrees_is_named_and_the_others_are_written(
+    weights: Path, scene: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(scene, folder / "z.tif")
+    write_scene(folder / "n.tif", np.zeros((64, 64, 3), np.uint8), crs=None)
+    settings = {"model": str(weights), "source": str(folder), "project": str(tmp_path / "runs")}
+    settings |= {"max_det": 2, "conf": 0.0, "device": "cpu", "geo_crs": "wgs84", "geo": "both"}
+    done = predict(load_config(settings, mode="predict"))
+    why = "the raster states no coordinate reference system; geo_crs=raster writes one"
+    assert done.skipped == [
+        f"{folder / 'n.tif'}: no {suffix} file: {why}" for suffix in (".geojson", ".gpkg")
+    ]
+    assert sorted(path.name for path in done.run_dir.glob("*.g*")) == ["z.geojson", "z.gpkg"]
+    assert len(json.loads((done.run_dir / "predictions.json").read_text())) == 4
+
+    options = {"geo": "geojson", "geo_crs": "wgs84", "project": tmp_path / "api"}
+    results = RFLA(weights).predict(folder, conf=0.0, max_det=2, device="cpu", **options)
+    assert len(results) == 2
+    assert caplog.messages[0] == f"{folder / 'n.tif'}: no .geojson file: {why}"
 
 
 @pytest.mark.parametrize("by_windows", [False, True])

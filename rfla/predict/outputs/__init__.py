@@ -51,6 +51,11 @@ class Outputs:
         """Take one image, without pixels, whose own files are written, for those of the run."""
         self.rows.append(Row(self._names.of(results), results))
 
+    @property
+    def left_out(self) -> list[str]:
+        """One line for each file of an image that could not be written."""
+        return [line for output in self._outputs for line in output.left_out]
+
     def close(self) -> None:
         """Complete the files of this process; those of the run are still to be written."""
         for output in self._outputs:

@@ -30,12 +30,15 @@ class GroundFile(Output):
     def add(self, name: Name, results: Results) -> None:
         """Write one image's boxes, where the image says where it lies."""
         place = place_of(results)
-        if place is not None:
-            try:
-                content = self.content(results, place, self.cfg.geo_crs == "wgs84")
-                write_atomically(self.path_of(name, self.suffix), content)
-            except DataError as error:
-                raise DataError(f"{results.path}: {error}; geo_crs=raster writes its own") from None
+        if place is None:
+            return
+        try:
+            content = self.content(results, place, self.cfg.geo_crs == "wgs84")
+            write_atomically(self.path_of(name, self.suffix), content)
+        except DataError as error:
+            self.left_out.append(
+                f"{results.path}: no {self.suffix} file: {error}; geo_crs=raster writes one"
+            )
 
     @abstractmethod
     def content(self, results: Results, place: Georeference, wgs84: bool) -> bytes | Iterable[str]:

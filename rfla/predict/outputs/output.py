@@ -42,6 +42,7 @@ class Output:
 
     def __init__(self, run_dir: Path, cfg: Config):
         self.run_dir, self.cfg = run_dir, cfg
+        self.left_out: list[str] = []  # a line for each image of which it could write no file
 
     @classmethod
     def wanted(cls, cfg: Config) -> bool:
