@@ -5,7 +5,8 @@
 //
 // The image is a binary PPM (P6, 8 bits), which every tool writes (`convert image.png image.ppm`);
 // it goes in at its own size. Where that is not the `imgsz` of the metadata, resize it first, as
-// detect_onnx.py does: the network knows objects of the size that they had in training.
+// detect_onnx.py does: the network knows objects of the size that they had in training. A network
+// of `detectors` needs 96 px at least (`least_side` of the entry `export`).
 
 #include <onnxruntime_cxx_api.h>
 

@@ -12,14 +12,15 @@ import onnxruntime
 
 session = onnxruntime.InferenceSession(sys.argv[1])
 about = session.get_modelmeta().custom_metadata_map
-names, imgsz = json.loads(about["names"]), json.loads(about["imgsz"])
+names, imgsz, form = (json.loads(about[key]) for key in ("names", "imgsz", "export"))
 
 # RGB, long side imgsz px, padded on the right and at the bottom to multiples of 32
 image = cv2.cvtColor(cv2.imread(sys.argv[2]), cv2.COLOR_BGR2RGB)
 height, width = image.shape[:2]
 scale = imgsz / max(height, width)
 new_width, new_height = max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5))
-padded = np.zeros((-(-new_height // 32) * 32, -(-new_width // 32) * 32, 3), np.uint8)
+padded_size = [max(-(-side // 32) * 32, form["least_side"]) for side in (new_height, new_width)]
+padded = np.zeros((*padded_size, 3), np.uint8)
 padded[:new_height, :new_width] = cv2.resize(image, (new_width, new_height))
 
 feed = {

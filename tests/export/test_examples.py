@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import onnxruntime
+import pytest
 import torch
 
 from rfla import RFLA
@@ -18,9 +19,10 @@ from rfla.ops.nms import DetectionLimits, select_detections
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_detect_onnx(exported: Callable[..., Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["faster_rcnn", "detectors"])  # the second needs 96 px at least
+def test_detect_onnx(exported: Callable[..., Path], tmp_path: Path, name: str) -> None:
     image = np.random.default_rng(0).integers(0, 256, (70, 150, 3), dtype=np.uint8)
-    path, model = tmp_path / "x.png", exported("faster_rcnn")
+    path, model = tmp_path / "x.png", exported(name)
     cv2.imwrite(str(path), image)
     result = RFLA(model).predict(path, conf=0.25, device="cpu")[0]
     expected = [
