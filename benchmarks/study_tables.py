@@ -146,6 +146,7 @@ def plot_sizes(runs: Sequence[Row], split: str, path: Path) -> None:
         for x, points in zip(at, values, strict=True):
             axes.plot([x] * len(points), points, "o", color="black", markersize=2.5)
     axes.set_xticks(range(len(sizes)), sizes)
+    axes.set_title(runs[0]["data"], loc="left", fontsize=10)
     axes.set_ylabel(f"AP on the {split} split")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
