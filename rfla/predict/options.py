@@ -106,14 +106,15 @@ class PredictOptions:
             live: No image waits for another one, unless `batch=` asks for it.
 
         Raises:
-            ConfigError: A class that the model does not know, or `gsd=` for a model that does not
-                know its own.
+            ConfigError: A class that the model does not know, an overlap that is not below the side
+                of a slice, or `gsd=` for a model that does not know its own.
         """
         scale, slices = model.scale, None
         if cfg.slice is not None:
             largest = scale.largest if scale is not None else None
             rule = (cfg.merge, cfg.merge_metric, cfg.merge_classes)
             slices = Slices(cfg.slice, cfg.overlap, *rule, largest)
+            slices.overlap_px(cfg.imgsz)  # refuses one that leaves no step, before anything is made
         trained_gsd = scale.gsd if scale is not None else None
         if "gsd" in cfg.given and trained_gsd is None:
             raise ConfigError(

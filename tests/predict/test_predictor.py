@@ -170,7 +170,7 @@ def test_slices_of_several_images_share_batches(weights: Path, folder: Path) -> 
 
 def test_an_overlap_that_is_too_large(weights: Path) -> None:
     with pytest.raises(ConfigError, match=r"overlap=64 with slices of 64 px: must be below"):
-        RFLA(weights).predict(noise(100, 100), slice=64, overlap=64, device="cpu")
+        RFLA(weights).predict(noise(100, 100), slice=64, overlap=64, device="cpu", stream=True)
 
 
 def test_what_is_shrunk_or_cut_off_is_said(
