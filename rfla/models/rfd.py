@@ -183,8 +183,11 @@ class RFD(PointDetector):
         """
         if self.head.second_look is None:
             return None, boxes
+        looks = min(LOOKS, positive.shape[1])
+        if not positive.is_cuda:  # a GPU would have to wait for the number
+            looks = min(looks, max(int(positive.sum(dim=1).max()), 1))
         order = positive + torch.rand(positive.shape, device=positive.device)
-        index = order.topk(min(LOOKS, positive.shape[1]), dim=1).indices  # (B, K)
+        index = order.topk(looks, dim=1).indices  # (B, K)
         seen = positive.gather(1, index)
         moved = self.look_again(raw, take(boxes, index))  # (B, K, 4)
         losses = box_loss(

@@ -74,8 +74,8 @@ class RoIAlignPyramid(nn.Module):
         return torch.cat(pooled)[order.argsort()]
 
 
-def pool_boxes(features: Tensor, rois: Tensor, stride: int, size: int, samples: int = -1) -> Tensor:
-    """RoIAlign of one map: the operator itself.
+def pool_boxes(features: Tensor, rois: Tensor, stride: int, size: int) -> Tensor:
+    """RoIAlign of one map: the operator itself, with a sample for each cell of the map.
 
     Its gradient on a GPU adds the cells of overlapping boxes in an order that changes from run to
     run; with `deterministic=true` it is computed on the CPU. Torchvision's own function would
@@ -88,7 +88,6 @@ def pool_boxes(features: Tensor, rois: Tensor, stride: int, size: int, samples: 
             unchecked: NaN would be read from anywhere in memory.
         stride: px between the cells of the map.
         size: S, cells on a side.
-        samples: on a side of each cell; -1 takes one for each cell of the map that it covers.
 
     Returns:
         (N, C, S, S) float32.
@@ -97,6 +96,6 @@ def pool_boxes(features: Tensor, rois: Tensor, stride: int, size: int, samples: 
     if device.type == "cuda" and torch.are_deterministic_algorithms_enabled():
         features, rois = features.cpu(), rois.cpu()
     pooled: Tensor = torch.ops.torchvision.roi_align(
-        features, rois, 1 / stride, size, size, samples, True
+        features, rois, 1 / stride, size, size, -1, True
     )
     return pooled.to(device)
