@@ -32,7 +32,7 @@ class GroupNorm(nn.GroupNorm):
     Fewer where a narrow layer would have groups of one channel. It computes in float32. Under
     autocast on a GPU that is torch's rule, and its output stays float32; on a CPU it is done here,
     since torch's gradient of a bfloat16 map in `channels_last` is slow (torch 2.14;
-    `benchmarks/bfloat16_cpu.py` compares the two).
+    `benchmarks/small_steps.py` compares the two).
     """
 
     def __init__(self, channels: int) -> None:
