@@ -178,8 +178,8 @@ class RFD(PointDetector):
     ) -> tuple[Tensor | None, Tensor]:
         """Loss of the boxes that are looked at again, and the boxes (B, P, 4) with these moved.
 
-        As many points of each image are looked at, whatever is positive, so that the host needs no
-        count of them: positives first, in an order drawn by lot.
+        On a GPU as many points of each image are looked at, whatever is positive, so that the host
+        needs no count of them: positives first, in an order drawn by lot.
         """
         if self.head.second_look is None:
             return None, boxes
