@@ -11,6 +11,8 @@ import torch
 import torchvision  # noqa: F401  (registers torch.ops.torchvision)
 from torch import Tensor, nn
 
+from rfla.ops.interpolate import interpolate
+
 MAX_OUTPUTS = 2**31 - 1
 
 
@@ -74,13 +76,14 @@ class RoIAlignPyramid(nn.Module):
         return torch.cat(pooled)[order.argsort()]
 
 
-def pool_boxes(features: Tensor, rois: Tensor, stride: int, size: int) -> Tensor:
-    """RoIAlign of one map: the operator itself, with a sample for each cell of the map.
+def pool_boxes(features: Tensor, rois: Tensor, stride: int, size: int, samples: int = -1) -> Tensor:
+    """RoIAlign of one map: the operator itself.
 
     Its gradient on a GPU adds the cells of overlapping boxes in an order that changes from run to
     run; with `deterministic=true` it is computed on the CPU. Torchvision's own function would
     choose a version in Python then, which holds all samples of all boxes at once: a terabyte for
-    512 boxes of P2.
+    512 boxes of P2. On a CPU the operator's gradient is slow: one sample a cell is read by
+    `interpolate` there.
 
     Args:
         features: (B, C, H, W) float32.
@@ -88,14 +91,28 @@ def pool_boxes(features: Tensor, rois: Tensor, stride: int, size: int) -> Tensor
             unchecked: NaN would be read from anywhere in memory.
         stride: px between the cells of the map.
         size: S, cells on a side.
+        samples: on a side of each cell; -1 takes one for each cell of the map that it covers.
 
     Returns:
         (N, C, S, S) float32.
     """
     device = features.device
+    if samples == 1 and device.type == "cpu" and not torch.onnx.is_in_onnx_export():
+        points = _middles(rois[:, 1:], size) / stride - 0.5
+        read = interpolate(features, rois[:, 0].long(), points)  # (N, S * S, C)
+        return read.transpose(1, 2).reshape(len(rois), -1, size, size)
     if device.type == "cuda" and torch.are_deterministic_algorithms_enabled():
         features, rois = features.cpu(), rois.cpu()
     pooled: Tensor = torch.ops.torchvision.roi_align(
-        features, rois, 1 / stride, size, size, -1, True
+        features, rois, 1 / stride, size, size, samples, True
     )
     return pooled.to(device)
+
+
+def _middles(boxes: Tensor, size: int) -> Tensor:
+    """Return the middles of the cells of boxes (N, 4), (N, S * S, 2), row by row."""
+    shares = (torch.arange(size, device=boxes.device) + 0.5) / size
+    low, high = boxes[:, :2, None], boxes[:, 2:, None]
+    x, y = (low + (high - low) * shares).unbind(dim=1)  # (N, S)
+    shape = (len(boxes), size, size)
+    return torch.stack([x[:, None].expand(shape), y[..., None].expand(shape)], -1).flatten(1, 2)

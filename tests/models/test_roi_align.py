@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rfla.models.roi_align import RoIAlignPyramid
+from rfla.models.roi_align import RoIAlignPyramid, pool_boxes
 
 
 def test_levels_by_hand():
@@ -74,3 +74,19 @@ def test_deterministic_algorithms_take_the_same_operator(monkeypatch):
         assert torch.equal(RoIAlignPyramid([4])(features, rois), expected)
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+def test_one_sample_a_cell_is_read_as_the_operator_reads_it():
+    """On a CPU another way is taken: the same cells, in the same order, with the same gradient."""
+    torch.manual_seed(0)
+    features = torch.rand(2, 5, 6, 9, requires_grad=True)
+    low = torch.rand(40, 2) * torch.tensor([44.0, 32.0]) - 6
+    image = torch.arange(2.0).repeat(20)[:, None]
+    rois = torch.cat([image, low, low + torch.rand(40, 2) * 20], dim=1)
+    ours = pool_boxes(features, rois, stride=4, size=3, samples=1)
+    theirs = torch.ops.torchvision.roi_align(features, rois, 0.25, 3, 3, 1, True)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    weight = torch.rand_like(ours)
+    (our_slope,) = torch.autograd.grad((ours * weight).sum(), features)
+    (their_slope,) = torch.autograd.grad((theirs * weight).sum(), features)
+    torch.testing.assert_close(our_slope, their_slope, atol=1e-4, rtol=1e-4)

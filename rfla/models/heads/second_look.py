@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rfla.models.roi_align import pool_boxes
 from rfla.ops.coding import DeltaCoder
-from rfla.ops.interpolate import interpolate
 
 CONTEXT = 1.5
 """Side of the region that is looked at, in sides of the box: its edges lie inside."""
@@ -63,19 +63,13 @@ class SecondLook(nn.Module):
         Returns:
             (B, K, 4) float32.
         """
-        boxes = boxes.detach().float()
+        flat = boxes.detach().float().flatten(0, 1)
         batch, count = boxes.shape[:2]
-        points = self.points(boxes).view(batch, -1, 2)
-        seen = interpolate(features.float(), points / self.stride - 0.5)
-        seen = seen.view(batch, count, self.places**2, -1).transpose(2, 3).flatten(2)
-        hidden = functional.relu(self.shared_fc(seen.to(self.shared_fc.weight.dtype)))
-        return self.coder.decode(boxes, self.fc_reg(hidden).float())
-
-    def points(self, boxes: Tensor) -> Tensor:
-        """Return where boxes (B, K, 4) are looked at, (B, K, S, S, 2) px, row by row."""
-        steps = torch.arange(self.places, device=boxes.device)
-        reach = CONTEXT * ((steps + 0.5) / self.places - 0.5)  # in sides of the box
-        center, sides = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
-        x, y = (center[..., None] + sides[..., None] * reach).unbind(dim=2)  # (B, K, S)
-        shape = (*x.shape, self.places)
-        return torch.stack([x[..., None, :].expand(shape), y[..., None].expand(shape)], dim=-1)
+        images = torch.arange(batch, dtype=flat.dtype, device=flat.device)
+        images = images[:, None].expand(batch, count).reshape(-1, 1)
+        center, half = (flat[:, :2] + flat[:, 2:]) / 2, (flat[:, 2:] - flat[:, :2]) / 2
+        reach = half * CONTEXT
+        rois = torch.nan_to_num(torch.cat([images, center - reach, center + reach], dim=1))
+        pooled = pool_boxes(features.float(), rois, self.stride, self.places, samples=1)
+        hidden = functional.relu(self.shared_fc(pooled.flatten(1).to(self.shared_fc.weight.dtype)))
+        return self.coder.decode(flat, self.fc_reg(hidden).float()).view_as(boxes)
