@@ -100,7 +100,7 @@ def pool_boxes(features: Tensor, rois: Tensor, stride: int, size: int, samples: 
     if samples == 1 and device.type == "cpu" and not torch.onnx.is_in_onnx_export():
         points = _middles(rois[:, 1:], size) / stride - 0.5
         read = interpolate(features, rois[:, 0].long(), points)  # (N, S * S, C)
-        return read.transpose(1, 2).reshape(len(rois), -1, size, size)
+        return read.transpose(1, 2).reshape(-1, features.shape[1], size, size)
     if device.type == "cuda" and torch.are_deterministic_algorithms_enabled():
         features, rois = features.cpu(), rois.cpu()
     pooled: Tensor = torch.ops.torchvision.roi_align(
@@ -114,5 +114,5 @@ def _middles(boxes: Tensor, size: int) -> Tensor:
     shares = (torch.arange(size, device=boxes.device) + 0.5) / size
     low, high = boxes[:, :2, None], boxes[:, 2:, None]
     x, y = (low + (high - low) * shares).unbind(dim=1)  # (N, S)
-    shape = (len(boxes), size, size)
-    return torch.stack([x[:, None].expand(shape), y[..., None].expand(shape)], -1).flatten(1, 2)
+    grid = x[:, None].expand(-1, size, -1), y[..., None].expand(-1, -1, size)
+    return torch.stack(grid, dim=-1).flatten(1, 2)
