@@ -10,17 +10,17 @@ trainings of `ablation.py`.
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
-import training_step
-from torch import nn
+from torch import Tensor, nn
+from training_step import BOXES, CLASSES, make_batch, training_step
 
 from rfla.engine.device import autocast, cpu_has_bfloat16, on_device
 from rfla.models import build_detector
 from rfla.models.blocks import GroupNorm
 
+CPU = torch.device("cpu")
 BATCH = 4
 SIZES = ((128, 48), (256, 96))
 """Side of the images, px, and width of the neck and head."""
@@ -30,39 +30,33 @@ MODELS = ("fcos_p2", "rfd")
 
 
 def small_step(
-    name: str, side: int, width: int, dtype: torch.dtype | None, own_norm: bool
+    name: str, side: int, width: int, boxes: int, dtype: torch.dtype | None, own_norm: bool
 ) -> Callable[[], float]:
     """One step of SGD of a ResNet-18 detector, as a function that returns its seconds."""
     torch.manual_seed(0)
     head = {"head.width": width, "head.depth": 2, "head.norm": "gn"}
     settings = {"backbone.name": "resnet18", "neck.width": width, **head}
-    device = torch.device("cpu")
-    net = on_device(build_detector(name, 2, "rfla", settings), device, dtype).train()
+    net = on_device(build_detector(name, CLASSES, "rfla", settings), CPU, dtype).train()
     if not own_norm:
         for module in net.modules():
             if isinstance(module, GroupNorm):
                 module.__class__ = nn.GroupNorm
-    optimizer = torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9)
-    images, targets = training_step.make_batch(BATCH, side, "cpu")
-    for target in targets:
-        target["labels"] %= 2
+    images, targets = make_batch(BATCH, side, "cpu", boxes)
 
-    def step() -> float:
-        begin = time.process_time()
-        with autocast(device, dtype):
-            losses = net(images, targets)
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(sum(losses.values()))
-        optimizer.step()
-        return time.process_time() - begin
+    def losses() -> dict[str, Tensor]:
+        with autocast(CPU, dtype):
+            found: dict[str, Tensor] = net(images, targets)
+        return found
 
-    return step
+    return training_step(net, losses, "cpu")
 
 
-def compare(side: int, width: int, repeats: int) -> None:
+def compare(side: int, width: int, boxes: int, repeats: int) -> None:
     """Print how the forms of one size compare."""
     keys = [(name, form) for name in MODELS for form in FORMS]
-    steps = {(name, form): small_step(name, side, width, *FORMS[form]) for name, form in keys}
+    steps = {
+        (name, form): small_step(name, side, width, boxes, *FORMS[form]) for name, form in keys
+    }
     turns = [{key: step() for key, step in steps.items()} for _ in range(repeats + 1)]
 
     def ratio(above: tuple[str, str], below: tuple[str, str]) -> float:
@@ -81,14 +75,13 @@ def compare(side: int, width: int, repeats: int) -> None:
 def main() -> None:
     """Compare at every size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--boxes", type=int, default=training_step.BOXES, help="in each image")
+    parser.add_argument("--boxes", type=int, default=BOXES, help="in each image")
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     if not cpu_has_bfloat16():
         parser.exit(1, "this processor has no bfloat16 instructions\n")
-    training_step.BOXES = options.boxes
     for size in SIZES:
-        compare(*size, options.repeats)
+        compare(*size, options.boxes, options.repeats)
 
 
 if __name__ == "__main__":

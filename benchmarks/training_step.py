@@ -25,15 +25,17 @@ BOXES = 60
 PROPOSALS, ROIS = 1000, 512
 
 
-def make_batch(batch: int, size: int, device: str) -> tuple[Tensor, list[dict[str, Tensor]]]:
-    """Random images and 60 boxes of 6 to 32 px each."""
+def make_batch(
+    batch: int, size: int, device: str, boxes: int = BOXES
+) -> tuple[Tensor, list[dict[str, Tensor]]]:
+    """Random images, and so many boxes of 6 to 32 px in each."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(batch, 3, size, size, generator=generator).to(device)
     targets = []
     for _ in range(batch):
-        corner = torch.rand(BOXES, 2, generator=generator) * (size - 40)
-        side = 6 + torch.rand(BOXES, 2, generator=generator) * 26
-        labels = torch.randint(0, CLASSES, (BOXES,), generator=generator)
+        corner = torch.rand(boxes, 2, generator=generator) * (size - 40)
+        side = 6 + torch.rand(boxes, 2, generator=generator) * 26
+        labels = torch.randint(0, CLASSES, (boxes,), generator=generator)
         targets.append(
             {"boxes": torch.cat((corner, corner + side), 1).to(device), "labels": labels.to(device)}
         )
