@@ -222,32 +222,45 @@ def waits(device: str, size: int) -> Figures:
 
 
 def detections(device: str, size: int) -> Figures:
-    """Detections on the device are the CPU's, in float32: 99.9 % within 0.01 px and 1e-4 in score.
+    """Detections on the device in float32 are those of float64, but for what the CPU loses too.
 
-    The class layers are drawn wide, so that the scores of a random network are not all alike; those
-    next to the last that is kept may be others.
+    Rounding moves boxes and scores of a random network, whose class layers are drawn wide, so that
+    its scores are not all alike. So the device may miss 0.2 % of the boxes more than float32 on the
+    CPU does (0.01 px, 1e-4 in score); those next to the last that is kept may be others.
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     figures: Figures = {}
     for name in DETECTORS:
-        net = network(name, "cpu").eval()
+        net = network(name, "cpu", **{"test.score_thr": 0.0, "backbone.norm_eval": False})
+        images, targets = batch_of("cpu", size)
         for module in net.modules():
-            if isinstance(module, nn.Conv2d) and float(module.weight.detach().std()) < 0.02:
-                nn.init.normal_(module.weight, std=0.1)
-        images, _ = batch_of("cpu", size)
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None  # statistics of these images, or DetectoRS overflows
+            elif isinstance(module, nn.Conv2d) and float(module.weight.detach().std()) < 0.02:
+                nn.init.normal_(module.weight, std=0.05)
+        net(images, targets)
+        net.eval()
         with torch.no_grad():
-            here = net(images)
-            there = net.to(device)(images.to(device))
-        same, count = 0, 0
-        for own, other in zip(here, there, strict=True):
-            found = {key: value.cpu() for key, value in other.items()}
-            sure = own["scores"] > own["scores"].min() + 1e-4
-            alike = (
-                (torch.cdist(own["boxes"], found["boxes"], p=torch.inf) < 0.01)
-                & ((own["scores"][:, None] - found["scores"]).abs() < 1e-4)
-                & (own["labels"][:, None] == found["labels"])
-            ).any(dim=1)
-            same, count = same + int(alike[sure].sum()), count + int(sure.sum())
-        figures[name] = {"boxes": count, "same": round(same / count, 5) if count else 1.0}
-    assert all(figures[name]["same"] >= 0.999 for name in DETECTORS), json.dumps(figures)
+            exact = copy.deepcopy(net).double()(images.double())
+            here = share_found(exact, net(images))
+            there = share_found(exact, net.to(device)(images.to(device)))
+        boxes = sum(len(one["boxes"]) for one in exact)
+        figures[name] = {"boxes": boxes, "cpu": round(here, 5), "device": round(there, 5)}
+    held = [one["boxes"] and one["device"] >= one["cpu"] - 0.002 for one in figures.values()]
+    assert all(held), json.dumps(figures)
     return figures
+
+
+def share_found(exact: list[dict[str, Tensor]], found: list[dict[str, Tensor]]) -> float:
+    """Share of the boxes of one result that are in another, but for those of the least score."""
+    same, count = 0, 0
+    for own, other in zip(exact, found, strict=True):
+        there = {key: value.to(own["boxes"]) for key, value in other.items()}
+        sure = own["scores"] > own["scores"].min() + 1e-4
+        alike = (
+            (torch.cdist(own["boxes"], there["boxes"], p=torch.inf) < 0.01)
+            & ((own["scores"][:, None] - there["scores"]).abs() < 1e-4)
+            & (own["labels"][:, None] == there["labels"])
+        ).any(dim=1)
+        same, count = same + int(alike[sure].sum()), count + int(sure.sum())
+    return same / max(count, 1)

@@ -61,16 +61,25 @@ class Timer:
 
     def timed(self, predictor: Predictor) -> Predictor:
         """Let the calls of a predictor's network count."""
-        inference = predictor.inference
-
-        def run(*given: Any) -> Any:
-            started = self.clock()
-            outputs = inference(*given)
-            self.seconds += self.clock() - started
-            return outputs
-
-        predictor.inference = run  # type: ignore[assignment]
+        predictor.inference = Timed(predictor.inference, self)  # type: ignore[assignment]
         return predictor
+
+
+class Timed:
+    """A network whose calls are timed; all else is the network's own."""
+
+    def __init__(self, inference: Any, timer: Timer) -> None:
+        self.inference, self.timer = inference, timer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inference, name)
+
+    def __call__(self, *given: Any) -> Any:
+        """Call the network."""
+        started = self.timer.clock()
+        outputs = self.inference(*given)
+        self.timer.seconds += self.timer.clock() - started
+        return outputs
 
 
 def time_slicers(given: argparse.Namespace) -> None:
