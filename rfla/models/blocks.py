@@ -4,9 +4,9 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from rfla.names import Norm
+from rfla.ops.group_norm import group_norm_relu
 
 GROUPS = 32
 
@@ -17,22 +17,18 @@ class ConvBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, norm: Norm = "none") -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm = GroupNorm(out_channels) if norm == "gn" else nn.Identity()
-        self.relu = nn.ReLU(inplace=True)
+        self.norm = GroupNormReLU(out_channels) if norm == "gn" else nn.ReLU(inplace=True)
 
     def forward(self, features: Tensor) -> Tensor:
         """Apply the three in turn."""
-        out: Tensor = self.relu(self.norm(self.conv(features)))
+        out: Tensor = self.norm(self.conv(features))
         return out
 
 
-class GroupNorm(nn.GroupNorm):
-    """Group norm of 32 groups, as in the authors' code.
+class GroupNormReLU(nn.GroupNorm):
+    """Group norm of 32 groups, as in the authors' code, and ReLU.
 
-    Fewer where a narrow layer would have groups of one channel. It computes in float32. Under
-    autocast on a GPU that is torch's rule, and its output stays float32; on a CPU it is done here,
-    since torch's gradient of a bfloat16 map in `channels_last` is slow (torch 2.14;
-    `benchmarks/small_steps.py` compares the two).
+    Fewer where a narrow layer would have groups of one channel.
     """
 
     def __init__(self, channels: int) -> None:
@@ -41,11 +37,7 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, D, H, W) to the same."""
-        if features.is_cuda or features.dtype not in (torch.bfloat16, torch.float16):
-            return super().forward(features)
-        weight, bias = self.weight.float(), self.bias.float()
-        out = functional.group_norm(features.float(), self.num_groups, weight, bias, self.eps)
-        return out.to(features.dtype)
+        return group_norm_relu(features, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class Scale(nn.Module):
