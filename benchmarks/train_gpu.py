@@ -260,7 +260,6 @@ def part(
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     device = torch.device(options.device)
-    torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     began, rate = time.perf_counter(), matrix_rate(device)
     label = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

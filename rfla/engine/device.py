@@ -170,8 +170,6 @@ def seed_everything(seed: int, deterministic: bool) -> None:
             "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
         )  # before the first product of matrices
         torch.use_deterministic_algorithms(True, warn_only=True)
-    # Trying kernels for each size is fastest, but may choose another one the next time.
-    torch.backends.cudnn.benchmark = not deterministic
 
 
 def use_fast_float32(allowed: bool) -> None:
