@@ -166,7 +166,9 @@ class RFLA:
         sources = find_sources(source, channels, recursive=cfg.recursive, stream=stream)
         refuse_endless(sources, stream)
         predictor = self._predictor(cfg)
-        options = PredictOptions.from_config(cfg, predictor.model, live=are_live(sources))
+        on_gpu = predictor.inference.device.type == "cuda"
+        live = are_live(sources)
+        options = PredictOptions.from_config(cfg, predictor.model, live=live, on_gpu=on_gpu)
 
         def run() -> Iterator[Results]:
             notes = Notes()

@@ -36,6 +36,8 @@ class Part(NamedTuple):
 
 ALL = Part()
 
+ON_GPU = 16  # inputs of 800 px in one pass; with fewer a GPU waits for the host
+
 
 class Cut(NamedTuple):
     """The pieces of an image.
@@ -96,7 +98,7 @@ class PredictOptions:
 
     @classmethod
     def from_config(
-        cls, cfg: Config, model: SourceModel, *, live: bool = False
+        cls, cfg: Config, model: SourceModel, *, live: bool = False, on_gpu: bool = False
     ) -> "PredictOptions":
         """Return the options of a run.
 
@@ -104,6 +106,7 @@ class PredictOptions:
             cfg: Its settings.
             model: What is run.
             live: No image waits for another one, unless `batch=` asks for it.
+            on_gpu: The batch is what keeps a GPU busy, unless `batch=` gives one.
 
         Raises:
             ConfigError: A class that the model does not know, an overlap that is not below the side
@@ -123,7 +126,7 @@ class PredictOptions:
             )
         return cls(
             imgsz=cfg.imgsz,
-            batch=1 if live and "batch" not in cfg.given else max(1, cfg.batch),
+            batch=_batch_of(cfg, live, on_gpu),
             conf=cfg.conf or 0.0,
             max_det=cfg.test.max_det,
             limits=build_limits(cfg.test),
@@ -195,3 +198,13 @@ def class_indices(classes: Sequence[int | str], names: Sequence[str]) -> list[in
             hint = did_you_mean(str(given), names)
             raise ConfigError(f"classes={given}: the model has {', '.join(names)}{hint}")
     return indices
+
+
+def _batch_of(cfg: Config, live: bool, on_gpu: bool) -> int:
+    if "batch" in cfg.given and cfg.batch > 0:
+        return cfg.batch
+    if live:
+        return 1
+    if on_gpu:
+        return min(max(1, ON_GPU * 800**2 // cfg.imgsz**2), ON_GPU)
+    return max(1, cfg.batch)

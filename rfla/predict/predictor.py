@@ -3,6 +3,7 @@
 Shapes: B pieces of a batch, N detections of one image. Boxes are xyxy px.
 """
 
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +16,9 @@ from torch import Tensor
 from rfla.data.images import Image, resize_long_side, resized_shape
 from rfla.engine.device import autocast_dtype, on_device, use_fast_float32
 from rfla.engine.inference import Inference, Speed
+from rfla.engine.memory import unless_full
 from rfla.engine.model_source import SourceModel
+from rfla.errors import RflaError
 from rfla.ops.nms import DetectionLimits, class_nms
 from rfla.predict.jobs import Job, Picture, Piece, pieces
 from rfla.predict.notes import Notes
@@ -41,6 +44,7 @@ class Predictor:
         use_fast_float32(amp is not False)
         net = on_device(model.net, device, dtype).eval()
         self.inference = Inference(net, model.config.normalize, device, dtype)
+        self._fits = sys.maxsize  # pieces of a batch that memory may hold
         self._limited = [
             part
             for part in net.modules()
@@ -103,6 +107,26 @@ class Predictor:
             yield job.image, self.finish(job, options, notes)
 
     def _run(self, batch: Sequence[Piece], options: PredictOptions) -> None:
+        """Detect in a batch, in halves of it where a GPU's memory is too small.
+
+        Raises:
+            RflaError: It is too small for one image or slice.
+        """
+        if len(batch) <= self._fits:
+            _, full = unless_full(lambda: self._run_at_once(batch, options))
+            if full is None:
+                return
+            if len(batch) == 1:
+                raise RflaError(
+                    f"out of memory with one input of {options.imgsz} px: "
+                    "use a smaller imgsz= or slice="
+                ) from full
+            self._fits = (len(batch) + 1) // 2
+        middle = (len(batch) + 1) // 2
+        for half in (batch[:middle], batch[middle:]):
+            self._run(half, options)
+
+    def _run_at_once(self, batch: Sequence[Piece], options: PredictOptions) -> None:
         """Detect in a batch, and give each piece's detections to its image."""
         if options.limits is not None:  # another call may have set its own since the last batch
             self.use_limits(options.limits)
