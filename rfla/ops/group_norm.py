@@ -22,8 +22,8 @@ def group_norm_relu(
     Sums and factors are float32. A map of bfloat16 or float16 in `channels_last` stays what it is:
     torch's kernel for GPUs takes maps in (B, C, H, W) order alone, and under autocast float32, so
     that each map would be copied six times, half the time of a training step of RFD at 800 px.
-    So on a GPU the two kernels of `group_norm_kernels.py` run, where triton can compile them. On a
-    CPU torch's gradient of such a map is slow (torch 2.14): the map is float32 in between.
+    So on a GPU the kernels of `group_norm_kernels.py` run, where triton can compile them. On a CPU
+    torch's gradient of such a map is slow (torch 2.14): the map is float32 in between.
 
     Args:
         features: (B, C, H, W).
@@ -59,7 +59,7 @@ def compiled_kernels(device: torch.device) -> ModuleType | None:
     except ImportError:
         return None
     try:
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             features = torch.ones(1, 8, 2, 2, dtype=HALF[0], device=device, requires_grad=True)
             weight = torch.ones(8, device=device, requires_grad=True)
             group_norm_kernels.GroupNormReLU.apply(

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rfla.ops import group_norm_kernels
+from rfla.ops.group_norm import compiled_kernels
 from rfla.ops.group_norm_kernels import GroupNormReLU
 
 # so that a small map has several tiles and chunks too
@@ -62,6 +63,13 @@ def a_nan_stays_one() -> None:
     assert y[:, :2].isnan().all() and not y[:, 2:].isnan().any()
 
 
+def a_prediction_finds_that_they_run() -> None:
+    """Also if it is the first to ask."""
+    with torch.inference_mode():
+        assert compiled_kernels(torch.device("cpu")) is group_norm_kernels
+
+
 if __name__ == "__main__":
     compare()
     a_nan_stays_one()
+    a_prediction_finds_that_they_run()
