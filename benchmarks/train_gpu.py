@@ -118,9 +118,13 @@ def real(
     (folder / "images").mkdir()
     (folder / "labels").mkdir()
     rng = np.random.default_rng(0)
-    for number in range(64):
-        small = rng.integers(0, 255, (imgsz // 4, imgsz // 4, 3), np.uint8)
-        cv2.imwrite(str(folder / "images" / f"{number}.jpg"), cv2.resize(small, (imgsz, imgsz)))
+    for number in range(1024):  # an epoch in which the workers are busy
+        picture = folder / "images" / f"{number}.jpg"
+        if number < 64:
+            small = rng.integers(0, 255, (imgsz // 4, imgsz // 4, 3), np.uint8)
+            cv2.imwrite(str(picture), cv2.resize(small, (imgsz, imgsz)))
+        else:
+            picture.hardlink_to(folder / "images" / f"{number % 64}.jpg")
         rows = [
             f"{rng.integers(CLASSES)} {x:.4f} {y:.4f} 0.02 0.02"
             for x, y in rng.uniform(0.05, 0.95, (BOXES, 2))

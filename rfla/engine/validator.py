@@ -8,15 +8,16 @@ Boxes are xyxy px.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.console import Console
 
-from rfla.cfg import Config, model_part
+from rfla.cfg import Config, model_part, with_settings
 from rfla.cfg.model_schema import ModelConfig
 from rfla.data import Annotations, DataSpec, load_data_spec, load_index
 from rfla.engine import memory
@@ -285,17 +286,23 @@ def judge_weights(
     device: torch.device,
     dtype: torch.dtype | None,
 ) -> Judged:
-    """Judge a weights file on a split of the same classes, in this process alone."""
+    """Judge a weights file on a split of the same classes, in this process alone.
+
+    Where memory runs out, with half as many images at a time, and so on down to one.
+    """
     model = load_trained(path)
     net = on_device(model.net, device, dtype)
     inference = Inference(net, model.config.normalize, device, dtype)
-    loader = evaluation_loader(cfg, index, World(), device)
-    try:
-        found, speed = detect(inference, loader, index)
-        require_images(index, speed.images)
-        return judge(index, found, protocol)
-    finally:
-        loader.close()
+    while True:
+        with closing(evaluation_loader(cfg, index, World(), device)) as loader:
+            shard, full = memory.unless_full(partial(detect, inference, loader, index))
+        if shard is not None:
+            found, speed = shard
+            require_images(index, speed.images)
+            return judge(index, found, protocol)
+        if cfg.batch <= 1:
+            raise full or torch.OutOfMemoryError("CUDA out of memory")
+        cfg = with_settings(cfg, {"batch": cfg.batch // 2})
 
 
 def _given_detections(
