@@ -93,7 +93,11 @@ class Config(ModelConfig):
         description="resize the long side to this many px, keep the aspect, pad to the stride",
     )
     batch: int = Field(
-        2, ge=-1, le=65536, description="images per step over all devices; -1: as many as fit"
+        2,
+        ge=-1,
+        le=65536,
+        description="images per step over all devices; -1: as many as fit. "
+        "predict on a GPU, left out: 16 of 800 px",
     )
     gsd: float | None = Field(
         None,
