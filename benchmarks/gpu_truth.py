@@ -55,6 +55,7 @@ def parts_of(device: str, imgsz: int, out: Path) -> list[Part]:
     assigner = (str(HERE / "assigner_gpu.py"), "--device", device)
     return [
         Part("check assigner", assigner + (("--repeats", "2") if device == "cpu" else ()), 60),
+        check("norm", 60),
         check("steps", 90),
         check("overflow", 30),
         check("deterministic", 120),
