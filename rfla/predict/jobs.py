@@ -7,9 +7,9 @@ Shapes: M slices of an image. Boxes are xyxy px.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -252,7 +252,7 @@ def _by_windows(
     image: Picture, options: PredictOptions, notes: Notes, waiting: deque[Job]
 ) -> Iterator[Piece]:
     """Yield the slices of a scene, while one thread, which alone has it open, reads ahead."""
-    with ThreadPoolExecutor(1) as reader, ExitStack() as stack:
+    with readers(1) as reader, ExitStack() as stack:
         opened = open_scene(Path(image.name), options.value_range)
         scene = reader.submit(opened.__enter__).result()
         stack.callback(lambda: reader.submit(opened.__exit__, None, None, None).result())
@@ -266,21 +266,36 @@ def _by_windows(
             return without_nodata(scene.read(window), scene.valid(window), options.fill)
 
         windows = [(x1, y1, x2, y2) for x1, y1, x2, y2 in job.tiles]
-        yield from _not_empty(job, _in_turn(reader, read, windows, 2 * options.batch), notes)
+        with closing(_in_turn(reader, read, windows, 2 * options.batch)) as slices:
+            yield from _not_empty(job, slices, notes)
+
+
+@contextmanager
+def readers(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Give threads that, once left, begin with nothing that still waits for them."""
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _in_turn(
     reader: ThreadPoolExecutor, work: Callable[[S], T], items: Iterable[S], count: int
-) -> Iterator[T]:
+) -> Generator[T]:
     """Yield the results of some work in order, while the next `count` are being made."""
     remaining = iter(items)
     pending: deque[Future[T]] = deque()
-    while True:
-        free = count - len(pending)
-        pending += [reader.submit(work, item) for item in islice(remaining, free)]
-        if not pending:
-            return
-        yield pending.popleft().result()
+    try:
+        while True:
+            free = count - len(pending)
+            pending += [reader.submit(work, item) for item in islice(remaining, free)]
+            if not pending:
+                return
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
 
 
 def _read_ahead(
@@ -304,9 +319,10 @@ def _read_ahead(
             return image, None, [f"{error}{way}"], False
 
     # The thread waits for a source, so that the first image is out before there is a second one.
-    count = max(options.batch, READERS)
+    # An image that is cut fills batches by itself, and may be large.
+    count = READERS if options.slices is not None else max(options.batch, READERS)
     with (
-        ThreadPoolExecutor(READERS) as pool,
+        readers(READERS) as pool,
         closing(ahead((pool.submit(read, image) for image in images), count)) as futures,
     ):
         for image, opened, remarks, readable in (future.result() for future in futures):
