@@ -31,23 +31,63 @@ def program_of(count):
 
 
 @triton.jit
+def tile_of(image, tile, rows, C: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr):
+    """Places in memory of the numbers of a tile, (ROWS, COLUMNS), and which of them there are."""
+    row = tile * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, COLUMNS)
+    inside = (row < rows)[:, None] & (column < C)[None, :]
+    return (image * rows + row)[:, None] * C + column[None, :], inside
+
+
+@triton.jit
+def load_pair(pairs_ptr, image, C: tl.constexpr, COLUMNS: tl.constexpr):
+    """Two factors of each channel of an image, (1, COLUMNS)."""
+    column = tl.arange(0, COLUMNS)
+    at = pairs_ptr + image * 2 * C + column
+    first = tl.load(at, column < C, other=0.0)
+    second = tl.load(at + C, column < C, other=0.0)
+    return first[None, :], second[None, :]
+
+
+@triton.jit
+def load_map_and_gradient(x_ptr, g_ptr, at, inside, scale, shift):
+    """x, and g: the gradient where y > 0."""
+    x = tl.load(x_ptr + at, inside, other=0.0).to(tl.float32)
+    g = tl.load(g_ptr + at, inside, other=0.0).to(tl.float32)
+    return x, tl.where(x * scale + shift > 0, g, 0.0)
+
+
+@triton.jit
+def store_sums(sums_ptr, first, second, C: tl.constexpr, COLUMNS: tl.constexpr):
+    """Write the two sums of the chunk of this program, each (ROWS, COLUMNS) yet."""
+    column = tl.arange(0, COLUMNS)
+    out = sums_ptr + tl.program_id(0).to(tl.int64) * 2 * C + column
+    tl.store(out, tl.sum(first, 0), column < C)
+    tl.store(out + C, tl.sum(second, 0), column < C)
+
+
+@triton.jit
+def channels_of(C: tl.constexpr, GROUPS: tl.constexpr, G_: tl.constexpr, P_: tl.constexpr):
+    """Channel at each place of each group, (G_, P_), and which of them there are."""
+    PER: tl.constexpr = C // GROUPS
+    group, place = tl.arange(0, G_), tl.arange(0, P_)
+    inside = (group < GROUPS)[:, None] & (place < PER)[None, :]
+    return group[:, None] * PER + place[None, :], inside
+
+
+@triton.jit
 def sum_map(x_ptr, sums_ptr, rows, chunks, C: tl.constexpr, COLUMNS: tl.constexpr,
             ROWS: tl.constexpr, STEPS: tl.constexpr):  # fmt: skip
     """Sum x and x squared over the rows of a chunk."""
     image, chunk = program_of(chunks)
-    column = tl.arange(0, COLUMNS)
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     square = tl.zeros((ROWS, COLUMNS), tl.float32)
     for step in range(STEPS):
-        row = (chunk * STEPS + step) * ROWS + tl.arange(0, ROWS)
-        inside = (row < rows)[:, None] & (column < C)[None, :]
-        at = (image * rows + row)[:, None] * C + column[None, :]
+        at, inside = tile_of(image, chunk * STEPS + step, rows, C, COLUMNS, ROWS)
         x = tl.load(x_ptr + at, inside, other=0.0).to(tl.float32)
         total += x
         square += x * x
-    out = sums_ptr + (image * chunks + chunk) * 2 * C + column
-    tl.store(out, tl.sum(total, 0), column < C)
-    tl.store(out + C, tl.sum(square, 0), column < C)
+    store_sums(sums_ptr, total, square, C, COLUMNS)
 
 
 @triton.jit
@@ -55,23 +95,15 @@ def sum_gradient(x_ptr, g_ptr, factors_ptr, sums_ptr, rows, chunks, C: tl.conste
                  COLUMNS: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr):  # fmt: skip
     """Sum g and g x over the rows of a chunk."""
     image, chunk = program_of(chunks)
-    column = tl.arange(0, COLUMNS)
-    scale = tl.load(factors_ptr + image * 2 * C + column, column < C, other=0.0)
-    shift = tl.load(factors_ptr + image * 2 * C + C + column, column < C, other=0.0)
+    scale, shift = load_pair(factors_ptr, image, C, COLUMNS)
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     product = tl.zeros((ROWS, COLUMNS), tl.float32)
     for step in range(STEPS):
-        row = (chunk * STEPS + step) * ROWS + tl.arange(0, ROWS)
-        inside = (row < rows)[:, None] & (column < C)[None, :]
-        at = (image * rows + row)[:, None] * C + column[None, :]
-        x = tl.load(x_ptr + at, inside, other=0.0).to(tl.float32)
-        g = tl.load(g_ptr + at, inside, other=0.0).to(tl.float32)
-        g = tl.where(x * scale[None, :] + shift[None, :] > 0, g, 0.0)
+        at, inside = tile_of(image, chunk * STEPS + step, rows, C, COLUMNS, ROWS)
+        x, g = load_map_and_gradient(x_ptr, g_ptr, at, inside, scale, shift)
         total += g
         product += g * x
-    out = sums_ptr + (image * chunks + chunk) * 2 * C + column
-    tl.store(out, tl.sum(total, 0), column < C)
-    tl.store(out + C, tl.sum(product, 0), column < C)
+    store_sums(sums_ptr, total, product, C, COLUMNS)
 
 
 @triton.jit
@@ -92,12 +124,10 @@ def factors_of_map(sums_ptr, weight_ptr, bias_ptr, factors_ptr, moments_ptr, chu
                    P_: tl.constexpr):  # fmt: skip
     """Write a and s of an image from its sums, and m and r of its groups to `moments` (B, 2, G)."""
     image = tl.program_id(0).to(tl.int64)
-    PER: tl.constexpr = C // GROUPS
-    group, place = tl.arange(0, G_), tl.arange(0, P_)
-    channel = group[:, None] * PER + place[None, :]
-    inside = (group < GROUPS)[:, None] & (place < PER)[None, :]
+    group = tl.arange(0, G_)
+    channel, inside = channels_of(C, GROUPS, G_, P_)
     total, square = sums_of_image(sums_ptr, image, chunks, channel, inside, C)
-    count = rows * PER
+    count = rows * (C // GROUPS)
     mean = tl.sum(total, 1) / count
     variance = tl.maximum(tl.sum(square, 1) / count - mean * mean, 0.0)
     inverse = 1.0 / tl.sqrt(variance + eps)
@@ -116,17 +146,15 @@ def factors_of_gradient(sums_ptr, weight_ptr, moments_ptr, factors_ptr, learned_
                         P_: tl.constexpr):  # fmt: skip
     """Write c and d of an image, and the gradients of w and b by this image, (B, 2, C)."""
     image = tl.program_id(0).to(tl.int64)
-    PER: tl.constexpr = C // GROUPS
-    group, place = tl.arange(0, G_), tl.arange(0, P_)
-    channel = group[:, None] * PER + place[None, :]
-    inside = (group < GROUPS)[:, None] & (place < PER)[None, :]
+    group = tl.arange(0, G_)
+    channel, inside = channels_of(C, GROUPS, G_, P_)
     total, product = sums_of_image(sums_ptr, image, chunks, channel, inside, C)
     moments = moments_ptr + image * 2 * GROUPS + group
     mean = tl.load(moments, group < GROUPS, other=0.0)
     inverse = tl.load(moments + GROUPS, group < GROUPS, other=0.0)
     weight = tl.load(weight_ptr + channel, inside, other=0.0).to(tl.float32)
     normal = (product - mean[:, None] * total) * inverse[:, None]  # sum of g z
-    count = rows * PER
+    count = rows * (C // GROUPS)
     along = -tl.sum(weight * normal, 1) / count * inverse * inverse  # c
     offset = -tl.sum(weight * total, 1) / count * inverse - along * mean  # d
     wide = tl.zeros(channel.shape, tl.float32)
@@ -141,13 +169,9 @@ def apply_to_map(x_ptr, factors_ptr, y_ptr, rows, C: tl.constexpr, COLUMNS: tl.c
                  ROWS: tl.constexpr):  # fmt: skip
     """Write y = max(a x + s, 0)."""
     image, tile = program_of(tl.cdiv(rows, ROWS))
-    row = tile * ROWS + tl.arange(0, ROWS)
-    column = tl.arange(0, COLUMNS)
-    inside = (row < rows)[:, None] & (column < C)[None, :]
-    at = (image * rows + row)[:, None] * C + column[None, :]
-    scale = tl.load(factors_ptr + image * 2 * C + column, column < C, other=0.0)
-    shift = tl.load(factors_ptr + image * 2 * C + C + column, column < C, other=0.0)
-    y = tl.load(x_ptr + at, inside, other=0.0).to(tl.float32) * scale[None, :] + shift[None, :]
+    at, inside = tile_of(image, tile, rows, C, COLUMNS, ROWS)
+    scale, shift = load_pair(factors_ptr, image, C, COLUMNS)
+    y = tl.load(x_ptr + at, inside, other=0.0).to(tl.float32) * scale + shift
     # `y < 0` and not a maximum: that would make 0 of a NaN, which the trainer must see
     tl.store(y_ptr + at, tl.where(y < 0, 0.0, y), inside)
 
@@ -157,17 +181,10 @@ def apply_to_gradient(x_ptr, g_ptr, factors_ptr, changes_ptr, dx_ptr, rows, C: t
                       COLUMNS: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
     """Write dx = a g + c x + d."""
     image, tile = program_of(tl.cdiv(rows, ROWS))
-    row = tile * ROWS + tl.arange(0, ROWS)
-    column = tl.arange(0, COLUMNS)
-    inside = (row < rows)[:, None] & (column < C)[None, :]
-    at = (image * rows + row)[:, None] * C + column[None, :]
-    scale = tl.load(factors_ptr + image * 2 * C + column, column < C, other=0.0)[None, :]
-    shift = tl.load(factors_ptr + image * 2 * C + C + column, column < C, other=0.0)[None, :]
-    along = tl.load(changes_ptr + image * 2 * C + column, column < C, other=0.0)[None, :]
-    offset = tl.load(changes_ptr + image * 2 * C + C + column, column < C, other=0.0)[None, :]
-    x = tl.load(x_ptr + at, inside, other=0.0).to(tl.float32)
-    g = tl.load(g_ptr + at, inside, other=0.0).to(tl.float32)
-    g = tl.where(x * scale + shift > 0, g, 0.0)
+    at, inside = tile_of(image, tile, rows, C, COLUMNS, ROWS)
+    scale, shift = load_pair(factors_ptr, image, C, COLUMNS)
+    along, offset = load_pair(changes_ptr, image, C, COLUMNS)
+    x, g = load_map_and_gradient(x_ptr, g_ptr, at, inside, scale, shift)
     tl.store(dx_ptr + at, scale * g + along * x + offset, inside)
 
 
@@ -176,7 +193,7 @@ class Sizes:
 
     def __init__(self, features: Tensor, groups: int) -> None:
         self.batch, self.channels, height, width = features.shape
-        self.groups, self.rows = groups, height * width
+        self.rows, self.device = height * width, features.device
         columns = triton.next_power_of_2(self.channels)
         height_of_tile = max(1, TILE // columns)
         self.chunks = triton.cdiv(self.rows, height_of_tile * STEPS)
@@ -190,9 +207,9 @@ class Sizes:
             "P_": triton.next_power_of_2(self.channels // groups),
         }
 
-    def empty(self, *shape: int, like: Tensor) -> Tensor:
-        """Float32 on the device of a map, not yet written."""
-        return torch.empty(self.batch, *shape, dtype=torch.float32, device=like.device)
+    def empty(self, *shape: int) -> Tensor:
+        """(B, *shape) float32 on the device of the map, not yet written."""
+        return torch.empty(self.batch, *shape, dtype=torch.float32, device=self.device)
 
 
 class GroupNormReLU(torch.autograd.Function):
@@ -205,8 +222,8 @@ class GroupNormReLU(torch.autograd.Function):
         """(B, C, H, W) to the same; keeps the map that it is given and nothing of its size."""
         x = features.contiguous(memory_format=torch.channels_last)
         sizes = Sizes(x, groups)
-        sums = sizes.empty(sizes.chunks, 2, sizes.channels, like=x)
-        factors, moments = sizes.empty(2, sizes.channels, like=x), sizes.empty(2, groups, like=x)
+        sums = sizes.empty(sizes.chunks, 2, sizes.channels)
+        factors, moments = sizes.empty(2, sizes.channels), sizes.empty(2, groups)
         y = torch.empty_like(x)
         with torch.cuda.device_of(x):
             sum_map[sizes.summing](x, sums, sizes.rows, sizes.chunks, **sizes.tile, STEPS=STEPS)
@@ -224,7 +241,7 @@ class GroupNormReLU(torch.autograd.Function):
         x, weight, factors, moments = ctx.saved_tensors
         sizes = ctx.sizes
         g = gradients[0].contiguous(memory_format=torch.channels_last)
-        sums = sizes.empty(sizes.chunks, 2, sizes.channels, like=x)
+        sums = sizes.empty(sizes.chunks, 2, sizes.channels)
         changes, learned = torch.empty_like(factors), torch.empty_like(factors)
         dx = torch.empty_like(x)
         with torch.cuda.device_of(x):
