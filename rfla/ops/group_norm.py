@@ -35,17 +35,20 @@ def group_norm_relu(
     Returns:
         (B, C, H, W) of the type of `features`; of float32 under autocast on a GPU without triton.
     """
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[no-untyped-call,attr-defined]
-    if features.dtype in HALF and not traced:
-        if features.is_cuda and (kernels := compiled_kernels(features.device)):
-            out: Tensor = kernels.GroupNormReLU.apply(features, groups, weight, bias, eps)
-            return out
-        if not features.is_cuda:
-            whole = functional.group_norm(
-                features.float(), groups, weight.float(), bias.float(), eps
-            )
-            return whole.to(features.dtype).relu_()
+    half = features.dtype in HALF
+    if half and not features.is_cuda:
+        whole = functional.group_norm(features.float(), groups, weight.float(), bias.float(), eps)
+        return whole.to(features.dtype).relu_()
+    if half and not _is_traced() and (kernels := compiled_kernels(features.device)):
+        out: Tensor = kernels.GroupNormReLU.apply(features, groups, weight, bias, eps)
+        return out
     return functional.group_norm(features, groups, weight, bias, eps).relu_()
+
+
+def _is_traced() -> bool:
+    """Whether a compiler or an export looks on: neither can look into kernels."""
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[no-untyped-call,attr-defined]
+    return tracing or torch.compiler.is_compiling()
 
 
 @cache

@@ -50,6 +50,17 @@ def test_half_precision_is_float32_rounded() -> None:
     assert torch.equal(given[0].grad, given[1].grad.bfloat16())
 
 
+def test_a_trace_on_a_cpu_computes_what_the_network_does() -> None:
+    features, weight = torch.randn(2, 8, 5, 6).half(), torch.ones(8).half()
+
+    def norm(each: torch.Tensor) -> torch.Tensor:
+        return group_norm_relu(each, 4, weight, weight, 1e-5)
+
+    traced = torch.jit.trace(norm, (features,))
+    assert torch.equal(traced(features), norm(features))
+    assert "aten::to" in str(traced.graph)  # to float32 and back
+
+
 @pytest.mark.parametrize(
     ("dtype", "runs"), [(torch.bfloat16, True), (torch.float16, True), (torch.float32, False)]
 )
