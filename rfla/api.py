@@ -166,9 +166,8 @@ class RFLA:
         sources = find_sources(source, channels, recursive=cfg.recursive, stream=stream)
         refuse_endless(sources, stream)
         predictor = self._predictor(cfg)
-        on_gpu = predictor.inference.device.type == "cuda"
-        live = are_live(sources)
-        options = PredictOptions.from_config(cfg, predictor.model, live=live, on_gpu=on_gpu)
+        where, live = predictor.inference.device, are_live(sources)
+        options = PredictOptions.from_config(cfg, predictor.model, device=where, live=live)
 
         def run() -> Iterator[Results]:
             notes = Notes()

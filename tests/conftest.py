@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import cv2
@@ -145,3 +146,27 @@ def write_geotiff() -> Callable[..., None]:
             out.write(bands.astype(dtype))
 
     return write
+
+
+@pytest.fixture
+def memory_for(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
+    """Let a pass of `Inference` hold so many images; returns how many each pass was asked for."""
+    import torch
+
+    from rfla.engine.inference import Inference
+
+    real = Inference.__call__
+
+    def give(most: int) -> list[int]:
+        tried: list[int] = []
+
+        def limited(self: Inference, images: torch.Tensor, *rest: Any) -> Any:
+            tried.append(len(images))
+            if len(images) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return real(self, images, *rest)
+
+        monkeypatch.setattr(Inference, "__call__", limited)
+        return tried
+
+    return give

@@ -82,8 +82,7 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Prediction:
         found = find_sources(str(cfg.source), recursive=cfg.recursive)
         sources = list({source.name: source for source in found}.values())
         model = load_model(str(cfg.model), model_part(cfg), device)
-        live, on_gpu = are_live(sources), device.type == "cuda"
-        options = PredictOptions.from_config(cfg, model, live=live, on_gpu=on_gpu)
+        options = PredictOptions.from_config(cfg, model, device=device, live=are_live(sources))
         predictor = Predictor(model, device, cfg.amp)
     notes = Notes()
     stages: Counter[str] = Counter()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from rfla.cfg import Config
 from rfla.data.pixel_range import Range
@@ -35,6 +36,7 @@ class Part(NamedTuple):
 
 
 ALL = Part()
+CPU = torch.device("cpu")
 
 ON_GPU = 16  # inputs of 800 px in one pass; with fewer a GPU waits for the host
 
@@ -98,15 +100,20 @@ class PredictOptions:
 
     @classmethod
     def from_config(
-        cls, cfg: Config, model: SourceModel, *, live: bool = False, on_gpu: bool = False
+        cls,
+        cfg: Config,
+        model: SourceModel,
+        *,
+        device: torch.device = CPU,
+        live: bool = False,
     ) -> "PredictOptions":
         """Return the options of a run.
 
         Args:
             cfg: Its settings.
             model: What is run.
+            device: Where the network computes: on a GPU a batch that keeps it busy is the default.
             live: No image waits for another one, unless `batch=` asks for it.
-            on_gpu: The batch is what keeps a GPU busy, unless `batch=` gives one.
 
         Raises:
             ConfigError: A class that the model does not know, an overlap that is not below the side
@@ -126,7 +133,7 @@ class PredictOptions:
             )
         return cls(
             imgsz=cfg.imgsz,
-            batch=_batch_of(cfg, live, on_gpu),
+            batch=_batch_of(cfg, device, live),
             conf=cfg.conf or 0.0,
             max_det=cfg.test.max_det,
             limits=build_limits(cfg.test),
@@ -200,11 +207,11 @@ def class_indices(classes: Sequence[int | str], names: Sequence[str]) -> list[in
     return indices
 
 
-def _batch_of(cfg: Config, live: bool, on_gpu: bool) -> int:
+def _batch_of(cfg: Config, device: torch.device, live: bool) -> int:
     if "batch" in cfg.given and cfg.batch > 0:
         return cfg.batch
     if live:
         return 1
-    if on_gpu:
+    if device.type == "cuda":
         return min(max(1, ON_GPU * 800**2 // cfg.imgsz**2), ON_GPU)
     return max(1, cfg.batch)

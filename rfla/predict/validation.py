@@ -91,8 +91,7 @@ class AsPredicted(SplitDetector):
         """Return what this process found in its share, and the time of each stage."""
         cfg, index, speed = job.cfg, job.index, Speed()
         set_max_pixels(cfg.max_pixels)
-        on_gpu = job.device.type == "cuda"
-        options = PredictOptions.from_config(cfg, job.model, on_gpu=on_gpu)
+        options = PredictOptions.from_config(cfg, job.model, device=job.device)
         predictor = Predictor(job.model, job.device, cfg.amp)
         rows = share_of(range(len(index)), options.batch, job.world)
         images = [SplitImage(index, row) for row in rows]

@@ -14,7 +14,6 @@ from rfla.cfg import Config, load_config, load_saved
 from rfla.engine import memory
 from rfla.engine.build import RunParts, build_run
 from rfla.engine.distributed import World
-from rfla.engine.inference import Inference
 from rfla.engine.state import Position
 from rfla.engine.step import TrainStep
 from rfla.engine.trainer import train
@@ -123,50 +122,34 @@ def test_peak_memory_is_told() -> None:
 
 def test_out_of_memory_in_the_validation(
     config: Callable[..., Config],
-    monkeypatch: pytest.MonkeyPatch,
+    memory_for: Callable[[int], list[int]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Batches of 4 do not fit, those of 2 do: the epoch is kept, and the figures are equal."""
     usual = train(config(batch=4, epochs=1)).metrics
-    real = Inference.__call__
-
-    def limited(self: Inference, images: torch.Tensor, *rest: Any) -> Any:
-        if len(images) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(self, images, *rest)
-
-    monkeypatch.setattr(Inference, "__call__", limited)
+    memory_for(2)
     metrics = train(config(batch=4, epochs=1)).metrics
     assert usual is not None and metrics is not None and metrics.ap == pytest.approx(usual.ap)
     assert "out of memory in the validation: going on with smaller" in capsys.readouterr().out
-    monkeypatch.setattr(Inference, "__call__", lambda *_: limited(_[0], torch.zeros(3)))
+    memory_for(0)
     with pytest.raises(RflaError, match="out of memory with batch=2: use a smaller batch="):
         train(config(batch=2, epochs=1))
 
 
 def test_out_of_memory_where_an_earlier_process_made_the_best_weights(
-    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+    config: Callable[..., Config], memory_for: Callable[[int], list[int]]
 ) -> None:
     """Batches of 4 do not fit, those of 2 do: the figures are equal."""
     cfg = config(batch=4, epochs=1)
     result = train(cfg)
     parts = build_run(cfg, World(), torch.device("cpu"))
     best = result.run_dir / "weights" / "best.safetensors"
-    tried, real = [], Inference.__call__
-
-    def limited(self: Inference, images: torch.Tensor, *rest: Any) -> Any:
-        tried.append(len(images))
-        if len(images) > most:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(self, images, *rest)
-
-    monkeypatch.setattr(Inference, "__call__", limited)
     given = (best, cfg, parts.val_index, parts.protocol, parts.device, None)
-    most = 2
+    tried = memory_for(2)
     judged = judge_weights(*given)
     assert tried[0] == 4 and set(tried[1:]) <= {1, 2}
     assert result.metrics is not None and judged.metrics.ap == pytest.approx(result.metrics.ap)
-    most = 0
+    memory_for(0)
     with pytest.raises(torch.OutOfMemoryError):
         judge_weights(*given)
     parts.close()

@@ -17,7 +17,6 @@ from torchvision.ops import box_iou
 
 from rfla import RFLA
 from rfla.cfg import Config, load_config
-from rfla.engine.inference import Inference
 from rfla.engine.model_source import load_trained
 from rfla.errors import ConfigError, DataError, ExistingRunError, RflaError
 from rfla.metrics.coco_io import read_ground_truth
@@ -90,26 +89,17 @@ def test_a_batch_of_mixed_sizes_finds_what_single_images_do(weights: Path, folde
 
 
 def test_a_batch_that_memory_cannot_hold_is_halved(
-    weights: Path, monkeypatch: pytest.MonkeyPatch
+    weights: Path, memory_for: Callable[[int], list[int]]
 ) -> None:
     """Of 7 slices in a pass the GPU holds 3: it tries 7 and 4 once, then 2 at a time."""
     pixels = np.random.default_rng(0).integers(0, 255, (64, 448, 3), np.uint8)
     given = {"slice": 64, "overlap": 0, "conf": 0.01, "device": "cpu", "imgsz": 64}
     (whole,) = RFLA(weights).predict(pixels, batch=7, **given)
-    tried, real = [], Inference.__call__
-
-    def limited(self: Inference, images: torch.Tensor, *rest: Any) -> Any:
-        tried.append(len(images))
-        if len(images) > most:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(self, images, *rest)
-
-    monkeypatch.setattr(Inference, "__call__", limited)
-    most = 3
+    tried = memory_for(3)
     (halved,) = RFLA(weights).predict(pixels, batch=7, **given)
     assert tried == [7, 4, 2, 2, 2, 1]
     np.testing.assert_allclose(halved.boxes.xyxy, whole.boxes.xyxy, atol=1e-4)
-    most = 0
+    memory_for(0)
     with pytest.raises(RflaError, match="out of memory with one input of 64 px: use a smaller"):
         RFLA(weights).predict(pixels, batch=7, **given)
 
@@ -119,7 +109,8 @@ def test_batches_on_a_gpu(weights: Path, asked: Callable[..., Config]) -> None:
     model = load_trained(weights)
 
     def batch(live: bool = False, on_gpu: bool = True, **given: Any) -> int:
-        return PredictOptions.from_config(asked(**given), model, live=live, on_gpu=on_gpu).batch
+        device = torch.device("cuda" if on_gpu else "cpu")
+        return PredictOptions.from_config(asked(**given), model, device=device, live=live).batch
 
     assert [batch(imgsz=side) for side in (320, 800, 1600, 6400)] == [16, 16, 4, 1]
     assert batch(batch=5) == 5
