@@ -169,7 +169,10 @@ class Config(ModelConfig):
         "train", min_length=1, description="split to train on; the papers use trainval"
     )
     time: float | None = Field(
-        None, gt=0, description="stop after this many hours, whatever epochs= says"
+        None,
+        gt=0,
+        description="stop after this many hours where epochs= are more; the learning rate falls in "
+        "that time",
     )
     patience: int = Field(
         0, ge=0, description="stop after this many epochs without a better AP; 0: never"

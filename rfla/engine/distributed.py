@@ -217,11 +217,16 @@ def gather(world: World, value: T) -> list[T]:
 
 def any_of(world: World, flags: Sequence[bool], device: torch.device) -> list[bool]:
     """Return for each flag whether any process raised it, so that all act together."""
+    return [bool(value) for value in largest_of(world, flags, device)]
+
+
+def largest_of(world: World, values: Sequence[float], device: torch.device) -> list[float]:
+    """Return the largest of each value over the processes."""
     if world.size == 1:
-        return list(flags)
-    tensor = torch.tensor([int(flag) for flag in flags], device=device)
+        return list(values)
+    tensor = torch.tensor([float(value) for value in values], device=device)
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-    return [bool(value) for value in tensor.tolist()]
+    return tensor.tolist()
 
 
 def mean_of(world: World, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from rfla.names import OptimizerName, Warmup
 
+LONGEST_WARMUP = 0.1  # of a run
 NORM_LAYERS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
@@ -88,6 +89,9 @@ def build_optimizer(
 class Schedule:
     """Step or cosine decay by epoch, with a warm-up by iteration.
 
+    A run that has a time limit (`time=`) goes through it by the clock where that is ahead, so that
+    it ends at the last rate too.
+
     Attributes:
         epochs: Length of the run.
         iterations_per_epoch: Optimiser steps in an epoch.
@@ -116,24 +120,33 @@ class Schedule:
         """Optimiser steps in the whole run."""
         return self.epochs * self.iterations_per_epoch
 
-    def factor(self, iteration: int) -> float:
-        """Return the factor of `lr0` at an iteration counted from 0."""
+    def factor(self, iteration: int, time_share: float = 0.0) -> float:
+        """Return the factor of `lr0`.
+
+        Args:
+            iteration: Counted from 0.
+            time_share: Share of the time limit that has passed; 0 without one.
+        """
         if self.cosine:
-            progress = min(iteration / max(self.total_iterations, 1), 1.0)
+            progress = min(max(iteration / max(self.total_iterations, 1), time_share), 1.0)
             regular = self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
         else:
-            epoch = iteration // max(self.iterations_per_epoch, 1)
+            epoch = max(
+                iteration // max(self.iterations_per_epoch, 1), int(time_share * self.epochs)
+            )
             regular = self.gamma ** sum(epoch >= step for step in self.steps)
-        if iteration >= self.warmup_iterations:
+        # As no warm-up takes more than a tenth of the iterations, none takes more of the time.
+        warm = max(iteration / max(self.warmup_iterations, 1), time_share / LONGEST_WARMUP)
+        if warm >= 1 or iteration >= self.warmup_iterations:
             return regular
         if self.warmup == "constant":
             return regular * self.warmup_ratio
-        return regular * (1 - (1 - iteration / self.warmup_iterations) * (1 - self.warmup_ratio))
+        return regular * (1 - (1 - warm) * (1 - self.warmup_ratio))
 
 
 def capped_warmup(warmup_iterations: int, total_iterations: int) -> int:
     """Cap a warm-up at a tenth of the run: 5,000 iterations would be all that small data has."""
-    return min(warmup_iterations, total_iterations // 10)
+    return min(warmup_iterations, int(total_iterations * LONGEST_WARMUP))
 
 
 def scaled_steps(steps: Sequence[int], recipe_epochs: int, epochs: int) -> tuple[int, ...]:

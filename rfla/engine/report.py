@@ -153,7 +153,7 @@ class RunLog:
             "epoch": state.position.epoch + 1,
             "time": state.seconds,
             **{f"train/{name}": value for name, value in means.items()},
-            "lr": base * self.parts.schedule.factor(step),
+            "lr": base * self.parts.schedule.factor(step, state.time_share),
             "images_per_s": meter.images_per_second(),
             "data_wait": meter.wait / max(meter.elapsed, 1e-9),
             "memory_mb": memory.peak_mb(self.parts.device),

@@ -76,6 +76,8 @@ class RunState:
         position: Where the run is.
         meter: The sums of the current epoch.
         statistics: Running statistics of the norm layers that learn.
+        time_share: Share of the time limit (`time=`) that has passed, the same in all processes;
+            0 without a limit.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class RunState:
         self.net, self.optimizer, self.ema, self.scaler = net, optimizer, ema, scaler
         self.position, self.meter = Position(), Meter()
         self.statistics = RunningStatistics(net)
+        self.time_share = 0.0
         self._started = time.perf_counter()
 
     @property

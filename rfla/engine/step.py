@@ -92,8 +92,9 @@ class TrainStep:
             clip_grad: Largest norm of the gradient; 0 does not clip.
         """
         state = self.state
-        # The rate follows from the number of the step alone, so a resumed run needs no state of it.
-        factor = self.schedule.factor(state.position.iteration)
+        # The rate follows from the number of the step, and from the time where that is limited, so
+        # a resumed run needs no state of it.
+        factor = self.schedule.factor(state.position.iteration, state.time_share)
         for group in state.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         state.scaler.unscale_(state.optimizer)

@@ -19,8 +19,8 @@ from rfla.engine.distributed import (
     LostPeerError,
     PeerWatch,
     agreed,
-    any_of,
     join_world,
+    largest_of,
     lost_peers_named,
     mean_of,
 )
@@ -130,7 +130,6 @@ class Trainer:
         self.files = RunFiles(parts, self.run, self.hooks)
         self.best: Judged | None = None
         self.first_epoch = 0  # of this process
-        self.out_of_time = False
 
     @property
     def cfg(self) -> Config:
@@ -208,7 +207,7 @@ class Trainer:
                 due = position.iteration % READ_EVERY == 0 or position.batch == total
                 if is_last and (due or self.parts.device.type == "cpu"):
                     self.after_step()
-                    if self.out_of_time:
+                    if state.time_share >= 1:
                         break
                 clock = time.perf_counter()
         state.meter.stop()
@@ -227,13 +226,12 @@ class Trainer:
         self.log.progress.step(0, self.log.figures())
         since_save = time.perf_counter() - self.files.state_written_at
         due = bool(cfg.save_minutes) and since_save > 60 * cfg.save_minutes
-        late = cfg.time is not None and state.seconds > cfg.time * 3600
-        stuck = state.position.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW
-        flags = (self.signals.requested, stuck, late, due)
-        stop, stuck, self.out_of_time, due = any_of(self.world, flags, self.parts.device)
+        skipped = state.position.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW
+        here = (self.signals.requested, skipped, due, self.time_share())
+        stop, stuck, save, state.time_share = largest_of(self.world, here, self.parts.device)
         if stuck:
             self.files.give_up()
-        if due:
+        if save:
             self.files.write_state()
         if stop:
             raise Stopped
@@ -284,16 +282,21 @@ class Trainer:
     def should_stop(self) -> bool:
         """Whether patience or the time limit ends the run before its next epoch; says so."""
         position, cfg = self.state.position, self.cfg
-        stale = cfg.val and position.epoch - position.improved_epoch >= cfg.patience
-        stale = stale and bool(cfg.patience) and self.world.is_main
-        stale = any_of(self.world, (stale,), self.parts.device)[0]
-        if not (stale or self.out_of_time):
+        no_better = cfg.val and position.epoch - position.improved_epoch >= cfg.patience
+        here = (no_better and bool(cfg.patience) and self.world.is_main, self.time_share())
+        stale, self.state.time_share = largest_of(self.world, here, self.parts.device)
+        out_of_time = self.state.time_share >= 1 and position.epoch > 0
+        if not (stale or out_of_time):
             return False
         why = f"no better AP for {cfg.patience} epochs"
-        if self.out_of_time:
+        if out_of_time:
             why = f"time={show(cfg.time)} h is over"
         self.log.say(f"stopping after epoch {position.epoch}: {why}", "yellow")
         return True
+
+    def time_share(self) -> float:
+        """Share of the time limit that has passed in this process; 0 without one."""
+        return self.state.seconds / (self.cfg.time * 3600) if self.cfg.time is not None else 0.0
 
     def resume(self) -> None:
         """Go on from the state in the run's directory.
@@ -304,10 +307,8 @@ class Trainer:
         warning = self.files.restore()
         if warning:
             self.log.say(warning, "yellow")
-        position, cfg = self.state.position, self.cfg
-        self.log.results.load(position.epoch)
+        self.log.results.load(self.state.position.epoch)
         self.files.write_settings()
-        self.out_of_time = cfg.time is not None and position.seconds > cfg.time * 3600
         self.log.say_position()
 
     def finish(self) -> TrainResult:

@@ -185,6 +185,29 @@ def test_cosine(iteration: int, factor: float) -> None:
     assert schedule.factor(iteration) == pytest.approx(factor)
 
 
+@pytest.mark.parametrize(
+    ("iteration", "time_share", "factor"),
+    [
+        (50, 0.25, 0.505),  # the iterations are ahead
+        (25, 0.5, 0.505),  # the clock is
+        (0, 1.2, 0.01),  # the time is over
+    ],
+)
+def test_cosine_by_the_clock(iteration: int, time_share: float, factor: float) -> None:
+    schedule = Schedule(
+        epochs=10, iterations_per_epoch=10, cosine=True, final=0.01, warmup_iterations=0
+    )
+    assert schedule.factor(iteration, time_share) == pytest.approx(factor)
+
+
+def test_steps_and_warmup_by_the_clock() -> None:
+    """12 epochs with steps at 8 and 11; two thirds of the time are as 8 epochs."""
+    schedule = Schedule(epochs=12, iterations_per_epoch=100, warmup_iterations=100)
+    shares = (0.0, 0.05, 0.1, 0.66, 0.67, 0.92, 1.0)
+    factors = [schedule.factor(0, share) for share in shares]
+    assert factors == pytest.approx([0.001, 0.5005, 1.0, 1.0, 0.1, 0.01, 0.01])
+
+
 def test_linear_warmup_rises_to_one() -> None:
     schedule = Schedule(epochs=12, iterations_per_epoch=100, warmup_iterations=10, warmup_ratio=0.1)
     assert [schedule.factor(i) for i in (0, 5, 10)] == pytest.approx([0.1, 0.55, 1.0])

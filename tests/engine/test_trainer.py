@@ -23,6 +23,7 @@ from rfla.engine.console import metric_line
 from rfla.engine.device import precision_holds
 from rfla.engine.hooks import Hooks, Run
 from rfla.engine.model_source import source_model
+from rfla.engine.state import RunState
 from rfla.engine.trainer import Trainer, train
 from rfla.engine.validator import validate
 from rfla.errors import (
@@ -289,6 +290,17 @@ def test_patience_and_time(config: Configure, capsys: pytest.CaptureFixture[str]
     assert "stopping after epoch 1: time=1e-09 h is over" in capsys.readouterr().out
     train(load_config({"resume": str(result.run_dir), "time": 1, "epochs": 2}, mode="train"))
     assert len(rows(result.run_dir)) == 2
+
+
+def test_the_rate_falls_within_the_time(config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that takes 6 minutes: an hour is over after 10, long before 1,000 epochs.
+
+    Epochs of three steps end at shares s of 0.3, 0.6, 0.9 and 1: (1 + cos(pi s)) / 2 of the rate.
+    """
+    monkeypatch.setattr(RunState, "seconds", property(lambda state: state.position.iteration * 360))
+    result = train(config(epochs=1000, time=1, lr0=1.0, cos_lr=True, lrf=0.0, val=False))
+    rates = [float(row["lr"]) for row in rows(result.run_dir)]
+    assert rates == pytest.approx([0.7939, 0.3455, 0.0245, 0.0], abs=1e-4)
 
 
 def test_what_to_type_next_can_be_typed(
