@@ -79,17 +79,17 @@ class MaxIoUAssigner:
             (P,) int64: index of the box, -1 background, -2 ignored.
         """
         boxes, gt_boxes = prior_boxes(priors), gt_boxes.to(torch.float32).reshape(-1, 4)
-        valid = valid_priors(priors, image_size, allowed_border)
-        usable = valid
+        usable = valid_priors(priors, image_size, allowed_border)
         if usable is None:
             usable = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
+        if self.ignore_iof_thr is not None and ignore_boxes is not None:
+            regions = ignore_boxes.to(torch.float32).reshape(-1, 4)
+            for part in chunks(len(regions), len(boxes) * 4 * 8):
+                shares = intersection_over_prior(boxes, regions[part])  # (i, P)
+                usable = usable & (shares <= self.ignore_iof_thr).all(dim=0)
         if len(gt_boxes) == 0 or len(boxes) == 0:
             matched = torch.full((len(boxes),), BACKGROUND, dtype=torch.int64, device=boxes.device)
             return matched.masked_fill_(~usable, IGNORED)
-        if self.ignore_iof_thr is not None and ignore_boxes is not None and len(ignore_boxes):
-            regions = ignore_boxes.to(torch.float32).reshape(-1, 4)
-            share = intersection_over_prior(boxes, regions).amax(dim=0)  # (P,)
-            usable = usable & (share <= self.ignore_iof_thr)
         return self._match(boxes, gt_boxes, usable)
 
     def _match(self, boxes: Tensor, gt_boxes: Tensor, usable: Tensor) -> Tensor:

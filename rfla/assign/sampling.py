@@ -41,16 +41,11 @@ class RandomSampler:
     Args:
         num: Priors of one image.
         pos_fraction: Largest share of positives.
-        neg_pos_ub: Most background priors for each positive one (counting at least one); None: no
-            bound.
     """
 
-    def __init__(
-        self, num: int, pos_fraction: float = 0.5, neg_pos_ub: float | None = None
-    ) -> None:
+    def __init__(self, num: int, pos_fraction: float = 0.5) -> None:
         self.num = num
         self.pos_fraction = pos_fraction
-        self.neg_pos_ub = neg_pos_ub
 
     def __call__(
         self, matched: Tensor, generator: torch.Generator | int | None = None
@@ -67,8 +62,6 @@ class RandomSampler:
         every = PseudoSampler()(matched)
         positive = _draw(every.positive, int(self.num * self.pos_fraction), generator)
         room = self.num - len(positive)
-        if self.neg_pos_ub is not None:
-            room = min(room, int(self.neg_pos_ub * max(1, len(positive))))
         return SampledPriors(positive, _draw(every.negative, room, generator))
 
 

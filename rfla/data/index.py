@@ -69,12 +69,12 @@ def load_index(
     index = _without_what_is_no_box(join(parts, f"{spec.name}/{split}"))
     if fraction != 1.0:
         index = index.take(_share(len(index), fraction))
-    if for_training:
-        index = _training_rules(index)
     if single_cls:
         index = replace(
             index, names=("object",), category_ids=(1,), labels=np.minimum(index.labels, 0)
         )
+    if for_training:
+        index = _training_rules(index)
     if index.counts and strict:
         log.warning(index.summary())
     return index
@@ -215,7 +215,8 @@ def _training_rules(index: Annotations) -> Annotations:
     index = _drop(
         index, small, f"boxes under {MIN_SIDE:g} px or without area dropped from training"
     )
-    key = np.column_stack([index.image_index, index.labels, index.boxes.view(np.int32)])
+    kind = np.column_stack([index.image_index, index.labels, is_object(index)])
+    key = np.column_stack([kind, index.boxes.view(np.int32)])
     _, first = np.unique(key, axis=0, return_index=True)
     repeated = np.ones(len(index.boxes), np.bool_)
     repeated[first] = False

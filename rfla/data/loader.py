@@ -128,17 +128,34 @@ class TrainSampler:
 
 
 class EvalSampler:
-    """All rows in order, in batches; rank `r` takes every `world`-th batch. Nothing is repeated."""
+    """All rows once, in batches of one padded size: what is found in an image is its own alone.
 
-    def __init__(self, length: int, batch: int, rank: int = 0, world: int = 1) -> None:
-        self.length, self.batch, self.rank, self.world = length, batch, rank, world
+    In the padding of a larger neighbour a network sees, and finds, what it does not see without.
+    The largest images come first, so that memory runs out at once or never; those of one size keep
+    their order. Rank `r` takes every `world`-th batch.
+
+    Args:
+        sizes: (N, 2) height and width of each row's image after padding, px.
+        batch: Images of a batch.
+        rank: This process.
+        world: Number of processes.
+    """
+
+    def __init__(self, sizes: NDArray[np.int64], batch: int, rank: int = 0, world: int = 1) -> None:
+        self.batch = batch
+        height, width = sizes.T
+        order = np.lexsort((width, -height * width))  # stable
+        starts = np.flatnonzero(np.diff(sizes[order], axis=0).any(axis=1)) + 1
+        alike = np.split(order, starts)
+        batches = [rows[i : i + batch] for rows in alike for i in range(0, len(rows), batch)]
+        self._batches = batches[rank::world]
 
     def __len__(self) -> int:
-        return len(range(self.rank * self.batch, self.length, self.world * self.batch))
+        return len(self._batches)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        for start in range(self.rank * self.batch, self.length, self.world * self.batch):
-            yield [(0, row) for row in range(start, min(start + self.batch, self.length))]
+        for rows in self._batches:
+            yield [(0, int(row)) for row in rows]
 
 
 class Loader:
@@ -245,12 +262,12 @@ def build_loader(
         dataset: Samples by `(epoch, row)`.
         batch: Images of a batch on this rank; with a sampler, its own number counts.
         workers: Processes; 0 loads in this one.
-        sampler: Order; None takes all rows once, in order.
+        sampler: Order; None takes all rows once, see `EvalSampler`.
         stride: Height and width of a batch are multiples of this.
         pin_memory: For copies to a GPU.
         timeout: Seconds without a batch after which a loading process counts as stopped; 0: never.
     """
-    sampler = sampler or EvalSampler(len(dataset), batch)
+    sampler = sampler or EvalSampler(dataset.padded_sizes(stride), batch)
     fork = workers > 0 and "fork" in multiprocessing.get_all_start_methods()
     loader: DataLoader[Any] = DataLoader(
         dataset,  # type: ignore[arg-type]

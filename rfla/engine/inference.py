@@ -164,7 +164,7 @@ def detect(
         progress: Called with the number of images done.
 
     Returns:
-        Detections in original px, and the time of each stage.
+        Detections in original px, image by image, and the time of each stage.
     """
     inference.net.eval()
     found: list[Detections] = []
@@ -184,7 +184,7 @@ def detect(
         speed.gather += clock - started
         if progress is not None:
             progress(len(outputs))
-    return join_detections(found), speed
+    return merge_detections(found), speed
 
 
 def require_images(index: Annotations, read: int) -> None:
@@ -197,13 +197,11 @@ def require_images(index: Annotations, read: int) -> None:
         raise DataError(f"{index.name}: none of its {len(index)} images could be read")
 
 
-def merge_detections(shards: Sequence[Detections]) -> Detections:
-    """Join the detections of several processes in the order in which one would have found them."""
-    if len(shards) == 1:
-        return shards[0]
-    joined = join_detections(shards)
-    # As one process would have found them, so that equal scores keep one order.
-    order = np.argsort(joined.image_index, kind="stable")  # each image is in one shard
+def merge_detections(parts: Sequence[Detections]) -> Detections:
+    """Join detections, image by image in the order of the split; each image is in one part."""
+    joined = join_detections(parts)
+    # However images were dealt out and batched, equal scores keep one order.
+    order = np.argsort(joined.image_index, kind="stable")
     return Detections(
         joined.image_index[order], joined.boxes[order], joined.scores[order], joined.labels[order]
     )

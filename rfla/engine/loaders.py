@@ -1,4 +1,4 @@
-"""The batches of a run: shuffled and augmented for training, in file order for validation."""
+"""The batches of a run: shuffled and augmented for training, by size for validation."""
 
 import os
 import time
@@ -48,7 +48,7 @@ def training_loader(
 def evaluation_loader(
     cfg: Config, index: Annotations, world: World, device: torch.device
 ) -> Loader:
-    """Return the loader of a split in file order, without augmentation.
+    """Return the loader of a split, each image once (`EvalSampler`), without augmentation.
 
     Each process gets its share of the batches.
     """
@@ -56,7 +56,7 @@ def evaluation_loader(
     dataset = DetectionDataset(
         index, cfg.imgsz, cache=cache_place(cfg), value_range=cfg.normalize.range
     )
-    sampler = EvalSampler(len(dataset), max(1, cfg.batch), world.rank, world.size)
+    sampler = EvalSampler(dataset.padded_sizes(), max(1, cfg.batch), world.rank, world.size)
     return _loader(cfg, dataset, sampler, device)
 
 

@@ -289,7 +289,8 @@ class RunFiles:
         sums = mean_of(self.world, state.meter.sums)
         if self.world.is_main:
             with writing(self.run_dir, path):
-                state.save(path, sums, self.parts.identity)
+                counted_in = {"accumulate": self.parts.cfg.accumulate}
+                state.save(path, sums, self.parts.identity | counted_in)
 
     def write_settings(self) -> None:
         """Write `args.yaml` again, with settings that have changed."""
@@ -305,4 +306,8 @@ class RunFiles:
             WeightsError: There is none, it is damaged, or made by another model or other data.
         """
         parts, path = self.parts, state_path(self.run_dir)
-        return parts.state.restore(path, parts.identity, parts.device)
+        accumulate = parts.cfg.accumulate
+        warning = parts.state.restore(path, parts.identity, parts.device, accumulate)
+        position = parts.state.position
+        position.batch = min(position.batch, parts.batches_per_epoch)  # the last step may be short
+        return warning

@@ -144,7 +144,8 @@ class RunState:
         Args:
             path: The file.
             sums: Those of the meter, the mean over all processes.
-            data: What a resumed run must find again in its data.
+            data: What a resumed run must find again in its data, and `accumulate`, the batches of
+                an optimiser step.
         """
         tensors = checkpoint.prefixed("model", self.net.state_dict())
         tensors |= checkpoint.prefixed("optimizer", checkpoint.optimizer_tensors(self.optimizer))
@@ -164,13 +165,17 @@ class RunState:
         }
         checkpoint.save_state(path, tensors, document)
 
-    def restore(self, path: Path, data: Mapping[str, Any], device: torch.device) -> str | None:
+    def restore(
+        self, path: Path, data: Mapping[str, Any], device: torch.device, accumulate: int = 1
+    ) -> str | None:
         """Go on from a file.
 
         Args:
             path: The file.
             data: What the run finds in its data now.
             device: Where it computes.
+            accumulate: Batches of an optimiser step from now on. Where memory ran out after the
+                file was written, they are more and smaller than those that it counts.
 
         Returns:
             A warning for the person, or None.
@@ -196,6 +201,8 @@ class RunState:
             if document["scaler"]:
                 self.scaler.load_state_dict(document["scaler"])
             self.position = _from_document(Position, document["position"], asdict(Position()))
+            before = _number(document["data"].get("accumulate", accumulate), int)
+            self.position.batch = -(-self.position.batch // max(before, 1)) * accumulate
             self.use_fields([_number(side, float) for side in document["fields"]])
             sums = {name: parts["meter"][name].to(device) for name in document["sums"]}
             self.meter = _from_document(Meter, document["meter"], Meter().document())

@@ -6,7 +6,6 @@ Nothing here waits for a GPU; what must be read from it is read between two step
 Shapes: B images of a batch, (H, W) px, G boxes of one image, I ignore regions. Boxes are xyxy px.
 """
 
-import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 
@@ -24,6 +23,8 @@ from rfla.engine.optimizer import Schedule
 from rfla.engine.state import RunState
 from rfla.models.detector import StepLosses
 from rfla.sizes import STRIDE
+
+LARGEST_NORM = torch.finfo(torch.float32).max
 
 
 class TrainStep:
@@ -99,7 +100,9 @@ class TrainStep:
             group["lr"] = group["base_lr"] * factor
         state.scaler.unscale_(state.optimizer)
         trainable = [weight for weight in state.net.parameters() if weight.requires_grad]
-        norm = nn.utils.clip_grad_norm_(trainable, clip_grad or math.inf)
+        # A finite bound in any case: where the norm of finite gradients overflows, these become 0,
+        # and not inf / inf.
+        norm = nn.utils.clip_grad_norm_(trainable, clip_grad or LARGEST_NORM)
 
         # Without a scaler (on a CPU) a bad gradient is seen here; with one, the fused step itself
         # leaves the weights alone.

@@ -12,7 +12,6 @@ from rfla.cfg.weights_header import KEY
 from rfla.errors import WeightsError
 from rfla.export.extra import require
 
-LARGEST_FILE = 2**31 - 1  # bytes, of a protobuf message
 INPUTS = ["images", "image_sizes"]
 OUTPUTS = ["boxes", "scores", "labels", "counts"]
 

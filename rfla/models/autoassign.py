@@ -18,6 +18,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from rfla.assign.regions import covered_by
 from rfla.cfg.model_schema import ModelConfig
 from rfla.models.assigners import build_assigner
 from rfla.models.backbones.backbone import Backbone
@@ -153,7 +154,8 @@ class AutoAssign(PointDetector):
             prior = self._prior_weights(raw, pairs, truth)
             pred_boxes = self.boxes(raw)[pairs.image, pairs.point]  # (K, 4)
             positive = self._positive_loss(confidence, pred_boxes, prior, pairs, truth)
-            negative = self._negative_loss(confidence, pred_boxes.detach(), pairs, truth)
+            ignored = self._ignored(raw, targets, pairs)
+            negative = self._negative_loss(confidence, pred_boxes.detach(), pairs, truth, ignored)
             boxes = mean_over_ranks(to_device(float(len(truth.boxes)), prior.device)).clamp(min=1)
             weight_sum = mean_over_ranks(prior.detach().sum()).clamp(min=1)
             center = self._center_loss(prior, pairs, truth.counts)
@@ -179,6 +181,17 @@ class AutoAssign(PointDetector):
         # By box, as sums over the points of a box are taken below.
         order = torch.argsort(box, stable=True)
         return Pairs(image[order], point[order], box[order])
+
+    @torch.no_grad()
+    def _ignored(self, raw: Raw, targets: Sequence[Target], pairs: Pairs) -> Tensor:
+        """(B, P) bool: points of no box that an ignore region covers."""
+        grid = self.grid(raw)
+        ignored = torch.zeros(len(targets), len(grid), dtype=torch.bool, device=grid.device)
+        for row, target in zip(ignored, targets, strict=True):
+            if "ignore" in target:
+                row |= covered_by(grid, target["ignore"])
+        ignored[pairs.image, pairs.point] = False
+        return ignored
 
     def _prior_weights(self, raw: Raw, pairs: Pairs, truth: _Truth) -> Tensor:
         """(K,) weight of each pair by the centre prior of the box's class."""
@@ -206,13 +219,14 @@ class AutoAssign(PointDetector):
         return log_losses(weighed, 1).sum()
 
     def _negative_loss(
-        self, confidence: Tensor, pred_boxes: Tensor, pairs: Pairs, truth: _Truth
+        self, confidence: Tensor, pred_boxes: Tensor, pairs: Pairs, truth: _Truth, ignored: Tensor
     ) -> Tensor:
-        """Focal-like loss on all confidences, summed (equations 8 and 9).
+        """Focal-like loss on all confidences but those ignored, summed (equations 8 and 9).
 
         It is less where a point localises its box well.
         """
         weight = self._negative_weight(confidence.shape, pred_boxes, pairs, truth)
+        weight = weight.masked_fill(ignored[..., None], 0.0)
         wrong = confidence * weight  # the probability that ought to be 0
         return (wrong.square() * log_losses(wrong, 0)).sum()
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rfla.assign import MaxIoUAssigner, PriorGrid
-from rfla.assign import dense as dense_module
+from rfla.assign import chunks as chunks_module
 
 PRIORS = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5], [20, 20, 30, 30], [0, 0, 10, 4]])
 BOX = torch.tensor([[0.0, 0.0, 10.0, 10.0]])  # IoU 1, 0.5, 0, 0.4
@@ -38,6 +38,13 @@ def test_ignore_boxes_beat_everything():
     ]
 
 
+def test_ignore_boxes_count_where_there_is_no_object(monkeypatch):
+    ignore = torch.tensor([[20.0, 20.0, 30.0, 24.0], [0.0, 0.0, 10.0, 4.5]])
+    for budget in (2**20, 1):  # all ignore boxes at a time, and one
+        monkeypatch.setattr(chunks_module.chunks, "__defaults__", (budget,))
+        assert MaxIoUAssigner()(PRIORS, BOX[:0], ignore).tolist() == [-1, -2, -1, -2]
+
+
 def test_border():
     assigner = MaxIoUAssigner(0.5, 0.5)
     assert assigner(PRIORS, BOX, image_size=(25, 25), allowed_border=0).tolist() == [0, 0, -2, -1]
@@ -50,7 +57,7 @@ def test_chunks_do_not_matter(monkeypatch):
     priors = boxes[torch.randperm(60, generator=generator)] + 1
     assigner = MaxIoUAssigner(0.6, 0.3, min_pos_iou=0.2)
     whole = assigner(priors, boxes)
-    monkeypatch.setattr(dense_module.chunks, "__defaults__", (4000,))
+    monkeypatch.setattr(chunks_module.chunks, "__defaults__", (4000,))
     assert torch.equal(assigner(priors, boxes), whole)
     assert torch.equal(
         assigner.batch([priors, priors], [boxes, boxes[:0]])[1], torch.full((60,), -1)

@@ -15,18 +15,16 @@ def test_pseudo():
 
 
 @pytest.mark.parametrize(
-    ("num", "fraction", "bound", "positive", "negative"),
+    ("num", "fraction", "positive", "negative"),
     [
-        (4, 0.5, None, 2, 2),
-        (6, 0.9, None, 4, 2),  # fewer positives than allowed: background fills the rest
-        (20, 0.5, None, 4, 4),  # fewer priors than wanted
-        (8, 0.125, 3, 1, 3),  # bound of 3 background priors for each positive
-        (8, 0.0, 2, 0, 2),  # no positive counts as one
-        (5, 0.5, None, 2, 3),  # int(2.5) = 2
+        (4, 0.5, 2, 2),
+        (6, 0.9, 4, 2),  # fewer positives than allowed: background fills the rest
+        (20, 0.5, 4, 4),  # fewer priors than wanted
+        (5, 0.5, 2, 3),  # int(2.5) = 2
     ],
 )
-def test_counts(num, fraction, bound, positive, negative):
-    sample = RandomSampler(num, fraction, bound)(MATCHED, 0)
+def test_counts(num, fraction, positive, negative):
+    sample = RandomSampler(num, fraction)(MATCHED, 0)
     assert (len(sample.positive), len(sample.negative)) == (positive, negative)
     assert (MATCHED[sample.positive] >= 0).all()
     assert (MATCHED[sample.negative] == -1).all()

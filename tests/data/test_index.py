@@ -74,6 +74,22 @@ def test_training_drops_what_evaluation_keeps(coco):
     }
 
 
+def test_an_object_is_no_repeated_region(coco):
+    """A region to ignore with the same box as an object does not stand in for it."""
+    rows = [(10, 10, 5, 5, 3, {"ignore": 1}), (10, 10, 5, 5, 3), (10, 10, 5, 5, 3)]
+    index = load_index(load_data_spec(coco([rows])), "train", for_training=True)
+    assert index.ignore.tolist() == [True, False]
+
+
+def test_one_box_of_two_classes_is_one_object_of_a_single_class(coco):
+    root = coco([[(10, 10, 5, 5, 3), (10, 10, 5, 5, 7)]])
+    counts = [
+        len(load_index(load_data_spec(root), "train", for_training=True, single_cls=single).boxes)
+        for single in (False, True)
+    ]
+    assert counts == [2, 1]
+
+
 def test_what_is_no_box_is_dropped_counted_and_named_once(coco, caplog: pytest.LogCaptureFixture):
     root = coco(
         [[(float("nan"), 1, 2, 3, 3), (5, 5, -2, 3, 3), (1, 1, 3, 3, 3)], [(5, 5, 1e400, 3, 3)]]

@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -145,14 +147,35 @@ def test_evaluation_takes_every_row_once(length: int, world: int):
     seen = [
         row
         for rank in range(world)
-        for keys in EvalSampler(length, 2, rank, world)
+        for keys in EvalSampler(np.full((length, 2), 64), 2, rank, world)
         for _, row in keys
     ]
     assert sorted(seen) == list(range(length))
-    assert all(
-        len(EvalSampler(length, 2, rank, world)) == len(list(EvalSampler(length, 2, rank, world)))
-        for rank in range(world)
-    )
+    for rank in range(world):
+        sampler = EvalSampler(np.full((length, 2), 64), 2, rank, world)
+        assert len(sampler) == len(list(sampler))
+
+
+def test_evaluation_batches_hold_images_of_one_padded_size():
+    """The largest first, those of one size in their order."""
+    sizes = np.array([[64, 96], [96, 96], [64, 96], [96, 64], [64, 96]])
+    rows = [[row for _, row in keys] for keys in EvalSampler(sizes, 2)]
+    assert rows == [[1], [3], [0, 2], [4]]
+    assert [[row for _, row in keys] for keys in EvalSampler(sizes, 2, 1, 2)] == [[3], [4]]
+
+
+def test_no_image_of_an_evaluation_is_padded_for_a_neighbour(coco):
+    """Every other picture is half as high: at 64 px of input 64 or 32 rows."""
+    root = coco([[(1, 2, 3, 4, 3)]] * 6)
+    index = load_index(load_data_spec(root), "train")
+    for row, path in enumerate(index.paths):
+        cv2.imwrite(str(path), np.zeros((64 >> row % 2, 64, 3), np.uint8))
+    sizes = np.array([(64 >> row % 2, 64) for row in range(6)], np.int32)
+    dataset = DetectionDataset(replace(index, image_hw=sizes), 64)
+    assert dataset.padded_sizes().tolist() == sizes.tolist()
+    for batch in build_loader(dataset, 2, 0):
+        height, width = batch.images.shape[2:]
+        assert batch.image_sizes == [(height, width)] * len(batch)
 
 
 def test_evaluation_boxes_are_scaled_with_the_image(dataset: DetectionDataset):
@@ -344,6 +367,9 @@ class SlowSamples:
 
     def __len__(self) -> int:
         return 64
+
+    def padded_sizes(self, stride: int) -> np.ndarray:
+        return np.full((64, 2), stride)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         if key[1] >= 4:

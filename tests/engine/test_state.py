@@ -67,6 +67,27 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     assert other.meter.sums.keys() == state.meter.sums.keys()
 
 
+@pytest.mark.parametrize(("batch", "steps"), [(4, 4), (3, 3), (0, 0)])
+def test_a_place_in_an_epoch_is_found_again_by_smaller_batches(
+    tmp_path: Path, batch: int, steps: int
+) -> None:
+    """Memory ran out after the state was written: a step has 2 batches from then on."""
+    state, other = make_state(), make_state()
+    state.position = Position(batch=batch)
+    state.save(tmp_path / "x", state.meter.sums, DATA | {"accumulate": 1})
+    other.restore(tmp_path / "x", DATA, CPU, accumulate=2)
+    assert other.position.batch == 2 * steps
+
+
+def test_a_short_last_step_of_an_epoch_counts_whole(tmp_path: Path) -> None:
+    """5 batches by steps of 2 are 3 steps."""
+    state, other = make_state(), make_state()
+    state.position = Position(batch=5)
+    state.save(tmp_path / "x", state.meter.sums, DATA | {"accumulate": 2})
+    other.restore(tmp_path / "x", DATA, CPU, accumulate=4)
+    assert other.position.batch == 12
+
+
 Change = Callable[[dict[str, Any]], None]
 
 

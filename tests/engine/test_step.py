@@ -1,9 +1,14 @@
-"""Other sizes of a batch, for `multi_scale=`."""
+"""The update of a step, and other sizes of a batch for `multi_scale=`."""
+
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from rfla.engine.step import rescale, scaled_size
+from rfla.engine.optimizer import Schedule, build_optimizer
+from rfla.engine.state import RunState
+from rfla.engine.step import TrainStep, rescale, scaled_size
 
 
 def test_sizes_of_multi_scale() -> None:
@@ -34,3 +39,22 @@ def test_boxes_move_with_the_pixels(factor: float) -> None:
         == [48 * factor, 32 * factor, 64 * factor, 48 * factor]
     )
     assert targets[0]["labels"] is target["labels"]
+
+
+@pytest.mark.parametrize("clip_grad", [0.0, 35.0])
+def test_a_gradient_whose_norm_overflows_moves_nothing(clip_grad: float) -> None:
+    """Four gradients of 3e38 are finite, so the scaler lets them pass; their norm is 6e38."""
+    net: Any = nn.Linear(4, 1, bias=False)
+    before = net.weight.detach().clone()
+    groups = [{"params": [net.weight], "lr": 1.0, "base_lr": 1.0, "weight_decay": 0.0}]
+    optimizer = build_optimizer("sgd", groups, 1.0, 0.9, fused=True)
+    state = RunState(net, optimizer, None, torch.amp.GradScaler("cpu", init_scale=1.0))
+    schedule = Schedule(epochs=1, iterations_per_epoch=1, warmup_iterations=0)
+    normalize: Any = None
+    step = TrainStep(net, state, schedule, normalize, torch.device("cpu"), None)
+    state.scaler.scale(torch.zeros(()))
+    state.meter.add_batch(torch.tensor([0]), {"loss": torch.tensor(1.0)}, {})
+    net.weight.grad = torch.full((1, 4), 3e38)
+    step.update(clip_grad)
+    assert torch.equal(net.weight.detach(), before)
+    assert [parts for _, parts in state.take_bad_batches()] == [["gradient"]]

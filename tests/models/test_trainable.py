@@ -166,6 +166,20 @@ def test_images_without_boxes(name, assigner):
         assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
+@pytest.mark.parametrize("assigner", ["rfla", "baseline"])
+@pytest.mark.parametrize("name", ["fcos_p2", "autoassign"])
+def test_an_image_in_an_ignore_region_teaches_nothing(name, assigner):
+    net = build_detector(name, 2, assigner, TINY).train()
+    images, _ = batch(1)
+    for region, learns in ((-99.0, False), (94.0, True)):
+        target = EMPTY | {"ignore": torch.tensor([[region, region, 999, 999]])}
+        raw = net.head(net.pyramid(images))
+        for level in raw["cls"]:
+            level.retain_grad()
+        sum(net.loss(raw, [target], [(96, 96)]).losses.values()).backward()
+        assert any(level.grad.any() for level in raw["cls"]) == learns
+
+
 def test_ignore_regions_take_no_part():
     """Background inside an ignore region pulls at nothing, whatever is predicted there.
 
