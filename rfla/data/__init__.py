@@ -7,7 +7,8 @@ if TYPE_CHECKING:
     from rfla.data.annotations import Annotations
     from rfla.data.dataset import DetectionDataset, Sample
     from rfla.data.index import load_index
-    from rfla.data.loader import Batch, EvalSampler, Loader, TrainSampler, build_loader
+    from rfla.data.loader import Batch, Loader, build_loader
+    from rfla.data.samplers import EvalSampler, TrainSampler
     from rfla.data.spec import DataSpec, load_data_spec
     from rfla.data.transforms import Augmentation, build_augmentation
 
@@ -31,7 +32,8 @@ _HOMES = {
     "dataset": ("DetectionDataset", "Sample"),
     "annotations": ("Annotations",),
     "index": ("load_index",),
-    "loader": ("Batch", "EvalSampler", "Loader", "TrainSampler", "build_loader"),
+    "loader": ("Batch", "Loader", "build_loader"),
+    "samplers": ("EvalSampler", "TrainSampler"),
     "spec": ("DataSpec", "load_data_spec"),
     "transforms": ("Augmentation", "build_augmentation"),
 }

@@ -34,19 +34,14 @@ from rfla.engine.device import (
     use_fast_float32,
 )
 from rfla.engine.distributed import World, agreed, gather, main_first
+from rfla.engine.ema import EMA
 from rfla.engine.fields import check_fields, measure_for_all, shown
 from rfla.engine.inference import protocol_of
 from rfla.engine.loaders import evaluation_loader, training_loader
 from rfla.engine.meter import Meter
 from rfla.engine.model_source import compile_parts, freeze, source_model
-from rfla.engine.optimizer import (
-    EMA,
-    Schedule,
-    build_optimizer,
-    capped_warmup,
-    parameter_groups,
-    scaled_steps,
-)
+from rfla.engine.optimizer import build_optimizer, parameter_groups
+from rfla.engine.schedule import Schedule, capped_warmup, scaled_steps
 from rfla.engine.state import RunState
 from rfla.errors import ConfigError, DataError
 from rfla.metrics.protocols import Protocol

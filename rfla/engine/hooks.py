@@ -125,7 +125,10 @@ class Hooks:
         """Call once, when model, data and optimiser stand and before the first batch."""
 
     def epoch_start(self, run: Run, epoch: int) -> None:
-        """Call before the first batch of each epoch (counted from 0)."""
+        """Call before the first batch of each epoch (counted from 0).
+
+        Once more for an epoch that goes on after a resume, or with smaller batches.
+        """
 
     def batch_end(self, run: Run, losses: dict[str, Tensor]) -> None:
         """Call after every batch.

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from rfla.engine import checkpoint
+from rfla.engine.ema import EMA
 from rfla.engine.meter import BatchRecord, Meter, RunningStatistics, parts_not_finite
-from rfla.engine.optimizer import EMA
 from rfla.errors import WeightsError
 from rfla.models.fields import sides_of, use_sides
 

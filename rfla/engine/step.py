@@ -19,7 +19,7 @@ from rfla.cfg.model_schema import NormalizeConfig
 from rfla.data import Batch
 from rfla.engine.device import autocast
 from rfla.engine.inference import prepare_images
-from rfla.engine.optimizer import Schedule
+from rfla.engine.schedule import Schedule
 from rfla.engine.state import RunState
 from rfla.models.detector import StepLosses
 from rfla.sizes import STRIDE

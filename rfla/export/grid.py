@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rfla.assign import PriorGrid
-from rfla.models.heads.priors import Priors
+from rfla.models.priors import Priors
 
 
 class TracedGrid:

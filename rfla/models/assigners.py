@@ -15,7 +15,7 @@ from rfla.assign import (
     PointsAssigner,
     PriorGrid,
 )
-from rfla.assign.points import FCOS_RANGES
+from rfla.assign.fcos import FCOS_RANGES
 from rfla.cfg.model_schema import AnchorConfig, AssignerConfig
 
 

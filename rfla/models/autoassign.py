@@ -25,13 +25,13 @@ from rfla.models.backbones.backbone import Backbone
 from rfla.models.backbones.build import build_backbone
 from rfla.models.detector import ImageSizes, Raw, StepLosses, Target, step_counts
 from rfla.models.heads.fcos import FCOSHead
-from rfla.models.heads.priors import Points, build_points
 from rfla.models.heads.rfd import FieldHead
 from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
 from rfla.models.points import PointDetector, build_point_head
+from rfla.models.priors import Points, build_points
 from rfla.names import BoxLoss
-from rfla.ops.boxes import flatten_levels
+from rfla.ops.boxes import flatten_levels, starts_of
 from rfla.ops.device import to_device
 from rfla.ops.iou import best_iou
 from rfla.ops.losses import box_loss, log_losses, mean_over_ranks
@@ -174,10 +174,9 @@ class AutoAssign(PointDetector):
         matched = self.assign(raw, targets, image_sizes)
         if matched is None:
             return self._points_inside(raw, targets)
-        counts = [len(target["boxes"]) for target in targets]
         image, point = torch.nonzero(matched >= 0, as_tuple=True)
-        first = to_device([sum(counts[:i]) for i in range(len(counts))], matched.device)
-        box = matched[image, point] + first[image]
+        first = starts_of([len(target["boxes"]) for target in targets])
+        box = matched[image, point] + to_device(first, matched.device)[image]
         # By box, as sums over the points of a box are taken below.
         order = torch.argsort(box, stable=True)
         return Pairs(image[order], point[order], box[order])

@@ -25,6 +25,12 @@ class ConvBlock(nn.Module):
         return out
 
 
+def tower(in_channels: int, width: int, depth: int, norm: Norm = "none") -> nn.Sequential:
+    """`depth` blocks of `width` channels in a row; without any it passes its input on."""
+    widths = [in_channels] + [width] * depth
+    return nn.Sequential(*[ConvBlock(widths[i], width, norm) for i in range(depth)])
+
+
 class GroupNormReLU(nn.GroupNorm):
     """Group norm of 32 groups, as in the authors' code, and ReLU.
 

@@ -24,11 +24,11 @@ from rfla.models.backbones.backbone import Backbone
 from rfla.models.backbones.build import build_backbone
 from rfla.models.detector import ImageSizes, Raw, StepLosses, Target, step_counts
 from rfla.models.heads.fcos import FCOSHead
-from rfla.models.heads.priors import Points, build_points
 from rfla.models.heads.rfd import FieldHead
 from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
 from rfla.models.points import PointDetector, build_point_head, quality_class_loss
+from rfla.models.priors import Points, build_points
 from rfla.names import BoxLoss, Coding, Quality, QualityLoss, Weighting
 from rfla.ops.boxes import boxes_to_distance, centerness, distance_to_boxes, flatten_levels
 from rfla.ops.losses import box_loss, focal_loss, mean_over_ranks

@@ -12,7 +12,7 @@ from torch.nn import functional
 from rfla.cfg.model_schema import AssignerConfig, ModelConfig
 from rfla.fields import Influence, MeasuredField, fit_gaussian, measure_influence
 from rfla.models.detector import Detector
-from rfla.models.heads.priors import Priors
+from rfla.models.priors import Priors
 from rfla.sizes import padded_side
 
 

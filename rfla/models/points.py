@@ -17,9 +17,9 @@ from rfla.cfg.model_schema import ModelConfig
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.detector import DenseDetector, ImageSizes, Raw, Target
 from rfla.models.heads.fcos import FCOSHead
-from rfla.models.heads.priors import Points, best_candidates, take
 from rfla.models.heads.rfd import FieldHead
 from rfla.models.necks.fpn import FPN
+from rfla.models.priors import Points, best_candidates, take
 from rfla.names import QualityLoss
 from rfla.ops.boxes import clip_boxes, distance_to_boxes, flatten_levels, pad_boxes
 from rfla.ops.coding import FieldCoder

@@ -18,12 +18,12 @@ from rfla.models.assigners import anchors_baseline, build_assigner
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.backbones.build import build_backbone
 from rfla.models.detector import DenseDetector, ImageSizes, Raw, StepLosses, Target, step_counts
-from rfla.models.heads.priors import Anchors, best_candidates, build_anchors, take
 from rfla.models.heads.retina import RetinaHead
 from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
+from rfla.models.priors import Anchors, best_candidates, build_anchors, take
 from rfla.names import BoxLoss, Quality, QualityLoss
-from rfla.ops.boxes import flatten_levels
+from rfla.ops.boxes import flatten_levels, starts_of
 from rfla.ops.coding import DeltaCoder
 from rfla.ops.device import to_device
 from rfla.ops.losses import box_loss, focal_loss, mean_over_ranks, quality_loss
@@ -123,8 +123,7 @@ class RetinaNet(DenseDetector):
         with torch.autocast(matched.device.type, enabled=False):
             # indices of the matched boxes into the boxes of the whole batch
             images, anchors = positive.nonzero(as_tuple=True)
-            counts = [len(target["boxes"]) for target in targets]
-            starts = [sum(counts[:image]) for image in range(len(counts))]
+            starts = starts_of([len(target["boxes"]) for target in targets])
             own = matched[images, anchors] + to_device(starts, matched.device)[images]
 
             offsets = flatten_levels(raw["reg"], 4)[images, anchors]

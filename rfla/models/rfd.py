@@ -24,12 +24,12 @@ from rfla.models.assigners import build_assigner, points_baseline
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.backbones.build import build_backbone
 from rfla.models.detector import ImageSizes, Raw, StepLosses, Target, step_counts
-from rfla.models.heads.priors import Points, build_points, take
 from rfla.models.heads.rfd import FieldHead
 from rfla.models.heads.second_look import SecondLook
 from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
 from rfla.models.points import PointDetector, quality_class_loss
+from rfla.models.priors import Points, build_points, take
 from rfla.names import BoxLoss, Quality, QualityLoss
 from rfla.ops.boxes import flatten_levels
 from rfla.ops.losses import box_loss, mean_over_ranks

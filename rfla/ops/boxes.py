@@ -4,6 +4,9 @@ Shapes: B images, P points over all levels, G boxes of one image. Boxes are xyxy
 network input.
 """
 
+from collections.abc import Sequence
+from itertools import accumulate
+
 import torch
 from torch import Tensor
 
@@ -52,6 +55,11 @@ def clip_boxes(boxes: Tensor, image_sizes: Tensor) -> Tensor:
     """Boxes (B, K, 4) moved into images of (height, width) px, (B, 2)."""
     limits = image_sizes.to(boxes).flip(-1).repeat(1, 2)  # width, height, width, height
     return torch.minimum(boxes.clamp(min=0), limits[:, None])
+
+
+def starts_of(counts: Sequence[int]) -> list[int]:
+    """Where the boxes of each image start among those of all images, from how many each has."""
+    return list(accumulate(counts, initial=0))[: len(counts)]
 
 
 def pad_boxes(

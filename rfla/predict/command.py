@@ -122,19 +122,11 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Prediction:
                 counts = outputs.finish([rows for rows, _ in shards])
         if world.is_main:
             forget(run_dir)
-    _summarise(cfg, console, notes, options, len(sources))
+    _say_notes(cfg, console, notes, options, len(sources))
     # Images of a run that was taken up took no time of this one.
     run_now = notes.images - (len(sources) - len(remaining))
-    speed = ", ".join(
-        f"{stage} {value * world.size / run_now:.1f} ms" for stage, value in stages.items()
-    )
-    console.print(
-        f"{counted(notes.images, 'image')}, {counted(counts.total(), 'detection')} with a score of "
-        f"at least {cfg.conf:g}{f'; {speed} an image' if speed else ''}"
-    )
-    if counts:
-        classes = (f"{count} {name}" for name, count in counts.most_common())
-        console.print(f"found {', '.join(classes)}")
+    each = {stage: value * world.size / run_now for stage, value in stages.items()}
+    _say_totals(cfg, console, notes.images, counts, each)
     console.print(f"results in {run_dir}")
     return Prediction(run_dir, [*notes.skipped, *notes.left_out])
 
@@ -177,7 +169,21 @@ def _take_up(
     return remaining
 
 
-def _summarise(
+def _say_totals(
+    cfg: Config, console: Console, images: int, counts: Counter[str], stages: dict[str, float]
+) -> None:
+    """Say what was found, by class, and how many ms of each stage an image took."""
+    speed = ", ".join(f"{stage} {value:.1f} ms" for stage, value in stages.items())
+    console.print(
+        f"{counted(images, 'image')}, {counted(counts.total(), 'detection')} with a score of "
+        f"at least {cfg.conf:g}{f'; {speed} an image' if speed else ''}"
+    )
+    if counts:
+        classes = (f"{count} {name}" for name, count in counts.most_common())
+        console.print(f"found {', '.join(classes)}")
+
+
+def _say_notes(
     cfg: Config, console: Console, notes: Notes, options: PredictOptions, sources: int
 ) -> None:
     """Say what was skipped and what a person should know.

@@ -164,7 +164,7 @@ class Predictor:
         found = found.take(np.argsort(-found.scores, kind="stable"))
         boxes, scores = found.boxes.astype(np.float32), found.scores.astype(np.float32)
         labels = found.labels
-        keep = (scores >= options.conf) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        keep = scores >= options.conf
         if options.classes:
             keep &= np.isin(labels, options.classes)
         boxes, scores, labels = boxes[keep], scores[keep], labels[keep]

@@ -39,7 +39,7 @@ from rfla.models.fields import (
     sides_from,
     use_sides,
 )
-from rfla.models.heads.priors import Points, Priors
+from rfla.models.priors import Points, Priors
 from rfla.models.weights import load_weights, number_in, rebuild
 from rfla.pictures.fields import FieldPanel, Scene, draw_fields
 from rfla.tools.field_report import FieldReport, LevelFields

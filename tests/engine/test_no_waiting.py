@@ -24,7 +24,8 @@ from rfla.assign import PriorGrid
 from rfla.cfg import Config, model_part
 from rfla.data import Batch
 from rfla.engine import build
-from rfla.engine.optimizer import EMA, Schedule
+from rfla.engine.ema import EMA
+from rfla.engine.schedule import Schedule
 from rfla.engine.state import RunState
 from rfla.engine.step import TrainStep
 from rfla.models import build_from_config, zoo

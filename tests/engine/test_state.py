@@ -12,8 +12,8 @@ from torch import nn
 
 from rfla.cfg import Config, load_config
 from rfla.engine.checkpoint import load_state, save_state
+from rfla.engine.ema import EMA
 from rfla.engine.meter import BatchRecord
-from rfla.engine.optimizer import EMA
 from rfla.engine.state import Position, RunState
 from rfla.engine.trainer import train
 from rfla.errors import WeightsError

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from rfla.engine.optimizer import Schedule, build_optimizer
+from rfla.engine.optimizer import build_optimizer
+from rfla.engine.schedule import Schedule
 from rfla.engine.state import RunState
 from rfla.engine.step import TrainStep, rescale, scaled_size
 

@@ -14,9 +14,9 @@ from rfla.models.backbones import build as backbones
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.detector import Detector, StepLosses, step_counts
 from rfla.models.fcos import FCOS
-from rfla.models.heads.priors import build_points
 from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
+from rfla.models.priors import build_points
 from rfla.ops.boxes import flatten_levels
 from rfla.ops.nms import select_detections
 

@@ -11,8 +11,8 @@ import torch
 from rfla.assign import PseudoSampler
 from rfla.cfg import model_config
 from rfla.models.assigners import anchors_baseline, build_assigner
-from rfla.models.heads.priors import Anchors, build_anchors
 from rfla.models.heads.rpn import RPNHead
+from rfla.models.priors import Anchors, build_anchors
 from rfla.models.retinanet import RetinaNet
 from rfla.ops.nms import DetectionLimits
 

@@ -169,16 +169,6 @@ def test_an_image_in_an_ignore_region_teaches_nothing(assigner):
         assert [key for key, loss in losses.items() if loss != 0] == []
 
 
-def test_what_lies_in_the_padding_is_no_proposal():
-    """An image of 64 px beside one of 256: its anchors there would keep places as lines."""
-    net = build_detector("faster_rcnn", 2, "rfla", TINY).eval()
-    with torch.no_grad():
-        raw = net.raw(torch.zeros(2, 3, 64, 256))
-        own, other = net.rpn_head.decode(raw, [(64, 64), (64, 256)])
-    assert len(own) and len(other)
-    assert (own[:, 2:4] > own[:, :2]).all() and own[:, 2].max() <= 64
-
-
 def test_samples_follow_the_image_and_not_its_place():
     """Same generator state, same boxes, other order: the seeds move with their images.
 

@@ -11,6 +11,7 @@ from rfla.ops.boxes import (
     distance_to_boxes,
     flatten_levels,
     pad_boxes,
+    starts_of,
 )
 
 
@@ -21,6 +22,11 @@ def test_by_hand():
     assert boxes_to_distance(points, torch.tensor([[12.0, 15, 20, 21]])).tolist() == [
         [-2, 5, 10, 1]
     ]
+
+
+def test_starts_by_hand():
+    assert starts_of([2, 0, 3]) == [0, 2, 2]
+    assert starts_of([]) == []
 
 
 def test_centerness_by_hand():

@@ -17,7 +17,6 @@ from torchvision.ops import box_iou
 
 from rfla import RFLA
 from rfla.cfg import Config, load_config
-from rfla.engine.inference import Inference
 from rfla.engine.model_source import load_trained
 from rfla.errors import ConfigError, DataError, ExistingRunError, RflaError
 from rfla.metrics.coco_io import read_ground_truth
@@ -266,15 +265,6 @@ def test_files_arrays_and_pil_give_the_same_boxes(weights: Path, folder: Path) -
     for name, (source, channels) in forms.items():
         boxes = model.predict(source, channels=channels, conf=0.0, device="cpu")[0].boxes  # type: ignore[call-overload]
         np.testing.assert_array_equal(boxes.xyxy, expected.xyxy, err_msg=name)
-
-
-def test_a_box_without_area_is_no_detection(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As FCOS predicts where all its distances are 0."""
-    boxes = torch.tensor([[5.0, 5, 5, 9], [5, 5, 9, 9], [1, 2, 3, 2]])
-    found = {"boxes": boxes, "scores": torch.ones(3), "labels": torch.zeros(3, dtype=torch.int64)}
-    monkeypatch.setattr(Inference, "__call__", lambda *_, **__: [found])
-    (result,) = RFLA(weights).predict(noise(64, 64), device="cpu")
-    assert result.boxes.xyxy.tolist() == [[5, 5, 9, 9]]
 
 
 def test_classes_do_not_share_a_place_with_agnostic_nms(weights: Path) -> None:

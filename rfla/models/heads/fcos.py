@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rfla.models.blocks import ConvBlock, Scale, bias_for_probability, init_normal
+from rfla.models.blocks import Scale, bias_for_probability, init_normal, tower
 from rfla.names import Norm
 
 
@@ -42,12 +42,12 @@ class FCOSHead(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes, self.strides = num_classes, tuple(strides)
-        widths = [in_channels] + [width] * depth
-        self.cls_convs = nn.Sequential(*[ConvBlock(widths[i], width, norm) for i in range(depth)])
-        self.reg_convs = nn.Sequential(*[ConvBlock(widths[i], width, norm) for i in range(depth)])
-        self.conv_cls = nn.Conv2d(widths[-1], num_classes, 3, padding=1)
-        self.conv_reg = nn.Conv2d(widths[-1], 4, 3, padding=1)
-        self.conv_centerness = nn.Conv2d(widths[-1], 1, 3, padding=1) if centerness else None
+        self.cls_convs = tower(in_channels, width, depth, norm)
+        self.reg_convs = tower(in_channels, width, depth, norm)
+        seen = width if depth else in_channels
+        self.conv_cls = nn.Conv2d(seen, num_classes, 3, padding=1)
+        self.conv_reg = nn.Conv2d(seen, 4, 3, padding=1)
+        self.conv_centerness = nn.Conv2d(seen, 1, 3, padding=1) if centerness else None
         self.scales = nn.ModuleList(Scale() for _ in strides)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from rfla.models.blocks import ConvBlock, bias_for_probability, init_normal
+from rfla.models.blocks import bias_for_probability, init_normal, tower
 from rfla.models.detector import Raw
 from rfla.names import Norm
 
@@ -36,11 +36,11 @@ class RetinaHead(nn.Module):
         norm: Norm = "none",
     ) -> None:
         super().__init__()
-        widths = [in_channels] + [width] * depth
-        self.cls_convs = nn.Sequential(*[ConvBlock(widths[i], width, norm) for i in range(depth)])
-        self.reg_convs = nn.Sequential(*[ConvBlock(widths[i], width, norm) for i in range(depth)])
-        self.retina_cls = nn.Conv2d(widths[-1], per_cell * num_classes, 3, padding=1)
-        self.retina_reg = nn.Conv2d(widths[-1], per_cell * 4, 3, padding=1)
+        self.cls_convs = tower(in_channels, width, depth, norm)
+        self.reg_convs = tower(in_channels, width, depth, norm)
+        seen = width if depth else in_channels
+        self.retina_cls = nn.Conv2d(seen, per_cell * num_classes, 3, padding=1)
+        self.retina_reg = nn.Conv2d(seen, per_cell * 4, 3, padding=1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 init_normal(module)

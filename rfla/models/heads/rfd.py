@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rfla.models.blocks import ConvBlock, bias_for_probability, init_normal
+from rfla.models.blocks import bias_for_probability, init_normal, tower
 from rfla.models.heads.second_look import SecondLook
 from rfla.names import Norm
 
@@ -47,12 +47,12 @@ class FieldHead(nn.Module):
         second_look: SecondLook | None = None,
     ) -> None:
         super().__init__()
-        widths = [in_channels] + [width] * depth
-        self.cls_convs = nn.Sequential(*[ConvBlock(widths[i], width, norm) for i in range(depth)])
-        self.reg_convs = nn.Sequential(*[ConvBlock(widths[i], width, norm) for i in range(depth)])
-        self.conv_cls = nn.Conv2d(widths[-1], num_classes, 3, padding=1)
-        self.conv_reg = nn.Conv2d(widths[-1], 4, 3, padding=1)
-        self.conv_centerness = nn.Conv2d(widths[-1], 1, 3, padding=1) if centerness else None
+        self.cls_convs = tower(in_channels, width, depth, norm)
+        self.reg_convs = tower(in_channels, width, depth, norm)
+        seen = width if depth else in_channels
+        self.conv_cls = nn.Conv2d(seen, num_classes, 3, padding=1)
+        self.conv_reg = nn.Conv2d(seen, 4, 3, padding=1)
+        self.conv_centerness = nn.Conv2d(seen, 1, 3, padding=1) if centerness else None
         self.scales = nn.ParameterList(torch.ones(4, 1, 1) for _ in range(levels))
         start = torch.tensor(START_CODE).view(4, 1, 1)
         self.shifts = nn.ParameterList(start.clone() for _ in range(levels))

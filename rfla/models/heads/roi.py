@@ -9,7 +9,6 @@ C classes. Boxes are xyxy px. Class C is background.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Self
 
 import torch
@@ -21,12 +20,13 @@ from rfla.cfg.model_schema import ModelConfig
 from rfla.models.detector import ImageSizes, Losses, Target
 from rfla.models.limits import build_limits
 from rfla.models.roi_align import RoIAlignPyramid
+from rfla.ops.boxes import starts_of
 from rfla.ops.coding import DeltaCoder
 from rfla.ops.device import to_device
 from rfla.ops.losses import mean_over_ranks, smooth_l1
 from rfla.ops.nms import DetectionLimits, ImageDetections, select_detections
 
-ROI_LEVELS = 4  # RoIs are pooled from P2 to P5
+ROI_LEVELS = 4  # RoIs are pooled from the finest ones, P2 to P5 in the paper
 
 
 class BoxHead(nn.Module):
@@ -297,9 +297,9 @@ class RoIHead(nn.Module):
 
 def _first_of_each(samples: Sequence[RoISample]) -> Tensor:
     """Indices, on the host, of the positives among the RoIs of all images: first in each image."""
-    starts = [0, *accumulate(len(sample.boxes) for sample in samples)]
+    starts = starts_of([len(sample.boxes) for sample in samples])
     parts = [
         torch.arange(start, start + len(sample.own))
-        for start, sample in zip(starts, samples, strict=False)
+        for start, sample in zip(starts, samples, strict=True)
     ]
     return torch.cat(parts)

@@ -18,7 +18,7 @@ from rfla.models.assigners import anchors_baseline, build_assigner
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.blocks import init_normal
 from rfla.models.detector import ImageSizes, Losses, Raw, Target
-from rfla.models.heads.priors import Anchors, best_candidates, build_anchors, take
+from rfla.models.priors import Anchors, best_candidates, build_anchors, take
 from rfla.names import Quality
 from rfla.ops.boxes import flatten_levels
 from rfla.ops.coding import DeltaCoder
@@ -173,10 +173,6 @@ class RPNHead(nn.Module):
         Args:
             raw: from `forward`.
             image_sizes: (B, 2) height and width before padding, px.
-
-        Returns:
-            As many for each image; what lies in its padding is left without an area by the
-            clipping, and scores -1.
         """
         with torch.autocast(raw["reg"][0].device.type, enabled=False):
             grid = self.anchors.grid(raw["objectness"])
@@ -189,8 +185,7 @@ class RPNHead(nn.Module):
             level_of = torch.cat(
                 [torch.full((n,), i, device=scores.device) for i, n in enumerate(counts)]
             )
-            has_area = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
-            return Proposals(boxes, torch.where(has_area, scores.gather(1, index), -1.0), level_of)
+            return Proposals(boxes, scores.gather(1, index), level_of)
 
     @torch.no_grad()
     def decode(self, raw: Raw, image_sizes: ImageSizes) -> list[Tensor]:
@@ -199,12 +194,9 @@ class RPNHead(nn.Module):
         boxes, scores, level_of = self.candidates(raw, sizes)
         proposals = []
         for own, own_scores in zip(boxes, scores, strict=True):
-            rows = torch.nonzero(own_scores >= 0).squeeze(1)
-            found = torch.cat([own, own_scores[:, None]], dim=1)[rows]
             # a proposal suppresses others of its level alone
-            levels = level_of[rows]
-            kept = class_nms(found[:, :4], found[:, 4], levels, self.nms_iou, self.max_proposals)
-            proposals.append(found[kept])
+            kept = class_nms(own, own_scores, level_of, self.nms_iou, self.max_proposals)
+            proposals.append(torch.cat([own, own_scores[:, None]], dim=1)[kept])
         return proposals
 
     def target_anchors(self, raw: Raw) -> Tensor:

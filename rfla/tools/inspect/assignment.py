@@ -17,7 +17,7 @@ from rfla.data.images import resize_long_side, resized_shape
 from rfla.engine.fields import field_images
 from rfla.errors import ConfigError, DataError
 from rfla.models.fields import measured_sides, measures_fields, priors_of, use_sides
-from rfla.models.heads.priors import Priors
+from rfla.models.priors import Priors
 from rfla.models.zoo import build_from_config
 from rfla.pictures.assignment import draw_assignment
 from rfla.pictures.boxes import write_picture

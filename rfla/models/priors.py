@@ -63,13 +63,14 @@ class Priors(nn.Module, ABC):
         """Lay out the priors of levels of these (height, width) in cells."""
 
     def grid(self, levels: Sequence[Tensor]) -> PriorGrid:
-        """Return the priors of these feature maps, on their device; the last few grids are kept."""
+        """Return the priors of these feature maps, on their device; those last used are kept."""
         key = (feature_sizes(list(levels)), levels[0].device)
         if key not in self._grids:
             with torch.inference_mode(False):  # validation may come first, training needs it too
                 self._grids[key] = self.make(key[0]).to(levels[0].device)
             if len(self._grids) > GRIDS_KEPT:
                 self._grids.popitem(last=False)
+        self._grids.move_to_end(key)
         return self._grids[key]
 
     def within(self, image_sizes: ImageSizes | None) -> tuple[ImageSizes | None, float | None]:
@@ -225,17 +226,20 @@ def build_anchors(
 ) -> Anchors:
     """Receptive fields in several ratios with `assigner=rfla`, otherwise the baseline's anchors."""
     section, border = config.anchors, config.assigner.allowed_border
-    rfla = config.assigner.name == "rfla"
-    octaves = [2 ** (step / section.octave_scales) for step in range(section.octave_scales)]
+    sides: list[float]
+    if config.assigner.name == "rfla":
+        sides, fraction = receptive_fields(config, backbone), config.assigner.fraction
+        scales = [1.0]
+    else:
+        sides, fraction = [section.scale * stride for stride in strides], 1.0
+        scales = [2 ** (step / section.octave_scales) for step in range(section.octave_scales)]
     return Anchors(
         assigner,
         strides,
-        receptive_fields(config, backbone)
-        if rfla
-        else [section.scale * stride for stride in strides],
-        fraction=config.assigner.fraction if rfla else 1.0,
+        sides,
+        fraction=fraction,
         ratios=section.ratios,
-        scales=(1.0,) if rfla else octaves,
+        scales=scales,
         allowed_border=None if border < 0 else border,
     )
 

@@ -63,9 +63,10 @@ class PointsAssigner:
             )
         gt_boxes = gt_boxes.to(torch.float32).reshape(-1, 4)
         points, level = grid.centers, grid.level_index
-        ranges = points.new_tensor(self.regress_ranges)[level]  # (P, 2)
-        radii = points.new_tensor([stride * self.center_radius for stride in grid.strides])
-        radius = radii[level]  # (P,)
+        # to the device without a wait: a training step has none
+        ranges = torch.tensor(self.regress_ranges).to(points, non_blocking=True)[level]  # (P, 2)
+        radii = torch.tensor([stride * self.center_radius for stride in grid.strides])
+        radius = radii.to(points, non_blocking=True)[level]  # (P,)
 
         smallest = torch.full((len(grid),), LARGEST_AREA, device=points.device)
         matched = torch.full((len(grid),), BACKGROUND, dtype=torch.int64, device=points.device)
