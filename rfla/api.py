@@ -9,6 +9,7 @@ from rfla.cfg import Config, load_config, model_part
 from rfla.cfg.early import check_early
 from rfla.cfg.keywords import ExportSettings, PredictSettings, TrainSettings, ValSettings
 from rfla.cfg.layer_files import is_file_of_ours
+from rfla.errors import ConfigError
 from rfla.names import Channels
 from rfla.predict.sources import Given
 from rfla.results import Results
@@ -34,8 +35,14 @@ class RFLA:
 
     def __init__(self, model: str | Path = "fcos_p2"):
         self.model = str(model)
+        if not self.model.strip():
+            raise ConfigError("model is an empty string; a zoo name or a weights file is needed")
         self._built: tuple[Any, Predictor] | None = None
         load_config({"model": self.model})  # finds a misspelt name before any data is read
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs; it builds the network anew."""
+        return self.__dict__ | {"_built": None}
 
     def __repr__(self) -> str:
         return f"RFLA({self.model!r})"
@@ -150,7 +157,6 @@ class RFLA:
             WeightsError: The weights file is missing, damaged, or not of this package.
         """
         from rfla.data.image_header import set_max_pixels
-        from rfla.errors import ConfigError
         from rfla.predict.command import with_given_outputs, writes, written
         from rfla.predict.expand import images_of
         from rfla.predict.notes import Notes

@@ -41,22 +41,40 @@ INFO_KEYS = frozenset(
         "download",
     }
 )
-KNOWN_KEYS = INFO_KEYS | {
-    *(
-        "path",
-        "names",
-        "nc",
-        "channels",
-        "data",
-        "format",
-        "images",
-        "splits",
-        "protocol",
-        "sizes",
-        "settings",
-        "model_settings",
-    )
-}
+# of Ultralytics' YAMLs for other tasks, and of programs that write them
+FOREIGN_KEYS = frozenset(
+    {
+        "author",
+        "colors",
+        "date",
+        "flip_idx",
+        "kpt_names",
+        "kpt_shape",
+        "roboflow",
+        "task",
+        "version",
+    }
+)
+KNOWN_KEYS = (
+    FOREIGN_KEYS
+    | INFO_KEYS
+    | {
+        *(
+            "path",
+            "names",
+            "nc",
+            "channels",
+            "data",
+            "format",
+            "images",
+            "splits",
+            "protocol",
+            "sizes",
+            "settings",
+            "model_settings",
+        )
+    }
+)
 # A split may have any other name; some tools note the last three in their YAMLs.
 _OF_A_RUN = (
     (Config.model_fields.keys() | {"generator"})

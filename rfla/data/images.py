@@ -36,6 +36,8 @@ IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".jp2", ".gif", ".ppm", ".pgm"}
 )
 
+RUN_FILE = "args.yaml"  # in the directory of each run, ours and Ultralytics'
+
 # What `read_image` remarks on a file; the text is the same for all files it holds for.
 MORE_IMAGES = "images of several pages or frames: the first of each is read"
 FEW_BITS = (
@@ -57,6 +59,11 @@ if "OPENCV_LOG_LEVEL" not in os.environ:
     cv2.utils.logging.setLogLevel(0)
 
 
+def in_run(path: Path, below: Path) -> bool:
+    """Whether a file lies in the directory of a run, itself below another directory."""
+    return any((folder / RUN_FILE).is_file() for folder in path.parents if below in folder.parents)
+
+
 def is_image(path: Path) -> bool:
     """Whether the name looks like an image; hidden files (`._x.png` of a Mac archive) do not."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
@@ -72,7 +79,8 @@ def walk_images(
     """Return the images below a directory, sorted by path.
 
     Linked directories are entered, after all others, but none twice and none that holds `directory`
-    itself; those of the kernel (/proc, /sys) never, where links lead everywhere.
+    itself; those of the kernel (/proc, /sys) never, where links lead everywhere. Nor are those of
+    runs, whose pictures show what was found in others.
 
     Args:
         directory: Where to look.
@@ -88,6 +96,9 @@ def walk_images(
         for folder, names, files in os.walk(todo.pop(0), onerror=closed):
             real = os.path.realpath(folder)
             if real in seen or (seen and Path(start).is_relative_to(real)) or is_of_kernel(real):
+                names.clear()
+                continue
+            if RUN_FILE in files and seen:
                 names.clear()
                 continue
             seen.add(real)

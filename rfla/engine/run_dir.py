@@ -11,7 +11,7 @@ import errno
 import os
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NoReturn
@@ -141,15 +141,29 @@ def lock_run_dir(run_dir: Path) -> IO[str]:
 
 
 @contextmanager
-def claim_run_dir(cfg: Config, world: World, default_name: str) -> Iterator[Path]:
+def claim_run_dir(
+    cfg: Config, world: World, default_name: str, sources: Iterable[str] = ()
+) -> Iterator[Path]:
     """Make the run's directory with its `args.yaml`, and hold it while the block runs.
 
     A resumed run takes up its own. It has its `args.yaml`; the new one is written by `train`, once
     the state has been found to fit.
+
+    Args:
+        cfg: Of the run.
+        world: All its processes.
+        default_name: Of the directory, and the verb.
+        sources: Files that the run reads, and must not write over.
+
+    Raises:
+        ExistingRunError: The directory cannot be made or written, another process has it, or with
+            `exist_ok` it holds a source.
     """
     run_dir, lock = None, None
     with agreed(world):
         if world.is_main:
+            if cfg.exist_ok and not cfg.resume:
+                _refuse_sources_in(Path(cfg.project) / (cfg.name or default_name), sources)
             run_dir, lock = _claim(cfg, default_name)
     run_dir = gather(world, run_dir)[0]
     assert run_dir is not None
@@ -158,6 +172,16 @@ def claim_run_dir(cfg: Config, world: World, default_name: str) -> Iterator[Path
     finally:
         if lock is not None:
             _unlock(run_dir, lock)
+
+
+def _refuse_sources_in(run_dir: Path, sources: Iterable[str]) -> None:
+    place = run_dir.resolve()
+    for source in sources:
+        if Path(source).resolve().is_relative_to(place):
+            raise ExistingRunError(
+                f"{run_dir}: holds the source {source}, and exist_ok=true could write over it; "
+                "give another project= or name="
+            )
 
 
 def _claim(cfg: Config, default_name: str) -> tuple[Path, IO[str]]:

@@ -86,7 +86,8 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Prediction:
         predictor = Predictor(model, device, cfg.amp)
     notes = Notes()
     stages: Counter[str] = Counter()
-    with claim_run_dir(cfg, world, "predict") as run_dir:
+    names = (source.name for source in sources)
+    with claim_run_dir(cfg, world, "predict", names) as run_dir:
         outputs = Outputs(run_dir, sources, cfg)
         remaining = _take_up(cfg, world, outputs, sources, model.names, notes)
         alone, scenes = shared_sources(remaining, len(sources), options, world)
@@ -207,7 +208,8 @@ def written(
     results: Iterable[Results], sources: Sequence[Source], cfg: Config, notes: Notes
 ) -> Iterator[Results]:
     """Pass results on, and write them into a run directory as the command does."""
-    with claim_run_dir(cfg, World(), "predict") as run_dir:
+    names = (source.name for source in sources)
+    with claim_run_dir(cfg, World(), "predict", names) as run_dir:
         outputs = Outputs(run_dir, sources, cfg)
         try:
             for result in results:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import ImageOps
 
 from rfla.data.image_header import one_line
-from rfla.data.images import is_image, walk_images
+from rfla.data.images import in_run, is_image, walk_images
 from rfla.errors import ConfigError, DataError, shorten
 from rfla.files import open_regular, read_regular
 from rfla.names import Channels
@@ -28,6 +29,7 @@ ALLOWED = (
     "allowed are an image or video, a directory, a glob pattern, a .txt list of paths, "
     "an http(s) address or the number of a camera"
 )
+NOT_OF_RUNS = " (those of runs are left out; name the directory of one to have them)"
 ALLOWED_TOO = f"{ALLOWED}, an array, a tensor, a PIL image, or a list or an iterator of those"
 
 
@@ -127,6 +129,8 @@ def _file(path: str, relative: Path) -> Source:
 
 
 def _from_text(source: str, recursive: bool) -> list[Source]:
+    if not source.strip():
+        raise DataError(f"source is an empty string; {ALLOWED_TOO}")
     path = Path(os.path.expanduser(source))
     if is_address(source):
         require_http(source)
@@ -153,7 +157,7 @@ def _from_directory(path: Path, source: str, recursive: bool) -> list[Source]:
         place = Path(error.filename).relative_to(path)
         found.append(SourceImage(str(error.filename), place, failure=reason))
     if not found:
-        deeper = "" if recursive else " itself; recursive=true searches those in it too"
+        deeper = NOT_OF_RUNS if recursive else " itself; recursive=true searches those in it too"
         raise DataError(f"source={source}: no images in this directory{deeper}")
     return found
 
@@ -217,13 +221,16 @@ def _refuse_other_kinds(source: str, path: Path) -> None:
 def _from_pattern(source: str) -> list[Source]:
     """List the files of a glob pattern, named below the part of it that has no wildcards."""
     pattern = os.path.expanduser(source)
-    files = sorted(
-        Path(name) for name in glob.glob(pattern, recursive=True) if _is_wanted(Path(name))
-    )
-    if not files:
-        raise DataError(f"source={source}: the pattern matches no image")
     parts = Path(pattern).parts
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    root = Path(*parts[:fixed])
+    files = sorted(
+        path
+        for name in glob.glob(pattern, recursive=True)
+        if _is_wanted(path := Path(name)) and not in_run(path, root)
+    )
+    if not files:
+        raise DataError(f"source={source}: the pattern matches no image{NOT_OF_RUNS}")
     return [_file(str(file), Path(*file.parts[fixed:])) for file in files]
 
 
@@ -271,7 +278,8 @@ def _from_array(item: Any, number: int, channels: Channels) -> SourceImage:
     is_pillow = hasattr(item, "convert")
     try:
         pixels = _from_pillow(item) if is_pillow else _from_numbers(item)
-    except (OSError, SyntaxError, TypeError, ValueError) as error:  # Pillow raises what it likes
+    except (OSError, RuntimeError, SyntaxError, TypeError, ValueError) as error:
+        # Pillow raises what it likes; a tensor of the device "meta" has no pixels
         raise DataError(f"image {number}: cannot be read ({one_line(error)})") from None
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
@@ -303,7 +311,11 @@ def _from_numbers(item: Any) -> Image:
 
 
 def _from_pillow(item: Any) -> Image:
-    """Return the pixels of a PIL image, grey ones of more than 8 bits as they are."""
+    """Return the pixels of a PIL image, grey ones of more than 8 bits as they are.
+
+    Turned as its EXIF orientation says, as a file is.
+    """
+    item = ImageOps.exif_transpose(item)
     # Turned into RGB, values above 255 would all be 255.
     deep = item.mode in ("I", "F") or item.mode.startswith("I;")
     return _native(np.asarray(item if deep else item.convert("RGB")))

@@ -42,6 +42,17 @@ def test_ultralytics_form(tmp_path: Path):
     assert len(spec.splits["val"].images) == 2
 
 
+def test_keys_of_other_tasks_are_no_splits(tmp_path: Path):
+    spec = load_data_spec(
+        write(
+            tmp_path,
+            "train: images\nnames: [a]\nkpt_shape: [4, 2]\nflip_idx: [1, 0]\n"
+            "colors: [red]\nversion: 8\n",
+        )
+    )
+    assert set(spec.splits) == {"train"}
+
+
 @pytest.mark.parametrize(
     "entry",
     [

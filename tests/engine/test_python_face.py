@@ -18,6 +18,8 @@ def test_the_python_face(settings: Callable[..., dict[str, Any]], tmp_path: Path
         model.predict(tmp_path)
     with pytest.raises(ConfigError, match="did you mean 'fcos_p2'"):
         RFLA("fcos_p22")
+    with pytest.raises(ConfigError, match="model is an empty string"):
+        RFLA("")
     given = {key: value for key, value in settings(epochs=1).items() if key != "model"}
     metrics = model.train(**given)
     assert metrics is not None and model.model.endswith("best.safetensors")

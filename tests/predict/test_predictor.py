@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -265,6 +266,26 @@ def test_files_arrays_and_pil_give_the_same_boxes(weights: Path, folder: Path) -
     for name, (source, channels) in forms.items():
         boxes = model.predict(source, channels=channels, conf=0.0, device="cpu")[0].boxes  # type: ignore[call-overload]
         np.testing.assert_array_equal(boxes.xyxy, expected.xyxy, err_msg=name)
+
+
+def test_a_source_is_never_written_over(
+    asked: Callable[..., Config], weights: Path, folder: Path
+) -> None:
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    place = {"project": str(folder.parent), "name": folder.name, "exist_ok": True}
+    with pytest.raises(ExistingRunError, match=r"in: holds the source .*png, and exist_ok=true"):
+        predict(asked(**place))
+    with pytest.raises(ExistingRunError, match="give another project= or name="):
+        RFLA(weights).predict(folder, save=True, device="cpu", **place)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_model_goes_to_another_process(weights: Path) -> None:
+    """It was used, so that it holds a network, and is built anew where it is unpacked."""
+    model, array = RFLA(weights), noise(64, 64)
+    first = model.predict(array, conf=0.0, device="cpu")[0].boxes
+    again = pickle.loads(pickle.dumps(model)).predict(array, conf=0.0, device="cpu")[0].boxes
+    np.testing.assert_array_equal(again.xyxy, first.xyxy)
 
 
 def test_classes_do_not_share_a_place_with_agnostic_nms(weights: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from rfla.errors import DataError
 from rfla.predict.names import output_names
-from rfla.predict.source_image import Reading
+from rfla.predict.source_image import Reading, SourceImage
 from rfla.predict.sources import find_sources
 
 
@@ -42,6 +42,19 @@ def test_file_pattern_and_list(folder: Path, tmp_path: Path) -> None:
     assert [image.relative.name for image in find_sources(listing)] == ["a.jpg", "b.png"]
 
 
+def test_pictures_of_runs_are_no_images(folder: Path) -> None:
+    """A run writes below the directory that it was started in, pictures among other things."""
+    run = folder / "runs" / "predict"
+    for path in (run / "a.jpg", run / "crops" / "ship" / "a_1.png"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.zeros((4, 4, 3), np.uint8))
+    (run / "args.yaml").write_text("model: fcos_p2\n")
+    assert len(find_sources(folder)) == len(find_sources(str(folder / "**" / "*.*g"))) == 3
+    assert len(find_sources(run)) == len(find_sources(str(run / "**" / "*.*g"))) == 2
+    with pytest.raises(DataError, match="those of runs are left out; name the directory of one"):
+        find_sources(folder / "runs")
+
+
 def test_lists_may_hold_videos_and_addresses(folder: Path, tmp_path: Path) -> None:
     (folder / "f.mp4").write_bytes(b"")
     listing = tmp_path / "list.txt"
@@ -63,6 +76,21 @@ def test_arrays_and_pil() -> None:
         ("image2", (5, 6, 3)),
     ]
     assert len(find_sources(array)) == 1
+
+
+def test_a_pil_image_is_turned_as_its_file_is(tmp_path: Path) -> None:
+    """Orientation 6: the camera was turned, a row of the file is a column of the picture."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.arange(60, dtype=np.uint8).reshape(4, 5, 3)).save(
+        tmp_path / "a.png", exif=exif
+    )
+    (file,), (opened,) = (
+        find_sources(source) for source in (tmp_path / "a.png", Image.open(tmp_path / "a.png"))
+    )
+    assert isinstance(file, SourceImage) and isinstance(opened, SourceImage)
+    assert opened.read().shape == (5, 4, 3)
+    np.testing.assert_array_equal(opened.read(), file.read())
 
 
 def test_more_than_8_bits() -> None:
@@ -97,6 +125,8 @@ def cut_off() -> Image.Image:
         (lambda d: "\u00b2", "no such file or directory"),  # a digit, but no number
         (lambda d: torch.zeros(3, 4, 4, dtype=torch.bfloat16), "image 0: cannot be read .*BFloat"),
         (lambda d: [cut_off()], "image 0: cannot be read"),
+        (lambda d: torch.empty(3, 4, 4, device="meta"), "image 0: cannot be read"),
+        (lambda d: " ", "source is an empty string; allowed are"),
         (lambda d: d / "absent", "no such file or directory"),
         (lambda d: d / "notes.md", "not an image"),
         (lambda d: d / "*.tif", "the pattern matches no image"),
