@@ -5,12 +5,10 @@ needs it: `rfla help` and `rfla version` answer without torch.
 """
 
 import atexit
-import os
 import shlex
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,10 +16,13 @@ import typer
 from rfla.cfg.help_text import VERBS, explain, overview
 from rfla.errors import ConfigError, DataError, RflaError, did_you_mean
 from rfla.terminal import (
-    BROKEN_PIPE,
     DEBUG,
     INTERRUPTED,
+    complain,
+    end_quietly,
     fail,
+    in_words,
+    leave,
     log_to_stderr,
     on_interrupt,
     say,
@@ -260,21 +261,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     ended = [1]  # an exception that nobody expected
     # Registered before anything is imported, this runs last of all: taking torch down piece by
     # piece takes the interpreter seconds, and there is nothing left to do.
-    atexit.register(lambda: _leave(ended[0]))
+    atexit.register(lambda: leave(ended[0]))
     # The same signals end a training with its state written: `engine.hooks.StopSignals`.
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), on_interrupt)
     ended[0] = _run(sys.argv[1:])
     return ended[0]
-
-
-def _leave(code: int) -> None:
-    """End this process at once."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # a terminal that has gone
-            stream.flush()
-    os._exit(code)
 
 
 def _run(arguments: list[str]) -> int:
@@ -290,15 +283,16 @@ def _run(arguments: list[str]) -> int:
     except RflaError as error:
         return fail(" ".join(str(error).split()), error.exit_code, arguments)
     except (KeyboardInterrupt, typer.Abort):
-        print("stopped", file=sys.stderr)
+        complain("stopped")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, for example `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+        return end_quietly()
+    except SystemExit as error:  # which typer and rich make of the same
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        return end_quietly()
     except OSError as error:
-        file = error.filename2 or error.filename  # of a copy, what it could not write
-        place = f"{file}: " if file else ""
-        message = f"{place}{error.strerror or error} (debug=true shows where)"
+        message = f"{in_words(error)} (debug=true shows where)"
         return fail(message, RflaError.exit_code, arguments)
     except Exception as error:
         error.add_note("This is a defect of rfla: please report it with the lines above.")

@@ -6,10 +6,11 @@ Written beside, flushed, then renamed over the old one.
 import os
 import secrets
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from rfla.errors import DataError, RflaError
 
@@ -20,6 +21,19 @@ def home_expanded(path: str | Path) -> Path:
     There `Path.expanduser` raises a RuntimeError.
     """
     return Path(os.path.expanduser(path))
+
+
+def as_unicode(name: str) -> str:
+    """Return the name of a file as a text that files can hold, and JSON readers take.
+
+    Some file systems take any bytes, which Python reads as halves of surrogate pairs.
+    """
+    return name.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def for_opencv(path: str | Path) -> Any:
+    """Return the name of a file as OpenCV opens it: text ends the process if it is not Unicode."""
+    return os.fsencode(path)
 
 
 def write_atomically(
@@ -61,6 +75,21 @@ def _write_beside(target: Path, parts: Iterable[bytes | str], flush: bool) -> No
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def refused_in_one_line(path: str | Path) -> Iterator[None]:
+    """Turn what the system refuses while `path`, or a file below it, is written into one line.
+
+    Raises:
+        RflaError: Which file, and why.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        file = getattr(error, "filename", None) or path
+        reason = getattr(error, "strerror", None) or error
+        raise RflaError(f"{file}: cannot be written ({reason})") from error
 
 
 def _flush_directory(directory: Path) -> None:

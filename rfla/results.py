@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rfla.files import write_atomically
+from rfla.files import as_unicode, refused_in_one_line, write_atomically
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -161,17 +161,22 @@ class Results:
         """Write the picture of `plot` and return its path.
 
         Args:
-            path: Image file to write; left out, `<image name>_pred.png` in the working directory.
+            path: Image file to write, whose suffix chooses the format; left out,
+                `<image name>_pred.png` in the working directory.
             line_width: As in `plot`.
             show_labels: As in `plot`.
             legend: As in `plot`.
             scale: As in `plot`.
+
+        Raises:
+            RflaError: The suffix is that of no format, or the file cannot be written.
         """
         from rfla.pictures.boxes import write_picture
 
         target = Path(path) if path is not None else Path(f"{Path(self.path).stem}_pred.png")
         picture = self.plot(line_width, show_labels, legend=legend, scale=scale)
-        write_picture(target, picture)
+        with refused_in_one_line(target):
+            write_picture(target, picture)
         return target
 
     def save_crop(self, directory: str | Path, name: str | None = None) -> list[Path]:
@@ -183,6 +188,7 @@ class Results:
 
         Raises:
             DataError: `orig_img` is a reduced copy.
+            RflaError: A file cannot be written.
         """
         from rfla.errors import DataError
         from rfla.pictures.boxes import write_picture
@@ -191,7 +197,8 @@ class Results:
             raise DataError(f"{self.path}: no crops of a scene that was read by windows")
         crops = self.crops(directory, name)
         for path, (x1, y1, x2, y2) in crops:
-            write_picture(path, np.ascontiguousarray(self.orig_img[y1:y2, x1:x2]))
+            with refused_in_one_line(path):
+                write_picture(path, np.ascontiguousarray(self.orig_img[y1:y2, x1:x2]))
         return [path for path, _ in crops]
 
     def crops(
@@ -267,7 +274,7 @@ class Results:
                 by which `val predictions=` finds the class in any data set.
         """
         ids = category_ids if category_ids is not None else range(1, len(self.names) + 1)
-        identity = Path(self.path).stem if image_id is None else image_id
+        identity = as_unicode(Path(self.path).stem) if image_id is None else image_id
         named = category_ids is None and len(set(self.names)) == len(self.names)
         return [
             {
@@ -286,6 +293,9 @@ class Results:
         """Write YOLO rows: class, centre, width and height as shares of the image.
 
         With `save_conf` the score is the last number.
+
+        Raises:
+            RflaError: The file cannot be written.
         """
         rows = []
         for box, score, label in zip(
@@ -293,7 +303,8 @@ class Results:
         ):
             numbers = [*box, score] if save_conf else list(box)
             rows.append(" ".join([str(int(label)), *(f"{number:.7g}" for number in numbers)]))
-        write_atomically(path, "".join(f"{row}\n" for row in rows), flush=False)
+        with refused_in_one_line(path):
+            write_atomically(path, "".join(f"{row}\n" for row in rows), flush=False)
 
     def to_df(self) -> Any:
         """Return a `pandas.DataFrame`, one row for each detection (install pandas yourself).

@@ -6,6 +6,7 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 from rfla.errors import for_terminal
 
@@ -21,10 +22,59 @@ def say(text: str, end: str = "\n") -> None:
 def fail(message: str, code: int, arguments: Sequence[str]) -> int:
     """Print what is wrong (with the traceback above it if asked for) and return the exit code."""
     if DEBUG.search(" ".join(arguments)):
-        traceback.print_exc()
+        complain(traceback.format_exc().rstrip())
     line = for_terminal(message.rstrip())
-    print(f"\033[31merror:\033[0m {line}" if _in_colour() else f"error: {line}", file=sys.stderr)
+    complain(f"\033[31merror:\033[0m {line}" if _in_colour() else f"error: {line}")
     return code
+
+
+def complain(text: str) -> None:
+    """Print to standard error, or nowhere: where that is full or closed, the exit code is left."""
+    with suppress(OSError):
+        print(text, file=sys.stderr)
+
+
+def in_words(error: OSError) -> str:
+    """Return what the operating system refused, and where, of an error that may not say where."""
+    file = error.filename2 or error.filename  # of a copy, what it could not write
+    reason = error.strerror or str(error)
+    if isinstance(error, FileNotFoundError) and _starts_nowhere(str(file or "")):
+        return "the current directory no longer exists"
+    if file:
+        return f"{file}: {reason}"
+    return f"standard output: {reason}" if _is_of_stdout(error) else reason
+
+
+def _starts_nowhere(path: str) -> bool:
+    """Whether a path begins in a working directory that was removed."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return not os.path.isabs(path)
+    return False
+
+
+def _is_of_stdout(error: OSError) -> bool:
+    """Whether standard output gave this error: it gives it for an empty line too."""
+    try:
+        print(flush=True)
+    except OSError as again:
+        return again.errno == error.errno
+    return False
+
+
+def end_quietly() -> int:
+    """Send the rest of the output nowhere, as its reader has gone, and return the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE
+
+
+def leave(code: int) -> None:
+    """End this process at once."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a terminal that has gone
+            stream.flush()
+    os._exit(code)
 
 
 def on_interrupt(number: int, frame: object) -> None:
@@ -53,7 +103,7 @@ class _Stderr(logging.Handler):
     """Writes to what `sys.stderr` is at the moment, which a program may replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)
+        complain(self.format(record))
 
 
 def log_to_stderr() -> None:
@@ -66,7 +116,22 @@ def log_to_stderr() -> None:
 
 
 def survive_any_terminal() -> None:
-    """Write what a terminal cannot show (a Latin-1 console, a broken file name) as an escape."""
+    """Write what a terminal cannot show (a Latin-1 console, a broken file name) as an escape.
+
+    What is written to an output that was closed goes nowhere.
+    """
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _open_closed_streams() -> None:
+    """Replace the standard streams that were closed (`>&-`), of which Python makes None.
+
+    In this order each takes the number of the closed one, which the next file would have else: and
+    the libraries that print to 1 or 2 would write into that file.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  for good

@@ -107,6 +107,50 @@ main()
 """
 
 
+CHECKS_THAT_PRINT_BY_RICH = """
+import sys
+import rfla.checks
+from rfla.cli import main
+from rfla.engine.console import make_console
+
+rfla.checks.run_checks = lambda: make_console().print("a line")
+sys.argv = ["rfla", "checks"]
+main()
+"""
+
+CHECKS_IN_THE_WORKING_DIRECTORY = """
+import os, sys
+import rfla.checks
+from rfla.cli import main
+
+rfla.checks.run_checks = os.getcwd
+sys.argv = ["rfla", "checks"]
+main()
+"""
+
+FULL = "error: standard output: No space left on device (debug=true shows where)\n"
+
+
+def in_a_shell(command: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run a line of bash with this checkout's package."""
+    env = os.environ | {"PYTHONPATH": str(Path(rfla.__file__).parents[1])} | environment
+    return subprocess.run(["/bin/bash", "-c", command], capture_output=True, text=True, env=env)
+
+
+def ended_in_a_closed_pipe(*words: str) -> tuple[int, bytes]:
+    """Run python with an output that nobody reads; return its exit code and standard error."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    env = os.environ | {"PYTHONPATH": str(Path(rfla.__file__).parents[1])}
+    try:
+        done = subprocess.run(
+            [sys.executable, *words], stdout=writer, stderr=subprocess.PIPE, env=env
+        )
+    finally:
+        os.close(writer)
+    return done.returncode, done.stderr
+
+
 def shell(*words: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     """Run python with this checkout's package, in a process of its own."""
     env = os.environ | {"PYTHONPATH": str(Path(rfla.__file__).parents[1])} | environment
@@ -431,6 +475,61 @@ class TestEndings:
         assert done.stderr == ""
         assert done.stdout.count("\n") == 1
         assert done.returncode in (0, 141)  # 0 where the pipe took all before head closed it
+
+    @pytest.mark.parametrize("verb", ["help", "cfg"])
+    def test_a_pipe_that_is_closed_already(self, verb: str) -> None:
+        """`cfg` runs within typer, which makes a SystemExit of it."""
+        assert ended_in_a_closed_pipe("-m", "rfla", verb) == (141, b"")
+
+    def test_a_pipe_that_is_closed_before_rich_prints(self) -> None:
+        assert ended_in_a_closed_pipe("-c", CHECKS_THAT_PRINT_BY_RICH) == (141, b"")
+
+    def test_other_processes_of_a_run_end_with_their_own_code(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def ended() -> None:
+            raise SystemExit(2)
+
+        monkeypatch.setattr("rfla.checks.run_checks", ended)
+        with pytest.raises(SystemExit, match="2"):
+            main(["checks"])
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="devices of Linux")
+    @pytest.mark.parametrize("buffered", ["", "1"])
+    @pytest.mark.parametrize(
+        ("command", "code", "said"),
+        [
+            ("help >&-", 0, ""),
+            ("cfg >&-", 0, ""),
+            ("trian >&-", 2, "error: no verb 'trian'; did you mean 'train'?\n"),
+            ("trian 2>&-", 2, ""),
+            ("cfg <&- >&- 2>&-", 0, ""),
+            ("help >/dev/full", 2, FULL),
+            ("cfg >/dev/full", 2, FULL),
+            ("trian 2>/dev/full", 2, ""),
+            ("trian debug 2>/dev/full", 2, ""),
+        ],
+    )
+    def test_closed_and_full_outputs(
+        self, command: str, code: int, said: str, buffered: str
+    ) -> None:
+        done = in_a_shell(f"{sys.executable} -m rfla {command}", PYTHONUNBUFFERED=buffered)
+        assert (done.returncode, done.stderr, done.stdout) == (code, said, "")
+
+    def test_a_closed_output_gives_its_number_to_no_file(self) -> None:
+        """Libraries that print to 1 and 2 would write into a file of ours."""
+        code = (
+            "import os; from rfla.terminal import survive_any_terminal as begin; begin(); "
+            "os._exit(open(os.devnull).fileno())"
+        )
+        assert in_a_shell(f"{sys.executable} -c '{code}' <&- >&- 2>&-").returncode > 2
+
+    def test_a_working_directory_that_is_gone(self) -> None:
+        """The first file of a run is looked for there, wherever the model and the source are."""
+        command = "mkdir gone; cd gone; rmdir ../gone; "
+        done = in_a_shell(f"{command}{sys.executable} -c '{CHECKS_IN_THE_WORKING_DIRECTORY}'")
+        message = "error: the current directory no longer exists (debug=true shows where)\n"
+        assert (done.returncode, done.stderr) == (2, message)
 
     def test_module_and_exit_code(self) -> None:
         done = shell("-m", "rfla", "trian")

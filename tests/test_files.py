@@ -6,8 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from rfla.errors import DataError, MetricError
-from rfla.files import open_regular, read_regular, write_atomically
+from rfla.errors import DataError, MetricError, RflaError
+from rfla.files import (
+    as_unicode,
+    open_regular,
+    read_regular,
+    refused_in_one_line,
+    write_atomically,
+)
 
 
 def test_a_file_is_read(tmp_path) -> None:
@@ -46,3 +52,21 @@ def test_what_is_no_file_is_refused_before_it_is_opened(tmp_path) -> None:
 def test_files_of_the_kernel_are_refused() -> None:
     with pytest.raises(DataError, match="file of the kernel"):
         open_regular("/proc/self/status")
+
+
+def test_bytes_that_are_no_text_become_a_mark() -> None:
+    name = as_unicode(os.fsdecode(b"a\xff\xfe/\xc3\xbc.png"))
+    assert name == "a\ufffd\ufffd/ü.png" == as_unicode(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("", "Is a directory"), ("none/a", "No such file"), ("a\0", "null byte")]
+)
+def test_what_cannot_be_written_is_one_line(tmp_path, name: str, reason: str) -> None:
+    with (
+        pytest.raises(RflaError, match=f"cannot be written .*{reason}") as caught,
+        refused_in_one_line(tmp_path / name),
+    ):
+        write_atomically(tmp_path / name, "x")
+    assert str(caught.value).startswith(f"{tmp_path / name}: ")
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """`Results` and `Boxes` by hand: one image of 40 x 20 px with two detections."""
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from rfla.errors import RflaError
 from rfla.results import Boxes, Results
 
 
@@ -65,6 +67,11 @@ def test_coco_rows(results: Results) -> None:
     rows = results.to_coco(7, category_ids=[3, 9])  # ids of a data set need no names
     assert [row["category_id"] for row in rows] == [9, 3]
     assert "category_name" not in rows[0]
+
+
+def test_a_name_that_is_no_text_is_an_id_that_json_holds(results: Results) -> None:
+    odd = replace(results, path=os.fsdecode(b"in/\xff.png"))
+    assert odd.to_coco()[0]["image_id"] == "\ufffd"
 
 
 def test_rows_for_fiftyone(results: Results) -> None:
@@ -127,3 +134,29 @@ def test_data_frames_and_supervision(results: Results, monkeypatch: pytest.Monke
         sys.modules, "supervision", SimpleNamespace(Detections=lambda **given: given)
     )
     assert results.to_supervision()["data"]["class_name"].tolist() == ["car", "ship"]
+
+
+@pytest.mark.parametrize("name", ["a.JPG", "a.webp", "a"])
+def test_the_suffix_chooses_the_format(results: Results, tmp_path: Path, name: str) -> None:
+    assert cv2.imread(str(results.save(tmp_path / name))) is not None
+
+
+def test_what_cannot_be_written_is_one_line(results: Results, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("")
+    (tmp_path / "d.png").mkdir()
+    refused = [
+        (
+            lambda: results.save(tmp_path / "o.xyz"),
+            r"o\.xyz: .* as \.xyz; .* \.png, \.jpg, \.jpeg,",
+        ),
+        (lambda: results.save(tmp_path / "d.png"), r"d\.png: .* \(Is a directory\)"),
+        (lambda: results.save_txt(tmp_path / "d.png"), r"d\.png: .* \(Is a directory\)"),
+        (lambda: results.save_crop(tmp_path / "a.txt"), r"a\.txt/car: .* \(Not a directory\)"),
+    ]
+    for write, message in refused:
+        with pytest.raises(RflaError, match=message):
+            write()
+    long = replace(results, orig_img=np.zeros((1, 70_000, 3), np.uint8))
+    with pytest.raises(RflaError, match=r"l\.jpg: \.jpg holds no picture of 70000 x 1 px"):
+        long[:0].save(tmp_path / "l.jpg", legend=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "d.png"]

@@ -26,7 +26,7 @@ from rfla.assign import (
 from rfla.assign.windows import window_radius
 
 FOLDER = Path(__file__).parent
-INK, BOX, FIELD, CHOSEN, BAND = "#333333", "#c2410c", "#2563eb", "#15803d", "#a16207"
+INK, BOX, FIELD, CHOSEN, BAND = "#333333", "#dc2626", "#2563eb", "#15803d", "#a16207"
 
 
 def make_grid() -> PriorGrid:
@@ -75,8 +75,7 @@ def fields_and_boxes() -> None:
     left.scatter(chosen[:, 0], chosen[:, 1], s=22, color=CHOSEN, zorder=3)
     left.set(xlim=(0, 96), ylim=(64, 0), aspect="equal", xlabel="px", ylabel="px")
     left.set_title(
-        "boxes (orange), the field of each one's best point (blue),\n"
-        "points assigned to them (green)",
+        "boxes (red), the field of each one's best point (blue),\npoints assigned to them (green)",
         fontsize=9,
     )
 
@@ -90,7 +89,7 @@ def fields_and_boxes() -> None:
             label=f"P{level}: field {field / 2:g} px",
         )
     right.axhline(0.8, color=INK, lw=0.8, ls=":")
-    right.text(2.1, 0.82, "ignored rather than background from here up", fontsize=7, color=INK)
+    right.text(2.1, 0.82, "from here up ignored,\nnot background", fontsize=7, color=INK)
     ticks = [2, 4, 8, 16, 32, 64, 128, 256]
     right.set_xscale("log", base=2)
     right.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -98,7 +97,7 @@ def fields_and_boxes() -> None:
     right.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(0.0, 0.6))
     right.set_title("which level suits which size", fontsize=9)
     figure.tight_layout()
-    figure.savefig(FOLDER / "fields_and_boxes.png", dpi=110)
+    figure.savefig(FOLDER / "fields_and_boxes.png", dpi=110, bbox_inches="tight", pad_inches=0.1)
 
 
 def the_window() -> None:
@@ -139,7 +138,7 @@ def the_window() -> None:
         left.scatter(points[:, 0], points[:, 1], s=16, color=colour, zorder=3)
     left.set(xlim=(0, 96), ylim=(64, 0), xlabel="px", ylabel="px")
     left.set_title(
-        "a box (orange), its windows for the 3 best (green)\n"
+        "a box (red), its windows for the 3 best (green)\n"
         "and for the ignore band (brown; dotted: its reach)",
         fontsize=9,
     )
@@ -168,7 +167,7 @@ def the_window() -> None:
     right.legend(fontsize=7, frameon=False)
     right.set_title("scores that one box needs", fontsize=9)
     figure.tight_layout()
-    figure.savefig(FOLDER / "window.png", dpi=110)
+    figure.savefig(FOLDER / "window.png", dpi=110, bbox_inches="tight", pad_inches=0.1)
 
 
 if __name__ == "__main__":

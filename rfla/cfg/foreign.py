@@ -67,6 +67,8 @@ ALIASES: Mapping[str, str] = {
     "lr": "lr0",
     "max_epochs": "epochs",
     "maxdets": "max_det",
+    "model_confidence_threshold": "conf",
+    "model_path": "model",
     "metric": "protocol",
     "milestones": "lr_steps",
     "mixed_precision": "amp",
@@ -87,40 +89,65 @@ ALIASES: Mapping[str, str] = {
     "postprocess_match_metric": "merge_metric",
     "postprocess_type": "merge",
     "random_seed": "seed",
+    "resume_from": "resume",
     "save_dir": "project",
     "score_threshold": "conf",
     "size": "imgsz",
     "slice_height": "slice",
     "slice_width": "slice",
     "threshold": "conf",
+    "total_epochs": "epochs",
     "val_split": "split",
     "warmup_epochs": "warmup_iters",
     "warmup_steps": "warmup_iters",
     "wd": "weight_decay",
     "weights": "model",
     "work_dir": "project",
+    "workers_per_gpu": "workers",
     "yaml": "cfg",
 }
 
-# Keys without a counterpart here.
+_AUGMENTATIONS = "the augmentations are listed by 'rfla help aug'"
+_SLICES_ALONE = "slice= predicts the slices alone; without it the image is predicted whole"
+
+# Keys without a counterpart here, or with one that counts in another way.
 NO_KEYS: Mapping[str, str] = {
     "augment": "at test time it is tta=true (or flips, scales); that of training is under aug.*",
+    "auto_augment": _AUGMENTATIONS,
     "box": "weights of losses are loss.box_weight and loss.cls_weight",
     "cls": "weights of losses are loss.box_weight and loss.cls_weight",
     "close_mosaic": "aug.mosaic stays the same for the whole run",
-    "copy_paste": "the augmentations are listed by 'rfla help aug'",
+    "copy_paste": _AUGMENTATIONS,
+    "cutmix": _AUGMENTATIONS,
+    "degrees": _AUGMENTATIONS,
     "dfl": "weights of losses are loss.box_weight and loss.cls_weight",
+    "dropout": "there is no dropout; weight_decay=, ema= and aug.* are what limits overfitting",
+    "erasing": _AUGMENTATIONS,
     "format": "'rfla export format=...' is for networks, 'rfla convert format=...' for data sets",
-    "mixup": "the augmentations are listed by 'rfla help aug'",
+    "label_smoothing": "there is no label smoothing; 'rfla help loss' lists the losses",
+    "launcher": "device=0,1 or torchrun starts several processes: see docs/multi_gpu.md",
+    "load_from": "weights are given by model=FILE.safetensors; 'rfla import' converts an official "
+    "MMDetection .pth to such a file",
+    "mixup": _AUGMENTATIONS,
     "mode": "the verb comes first, without mode=: rfla train model=...",
     "nc": "the number of classes comes from the data",
+    "no_sliced_prediction": "images are cut only where slice= is given",
+    "no_standard_prediction": _SLICES_ALONE,
+    "perform_standard_pred": _SLICES_ALONE,
     "persist": "there is no tracking",
+    "perspective": _AUGMENTATIONS,
+    "postprocess_match_threshold": "merging has no threshold to set (nms and nmm take "
+    "0.5); its rule is merge= and merge_metric=",
     "rect": "images keep their aspect; nothing has to be set",
     "retina_masks": "rfla detects boxes alone",
+    "samples_per_gpu": "batch= counts the images of a step on all devices together: "
+    "samples_per_gpu times the number of GPUs",
+    "shear": _AUGMENTATIONS,
     "show": "pictures are written, not shown: save=true",
     "stream": "stream=True belongs to Python: RFLA(...).predict(source, stream=True)",
     "task": "rfla detects boxes; there is no other task to choose",
     "tracker": "there is no tracking",
+    "translate": _AUGMENTATIONS,
     "visualize": "'rfla inspect data=... model=...' draws what a model's assigner does",
 }
 

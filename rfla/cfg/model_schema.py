@@ -151,7 +151,11 @@ class AssignerConfig(Section):
     distance: Annotated[str, OneOf(DISTANCES)] = Field(
         "kld", description="score between a box and a receptive field"
     )
-    topk: Integers = Field((3, 1), description="priors for each box in each stage of the hierarchy")
+    topk: Integers = Field(
+        (3, 1),
+        description="priors (points or anchors) that become positives of a box: in the first "
+        "stage, then again in the second, with smaller fields",
+    )
     decay: float = Field(
         0.9, gt=0, le=1, description="factor on the receptive fields from one stage to the next"
     )

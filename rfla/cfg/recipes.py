@@ -24,7 +24,11 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    "paper": Recipe("the authors' settings, as in the model YAML; SGD on an ImageNet backbone", {}),
+    "paper": Recipe(
+        "the settings of the model YAML: for the models of the paper the authors', SGD on an "
+        "ImageNet backbone",
+        {},
+    ),
     "scratch": Recipe(
         "random weights in a short run",
         {

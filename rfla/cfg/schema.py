@@ -84,7 +84,8 @@ class Config(ModelConfig):
     )
     recipe: Annotated[str, OneOf(RECIPES)] = Field(
         "paper",
-        description="named set of training settings that yours override; see 'rfla help recipe'",
+        description="named set of training settings; what you set yourself wins over it. scratch "
+        "and best are for random weights; paper sets nothing",
     )
     imgsz: int = Field(
         800,
@@ -96,8 +97,8 @@ class Config(ModelConfig):
         2,
         ge=-1,
         le=65536,
-        description="images per step over all devices; -1: as many as fit. "
-        "predict on a GPU, left out: 16 of 800 px",
+        description="images per training step, over all devices together; -1: as many as fit on "
+        "the GPU. In predict images or slices at a time; left out on a GPU: 16 of 800 px",
     )
     gsd: float | None = Field(
         None,
@@ -240,7 +241,8 @@ class Config(ModelConfig):
     )
     warmup: Annotated[Warmup, BeforeValidator(_lower)] = Field(
         "linear",
-        description="warm-up: rise linearly from warmup_ratio * lr0, or stay at it",
+        description="learning rate in the first warmup_iters steps: linear rises from "
+        "warmup_ratio * lr0 to the full rate, constant stays at warmup_ratio * lr0",
     )
     warmup_iters: int = Field(5000, ge=0, description="warm-up steps; at most a tenth of the run")
     warmup_ratio: float = Field(
@@ -265,7 +267,7 @@ class Config(ModelConfig):
     )
     engine: Literal["rfla", "pycocotools", "faster-coco-eval"] = Field(
         "rfla",
-        description="evaluator of val; with a reference, its figures are shown beside rfla's",
+        description="evaluator of val; with a reference, its metrics are shown beside rfla's",
     )
     predictions: PathText | None = Field(
         None, description="COCO detections file to evaluate instead of running a model"

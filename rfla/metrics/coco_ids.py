@@ -12,6 +12,7 @@ import numpy as np
 
 from rfla.data.formats.coco_ids import UNKNOWN, integer_places
 from rfla.errors import MetricError, shorten
+from rfla.files import as_unicode
 from rfla.metrics.arrays import GroundTruth, IntArray
 
 Ids = Sequence[int | str]
@@ -110,7 +111,7 @@ def _integer_positions(given: Sequence[Any] | IntArray, known: Ids) -> IntArray 
 
 def _name_table(files: Sequence[str]) -> dict[str, int]:
     """Return file name or stem -> position of the image, where one image alone has it."""
-    names = [PurePosixPath(file.replace("\\", "/")).name for file in files]
+    names = [PurePosixPath(as_unicode(file).replace("\\", "/")).name for file in files]
     stems = [PurePosixPath(name).stem for name in names]
     table: dict[str, int] = {}
     for texts in (stems, names):  # a name wins over an equal stem

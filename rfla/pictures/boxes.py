@@ -12,9 +12,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from rfla.errors import RflaError
 from rfla.files import write_atomically
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")  # of pictures to write
 
 # Twelve colours (RGB), all light enough for a dark edge to set them off on any ground.
 PALETTE = (
@@ -245,13 +248,20 @@ def tile_pictures(pictures: Sequence[Array], columns: int = 2, gap: int = 6) -> 
 
 
 def write_picture(path: Path, picture: Array) -> None:
-    """Write an RGB picture, whole or not at all; the suffix of `path` chooses PNG or JPEG.
+    """Write an RGB picture, whole or not at all; the suffix of `path` chooses the format.
 
     Raises:
+        RflaError: The suffix is none of `SUFFIXES`, or its format holds no picture of that size.
         OSError: The file cannot be written.
     """
+    suffix = path.suffix.lower() or SUFFIXES[0]
+    if suffix not in SUFFIXES:
+        raise RflaError(
+            f"{path}: no pictures are written as {suffix}; a suffix is one of {', '.join(SUFFIXES)}"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
-    ok, data = cv2.imencode(path.suffix.lower() or ".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    if not ok:
-        raise OSError(f"cannot encode a picture as {path.suffix}")
+    ok, data = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    if not ok:  # a side of a JPEG has 65,500 px at most, of a WebP 16,383
+        height, width = picture.shape[:2]
+        raise RflaError(f"{path}: {suffix} holds no picture of {width} x {height} px")
     write_atomically(path, data.tobytes(), flush=False)

@@ -1,6 +1,7 @@
 """Curves and histograms of a run, by matplotlib (the Agg backend: no display is needed)."""
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,9 @@ def new_figure(rows: int, columns: int, width: float, height: float) -> tuple[An
 def write_figure(figure: Any, path: Path) -> None:
     """Write a figure as PNG, whole or not at all."""
     png = io.BytesIO()
-    figure.savefig(png, dpi=110, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # in a class name
+        figure.savefig(png, dpi=110, format="png")
     write_atomically(path, png.getvalue(), flush=False)
 
 

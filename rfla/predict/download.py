@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rfla.data.image_files import IMAGE_SUFFIXES
 from rfla.data.image_header import one_line
-from rfla.data.images import IMAGE_SUFFIXES, read_image
+from rfla.data.images import read_image
 from rfla.data.pages import holds_several
 from rfla.errors import DataError, printable
 from rfla.predict.source_image import Reading, SourceImage, pages_of, picture

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from rfla.files import as_unicode
 from rfla.predict.source_image import Source
 from rfla.results import Results
 
@@ -39,8 +40,8 @@ class OutputNames:
 
     def __init__(self, sources: Sequence[Source]):
         stems = list(output_names(source.relative for source in sources))
-        named = _apart((source.relative for source in sources), before_suffix=True)
-        identities = [path.as_posix() for path in named]
+        named = (Path(as_unicode(str(source.relative))) for source in sources)
+        identities = [path.as_posix() for path in _apart(named, before_suffix=True)]
         self._taken = set(stems)
         self._of = {
             source.name: (place, stem, identity)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import ImageOps
 
+from rfla.data.image_files import in_run, is_image, walk_images
 from rfla.data.image_header import one_line
-from rfla.data.images import in_run, is_image, walk_images
 from rfla.errors import ConfigError, DataError, shorten
 from rfla.files import open_regular, read_regular
 from rfla.names import Channels

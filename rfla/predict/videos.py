@@ -16,7 +16,7 @@ import numpy as np
 from rfla.data.image_header import refuse_too_large
 from rfla.data.images import Image
 from rfla.errors import DataError
-from rfla.files import foreign_content, open_regular
+from rfla.files import for_opencv, foreign_content, open_regular
 from rfla.predict.source_image import Reading, Source, SourceImage, picture
 
 # OpenCV's decoder writes its own complaints otherwise; what cannot be read, we say ourselves.
@@ -153,7 +153,7 @@ def _opened_video(path: Path, name: str) -> Iterator[cv2.VideoCapture]:
         DataError: It is none, or its frames are larger than `max_pixels`.
     """
     require_video(path, name)
-    with _released(cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)) as capture:
+    with _released(cv2.VideoCapture(for_opencv(path), cv2.CAP_FFMPEG)) as capture:
         if not capture.isOpened():
             raise DataError(f"{name}: not a readable video (damaged, or of an unknown codec)")
         sides = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)

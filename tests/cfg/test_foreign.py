@@ -46,6 +46,35 @@ def test_keys_without_a_counterpart(key: str) -> None:
         load_config({key: 1})
 
 
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("samples_per_gpu", "batch= counts the images of a step on all devices"),
+        ("workers_per_gpu", "did you mean workers (default 4)"),
+        ("load_from", "weights are given by model=FILE.safetensors; 'rfla import'"),
+        ("resume_from", "did you mean resume (default false)"),
+        ("work_dir", "did you mean project (default runs)"),
+        ("total_epochs", "did you mean epochs (default 12)"),
+        ("launcher", "device=0,1 or torchrun"),
+        ("degrees", "listed by 'rfla help aug'"),
+        ("translate", "listed by 'rfla help aug'"),
+        ("mixup", "listed by 'rfla help aug'"),
+        ("label_smoothing", "there is no label smoothing"),
+        ("dropout", "there is no dropout"),
+        ("perform_standard_pred", "slice= predicts the slices alone"),
+        ("no_standard_prediction", "slice= predicts the slices alone"),
+        ("postprocess_match_threshold", "no threshold to set"),
+        ("model_confidence_threshold", "did you mean conf (default none)"),
+    ],
+)
+def test_words_of_mmdetection_ultralytics_and_sahi(key: str, words: str) -> None:
+    """Their nearest spelling here (`rpn.samples`, `anchors`, `project`) would mislead."""
+    with pytest.raises(ConfigError) as caught:
+        load_config({key: 1})
+    assert words in str(caught.value)
+    assert " or " not in str(caught.value).partition("did you mean")[2]
+
+
 def test_an_entry_goes_when_the_thing_is_there() -> None:
     assert not set(VERBS) & set(OURS)
     assert not (set(NO_KEYS) | set(ALIASES)) & set(keys_of(Config))

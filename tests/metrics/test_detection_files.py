@@ -158,3 +158,11 @@ def test_what_is_no_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.json")
     with pytest.raises(MetricError, match=r"pipe\.json: is a named pipe"):
         read_detections(tmp_path / "pipe.json", truth())
+
+
+def test_a_file_name_that_is_no_text(tmp_path):
+    """Predictions name it as a text, the data set by its bytes."""
+    found, _ = read(
+        tmp_path, truth(files=("a.png", "\udcff.png", "c.png")), one(image_id="\ufffd.png")
+    )
+    assert found.image_index.tolist() == [1]

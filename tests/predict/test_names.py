@@ -1,5 +1,6 @@
 """Names of outputs: the same in every process, never two alike, never outside the directory."""
 
+import os
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -42,6 +43,15 @@ def test_images_of_one_name_have_ids_of_their_own() -> None:
         "a.png",
         "a_2.png",
     ]
+
+
+def test_bytes_that_are_no_text_give_ids_that_files_hold() -> None:
+    """The files keep their bytes; ids that become alike are numbered."""
+    odd = [os.fsdecode(name) for name in (b"t\xfe/\xff.png", b"t\xfe/\xfe.png")]
+    names = OutputNames([SourceImage(name, Path(name)) for name in odd])
+    found = [names.of(result(name)) for name in odd]
+    assert [name.image_id for name in found] == ["t\ufffd/\ufffd.png", "t\ufffd/\ufffd_2.png"]
+    assert [name.stem for name in found] == [Path(name).with_suffix("") for name in odd]
 
 
 PARTS = st.sampled_from(

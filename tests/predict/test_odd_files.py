@@ -1,6 +1,8 @@
 """Odd files of every kind in one directory: each is predicted or skipped with one line."""
 
+import csv
 import ctypes
+import json
 import os
 import socket
 import subprocess
@@ -128,6 +130,31 @@ def test_a_list_of_everything(weights: Path, odd: Path) -> None:
     ]
     for result in found[2:4]:
         np.testing.assert_array_equal(result.boxes.xyxy, found[1].boxes.xyxy)
+
+
+def test_names_that_are_no_text(weights: Path, tmp_path: Path) -> None:
+    """In a process of its own, which OpenCV ended where it was given such a name as text."""
+    root = tmp_path / "in"
+    root.mkdir()
+    cv2.imwrite(str(root / "a.png"), noise(64, 64, 3))
+    writer = cv2.VideoWriter(str(root / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for _ in range(3):
+        writer.write(noise(48, 64, 3))
+    writer.release()
+    for name, new in (("a.png", b"\xff.png"), ("v.avi", b"\xfe.avi")):
+        (root / name).rename(root / os.fsdecode(new))
+    given = [f"model={weights}", f"source={root}", f"project={tmp_path}", "name=out"]
+    settings = ["device=cpu", "conf=0", "max_det=2", "imgsz=64", "save_csv", "save_video"]
+    done = subprocess.run(
+        [sys.executable, "-m", "rfla", "predict", *given, *settings], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    out = tmp_path / "out"
+    names = {f"\ufffd_{frame:06d}.avi" for frame in range(3)} | {"\ufffd.png"}
+    assert {row["image_id"] for row in json.loads((out / "predictions.json").read_text())} == names
+    with (out / "predictions.csv").open(encoding="utf-8") as table:
+        assert {row["image"] for row in csv.DictReader(table)} == names
+    assert {b"\xff.png", b"\xfe.mp4"} < set(os.listdir(os.fsencode(out)))
 
 
 def without_the_rights_of_root() -> None:

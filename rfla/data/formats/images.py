@@ -7,7 +7,7 @@ from itertools import repeat
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from rfla.data.images import is_image, walk_images
+from rfla.data.image_files import is_image, walk_images
 from rfla.data.record import Part
 from rfla.errors import DataError
 from rfla.files import open_regular

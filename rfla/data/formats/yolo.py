@@ -20,7 +20,8 @@ from rfla.data.annotations import MISSING, REFUSED, UNOPENED, Annotations
 from rfla.data.data_yaml import MOST_CLASSES, YAML_NAMES, DataYaml, read_data_yaml
 from rfla.data.formats.images import ImageFinder, is_file, require_directory, split_of
 from rfla.data.formats.text import as_text, parse_integer, read_text
-from rfla.data.images import image_size, is_image, walk_images
+from rfla.data.image_files import is_image, walk_images
+from rfla.data.images import image_size
 from rfla.data.record import Classes, ImageRecord, Part
 from rfla.errors import DataError
 

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from rfla.cfg import Config
+from rfla.files import for_opencv
 from rfla.predict.names import Name
 from rfla.predict.outputs.output import Output
 from rfla.predict.outputs.pictures import write_annotated
@@ -104,7 +105,7 @@ class _Writer:
             target = path.with_name(f"{path.name}{suffix}")
             beside = path.with_name(f".{path.name}{suffix}")
             code = cv2.VideoWriter.fourcc(*codec)
-            encoder = cv2.VideoWriter(str(beside), cv2.CAP_FFMPEG, code, fps, size)
+            encoder = cv2.VideoWriter(for_opencv(beside), cv2.CAP_FFMPEG, code, fps, size)
             if encoder.isOpened():
                 return cls(source, target, beside, size, encoder)
             beside.unlink(missing_ok=True)
@@ -128,7 +129,7 @@ class _Writer:
         if self.encoder is None:
             return
         self.encoder.release()
-        written = cv2.VideoCapture(str(self.beside), cv2.CAP_FFMPEG)
+        written = cv2.VideoCapture(for_opencv(self.beside), cv2.CAP_FFMPEG)
         held = int(written.get(cv2.CAP_PROP_FRAME_COUNT))
         written.release()
         if held < self.frames:

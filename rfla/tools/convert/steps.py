@@ -17,6 +17,7 @@ from rfla.data.record import NO_CLASS, ImageRecord, largest_areas
 from rfla.data.scenes import Scene, WholeScene, open_scene
 from rfla.data.tiles import Window, plan_windows
 from rfla.errors import DataError
+from rfla.files import as_unicode
 from rfla.tools.convert.conversion_report import ConvertReport
 from rfla.tools.convert.cut import cut, keeps_empty
 from rfla.tools.output import place_image
@@ -125,9 +126,8 @@ def _open(image: Path) -> Iterator[Scene]:
 def _name_below_images(record: ImageRecord, image: Path) -> str:
     """Return an image's name below `images/{split}`: with its directories, but for `images`."""
     folders = clean_name(record.file_name).parent.parts
-    name = "/".join([*(part for part in folders if part.lower() != "images"), image.name])
-    # Some file systems take any bytes, which Python reads as halves of surrogate pairs.
-    return name.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    parts = [*(part for part in folders if part.lower() != "images"), image.name]
+    return as_unicode("/".join(parts))
 
 
 def _refuse_same_name(sources: dict[str, Path], to: str, piece: ImageRecord, image: Path) -> None:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from rfla.data.images import Image
 from rfla.data.spec import DEMO_YAML, load_data_spec
 from rfla.errors import DataError
+from rfla.files import for_opencv
 from rfla.tools.demo.canvas import Painting, blank_painting, fractal
 from rfla.tools.demo.objects import NAMES
 from rfla.tools.demo.places import PLACES
@@ -149,7 +150,7 @@ def _write_picture(job: tuple[int, str, int, Path]) -> tuple[NDArray[np.float32]
         cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
     ]
     path = folder / "images" / split / _file_name(split, number)
-    if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options):
+    if not cv2.imwrite(for_opencv(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options):
         raise OSError(28, "the picture cannot be written", str(path))
     return boxes, labels
 

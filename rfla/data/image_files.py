@@ -1,0 +1,65 @@
+"""Which files are images, and the images below a directory."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from rfla.files import is_of_kernel
+
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".jp2", ".gif", ".ppm", ".pgm"}
+)
+
+RUN_FILE = "args.yaml"  # in the directory of each run, ours and Ultralytics'
+
+
+def in_run(path: Path, below: Path) -> bool:
+    """Whether a file lies in the directory of a run, itself below another directory."""
+    return any((folder / RUN_FILE).is_file() for folder in path.parents if below in folder.parents)
+
+
+def is_image(path: Path) -> bool:
+    """Whether the name looks like an image; hidden files (`._x.png` of a Mac archive) do not."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def walk_images(
+    directory: Path,
+    wanted: Callable[[Path], bool] = is_image,
+    *,
+    recursive: bool = True,
+    closed: Callable[[OSError], object] | None = None,
+) -> list[Path]:
+    """Return the images below a directory, sorted by path.
+
+    Linked directories are entered, after all others, but none twice and none that holds `directory`
+    itself; those of the kernel (/proc, /sys) never, where links lead everywhere. Nor are those of
+    runs, whose pictures show what was found in others.
+
+    Args:
+        directory: Where to look.
+        wanted: Which files are listed, by their names.
+        recursive: Enter its directories too.
+        closed: Called with why a directory cannot be listed.
+    """
+    start = os.path.realpath(directory)
+    found: list[Path] = []
+    seen: set[str] = set()
+    todo = [str(directory)]
+    while todo:
+        for folder, names, files in os.walk(todo.pop(0), onerror=closed):
+            real = os.path.realpath(folder)
+            if real in seen or (seen and Path(start).is_relative_to(real)) or is_of_kernel(real):
+                names.clear()
+                continue
+            if RUN_FILE in files and seen:
+                names.clear()
+                continue
+            seen.add(real)
+            found += [path for name in files if wanted(path := Path(folder, name))]
+            if not recursive:
+                return sorted(found)
+            todo += [
+                link for name in sorted(names) if os.path.islink(link := os.path.join(folder, name))
+            ]
+    return sorted(found)
