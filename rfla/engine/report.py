@@ -236,7 +236,8 @@ def opening_lines(
     names = next(iter(splits.values())).names
     lines.append(
         f"model {cfg.model}: {cfg.detector} with {cfg.backbone.name}, "
-        f"assigner {cfg.assigner.name}, {parameters:.1f} M parameters, {len(names)} classes"
+        f"assigner {cfg.assigner.name}, {parameters:.1f} M parameters, "
+        f"{counted(len(names), 'class', 'classes')}"
     )
     for split, index in splits.items():
         repairs = "".join(f"; {count} {what}" for what, count in sorted(index.counts.items()))

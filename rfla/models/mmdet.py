@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rfla.cfg import load_config, model_config
 from rfla.cfg.layer_files import model_names
-from rfla.errors import ConfigError, WeightsError, printable
+from rfla.errors import ConfigError, WeightsError, counted, printable
 from rfla.models.checkpoint_file import read_checkpoint
 from rfla.models.weights import FORMAT, check_finite, misfits, save_weights
 from rfla.models.zoo import build_from_config, sketch
@@ -126,7 +126,8 @@ def import_checkpoint(
         },
     )
     return (
-        f"wrote {out}: {model}, {len(state)} tensors, {len(classes)} classes ({', '.join(classes)})"
+        f"wrote {out}: {model}, {len(state)} tensors, "
+        f"{counted(len(classes), 'class', 'classes')} ({', '.join(classes)})"
     )
 
 
@@ -209,11 +210,12 @@ def _class_names(
 ) -> list[str]:
     """The given names or those in the checkpoint, as many as the weights have classes."""
     count = _num_classes(state, where)
+    wanted = counted(count, "class", "classes")
     classes = list(names) if names else meta.get("CLASSES")
     if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
-        raise WeightsError(f"{where}: {count} classes without names; give them: names=a,b,...")
+        raise WeightsError(f"{where}: {wanted} without names; give them: names=a,b,...")
     if len(classes) != count:
-        raise WeightsError(f"{where}: {len(classes)} names for {count} classes")
+        raise WeightsError(f"{where}: {len(classes)} names for {wanted}")
     return [printable(name, keep="") for name in classes]
 
 
