@@ -116,7 +116,7 @@ def print_table(runs: Sequence[Row], reference: str, everywhere: Sequence[Row]) 
     found = by_variant(runs)
     base = {run["seed"]: run["AP"] for run in (*everywhere, *runs) if run["variant"] == reference}
     second = time_of(found.get(reference, []))
-    titles = ["variant", "seeds", "epochs", *FIGURES.values(), "Δ AP", "time an epoch"]
+    titles = ["variant", "seeds", "epochs", *FIGURES.values(), "Δ AP", "time per epoch"]
     print("| " + " | ".join(titles) + " |\n" + "|---" * len(titles) + "|")
     for name, own in found.items():
         deltas = [run["AP"] - base[run["seed"]] for run in own if run["seed"] in base]
