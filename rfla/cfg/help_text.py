@@ -90,8 +90,8 @@ VERBS = {
     ),
     "benchmark": VerbText(
         "compare the forms of a trained network: size, time and AP",
-        "Exports the weights in each form and judges all of them on one split: size of the file, "
-        "ms an image, AP and AP by object size.",
+        "Exports the weights in each form and evaluates all of them on one split: file size, "
+        "ms per image, AP and AP by object size.",
         ("rfla benchmark model=best.safetensors data=my.yaml fraction=100",),
     ),
     "import": VerbText(

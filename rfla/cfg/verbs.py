@@ -26,7 +26,8 @@ class CompareOptions(Section):
     )
     b: str | None = Field(None, description="second one")
     data: str | None = Field(
-        None, description="data set that predictions are judged on; left out: the one of the runs"
+        None,
+        description="data set that predictions are evaluated on; left out: the one of the runs",
     )
     split: str | None = Field(
         None, min_length=1, description="split of the data set; left out: the one of the runs"
@@ -117,7 +118,7 @@ class ExportOptions(Section):
         None,
         description="data set to compare on too; with half or int8 it shows what they cost by size",
     )
-    split: str = Field("val", min_length=1, description="split that is compared and judged")
+    split: str = Field("val", min_length=1, description="split that is compared and evaluated")
     calibration_split: str = Field(
         "train", min_length=1, description="int8: split that ranges are measured on"
     )
@@ -136,7 +137,7 @@ class BenchmarkOptions(Section):
     """The forms of a trained network side by side: size, time and AP on one data set."""
 
     model: str | None = Field(None, description="weights file (.safetensors)")
-    data: str | None = Field(None, description="data set to judge on")
+    data: str | None = Field(None, description="data set to evaluate on")
     split: str = Field("val", min_length=1, description="split of it")
     calibration_split: str = Field(
         "train", min_length=1, description="split that the ranges of int8 are measured on"
@@ -153,7 +154,7 @@ class BenchmarkOptions(Section):
     )
     batch: int = Field(1, ge=1, le=1024, description="images at a time")
     device: str = Field("cpu", min_length=1, description="where to compute: cpu, or a GPU number")
-    out: str | None = Field(None, description="also write the figures into this JSON file")
+    out: str | None = Field(None, description="also write the metrics into this JSON file")
     debug: Debug = False
 
 
@@ -230,8 +231,8 @@ class InspectOptions(Section):
         800,
         ge=32,
         le=16384,
-        description="long side in px that sizes and the assigner are judged at; left out: that of "
-        "the model or the data, else this",
+        description="long side in px at which sizes and the assigner are checked; left out: that "
+        "of the model or the data, else this",
     )
     assigner: AssignerConfig = Field(
         AssignerConfig(), description="changes to the model's assigner, for the report"
