@@ -5,6 +5,7 @@ test compares them with the schema.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rfla.cfg.keyword_types import keywords_py
 from rfla.cfg.schema import Config
 from rfla.cfg.usage import groups
 from rfla.errors import ConfigError
+from rfla.files import write_atomically
 
 DEFAULT_YAML = Path(__file__).parent / "default.yaml"
 KEYWORDS_PY = Path(__file__).parent / "keywords.py"
@@ -68,13 +70,12 @@ def write_template(path: Path | str, overwrite: bool = False) -> None:
     Raises:
         ConfigError: the file exists already, or cannot be written.
     """
-    try:
-        with open(path, "w" if overwrite else "x", encoding="utf-8") as file:
-            file.write(settings_template())
-    except FileExistsError:
+    if not overwrite and os.path.lexists(path):
         raise ConfigError(
             f"{path} exists already; give another one (out=my.yaml), or overwrite=true"
-        ) from None
+        )
+    try:
+        write_atomically(path, settings_template())
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})"

@@ -37,7 +37,7 @@ DRIVERS = {
 CACHE = 128_000_000
 # px: scenes of any format from this size on are read by windows where rasterio is there
 BY_WINDOWS = 100_000_000
-METRES_A_DEGREE = 111_320.0  # of latitude
+EQUATOR_RADIUS, ECCENTRICITY_SQUARED = 6_378_137.0, 0.00669437999014  # m; of WGS84
 _GLANCE = 1024  # px: sides of the reduced picture from which a range of values is found
 
 
@@ -216,14 +216,16 @@ def read_georeference(path: Path) -> Georeference | None:
         return None
     try:
         with rasterio.open(path, driver="GTiff") as dataset:
-            if dataset.transform.is_identity:
-                return None
-            crs = dataset.crs
-            epsg = crs.to_epsg() if crs else None
-            name = f"EPSG:{epsg}" if epsg else (crs.to_wkt() if crs else "")
-            return Georeference(tuple(dataset.transform)[:6], name)
+            return None if dataset.transform.is_identity else _georeference(dataset)
     except Exception:  # rasterio wraps GDAL's many errors; the pixels may be readable all the same
         return None
+
+
+def _georeference(dataset: Any) -> Georeference:
+    crs = dataset.crs
+    epsg = crs.to_epsg() if crs else None
+    name = f"EPSG:{epsg}" if epsg else (crs.to_wkt() if crs else "")
+    return Georeference(tuple(dataset.transform)[:6], name)
 
 
 def read_valid(path: Path) -> NDArray[np.bool_] | None:
@@ -250,17 +252,45 @@ def read_gsd(path: Path) -> float | None:
         return None
     try:
         with rasterio.open(path, driver="GTiff") as dataset:
-            a, b, _, d, e, f = tuple(dataset.transform)[:6]
-            side = abs(a * e - b * d) ** 0.5  # of a square of the same area, in units of the system
-            if not dataset.crs or dataset.transform.is_identity or not side:
+            crs = dataset.crs
+            if not crs or dataset.transform.is_identity:
                 return None
-            if dataset.crs.is_geographic:
-                latitude = d * dataset.width / 2 + e * dataset.height / 2 + f
-                shrunk = max(np.cos(np.radians(latitude)), 0.0) ** 0.5  # of a degree of longitude
-                return float(side * METRES_A_DEGREE * shrunk) or None
-            return float(side * dataset.crs.linear_units_factor[1])
+            place = _georeference(dataset)
+            column, row = dataset.width / 2, dataset.height / 2
+            if not (crs.is_projected or crs.is_geographic):  # a local one, of a site
+                a, b, _, d, e, _ = place.transform
+                return float(abs(a * e - b * d) ** 0.5 * crs.linear_units_factor[1])
+        # Measured on the ground: a metre of Web Mercator is half of one at 60 degrees north.
+        corners = place.to_wgs84(np.array([(column, row), (column + 1, row), (column, row + 1)]))
+        return ground_side(corners) or None
     except Exception:  # rasterio wraps GDAL's many errors; the pixels may be readable all the same
         return None
+
+
+def unwrapped(degrees: np.ndarray) -> np.ndarray:
+    """(..., N, 2) longitude and latitude of neighbouring points, without a jump at 180 degrees.
+
+    Points beyond it from the first one have more than 180 degrees, or less than -180.
+    """
+    moved = degrees.copy()
+    moved[..., 0] -= 360 * np.round((moved[..., 0] - moved[..., :1, 0]) / 360)
+    return moved
+
+
+def ground_side(corners: np.ndarray) -> float:
+    """Return the side in m of a square as large as the parallelogram of three corners.
+
+    Args:
+        corners: (3, 2) degrees of longitude and latitude, the first between the others; not more
+            than a few km apart.
+    """
+    latitude = np.radians(corners[0, 1])
+    flat = 1 - ECCENTRICITY_SQUARED * np.sin(latitude) ** 2
+    # radii of the ellipsoid WGS84 along the parallel and along the meridian
+    east = EQUATOR_RADIUS / flat**0.5 * np.cos(latitude)
+    north = EQUATOR_RADIUS * (1 - ECCENTRICITY_SQUARED) / flat**1.5
+    (x1, y1), (x2, y2) = np.radians(unwrapped(corners)[1:] - corners[0]) * (east, north)
+    return float(abs(x1 * y2 - x2 * y1) ** 0.5)
 
 
 def read_by_windows(path: Path) -> bool:

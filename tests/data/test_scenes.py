@@ -100,22 +100,25 @@ def test_huge_png_goes_by_windows(tmp_path, noise, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("crs", "side", "gsd"),
+    ("crs", "corner", "side", "gsd"),
     [
-        ("EPSG:32617", 0.5, 0.5),
-        ("EPSG:2225", 1.0, 0.3048),  # California, US survey feet
-        ("EPSG:4326", 1e-5, 1.1132 * 0.5**0.5),  # at 60 degrees north, as wide as half as high
-        (None, 0.5, None),
+        ("EPSG:32617", (500_000, 6_650_000), 0.5, 0.5 / 0.9996),  # the scale of its meridian
+        # California, US survey feet, south of both parallels of its cone
+        ("EPSG:2225", (6_561_666, 1_640_416), 1.0, 0.3048 / 1.00023),
+        # at 60 degrees north a degree is 55,800 m of longitude and 111,412 m of latitude
+        ("EPSG:4326", (10.0, 60.0), 1e-5, (0.55800 * 1.11412) ** 0.5),
+        ("EPSG:3857", (1_113_195, 8_399_738), 0.6, 0.3 * (1.00252 * 1.00083) ** 0.5),  # the same
+        (None, (10.0, 60.0), 0.5, None),
     ],
 )
-def test_metres_a_pixel(tmp_path, crs, side, gsd):
+def test_metres_a_pixel(tmp_path, crs, corner, side, gsd):
     rasterio = pytest.importorskip("rasterio", reason="the extra [geo] is not installed")
     from rasterio.transform import from_origin
 
     path = tmp_path / "x.tif"
-    place = {"crs": crs, "transform": from_origin(10.0, 60.0, side, side)}
+    place = {"crs": crs, "transform": from_origin(*corner, side, side)}
     with rasterio.open(
         path, "w", driver="GTiff", height=9, width=9, count=1, dtype="uint8", **place
     ) as file:
         file.write(np.zeros((1, 9, 9), np.uint8))
-    assert read_gsd(path) == (None if gsd is None else pytest.approx(gsd, rel=1e-3))
+    assert read_gsd(path) == (None if gsd is None else pytest.approx(gsd, rel=2e-4))

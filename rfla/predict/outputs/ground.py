@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from rfla.cfg import Config
-from rfla.data.scenes import Georeference, read_georeference
+from rfla.data.scenes import Georeference, read_georeference, unwrapped
 from rfla.errors import DataError
 from rfla.files import write_atomically
 from rfla.predict.names import Name
@@ -54,7 +54,7 @@ def ground_rings(results: Results, place: Georeference, wgs84: bool) -> np.ndarr
     """Return the corners of each box on the ground, (N, 5, 2) x and y, or longitude and latitude.
 
     Counter-clockwise, the first corner again at the end. Boxes of rotated rasters keep their four
-    corners.
+    corners. A box on the antimeridian stays whole, with a longitude beyond 180 degrees.
 
     Raises:
         DataError: WGS84 of a raster without a coordinate reference system.
@@ -68,4 +68,4 @@ def ground_rings(results: Results, place: Georeference, wgs84: bool) -> np.ndarr
     pixels = np.stack([columns.ravel(), rows.ravel()], axis=1)
     points = place.to_wgs84(pixels) if wgs84 else place.to_raster(pixels)
     rings: np.ndarray = points.reshape(-1, 5, 2)
-    return rings
+    return unwrapped(rings) if wgs84 else rings
