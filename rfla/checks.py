@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rfla.errors import extra_needed
+
 _TORCHVISION_ADVICE = (
     "torch and torchvision do not fit together: install both from the same index, for example "
     "pip install --force-reinstall torch torchvision "
@@ -107,7 +109,7 @@ def _packages(report: Report) -> None:
         except metadata.PackageNotFoundError:
             if optional:
                 extra = marker.partition("extra ==")[2].strip(" '\"")
-                report.add_absent(name, f"not installed; optional: pip install 'rfla[{extra}]'")
+                report.add_absent(name, f"not installed; optional, {extra_needed(extra)}")
             else:
                 report.add(name, f"missing: pip install '{text.strip()}'", False)
             continue

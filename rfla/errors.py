@@ -89,6 +89,11 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     return f"; did you mean '{matches[0]}'?" if matches else ""
 
 
+def extra_needed(extra: str) -> str:
+    """How the libraries of an extra are installed; rfla is on no package index."""
+    return f"in the clone of rfla: pip install '.[{extra}]'"
+
+
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Return `"1 image"` or `"2 images"`; `plural` is given where it is not noun and s."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"

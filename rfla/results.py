@@ -179,7 +179,7 @@ class Results:
             write_picture(target, picture)
         return target
 
-    def save_crop(self, directory: str | Path, name: str | None = None) -> list[Path]:
+    def save_crop(self, directory: str | Path = "crops", name: str | None = None) -> list[Path]:
         """Write the pixels of each box as `directory/CLASS/NAME_1.png`, ... and return the paths.
 
         Args:
@@ -289,10 +289,11 @@ class Results:
             )
         ]
 
-    def save_txt(self, path: str | Path, save_conf: bool = False) -> None:
+    def save_txt(self, path: str | Path | None = None, save_conf: bool = False) -> None:
         """Write YOLO rows: class, centre, width and height as shares of the image.
 
-        With `save_conf` the score is the last number.
+        With `save_conf` the score is the last number. Without a path the file is
+        `<image name>.txt` in the working directory.
 
         Raises:
             RflaError: The file cannot be written.
@@ -303,6 +304,7 @@ class Results:
         ):
             numbers = [*box, score] if save_conf else list(box)
             rows.append(" ".join([str(int(label)), *(f"{number:.7g}" for number in numbers)]))
+        path = Path(path) if path is not None else Path(f"{Path(self.path).stem}.txt")
         with refused_in_one_line(path):
             write_atomically(path, "".join(f"{row}\n" for row in rows), flush=False)
 

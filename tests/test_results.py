@@ -85,9 +85,12 @@ def test_frames_and_pages_say_which(results: Results) -> None:
     assert replace(results, frame=4, time=0.5)[:1].label == "in/a.png (0.50 s)"
 
 
-def test_yolo_text(results: Results, tmp_path: Path) -> None:
+def test_yolo_text(results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results.save_txt(tmp_path / "a.txt", save_conf=True)
     assert (tmp_path / "a.txt").read_text() == "1 0.2 0.2 0.2 0.2 0.9\n0 0.75 0.75 0.5 0.5 0.25\n"
+    monkeypatch.chdir(tmp_path)
+    results.save_txt()
+    assert Path("a.txt").read_text() == "1 0.2 0.2 0.2 0.2\n0 0.75 0.75 0.5 0.5\n"
     results[:0].save_txt(tmp_path / "none.txt")
     assert (tmp_path / "none.txt").read_text() == ""
 

@@ -13,7 +13,7 @@ from rfla.assign.chunks import chunks
 from rfla.assign.dense import squared_offsets
 from rfla.assign.max_iou import overlaps
 from rfla.assign.priors import PriorGrid
-from rfla.assign.regions import BACKGROUND, IGNORED, covered_by, one_by_one
+from rfla.assign.regions import BACKGROUND, IGNORED, box_rows, covered_by, one_by_one
 
 MIN_INSIDE = 0.01
 """px that a prior's centre must lie inside its box."""
@@ -46,7 +46,7 @@ class ATSSAssigner:
             (P,) int64: index of the box, -1 background, -2 ignored. Of two boxes that claim a prior
             the one of higher IoU gets it, of equal ones the first.
         """
-        gt_boxes = gt_boxes.to(torch.float32).reshape(-1, 4)
+        gt_boxes = box_rows(gt_boxes)
         valid = None
         if image_size is not None or allowed_border is not None:
             valid = grid.valid(image_size, allowed_border)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rfla.assign.chunks import chunks
 from rfla.assign.priors import PriorGrid
-from rfla.assign.regions import BACKGROUND, IGNORED, covered_by, one_by_one
+from rfla.assign.regions import BACKGROUND, IGNORED, box_rows, covered_by, one_by_one
 
 FCOS_RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, 1e8))
 LARGEST_AREA = 1e8
@@ -61,7 +61,7 @@ class PointsAssigner:
             raise ValueError(
                 f"{len(self.regress_ranges)} regress ranges for {len(grid.strides)} levels"
             )
-        gt_boxes = gt_boxes.to(torch.float32).reshape(-1, 4)
+        gt_boxes = box_rows(gt_boxes)
         points, level = grid.centers, grid.level_index
         # to the device without a wait: a training step has none
         ranges = torch.tensor(self.regress_ranges).to(points, non_blocking=True)[level]  # (P, 2)

@@ -14,7 +14,7 @@ from torch import Tensor
 from rfla.assign.chunks import chunks
 from rfla.assign.distance import Distance
 from rfla.assign.priors import PriorGrid
-from rfla.assign.regions import prior_boxes, valid_priors
+from rfla.assign.regions import box_rows, prior_boxes, valid_priors
 from rfla.assign.windows import ValidCells, Windows, candidates_per_box, score_windows
 
 CACHE_BUDGET = 2 * 2**20
@@ -110,12 +110,15 @@ def pack(
     """Join the boxes of all images.
 
     Raises:
-        ValueError: An allowed border without the sizes of the images.
+        ValueError: No image, boxes that are not (G, 4), or an allowed border without the sizes of
+            the images.
     """
     if allowed_border is not None and sizes is None:
         raise ValueError("allowed_border needs the image size")
-    counts = tuple(len(boxes) for boxes in gt_boxes)
-    boxes = torch.cat([boxes.reshape(-1, 4) for boxes in gt_boxes]).to(torch.float32)
+    if not len(gt_boxes):
+        raise ValueError("gt_boxes: a tensor for each image expected, not none")
+    rows = [box_rows(boxes) for boxes in gt_boxes]
+    counts, boxes = tuple(map(len, rows)), torch.cat(rows)
     image = torch.zeros(len(boxes), dtype=torch.int64)
     if len(counts) > 1:
         # With the size of the result stated, a GPU need not be waited for.

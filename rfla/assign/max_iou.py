@@ -15,6 +15,7 @@ from rfla.assign.regions import (
     BACKGROUND,
     IGNORED,
     MIN_AREA,
+    box_rows,
     intersection_over_prior,
     one_by_one,
     prior_boxes,
@@ -78,7 +79,7 @@ class MaxIoUAssigner:
         Returns:
             (P,) int64: index of the box, -1 background, -2 ignored.
         """
-        boxes, gt_boxes = prior_boxes(priors), gt_boxes.to(torch.float32).reshape(-1, 4)
+        boxes, gt_boxes = prior_boxes(priors), box_rows(gt_boxes)
         usable = valid_priors(priors, image_size, allowed_border)
         if usable is None:
             usable = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)

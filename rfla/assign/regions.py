@@ -61,6 +61,17 @@ def _grid_shares(grid: PriorGrid, boxes: Tensor) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
+def box_rows(boxes: Tensor) -> Tensor:
+    """(G, 4) float32 of the true boxes of an image; any empty tensor has none.
+
+    Raises:
+        ValueError: Rows of another length, such as boxes with a score.
+    """
+    if boxes.numel() and (boxes.dim() != 2 or boxes.shape[1] != 4):
+        raise ValueError(f"gt_boxes: (G, 4) x1, y1, x2, y2 expected, not {tuple(boxes.shape)}")
+    return boxes.to(torch.float32).reshape(-1, 4)
+
+
 def prior_boxes(priors: PriorGrid | Tensor) -> Tensor:
     """(P, 4) float32 xyxy of a grid or of plain boxes."""
     if isinstance(priors, PriorGrid):

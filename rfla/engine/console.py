@@ -16,7 +16,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from rfla.errors import ConfigError, ExistingRunError, for_terminal
+from rfla.errors import ConfigError, ExistingRunError, extra_needed, for_terminal
 from rfla.files import write_atomically
 
 FIGURES = ("ap", "ap50", "ap75", "ap_vt", "ap_t", "ap_s", "ap_m")
@@ -216,7 +216,7 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ConfigError(
-                f"tensorboard=true: not installed ({error}); pip install 'rfla[log]'"
+                f"tensorboard=true: not installed ({error}); {extra_needed('log')}"
             ) from error
         self.writer = SummaryWriter(str(run_dir))
 

@@ -74,6 +74,11 @@ def export(options: ExportOptions) -> Exported:
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, content)
     megabytes = len(content) / 1e6
+    if not options.dynamic:
+        lines.append(
+            "dynamic=false pads every image to a square: boxes in others differ from torch's a "
+            "little, see docs/export.md"
+        )
     lines.append(f"wrote {out}: {megabytes:.1f} MB in {seconds:.0f} s; {_next(options, out)}")
     return Exported(out, "\n".join(lines))
 

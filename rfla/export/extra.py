@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-from rfla.errors import ConfigError
+from rfla.errors import ConfigError, extra_needed
 
 
 def require(library: str) -> Any:
@@ -15,4 +15,4 @@ def require(library: str) -> Any:
     try:
         return import_module(library)
     except ImportError:
-        raise ConfigError(f"{library} is not installed; pip install 'rfla[export]'") from None
+        raise ConfigError(f"{library} is not installed; {extra_needed('export')}") from None

@@ -102,11 +102,12 @@ class Comparison:
                 "" if row.low is None or row.high is None else f"{row.low:+.3f} .. {row.high:+.3f}"
             )
             mark = "*" if row.clear else " "
+            defined = min(row.a, row.b) > ABSENT
             table.add_row(
                 Text(printable(row.name)),
                 _shown(row.a),
                 _shown(row.b),
-                f"{row.delta:+.3f}{mark}",
+                f"{row.delta:+.3f}{mark}" if defined else "- ",
                 interval,
             )
         table.caption = "* zero lies outside the interval"

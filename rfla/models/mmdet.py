@@ -216,6 +216,8 @@ def _class_names(
         raise WeightsError(f"{where}: {wanted} without names; give them: names=a,b,...")
     if len(classes) != count:
         raise WeightsError(f"{where}: {len(classes)} names for {wanted}")
+    if len(set(classes)) < len(classes):
+        raise WeightsError(f"{where}: classes of one name: {', '.join(classes)}")
     return [printable(name, keep="") for name in classes]
 
 

@@ -6,7 +6,7 @@ import oracle
 import pytest
 import torch
 
-from rfla.assign import HierarchicalAssigner, PriorGrid, images
+from rfla.assign import ATSSAssigner, HierarchicalAssigner, MaxIoUAssigner, PriorGrid, images
 from rfla.errors import ConfigError
 
 NAMES = {"kl": "kld", "wd": "wd", "exp_kl": "exp_kld", "kl_10": "kld_10"}
@@ -283,6 +283,17 @@ def test_chunks_do_not_matter(monkeypatch):
     whole = HierarchicalAssigner()(grid, boxes)
     monkeypatch.setattr(images, "CACHE_BUDGET", images.CACHE_BUDGET // 100)
     assert torch.equal(HierarchicalAssigner()(grid, boxes), whole)
+
+
+def test_boxes_of_another_shape_are_refused():
+    """Five numbers a box, a score among them, are not five boxes of four."""
+    grid = PriorGrid.points([(4, 4)], [4], [8])
+    for assigner in (HierarchicalAssigner(), MaxIoUAssigner(), ATSSAssigner(topk=1)):
+        with pytest.raises(ValueError, match=r"\(G, 4\) x1, y1, x2, y2 expected, not \(4, 5\)"):
+            assigner(grid, torch.ones(4, 5))
+        assert (assigner(grid, torch.zeros(0)) == -1).all()  # no box, of any shape
+    with pytest.raises(ValueError, match="a tensor for each image expected, not none"):
+        HierarchicalAssigner().batch(grid, [])
 
 
 def test_half_precision_and_autocast_change_nothing():

@@ -324,7 +324,7 @@ def test_tensorboard(config: Configure, monkeypatch: pytest.MonkeyPatch) -> None
 def test_without_tensorboard(config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
     with pytest.raises(
-        ConfigError, match=r"tensorboard=true: not installed .*pip install 'rfla\[log\]'"
+        ConfigError, match=r"tensorboard=true: not installed .*pip install '.\[log\]'"
     ):
         train(config(tensorboard=True))
 

@@ -86,6 +86,8 @@ def test_tables_and_json_of_a_comparison():
     console.print(result.table())
     text = console.export_text()
     assert "old" in text
+    (medium,) = (line.split() for line in text.splitlines() if line.startswith("ap_m"))
+    assert medium == ["ap_m", "-", "-", "-"]  # undefined on both sides: no difference of 0
     assert "better in b" in text
 
 

@@ -92,6 +92,10 @@ def test_names_are_counted(fcos_checkpoint, tmp_path):
         import_checkpoint(
             fcos_checkpoint[0], "fcos_p2", tmp_path / "x.safetensors", names=["a", "b"]
         )
+    with pytest.raises(WeightsError, match="classes of one name: a, a, b, c, d, e, f, g"):
+        import_checkpoint(
+            fcos_checkpoint[0], "fcos_p2", tmp_path / "x.safetensors", names=list("aabcdefg")
+        )
     torch.save({"state_dict": fcos_checkpoint[1]}, tmp_path / "bare.pth")
     with pytest.raises(WeightsError, match="8 classes without names"):
         import_checkpoint(tmp_path / "bare.pth", "fcos_p2", tmp_path / "x.safetensors")

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from rfla.cfg.backbone_names import TIMM
-from rfla.errors import ConfigError, did_you_mean
+from rfla.errors import ConfigError, did_you_mean, extra_needed
 from rfla.models.backbones.body import Body, last_of_each_stride
 from rfla.models.backbones.pretrained import Pixels, Pretrained, quick_to_give_up, reachable
 
@@ -204,6 +204,6 @@ def _timm() -> ModuleType:
     try:
         import timm
     except ImportError:
-        raise ConfigError("timm is not installed; pip install 'rfla[timm]'") from None
+        raise ConfigError(f"timm is not installed; {extra_needed('timm')}") from None
     module: ModuleType = timm
     return module
