@@ -363,10 +363,7 @@ class TestCheckedVerbs:
         code, out, _ = run(capsys, "checks")
         assert code == 1 and "FAIL  nonesuch" in out and "missing: pip install 'nonesuch>=1'" in out
         line = next(line for line in out.splitlines() if " rarity " in line)
-        assert (
-            line.startswith("-  ")
-            and "in the clone of rfla: pip install '.[geo]'" in line
-        )
+        assert line.startswith("-  ") and "in the clone of rfla: pip install '.[geo]'" in line
 
     def test_a_broken_operator_is_advice_and_exit_code_1(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

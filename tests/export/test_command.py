@@ -147,9 +147,7 @@ def test_a_missing_extra_is_named(
         raise ImportError(name)
 
     monkeypatch.setattr(extra, "import_module", absent)
-    with pytest.raises(
-        ConfigError, match=r"onnx is not installed; .*pip install '.\[export\]'"
-    ):
+    with pytest.raises(ConfigError, match=r"onnx is not installed; .*pip install '.\[export\]'"):
         command.export(ExportOptions(model=str(weights("fcos_p2"))))
 
 

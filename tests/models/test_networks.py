@@ -206,9 +206,7 @@ def test_what_cannot_be_built_is_said_in_a_line(settings: dict[str, object], wor
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     timm_networks._plan.cache_clear()
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
-    with pytest.raises(
-        ConfigError, match=r"timm is not installed; .*pip install '.\[timm\]'"
-    ):
+    with pytest.raises(ConfigError, match=r"timm is not installed; .*pip install '.\[timm\]'"):
         build_detector("fcos_p2", 2, settings={"backbone": "timm/convnext_atto"})
 
 
