@@ -38,6 +38,7 @@ class RFLA:
         if not self.model.strip():
             raise ConfigError("model is an empty string; a zoo name or a weights file is needed")
         self._built: tuple[Any, Predictor] | None = None
+        self._said: set[str] = set()  # notes of predictions
         load_config({"model": self.model})  # finds a misspelt name before any data is read
 
     def __getstate__(self) -> dict[str, Any]:
@@ -181,7 +182,10 @@ class RFLA:
             results = predictor.stream(images, options, notes)
             yield from written(results, sources, cfg, notes) if writes(cfg) else results
             lines = notes.lines(options.imgsz, options.max_det, options.slices is not None)
-            for line in [*notes.skipped, *notes.left_out, *lines]:
+            # A loop over frames calls this for each: what holds for all of them is said once.
+            new = [line for line in lines if line not in self._said]
+            self._said.update(new)
+            for line in [*notes.skipped, *notes.left_out, *new]:
                 LOG.warning(line)
 
         return run() if stream else list(run())
