@@ -55,26 +55,23 @@ FOREIGN_KEYS = frozenset(
         "version",
     }
 )
-KNOWN_KEYS = (
-    FOREIGN_KEYS
-    | INFO_KEYS
-    | {
-        *(
-            "path",
-            "names",
-            "nc",
-            "channels",
-            "data",
-            "format",
-            "images",
-            "splits",
-            "protocol",
-            "sizes",
-            "settings",
-            "model_settings",
-        )
+KEYS_OF_DATA = frozenset(
+    {
+        "path",
+        "names",
+        "nc",
+        "channels",
+        "data",
+        "format",
+        "images",
+        "splits",
+        "protocol",
+        "sizes",
+        "settings",
+        "model_settings",
     }
 )
+KNOWN_KEYS = KEYS_OF_DATA | INFO_KEYS | FOREIGN_KEYS
 # A split may have any other name; some tools note the last three in their YAMLs.
 _OF_A_RUN = (
     (Config.model_fields.keys() | {"generator"})
