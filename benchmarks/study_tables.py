@@ -47,6 +47,7 @@ def write_tables(study: Study, out: Path, csv_file: Path | None, plots: Path | N
     place = {name: number for number, name in enumerate(names)}
     if unknown := {row["variant"] for row in rows} - set(place):
         raise SystemExit(f"{csv_file}: {sorted(unknown)} is no variant of the study {study.name}")
+    shown = [name for name in names if any(row["variant"] == name for row in rows)]
     sets = list(study.data)
     rows.sort(key=lambda r: (sets.index(r["data"]), r["device"], place[r["variant"]], r["seed"]))
     for data, group in itertools.groupby(rows, itemgetter("data")):
@@ -56,7 +57,8 @@ def write_tables(study: Study, out: Path, csv_file: Path | None, plots: Path | N
             print_table(list(runs), study.reference, everywhere)
         if plots:
             everywhere.sort(key=lambda row: place[row["variant"]])
-            plot_sizes(everywhere, study.split, plots / f"ablation_{study.name}_{data}.png")
+            picture = plots / f"ablation_{study.name}_{data}.png"
+            plot_sizes(of_one_device(everywhere), study.split, shown, picture)
     if csv_file and rows:
         with csv_file.open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0], lineterminator="\n")
@@ -128,8 +130,25 @@ def print_table(runs: Sequence[Row], reference: str, everywhere: Sequence[Row]) 
         print("| " + " | ".join([*cells, delta.replace("0.", "."), ratio]) + " |")
 
 
-def plot_sizes(runs: Sequence[Row], split: str, path: Path) -> None:
-    """Draw AP by size: a bar for each variant, with the seeds as dots."""
+def of_one_device(runs: Sequence[Row]) -> list[Row]:
+    """The runs of each variant on the device that has most of them: each seed once."""
+    kept: list[Row] = []
+    for own in by_variant(runs).values():
+        devices = [run["device"] for run in own]
+        most = max(devices, key=devices.count)
+        kept += [run for run in own if run["device"] == most]
+    return kept
+
+
+def plot_sizes(runs: Sequence[Row], split: str, variants: Sequence[str], path: Path) -> None:
+    """Draw AP by size: a bar for each variant, with the seeds as dots.
+
+    Args:
+        runs: of one data set.
+        split: that was judged.
+        variants: all of the study, so that one has the same colour in every plot.
+        path: of the picture.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -139,10 +158,13 @@ def plot_sizes(runs: Sequence[Row], split: str, path: Path) -> None:
     sizes = [size for size in ("AP", "APvt", "APt", "APs") if runs[0][size] != NONE]
     figure, axes = plt.subplots(figsize=(7.2, 3.2), layout="constrained")
     width = 0.8 / len(found)
+    dark_first = [*range(0, 20, 2), *range(1, 20, 2)]
+    colors = [plt.get_cmap("tab20")(number) for number in dark_first]
     for number, (name, own) in enumerate(found.items()):
         at = [size + (number - (len(found) - 1) / 2) * width for size in range(len(sizes))]
         values = [[run[key] for run in own] for key in sizes]
-        axes.bar(at, [statistics.mean(v) for v in values], width * 0.92, label=name)
+        color = colors[variants.index(name) % len(colors)]
+        axes.bar(at, [statistics.mean(v) for v in values], width * 0.92, label=name, color=color)
         for x, points in zip(at, values, strict=True):
             axes.plot([x] * len(points), points, "o", color="black", markersize=2.5)
     axes.set_xticks(range(len(sizes)), sizes)
