@@ -187,10 +187,10 @@ class AutoAssign(PointDetector):
         grid = self.grid(raw)
         ignored = torch.zeros(len(targets), len(grid), dtype=torch.bool, device=grid.device)
         for row, target in zip(ignored, targets, strict=True):
-            if "ignore" in target:
-                row |= covered_by(grid, target["ignore"])
-        ignored[pairs.image, pairs.point] = False
-        return ignored
+            if len(target.get("ignore", ())):
+                row |= covered_by(grid.boxes, target["ignore"])  # few kernels on a GPU
+        taken = pairs.image * len(grid) + pairs.point
+        return ignored.view(-1).index_fill_(0, taken, False).view_as(ignored)
 
     def _prior_weights(self, raw: Raw, pairs: Pairs, truth: _Truth) -> Tensor:
         """(K,) weight of each pair by the centre prior of the box's class."""

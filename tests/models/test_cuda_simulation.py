@@ -24,10 +24,10 @@ FIGURES = {
     "fcos_p2": (0, 695, 2, 339),
     "rfd": (0, 830, 2, 442),
     "retinanet": (7, 853, 2, 322),
-    "autoassign": (3, 897, 2, 460),
-    "faster_rcnn": (6, 882, 7, 428),
-    "cascade_rcnn": (10, 1444, 9, 633),
-    "detectors": (10, 2435, 9, 1624),
+    "autoassign": (3, 933, 2, 460),
+    "faster_rcnn": (6, 895, 7, 428),
+    "cascade_rcnn": (10, 1483, 9, 633),
+    "detectors": (10, 2474, 9, 1624),
 }
 SIZE = 192  # px
 QUICK = {"fcos_p2"}
