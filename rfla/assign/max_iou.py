@@ -16,7 +16,7 @@ from rfla.assign.regions import (
     IGNORED,
     MIN_AREA,
     box_rows,
-    intersection_over_prior,
+    greatest_share,
     one_by_one,
     prior_boxes,
     valid_priors,
@@ -84,10 +84,7 @@ class MaxIoUAssigner:
         if usable is None:
             usable = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
         if self.ignore_iof_thr is not None and ignore_boxes is not None:
-            regions = ignore_boxes.to(torch.float32).reshape(-1, 4)
-            for part in chunks(len(regions), len(boxes) * 4 * 8):
-                shares = intersection_over_prior(boxes, regions[part])  # (i, P)
-                usable = usable & (shares <= self.ignore_iof_thr).all(dim=0)
+            usable = usable & (greatest_share(boxes, ignore_boxes) <= self.ignore_iof_thr)
         if len(gt_boxes) == 0 or len(boxes) == 0:
             matched = torch.full((len(boxes),), BACKGROUND, dtype=torch.int64, device=boxes.device)
             return matched.masked_fill_(~usable, IGNORED)

@@ -5,6 +5,7 @@ network input.
 """
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -33,15 +34,20 @@ def covered_by(
     priors: PriorGrid | Tensor, ignore_boxes: Tensor, threshold: float = IGNORE_OVERLAP
 ) -> Tensor:
     """(P,) bool: at least `threshold` of the prior lies in one ignore box."""
+    return greatest_share(priors, ignore_boxes) >= threshold
+
+
+def greatest_share(priors: PriorGrid | Tensor, ignore_boxes: Tensor) -> Tensor:
+    """(P,) the largest share of each prior that lies in one ignore box; 0 without any."""
     boxes = ignore_boxes.to(torch.float32).reshape(-1, 4)
-    rows = [torch.zeros(len(priors), dtype=torch.bool, device=boxes.device)]
+    greatest = []
     for part in chunks(len(boxes), len(priors) * 4 * 8):
         if isinstance(priors, PriorGrid):
             shares = _grid_shares(priors, boxes[part])  # (i, P)
         else:
             shares = intersection_over_prior(priors, boxes[part])
-        rows.append((shares >= threshold).any(dim=0))
-    return torch.stack(rows).any(dim=0)
+        greatest.append(shares.amax(dim=0))
+    return reduce(torch.maximum, greatest) if greatest else boxes.new_zeros(len(priors))
 
 
 def _grid_shares(grid: PriorGrid, boxes: Tensor) -> Tensor:

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from rfla.data.annotations import Annotations
 from rfla.data.cache import create_cache
-from rfla.data.images import Image, resize_long_side, resized_shape
+from rfla.data.images import Image, padded_shape, resize_long_side
 from rfla.data.pixel_range import Range
 from rfla.data.transforms import Augmentation
 from rfla.errors import DataError
 from rfla.names import CachePlace
-from rfla.sizes import STRIDE, padded_side
+from rfla.sizes import STRIDE
 
 _TRIES = 20
 
@@ -91,9 +91,8 @@ class DetectionDataset:
 
         Without augmentation, and by the sizes that the annotations state.
         """
-        sizes = [resized_shape(int(h), int(w), self.imgsz) for h, w in self.index.image_hw]
-        padded = [[padded_side(side, stride) for side in size] for size in sizes]
-        return np.array(padded, np.int64).reshape(-1, 2)
+        sizes = [padded_shape(h, w, self.imgsz, stride) for h, w in self.index.image_hw.tolist()]
+        return np.array(sizes, np.int64).reshape(-1, 2)
 
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
         epoch, row = key if isinstance(key, tuple) else (0, key)

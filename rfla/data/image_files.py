@@ -13,9 +13,10 @@ IMAGE_SUFFIXES = frozenset(
 RUN_FILE = "args.yaml"  # in the directory of each run, ours and Ultralytics'
 
 
-def in_run(path: Path, below: Path) -> bool:
-    """Whether a file lies in the directory of a run, itself below another directory."""
-    return any((folder / RUN_FILE).is_file() for folder in path.parents if below in folder.parents)
+def in_run(folder: Path, below: Path) -> bool:
+    """Whether a folder is the directory of a run, or in one, that is below another directory."""
+    places = (folder, *folder.parents)
+    return any((place / RUN_FILE).is_file() for place in places if below in place.parents)
 
 
 def is_image(path: Path) -> bool:
@@ -49,10 +50,8 @@ def walk_images(
     while todo:
         for folder, names, files in os.walk(todo.pop(0), onerror=closed):
             real = os.path.realpath(folder)
-            if real in seen or (seen and Path(start).is_relative_to(real)) or is_of_kernel(real):
-                names.clear()
-                continue
-            if RUN_FILE in files and seen:
+            left_out = bool(seen) and (RUN_FILE in files or Path(start).is_relative_to(real))
+            if real in seen or left_out or is_of_kernel(real):
                 names.clear()
                 continue
             seen.add(real)

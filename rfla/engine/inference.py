@@ -198,7 +198,12 @@ def require_images(index: Annotations, read: int) -> None:
 
 
 def merge_detections(parts: Sequence[Detections]) -> Detections:
-    """Join detections, image by image in the order of the split; each image is in one part."""
+    """Join detections, image by image in the order of the split.
+
+    Each image is in one part, and each part is in that order.
+    """
+    if len(parts) == 1:
+        return parts[0]
     joined = join_detections(parts)
     # However images were dealt out and batched, equal scores keep one order.
     order = np.argsort(joined.image_index, kind="stable")

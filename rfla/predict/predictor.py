@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rfla.data.images import Image, resize_long_side, resized_shape
+from rfla.data.images import Image, padded_shape, resize_long_side
 from rfla.engine.device import autocast_dtype, on_device, use_fast_float32
 from rfla.engine.inference import Inference, Speed
 from rfla.engine.memory import unless_full
@@ -212,11 +212,10 @@ def _batches(every: Iterable[Piece], options: PredictOptions) -> Iterator[list[P
     """
     scales = sorted({view.scale for view in options.views})
 
-    def padded(piece: Piece) -> list[int]:
+    def padded(piece: Piece) -> list[tuple[int, int]]:
         height, width = piece.pixels.shape[:2]
         side = long_side(piece, options)
-        shapes = (resized_shape(height, width, scaled(side, scale)) for scale in scales)
-        return [padded_side(side) for shape in shapes for side in shape]
+        return [padded_shape(height, width, scaled(side, scale)) for scale in scales]
 
     for _, alike in groupby(every, padded):
         while batch := list(islice(alike, options.batch)):

@@ -224,11 +224,9 @@ def _from_pattern(source: str) -> list[Source]:
     parts = Path(pattern).parts
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     root = Path(*parts[:fixed])
-    files = sorted(
-        path
-        for name in glob.glob(pattern, recursive=True)
-        if _is_wanted(path := Path(name)) and not in_run(path, root)
-    )
+    found = sorted(filter(_is_wanted, map(Path, glob.glob(pattern, recursive=True))))
+    runs = {folder for folder in {file.parent for file in found} if in_run(folder, root)}
+    files = [file for file in found if file.parent not in runs]
     if not files:
         raise DataError(f"source={source}: the pattern matches no image{NOT_OF_RUNS}")
     return [_file(str(file), Path(*file.parts[fixed:])) for file in files]

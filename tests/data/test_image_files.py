@@ -40,7 +40,7 @@ def test_what_a_run_wrote_is_none_of_the_images_around_it(tmp_path: Path) -> Non
     assert walk_images(tmp_path) == [tmp_path / "a.png", tmp_path / "runs" / "b.png"]
     run = tmp_path / "runs" / "train"
     assert walk_images(run) == [run / "labels.png"]  # asked for
-    assert [in_run(run / "labels.png", place) for place in (tmp_path, run)] == [True, False]
+    assert [in_run(run, place) for place in (tmp_path, run)] == [True, False]
 
 
 def test_directories_of_the_kernel_are_never_searched(tmp_path: Path) -> None:

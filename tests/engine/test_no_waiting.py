@@ -5,6 +5,7 @@ raises. A mode on top names what would also wait, a copy between host and device
 to be asynchronous.
 """
 
+import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -116,6 +117,18 @@ def step_on_fake_gpu(cfg: Config) -> TrainStep:
     return TrainStep(net, state, schedule, cfg.normalize, device, torch.bfloat16)
 
 
+def in_a_child(check: Callable[[], None]) -> None:
+    """Run a check in a forked process.
+
+    Autograd that has seen a GPU, a fake one too, starts threads, after which no forked process may
+    use it; the tests of whole commands fork.
+    """
+    child = multiprocessing.get_context("fork").Process(target=check)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+
+
 def fake_batch() -> Batch:
     """Two images of different sizes, as they come from the loader: on the host, to be copied."""
     boxes = [torch.rand(count, 4) for count in (7, 0)]
@@ -152,6 +165,11 @@ def test_a_step_never_waits(
     """From the copy of the images to the running sums: network, assignment, optimiser, EMA."""
     monkeypatch.setitem(zoo.DETECTORS, "fcos", detector)  # the real one
     cfg = config(multi_scale=0.5, plots=False, optimizer="sgd", **parts)
+    in_a_child(lambda: take_a_step(cfg, monkeypatch))
+
+
+def take_a_step(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two halves of a batch forward and backward, and an update; nothing in it may wait."""
     with fake_gpu(monkeypatch):
         step, batch = step_on_fake_gpu(cfg), fake_batch()
         # The optimiser and the scaler begin.

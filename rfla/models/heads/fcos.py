@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rfla.models.blocks import Scale, bias_for_probability, init_normal, tower
+from rfla.models.blocks import Scale, init_normal
+from rfla.models.heads.towers import PointTowers
 from rfla.names import Norm
 
 
-class FCOSHead(nn.Module):
+class FCOSHead(PointTowers):
     """Two towers of convolutions, shared by the levels; centerness sits on the regression tower.
 
     Args:
@@ -40,19 +41,11 @@ class FCOSHead(nn.Module):
         start_distance: float = 0.0,
         centerness: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            in_channels, num_classes, width, depth, norm, start_probability, centerness
+        )
         self.num_classes, self.strides = num_classes, tuple(strides)
-        self.cls_convs = tower(in_channels, width, depth, norm)
-        self.reg_convs = tower(in_channels, width, depth, norm)
-        seen = width if depth else in_channels
-        self.conv_cls = nn.Conv2d(seen, num_classes, 3, padding=1)
-        self.conv_reg = nn.Conv2d(seen, 4, 3, padding=1)
-        self.conv_centerness = nn.Conv2d(seen, 1, 3, padding=1) if centerness else None
         self.scales = nn.ModuleList(Scale() for _ in strides)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                init_normal(module)
-        init_normal(self.conv_cls, bias=bias_for_probability(start_probability))
         init_normal(self.conv_reg, bias=start_distance)
 
     def forward(self, features: list[Tensor]) -> dict[str, list[Tensor]]:

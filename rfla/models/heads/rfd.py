@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rfla.models.blocks import bias_for_probability, init_normal, tower
 from rfla.models.heads.second_look import SecondLook
+from rfla.models.heads.towers import PointTowers
 from rfla.names import Norm
 
 START_CODE = (0.0, 0.0, -0.7, -0.7)
@@ -19,7 +19,7 @@ START_CODE = (0.0, 0.0, -0.7, -0.7)
 the field that finds them: on nuclei of 4 to 16 px the mean log side settled from -0.45 to -1."""
 
 
-class FieldHead(nn.Module):
+class FieldHead(PointTowers):
     """Two towers of convolutions, shared by the levels; each level scales and shifts its code.
 
     Args:
@@ -46,21 +46,13 @@ class FieldHead(nn.Module):
         centerness: bool = False,
         second_look: SecondLook | None = None,
     ) -> None:
-        super().__init__()
-        self.cls_convs = tower(in_channels, width, depth, norm)
-        self.reg_convs = tower(in_channels, width, depth, norm)
-        seen = width if depth else in_channels
-        self.conv_cls = nn.Conv2d(seen, num_classes, 3, padding=1)
-        self.conv_reg = nn.Conv2d(seen, 4, 3, padding=1)
-        self.conv_centerness = nn.Conv2d(seen, 1, 3, padding=1) if centerness else None
+        super().__init__(
+            in_channels, num_classes, width, depth, norm, start_probability, centerness
+        )
         self.scales = nn.ParameterList(torch.ones(4, 1, 1) for _ in range(levels))
         start = torch.tensor(START_CODE).view(4, 1, 1)
         self.shifts = nn.ParameterList(start.clone() for _ in range(levels))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                init_normal(module)
         self.second_look = second_look
-        init_normal(self.conv_cls, bias=bias_for_probability(start_probability))
 
     def forward(self, features: Sequence[Tensor]) -> dict[str, list[Tensor]]:
         """Pyramid to lists per level.
