@@ -27,7 +27,8 @@ for image in images:
     for (x0, y0, x1, y1), score, label in zip(
         found.boxes.xyxy.tolist(), found.boxes.conf.tolist(), found.boxes.cls.tolist(), strict=True
     ):
-        box = [x0, y0, x1 - x0, y1 - y0]
+        # A head that has learned little gives boxes of negative sides: they find nothing either.
+        box = [x0, y0, max(x1 - x0, 0.0), max(y1 - y0, 0.0)]
         name = found.names[int(label)]
         rows.append({"image_id": Path(image).name, "category_id": int(label), "score": score})
         rows[-1] |= {"category_name": name, "bbox": box}

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from rfla.cfg import Config, load_config, model_part
-from rfla.cfg.early import check_early
 from rfla.cfg.keywords import ExportSettings, PredictSettings, TrainSettings, ValSettings
 from rfla.cfg.layer_files import is_file_of_ours
+from rfla.cfg.preflight import check_early
 from rfla.errors import ConfigError
 from rfla.names import Channels
 from rfla.predict.sources import Given
@@ -158,9 +158,9 @@ class RFLA:
             WeightsError: The weights file is missing, damaged, or not of this package.
         """
         from rfla.data.image_header import set_max_pixels
-        from rfla.predict.command import with_given_outputs, writes, written
         from rfla.predict.expand import images_of
         from rfla.predict.notes import Notes
+        from rfla.predict.on_request import with_given_outputs, writes, written
         from rfla.predict.options import PredictOptions
         from rfla.predict.sources import are_live, find_sources, refuse_endless
 

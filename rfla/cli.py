@@ -339,8 +339,8 @@ def _instead_of(verb: str, tokens: Sequence[str]) -> str:
 def _config(tokens: Sequence[str] | None, mode: "Mode") -> "Config":
     """Read the tokens of train, val or predict into settings; note keys that have no use there."""
     from rfla.cfg import Config, load_config
-    from rfla.cfg.early import check_early
     from rfla.cfg.overrides import parse_tokens
+    from rfla.cfg.preflight import check_early
     from rfla.cfg.usage import unused
 
     settings = parse_tokens(tokens or [], Config)
@@ -359,7 +359,7 @@ def _config(tokens: Sequence[str] | None, mode: "Mode") -> "Config":
 
 
 def _latest_model(settings: dict[str, Any], mode: "Mode") -> dict[str, Any]:
-    """Where val or predict is not told which model: the weights of the latest run, and say so."""
+    """Default `model=` of val and predict to the weights of the latest run, and say so."""
     from rfla.cfg import load_config
 
     about = ("cfg", "model", "predictions", "data", "source", "project")

@@ -11,6 +11,7 @@ from itertools import islice
 
 MAX_LINE = 1000  # letters of a line on the terminal
 MAX_NAME = 200  # letters of the name of a class
+MAX_REASON = 200  # letters of what another library says
 
 
 class RflaError(Exception):
@@ -87,6 +88,11 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for the nearest option, or an empty string."""
     matches = nearest(word, options, count=1)
     return f"; did you mean '{matches[0]}'?" if matches else ""
+
+
+def one_line(error: Exception) -> str:
+    """Return what another library says of an error, or its class where it says nothing."""
+    return " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
 
 
 def extra_needed(extra: str) -> str:

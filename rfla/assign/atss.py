@@ -9,11 +9,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rfla.assign.arguments import BACKGROUND, box_rows, one_by_one, valid_priors
 from rfla.assign.chunks import chunks
 from rfla.assign.dense import squared_offsets
+from rfla.assign.ignore_regions import ignore_background
 from rfla.assign.max_iou import overlaps
-from rfla.assign.priors import PriorGrid
-from rfla.assign.regions import BACKGROUND, IGNORED, box_rows, covered_by, one_by_one
+from rfla.assign.prior_grid import PriorGrid
 
 MIN_INSIDE = 0.01
 """px that a prior's centre must lie inside its box."""
@@ -47,9 +48,7 @@ class ATSSAssigner:
             the one of higher IoU gets it, of equal ones the first.
         """
         gt_boxes = box_rows(gt_boxes)
-        valid = None
-        if image_size is not None or allowed_border is not None:
-            valid = grid.valid(image_size, allowed_border)
+        valid = valid_priors(grid, image_size, allowed_border)
         best = torch.full((len(grid),), -1, dtype=torch.int64, device=grid.device)
         last = len(gt_boxes) - 1
         for part in chunks(len(gt_boxes), len(grid) * 4 * 8):
@@ -62,10 +61,8 @@ class ATSSAssigner:
             best.scatter_reduce_(0, prior.reshape(-1), key.reshape(-1), "amax")
 
         matched = torch.where(best >= 0, last - (best & 0xFFFFFFFF), BACKGROUND)
-        if ignore_boxes is not None and len(ignore_boxes):
-            covered = (matched == BACKGROUND) & covered_by(grid, ignore_boxes)
-            matched = torch.where(covered, IGNORED, matched)
-        return matched if valid is None else torch.where(valid, matched, IGNORED)
+        ignore_background(matched, grid, ignore_boxes, valid)
+        return matched
 
     def _candidates(
         self, grid: PriorGrid, gt_boxes: Tensor, valid: Tensor | None

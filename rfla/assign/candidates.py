@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rfla.assign.priors import PriorGrid
+from rfla.assign.prior_grid import PriorGrid
 from rfla.assign.windows import OPEN_EDGE, TIE_TOLERANCE, Windows
 
 MAX_TIES = 16

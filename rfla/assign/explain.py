@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rfla.assign.arguments import BACKGROUND, IGNORED
 from rfla.assign.candidates import Candidates
-from rfla.assign.priors import PriorGrid
-from rfla.assign.regions import BACKGROUND, IGNORED
+from rfla.assign.prior_grid import PriorGrid
 from rfla.errors import counted
 from rfla.sizes import SIZE_BINS
 

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rfla.assign.arguments import BACKGROUND, box_rows, one_by_one, valid_priors
 from rfla.assign.chunks import chunks
-from rfla.assign.priors import PriorGrid
-from rfla.assign.regions import BACKGROUND, IGNORED, box_rows, covered_by, one_by_one
+from rfla.assign.ignore_regions import ignore_background
+from rfla.assign.prior_grid import PriorGrid
 
 FCOS_RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, 1e8))
 LARGEST_AREA = 1e8
@@ -78,11 +79,9 @@ class PointsAssigner:
             smaller = least < smallest  # of equal areas the first box keeps the point
             smallest = torch.where(smaller, least, smallest)
             matched = torch.where(smaller, owner + part.start, matched)
-        if ignore_boxes is not None and len(ignore_boxes):
-            covered = (matched == BACKGROUND) & covered_by(grid, ignore_boxes)
-            matched = torch.where(covered, IGNORED, matched)
-        if image_size is not None or allowed_border is not None:
-            matched = torch.where(grid.valid(image_size, allowed_border), matched, IGNORED)
+        ignore_background(
+            matched, grid, ignore_boxes, valid_priors(grid, image_size, allowed_border)
+        )
         return matched
 
     def _candidates(

@@ -15,13 +15,14 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from rfla.assign.arguments import BACKGROUND, IGNORED
 from rfla.assign.candidates import Candidates, Stage, list_candidates, mask_candidates
 from rfla.assign.dense import dense_candidates
 from rfla.assign.distance import Distance, get_distance
 from rfla.assign.explain import AssignmentReport, report
+from rfla.assign.ignore_regions import ignore_background
 from rfla.assign.images import Images, pack, score_in_chunks
-from rfla.assign.priors import PriorGrid, scale_edges
-from rfla.assign.regions import BACKGROUND, IGNORED, covered_by
+from rfla.assign.prior_grid import PriorGrid, scale_edges
 from rfla.assign.windows import Windows, candidates_per_box, pays, window_radius
 from rfla.errors import ConfigError, did_you_mean
 from rfla.names import Conflict
@@ -133,12 +134,7 @@ class HierarchicalAssigner:
             return matched
         for index, row in enumerate(matched):
             regions = None if ignore_boxes is None else ignore_boxes[index]
-            if regions is not None and len(regions):
-                covered = covered_by(images.of_image(index), regions)
-                row.masked_fill_((row == BACKGROUND) & covered, IGNORED)
-            valid = images.valid(index)
-            if valid is not None:
-                row.masked_fill_(~valid, IGNORED)
+            ignore_background(row, images.of_image(index), regions, images.valid(index))
         return matched
 
     @torch.no_grad()

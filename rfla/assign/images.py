@@ -11,10 +11,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from rfla.assign.arguments import box_rows, prior_boxes, valid_priors
 from rfla.assign.chunks import chunks
 from rfla.assign.distance import Distance
-from rfla.assign.priors import PriorGrid
-from rfla.assign.regions import box_rows, prior_boxes, valid_priors
+from rfla.assign.prior_grid import PriorGrid
 from rfla.assign.windows import ValidCells, Windows, candidates_per_box, score_windows
 
 CACHE_BUDGET = 2 * 2**20

@@ -20,7 +20,7 @@ from rfla.assign.chunks import chunks
 from rfla.assign.dense import MATRICES, squared_offsets
 from rfla.assign.distance import Distance, get_distance, pairwise
 from rfla.assign.images import Images, pack, score_in_chunks
-from rfla.assign.priors import PriorGrid
+from rfla.assign.prior_grid import PriorGrid
 from rfla.assign.windows import (
     INVALID_SCORE,
     OPEN_EDGE,

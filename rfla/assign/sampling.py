@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rfla.assign.regions import BACKGROUND
+from rfla.assign.arguments import BACKGROUND
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from rfla.assign.distance import Distance
 from rfla.assign.intervals import Axis, Intervals
-from rfla.assign.priors import PriorGrid
+from rfla.assign.prior_grid import PriorGrid
 
 TIE_TOLERANCE = 1e-4
 """Relative difference of two scores that rounding could reverse; rounding stays near 1e-5."""

@@ -209,8 +209,11 @@ def _repr(value: Any) -> str:
         return "a number of thousands of digits"
 
 
-def suggestions(word: str, schema: type[BaseModel], count: int = 3) -> list[Key]:
-    """Return the keys that `word` may have meant.
+SUGGESTIONS = 3  # keys that a message names
+
+
+def suggestions(word: str, schema: type[BaseModel]) -> list[Key]:
+    """Return the keys that `word` may have meant, `SUGGESTIONS` at most.
 
     Another tool's name comes first, then keys with the same last part, then similar spelling.
     """
@@ -223,12 +226,12 @@ def suggestions(word: str, schema: type[BaseModel], count: int = 3) -> list[Key]
     last = plain.rpartition(".")[2]
     names += [name for name in keys if name.rpartition(".")[2] == last]
     if not names:
-        names += nearest(plain, [*keys, *ALIASES], count)
+        names += nearest(plain, [*keys, *ALIASES], SUGGESTIONS)
         names = [name if name in keys else ALIASES[name] for name in names]
     if not names:
         by_last = _by_last_part(keys)
-        names += [name for part in nearest(last, by_last, count) for name in by_last[part]]
-    return [keys[name] for name in dict.fromkeys(names) if name in keys][:count]
+        names += [name for part in nearest(last, by_last, SUGGESTIONS) for name in by_last[part]]
+    return [keys[name] for name in dict.fromkeys(names) if name in keys][:SUGGESTIONS]
 
 
 def _by_last_part(names: Iterable[str]) -> dict[str, list[str]]:

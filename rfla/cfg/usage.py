@@ -105,7 +105,7 @@ def keys_used(verb: Mode) -> Iterator[tuple[str, list[Key]]]:
 
 
 def readers(key: str, detectors: Iterable[str]) -> list[str]:
-    """Return the architectures, of some, that read a key; those that were added read all."""
+    """Return those of `detectors` that read a key; one that was added is taken to read all."""
     alone = _OF_DETECTORS.get(key, _OF_DETECTORS.get(f"{key.partition('.')[0]}."))
     others = {*_DENSE, *_TWO_STAGES}.difference(alone or (*_DENSE, *_TWO_STAGES))
     return [detector for detector in detectors if detector not in others]

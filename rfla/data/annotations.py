@@ -266,19 +266,16 @@ def _in_int32(rows: Sequence[Sequence[int]]) -> NDArray[np.int32]:
     return np.array(np.clip(rows, 0, LARGEST_SIDE), np.int32) if rows else np.zeros(0, np.int32)
 
 
-def at_least_min_side(
-    sides: NDArray[Any], image_hw: NDArray[np.int32], least: float = MIN_SIDE
-) -> NDArray[np.bool_]:
-    """Tell which boxes are large enough to be learned, but for the rounding of their file.
+def at_least_min_side(sides: NDArray[Any], image_hw: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Tell which boxes have both sides of `MIN_SIDE` or more, but for the rounding of their file.
 
     A side of exactly 1 px is 0.9996 px after six digits of its share of 1360 px.
 
     Args:
         sides: (M, 2) width and height, px.
         image_hw: (M, 2) height and width of the image of each box, px.
-        least: The smallest side, px.
     """
-    allowed = least - ROUNDING * image_hw[:, ::-1]
+    allowed = MIN_SIDE - ROUNDING * image_hw[:, ::-1]
     return np.asarray((sides >= allowed).all(axis=1))
 
 

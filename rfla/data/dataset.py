@@ -86,12 +86,12 @@ class DetectionDataset:
     def __len__(self) -> int:
         return len(self.index)
 
-    def padded_sizes(self, stride: int = STRIDE) -> NDArray[np.int64]:
+    def padded_sizes(self) -> NDArray[np.int64]:
         """(N, 2) height and width of each image at the network's input, padded, px.
 
         Without augmentation, and by the sizes that the annotations state.
         """
-        sizes = [padded_shape(h, w, self.imgsz, stride) for h, w in self.index.image_hw.tolist()]
+        sizes = [padded_shape(h, w, self.imgsz, STRIDE) for h, w in self.index.image_hw.tolist()]
         return np.array(sizes, np.int64).reshape(-1, 2)
 
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:

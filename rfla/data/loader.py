@@ -177,7 +177,6 @@ def build_loader(
     batch: int,
     workers: int = 2,
     sampler: TrainSampler | EvalSampler | None = None,
-    stride: int = STRIDE,
     pin_memory: bool = False,
     timeout: float = 0,
 ) -> Loader:
@@ -188,17 +187,16 @@ def build_loader(
         batch: Images of a batch on this rank; with a sampler, its own number counts.
         workers: Processes; 0 loads in this one.
         sampler: Order; None takes all rows once, see `EvalSampler`.
-        stride: Height and width of a batch are multiples of this.
         pin_memory: For copies to a GPU.
         timeout: Seconds without a batch after which a loading process counts as stopped; 0: never.
     """
-    sampler = sampler or EvalSampler(dataset.padded_sizes(stride), batch)
+    sampler = sampler or EvalSampler(dataset.padded_sizes(), batch)
     fork = workers > 0 and "fork" in multiprocessing.get_all_start_methods()
     loader: DataLoader[Any] = DataLoader(
         dataset,  # type: ignore[arg-type]
         batch_sampler=sampler,
         num_workers=workers,
-        collate_fn=Collate(stride),
+        collate_fn=collate,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
         worker_init_fn=_start_worker,
@@ -212,38 +210,29 @@ def build_loader(
     return Loader(loader, sampler, dataset.index.paths, timeout)
 
 
-class Collate:
-    """Stack samples into a `Batch`, padded to multiples of `stride`.
-
-    Samples without pixels only leave their reason.
-    """
-
-    def __init__(self, stride: int = STRIDE) -> None:
-        self.stride = stride
-
-    def __call__(self, samples: list[Sample]) -> Batch:
-        """Stack B samples."""
-        skipped = tuple(entry for sample in samples for entry in sample.skipped)
-        remarks = tuple(entry for sample in samples for entry in sample.remarks)
-        samples = [sample for sample in samples if sample.image.size]
-        sizes = [(sample.image.shape[0], sample.image.shape[1]) for sample in samples]
-        height = padded_side(max((h for h, _ in sizes), default=0), self.stride)
-        width = padded_side(max((w for _, w in sizes), default=0), self.stride)
-        # Not zeros: `_fill` writes each px once, the padding too.
-        images = torch.empty(len(samples), 3, height, width, dtype=torch.uint8)
-        for planes, sample in zip(images.numpy(), samples, strict=True):
-            _fill(planes, sample.image)
-        return Batch(
-            images=images,
-            image_sizes=sizes,
-            targets=[_target(sample) for sample in samples],
-            indices=torch.tensor([sample.row for sample in samples], dtype=torch.int64),
-            scales=torch.tensor([sample.scale for sample in samples], dtype=torch.float32).reshape(
-                -1, 2
-            ),
-            skipped=skipped,
-            remarks=remarks,
-        )
+def collate(samples: list[Sample]) -> Batch:
+    """Stack B samples, padded to multiples of `STRIDE`; one without pixels leaves its reason."""
+    skipped = tuple(entry for sample in samples for entry in sample.skipped)
+    remarks = tuple(entry for sample in samples for entry in sample.remarks)
+    samples = [sample for sample in samples if sample.image.size]
+    sizes = [(sample.image.shape[0], sample.image.shape[1]) for sample in samples]
+    height = padded_side(max((h for h, _ in sizes), default=0), STRIDE)
+    width = padded_side(max((w for _, w in sizes), default=0), STRIDE)
+    # Not zeros: `_fill` writes each px once, the padding too.
+    images = torch.empty(len(samples), 3, height, width, dtype=torch.uint8)
+    for planes, sample in zip(images.numpy(), samples, strict=True):
+        _fill(planes, sample.image)
+    return Batch(
+        images=images,
+        image_sizes=sizes,
+        targets=[_target(sample) for sample in samples],
+        indices=torch.tensor([sample.row for sample in samples], dtype=torch.int64),
+        scales=torch.tensor([sample.scale for sample in samples], dtype=torch.float32).reshape(
+            -1, 2
+        ),
+        skipped=skipped,
+        remarks=remarks,
+    )
 
 
 def _fill(planes: NDArray[np.uint8], image: NDArray[np.uint8]) -> None:

@@ -87,7 +87,7 @@ class TiffPage:
         return not self.tags.get(SUBFILE, 0) & _REDUCED_OR_MASK
 
     def header(self, pages: int = 1) -> TiffHeader:
-        """Return what it states, as the first page of a file of so many."""
+        """Return what it states, as the first page of a file of `pages` pages."""
         return TiffHeader(
             int(self.tags.get(WIDTH, 0)), int(self.tags.get(HEIGHT, 0)), self.tags, pages
         )

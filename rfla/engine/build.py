@@ -12,7 +12,7 @@ from torch import nn
 
 from rfla.cfg import Config, with_settings
 from rfla.cfg.keys import show
-from rfla.cfg.model_schema import ModelConfig
+from rfla.cfg.model_schema import ModelConfig, NormalizeConfig
 from rfla.cfg.recipes import RECIPES
 from rfla.cfg.usage import unused
 from rfla.data import (
@@ -165,9 +165,9 @@ def fill_in(cfg: Config, device: torch.device) -> tuple[Config, list[str]]:
 
 
 def _as_typed(settings: Mapping[str, Any], cfg: Config) -> str:
-    """The settings of a recipe as typed, without those that the person or the model has none of.
+    """The settings of a recipe in effect, as typed.
 
-    The person gave another value, or the architecture does not read the key.
+    Keys that the person gave or that the architecture does not read are left out.
     """
     shown = settings.keys() - cfg.given - set(unused(settings, "train", cfg))
     return " ".join(f"{key}={show(value)}" for key, value in settings.items() if key in shown)
@@ -193,10 +193,8 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
         dtype = autocast_dtype(device, cfg.amp)
         net = on_device(source.net, device, dtype)
         freeze(net, cfg.freeze)
-    field_notes = []
-    if measures_fields(cfg.assigner) and not cfg.resume:  # a state holds those of its run
-        sides = measure_for_all(net, cfg, train_index, source.config.normalize, world, device)
-        field_notes = [f"receptive fields measured: {shown(sides)}"]
+    normalize = source.config.normalize
+    field_notes = _measure_fields(net, cfg, train_index, normalize, world, device)
     with agreed(world):
         per_gpu = memory.largest_that_fits(cfg, net, device, len(train_index) // world.size)
     cfg, notes = memory.settle_batch(cfg, gather(world, per_gpu))
@@ -233,6 +231,21 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
             dtype,
             [*source.notes, *field_notes, *notes],
         )
+
+
+def _measure_fields(
+    net: nn.Module,
+    cfg: Config,
+    train_index: Annotations,
+    normalize: NormalizeConfig,
+    world: World,
+    device: torch.device,
+) -> list[str]:
+    """Measure the receptive fields where the assigner asks for it, and say what they are."""
+    if not measures_fields(cfg.assigner) or cfg.resume:  # a state holds those of its run
+        return []
+    sides = measure_for_all(net, cfg, train_index, normalize, world, device)
+    return [f"receptive fields measured: {shown(sides)}"]
 
 
 def build_state(

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from rfla.errors import WeightsError
+from rfla.errors import WeightsError, one_line
 from rfla.files import write_atomically
 from rfla.models.weights import digest
 
@@ -74,7 +74,7 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 raise ValueError("its digest is not that of its contents")
             return tensors, json.loads(metadata["state"])
     except (SafetensorError, OSError, ValueError, KeyError, RecursionError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise WeightsError(f"{path}: damaged training state ({reason}){_way_out(path)}") from error
 
 

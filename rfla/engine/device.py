@@ -15,6 +15,8 @@ from rfla.errors import ConfigError
 
 log = logging.getLogger("rfla")
 
+PROBE_SIDE = 128  # px of the noise image that shows whether half precision holds
+
 
 def select_device(spec: str | int | None) -> torch.device:
     """Return the device that a `device=` value names for this process.
@@ -125,9 +127,7 @@ def cpu_has_bfloat16() -> bool:
 
 
 @torch.no_grad()
-def precision_holds(
-    net: nn.Module, device: torch.device, dtype: torch.dtype, side: int = 128
-) -> bool:
+def precision_holds(net: nn.Module, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether a network's raw outputs in half precision are those in float32, but for rounding.
 
     The norm of the difference may be a tenth of the norm of the outputs; a broken driver or kernel
@@ -137,10 +137,10 @@ def precision_holds(
         net: Has `raw(images)`; left in the mode it was in.
         device: Where to compute.
         dtype: The half precision.
-        side: Of the noise image that is run, in px.
     """
     # A generator of its own: the check must not move the random numbers of the run.
-    images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(1, 3, PROBE_SIDE, PROBE_SIDE, generator=generator).to(device)
     was_training = net.training
     net.eval()
     reference = raw_outputs(net, images)

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from rfla.errors import ConfigError, RflaError
+from rfla.errors import ConfigError, RflaError, one_line
 
 T = TypeVar("T")
 TO_JOIN = timedelta(minutes=10)
@@ -118,7 +118,7 @@ def join_world(device: torch.device, timeout: float = 60.0) -> World:
                 backend, store=store, rank=rank, world_size=size, timeout=TO_ANSWER
             )
         except (RuntimeError, ValueError, socket.gaierror) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)
             raise ConfigError(
                 f"process {rank} of {size} cannot join the others at {host}:{port}: {reason}"
             ) from error

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rfla.cfg import Config, with_settings
 from rfla.engine.device import autocast, autocast_dtype
 from rfla.errors import ConfigError, RflaError
-from rfla.ops.losses import without_ranks
+from rfla.models.ranks import without_ranks
 from rfla.sizes import padded_side
 
 T = TypeVar("T")

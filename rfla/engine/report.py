@@ -148,7 +148,7 @@ class RunLog:
         """Return the row of `results.csv` for the training part of the epoch that ends."""
         state, meter = self.parts.state, self.parts.state.meter
         step = max(state.position.iteration - 1, 0)
-        base = state.optimizer.param_groups[0]["base_lr"]
+        base = state.optimizer.defaults["lr"]  # before the factors of biases and backbone
         return {
             "epoch": state.position.epoch + 1,
             "time": state.seconds,

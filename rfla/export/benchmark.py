@@ -11,7 +11,14 @@ from rfla.engine.model_source import SourceModel, load_trained
 from rfla.errors import ConfigError, did_you_mean
 from rfla.export.extra import require
 from rfla.export.figures import Figures, Judge, table
-from rfla.export.forms import FORMS, check_data, in_int8, opened, refuse_impossible, written
+from rfla.export.forms import (
+    FORMS,
+    check_data,
+    exported_bytes,
+    load_exported,
+    quantized_bytes,
+    refuse_impossible,
+)
 from rfla.files import write_atomically
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -77,7 +84,7 @@ def _row(name: str, own: ExportOptions, model: SourceModel, judge: Judge) -> Fig
     """Build one form, and run it over the split."""
     if name == "torch":
         return judge(name, Path(str(own.model)).stat().st_size / 1e6, model)
-    content = written(own, model)
+    content = exported_bytes(own, model)
     if own.int8:
-        content = in_int8(own, model, content)
-    return judge(name, len(content) / 1e6, opened(own, model, content, name, judge.device))
+        content = quantized_bytes(own, model, content)
+    return judge(name, len(content) / 1e6, load_exported(own, model, content, name, judge.device))

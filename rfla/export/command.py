@@ -17,12 +17,12 @@ from rfla.export.figures import Figures, Judge, refuse_loss, table
 from rfla.export.forms import (
     FORMS,
     check_data,
-    compared,
-    in_int8,
-    opened,
+    check_parity,
+    exported_bytes,
+    load_exported,
+    quantized_bytes,
     refuse_unsure,
     side_of,
-    written,
 )
 from rfla.files import unwritable, write_atomically
 
@@ -61,10 +61,10 @@ def export(options: ExportOptions) -> Exported:
         refuse_unsure(options, model)
 
     started = perf_counter()
-    content = written(options, model)
-    lines = [compared(options, model, content, str(out)).line()]
+    content = exported_bytes(options, model)
+    lines = [check_parity(options, model, content, str(out)).line()]
     if options.int8:
-        content = in_int8(options, model, content)
+        content = quantized_bytes(options, model, content)
     seconds = perf_counter() - started
     if options.data is not None and (options.half or options.int8):
         rows = _cost(options, model, content)
@@ -106,6 +106,10 @@ def _checked(options: ExportOptions) -> Path:
         for key, given in (("int8", options.int8), ("opset", "opset" in options.model_fields_set)):
             if given:
                 raise ConfigError(f"{key}: is for format=onnx, not for format={options.format}")
+    if options.dynamic and "batch" in options.model_fields_set:
+        raise ConfigError(
+            f"batch={options.batch}: is for dynamic=false; this file takes any number of images"
+        )
     if options.int8 and options.data is None:
         raise ConfigError(
             "int8=true needs data=: ranges are measured on its images, and it shows what int8 costs"
@@ -137,4 +141,4 @@ def _cost(options: ExportOptions, model: SourceModel, content: bytes) -> tuple[F
     megabytes = Path(str(options.model)).stat().st_size / 1e6
     before = judge("torch", megabytes, model)
     name = "half=true" if options.half else "int8=true"
-    return before, judge(name, len(content) / 1e6, opened(options, model, content, name))
+    return before, judge(name, len(content) / 1e6, load_exported(options, model, content, name))

@@ -98,7 +98,7 @@ def check_data(options: ExportOptions) -> None:
             spec.parts(options.calibration_split)
 
 
-def written(options: ExportOptions, model: SourceModel) -> bytes:
+def exported_bytes(options: ExportOptions, model: SourceModel) -> bytes:
     """Trace the network, in float32 or float16.
 
     Raises:
@@ -128,7 +128,7 @@ def graph_of(options: ExportOptions, model: SourceModel) -> DetectionGraph:
     )
 
 
-def opened(
+def load_exported(
     options: ExportOptions,
     model: SourceModel,
     content: bytes,
@@ -141,7 +141,7 @@ def opened(
     return replace(model, net=net)
 
 
-def compared(options: ExportOptions, model: SourceModel, content: bytes, where: str) -> Parity:
+def check_parity(options: ExportOptions, model: SourceModel, content: bytes, where: str) -> Parity:
     """Compare a file with the network.
 
     Args:
@@ -155,7 +155,7 @@ def compared(options: ExportOptions, model: SourceModel, content: bytes, where: 
     """
     assert isinstance(model.net, Detector)
     rules = FLOAT16 if options.half else FLOAT32
-    exported = opened(options, model, content, where).net
+    exported = load_exported(options, model, content, where).net
     assert isinstance(exported, ExportedNet)
     batches = _images_to_compare(options, model)
     parity = compare(model.net, model.config.normalize, exported, batches, rules)
@@ -200,7 +200,7 @@ def _instead(options: ExportOptions, side: int) -> str:
     return "please report it, it is a defect of rfla"
 
 
-def in_int8(options: ExportOptions, model: SourceModel, content: bytes) -> bytes:
+def quantized_bytes(options: ExportOptions, model: SourceModel, content: bytes) -> bytes:
     """Quantise a file in float32, with ranges measured on images of `calibration_split`."""
     index = split_of(str(options.data), options.calibration_split)
     images = images_of(index, model, side_of(options, model), options.calibration_images)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rfla.cfg.model_schema import NormalizeConfig
 from rfla.export.grid import trace_grids
-from rfla.export.suppress import DEAD, best_of_classes
+from rfla.export.nms import DEAD, best_of_classes
 from rfla.export.two_stage import roi_candidates, trace_pooling
 from rfla.models.detector import DenseDetector, Detector
 from rfla.models.faster_rcnn import FasterRCNN

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from rfla.cfg.onnx_header import sealed
-from rfla.errors import ConfigError
+from rfla.errors import ConfigError, one_line
 from rfla.export import deform
 from rfla.export.extra import require
 from rfla.export.graph import DetectionGraph
@@ -56,7 +56,7 @@ def onnx_bytes(
                 dynamic_axes=free | dict.fromkeys(outputs, free["image_sizes"]),
             )
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error)
             raise ConfigError(f"torch {torch.__version__} cannot export this: {reason}") from None
     model = onnx.load_model_from_string(written.getvalue())
     onnx.helper.set_model_props(model, text_entries(metadata))

@@ -16,7 +16,7 @@ from rfla.cfg.layers import flatten
 from rfla.cfg.model_schema import ModelConfig
 from rfla.cfg.onnx_header import check_seal
 from rfla.engine.model_source import SourceModel, trained_scale
-from rfla.errors import ConfigError, WeightsError
+from rfla.errors import ConfigError, WeightsError, one_line
 from rfla.export.exported_net import ExportedNet
 from rfla.export.extra import require
 from rfla.export.input_shape import InputShape
@@ -57,7 +57,7 @@ class OnnxRunner:
         try:
             return [torch.from_numpy(array) for array in self.session.run(None, feed)]
         except Exception as error:  # onnxruntime has its own classes, and no common one
-            raise WeightsError(f"{self.name}: onnxruntime: {_one_line(error)}") from None
+            raise WeightsError(f"{self.name}: onnxruntime: {one_line(error)}") from None
 
 
 def load_exported(path: str | Path, config: ModelConfig, device: torch.device) -> SourceModel:
@@ -128,8 +128,4 @@ def _session(content: bytes, name: str, device: torch.device) -> Any:
             content, options, providers=chosen, enable_fallback=again
         )
     except Exception as error:  # onnxruntime has its own classes, and no common one
-        raise WeightsError(f"{name}: onnxruntime: {_one_line(error)}") from None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+        raise WeightsError(f"{name}: onnxruntime: {one_line(error)}") from None

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rfla.errors import ConfigError, WeightsError
+from rfla.errors import ConfigError, WeightsError, one_line
 from rfla.export.graph import DetectionGraph
 from rfla.export.input_shape import InputShape
 from rfla.export.metadata import text_entries
@@ -96,7 +96,7 @@ class TorchRunner:
             try:
                 return list(self.program(images, sizes))
             except (RuntimeError, AssertionError) as error:
-                reason = " ".join(str(error).split())[:200]
+                reason = one_line(error)
                 raise WeightsError(f"{self.name}: torch: {reason}") from None
 
 
@@ -121,5 +121,5 @@ def run_script(content: bytes, name: str, device: torch.device) -> TorchRunner:
 
 
 def _refusal(error: Exception) -> ConfigError:
-    reason = " ".join(str(error).split())[:300]
+    reason = one_line(error)
     return ConfigError(f"torch {torch.__version__} cannot export this: {reason}")

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from rfla.export.suppress import DEAD, best_of_classes
+from rfla.export.nms import DEAD, best_of_classes
 from rfla.models.cascade_rcnn import best_class
 from rfla.models.detector import Raw
 from rfla.models.faster_rcnn import FasterRCNN

@@ -15,7 +15,7 @@ Layout = tuple[Dim, ...]
 
 
 def plain(size: int) -> Dim:
-    """Return a dimension that is no place in the image."""
+    """Return a dimension that is not spatial."""
     return ((size, OTHER),)
 
 

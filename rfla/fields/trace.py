@@ -25,6 +25,7 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from rfla.errors import one_line
 from rfla.fields.axis import Axis
 from rfla.fields.layout import COLUMNS, ROWS, Layout, plain
 from rfla.fields.network import evaluation_mode, maps_in
@@ -100,7 +101,7 @@ def _run(network: nn.Module, channels: int, side: int) -> list[_Output]:
             with tracer:
                 outputs = functional_call(network, fakes, (image,))
         except Exception as error:  # whatever the network's own code raises
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)
             raise TraceError(f"{type(error).__name__}: {reason}") from error
     return [
         ((output.shape[-2], output.shape[-1]), tracer.of_output(output))

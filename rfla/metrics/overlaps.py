@@ -54,7 +54,7 @@ class Overlaps(NamedTuple):
 
 
 class _Axis(NamedTuple):
-    """How an edge is told its cell, in one direction. S groups."""
+    """Maps an edge coordinate to its grid cell along one axis. S groups."""
 
     side: int  # number of cells
     low: FloatArray  # (S,) the first edge, px
@@ -182,7 +182,7 @@ def _measure(
     The order of the floating-point operations is that of `bbIou` in the COCO API, so that results
     agree to the last bit.
     """
-    # many pairs of a window lie apart in y: drop them before anything else is computed
+    # many pairs of neighbouring cells lie apart in y: drop them before anything else is computed
     height = np.minimum((gts.h + gts.y)[gt], (dets.h + dets.y)[det])
     height -= np.maximum(gts.y[gt], dets.y[det])
     touching = np.flatnonzero(height > 0)

@@ -4,8 +4,8 @@ With RFLA, among those that HLA chose. Its class score learns the fit of a box a
 points share its loss by score and fit together, and where a box fits the negative loss is small.
 So it takes the signed box code of RFD (`loss.coding=field`), and no `loss.quality`.
 
-Everything runs on (point, box) pairs, and never on the points x boxes matrix. `raw`, `assign` and
-`decode` are in `PointDetector`; `loss` is here, and how it is built.
+Everything runs on (point, box) pairs, and never on the points x boxes matrix. `raw` and `assign`
+are in `PointDetector`, `decode` in `DenseDetector`; `loss` is here, and how it is built.
 
 Shapes: B images, P points over all levels, M boxes of all images together, C classes, K pairs.
 Boxes are xyxy in px of the network input.
@@ -18,7 +18,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from rfla.assign.regions import covered_by
+from rfla.assign.ignore_regions import covered_by
 from rfla.cfg.model_schema import ModelConfig
 from rfla.models.assigners import build_assigner
 from rfla.models.backbones.backbone import Backbone
@@ -30,11 +30,12 @@ from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
 from rfla.models.points import PointDetector, build_point_head
 from rfla.models.priors import Points, build_points
+from rfla.models.ranks import mean_over_ranks
 from rfla.names import BoxLoss
 from rfla.ops.boxes import flatten_levels, starts_of
 from rfla.ops.device import to_device
 from rfla.ops.iou import best_iou
-from rfla.ops.losses import box_loss, log_losses, mean_over_ranks
+from rfla.ops.losses import box_loss, log_losses
 from rfla.ops.nms import DetectionLimits
 
 EPS = 1e-12

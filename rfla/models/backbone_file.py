@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rfla.cfg import saved_model_config, weights_header
 from rfla.cfg.backbones import pixel_statistics
-from rfla.errors import WeightsError, counted, printable
+from rfla.errors import WeightsError, counted, one_line, printable
 from rfla.files import open_regular
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.backbones.match import Match, match
@@ -63,7 +63,7 @@ def _read(path: Path, name: str) -> tuple[dict[str, Tensor], Pixels]:
             is_ours = weights_header.KEY in (file.metadata() or {})
             state = {} if is_ours else {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error)
         raise WeightsError(f"{path}: not a readable safetensors file: {reason}") from None
     if not is_ours:
         return _finite(state, path), _usual(name)

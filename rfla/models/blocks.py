@@ -58,9 +58,9 @@ class Scale(nn.Module):
         return features * self.scale
 
 
-def init_normal(conv: nn.Conv2d | nn.Linear, std: float = 0.01, bias: float = 0.0) -> None:
-    """Weights from N(0, std), a constant bias."""
-    nn.init.normal_(conv.weight, std=std)
+def init_normal(conv: nn.Conv2d | nn.Linear, bias: float = 0.0) -> None:
+    """Weights of standard deviation 0.01, a constant bias."""
+    nn.init.normal_(conv.weight, std=0.01)
     if conv.bias is not None:
         nn.init.constant_(conv.bias, bias)
 

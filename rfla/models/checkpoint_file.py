@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import torch
 
-from rfla.errors import WeightsError
+from rfla.errors import WeightsError, one_line
 from rfla.files import foreign_content, open_regular
 from rfla.models.pickle_check import STAND_INS, check_pickle
 
@@ -61,7 +61,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except pickle.UnpicklingError:
         raise WeightsError(f"{path}: refused by torch, nothing in it was run") from None
     except Exception as error:  # whatever the readers of zip and tensors stumble over
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        reason = one_line(error)
         raise WeightsError(f"{path}: not a readable checkpoint: {reason}") from None
     return checkpoint
 

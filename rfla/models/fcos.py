@@ -1,8 +1,9 @@
 """FCOS: a fully convolutional one-stage detector (arXiv 1904.01355), with RFLA or its own rule.
 
-`raw`, `assign` and `decode` are in `PointDetector`; `loss` is here, and how it is built. The parts
-of RFD (`rfd.py`) can be had one at a time: its box code (`loss.coding=field`), its class scores
-(`loss.quality=max`), positives that weigh alike (`loss.weighting=equal`), and no centerness.
+`loss` is here, and how it is built; `raw` and `assign` are in `PointDetector`, `decode` is in
+`DenseDetector`. The parts of RFD (`rfd.py`) can be had one at a time: its box code
+(`loss.coding=field`), its class scores (`loss.quality=max`), positives that weigh alike
+(`loss.weighting=equal`), and no centerness.
 
 Shapes: B images, P points over all levels, G boxes of one image, C classes. Boxes are xyxy in px of
 the network input; distances (left, top, right, bottom) are in px in `raw`, in strides in the
@@ -29,9 +30,10 @@ from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
 from rfla.models.points import PointDetector, build_point_head, quality_class_loss
 from rfla.models.priors import Points, build_points
+from rfla.models.ranks import mean_over_ranks
 from rfla.names import BoxLoss, Coding, Quality, QualityLoss, Weighting
 from rfla.ops.boxes import boxes_to_distance, centerness, distance_to_boxes, flatten_levels
-from rfla.ops.losses import box_loss, focal_loss, mean_over_ranks
+from rfla.ops.losses import box_loss, focal_loss
 from rfla.ops.nms import DetectionLimits
 from rfla.ops.quality import localization_quality
 
@@ -134,7 +136,8 @@ class FCOS(PointDetector):
         the device.
         """
         with torch.autocast(raw["cls"][0].device.type, enabled=False):
-            matched = self.points.assign(raw["cls"], targets, image_sizes)  # (B, P)
+            matched = self.assign(raw, targets, image_sizes)  # (B, P)
+            assert matched is not None  # only AutoAssign can do without an assigner
             positive = matched >= 0
             labels, gt_boxes = self.matched_boxes(raw, matched, targets)
             count = positive.sum()

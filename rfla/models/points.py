@@ -20,10 +20,11 @@ from rfla.models.heads.fcos import FCOSHead
 from rfla.models.heads.rfd import FieldHead
 from rfla.models.necks.fpn import FPN
 from rfla.models.priors import Points, best_candidates, take
+from rfla.models.ranks import mean_over_ranks
 from rfla.names import QualityLoss
 from rfla.ops.boxes import clip_boxes, distance_to_boxes, flatten_levels, pad_boxes
 from rfla.ops.coding import FieldCoder
-from rfla.ops.losses import mean_over_ranks, quality_loss
+from rfla.ops.losses import quality_loss
 from rfla.ops.nms import Candidates, DetectionLimits
 
 

@@ -1,6 +1,6 @@
 """RetinaNet: a one-stage detector on anchors (arXiv 1708.02002), with RFLA, the IoU rule or ATSS.
 
-`raw`, `assign`, `loss`, `decode`, and how it is built.
+`raw`, `assign`, `loss` and how it is built are here, `decode` is in `DenseDetector`.
 
 Shapes: B images, P anchors over all levels, G boxes of one image, K candidates, C classes. Boxes
 are xyxy in px of the network input.
@@ -22,11 +22,12 @@ from rfla.models.heads.retina import RetinaHead
 from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
 from rfla.models.priors import Anchors, best_candidates, build_anchors, take
+from rfla.models.ranks import mean_over_ranks
 from rfla.names import BoxLoss, Quality, QualityLoss
 from rfla.ops.boxes import flatten_levels, starts_of
 from rfla.ops.coding import DeltaCoder
 from rfla.ops.device import to_device
-from rfla.ops.losses import box_loss, focal_loss, mean_over_ranks, quality_loss
+from rfla.ops.losses import box_loss, focal_loss, quality_loss
 from rfla.ops.nms import Candidates, DetectionLimits
 from rfla.ops.quality import localization_quality
 

@@ -6,7 +6,8 @@ paper's assignment and changes the head: a signed box code (`FieldCoder`), a sec
 box that was found (`SecondLook`), the fit of the box that results as the target of its class score
 (`localization_quality`), and no centerness.
 
-`raw`, `assign` and `decode` are in `PointDetector`; `loss` is here, and how it is built.
+`loss` is here, and how it is built; `raw` and `assign` are in `PointDetector`, `decode` is in
+`DenseDetector`.
 
 Shapes: B images, P points over all levels, K chosen ones of each image, C classes. Boxes are xyxy
 in px of the network input.
@@ -30,9 +31,10 @@ from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
 from rfla.models.points import PointDetector, quality_class_loss
 from rfla.models.priors import Points, build_points, take
+from rfla.models.ranks import mean_over_ranks
 from rfla.names import BoxLoss, Quality, QualityLoss
 from rfla.ops.boxes import flatten_levels
-from rfla.ops.losses import box_loss, mean_over_ranks
+from rfla.ops.losses import box_loss
 from rfla.ops.nms import DetectionLimits
 from rfla.ops.quality import localization_quality
 
@@ -135,7 +137,8 @@ class RFD(PointDetector):
         device.
         """
         with torch.autocast(raw["cls"][0].device.type, enabled=False):
-            matched = self.points.assign(raw["cls"], targets, image_sizes)  # (B, P)
+            matched = self.assign(raw, targets, image_sizes)  # (B, P)
+            assert matched is not None  # only AutoAssign can do without an assigner
             logits = flatten_levels(raw["cls"], self.num_classes)  # (B, P, C)
             coder, code = self.coder(raw), flatten_levels(raw["reg"], 4)
             pred_boxes = coder.decode(code)  # (B, P, 4)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rfla.cfg import saved_model_config, weights_header
 from rfla.cfg.model_schema import ModelConfig
-from rfla.errors import MAX_NAME, WeightsError, printable
+from rfla.errors import MAX_NAME, WeightsError, one_line, printable
 from rfla.files import write_atomically
 from rfla.models.detector import Detector
 from rfla.models.zoo import MAX_CLASSES, build_from_config, sketch
@@ -74,7 +74,7 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         tensors = load_file(path, device="cpu")
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
-        raise WeightsError(f"{path}: damaged weights file: {_one_line(error)}") from None
+        raise WeightsError(f"{path}: damaged weights file: {one_line(error)}") from None
     if header.digest is not None and header.digest != digest(tensors, header.text):
         raise WeightsError(
             f"{path}: damaged weights file: it does not hold what was written (its sha256 differs);"
@@ -231,7 +231,3 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "item"):
         return value.item()
     return str(value)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -7,9 +7,6 @@ Shapes: N elements, boxes (N, 4) xyxy.
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Literal
 
 import torch
@@ -22,9 +19,7 @@ TINY = torch.finfo(torch.float32).tiny
 BELOW_ONE = 1 - torch.finfo(torch.float32).eps / 2
 
 
-def box_loss(
-    pred: Tensor, target: Tensor, kind: BoxLoss = "diou", eps: float | None = None
-) -> Tensor:
+def box_loss(pred: Tensor, target: Tensor, kind: BoxLoss = "diou") -> Tensor:
     """Loss of each predicted box against its target.
 
     Args:
@@ -32,14 +27,12 @@ def box_loss(
         target: (N, 4) xyxy, the same unit.
         kind: `iou` is -ln(IoU); `giou` (arXiv 1902.09630), `diou` and `ciou` (arXiv 1911.08287) are
             1 - score.
-        eps: keeps the divisions finite; left out, 1e-6 (1e-7 for giou, as the authors' code has
-            it).
 
     Returns:
         (N,) float32.
     """
     pred, target = pred.float(), target.float()
-    eps = eps if eps is not None else (1e-7 if kind == "giou" else 1e-6)
+    eps = 1e-7 if kind == "giou" else 1e-6  # keeps the divisions finite, as in the authors' code
     size = _not_negative(
         torch.minimum(pred[:, 2:], target[:, 2:]) - torch.maximum(pred[:, :2], target[:, :2])
     )
@@ -184,29 +177,3 @@ def log_losses(probabilities: Tensor, target: Literal[0, 1]) -> Tensor:
 def smooth_l1(pred: Tensor, target: Tensor, beta: float) -> Tensor:
     """Square below `beta`, linear above; `beta` 0 is L1. Element by element, float32."""
     return functional.smooth_l1_loss(pred.float(), target.float(), beta=beta, reduction="none")
-
-
-_ALONE = ContextVar("alone", default=False)
-
-
-@contextmanager
-def without_ranks() -> Iterator[None]:
-    """Exchange nothing with other processes in this block, in which each may go its own way."""
-    token = _ALONE.set(True)
-    try:
-        yield
-    finally:
-        _ALONE.reset(token)
-
-
-def mean_over_ranks(value: Tensor) -> Tensor:
-    """Mean of a tensor over the processes of a distributed run.
-
-    The tensor itself where there is one process, and in `without_ranks()`.
-    """
-    several = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if not several or _ALONE.get():
-        return value
-    total = value.detach().clone()
-    torch.distributed.all_reduce(total)
-    return total / torch.distributed.get_world_size()

@@ -12,7 +12,7 @@ from rfla.pictures.curves import new_figure, write_figure
 Array = np.ndarray[Any, np.dtype[Any]]
 
 CELLS, FEWEST = 100, 10  # along the long side, at most and at least
-TOLD = 6  # objects in the fullest cell, so that the colours tell more than where objects are
+FULLEST = 6  # objects in the fullest cell, so that the colours tell more than where objects are
 LONG_SIDE, SHORT_SIDE = 11.0, 3.0  # inches of the map: the long side, and the least of the other
 GROUND = 1200  # px: long side of the picture below the map
 
@@ -20,14 +20,14 @@ GROUND = 1200  # px: long side of the picture below the map
 def cell_side(boxes: Array, shape: tuple[int, int]) -> int:
     """Return the side of a cell of the map: 1, 2 or 5 times a power of ten px.
 
-    The smallest of which `CELLS` fit along the picture and of which one holds `TOLD` objects; but
-    there are at least `FEWEST` cells.
+    The smallest cell whose fullest instance holds `FULLEST` objects or more; between `FEWEST` and
+    `CELLS` of them lie along the long side.
     """
     longest = max(shape)
     sides: list[int] = [step * 10**power for power in range(7) for step in (1, 2, 5)]
     allowed = [side for side in sides if longest / CELLS <= side <= longest / FEWEST]
     for side in allowed:
-        if count_cells(boxes, shape, side).max() >= TOLD:
+        if count_cells(boxes, shape, side).max() >= FULLEST:
             return side
     return allowed[-1] if allowed else 1
 

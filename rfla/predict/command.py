@@ -19,27 +19,21 @@ from rfla.engine.distributed import World, agreed, gather, join_world, lost_peer
 from rfla.engine.processes import refuse_several
 from rfla.engine.run_dir import claim_run_dir
 from rfla.errors import ConfigError, DataError, counted
-from rfla.predict.behind import Behind
+from rfla.predict.background_work import BackgroundWork
 from rfla.predict.expand import images_of
 from rfla.predict.jobs import share_of
 from rfla.predict.model import load_model
 from rfla.predict.notes import Notes, joined
 from rfla.predict.options import PredictOptions
-from rfla.predict.outputs import OUTPUTS, Outputs
+from rfla.predict.outputs import Outputs
 from rfla.predict.predictor import Predictor
 from rfla.predict.progress_file import ProgressFile, forget, restore
+from rfla.predict.shared_scene import shared_sources, stream_together
 from rfla.predict.source_image import Source
 from rfla.predict.sources import are_live, find_sources
-from rfla.predict.together import shared_sources, stream_together
 from rfla.results import Results
 
 WAITING = 2  # images whose files are not yet written, while the network goes on
-# Settings that change files alone.
-OF_OUTPUTS = frozenset(
-    {"save_conf", "name", "project", "exist_ok", "line_width", "show_labels", "legend", "scale"}
-)
-# Outputs that the command writes unless told otherwise, and how Python does not.
-OFF: dict[str, bool | str] = {"save": False, "geo": "off"}
 
 
 class Prediction(NamedTuple):
@@ -85,7 +79,6 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Prediction:
         options = PredictOptions.from_config(cfg, model, device=device, live=are_live(sources))
         predictor = Predictor(model, device, cfg.amp)
     notes = Notes()
-    stages: Counter[str] = Counter()
     names = (source.name for source in sources)
     with claim_run_dir(cfg, world, "predict", names) as run_dir:
         outputs = Outputs(run_dir, sources, cfg)
@@ -97,24 +90,8 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Prediction:
             stream_together(predictor, images_of(scenes, options.reading), options, notes, world),
         )
         expected = sum(source.expected(options.reading) for source in [*share, *scenes])
-        done = ProgressFile(run_dir, world.rank)
-
-        def write(results: Results) -> None:
-            outputs.write(results)
-            done.add(results)
-
-        with _rescued(outputs, world, console), closing(done), lost_peers_named(world):
-            with (
-                Progress(console).over(expected, "predict") as bar,
-                Behind(write, WAITING) as writer,
-            ):
-                for results in every:
-                    writer.add(results)
-                    stages.update(results.speed)
-                    bar.step()
-                    if cfg.verbose:
-                        console.print(f"{results.label}: {results.verbose()}")
-            outputs.close()
+        with _rescued(outputs, world, console), lost_peers_named(world):
+            stages = _write_all(every, expected, outputs, cfg, world, console)
             notes.left_out += outputs.left_out
             shards = gather(world, (outputs.rows, notes))
             notes = joined([part for _, part in shards])
@@ -130,6 +107,37 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Prediction:
     _say_totals(cfg, console, notes.images, counts, each)
     console.print(f"results in {run_dir}")
     return Prediction(run_dir, [*notes.skipped, *notes.left_out])
+
+
+def _write_all(
+    every: Iterable[Results],
+    expected: int,
+    outputs: Outputs,
+    cfg: Config,
+    world: World,
+    console: Console,
+) -> Counter[str]:
+    """Write results while the network runs on; return the ms of each stage over all images."""
+    stages: Counter[str] = Counter()
+    done = ProgressFile(outputs.run_dir, world.rank)
+
+    def write(results: Results) -> None:
+        outputs.write(results)
+        done.add(results)
+
+    with (
+        closing(done),
+        Progress(console).over(expected, "predict") as bar,
+        BackgroundWork(write, WAITING) as writer,
+    ):
+        for results in every:
+            writer.add(results)
+            stages.update(results.speed)
+            bar.step()
+            if cfg.verbose:
+                console.print(f"{results.label}: {results.verbose()}")
+    outputs.close()
+    return stages
 
 
 @contextmanager
@@ -202,40 +210,3 @@ def _say_notes(
         console.print(f"left out: {reason}", style="yellow")
     for line in notes.lines(options.imgsz, options.max_det, options.slices is not None):
         console.print(f"note: {line}", style="yellow")
-
-
-def written(
-    results: Iterable[Results], sources: Sequence[Source], cfg: Config, notes: Notes
-) -> Iterator[Results]:
-    """Pass results on, and write them into a run directory as the command does."""
-    names = (source.name for source in sources)
-    with claim_run_dir(cfg, World(), "predict", names) as run_dir:
-        outputs = Outputs(run_dir, sources, cfg)
-        try:
-            for result in results:
-                outputs.write(result)
-                yield result
-        finally:
-            notes.left_out += outputs.left_out
-            outputs.rescue()
-
-
-def with_given_outputs(cfg: Config) -> Config:
-    """Return settings with the outputs that were named, and no others: Python writes on request.
-
-    Raises:
-        ConfigError: A setting of outputs without one.
-    """
-    defaults = {key: OFF[key] for key in OFF.keys() - cfg.given}
-    cfg = cfg.model_copy(update=defaults)
-    useless = sorted(OF_OUTPUTS & cfg.given)
-    if useless and not writes(cfg):
-        keys = dict.fromkeys(output.key for output in OUTPUTS if output.key)
-        ways = ", ".join(f"{key}=True" for key in keys if key != "geo")
-        raise ConfigError(f"{', '.join(useless)}: nothing is written without {ways}")
-    return cfg
-
-
-def writes(cfg: Config) -> bool:
-    """Whether any file of results is asked for."""
-    return any(output.wanted(cfg) for output in OUTPUTS if output.key)

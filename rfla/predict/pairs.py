@@ -1,4 +1,4 @@
-"""Which boxes overlap, and which hang together: by sorting, without a loop over boxes.
+"""Which boxes overlap, and which form connected groups: by sorting, without a loop over boxes.
 
 Shapes: N boxes, K pairs. Boxes are xyxy px, float64.
 """

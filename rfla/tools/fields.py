@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rfla.assign import HierarchicalAssigner, receptive_field_distance
 from rfla.cfg import Config, load_config, model_part
-from rfla.cfg.early import check_backbone, check_project
+from rfla.cfg.preflight import check_backbone, check_project
 from rfla.cfg.verbs import FieldOptions
 from rfla.cfg.weights_header import is_exported
 from rfla.data import Annotations, load_data_spec, load_index

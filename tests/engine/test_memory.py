@@ -19,7 +19,7 @@ from rfla.engine.step import TrainStep
 from rfla.engine.trainer import train
 from rfla.engine.validator import judge_weights
 from rfla.errors import ConfigError, RflaError
-from rfla.ops.losses import mean_over_ranks, without_ranks
+from rfla.models.ranks import mean_over_ranks, without_ranks
 
 
 @pytest.mark.parametrize(

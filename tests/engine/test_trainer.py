@@ -298,7 +298,8 @@ def test_the_rate_falls_within_the_time(config: Configure, monkeypatch: pytest.M
     Epochs of three steps end at shares s of 0.3, 0.6, 0.9 and 1: (1 + cos(pi s)) / 2 of the rate.
     """
     monkeypatch.setattr(RunState, "seconds", property(lambda state: state.position.iteration * 360))
-    result = train(config(epochs=1000, time=1, lr0=1.0, cos_lr=True, lrf=0.0, val=False))
+    rate = {"lr0": 1.0, "cos_lr": True, "lrf": 0.0, "backbone_lr_mult": 0.1}
+    result = train(config(epochs=1000, time=1, val=False, **rate))
     rates = [float(row["lr"]) for row in rows(result.run_dir)]
     assert rates == pytest.approx([0.7939, 0.3455, 0.0245, 0.0], abs=1e-4)
 

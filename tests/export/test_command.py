@@ -289,3 +289,8 @@ def test_benchmark(
         "formats=onxx: one of torch, onnx, onnx-half, onnx-int8, torch_export, torchscript"
         in capsys.readouterr().err
     )
+
+
+def test_a_file_of_free_size_takes_no_batch(weights: Callable[[str], Path]) -> None:
+    with pytest.raises(ConfigError, match="batch=4: is for dynamic=false; this file takes any"):
+        command.export(ExportOptions(model=str(weights("fcos_p2")), batch=4))

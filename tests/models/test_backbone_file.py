@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision import models
 
 from rfla.cfg import load_config
-from rfla.cfg.early import check_early
+from rfla.cfg.preflight import check_early
 from rfla.cli import main
 from rfla.engine.model_source import source_model, weights_metadata
 from rfla.errors import ConfigError, WeightsError

@@ -15,8 +15,8 @@ from rfla.tools.demo.places import PLACES
 from rfla.tools.demo.write import ensure_demo, prepare_demo
 
 
-def test_same_number_same_picture():
-    first, again, other = paint_scene(5), paint_scene(5), paint_scene(5, seed=1)
+def test_same_number_and_split_same_picture():
+    first, again, other = paint_scene(5), paint_scene(5), paint_scene(5, "val")
     np.testing.assert_array_equal(first[0], again[0])
     np.testing.assert_array_equal(first[1], again[1])
     assert (first[0] != other[0]).any()

@@ -20,7 +20,7 @@ from rfla.data.formats import (
     xview,
     yolo,
 )
-from rfla.data.formats.looks import LOOKS
+from rfla.data.formats.recognize import LOOKS
 from rfla.data.record import Classes, ImageRecord, Part
 from rfla.errors import DataError
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rfla.data.annotations import REFUSED, REGIONS, Annotations, join
+from rfla.data.annotations import LARGEST_SIDE, REFUSED, REGIONS, Annotations, join
 from rfla.data.formats import coco_file
 from rfla.data.formats.coco_columns import (
     Columns,
@@ -28,7 +28,6 @@ from rfla.data.formats.coco_columns import (
     lost_outlines,
 )
 from rfla.data.formats.coco_file import (
-    LARGEST,
     REGIONS_BY_NAME,
     Content,
     File,
@@ -315,14 +314,14 @@ def _images(
 def _size(entry: Image, where: str, to_write: bool) -> tuple[int, int]:
     height, width = entry.height, entry.width
     plain = type(height) is int and type(width) is int
-    if plain and 1 <= height <= LARGEST and 1 <= width <= LARGEST:
+    if plain and 1 <= height <= LARGEST_SIDE and 1 <= width <= LARGEST_SIDE:
         return height, width
     try:
         sides = [
             0 if value is None else whole(value, key, where)
             for key, value in (("height", height), ("width", width))
         ]
-        if max(sides) > LARGEST:
+        if max(sides) > LARGEST_SIDE:
             raise DataError(f"{where}: {sides[1]} x {sides[0]} px is too large for an image")
     except DataError:
         if to_write:

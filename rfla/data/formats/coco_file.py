@@ -16,7 +16,6 @@ from rfla.json_file import convert_json, parse_json, read_json_bytes, refuse_rep
 
 NAME = "a COCO detection file"
 REGIONS_BY_NAME = ("ignored regions", "ignored")
-LARGEST = 2**31 - 1  # px; no side of an image is larger
 
 
 class Image(msgspec.Struct, gc=False):

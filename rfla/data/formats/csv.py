@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rfla.data.annotations import REFUSED, Annotations, join
+from rfla.data.annotations import LARGEST_SIDE, REFUSED, Annotations, join
 from rfla.data.formats.images import image_folders, require_directory, root_of, split_of
 from rfla.data.formats.text import (
     REPEAT,
@@ -84,7 +84,6 @@ WRITTEN = (
 CORNERS, SIDES, ONE = ("x1", "y1", "x2", "y2"), ("x", "y", "w", "h"), ("bbox",)
 HEADLESS = {"image": 0, "x1": 1, "y1": 2, "x2": 3, "y2": 4, "label": 5}
 ONE_CLASS = "object"
-LARGEST = 2**31 - 1  # px; no side of an image is larger
 SUFFIXES = (".csv", ".tsv", ".txt")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is run by spreadsheets
 
@@ -144,7 +143,7 @@ def read(
     Args:
         part: The files of the split.
         classes: The class table; None: what the files of this split name.
-        to_write: Nothing is left out for any use.
+        to_write: Ignored: this format reads the same either way.
         strict: Refuse a malformed row; otherwise leave it out and count it.
 
     Raises:
@@ -299,7 +298,7 @@ def _add(
     rows = images.setdefault(name, _Rows(flag for flag in FLAGS if flag in columns))
     if "width" in columns and "height" in columns:
         sides = [parse_integer(fields[columns[side]], where, side) for side in ("width", "height")]
-        rows.size = (min(max(sides[0], 0), LARGEST), min(max(sides[1], 0), LARGEST))
+        rows.size = (min(max(sides[0], 0), LARGEST_SIDE), min(max(sides[1], 0), LARGEST_SIDE))
     box = _box(fields, columns, where)
     if box is None:
         return  # an image without objects

@@ -18,7 +18,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
-from rfla.data.annotations import REFUSED, Annotations
+from rfla.data.annotations import LARGEST_SIDE, REFUSED, Annotations
 from rfla.data.formats.images import image_folders, require_directory, root_of, split_of
 from rfla.data.formats.text import as_text, parse_flag, parse_integer, parse_numbers
 from rfla.data.formats.xml_file import parse_xml
@@ -29,7 +29,6 @@ from rfla.files import read_regular
 CORNERS = ("xtl", "ytl", "xbr", "ybr")
 NO_BOX = ("polyline", "points", "skeleton", "cuboid")  # shapes that outline no object
 NOT_READ = "shapes that outline no object (polylines, points, skeletons, cuboids)"
-LARGEST = 2**31 - 1  # px; no side of an image is larger
 
 _SUBSET = re.compile(rb"<image\b[^>]*\bsubset\s*=\s*[\"']([^\"'<>]{1,200})[\"']")
 _SIZE = ("original_size/width", "original_size/height")  # of a video, px
@@ -107,7 +106,7 @@ def read(
     Args:
         part: The files of the split.
         classes: The class table; None: what the files of this split name.
-        to_write: Nothing is left out for any use.
+        to_write: Ignored: this format reads the same either way.
         strict: Refuse a malformed shape; otherwise leave it out and count it.
 
     Raises:
@@ -183,7 +182,7 @@ class _Rows:
     def record(self, image: _Image, path: Path) -> ImageRecord:
         where = f"{path}:{image.line}"
         width, height = (
-            min(max(parse_integer(text or "0", where, name), 0), LARGEST)
+            min(max(parse_integer(text or "0", where, name), 0), LARGEST_SIDE)
             for text, name in zip(image.size, ("width", "height"), strict=True)
         )
         return make_record(

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from rfla.data.annotations import Annotations
+from rfla.data.annotations import LARGEST_SIDE, Annotations
 from rfla.data.formats import coco, coco_write
-from rfla.data.formats.coco_file import LARGEST, FullFile, four_numbers, load
+from rfla.data.formats.coco_file import FullFile, four_numbers, load
 from rfla.data.formats.images import require_directory
 from rfla.data.record import Classes, ImageRecord, Part
 from rfla.errors import DataError
@@ -101,7 +101,7 @@ def _read_file(path: Path, classes: Classes | None, rules: coco.Rules) -> Annota
 
 def _corner(value: Any, where: str) -> tuple[int, int, int, int]:
     x1, y1, x2, y2 = four_numbers(value, where, "corner", "x1, y1, x2, y2")
-    whole = all(value == int(value) <= LARGEST for value in (x1, y1, x2, y2))
+    whole = all(value == int(value) <= LARGEST_SIDE for value in (x1, y1, x2, y2))
     if not whole or min(x1, y1) < 0 or x2 <= x1 or y2 <= y1:
         raise DataError(
             f"{where}: corner must be whole x1, y1, x2, y2 with x1 < x2 and y1 < y2, not {value}"

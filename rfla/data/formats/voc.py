@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from rfla.data.annotations import Annotations
+from rfla.data.annotations import LARGEST_SIDE, Annotations
 from rfla.data.formats.images import clean_name, find_folders, is_file, require_directory
 from rfla.data.formats.text import (
     as_text,
@@ -76,7 +76,7 @@ def read(
     Args:
         part: The files of the split.
         classes: The class table; None: what the files of this split name.
-        to_write: Nothing is left out for any use.
+        to_write: Ignored: this format reads the same either way.
         strict: Refuse a malformed file; otherwise leave it out and count it.
 
     Raises:
@@ -133,7 +133,7 @@ def _number(texts: Texts, key: str, path: Path, line: int) -> float:
 
 def _side(head: Texts, key: str, path: Path) -> int:
     text, line = head.get(key, ("0", 0))
-    return min(max(parse_integer(text or "0", f"{path}:{line}", key), 0), 2**31)
+    return min(max(parse_integer(text or "0", f"{path}:{line}", key), 0), LARGEST_SIDE)
 
 
 def _missing(key: str, where: str) -> int:

@@ -95,7 +95,7 @@ def read(
     Args:
         part: The files of the split.
         classes: The class table; None: what the files of this split name.
-        to_write: Nothing is left out for any use.
+        to_write: Ignored: this format reads the same either way.
         strict: Refuse a malformed feature; otherwise leave it out and count it.
 
     Raises:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from rfla.cfg.backbone_names import TIMM
-from rfla.errors import ConfigError, did_you_mean, extra_needed
+from rfla.errors import ConfigError, did_you_mean, extra_needed, one_line
 from rfla.models.backbones.body import Body, last_of_each_stride
 from rfla.models.backbones.pretrained import Pixels, Pretrained, quick_to_give_up, reachable
 
@@ -115,7 +115,7 @@ def _build(name: str, pretrained: bool = False, **arguments: Any) -> nn.Module:
     except (RuntimeError, AssertionError, AttributeError) as error:
         if pretrained:
             raise
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error)
         raise ConfigError(f"backbone.name={name}: gives no feature maps: {reason}") from None
     return net
 

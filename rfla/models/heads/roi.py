@@ -19,11 +19,12 @@ from rfla.assign import MaxIoUAssigner, RandomSampler, SampledPriors
 from rfla.cfg.model_schema import ModelConfig
 from rfla.models.detector import ImageSizes, Losses, Target
 from rfla.models.limits import build_limits
+from rfla.models.ranks import mean_over_ranks
 from rfla.models.roi_align import RoIAlignPyramid
 from rfla.ops.boxes import starts_of
 from rfla.ops.coding import DeltaCoder
 from rfla.ops.device import to_device
-from rfla.ops.losses import mean_over_ranks, smooth_l1
+from rfla.ops.losses import smooth_l1
 from rfla.ops.nms import DetectionLimits, ImageDetections, select_detections
 
 ROI_LEVELS = 4  # RoIs are pooled from the finest ones, P2 to P5 in the paper

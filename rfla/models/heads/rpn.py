@@ -19,11 +19,12 @@ from rfla.models.backbones.backbone import Backbone
 from rfla.models.blocks import init_normal
 from rfla.models.detector import ImageSizes, Losses, Raw, Target
 from rfla.models.priors import Anchors, best_candidates, build_anchors, take
+from rfla.models.ranks import mean_over_ranks
 from rfla.names import Quality
 from rfla.ops.boxes import flatten_levels
 from rfla.ops.coding import DeltaCoder
 from rfla.ops.device import to_device
-from rfla.ops.losses import mean_over_ranks, smooth_l1
+from rfla.ops.losses import smooth_l1
 from rfla.ops.nms import class_nms
 from rfla.ops.quality import localization_quality
 

@@ -31,24 +31,22 @@ from rfla.tools.demo.places import PLACES
 log = logging.getLogger("rfla.data")
 
 SIZE = 256  # px
+SEED = 0  # of the whole set
 IMAGES = {"train": 200, "val": 60, "test": 60}
 
 
-def paint_scene(
-    number: int, split: str = "train", seed: int = 0
-) -> tuple[Image, NDArray[np.float32], list[int]]:
+def paint_scene(number: int, split: str = "train") -> tuple[Image, NDArray[np.float32], list[int]]:
     """One picture with its objects.
 
     Args:
         number: Of the picture in its split.
         split: `train`, `val` or `test`.
-        seed: Of the whole set.
 
     Returns:
         (256, 256, 3) uint8 RGB; (G, 4) float32 xyxy px, tight round the painted pixels; G labels
         into `NAMES`.
     """
-    rng = np.random.default_rng([seed, list(IMAGES).index(split), number])
+    rng = np.random.default_rng([SEED, list(IMAGES).index(split), number])
     scene = blank_painting(rng, SIZE)
     PLACES[number % len(PLACES)](scene)
     image = _photograph(scene)
@@ -87,7 +85,7 @@ def prepare_demo(data: str | Path) -> None:
         ensure_demo(spec.root)
 
 
-def ensure_demo(root: Path, seed: int = 0) -> None:
+def ensure_demo(root: Path) -> None:
     """Write the set beneath `root`, in COCO form, unless it is there.
 
     It is made in a directory beside `root` and renamed when it is complete, so a kill leaves
@@ -106,7 +104,7 @@ def ensure_demo(root: Path, seed: int = 0) -> None:
         _remove_leftovers(root)
         beside = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
         try:
-            write_demo(beside, seed)
+            write_demo(beside)
             beside.chmod(0o755)
             beside.rename(root)
         except OSError:
@@ -120,7 +118,7 @@ def ensure_demo(root: Path, seed: int = 0) -> None:
         ) from None
 
 
-def write_demo(folder: Path, seed: int = 0, images: dict[str, int] | None = None) -> None:
+def write_demo(folder: Path, images: dict[str, int] | None = None) -> None:
     """Paint and write the splits into `folder`.
 
     `images` says how many of each, `IMAGES` by default.
@@ -128,7 +126,7 @@ def write_demo(folder: Path, seed: int = 0, images: dict[str, int] | None = None
     for split, count in (images or IMAGES).items():
         (folder / "images" / split).mkdir(parents=True)
         (folder / "annotations").mkdir(exist_ok=True)
-        jobs = [(number, split, seed, folder) for number in range(count)]
+        jobs = [(number, split, folder) for number in range(count)]
         context = multiprocessing.get_context(
             "fork" if "fork" in multiprocessing.get_all_start_methods() else None
         )
@@ -140,9 +138,9 @@ def write_demo(folder: Path, seed: int = 0, images: dict[str, int] | None = None
         (folder / "annotations" / f"{split}.json").write_text(json.dumps(_coco(split, painted)))
 
 
-def _write_picture(job: tuple[int, str, int, Path]) -> tuple[NDArray[np.float32], list[int]]:
-    number, split, seed, folder = job
-    image, boxes, labels = paint_scene(number, split, seed)
+def _write_picture(job: tuple[int, str, Path]) -> tuple[NDArray[np.float32], list[int]]:
+    number, split, folder = job
+    image, boxes, labels = paint_scene(number, split)
     options = [
         cv2.IMWRITE_JPEG_QUALITY,
         95,

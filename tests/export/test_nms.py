@@ -2,7 +2,7 @@
 
 import torch
 
-from rfla.export.suppress import DEAD, best_of_classes
+from rfla.export.nms import DEAD, best_of_classes
 from rfla.ops.nms import DetectionLimits, select_detections
 
 

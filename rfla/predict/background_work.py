@@ -9,7 +9,7 @@ from typing import Generic, Self, TypeVar
 T = TypeVar("T")
 
 
-class Behind(Generic[T]):
+class BackgroundWork(Generic[T]):
     """Does some work on one item after the other, in the order in which they come.
 
     Leaving the block waits for the items that were handed over, also on Ctrl-C.

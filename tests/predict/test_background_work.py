@@ -5,7 +5,7 @@ from time import sleep
 
 import pytest
 
-from rfla.predict.behind import Behind
+from rfla.predict.background_work import BackgroundWork
 
 
 def test_in_order_and_never_far_behind() -> None:
@@ -18,7 +18,7 @@ def test_in_order_and_never_far_behind() -> None:
         lead.append(len(handed) - item)
         done.append(item)
 
-    with Behind(work, 2) as thread:
+    with BackgroundWork(work, 2) as thread:
         for item in range(20):
             handed.append(item)
             thread.add(item)
@@ -33,10 +33,10 @@ def test_an_error_ends_it() -> None:
         if item == 1:
             raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"), Behind(work, 9) as thread:
+    with pytest.raises(OSError, match="disk full"), BackgroundWork(work, 9) as thread:
         for item in range(2):
             thread.add(item)
-    with pytest.raises(OSError, match="disk full"), Behind(work, 1) as thread:
+    with pytest.raises(OSError, match="disk full"), BackgroundWork(work, 1) as thread:
         while True:
             thread.add(1)
 
@@ -48,7 +48,7 @@ def test_an_interrupt_waits_for_what_was_handed_over() -> None:
         sleep(0.002)
         done.append(item)
 
-    with pytest.raises(KeyboardInterrupt), Behind(work, 5) as thread:
+    with pytest.raises(KeyboardInterrupt), BackgroundWork(work, 5) as thread:
         for item in range(4):
             thread.add(item)
         raise KeyboardInterrupt

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from rfla.cfg import early, load_config
-from rfla.cfg.early import check_early
+from rfla.cfg import load_config, preflight
+from rfla.cfg.preflight import check_early
 from rfla.cfg.schema import Mode
 from rfla.errors import ConfigError, RflaError
 
 
 @pytest.fixture(autouse=True)
 def _a_linux_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(early.glob, "glob", lambda name: [])
+    monkeypatch.setattr(preflight.glob, "glob", lambda name: [])
     monkeypatch.setattr(sys, "platform", "linux")
 
 
@@ -54,5 +54,5 @@ def test_everything_else_is_left_to_the_run(device: str) -> None:
 
 def test_a_gpu_file_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the GPU answers is for torch to say."""
-    monkeypatch.setattr(early.glob, "glob", lambda name: ["/dev/nvidia0"])
+    monkeypatch.setattr(preflight.glob, "glob", lambda name: ["/dev/nvidia0"])
     check_early(load_config({"model": "fcos", "data": "demo", "device": "0"}), "train")

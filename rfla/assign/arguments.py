@@ -1,0 +1,78 @@
+"""What all assigners share: the values they return, how they read boxes and sizes.
+
+Shapes: B images, G boxes of one image, P priors. Boxes are xyxy in px of the network input.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from rfla.assign.prior_grid import PriorGrid
+
+BACKGROUND = -1
+IGNORED = -2
+
+
+def box_rows(boxes: Tensor) -> Tensor:
+    """(G, 4) float32 of the true boxes of an image; any empty tensor has none.
+
+    Raises:
+        ValueError: Rows of another length, such as boxes with a score.
+    """
+    if boxes.numel() and (boxes.dim() != 2 or boxes.shape[1] != 4):
+        raise ValueError(f"gt_boxes: (G, 4) x1, y1, x2, y2 expected, not {tuple(boxes.shape)}")
+    return boxes.to(torch.float32).reshape(-1, 4)
+
+
+def prior_boxes(priors: PriorGrid | Tensor) -> Tensor:
+    """(P, 4) float32 xyxy of a grid or of plain boxes."""
+    if isinstance(priors, PriorGrid):
+        return priors.boxes
+    return priors.to(torch.float32).reshape(-1, 4)
+
+
+def valid_priors(
+    priors: PriorGrid | Tensor, image_size: tuple[int, int] | None, allowed_border: float | None
+) -> Tensor | None:
+    """(P,) bool, or None where all are valid.
+
+    Plain boxes have no cells, so only the border counts for them.
+
+    Raises:
+        ValueError: An allowed border without the size of the image.
+    """
+    if image_size is None and allowed_border is None:
+        return None
+    if isinstance(priors, PriorGrid):
+        return priors.valid(image_size, allowed_border)
+    if image_size is None:
+        raise ValueError("allowed_border needs image_size")
+    if allowed_border is None:
+        return None
+    height, width = image_size
+    limit = priors.new_tensor((width + allowed_border, height + allowed_border))
+    return ((priors[:, :2] >= -allowed_border) & (priors[:, 2:] < limit)).all(dim=1)
+
+
+def one_by_one(
+    assign: Callable[..., Tensor],
+    priors: PriorGrid | Sequence[Tensor],
+    gt_boxes: Sequence[Tensor],
+    ignore_boxes: Sequence[Tensor | None] | None,
+    image_sizes: Sequence[tuple[int, int]] | None,
+    allowed_border: float | None,
+) -> Tensor:
+    """Run a one-image rule over a batch: (B, P).
+
+    Plain boxes come as one (P, 4) tensor for each image.
+    """
+    count = len(gt_boxes)
+    priors_of: Sequence[PriorGrid | Tensor]
+    priors_of = [priors] * count if isinstance(priors, PriorGrid) else priors
+    ignore = [None] * count if ignore_boxes is None else ignore_boxes
+    sizes = [None] * count if image_sizes is None else image_sizes
+    rows = []
+    for own, boxes, regions, size in zip(priors_of, gt_boxes, ignore, sizes, strict=True):
+        rows.append(assign(own, boxes, regions, size, allowed_border))
+    return torch.stack(rows)

@@ -1,0 +1,33 @@
+"""Numbers that a loss shares with the other processes of a distributed run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor
+
+_ALONE = ContextVar("alone", default=False)
+
+
+@contextmanager
+def without_ranks() -> Iterator[None]:
+    """Exchange nothing with other processes in this block, in which each may go its own way."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """Mean of a tensor over the processes of a distributed run.
+
+    The tensor itself where there is one process, and in `without_ranks()`.
+    """
+    several = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if not several or _ALONE.get():
+        return value
+    total = value.detach().clone()
+    torch.distributed.all_reduce(total)
+    return total / torch.distributed.get_world_size()
