@@ -1,8 +1,9 @@
 """The Python face: `RFLA("fcos_p2").train(data="demo")`, `.val(...)`, `.predict(...)`."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from rfla.cfg import Config, load_config, model_part
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rfla.predict.predictor import Predictor
 
 LOG = logging.getLogger("rfla")
+BUILDING = Lock()  # threads that share an object build its network once
 
 
 class RFLA:
@@ -74,7 +76,7 @@ class RFLA:
         Raises:
             RflaError: Settings, data or weights that cannot be used, in one line.
         """
-        cfg = load_config({"model": self.model, **settings}, mode="train")
+        cfg = load_config(self._own(settings), mode="train")
         check_early(cfg, "train")
         from rfla.engine.trainer import train
         from rfla.tools.demo import prepare_demo
@@ -97,7 +99,7 @@ class RFLA:
         Raises:
             RflaError: Settings, data or weights that cannot be used, in one line.
         """
-        cfg = load_config({"model": self.model, **settings}, mode="val")
+        cfg = load_config(self._own(settings), mode="val")
         check_early(cfg, "val")
         from rfla.predict.validation import validate
         from rfla.tools.demo import prepare_demo
@@ -152,7 +154,7 @@ class RFLA:
             writes them.
 
         Raises:
-            DataError: There is no image.
+            DataError: There is no image, or the list is empty.
             ConfigError: The model is not trained yet; `resume=`; a camera without `stream=True`; a
                 setting of outputs of which none is written.
             WeightsError: The weights file is missing, damaged, or not of this package.
@@ -167,7 +169,7 @@ class RFLA:
         named = str(source) if isinstance(source, str | Path) else "given"
         if settings.get("resume"):
             raise ConfigError("resume= takes up a run of the command: rfla predict resume=DIR")
-        cfg = load_config({"model": self.model, "source": named, **settings}, mode="predict")
+        cfg = load_config({"source": named} | self._own(settings), mode="predict")
         cfg = with_given_outputs(cfg)
         set_max_pixels(cfg.max_pixels)
         sources = find_sources(source, channels, recursive=cfg.recursive, stream=stream)
@@ -208,9 +210,20 @@ class RFLA:
         from rfla.cfg.verbs import ExportOptions, checked_options
         from rfla.export.command import export
 
-        exported = export(checked_options({"model": self.model, **settings}, ExportOptions))
+        exported = export(checked_options(self._own(settings), ExportOptions))
         LOG.info(exported.report)
         return exported.path
+
+    def _own(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return settings with the model of this object.
+
+        Raises:
+            ConfigError: They name a model too.
+        """
+        if "model" in settings:
+            another = f"RFLA({str(settings['model'])!r})"
+            raise ConfigError(f"model: {self!r} has its own; for another one make {another}")
+        return {"model": self.model, **settings}
 
     def _predictor(self, cfg: Config) -> "Predictor":
         """Return the network on its device: that of the last call unless a setting changed it."""
@@ -225,10 +238,11 @@ class RFLA:
         # What is kept of the detections does not need another network.
         network = config.model_copy(update={"test": None})
         built_from = (self.model, changed, network, cfg.device, cfg.amp)
-        if self._built is None or self._built[0] != built_from:
-            device = select_device(cfg.device)
-            model = load_model(self.model, config, device)
-            self._built = built_from, Predictor(model, device, cfg.amp)
-        predictor = self._built[1]
+        with BUILDING:
+            if self._built is None or self._built[0] != built_from:
+                device = select_device(cfg.device)
+                model = load_model(self.model, config, device)
+                self._built = built_from, Predictor(model, device, cfg.amp)
+            predictor = self._built[1]
         predictor.use_limits(build_limits(config.test))  # an exported network may refuse them
         return predictor

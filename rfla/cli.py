@@ -109,8 +109,8 @@ def import_weights(tokens: Tokens = None) -> None:
     """Convert official MMDetection weights to an rfla weights file."""
     from rfla.cfg.verbs import (
         ImportOptions,
+        check_out,
         load_options,
-        refuse_existing,
         refuse_foreign_weights,
         required,
     )
@@ -121,7 +121,7 @@ def import_weights(tokens: Tokens = None) -> None:
     from rfla.models.mmdet import import_checkpoint
 
     out = options.out or ""
-    refuse_existing(out, options.overwrite)
+    check_out(out, options.overwrite, ".safetensors")
     names = options.names or None
     say(import_checkpoint(options.weights or "", options.model or "", out, names))
 
@@ -149,7 +149,7 @@ def benchmark(tokens: Tokens = None) -> None:
     _prepare_data(options.data)
     from rfla.export.benchmark import benchmark
 
-    say(benchmark(options))
+    benchmark(options, say)
 
 
 @app.command(**_AS_TYPED)

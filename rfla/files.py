@@ -7,10 +7,10 @@ import os
 import secrets
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from rfla.errors import DataError, RflaError
 
@@ -92,6 +92,40 @@ def refused_in_one_line(path: str | Path) -> Iterator[None]:
         raise RflaError(f"{file}: cannot be written ({reason})") from error
 
 
+def hold_lock(path: Path) -> IO[str]:
+    """Hold a lock file for this process until the returned file is closed.
+
+    Raises:
+        BlockingIOError: Another process holds it.
+        OSError: It cannot be written.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no advisory locks
+        return open(os.devnull, "w")
+    while True:
+        handle = open(path, "w")  # noqa: SIM115  the lock lives as long as the handle
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.close()
+            raise
+        except OSError:  # a file system without locks
+            return handle
+        if path.exists() and os.path.samestat(os.fstat(handle.fileno()), path.stat()):
+            # Loading processes must not hold the lock on: they outlive a killed run by seconds.
+            os.register_at_fork(after_in_child=handle.close)
+            return handle
+        handle.close()  # its owner removed the file between our two calls: ask again
+
+
+def release_lock(path: Path, handle: IO[str]) -> None:
+    """Remove a lock file and let others hold it."""
+    with suppress(OSError):  # the disk may have become read-only; what is locked is the open file
+        path.unlink(missing_ok=True)  # while it is still held: nobody else owns this file
+    handle.close()
+
+
 def _flush_directory(directory: Path) -> None:
     """Make the rename itself survive a power cut, where the system lets a directory be flushed."""
     if os.name != "posix":
@@ -109,7 +143,8 @@ def unwritable(directory: str | Path) -> str:
     Asked before minutes of work, not in place of looking at what writing says.
     """
     place = Path(directory).absolute()
-    nearest = next(path for path in (place, *place.parents) if path.exists())
+    # a link to nothing, or to itself, is in the way too
+    nearest = next(path for path in (place, *place.parents) if os.path.lexists(path))
     if not nearest.is_dir():
         return f"{nearest} is no directory"
     if is_of_kernel(nearest) or not os.access(nearest, os.W_OK | os.X_OK):

@@ -37,8 +37,6 @@ def overlaps(gt_boxes: Tensor, priors: Tensor) -> Tensor:
 class MaxIoUAssigner:
     """Give each prior the box it overlaps most, if it overlaps it enough.
 
-    A prior of which more than half lies in an ignore box is ignored, positive or not.
-
     Args:
         pos_iou_thr: IoU from which a prior is positive.
         neg_iou_thr: IoU below which a prior is background; between the two it is ignored.
@@ -46,6 +44,8 @@ class MaxIoUAssigner:
             this IoU on.
         match_low_quality: Whether a box takes its best priors even below `pos_iou_thr`; where two
             boxes do, the later one wins.
+        ignore_iof_thr: A prior of which more than this share lies in an ignore box is ignored,
+            positive or not; None: never.
     """
 
     def __init__(
@@ -54,11 +54,13 @@ class MaxIoUAssigner:
         neg_iou_thr: float = 0.5,
         min_pos_iou: float = 0.0,
         match_low_quality: bool = True,
+        ignore_iof_thr: float | None = IGNORE_OVERLAP,
     ) -> None:
         self.pos_iou_thr = pos_iou_thr
         self.neg_iou_thr = neg_iou_thr
         self.min_pos_iou = min_pos_iou
         self.match_low_quality = match_low_quality
+        self.ignore_iof_thr = ignore_iof_thr
 
     @torch.no_grad()
     def __call__(
@@ -80,8 +82,8 @@ class MaxIoUAssigner:
         usable = valid_priors(priors, image_size, allowed_border)
         if usable is None:
             usable = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
-        if ignore_boxes is not None:
-            usable = usable & (greatest_share(boxes, ignore_boxes) <= IGNORE_OVERLAP)
+        if self.ignore_iof_thr is not None and ignore_boxes is not None:
+            usable = usable & (greatest_share(boxes, ignore_boxes) <= self.ignore_iof_thr)
         if len(gt_boxes) == 0 or len(boxes) == 0:
             matched = torch.full((len(boxes),), BACKGROUND, dtype=torch.int64, device=boxes.device)
             return matched.masked_fill_(~usable, IGNORED)

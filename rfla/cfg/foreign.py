@@ -144,10 +144,12 @@ NO_KEYS: Mapping[str, str] = {
     "samples_per_gpu times the number of GPUs",
     "shear": _AUGMENTATIONS,
     "show": "pictures are written, not shown: save=true",
+    "simplify": "an exported graph is folded already; nothing has to be set",
     "stream": "stream=True belongs to Python: RFLA(...).predict(source, stream=True)",
     "task": "rfla detects boxes; there is no other task to choose",
     "tracker": "there is no tracking",
     "translate": _AUGMENTATIONS,
+    "workspace": "TensorRT builds its engine from the ONNX file: see docs/export.md",
     "visualize": "'rfla inspect data=... model=...' draws what a model's assigner does",
 }
 

@@ -1,17 +1,19 @@
 """The keys of the verbs that do not run a model over a data set: each has a few of its own."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
-from rfla.cfg.base import MAX_PIXELS, Names, Section
+from rfla.cfg.base import MAX_PIXELS, Names, PathText, Section
 from rfla.cfg.foreign import foreign_network
 from rfla.cfg.layers import flatten, validate
 from rfla.cfg.model_schema import AssignerConfig, BackboneConfig, HeadConfig, NeckConfig
 from rfla.cfg.overrides import parse_tokens
 from rfla.errors import ConfigError
+from rfla.files import unwritable
 
 Debug = Annotated[
     bool, Field(description="show the full traceback of an error instead of one line")
@@ -21,11 +23,11 @@ Debug = Annotated[
 class CompareOptions(Section):
     """Two runs, results or prediction files side by side."""
 
-    a: str | None = Field(
+    a: PathText | None = Field(
         None, description="first detections: a directory of 'rfla val', or a COCO file"
     )
-    b: str | None = Field(None, description="second one")
-    data: str | None = Field(
+    b: PathText | None = Field(None, description="second one")
+    data: PathText | None = Field(
         None,
         description="data set that predictions are evaluated on; left out: the one of the runs",
     )
@@ -36,19 +38,22 @@ class CompareOptions(Section):
         200, ge=10, le=100_000, description="bootstrap samples of images for the intervals"
     )
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the bootstrap")
-    out: str | None = Field(None, description="also write the comparison into this JSON file")
+    out: PathText | None = Field(None, description="also write the comparison into this JSON file")
+    overwrite: bool = Field(False, description="replace the file if it exists")
     debug: Debug = False
 
 
 class ImportOptions(Section):
     """Official MMDetection weights to a weights file of rfla."""
 
-    weights: str | None = Field(
+    weights: PathText | None = Field(
         None, description="official checkpoint (.pth); its pickle is never executed"
     )
-    model: str | None = Field(None, description="zoo name or model YAML that the checkpoint is for")
+    model: PathText | None = Field(
+        None, description="zoo name or model YAML that the checkpoint is for"
+    )
     names: Names = Field((), description="class names, if the checkpoint has none")
-    out: str | None = Field(None, description="file to write (.safetensors)")
+    out: PathText | None = Field(None, description="file to write (.safetensors)")
     overwrite: bool = Field(False, description="replace the file if it exists")
     debug: Debug = False
 
@@ -56,7 +61,7 @@ class ImportOptions(Section):
 class InfoOptions(Section):
     """Parameters, arithmetic, memory and time of a model, or of a backbone alone."""
 
-    model: str | None = Field(None, description="zoo name, model YAML, or a .safetensors file")
+    model: PathText | None = Field(None, description="zoo name, model YAML, or a .safetensors file")
     imgsz: int | None = Field(
         None,
         ge=32,
@@ -82,11 +87,11 @@ class InfoOptions(Section):
 class ExportOptions(Section):
     """A trained network as a file that other programs run."""
 
-    model: str | None = Field(None, description="weights file (.safetensors) to export")
+    model: PathText | None = Field(None, description="weights file (.safetensors) to export")
     format: Literal["onnx", "torch_export", "torchscript"] = Field(
         "onnx", description="ONNX, or a program of torch (.pt2, .torchscript)"
     )
-    out: str | None = Field(None, description="file to write; left out: beside the weights")
+    out: PathText | None = Field(None, description="file to write; left out: beside the weights")
     half: bool = Field(
         False, description="float16 for backbone, neck and heads; boxes are decoded in float32"
     )
@@ -114,7 +119,7 @@ class ExportOptions(Section):
     max_det: int | None = Field(
         None, ge=1, le=100_000, description="most boxes of an image; left out: test.max_det"
     )
-    data: str | None = Field(
+    data: PathText | None = Field(
         None,
         description="data set to compare on too; with half or int8 it shows what they cost by size",
     )
@@ -136,14 +141,15 @@ class ExportOptions(Section):
 class BenchmarkOptions(Section):
     """The forms of a trained network side by side: size, time and AP on one data set."""
 
-    model: str | None = Field(None, description="weights file (.safetensors)")
-    data: str | None = Field(None, description="data set to evaluate on")
+    model: PathText | None = Field(None, description="weights file (.safetensors)")
+    data: PathText | None = Field(None, description="data set to evaluate on")
     split: str = Field("val", min_length=1, description="split of it")
     calibration_split: str = Field(
         "train", min_length=1, description="split that the ranges of int8 are measured on"
     )
     formats: Names = Field(
         ("torch", "onnx", "onnx-half", "onnx-int8", "torch_export", "torchscript"),
+        min_length=1,
         description="forms to compare",
     )
     fraction: float = Field(
@@ -154,14 +160,15 @@ class BenchmarkOptions(Section):
     )
     batch: int = Field(1, ge=1, le=1024, description="images at a time")
     device: str = Field("cpu", min_length=1, description="where to compute: cpu, or a GPU number")
-    out: str | None = Field(None, description="also write the metrics into this JSON file")
+    out: PathText | None = Field(None, description="also write the metrics into this JSON file")
+    overwrite: bool = Field(False, description="replace the file if it exists")
     debug: Debug = False
 
 
 class CopyOptions(Section):
     """A settings file to start from."""
 
-    out: str = Field("default_copy.yaml", min_length=1, description="file to write")
+    out: PathText = Field("default_copy.yaml", min_length=1, description="file to write")
     overwrite: bool = Field(False, description="replace the file if it exists")
     debug: Debug = False
 
@@ -172,8 +179,8 @@ class ConvertOptions(Section):
     format: str | None = Field(
         None, description="format of the source: coco, yolo, voc, visdrone, dota, tinyperson, ..."
     )
-    source: str | None = Field(None, description="directory or file to read")
-    out: str | None = Field(None, description="directory to write")
+    source: PathText | None = Field(None, description="directory or file to read")
+    out: PathText | None = Field(None, description="directory to write")
     to: str = Field(
         "coco", description="format to write: coco or yolo for rfla, any other for other tools"
     )
@@ -184,7 +191,7 @@ class ConvertOptions(Section):
         (),
         description="class names in label order, or a file listing them, for formats without names",
     )
-    annotations: str | None = Field(
+    annotations: PathText | None = Field(
         None, description="annotation file or directory, if it is not in source"
     )
     tile: int = Field(
@@ -203,8 +210,8 @@ class ConvertOptions(Section):
         description="visible share of a box from which it stays an object in a tile",
     )
     empty_tiles: float = Field(1.0, ge=0, le=1, description="share of the empty tiles to keep")
-    xview: str | None = Field(None, description="aitod-xview: directory of the xView scenes")
-    wo_xview: str | None = Field(
+    xview: PathText | None = Field(None, description="aitod-xview: directory of the xView scenes")
+    wo_xview: PathText | None = Field(
         None, description="aitod-xview: directory of the images that are not from xView"
     )
     channel_order: Literal["official", "rgb"] = Field(
@@ -222,9 +229,9 @@ class ConvertOptions(Section):
 class InspectOptions(Section):
     """A check of a data set before training, and of what a model's assigner makes of it."""
 
-    data: str | None = Field(None, description="data set: a name, a data.yaml, or a directory")
+    data: PathText | None = Field(None, description="data set: a name, a data.yaml, or a directory")
     split: str | None = Field(None, min_length=1, description="split to look at; left out: all")
-    model: str | None = Field(
+    model: PathText | None = Field(
         None, description="also report what this model's assigner does with the boxes"
     )
     imgsz: int = Field(
@@ -238,11 +245,11 @@ class InspectOptions(Section):
         AssignerConfig(), description="changes to the model's assigner, for the report"
     )
     fix: bool = Field(False, description="write a repaired copy to out")
-    project: str = Field("runs", min_length=1, description="directory that holds the runs")
+    project: PathText = Field("runs", min_length=1, description="directory that holds the runs")
     name: str = Field(
         "inspect", min_length=1, description="directory of the pictures inside project"
     )
-    out: str | None = Field(None, description="directory of the repaired copy")
+    out: PathText | None = Field(None, description="directory of the repaired copy")
     workers: int = Field(4, ge=1, le=256, description="threads that open images")
     max_pixels: int = Field(
         MAX_PIXELS, ge=1, le=10**12, description="largest image that is decoded, in pixels"
@@ -253,8 +260,8 @@ class InspectOptions(Section):
 class FieldOptions(Section):
     """Receptive fields of a model, beside the boxes of a data set."""
 
-    model: str | None = Field(None, description="zoo name, model YAML, or a .safetensors file")
-    data: str | None = Field(
+    model: PathText | None = Field(None, description="zoo name, model YAML, or a .safetensors file")
+    data: PathText | None = Field(
         None, description="data set of images and boxes; left out: random images, no boxes"
     )
     split: str = Field("train", min_length=1, description="split of it")
@@ -276,7 +283,7 @@ class FieldOptions(Section):
     max_pixels: int = Field(
         MAX_PIXELS, ge=1, le=10**12, description="largest image to decode, in pixels"
     )
-    project: str = Field("runs", min_length=1, description="directory that holds the runs")
+    project: PathText = Field("runs", min_length=1, description="directory that holds the runs")
     name: str = Field("rf", min_length=1, description="directory of the files inside project")
     exist_ok: bool = Field(False, description="write into that directory if it exists")
     debug: Debug = False
@@ -329,14 +336,25 @@ def refuse_foreign_weights(weights: str) -> None:
         raise ConfigError(f"weights={weights}: {answer}")
 
 
-def refuse_existing(path: str, overwrite: bool) -> None:
-    """Refuse to write over a file that the person may want.
+def check_out(out: str | Path, overwrite: bool, suffix: str = "") -> None:
+    """Refuse a file that the person may want, or that cannot be written, before minutes of work.
+
+    Args:
+        out: the file.
+        overwrite: whether it may be replaced.
+        suffix: that its name must have; "" for any.
 
     Raises:
-        ConfigError: the file exists and `overwrite` was not given.
+        ConfigError: what is wrong with it.
     """
-    if Path(path).exists() and not overwrite:
-        raise ConfigError(f"{path} exists already; give another one by out=, or overwrite=true")
+    path = Path(out)
+    if suffix and path.suffix.lower() != suffix:
+        raise ConfigError(f"out={out}: a {suffix} file is needed")
+    if os.path.lexists(path) and not path.is_dir() and not overwrite:
+        raise ConfigError(f"{out} exists already; give another one by out=, or overwrite=true")
+    wrong = f"{out} is a directory" if path.is_dir() else unwritable(path.parent)
+    if wrong:
+        raise ConfigError(f"out={out}: {wrong}")
 
 
 def required(options: Section, verb: str, **needs: str) -> None:

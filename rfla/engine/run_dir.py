@@ -25,7 +25,7 @@ from rfla.engine.hooks import Hooks, Run
 from rfla.engine.meter import MAX_SKIPPED_IN_A_ROW, is_finite
 from rfla.engine.model_source import weights_metadata
 from rfla.errors import ExistingRunError, RflaError
-from rfla.files import write_atomically
+from rfla.files import hold_lock, release_lock, write_atomically
 from rfla.metrics import Metrics
 from rfla.models.fields import with_sides
 from rfla.models.weights import save_weights
@@ -115,29 +115,13 @@ def lock_run_dir(run_dir: Path) -> IO[str]:
         ExistingRunError: Another process writes into this directory, or it cannot be written.
     """
     try:
-        import fcntl
-    except ImportError:  # Windows: no advisory locks; numbered directories still keep runs apart
-        return open(os.devnull, "w")
-    path = run_dir / ".lock"
-    while True:
-        try:
-            handle = open(path, "w")  # noqa: SIM115  the lock lives as long as the handle
-        except OSError as error:
-            raise ExistingRunError(f"cannot write to {run_dir}: {error.strerror}") from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            handle.close()
-            raise ExistingRunError(
-                f"another process writes into {run_dir}; give a new name= or wait for it"
-            ) from error
-        except OSError:  # a file system without locks
-            return handle
-        if path.exists() and os.path.samestat(os.fstat(handle.fileno()), path.stat()):
-            # Loading processes must not hold the lock on: they outlive a killed run by seconds.
-            os.register_at_fork(after_in_child=handle.close)
-            return handle
-        handle.close()  # its owner removed the file between our two calls: ask again
+        return hold_lock(run_dir / ".lock")
+    except BlockingIOError as error:
+        raise ExistingRunError(
+            f"another process writes into {run_dir}; give a new name= or wait for it"
+        ) from error
+    except OSError as error:
+        raise ExistingRunError(f"cannot write to {run_dir}: {error.strerror}") from error
 
 
 @contextmanager
@@ -171,7 +155,7 @@ def claim_run_dir(
         yield run_dir
     finally:
         if lock is not None:
-            _unlock(run_dir, lock)
+            release_lock(run_dir / ".lock", lock)
 
 
 def _refuse_sources_in(run_dir: Path, sources: Iterable[str]) -> None:
@@ -198,21 +182,12 @@ def _claim(cfg: Config, default_name: str) -> tuple[Path, IO[str]]:
         if not cfg.resume:
             write_atomically(run_dir / "args.yaml", to_yaml(cfg))
     except OSError as error:
-        _unlock(run_dir, lock)
+        release_lock(run_dir / ".lock", lock)
         for empty in (run_dir / "weights", run_dir):  # leave nothing of a run that could not begin
             with suppress(OSError):
                 empty.rmdir()
         raise ExistingRunError(f"cannot write to {run_dir}: {error.strerror}") from error
     return run_dir, lock
-
-
-def _unlock(run_dir: Path, lock: IO[str]) -> None:
-    """Give the directory free."""
-    with suppress(OSError):  # the disk may have become read-only; what is locked is the open file
-        (run_dir / ".lock").unlink(
-            missing_ok=True
-        )  # while it is still held: nobody else owns this file
-    lock.close()
 
 
 def _tidy(run_dir: Path, is_new: bool) -> None:

@@ -1,11 +1,12 @@
 """`rfla benchmark`: the forms of a network side by side, on one data set."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rfla.cfg import load_config, model_part
-from rfla.cfg.verbs import BenchmarkOptions, ExportOptions
+from rfla.cfg.verbs import BenchmarkOptions, ExportOptions, check_out
 from rfla.engine.device import select_device
 from rfla.engine.model_source import SourceModel, load_trained
 from rfla.errors import ConfigError, did_you_mean
@@ -19,7 +20,7 @@ from rfla.export.forms import (
     quantized_bytes,
     refuse_impossible,
 )
-from rfla.files import write_atomically
+from rfla.files import refused_in_one_line, write_atomically
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "torch": {},
@@ -32,11 +33,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """What is compared, and how each differs from the options of an export."""
 
 
-def benchmark(options: BenchmarkOptions) -> str:
-    """Compare as `rfla benchmark` does; returns a table for the person.
+def benchmark(options: BenchmarkOptions, say: Callable[[str], None]) -> None:
+    """Compare as `rfla benchmark` does.
 
     Args:
         options: `model` and `data` are needed.
+        say: is given the table, for the person.
 
     Raises:
         RflaError: anything that the person can mend, in one line.
@@ -45,6 +47,8 @@ def benchmark(options: BenchmarkOptions) -> str:
         if name not in VARIANTS:
             hint = did_you_mean(name, VARIANTS)
             raise ConfigError(f"formats={name}: one of {', '.join(VARIANTS)}{hint}")
+    if options.out is not None:
+        check_out(options.out, options.overwrite, ".json")
     exports = {name: _options(name, options) for name in options.formats}
     for own in exports.values():
         for library in FORMS[own.format].libraries:
@@ -63,10 +67,12 @@ def benchmark(options: BenchmarkOptions) -> str:
             missing.append(f"{name}: left out: {error}")
             continue
         rows.append(_row(name, own, model, judge))
+    say("\n".join([*([table(rows)] if rows else []), *missing]))
     if options.out is not None:
         content = [row._asdict() for row in rows]
-        write_atomically(options.out, json.dumps(content, indent=2))
-    return "\n".join([*([table(rows)] if rows else []), *missing])
+        with refused_in_one_line(options.out):
+            Path(options.out).parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(options.out, json.dumps(content, indent=2))
 
 
 def _options(name: str, options: BenchmarkOptions) -> ExportOptions:

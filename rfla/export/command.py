@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from rfla.cfg import load_config, model_part
-from rfla.cfg.verbs import ExportOptions, refuse_existing
+from rfla.cfg.verbs import ExportOptions, check_out
 from rfla.engine.model_source import SourceModel, load_trained
 from rfla.errors import ConfigError
 from rfla.export.deform import check_opset
@@ -24,7 +24,7 @@ from rfla.export.forms import (
     refuse_unsure,
     side_of,
 )
-from rfla.files import unwritable, write_atomically
+from rfla.files import refused_in_one_line, write_atomically
 
 
 class Exported(NamedTuple):
@@ -71,8 +71,9 @@ def export(options: ExportOptions) -> Exported:
         lines.append(table(rows))
         if not options.force:
             refuse_loss(*rows, options.max_loss)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, content)
+    with refused_in_one_line(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, content)
     megabytes = len(content) / 1e6
     if not options.dynamic:
         lines.append(
@@ -114,17 +115,9 @@ def _checked(options: ExportOptions) -> Path:
         raise ConfigError(
             "int8=true needs data=: ranges are measured on its images, and it shows what int8 costs"
         )
-    refuse_existing(str(out), options.overwrite)
-    _refuse_unwritable(out)
+    check_out(out, options.overwrite)
     check_data(options)
     return out
-
-
-def _refuse_unwritable(out: Path) -> None:
-    """Refuse a place that cannot be written to, before minutes of work."""
-    wrong = f"{out} is a directory" if out.is_dir() else unwritable(out.parent)
-    if wrong:
-        raise ConfigError(f"out={out}: {wrong}")
 
 
 def _cost(options: ExportOptions, model: SourceModel, content: bytes) -> tuple[Figures, Figures]:

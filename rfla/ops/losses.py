@@ -32,7 +32,7 @@ def box_loss(pred: Tensor, target: Tensor, kind: BoxLoss = "diou") -> Tensor:
         (N,) float32.
     """
     pred, target = pred.float(), target.float()
-    eps = 1e-7 if kind == "giou" else 1e-6  # keeps the divisions finite, as in the authors' code
+    eps = 1e-6  # keeps the divisions finite, as in the loss classes of the authors' code
     size = _not_negative(
         torch.minimum(pred[:, 2:], target[:, 2:]) - torch.maximum(pred[:, :2], target[:, :2])
     )

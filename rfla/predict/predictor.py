@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
+from threading import RLock
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from rfla.sizes import padded_side
 
 
 class Predictor:
-    """Runs one network over images of any size.
+    """Runs one network over images of any size; threads that share it take turns.
 
     Args:
         model: The network and its classes.
@@ -44,6 +45,7 @@ class Predictor:
         use_fast_float32(amp is not False)
         net = on_device(model.net, device, dtype).eval()
         self.inference = Inference(net, model.config.normalize, device, dtype)
+        self._turn = RLock()  # the limits of a call must hold while its batch runs
         self._fits = sys.maxsize  # pieces of a batch that memory may hold
         self._limited = [
             part
@@ -57,8 +59,9 @@ class Predictor:
         Raises:
             ConfigError: An exported network has already cut off what these would keep.
         """
-        for part in self._limited:
-            setattr(part, "limits", limits)  # noqa: B010  a plain attribute, no submodule
+        with self._turn:
+            for part in self._limited:
+                setattr(part, "limits", limits)  # noqa: B010  a plain attribute, no submodule
 
     def stream(
         self, images: Iterable[SourceImage], options: PredictOptions, notes: Notes | None = None
@@ -128,8 +131,6 @@ class Predictor:
 
     def _run_at_once(self, batch: Sequence[Piece], options: PredictOptions) -> None:
         """Detect in a batch, and give each piece's detections to its image."""
-        if options.limits is not None:  # another call may have set its own since the last batch
-            self.use_limits(options.limits)
         speed = Speed()
         sides = [long_side(piece, options) for piece in batch]
 
@@ -146,7 +147,10 @@ class Predictor:
 
         pictures = [piece.pixels for piece in batch]
         limits = (options.nms_iou, options.max_det)
-        outputs = through_views(pictures, detect, options.views, *limits)
+        with self._turn:
+            if options.limits is not None:  # another call may have set its own since the last batch
+                self.use_limits(options.limits)
+            outputs = through_views(pictures, detect, options.views, *limits)
         speed.images = len(batch)  # not their other views
         times = speed.per_image()
         share = {

@@ -5,7 +5,7 @@ From Python also arrays, tensors, PIL images, and lists of all of these.
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -93,9 +93,15 @@ def find_sources(
         source = source if first is None else chain([first], source)
         if _is_picture(first):
             return [Feed(source, channels)]
-    if not isinstance(source, Iterable) or isinstance(source, bytes):
+    if not isinstance(source, Iterable) or isinstance(source, bytes | Mapping):
         raise DataError(f"source is {shorten(source)}, a {type(source).__name__}; {ALLOWED_TOO}")
-    items = list(source)
+    if isinstance(source, Sized) and not len(source):
+        raise DataError(f"source is an empty {type(source).__name__}")
+    return _from_items(list(source), channels, recursive)
+
+
+def _from_items(items: Sequence[Any], channels: Channels, recursive: bool) -> list[Source]:
+    """List what the items of a list consist of."""
     files = [str(item) for item in items if isinstance(item, str | Path)]
     if len(files) == len(items) and all(os.path.isfile(file) for file in files):
         return _named_below_their_root(files)
@@ -288,9 +294,10 @@ def _from_array(item: Any, number: int, channels: Channels) -> SourceImage:
             f"image {number}: an (H, W, 3) or grey (H, W) array is expected, not {pixels.shape}"
         )
     if pixels.dtype not in (np.uint8, np.uint16):
+        mend = "; shares of 0 to 1 become one by (array * 255).astype('uint8')"
         raise DataError(
-            f"image {number}: a uint8 or uint16 array is expected, not {pixels.dtype}; "
-            "shares of 0 to 1 become one by (array * 255).astype('uint8')"
+            f"image {number}: a uint8 or uint16 array is expected, not {pixels.dtype}"
+            f"{mend if pixels.dtype.kind == 'f' else ''}"
         )
     if channels == "bgr" and not is_pillow:
         pixels = pixels[..., ::-1]

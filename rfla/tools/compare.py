@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from rfla.cfg import Config, load_config, load_saved
-from rfla.cfg.verbs import CompareOptions
+from rfla.cfg.verbs import CompareOptions, check_out
 from rfla.data import load_data_spec, load_index
 from rfla.data.progress import tracked
 from rfla.engine.console import make_console
 from rfla.engine.inference import protocol_of
 from rfla.errors import ConfigError
-from rfla.files import write_atomically
+from rfla.files import refused_in_one_line, write_atomically
 from rfla.metrics.arrays import GroundTruth
 from rfla.metrics.coco_io import ground_truth
 from rfla.metrics.compare import Comparison, compare
@@ -26,6 +26,8 @@ def run_compare(options: CompareOptions) -> None:
     Raises:
         RflaError: As `compare_files`.
     """
+    if options.out:
+        check_out(options.out, options.overwrite, ".json")
     result = compare_files(
         options.a or "",
         options.b or "",
@@ -36,7 +38,9 @@ def run_compare(options: CompareOptions) -> None:
     )
     make_console().print(result.table())
     if options.out:
-        write_atomically(options.out, json.dumps(result.as_dict(), indent=1))
+        with refused_in_one_line(options.out):
+            Path(options.out).parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(options.out, json.dumps(result.as_dict(), indent=1))
 
 
 def compare_files(

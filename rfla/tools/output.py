@@ -7,12 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rfla.errors import DataError
+from rfla.files import hold_lock, release_lock, unwritable
 
 MARK = "convert.json"  # a directory that holds it was written by us, and may be replaced
 
 
-def check_target(out: Path, sources: Sequence[Path], exist_ok: bool) -> None:
-    """Refuse a target that holds something.
+def check_target(out: Path, sources: Sequence[Path], exist_ok: bool | None) -> None:
+    """Refuse a target that holds something, or cannot be written.
+
+    Args:
+        out: The directory.
+        sources: What is read, which it must not hold.
+        exist_ok: Whether an earlier conversion may be replaced; None: the verb has no such key.
 
     Raises:
         DataError: `out` is a file, or is not empty and not ours to replace, or holds the source.
@@ -21,14 +27,14 @@ def check_target(out: Path, sources: Sequence[Path], exist_ok: bool) -> None:
     for source in sources:
         if Path(os.path.realpath(source)).is_relative_to(target):
             raise DataError(f"out={out}: holds the source {source}; give a directory outside it")
-    if out.exists() and not out.is_dir():
-        raise DataError(f"out={out}: is a file")
+    if os.path.lexists(out) and not out.is_dir():
+        raise DataError(f"out={out}: is {'a file' if out.exists() else 'a link to nothing'}")
+    if wrong := unwritable(out.parent):
+        raise DataError(f"out={out}: {wrong}")
     if out.is_dir() and any(out.iterdir()):
         if not exist_ok:
-            raise DataError(
-                f"out={out}: is not empty; give another directory, or exist_ok=true to replace a "
-                "conversion"
-            )
+            mend = "" if exist_ok is None else ", or exist_ok=true to replace a conversion"
+            raise DataError(f"out={out}: is not empty; give another directory{mend}")
         if not (out / MARK).is_file():
             raise DataError(
                 f"out={out}: is not empty and was not written by rfla convert (no {MARK}); "
@@ -37,15 +43,51 @@ def check_target(out: Path, sources: Sequence[Path], exist_ok: bool) -> None:
 
 
 @contextmanager
-def partial_directory(out: Path) -> Iterator[Path]:
+def partial_directory(
+    out: Path, sources: Sequence[Path], exist_ok: bool | None = None
+) -> Iterator[Path]:
     """Give a new directory beside `out` that becomes `out` when the block ends well.
 
     It goes away when the block fails.
     What a killed run left there is removed first.
 
+    Args:
+        out: As in `check_target`, which is asked.
+        sources: As there.
+        exist_ok: As there.
+
     Raises:
-        DataError: Something else of that name is in the way.
+        DataError: As `check_target`; something else is in the way; another process writes there.
     """
+    check_target(out, sources, exist_ok)
+    with _alone(out):
+        check_target(out, sources, exist_ok)  # another process may have filled it meanwhile
+        with _beside(out) as folder:
+            yield folder
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keep other processes from writing to `out` while the block runs."""
+    lock = out.with_name(f".{out.name}.lock")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        handle = hold_lock(lock)
+    except BlockingIOError:
+        raise DataError(
+            f"out={out}: another process writes there; give another directory, or wait for it"
+        ) from None
+    except OSError as error:
+        raise DataError(f"out={out}: cannot be written ({error.strerror})") from None
+    try:
+        yield
+    finally:
+        release_lock(lock, handle)
+
+
+@contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    """Give `OUT.partial`, and rename it to `out` when the block ends well."""
     beside = out.with_name(f"{out.name}.partial")
     note = beside / ".rfla"
     if beside.exists():

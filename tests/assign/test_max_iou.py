@@ -28,9 +28,9 @@ def test_low_quality_goes_to_the_later_box():
 
 def test_ignore_boxes_beat_everything():
     ignore = torch.tensor([[0.0, 0.0, 10.0, 4.5]])  # holds 0.45, 0.9, 0, 1 of the priors
-    assigner = MaxIoUAssigner(0.5, 0.5)
-    assert assigner(PRIORS, BOX, ignore).tolist() == [0, -2, -1, -2]
-    assert assigner(PRIORS, BOX).tolist() == [0, 0, -1, -1]
+    assert MaxIoUAssigner(0.5, 0.5)(PRIORS, BOX, ignore).tolist() == [0, -2, -1, -2]
+    never = MaxIoUAssigner(0.5, 0.5, ignore_iof_thr=None)
+    assert never(PRIORS, BOX, ignore).tolist() == [0, 0, -1, -1]
 
 
 def test_ignore_boxes_count_where_there_is_no_object(monkeypatch):

@@ -337,7 +337,7 @@ class SlowSamples:
     def __len__(self) -> int:
         return 64
 
-    def padded_sizes(self, stride: int) -> np.ndarray:
+    def padded_sizes(self) -> np.ndarray:
         return np.full((64, 2), stride)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:

@@ -28,6 +28,13 @@ def test_the_python_face(settings: Callable[..., dict[str, Any]], tmp_path: Path
         data=given["data"], project=given["project"], device="cpu", workers=0, plots=False
     )
     assert again.figures == pytest.approx(metrics.figures, abs=1e-6)
+    for misuse in (
+        lambda: model.predict(np.zeros((9, 9, 3), np.uint8), model="fcos_p2"),
+        lambda: model.val(model="fcos_p2"),
+        lambda: model.export(model="fcos_p2"),
+    ):
+        with pytest.raises(ConfigError, match=r"for another one make RFLA\('fcos_p2'\)"):
+            misuse()
     results = model(np.zeros((50, 60, 3), np.uint8), conf=0.0, max_det=3, device="cpu")
     assert len(results) == 1 and len(results[0]) <= 3 and results[0].names == ("ship", "car")
     assert set(results[0].speed) == {"preprocess", "inference", "postprocess"}

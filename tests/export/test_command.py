@@ -122,7 +122,7 @@ def test_half_that_nobody_can_judge(
 ) -> None:
     """No detection with the score that half precision is judged from: nothing is traced."""
     monkeypatch.setattr(forms, "FLOAT16", replace(FLOAT16, lowest=1.1))
-    monkeypatch.setattr(command, "written", lambda *_: pytest.fail("traced the network"))
+    monkeypatch.setattr(command, "exported_bytes", lambda *_: pytest.fail("traced the network"))
     options = {"model": str(weights("fcos_p2")), "out": str(tmp_path / "x.onnx"), "half": True}
     with pytest.raises(ConfigError, match="half=true: the network is sure of nothing in 3 images"):
         command.export(ExportOptions(**options))
@@ -284,6 +284,14 @@ def test_benchmark(
     assert torch_row["values"].keys() == onnx_row["values"].keys() >= {"ap", "ap50", "ap_vt"}
     for name, value in torch_row["values"].items():
         assert onnx_row["values"][name] == pytest.approx(value, abs=1e-3)
+    for given, message in (
+        (tokens, "figures.json exists already"),
+        ([*tokens[:2], f"out={weights('fcos_p2')}", "overwrite"], "a .json file is needed"),
+        ([*tokens[:2], f"out={out}/sub/x.json"], "figures.json is no directory"),
+    ):
+        assert main(["benchmark", *given, "formats=torch"]) == 2
+        assert message in capsys.readouterr().err
+    tokens[2] = f"out={tmp_path}/new.json"
     assert main(["benchmark", *tokens, "formats=onxx"]) == 2
     assert (
         "formats=onxx: one of torch, onnx, onnx-half, onnx-int8, torch_export, torchscript"

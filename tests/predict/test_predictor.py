@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -288,6 +289,18 @@ def test_a_model_goes_to_another_process(weights: Path) -> None:
     first = model.predict(array, conf=0.0, device="cpu")[0].boxes
     again = pickle.loads(pickle.dumps(model)).predict(array, conf=0.0, device="cpu")[0].boxes
     np.testing.assert_array_equal(again.xyxy, first.xyxy)
+
+
+def test_threads_that_share_a_model_keep_their_own_limits(weights: Path) -> None:
+    model = RFLA(weights)
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+
+    def counts(most: int) -> set[int]:
+        found = [model.predict(image, conf=0.0, imgsz=64, max_det=most) for _ in range(8)]
+        return {len(results) for (results,) in found}
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(counts, [3, 10, 3, 10])) == [{3}, {10}, {3}, {10}]
 
 
 def test_classes_do_not_share_a_place_with_agnostic_nms(weights: Path) -> None:

@@ -121,6 +121,8 @@ def cut_off() -> Image.Image:
         (lambda d: None, "source is None, a NoneType; allowed are an image"),
         (lambda d: 5.0, "source is 5.0, a float; allowed are"),
         (lambda d: b"a.png", "a bytes; allowed are"),
+        (lambda d: {"a": 1}, "a dict; allowed are"),
+        (lambda d: [], "source is an empty list"),
         (lambda d: np.int64(77), "no camera 77 on this machine"),
         (lambda d: "\u00b2", "no such file or directory"),  # a digit, but no number
         (lambda d: torch.zeros(3, 4, 4, dtype=torch.bfloat16), "image 0: cannot be read .*BFloat"),

@@ -46,6 +46,12 @@ def test_compare_two_files_and_two_runs(
     runs = [f"{side}={tmp_path}/runs/{name}" for side, name in (("a", "one"), ("b", "two"))]
     assert main(["compare", *runs, "draws=10", f"out={out}"]) == 0
     assert "b - a" in capsys.readouterr().out
+    for given, message in ((a, "exists already"), (tmp_path / "x.txt", "a .json file is needed")):
+        assert main(["compare", *runs, f"out={given}"]) == 2
+        assert message in capsys.readouterr().err
+    assert len(json.loads(Path(a).read_text())) == 2
+    assert main(["compare", *runs, "draws=10", f"out={out}", "overwrite"]) == 0
+    capsys.readouterr()
     assert json.loads(out.read_text())["changed"][0]["image"] == 2
     assert json.loads(out.read_text())["protocol"] == "coco"
     (tmp_path / "runs" / "two" / "args.yaml").write_text(

@@ -17,6 +17,7 @@ from rfla.data.obtain import missing_dataset_message
 from rfla.errors import ConfigError, DataError
 from rfla.tools.convert import conversion
 from rfla.tools.convert.command import run_convert
+from rfla.tools.output import check_target, partial_directory
 
 
 def convert(format: str, source: Path, out: Path, to: str = "coco", **others: Any):
@@ -235,6 +236,28 @@ def test_nothing_looks_done_after_an_error_or_a_kill(visdrone, tmp_path):
     bad.write_text(good)
     convert("visdrone", visdrone, tmp_path / "out")
     assert not left.exists() and load_data_spec(tmp_path / "out").names
+
+
+def test_one_process_at_a_time_writes_to_a_directory(visdrone, tmp_path):
+    """The first holds the lock; what it has written so far is not taken for a killed run's."""
+    out = tmp_path / "out"
+    with partial_directory(out, [visdrone]) as beside:
+        (beside / "half").write_text("x")
+        with pytest.raises(DataError, match="another process writes there"):
+            convert("visdrone", visdrone, out)
+        assert (beside / "half").exists()
+    assert [path.name for path in out.iterdir()] == ["half"]
+    with pytest.raises(DataError, match=r"is not empty; give another directory$"):
+        check_target(out, [visdrone], exist_ok=None)
+    assert {path.name for path in tmp_path.iterdir()} == {"VisDrone", "out"}
+
+
+def test_links_to_nothing_are_in_the_way(visdrone, tmp_path):
+    (tmp_path / "link").symlink_to("link")
+    with pytest.raises(DataError, match=r"out=.*link: is a link to nothing"):
+        convert("visdrone", visdrone, tmp_path / "link")
+    with pytest.raises(DataError, match="link is no directory"):
+        convert("visdrone", visdrone, tmp_path / "link" / "x")
 
 
 def test_linked_images_are_resolved_and_sources_stay_untouched(visdrone, tmp_path):

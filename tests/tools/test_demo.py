@@ -91,7 +91,7 @@ def test_two_writers_give_the_same_files(tmp_path: Path):
 
 
 def test_a_painter_that_is_stopped_leaves_no_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def stop(folder: Path, seed: int) -> None:
+    def stop(folder: Path) -> None:
         (folder / "images").mkdir()
         raise KeyboardInterrupt
 

@@ -54,15 +54,15 @@ def convert(options: ConvertOptions, progress: bool = False) -> ConvertReport:
     """
     reader = _check(options)
     set_max_pixels(options.max_pixels)
-    target = home_expanded(options.out or "").absolute()
-    source = home_expanded(options.source or "")
-    annotations = home_expanded(options.annotations) if options.annotations else None
-    check_target(target, [source, *([annotations] if annotations else [])], options.exist_ok)
+    target, source = Path(options.out or "").absolute(), Path(options.source or "")
+    annotations = Path(options.annotations) if options.annotations else None
+    sources = [source, *([annotations] if annotations else [])]
+    check_target(target, sources, options.exist_ok)  # before anything is read
     parts = find_parts(reader, source, annotations, options.split)
     names = class_names(options)
     classes = Classes(names) if names else reader.classes(list(parts.values()))
     report = ConvertReport(target, options.to, classes.names)
-    with partial_directory(target) as beside:
+    with partial_directory(target, sources, options.exist_ok) as beside:
         job = Job.of(options, beside, report)
         for split, part in parts.items():
             read = reader.read(part, classes)

@@ -19,6 +19,7 @@ from rfla.tools.inspect.image_summary import (
 )
 from rfla.tools.inspect.repair import write_repaired
 from rfla.tools.inspect.split_checks import check_boxes, check_images, pair_of_files
+from rfla.tools.output import check_target
 
 
 def inspect(options: InspectOptions) -> DataReport:
@@ -33,6 +34,8 @@ def inspect(options: InspectOptions) -> DataReport:
     spec = load_data_spec(options.data or "")
     if options.fix and not options.out:
         raise DataError("fix=true writes a repaired copy: say where with out=DIR")
+    if options.fix and options.out:  # not after minutes of looking at images
+        check_target(Path(options.out), [spec.root], exist_ok=None)
     report = inspect_data(
         spec,
         options.split,

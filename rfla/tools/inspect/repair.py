@@ -14,7 +14,7 @@ from rfla.data.images import write_image
 from rfla.data.spec import DataSpec
 from rfla.tools.inspect.data_report import DataReport
 from rfla.tools.inspect.image_summary import ImageSummary
-from rfla.tools.output import check_target, partial_directory
+from rfla.tools.output import partial_directory
 
 
 def write_repaired(spec: DataSpec, report: DataReport, out: Path) -> Counter[str]:
@@ -31,9 +31,8 @@ def write_repaired(spec: DataSpec, report: DataReport, out: Path) -> Counter[str
     Raises:
         DataError: `out` is not empty, or holds the source.
     """
-    check_target(out, [spec.root], exist_ok=False)
     counts: Counter[str] = Counter()
-    with partial_directory(out) as folder:
+    with partial_directory(out, [spec.root]) as folder:
         (folder / "annotations").mkdir()
         for split, index in report.splits.items():
             counts.update(index.counts)
