@@ -29,6 +29,7 @@ from rfla.data import (
 )
 from rfla.data.cache import DiskCache, MemoryCache
 from rfla.errors import DataError
+from rfla.sizes import STRIDE
 
 
 @pytest.fixture
@@ -338,7 +339,7 @@ class SlowSamples:
         return 64
 
     def padded_sizes(self) -> np.ndarray:
-        return np.full((64, 2), stride)
+        return np.full((64, 2), STRIDE)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         if key[1] >= 4:
