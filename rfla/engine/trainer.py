@@ -30,8 +30,8 @@ from rfla.engine.inference import Judged
 from rfla.engine.loaders import batches_of, lost_workers_named
 from rfla.engine.meter import MAX_SKIPPED_IN_A_ROW, Meter, RunningStatistics
 from rfla.engine.model_source import training_mode
-from rfla.engine.report import RunLog
 from rfla.engine.run_dir import RunFiles, claim_run_dir, how_to_go_on, weights_path
+from rfla.engine.run_log import RunLog
 from rfla.engine.step import TrainStep
 from rfla.engine.validator import judge_weights, validate_epoch
 from rfla.errors import DataError

@@ -46,8 +46,9 @@ from rfla.engine.inference import (
 from rfla.engine.loaders import evaluation_loader, lost_workers_named
 from rfla.engine.model_source import SourceModel, class_mapping, load_trained
 from rfla.engine.processes import refuse_several
-from rfla.engine.report import RunLog, write_files
 from rfla.engine.run_dir import claim_run_dir
+from rfla.engine.run_log import RunLog
+from rfla.engine.validation_files import write_files
 from rfla.errors import ConfigError, counted
 from rfla.metrics import Detections, Metrics, Study, ground_truth, read_detections, study
 from rfla.metrics.input_checks import find_doubts, limit_note

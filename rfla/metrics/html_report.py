@@ -23,6 +23,7 @@ from rfla.metrics.analysis import Study
 from rfla.metrics.arrays import IntArray
 from rfla.metrics.error_types import CORRECT, IGNORED, TYPES
 from rfla.metrics.figures import draw_figures, size_label
+from rfla.metrics.results_json import write_results
 from rfla.version import __version__
 
 ReadPicture = Callable[[int], NDArray[np.uint8] | None]
@@ -80,27 +81,6 @@ def write_report(
     )
     write_atomically(folder / "report.html", page)
     return folder / "report.html"
-
-
-def write_results(
-    directory: str | Path, study: Study, speed: Mapping[str, float] | None = None
-) -> None:
-    """Write `results.json` into a directory that is there."""
-    text = json.dumps(results(study, speed), indent=1, allow_nan=False)
-    write_atomically(Path(directory) / "results.json", text)
-
-
-def results(study: Study, speed: Mapping[str, float] | None = None) -> dict[str, Any]:
-    """Return what `results.json` holds: every figure, each class, and the whole analysis."""
-    return {
-        "version": __version__,
-        "images": len(study.gt.image_ids),
-        "boxes": len(study.gt.labels),
-        "detections": len(study.detections),
-        "metrics": study.metrics.as_dict(),
-        "analysis": study.analysis.as_dict(),
-        "speed_ms": dict(speed or {}),
-    }
 
 
 def choose_images(study: Study, count: int) -> IntArray:

@@ -1,11 +1,10 @@
-"""What a run tells people: lines, `results.csv`, pictures and `report.html`.
+"""What a training tells people: lines, `results.csv`, pictures, and at its end `report.html`.
 
 Only the main process writes and prints; where all must take part, it says so.
 
 Shapes: B images of a batch, P points or anchors.
 """
 
-import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -25,8 +24,6 @@ from rfla.engine import memory
 from rfla.engine.build import RunParts
 from rfla.engine.console import (
     Progress,
-    ResultsFile,
-    TensorBoard,
     duration,
     loss_line,
     make_console,
@@ -34,29 +31,21 @@ from rfla.engine.console import (
 )
 from rfla.engine.device import device_label
 from rfla.engine.distributed import World
-from rfla.engine.inference import Judged, Speed, prepare_images
+from rfla.engine.inference import Judged, prepare_images
 from rfla.engine.meter import BatchRecord
 from rfla.engine.model_source import training_mode
+from rfla.engine.results_csv import ResultsFile, TensorBoard
 from rfla.engine.run_dir import state_path, weights_path, writing
-from rfla.errors import DataError, counted
-from rfla.files import write_atomically
-from rfla.metrics import Detections, Metrics, Study, ground_truth, study, write_report
-from rfla.metrics.detection_files import to_coco
-from rfla.metrics.html_report import write_results
+from rfla.engine.validation_files import TILES, write_page, write_pictures
+from rfla.errors import counted
+from rfla.metrics import Metrics, ground_truth, study
 from rfla.pictures.boxes import draw_boxes, tile_pictures, write_picture
 from rfla.pictures.curves import plot_labels, plot_results
 from rfla.version import __version__
 
 Image = np.ndarray[Any, np.dtype[Any]]
 LONGEST_VALUE = 300  # letters of a setting, mostly a path, in the line of those that were given
-TILES = 4  # images in a picture
 BATCH_PICTURES = 3  # the first batches of a run are drawn
-VAL_PICTURES = 3  # of labels, and of detections
-MIN_SCORE = 0.3  # of the detections that are drawn
-SCORES = f"(scores from {MIN_SCORE:g})"
-
-
-# ---------------------------------------------------------------------- training
 
 
 class RunLog:
@@ -299,69 +288,3 @@ def closing_lines(cfg: Config, run_dir: Path, best: Path, has_report: bool) -> l
         f"next     rfla val {model} {data}",
         f"         rfla predict {model} source=DIR",
     ]
-
-
-# ---------------------------------------------------------------------- validation
-
-
-def write_files(
-    cfg: Config, run_dir: Path, index: Annotations, judged: Study, speed: Speed | None
-) -> None:
-    """Write everything that `rfla val` leaves in its run directory."""
-    milliseconds = speed.per_image() if speed is not None else None
-    if cfg.save_json:
-        write_atomically(
-            run_dir / "predictions.json", json.dumps(to_coco(judged.detections, judged.gt))
-        )
-    if cfg.plots:
-        write_pictures(run_dir, index, judged.detections)
-        write_page(cfg, run_dir, index, judged, milliseconds)
-    else:
-        write_results(run_dir, judged, milliseconds)
-
-
-def write_page(
-    cfg: Config,
-    run_dir: Path,
-    index: Annotations,
-    judged: Study,
-    speed: Mapping[str, float] | None = None,
-) -> None:
-    """Write `report.html`, its figures as PNG, and `results.json`."""
-
-    def pixels(row: int) -> Image | None:
-        try:
-            return index.picture(row)
-        except DataError:  # named when it was loaded
-            return None
-
-    write_report(
-        run_dir,
-        judged,
-        pixels,
-        title=f"{index.name}: {run_dir.name}",
-        speed=speed,
-        images=cfg.gallery,
-    )
-
-
-def write_pictures(run_dir: Path, index: Annotations, found: Detections) -> None:
-    """Write `val_batch*_{labels,pred}.jpg`: the first images with their boxes and those found."""
-    for number in range(VAL_PICTURES):
-        rows = range(number * TILES, min((number + 1) * TILES, len(index)))
-        labelled, predicted = [], []
-        for row in rows:
-            try:
-                image = index.picture(row)
-            except DataError:  # named when it was loaded
-                continue
-            own = index.rows_of(row)
-            ignored = index.ignore[own] | index.crowd[own]
-            labels = np.where(ignored, -1, index.labels[own])
-            labelled.append(draw_boxes(image, index.boxes[own], labels, index.names))
-            keep = (found.image_index == row) & (found.scores >= MIN_SCORE)
-            boxes, labels, scores = found.boxes[keep], found.labels[keep], found.scores[keep]
-            predicted.append(draw_boxes(image, boxes, labels, index.names, scores, note=SCORES))
-        for kind, tiles in (("labels", labelled), ("pred", predicted)):
-            if tiles:
-                write_picture(run_dir / f"val_batch{number}_{kind}.jpg", tile_pictures(tiles))
