@@ -152,6 +152,8 @@ LIMITS = {
 
 def _limit(finding: Any, key: Key) -> str:
     """The limit that was passed, where `Key.kind` leaves it out: a large one, or of list items."""
+    if finding["type"] == "too_short":
+        return " that is not empty"
     context = finding.get("ctx", {})
     name = next((name for name in LIMITS if name in context), "")
     if not name:

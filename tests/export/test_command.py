@@ -288,8 +288,9 @@ def test_benchmark(
         (tokens, "figures.json exists already"),
         ([*tokens[:2], f"out={weights('fcos_p2')}", "overwrite"], "a .json file is needed"),
         ([*tokens[:2], f"out={out}/sub/x.json"], "figures.json is no directory"),
+        ([*tokens[:2], "formats=[]"], "formats=[]: must be a list of text that is not empty"),
     ):
-        assert main(["benchmark", *given, "formats=torch"]) == 2
+        assert main(["benchmark", "formats=torch", *given]) == 2
         assert message in capsys.readouterr().err
     tokens[2] = f"out={tmp_path}/new.json"
     assert main(["benchmark", *tokens, "formats=onxx"]) == 2
