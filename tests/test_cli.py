@@ -66,6 +66,7 @@ class TestHelp:
             "  default  0.005",
         ]
         assert "assigner.topk" in run(capsys, "help", "assigner")[1]
+        assert run(capsys, "help", "tile")[1].startswith("convert tile: cut large images")
         code, _, err = run(capsys, "help", "learning_rate")
         assert (code, err) == (
             2,

@@ -191,6 +191,8 @@ def explain(topic: str) -> str:
     if topic in sections_of(Config):
         inside = [key for key in keys.values() if key.section == topic]
         return "\n".join([f"{topic}: {sections_of(Config)[topic]}", "", *_rows(inside)])
+    if topic not in keys and (of_verbs := _of_verbs(topic)):
+        return of_verbs
     if topic not in keys:
         near = did_you_mean(topic, VERBS) or (
             f"; did you mean '{found[0].name}'?" if (found := suggestions(topic, Config)) else ""
@@ -210,6 +212,23 @@ def explain(topic: str) -> str:
         ]
     if topic == "recipe":
         lines += _recipes()
+    return "\n".join(lines)
+
+
+def _of_verbs(topic: str) -> str:
+    """A key that verbs with keys of their own have, for each of them; "" where none has it."""
+    from rfla.cfg.keys import keys_of, show
+    from rfla.cfg.verbs import OPTIONS
+
+    lines: list[str] = []
+    for verb, schema in OPTIONS.items():
+        key = keys_of(schema).get(topic)
+        if key is not None:
+            lines += [
+                f"{verb} {topic}: {key.description}",
+                f"  kind     {key.kind}",
+                f"  default  {show(key.default, 200)}",
+            ]
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from rfla.cfg.foreign import ALIASES, NO_KEYS
 from rfla.cfg.keys import Key, keys_of, section_class, sections_of, show, suggestions
+from rfla.cfg.schema import Config
 from rfla.errors import ConfigError, did_you_mean, nearest
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -94,6 +95,8 @@ def unknown_key(name: str, schema: type[BaseModel]) -> str:
         first = next(key for key in keys.values() if key.section == closest[0])
         example = f"{first.name}={show(first.default)}"
         return f"unknown key '{show(name)}'; did you mean '{closest[0]}', as in {example}?"
+    if name in keys_of(Config):
+        return f"unknown key '{show(name)}' here; other verbs have it: rfla help {name}"
     near = suggestions(name, schema)
     if not near:
         flat = [f"{name}.*" if name in sections else name for name in schema.model_fields]

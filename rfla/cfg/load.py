@@ -59,6 +59,10 @@ def load_config(overrides: Mapping[str, Any], *, mode: Mode | None = None) -> Co
             "give the weights that it came from"
         )
     file, names = _cfg_file(overrides.get("cfg"))
+    if _value(file, "resume"):
+        # The args.yaml of a resumed run names it; a run that repeats its settings is a new one.
+        del file["resume"]
+        names -= {"resume"}
     given = file | own
     # A typing mistake is reported at once, before the package of data sets is loaded.
     typed = validate(Config, given)

@@ -28,7 +28,8 @@ class ShrunkObjects:
         objects: How many there are.
         lost: How many are of 4 px or more in their image, and smaller at the input.
         scale: Input px per image px, of the image of the median object.
-        enough: The smallest `imgsz` that keeps 99 % of the objects that could be kept, px.
+        enough: The smallest `imgsz` that keeps 99 % of the objects that could be kept, or all where
+            `imgsz` keeps 99 %, px.
     """
 
     imgsz: int
@@ -70,6 +71,8 @@ def shrunk_objects(index: Annotations, imgsz: int) -> ShrunkObjects | None:
     # The input at which each object has 4 px; never larger than its image.
     needed = np.minimum(SMALLEST * longest[could] / sizes[could], longest[could])
     enough = padded_side(math.ceil(float(np.quantile(needed, _KEPT))))
+    if enough <= imgsz:  # of less than 1 % lost, all can be kept
+        enough = padded_side(math.ceil(float(needed.max())))
     scale = float(np.median(imgsz / longest))
     return ShrunkObjects(imgsz, len(sizes), int(lost.sum()), scale, enough)
 

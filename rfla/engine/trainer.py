@@ -34,7 +34,7 @@ from rfla.engine.run_dir import RunFiles, claim_run_dir, how_to_go_on, weights_p
 from rfla.engine.run_log import RunLog
 from rfla.engine.step import TrainStep
 from rfla.engine.validator import judge_weights, validate_epoch
-from rfla.errors import DataError
+from rfla.errors import ConfigError, DataError
 from rfla.metrics import Metrics
 
 READ_EVERY = 20  # optimiser steps between two reads of a GPU's figures; a CPU has no reason to wait
@@ -303,8 +303,14 @@ class Trainer:
 
         Raises:
             WeightsError: There is none, it is damaged, or made by another model or other data.
+            ConfigError: It has gone further than the epochs that are asked for.
         """
         warning = self.files.restore()
+        done = self.state.position.epoch
+        if done > self.cfg.epochs:
+            raise ConfigError(
+                f"epochs={self.cfg.epochs}: this run has completed {done}; give more to continue"
+            )
         if warning:
             self.log.say(warning, "yellow")
         self.log.results.load(self.state.position.epoch)

@@ -80,7 +80,7 @@ def refuse_impossible(options: ExportOptions, model: SourceModel) -> None:
     least = least_side(options, model)
     if options.dynamic and side_of(options, model) < least:
         raise ConfigError(
-            f"imgsz={side_of(options, model)}: a {model.config.detector} of free size takes images "
+            f"imgsz={side_of(options, model)}: {model.config.detector} of free size takes images "
             f"of {least} px and more; give a larger imgsz, or dynamic=false"
         )
 
@@ -197,7 +197,10 @@ def _instead(options: ExportOptions, side: int) -> str:
         return "export it without half, or force=true writes it all the same"
     if options.dynamic:
         return f"a network for one size of images needs dynamic=false imgsz={padded_side(side)}"
-    return "please report it, it is a defect of rfla"
+    return (
+        "if scores are nearly equal, train longer; if they are not, please report it: it is a "
+        "defect of rfla"
+    )
 
 
 def quantized_bytes(options: ExportOptions, model: SourceModel, content: bytes) -> bytes:

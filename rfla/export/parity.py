@@ -32,6 +32,7 @@ class Tolerance:
         margin: a detection may be missing whose score is so close to the least one that is kept.
         lowest: score from which a detection must be found again. Among weak ones that overlap,
             half precision decides otherwise which of them suppresses which.
+        side: px that the sides of two boxes may differ by where one has no area, and so no IoU.
     """
 
     iou: float
@@ -39,10 +40,11 @@ class Tolerance:
     share: float
     margin: float
     lowest: float = 0.0
+    side: float = 1e-3
 
 
 FLOAT32 = Tolerance(iou=0.999, score=1e-4, share=0.999, margin=1e-4)
-FLOAT16 = Tolerance(iou=0.5, score=0.05, share=0.95, margin=0.02, lowest=0.25)
+FLOAT16 = Tolerance(iou=0.5, score=0.05, share=0.95, margin=0.02, lowest=0.25, side=1.0)
 
 
 @dataclass
@@ -181,8 +183,10 @@ def sure_of_something(
 def _pairs(one: ImageDetections, other: ImageDetections, rules: Tolerance) -> Tensor:
     """(N, N') which detections are the same."""
     same_box = box_iou(one["boxes"], other["boxes"]) >= rules.iou
-    # a box without an area has no IoU: equal sides will do
-    same_box |= torch.cdist(one["boxes"], other["boxes"], p=torch.inf) <= 1e-3
+    # a box without an area has no IoU, one of hardly any an IoU of rounding: like sides will do
+    gap = torch.cdist(one["boxes"], other["boxes"], p=torch.inf)
+    flat = (box_area(one["boxes"]) == 0)[:, None] | (box_area(other["boxes"]) == 0)
+    same_box |= (gap <= 1e-3) | (flat & (gap <= rules.side))
     same_class = one["labels"][:, None] == other["labels"]
     score_gap = (one["scores"][:, None] - other["scores"]).abs()
     pairs: Tensor = same_box & same_class & (score_gap <= rules.score)

@@ -38,6 +38,7 @@ def program_bytes(
     Raises:
         ConfigError: this torch cannot export the graph.
     """
+    graph.requires_grad_(False)  # its boxes are numbers for others, not a part of a loss
     free = torch.export.Dim.DYNAMIC
     axes = {name: dict.fromkeys(own, free) for name, own in shape.free_axes().items()}
     written = io.BytesIO()
@@ -55,6 +56,7 @@ def script_bytes(
     graph: DetectionGraph, shape: InputShape, metadata: Mapping[str, Any], opset: int
 ) -> bytes:
     """Return a program of TorchScript, traced; otherwise as `program_bytes`."""
+    graph.requires_grad_(False)
     written = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of constants that are meant to be constant

@@ -35,6 +35,16 @@ def test_lost_objects_are_counted_and_the_size_that_keeps_them_is_advised(coco):
     assert shrunk_objects(index, found.enough) is None
 
 
+def test_one_of_many_is_kept_by_a_larger_size(coco):
+    """99.5 % of the objects are kept at 192 px already; 5 px are 4 px at 640 px."""
+    boxes = [(0, 5, 5, 5, 3)] + [
+        (number % 40 * 19, 20 + number // 40 * 20, 17, 17, 3) for number in range(199)
+    ]
+    index = load_index(load_data_spec(coco([boxes], size=(200, 800))), "train")
+    found = shrunk_objects(index, 192)
+    assert found is not None and (found.lost, found.enough) == (1, 640)
+
+
 def test_scenes_are_to_be_cut_into_tiles(coco):
     index = index_of(coco, [5, 5, 5], (400, 6000))
     found = shrunk_objects(index, 256)

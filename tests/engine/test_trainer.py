@@ -539,6 +539,12 @@ def test_resuming_what_is_finished_or_belongs_to_somebody(
     assert again.metrics is not None and again.metrics.ap == pytest.approx(result.metrics.ap)
     more = train(load_config({"resume": str(result.run_dir), "epochs": 2}, mode="train"))
     assert len(rows(more.run_dir)) == 2
+    settings = (result.run_dir / "args.yaml").read_bytes()
+    with pytest.raises(ConfigError, match="epochs=1: this run has completed 2; give more"):
+        train(load_config({"resume": str(result.run_dir), "epochs": 1}, mode="train"))
+    assert (result.run_dir / "args.yaml").read_bytes() == settings
+    repeated = load_config({"cfg": str(result.run_dir / "args.yaml")}, mode="train")
+    assert not repeated.resume and "resume" not in repeated.given  # a new run
     (result.run_dir / "weights" / "last.state.safetensors").write_bytes(b"junk")
     (result.run_dir / "weights" / "last.state.safetensors.previous").unlink(missing_ok=True)
     with pytest.raises(WeightsError, match="damaged training state"):

@@ -130,7 +130,7 @@ def test_half_that_nobody_can_judge(
 
 def test_detectors_takes_no_small_images(weights: Callable[[str], Path]) -> None:
     options = ExportOptions(model=str(weights("detectors")), imgsz=64)
-    with pytest.raises(ConfigError, match="imgsz=64: a detectors of free size takes images of 96"):
+    with pytest.raises(ConfigError, match="imgsz=64: detectors of free size takes images of 96"):
         command.export(options)
 
 

@@ -192,6 +192,19 @@ def test_missing_and_unreadable_images_are_dropped_and_named(visdrone, tmp_path)
     assert not list(tmp_path.glob("c*"))
 
 
+@pytest.mark.parametrize("entry", ["./images/a.png", "images/a.png", "{root}/images/a.png"])
+def test_yolo_lists_are_converted(tmp_path, entry):
+    root = tmp_path / "src"
+    picture(root / "images" / "a.png")
+    (root / "labels").mkdir()
+    (root / "labels" / "a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    (root / "lists").mkdir()
+    (root / "train.txt").write_text(entry.format(root=root) + "\n")
+    (root / "data.yaml").write_text("train: train.txt\nnames: [ship]\n")
+    report = convert("yolo", root / "data.yaml", tmp_path / "out")
+    assert (report.images, report.num_boxes) == ({"train": 1}, 1)
+
+
 def test_an_unreadable_yolo_image_is_dropped_and_named(tmp_path):
     picture(tmp_path / "src" / "a.png")
     (tmp_path / "src" / "b.png").write_bytes(b"rubbish")

@@ -103,6 +103,17 @@ def test_a_sound_set_is_safe(coco):
     assert "safe to train on" in report.text()
 
 
+def test_a_split_that_training_needs_is_missed(coco):
+    root = coco([[(5, 5, 9, 9, 3)]])
+    coco([[(5, 5, 9, 9, 3)]], split="val", first=50)
+    (root / "annotations/train.json").rename(root / "annotations/trian.json")
+    report = inspect_data(load_data_spec(root))
+    start = "split that training reads is missing: "
+    assert found(report, "", f"{start}train, beside ")[0] == "error"
+    assert "did you mean 'trian'?" in report.text() and not report.safe
+    assert not inspect_data(load_data_spec(root), "trian").findings.get("")
+
+
 def test_bad_yolo_rows_are_all_counted(yolo):
     path = yolo(["0 .5 .5 .1 .1\n9 .5 .5 .1 .1\n0 .5\n", "0 50 50 5 5\n"])
     report = inspect_data(load_data_spec(path), split="train")

@@ -9,7 +9,7 @@ from rfla.data.annotations import Annotations
 from rfla.data.image_header import set_max_pixels
 from rfla.data.index import load_index
 from rfla.data.spec import DataSpec, load_data_spec
-from rfla.errors import DataError
+from rfla.errors import DataError, did_you_mean
 from rfla.tools.inspect.data_report import DataReport, Finding, Severity
 from rfla.tools.inspect.image_summary import (
     identical_pairs,
@@ -95,8 +95,20 @@ def inspect_data(
             report.pictures += draw_split(index, name, pictures)
     if not report.splits and refused:
         raise refused[0]
+    if not split:
+        _check_names_of_splits(report, spec)
     _compare_splits(report)
     return report
+
+
+def _check_names_of_splits(report: DataReport, spec: DataSpec) -> None:
+    """Report that training would not find the splits that it reads unless told otherwise."""
+    severities: dict[str, Severity] = {"train": "error", "val": "warning"}
+    for name, severity in severities.items():
+        if name not in spec.splits:
+            others = ", ".join(spec.splits)
+            what = f"split that training reads is missing: {name}, beside {others}"
+            report.add("", Finding(severity, what + did_you_mean(name, spec.splits), 1))
 
 
 def _input_size(options: InspectOptions, spec: DataSpec) -> int:
