@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rfla.data import load_data_spec, load_index
+from rfla.data.annotations import GROUP
 from rfla.data.formats import FORMATS
 from rfla.data.formats.masks import box_of
 from rfla.data.images import write_image
@@ -207,6 +208,7 @@ def test_a_root_category_without_boxes_is_no_class(tmp_path: Path) -> None:
     index = load_index(spec, "train")
     assert set(spec.splits) == {"train", "val"} and index.names == ("car",)
     assert index.labels.tolist() == [0] and index.category_ids == (1,)
+    assert index.counts[GROUP] == 1  # said by convert, inspect and train
     kind = FORMATS["coco"]
     assert kind.classes(kind.find(tmp_path).values()).names == ["car"]
 

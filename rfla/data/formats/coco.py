@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rfla.data.annotations import LARGEST_SIDE, REFUSED, REGIONS, Annotations, join
+from rfla.data.annotations import GROUP, LARGEST_SIDE, REFUSED, REGIONS, Annotations, join
 from rfla.data.formats import coco_file
 from rfla.data.formats.coco_columns import (
     Columns,
@@ -35,6 +35,7 @@ from rfla.data.formats.coco_file import (
     Image,
     category_names,
     class_table,
+    empty_groups,
     image_ids,
     whole,
 )
@@ -211,6 +212,7 @@ def annotations(content: Content, where: str, classes: Classes | None, rules: Ru
     notes = _Notes()
     names = category_names(content, where)
     table = class_table(names, rules.regions) if classes is None else classes
+    notes.add(GROUP, where, len(empty_groups(content) - set(table.ids)))
     ids = image_ids(content, where)
     files, sizes = _images(content.images or [], where, rules)
     columns = columns_of(content.annotations or [], ("iscrowd", *rules.flags))

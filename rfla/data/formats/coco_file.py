@@ -234,6 +234,11 @@ def root_categories(content: Content) -> set[int]:
     return roots
 
 
+def empty_groups(content: Content) -> set[int]:
+    """Return the ids of categories that only group others and have no box: they are no classes."""
+    return root_categories(content) - used_categories(content)
+
+
 def category_names(content: Content, where: str) -> dict[int, str]:
     """Return the names of a file's categories by id.
 
@@ -241,11 +246,11 @@ def category_names(content: Content, where: str) -> dict[int, str]:
         DataError: None, or one without a whole id and a name, or an id or name twice.
     """
     names: dict[int, str] = {}
-    passed_over = root_categories(content) - used_categories(content)
+    passed_over = empty_groups(content)
     for row, entry in enumerate(content.categories or []):
         place = f"{where}: categories[{row}]"
         number = whole(entry.id, "id", place)
-        if number in passed_over and len(content.categories or []) > 1:
+        if number in passed_over:
             continue
         name = str(entry.name) if type(entry.name) in (int, float) else entry.name
         if not isinstance(name, str) or not name:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfla.data.annotations import (
+    GROUP,
     MIN_SIDE,
     MISSING,
     REFUSED,
@@ -37,7 +38,9 @@ def check_images(
     for what, count in index.counts.items():
         if what == UNOPENED:  # below, with the reason
             continue
-        severity: Severity = "error" if what in _UNFIT else "note" if what == REGIONS else "warning"
+        severity: Severity = (
+            "error" if what in _UNFIT else "note" if what in (GROUP, REGIONS) else "warning"
+        )
         report.add(split, Finding(severity, what, count, index.examples.get(what, "")))
     faults = [image.fault for image in images if image.size is None]
     first = faults[0] if faults else ""
