@@ -27,7 +27,8 @@ class ImageRecord:
     """One image and its boxes.
 
     Attributes:
-        file_name: Image file relative to the image directory, `/` between parts.
+        file_name: Image file relative to the image directory, `/` between parts; absolute where the
+            reader knows that another would be found.
         where: The annotation file, with `:line` or a record where that helps, for messages.
         width: In px; 0 where the format does not state it.
         height: In px; 0 where the format does not state it.

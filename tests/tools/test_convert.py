@@ -205,6 +205,26 @@ def test_yolo_lists_are_converted(tmp_path, entry):
     assert (report.images, report.num_boxes) == ({"train": 1}, 1)
 
 
+@pytest.mark.parametrize("lists", [True, False])
+def test_yolo_images_of_one_name_are_each_found(tmp_path, lists):
+    """Two directories, or a list of images elsewhere; a third image of that name is not meant."""
+    for seed, place in enumerate(("a", "b", "set")):
+        picture(tmp_path / place / "x.png", seed=seed)
+        (tmp_path / place / "x.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    entries = [str(tmp_path / place / "x.png") for place in "ab"]
+    (tmp_path / "set" / "train.txt").write_text("\n".join(entries))
+    train = "train.txt" if lists else json.dumps([str(tmp_path / "a"), str(tmp_path / "b")])
+    (tmp_path / "set" / "data.yaml").write_text(f"train: {train}\nnames: [ship]\n")
+    source = tmp_path / "set" / "data.yaml"
+    if not lists:
+        with pytest.raises(DataError, match=r"would both become images/x\.png; rename one of them"):
+            convert("yolo", source, tmp_path / "out")
+        return
+    assert convert("yolo", source, tmp_path / "out").images == {"train": 2}
+    written = sorted((tmp_path / "out" / "images").rglob("*.png"))
+    assert [path.read_bytes() for path in written] == [Path(name).read_bytes() for name in entries]
+
+
 def test_an_unreadable_yolo_image_is_dropped_and_named(tmp_path):
     picture(tmp_path / "src" / "a.png")
     (tmp_path / "src" / "b.png").write_bytes(b"rubbish")

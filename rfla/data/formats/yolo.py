@@ -128,29 +128,31 @@ def read(
     """
     table = classes_of([part]) if classes is None else classes
     missing: list[str] | None = None if to_write else []
-    named = _named_images(part, missing)
-    if not named:
+    paths = list(dict.fromkeys(images_of(part, missing)))
+    if not paths:
         why = f"none of the listed images is there; the first: {missing[0]}" if missing else ""
         places = ", ".join(map(str, part.images))
         raise DataError(f"{places}: {why or 'no images in this directory'}")
     labels = _Labels(len(table.names), to_write, strict)
     for image in missing or []:
         labels.note(MISSING, image)
-    for row, path in enumerate(named):
+    for row, path in enumerate(paths):
         file = label_file(path)
         labels.read(row, file)
         if file != label_path(path):
             labels.note(BESIDE, str(file))
-    sizes = _sizes(list(named))
-    unopened = [path for path, size in zip(named, sizes, strict=True) if size is None]
-    store = _assemble(named, sizes, labels, table, to_write)
+    names = _names_to_write(paths, part) if to_write else [str(path) for path in paths]
+    sizes = _sizes(paths)
+    unopened = [path for path, size in zip(paths, sizes, strict=True) if size is None]
+    store = _assemble(paths, names, sizes, labels, table, to_write)
     if unopened:
         store.note(UNOPENED, str(unopened[0]), len(unopened))
     return store
 
 
 def _assemble(
-    named: dict[Path, str],
+    paths: Sequence[Path],
+    names: Sequence[str],
     sizes: Sequence[tuple[int, int] | None],
     labels: "_Labels",
     classes: Classes,
@@ -166,15 +168,15 @@ def _assemble(
     centres, sides = table[:, 3:5] * width_height, table[:, 5:7] * width_height
     corners = centres - sides / 2
     none = np.zeros(len(table), np.bool_)
-    label_files = [str(label_file(path)) for path in named] if to_write else None
+    label_files = [str(label_file(path)) for path in paths] if to_write else None
     return Annotations(
         name=label_files[0] if label_files else "",
         names=tuple(classes.names),
         category_ids=tuple(classes.ids),
-        paths=np.array(list(named.values()) if to_write else [str(p) for p in named], np.str_),
-        image_ids=np.arange(1, len(named) + 1),
+        paths=np.array(names, np.str_),
+        image_ids=np.arange(1, len(paths) + 1),
         image_hw=image_hw,
-        box_start=np.concatenate([[0], np.cumsum(np.bincount(images, minlength=len(named)))]),
+        box_start=np.concatenate([[0], np.cumsum(np.bincount(images, minlength=len(paths)))]),
         boxes=np.concatenate([corners, centres + sides / 2], axis=1),
         labels=table[:, 2].astype(np.int64),
         ignore=none,
@@ -290,20 +292,15 @@ def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
             yield f"{path}:{number}", fields
 
 
-def _named_images(part: Part, missing: list[str] | None) -> dict[Path, str]:
-    """The images of a split, each once, with their names below their directory.
-
-    Args:
-        part: The files of the split.
-        missing: As in `images_of`.
-    """
-    named: dict[Path, str] = {}
-    for place in part.images:
-        folder = place if place.is_dir() else place.parent
-        for image in images_of(Part((), (place,), root=part.root), missing):
-            inside = image.relative_to(folder) if image.is_relative_to(folder) else Path(image.name)
-            named.setdefault(image, inside.as_posix())
-    return named
+def _names_to_write(paths: Sequence[Path], part: Part) -> list[str]:
+    """Names of images below their directory; absolute where several could hold one of that name."""
+    folders = [place if place.is_dir() else place.parent for place in part.images]
+    return [
+        path.relative_to(folders[0]).as_posix()
+        if len(folders) == 1 and path.is_relative_to(folders[0])
+        else str(path.absolute())
+        for path in paths
+    ]
 
 
 def images_of(part: Part, missing: list[str] | None = None) -> list[Path]:

@@ -17,7 +17,6 @@ import yaml
 from rfla.cfg.verbs import ConvertOptions
 from rfla.data.formats import FORMATS, Format
 from rfla.data.formats.text import read_text
-from rfla.data.formats.yolo import images_of
 from rfla.data.image_header import set_max_pixels
 from rfla.data.progress import tracked
 from rfla.data.record import Classes, ImageRecord, Part
@@ -69,7 +68,8 @@ def convert(options: ConvertOptions, progress: bool = False) -> ConvertReport:
             read = reader.read(part, classes)
             report.add_reading(read)
             records = tracked(read.records(), split, len(read), progress)
-            converted = convert_records(job, records, _image_folders(part), split)
+            folders = [place if place.is_dir() else place.parent for place in part.images]
+            converted = convert_records(job, records, folders, split)
             _write_split(job, split, converted, classes)
         _refuse_nothing(report, source, parts)
         if options.to in TRAINABLE:
@@ -79,14 +79,6 @@ def convert(options: ConvertOptions, progress: bool = False) -> ConvertReport:
         text = json.dumps(counts, indent=1, ensure_ascii=False)
         (beside / MARK).write_text(text, encoding="utf-8")
     return report
-
-
-def _image_folders(part: Part) -> list[Path]:
-    """Return where the images of a split are looked for: its directories, those of its lists."""
-    folders = [place if place.is_dir() else place.parent for place in part.images]
-    if any(place.is_file() for place in part.images):
-        folders += [image.parent for image in images_of(part, missing=[])]
-    return list(dict.fromkeys(folders))
 
 
 def class_names(options: ConvertOptions) -> list[str]:

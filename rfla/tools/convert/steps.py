@@ -1,5 +1,6 @@
 """The steps between reading and writing: find images, check sizes, clean boxes, cut tiles."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -96,7 +97,7 @@ def convert_records(
             image = Path(path)
             if elsewhere:
                 job.report.repair(FOUND_ELSEWHERE, f"{record.file_name} is {image}")
-            record.file_name = _name_below_images(record, image)
+            record.file_name = _name_below_images(record, image, folders)
             try:
                 with _open(image) as scene:
                     for piece in _place(job, record, image, scene, split, pool):
@@ -123,10 +124,18 @@ def _open(image: Path) -> Iterator[Scene]:
         yield scene
 
 
-def _name_below_images(record: ImageRecord, image: Path) -> str:
-    """Return an image's name below `images/{split}`: with its directories, but for `images`."""
-    folders = clean_name(record.file_name).parent.parts
-    parts = [*(part for part in folders if part.lower() != "images"), image.name]
+def _name_below_images(record: ImageRecord, image: Path, folders: Sequence[Path]) -> str:
+    """Return an image's name below `images/{split}`: with its directories, but for `images`.
+
+    Of an absolute path, those below the one of `folders` that holds it.
+    """
+    name = record.file_name
+    if os.path.isabs(name):
+        places = (folder.absolute() for folder in folders)
+        inside = (os.path.relpath(name, place) for place in places if image.is_relative_to(place))
+        name = next(inside, name)
+    directories = clean_name(name).parent.parts
+    parts = [*(part for part in directories if part.lower() != "images"), image.name]
     return as_unicode("/".join(parts))
 
 
