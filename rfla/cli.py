@@ -121,7 +121,7 @@ def import_weights(tokens: Tokens = None) -> None:
     from rfla.models.mmdet import import_checkpoint
 
     out = options.out or ""
-    check_out(out, options.overwrite, ".safetensors")
+    check_out(out, options.overwrite)
     names = options.names or None
     say(import_checkpoint(options.weights or "", options.model or "", out, names))
 

@@ -92,6 +92,17 @@ def refused_in_one_line(path: str | Path) -> Iterator[None]:
         raise RflaError(f"{file}: cannot be written ({reason})") from error
 
 
+def write_result(path: str | Path, data: bytes | str) -> None:
+    """Write a file that a person named, with the directories above it.
+
+    Raises:
+        RflaError: Which file cannot be written, and why.
+    """
+    with refused_in_one_line(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data)
+
+
 def hold_lock(path: Path) -> IO[str]:
     """Hold a lock file for this process until the returned file is closed.
 

@@ -2,9 +2,12 @@
 
 import textwrap
 from collections.abc import Iterable
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from rfla.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from rfla.cfg.keys import Key
 
 
 class VerbText(NamedTuple):
@@ -199,11 +202,7 @@ def explain(topic: str) -> str:
         )
         raise ConfigError(f"no verb and no key '{show(topic)}'{near}")
     key = keys[topic]
-    lines = [
-        f"{key.name}: {key.description}",
-        f"  kind     {key.kind}",
-        f"  default  {show(key.default, 200)}",
-    ]
+    lines = _about(key.name, key)
     hidden = [option for option in key.options if option not in key.kind]
     if hidden:
         lines += [
@@ -217,19 +216,26 @@ def explain(topic: str) -> str:
 
 def _of_verbs(topic: str) -> str:
     """A key that verbs with keys of their own have, for each of them; "" where none has it."""
-    from rfla.cfg.keys import keys_of, show
+    from rfla.cfg.keys import keys_of
     from rfla.cfg.verbs import OPTIONS
 
     lines: list[str] = []
     for verb, schema in OPTIONS.items():
         key = keys_of(schema).get(topic)
         if key is not None:
-            lines += [
-                f"{verb} {topic}: {key.description}",
-                f"  kind     {key.kind}",
-                f"  default  {show(key.default, 200)}",
-            ]
+            lines += _about(f"{verb} {topic}", key)
     return "\n".join(lines)
+
+
+def _about(title: str, key: "Key") -> list[str]:
+    """What a key is, its kind and its default, a line each."""
+    from rfla.cfg.keys import show
+
+    return [
+        f"{title}: {key.description}",
+        f"  kind     {key.kind}",
+        f"  default  {show(key.default, 200)}",
+    ]
 
 
 def _recipes() -> list[str]:

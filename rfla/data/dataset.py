@@ -16,7 +16,6 @@ from rfla.data.pixel_range import Range
 from rfla.data.transforms import Augmentation
 from rfla.errors import DataError
 from rfla.names import CachePlace
-from rfla.sizes import STRIDE
 
 _TRIES = 20
 
@@ -91,7 +90,7 @@ class DetectionDataset:
 
         Without augmentation, and by the sizes that the annotations state.
         """
-        sizes = [padded_shape(h, w, self.imgsz, STRIDE) for h, w in self.index.image_hw.tolist()]
+        sizes = [padded_shape(h, w, self.imgsz) for h, w in self.index.image_hw.tolist()]
         return np.array(sizes, np.int64).reshape(-1, 2)
 
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:

@@ -29,7 +29,7 @@ from rfla.data.pixel_range import Range, find_range, to_uint8, uses_little
 from rfla.data.tiff import BITS, PHOTOMETRIC, SAMPLE_FORMAT, SAMPLES
 from rfla.errors import DataError
 from rfla.files import foreign_content, open_regular, read_regular, write_atomically
-from rfla.sizes import STRIDE, padded_side
+from rfla.sizes import padded_side
 
 Image = NDArray[np.uint8]
 
@@ -299,10 +299,10 @@ def resized_shape(height: int, width: int, imgsz: int) -> tuple[int, int]:
     return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
 
 
-def padded_shape(height: int, width: int, imgsz: int, stride: int = STRIDE) -> tuple[int, int]:
+def padded_shape(height: int, width: int, imgsz: int) -> tuple[int, int]:
     """Return height and width at the network's input, after resizing and padding."""
     rows, columns = resized_shape(height, width, imgsz)
-    return padded_side(rows, stride), padded_side(columns, stride)
+    return padded_side(rows), padded_side(columns)
 
 
 def write_image(path: Path, image: Image, *, quality: int = 92) -> None:

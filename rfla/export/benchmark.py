@@ -16,11 +16,11 @@ from rfla.export.forms import (
     FORMS,
     check_data,
     exported_bytes,
-    load_exported,
+    exported_model,
     quantized_bytes,
     refuse_impossible,
 )
-from rfla.files import refused_in_one_line, write_atomically
+from rfla.files import write_result
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "torch": {},
@@ -70,9 +70,7 @@ def benchmark(options: BenchmarkOptions, say: Callable[[str], None]) -> None:
     say("\n".join([*([table(rows)] if rows else []), *missing]))
     if options.out is not None:
         content = [row._asdict() for row in rows]
-        with refused_in_one_line(options.out):
-            Path(options.out).parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(options.out, json.dumps(content, indent=2))
+        write_result(options.out, json.dumps(content, indent=2))
 
 
 def _options(name: str, options: BenchmarkOptions) -> ExportOptions:
@@ -93,4 +91,4 @@ def _row(name: str, own: ExportOptions, model: SourceModel, judge: Judge) -> Fig
     content = exported_bytes(own, model)
     if own.int8:
         content = quantized_bytes(own, model, content)
-    return judge(name, len(content) / 1e6, load_exported(own, model, content, name, judge.device))
+    return judge(name, len(content) / 1e6, exported_model(own, model, content, name, judge.device))

@@ -19,12 +19,12 @@ from rfla.export.forms import (
     check_data,
     check_parity,
     exported_bytes,
-    load_exported,
+    exported_model,
     quantized_bytes,
     refuse_unsure,
     side_of,
 )
-from rfla.files import refused_in_one_line, write_atomically
+from rfla.files import write_result
 
 
 class Exported(NamedTuple):
@@ -71,9 +71,7 @@ def export(options: ExportOptions) -> Exported:
         lines.append(table(rows))
         if not options.force:
             refuse_loss(*rows, options.max_loss)
-    with refused_in_one_line(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, content)
+    write_result(out, content)
     megabytes = len(content) / 1e6
     if not options.dynamic:
         lines.append(
@@ -134,4 +132,4 @@ def _cost(options: ExportOptions, model: SourceModel, content: bytes) -> tuple[F
     megabytes = Path(str(options.model)).stat().st_size / 1e6
     before = judge("torch", megabytes, model)
     name = "half=true" if options.half else "int8=true"
-    return before, judge(name, len(content) / 1e6, load_exported(options, model, content, name))
+    return before, judge(name, len(content) / 1e6, exported_model(options, model, content, name))

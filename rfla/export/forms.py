@@ -128,7 +128,7 @@ def graph_of(options: ExportOptions, model: SourceModel) -> DetectionGraph:
     )
 
 
-def load_exported(
+def exported_model(
     options: ExportOptions,
     model: SourceModel,
     content: bytes,
@@ -155,7 +155,7 @@ def check_parity(options: ExportOptions, model: SourceModel, content: bytes, whe
     """
     assert isinstance(model.net, Detector)
     rules = FLOAT16 if options.half else FLOAT32
-    exported = load_exported(options, model, content, where).net
+    exported = exported_model(options, model, content, where).net
     assert isinstance(exported, ExportedNet)
     batches = _images_to_compare(options, model)
     parity = compare(model.net, model.config.normalize, exported, batches, rules)

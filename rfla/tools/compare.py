@@ -12,7 +12,7 @@ from rfla.data.progress import tracked
 from rfla.engine.console import make_console
 from rfla.engine.inference import protocol_of
 from rfla.errors import ConfigError
-from rfla.files import refused_in_one_line, write_atomically
+from rfla.files import write_result
 from rfla.metrics.arrays import GroundTruth
 from rfla.metrics.coco_io import ground_truth
 from rfla.metrics.compare import Comparison, compare
@@ -38,9 +38,7 @@ def run_compare(options: CompareOptions) -> None:
     )
     make_console().print(result.table())
     if options.out:
-        with refused_in_one_line(options.out):
-            Path(options.out).parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(options.out, json.dumps(result.as_dict(), indent=1))
+        write_result(options.out, json.dumps(result.as_dict(), indent=1))
 
 
 def compare_files(

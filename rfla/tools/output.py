@@ -59,9 +59,9 @@ def partial_directory(
     Raises:
         DataError: As `check_target`; something else is in the way; another process writes there.
     """
-    check_target(out, sources, exist_ok)
     with _alone(out):
-        check_target(out, sources, exist_ok)  # another process may have filled it meanwhile
+        # Callers ask before they read anything; another process may have filled it since.
+        check_target(out, sources, exist_ok)
         with _beside(out) as folder:
             yield folder
 

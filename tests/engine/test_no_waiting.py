@@ -117,8 +117,8 @@ def step_on_fake_gpu(cfg: Config) -> TrainStep:
     return TrainStep(net, state, schedule, cfg.normalize, device, torch.bfloat16)
 
 
-def in_a_child(check: Callable[[], None]) -> None:
-    """Run a check in a forked process.
+def exit_code_of(check: Callable[[], None]) -> int | None:
+    """Run a check in a forked process; 0 where it holds.
 
     Autograd that has seen a GPU, a fake one too, starts threads, after which no forked process may
     use it; the tests of whole commands fork.
@@ -126,7 +126,7 @@ def in_a_child(check: Callable[[], None]) -> None:
     child = multiprocessing.get_context("fork").Process(target=check)
     child.start()
     child.join()
-    assert child.exitcode == 0
+    return child.exitcode
 
 
 def fake_batch() -> Batch:
@@ -165,7 +165,7 @@ def test_a_step_never_waits(
     """From the copy of the images to the running sums: network, assignment, optimiser, EMA."""
     monkeypatch.setitem(zoo.DETECTORS, "fcos", detector)  # the real one
     cfg = config(multi_scale=0.5, plots=False, optimizer="sgd", **parts)
-    in_a_child(lambda: take_a_step(cfg, monkeypatch))
+    assert exit_code_of(lambda: take_a_step(cfg, monkeypatch)) == 0
 
 
 def take_a_step(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> None:

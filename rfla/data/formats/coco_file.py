@@ -236,7 +236,8 @@ def root_categories(content: Content) -> set[int]:
 
 def empty_groups(content: Content) -> set[int]:
     """Return the ids of categories that only group others and have no box: they are no classes."""
-    return root_categories(content) - used_categories(content)
+    roots = root_categories(content)
+    return roots - used_categories(content) if roots else roots
 
 
 def category_names(content: Content, where: str) -> dict[int, str]:
