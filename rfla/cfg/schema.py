@@ -60,6 +60,20 @@ def _known_device(value: str) -> str:
     return value
 
 
+def _not_layer_numbers(value: Any) -> Any:
+    """Elsewhere `freeze=10` freezes the first ten layers."""
+    parts = value if isinstance(value, list | tuple) else [value]
+    if any(isinstance(part, int | float) and not isinstance(part, bool) for part in parts):
+        raise ValueError(
+            "must be names, for example [backbone] or [backbone,neck]; "
+            "backbone.frozen_stages freezes the first stages of the backbone"
+        )
+    return value
+
+
+FrozenNames = Annotated[Names, BeforeValidator(_not_layer_numbers)]
+
+
 SliceSize = Annotated[
     Annotated[int, Field(ge=32, le=16384)] | Literal["auto"], BeforeValidator(_lower)
 ]
@@ -199,7 +213,9 @@ class Config(ModelConfig):
         ge=0,
         description="also save the state every this many minutes; 0: only after each epoch",
     )
-    freeze: Names = Field((), description="freeze parameters whose names start with one of these")
+    freeze: FrozenNames = Field(
+        (), description="freeze parameters whose names start with one of these"
+    )
     multi_scale: float = Field(
         0.0, ge=0, lt=1, description="vary imgsz between batches by up to this share"
     )

@@ -176,6 +176,8 @@ def test_values_as_people_write_them(key: str, value: Any, expected: Any) -> Non
         ({"optimizer": "sdg"}, "optimizer=sdg: must be one of sgd, adamw; did you mean 'sgd'?"),
         ({"model": 3}, "model=3: must be text or none"),
         ({"device": "gpu"}, "device=gpu: must be auto, cpu,"),
+        ({"freeze": 10}, "freeze=10: must be names, for example [backbone]"),
+        ({"freeze": [0, 1]}, "freeze=[0,1]: must be names, for example [backbone]"),
         ({"lr_steps": [11, 8]}, "lr_steps=[11,8]: must be epochs that rise"),
         ({"resume": 3.5}, "resume=3.5: must be true/false or text"),
         (
