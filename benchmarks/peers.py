@@ -3,12 +3,14 @@
     python benchmarks/peers.py torchvision_fcos --data ../shared/data/nuclei3 --imgsz 128 \
         --seconds 300 --out runs/peers
     python benchmarks/peers.py torchvision_faster_rcnn ...
-    python benchmarks/peers.py ultralytics --model yolov8n-p2.yaml --python PYTHON ...
+    python benchmarks/peers.py ultralytics --model yolo26n-p2.yaml --python PYTHON ...
+    python benchmarks/peers.py libreyolo --model yolo9_p2-t --python PYTHON ...
 
 All start from random weights. Torchvision's models get everything that ours get: loader,
 augmentation, AdamW with a cosine, weight average, ResNet-18, a pyramid from stride 4 and, for
-Faster R-CNN, anchors from 4 px; what differs is theirs. Ultralytics trains by its own command with
-its defaults, in an environment of its own (`pip install ultralytics`; its code never enters here).
+Faster R-CNN, anchors from 4 px; what differs is theirs. Ultralytics and LibreYOLO train by their
+own interfaces with their defaults, in environments of their own (`pip install ultralytics`, `pip
+install libreyolo`; their code never enters here).
 The number of epochs is what fits into `--seconds`: of CPU time on a CPU, by the clock on a GPU. The
 last weights are judged on the test split, and `record.json` is that of `ablation.py`, which
 tabulates them as a variant.
@@ -151,8 +153,8 @@ def train_torchvision(args: argparse.Namespace) -> dict[str, Any]:
     return {"figures": figures, "epochs": epochs, "seconds": seconds}
 
 
-def train_ultralytics(args: argparse.Namespace) -> dict[str, Any]:
-    """Train by Ultralytics' own command, write its detections as COCO JSON, judge them by ours."""
+def train_elsewhere(args: argparse.Namespace) -> dict[str, Any]:
+    """Train by a library's own interface, write its detections as COCO JSON, judge them by ours."""
     out = args.out.resolve()
     rfla = [sys.executable, "-m", "rfla", "convert", "format=coco", "to=yolo", "exist_ok=true"]
     subprocess.run([*rfla, f"source={args.data}", f"out={out / 'data'}"], check=True)
@@ -164,7 +166,7 @@ def train_ultralytics(args: argparse.Namespace) -> dict[str, Any]:
         given = {"model": args.model, "data": str(out / "data" / "data.yaml"), "epochs": epochs}
         given |= {"imgsz": args.imgsz, "seed": args.seed, "name": name, "project": str(out)}
         given |= {"device": args.device, "images": [str(path) for path in index.paths]}
-        script = Path(__file__).with_name("peers_ultralytics.py")
+        script = Path(__file__).with_name(f"peers_{args.peer}.py")
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         subprocess.run([args.python, str(script), json.dumps(given)], check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -186,7 +188,8 @@ def train_ultralytics(args: argparse.Namespace) -> dict[str, Any]:
 PEERS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "torchvision_fcos": train_torchvision,
     "torchvision_faster_rcnn": train_torchvision,
-    "ultralytics": train_ultralytics,
+    "ultralytics": train_elsewhere,
+    "libreyolo": train_elsewhere,
 }
 
 
@@ -201,11 +204,11 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="that of ablation.py: OUT/DATA/PEER"
     )
-    parser.add_argument("--model", default="yolov8n-p2.yaml", help="of Ultralytics")
-    parser.add_argument("--python", default="python", help="one that has Ultralytics")
+    parser.add_argument("--model", help="of the library: yolo26n-p2.yaml, yolo9_p2-t")
+    parser.add_argument("--python", default="python", help="one that has the library")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    name = args.peer if args.peer != "ultralytics" else args.model.removesuffix(".yaml")
+    name = args.peer if args.peer.startswith("torchvision") else args.model.removesuffix(".yaml")
     args.out = args.out / Job(args.data.name, name, args.seed, {}).place
     args.out.mkdir(parents=True, exist_ok=True)
     result = PEERS[args.peer](args)
