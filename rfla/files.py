@@ -6,6 +6,7 @@ Written beside, flushed, then renamed over the old one.
 import os
 import secrets
 import stat
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -103,6 +104,19 @@ def write_result(path: str | Path, data: bytes | str) -> None:
         write_atomically(path, data)
 
 
+_held: "weakref.WeakSet[IO[str]]" = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    """Loading processes must not hold the locks on: they outlive a killed run by seconds."""
+    for handle in list(_held):
+        handle.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
 def hold_lock(path: Path) -> IO[str]:
     """Hold a lock file for this process until the returned file is closed.
 
@@ -124,8 +138,7 @@ def hold_lock(path: Path) -> IO[str]:
         except OSError:  # a file system without locks
             return handle
         if path.exists() and os.path.samestat(os.fstat(handle.fileno()), path.stat()):
-            # Loading processes must not hold the lock on: they outlive a killed run by seconds.
-            os.register_at_fork(after_in_child=handle.close)
+            _held.add(handle)
             return handle
         handle.close()  # its owner removed the file between our two calls: ask again
 

@@ -1,7 +1,9 @@
 """Only regular files are opened."""
 
+import gc
 import os
 import socket
+import weakref
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,11 @@ import pytest
 from rfla.errors import DataError, MetricError, RflaError
 from rfla.files import (
     as_unicode,
+    hold_lock,
     open_regular,
     read_regular,
     refused_in_one_line,
+    release_lock,
     write_atomically,
 )
 
@@ -20,6 +24,23 @@ def test_a_file_is_read(tmp_path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     (tmp_path / "link").symlink_to(tmp_path / "a")
     assert read_regular(tmp_path / "a") == read_regular(tmp_path / "link") == b"abc"
+
+
+def test_a_forked_process_does_not_hold_a_lock_on(tmp_path) -> None:
+    path = tmp_path / "lock"
+    handle = hold_lock(path)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if handle.closed else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    with pytest.raises(BlockingIOError):
+        hold_lock(path)
+    release_lock(path, handle)
+    release_lock(path, hold_lock(path))
+    seen = weakref.ref(handle)
+    del handle
+    gc.collect()
+    assert seen() is None  # what closes it in forked processes does not keep it
 
 
 def test_a_new_file_has_the_rights_of_any_other(tmp_path, monkeypatch) -> None:

@@ -95,7 +95,8 @@ def list_candidates(
     # Rounding could turn round scores this close, so an edge with such a score decides nothing.
     tie_limit = (kth_best * (1 - TIE_TOLERANCE)).clamp_(min=0)  # (T, N)
     ignore_limit = torch.tensor(
-        [[math.inf if limit is None else limit] for limit in ignore_above]
+        [[math.inf if limit is None else limit] for limit in ignore_above],
+        device=windows.scores.device,
     )  # (T, 1)
 
     # One list for both questions: candidates that may be positive, and those to be ignored.
@@ -139,7 +140,7 @@ def _at_least(windows: Windows, limit: Tensor) -> tuple[Tensor, Tensor, Tensor, 
     in_columns = (best >= limit[:, None, None]).nonzero(as_tuple=True)
     stage, column, plane, box = in_columns  # (K,) each
 
-    rows = torch.arange(width).view(-1, 1)
+    rows = torch.arange(width, device=windows.scores.device).view(-1, 1)
     scores = windows.scores.view(stages, width, width, -1, num_boxes)
     scores = scores[stage, rows, column, plane, box]  # (w, K)
     row, hit = (scores >= limit.take(stage * num_boxes + box)).nonzero(as_tuple=True)  # (M,) each

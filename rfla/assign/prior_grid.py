@@ -152,6 +152,9 @@ class PriorGrid:
                 "feature_sizes, strides and receptive_fields must name the same levels, got "
                 f"{len(feature_sizes)}, {len(strides)} and {len(receptive_fields)}"
             )
+        for level, (height, width) in enumerate(feature_sizes):
+            if min(height, width) < 1:
+                raise ValueError(f"level {level} has {height} x {width} cells; sizes start at 1")
         parts = []
         longest_sides = [0.0] * len(strides)
         for axis in (ROWS, COLUMNS):
@@ -288,7 +291,9 @@ class PriorGrid:
 
     def to(self, device: torch.device | str) -> "PriorGrid":
         """The same grid on another device."""
-        edges = self.edges.to(device, non_blocking=True)
+        # a copy to the host would be read before it has arrived
+        to_host = torch.device(device).type == "cpu"
+        edges = self.edges.to(device, non_blocking=not to_host)
         return self if edges is self.edges else replace(self, edges=edges)
 
     def valid(

@@ -374,6 +374,11 @@ def is_object(annotations: Annotations) -> NDArray[np.bool_]:
     return np.asarray(objects, np.bool_)
 
 
+def objects_per_image(annotations: Annotations) -> NDArray[np.int64]:
+    """(N,) how many objects to find each image has."""
+    return np.bincount(annotations.image_index[is_object(annotations)], minlength=len(annotations))
+
+
 def first_place(annotations: Annotations, row: int) -> str:
     """Where a box is, for a message: its image, corner and size."""
     image = int(np.searchsorted(annotations.box_start, row, side="right")) - 1

@@ -21,6 +21,7 @@ from rfla.errors import DataError
 from rfla.names import CachePlace
 
 _SHARE = 0.8  # of the free memory or disk that a cache may take
+_in_memory: "weakref.WeakSet[MemoryCache]" = weakref.WeakSet()  # of this process
 
 
 class ImageCache(Protocol):
@@ -52,12 +53,20 @@ class MemoryCache:
         self._image_hw = image_hw
         sizes = image_hw.astype(np.int64).prod(axis=1) * 3
         self._start = np.concatenate([[0], np.cumsum(sizes)])
-        _refuse_too_large(
-            "memory", int(self._start[-1]), _free_memory(), "cache=disk or cache=false"
-        )
-        # Pages are taken from the system as they are written, not here.
+        # Pages are taken from the system as they are written, not here, so that the system counts
+        # as free what other caches of this process (of the other split) have still to fill.
+        promised = sum(cache.unfilled for cache in _in_memory)
+        # Each process of this machine keeps images of its own.
+        share = max(_free_memory() // _processes() - promised, 0)
+        _refuse_too_large("memory", int(self._start[-1]), share, "cache=disk or cache=false")
+        _in_memory.add(self)
         self._pixels = np.frombuffer(mmap.mmap(-1, max(int(self._start[-1]), 1)), np.uint8)
         self._filled = np.frombuffer(mmap.mmap(-1, max(len(image_hw), 1)), np.uint8)
+
+    @property
+    def unfilled(self) -> int:
+        """Bytes of the images that are not here yet."""
+        return int(np.diff(self._start)[self._filled[: len(self._image_hw)] == 0].sum())
 
     def get(self, row: int) -> Image | None:
         """The image of a row (a copy is not made; do not write into it), or None."""
@@ -115,6 +124,12 @@ def _remove_leftovers(parent: Path) -> None:
         owner = folder.name.partition("-")[0]
         if owner.isdigit() and not Path(f"/proc/{owner}").exists() and Path("/proc/self").exists():
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _processes() -> int:
+    """How many processes `torchrun` started on this machine, 1 without it."""
+    text = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(int(text), 1) if text.isdecimal() else 1
 
 
 def _free_memory() -> int:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -109,6 +109,11 @@ class Loader:
 
     def __len__(self) -> int:
         return len(self.sampler)
+
+    @property
+    def dataset(self) -> DetectionDataset:
+        """What the batches are made of."""
+        return cast(DetectionDataset, self.loader.dataset)
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self._batches():

@@ -118,7 +118,7 @@ class RunParts:
 
         self.cfg = cfg
         self.train_loader, self.sampler = training_loader(
-            cfg, self.train_index, self.world, self.device
+            cfg, self.train_index, self.world, self.device, self.train_loader
         )
 
     def halve_val_batch(self) -> bool:
@@ -127,8 +127,9 @@ class RunParts:
         if not half:
             return False
         self.val_loader.close()
+        smaller = with_settings(self.cfg, {"batch": half})
         self.val_loader = evaluation_loader(
-            with_settings(self.cfg, {"batch": half}), self.val_index, self.world, self.device
+            smaller, self.val_index, self.world, self.device, self.val_loader
         )
         return True
 

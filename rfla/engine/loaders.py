@@ -25,36 +25,55 @@ from rfla.names import CachePlace
 
 
 def training_loader(
-    cfg: Config, index: Annotations, world: World, device: torch.device
+    cfg: Config,
+    index: Annotations,
+    world: World,
+    device: torch.device,
+    before: Loader | None = None,
 ) -> tuple[Loader, TrainSampler]:
-    """Return the loader of the training split and the sampler that orders it."""
+    """Return the loader of the training split and the sampler that orders it.
+
+    `before` is one of the same split and settings but for the batch: its decoded images are kept.
+    """
     if cfg.batch % world.size:
         raise ConfigError(f"batch={cfg.batch}: not a multiple of the {world.size} devices")
     if len(index) < world.size:
         raise DataError(f"{index.name}: {len(index)} images are too few for {world.size} devices")
     set_max_pixels(cfg.max_pixels)
-    dataset = DetectionDataset(
-        index,
-        cfg.imgsz,
-        build_augmentation(cfg.aug),
-        seed=cfg.seed,
-        cache=cache_place(cfg),
-        value_range=cfg.normalize.range,
+    dataset = (
+        before.dataset
+        if before
+        else DetectionDataset(
+            index,
+            cfg.imgsz,
+            build_augmentation(cfg.aug),
+            seed=cfg.seed,
+            cache=cache_place(cfg),
+            value_range=cfg.normalize.range,
+        )
     )
     sampler = TrainSampler(len(dataset), cfg.batch, cfg.seed, rank=world.rank, world=world.size)
     return _loader(cfg, dataset, sampler, device), sampler
 
 
 def evaluation_loader(
-    cfg: Config, index: Annotations, world: World, device: torch.device
+    cfg: Config,
+    index: Annotations,
+    world: World,
+    device: torch.device,
+    before: Loader | None = None,
 ) -> Loader:
     """Return the loader of a split, each image once (`EvalSampler`), without augmentation.
 
-    Each process gets its share of the batches.
+    Each process gets its share of the batches. `before` is as in `training_loader`.
     """
     set_max_pixels(cfg.max_pixels)
-    dataset = DetectionDataset(
-        index, cfg.imgsz, cache=cache_place(cfg), value_range=cfg.normalize.range
+    dataset = (
+        before.dataset
+        if before
+        else DetectionDataset(
+            index, cfg.imgsz, cache=cache_place(cfg), value_range=cfg.normalize.range
+        )
     )
     sampler = EvalSampler(dataset.padded_sizes(), max(1, cfg.batch), world.rank, world.size)
     return _loader(cfg, dataset, sampler, device)

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rfla.models.backbones.backbone import Backbone
 from rfla.names import OptimizerName
 
 NORM_LAYERS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -30,19 +31,21 @@ def parameter_groups(
         weight_decay: Decay of the weights.
         bias_lr_mult: Factor on `lr` for biases.
         bias_decay: Factor on `weight_decay` for biases.
-        backbone_lr_mult: Factor on the rates of everything under `backbone.`.
+        backbone_lr_mult: Factor on the rates of the backbone; DetectoRS has several.
         norm_decay: Factor on `weight_decay` for the weights and biases of norm layers.
 
     Returns:
         Groups for a torch optimiser; `base_lr` is the rate that the schedule multiplies.
     """
+    backbones = [module for module in net.modules() if isinstance(module, Backbone)]
+    of_backbones = {id(parameter) for part in backbones for parameter in part.parameters()}
     members: dict[tuple[bool, str], list[nn.Parameter]] = {}
-    for prefix, module in net.named_modules():
+    for module in net.modules():
         in_norm = isinstance(module, NORM_LAYERS)
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
                 kind = "norm" if in_norm else "bias" if name == "bias" else "weight"
-                members.setdefault((prefix.split(".")[0] == "backbone", kind), []).append(parameter)
+                members.setdefault((id(parameter) in of_backbones, kind), []).append(parameter)
     decays = {
         "weight": weight_decay,
         "bias": weight_decay * bias_decay,

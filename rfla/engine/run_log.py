@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from rfla.cfg import Config
 from rfla.cfg.keys import show, value_at
 from rfla.data import Annotations, Batch
+from rfla.data.annotations import is_object, objects_per_image
 from rfla.data.input_sizes import shrunk_objects
 from rfla.engine import memory
 from rfla.engine.build import RunParts
@@ -237,9 +238,8 @@ def opening_lines(
 
 def draw_labels(path: Path, index: Annotations) -> None:
     """Write `labels.png`: classes, sizes and numbers of the boxes that are learnt."""
-    real = ~(index.ignore | index.crowd)
-    per_image = np.diff(index.box_start)
-    plot_labels(path, index.boxes[real], index.labels[real], per_image, index.names)
+    objects, per_image = is_object(index), objects_per_image(index)
+    plot_labels(path, index.boxes[objects], index.labels[objects], per_image, index.names)
 
 
 @torch.no_grad()

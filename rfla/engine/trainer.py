@@ -2,7 +2,7 @@
 
 Read it from the top: `train` builds the parts, `Trainer.fit` runs the epochs, `train_epoch` one of
 them, `after_step` and `finish_epoch` are what happens between. A step is in `step.py`, the
-validation of an epoch in `validator.py`, what is written and printed in `run_dir.py`, `report.py`.
+validation of an epoch in `validator.py`, what is written and printed in `run_dir.py`, `run_log.py`.
 """
 
 import time

@@ -83,11 +83,12 @@ def _own_biases(onnx: Any, model: Any) -> None:
 @contextmanager
 def _without_advice() -> Iterator[None]:
     """Keep back what onnxruntime's tools advise by the root logger."""
-    logging.disable(logging.WARNING)
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
     try:
         yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
 
 
 def _feeds(images: Iterable[np.ndarray], as_float: bool) -> Iterator[dict[str, np.ndarray]]:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from rfla.metrics.arrays import BoolArray, FloatArray, IntArray, stable_order
 from rfla.metrics.overlaps import ALMOST_ONE, Overlaps
+from rfla.metrics.protocols import MOST_IOUS
 
 Bits = NDArray[np.unsignedinteger[Any]]
 Words = NDArray[np.uint64]
@@ -216,7 +217,7 @@ class Matcher:
 
 def _words(sizes: int, thresholds: int) -> list[range]:
     """Return the size ranges of each word."""
-    most = 64 // thresholds
+    most = MOST_IOUS // thresholds
     return [range(first, min(first + most, sizes)) for first in range(0, sizes, most)]
 
 

@@ -14,6 +14,7 @@ from rfla.sizes import AITOD_SIZES, LARGEST
 
 Ignoring = Literal["crowd", "regions", "iod"]
 
+MOST_IOUS = 64  # `matching` keeps a bit of a 64-bit word for each
 COCO_IOUS = tuple(float(t) for t in np.linspace(0.5, 0.95, 10))
 
 
@@ -35,6 +36,9 @@ class Protocol:
             any box ignored in that size range reaches the threshold, as TinyPerson's evaluator.
         smallest: px of sqrt(area) below which the range "all" ignores a box.
         lrp: whether oLRP is computed.
+
+    Raises:
+        MetricError: A threshold or a limit that makes no sense.
     """
 
     name: str
@@ -45,6 +49,18 @@ class Protocol:
     ignoring: Ignoring = "crowd"
     smallest: float = 0.0
     lrp: bool = True
+
+    def __post_init__(self) -> None:
+        given = f"protocol {self.name}: "
+        if not self.ious or not all(0 < iou < 1 for iou in self.thresholds):
+            raise MetricError(f"{given}ious {list(self.thresholds)} must be between 0 and 1")
+        if len(self.thresholds) > MOST_IOUS:
+            raise MetricError(
+                f"{given}{len(self.thresholds)} IoU thresholds; at most {MOST_IOUS} are matched"
+            )
+        limits = list(self.max_dets)
+        if not limits or limits[0] < 1 or limits != sorted(limits):
+            raise MetricError(f"{given}max_dets {limits} must be numbers from 1 on that rise")
 
     @property
     def thresholds(self) -> tuple[float, ...]:

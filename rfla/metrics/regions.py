@@ -63,9 +63,9 @@ def covered_share(boxes: FloatArray, regions: FloatArray) -> FloatArray:
     """
     # the edges of all regions cut the image into X * Y cells: each is covered or not
     xs, ys = np.unique(regions[:, [0, 2]]), np.unique(regions[:, [1, 3]])
-    columns = (regions[:, :1] <= xs[:-1]) & (xs[1:] <= regions[:, 2:3])  # (R, X)
-    lines = (regions[:, 1:2] <= ys[:-1]) & (ys[1:] <= regions[:, 3:4])  # (R, Y)
-    covered = (columns[:, :, None] & lines[:, None, :]).any(axis=0).astype(np.float64)  # (X, Y)
+    covered = np.zeros((max(len(xs) - 1, 0), max(len(ys) - 1, 0)))  # (X, Y)
+    for x1, y1, x2, y2 in zip(*_cells(regions, xs, ys), strict=True):
+        covered[x1:x2, y1:y2] = 1
 
     # the area of a box in the covered cells is a product of its lengths in columns and lines
     widths = _lengths(boxes[:, 0], boxes[:, 2], xs)  # (n, X)
@@ -74,6 +74,12 @@ def covered_share(boxes: FloatArray, regions: FloatArray) -> FloatArray:
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     share: FloatArray = np.divide(covered_area, area, out=np.zeros_like(area), where=area > 0)
     return share
+
+
+def _cells(regions: FloatArray, xs: FloatArray, ys: FloatArray) -> list[list[int]]:
+    """The first column and line of each region, and those behind its last: four lists of R."""
+    edges = (xs, ys, xs, ys)
+    return [np.searchsorted(edge, regions[:, side]).tolist() for side, edge in enumerate(edges)]
 
 
 def _lengths(low: FloatArray, high: FloatArray, edges: FloatArray) -> FloatArray:

@@ -38,7 +38,7 @@ class RoIAlignPyramid(nn.Module):
 
     def levels(self, boxes: Tensor) -> Tensor:
         """Level (N,) of boxes (N, 4): 0 below twice `finest_scale`, one more for each doubling."""
-        width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+        width, height = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).unbind(dim=1)
         level = torch.log2(torch.sqrt(width * height) / self.finest_scale + 1e-6).floor()
         return level.clamp(min=0, max=len(self.strides) - 1).long()
 

@@ -81,7 +81,7 @@ def pad_boxes(
     for image, (image_boxes, image_labels) in enumerate(
         zip(boxes_per_image, labels_per_image, strict=True)
     ):
-        boxes[image, : len(image_boxes)] = image_boxes
+        boxes[image, : len(image_boxes)] = image_boxes.reshape(-1, 4)  # (0,) holds no box either
         labels[image, : len(image_labels)] = image_labels
     return boxes, labels
 

@@ -16,7 +16,7 @@ def images_of(sources: Iterable[Source], how: Reading) -> Iterator[SourceImage]:
 
 
 class _End:
-    """BackgroundWork the last item: what ended the iterator, if it was an exception."""
+    """Behind the last item: what ended the iterator, if it was an exception."""
 
     def __init__(self, error: BaseException | None = None):
         self.error = error

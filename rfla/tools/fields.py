@@ -19,6 +19,7 @@ from rfla.cfg.preflight import check_backbone, check_project
 from rfla.cfg.verbs import FieldOptions
 from rfla.cfg.weights_header import is_exported
 from rfla.data import Annotations, load_data_spec, load_index
+from rfla.data.annotations import is_object, objects_per_image
 from rfla.data.images import resize_long_side, resized_shape
 from rfla.engine.console import make_console
 from rfla.engine.device import seed_everything, select_device
@@ -219,7 +220,7 @@ def _boxes(index: Annotations, imgsz: int) -> Array:
         scales.append((columns / width, rows / height) * 2)
     scale = np.array(scales).reshape(-1, 4)
     boxes: Array = index.boxes * np.repeat(scale, np.diff(index.box_start), axis=0)
-    return boxes[~(index.ignore | index.crowd)]
+    return boxes[is_object(index)]
 
 
 def _scene(net: Detector, index: Annotations, imgsz: int) -> Scene:
@@ -229,9 +230,8 @@ def _scene(net: Detector, index: Annotations, imgsz: int) -> Scene:
         DataError: No image can be read.
     """
     boxes = _boxes(index, imgsz)
-    rows = np.repeat(np.arange(len(index)), np.diff(index.box_start))  # of each box its image
-    rows = rows[~(index.ignore | index.crowd)]
-    counts = np.bincount(rows, minlength=len(index))
+    rows = index.image_index[is_object(index)]
+    counts = objects_per_image(index)
     sizes = np.sqrt(np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1))
     levels = levels_serving(net, boxes)
     for row in np.argsort(np.abs(counts - BOXES_DRAWN), kind="stable").tolist():

@@ -52,6 +52,8 @@ def test_valid_cells_and_border_by_hand():
 def test_bad_input():
     with pytest.raises(ValueError, match="same levels, got 1, 2 and 1"):
         PriorGrid.points([(1, 1)], [4, 8], [8])
+    with pytest.raises(ValueError, match="level 1 has 0 x 1 cells; sizes start at 1"):
+        PriorGrid.points([(1, 1), (0, 1)], [4, 8], [8, 16])
     with pytest.raises(ValueError, match="offset"):
         PriorGrid.points([(1, 1)], [4], [8], offset="middle")
     with pytest.raises(ValueError, match="image_size"):

@@ -165,7 +165,8 @@ def test_masked_candidates_equal_listed_ones(distance, kind):
             windows = score_windows(
                 fields, DISTANCES[distance], boxes, min(int(radius), 30), ValidCells.of_grid(grid)
             )
-            listed, unsure = list_candidates(windows, topk, above)
+            with torch.device("meta"):  # another default device than that of the boxes
+                listed, unsure = list_candidates(windows, topk, above)
             for stage, (k, score) in enumerate(zip(topk, above, strict=True)):
                 masked, here = mask_candidates(windows, stage, k, score), listed.stage == stage
                 undecided = unsure[stage] if unsure else torch.zeros(0, dtype=torch.int64)

@@ -4,12 +4,14 @@ import json
 import logging
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rfla.data import load_data_spec, load_index
+from rfla.data.annotations import objects_per_image
 from rfla.errors import DataError
 
 
@@ -374,3 +376,20 @@ def test_training_and_conversion_have_one_limit_for_a_share(yolo, share: float, 
                 read()
         else:
             read()
+
+
+def test_objects_per_image_leaves_out_regions_and_crowds(tmp_path: Path) -> None:
+    box = {"category_id": 1, "bbox": [1, 1, 5, 5], "area": 25, "iscrowd": 0}
+    flags = [{}, {"iscrowd": 1}, {"ignore": 1}]
+    entries = [box | {"id": n, "image_id": 1} | flag for n, flag in enumerate(flags, 1)]
+    entries.append(box | {"id": 9, "image_id": 3})
+    images = [{"id": n, "file_name": f"{n}.png", "width": 32, "height": 32} for n in (1, 2, 3)]
+    content = {"images": images, "annotations": entries, "categories": [{"id": 1, "name": "a"}]}
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations/train.json").write_text(json.dumps(content))
+    (tmp_path / "images").mkdir()
+    for entry in images:
+        cv2.imwrite(str(tmp_path / "images" / entry["file_name"]), np.zeros((32, 32, 3), np.uint8))
+    index = load_index(load_data_spec(tmp_path), "train")
+    assert np.diff(index.box_start).tolist() == [3, 0, 1]
+    assert objects_per_image(index).tolist() == [1, 0, 1]

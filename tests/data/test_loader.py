@@ -265,6 +265,23 @@ def test_a_cache_that_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytes
             kind(huge)
 
 
+def test_caches_share_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three images of 192 bytes, 576 in all; of 1,000 free bytes 800 may be taken."""
+    monkeypatch.setattr("rfla.data.cache._free_memory", lambda: 1000)
+    sizes = np.full((3, 2), 8, np.int32)
+    train = MemoryCache(sizes)
+    assert train.unfilled == 576
+    with pytest.raises(DataError, match="cache: the decoded images need"):
+        MemoryCache(sizes)  # 424 are left
+    train.put(0, np.zeros((8, 8, 3), np.uint8))
+    assert train.unfilled == 384
+    MemoryCache(sizes[:2])  # what is filled the system counts itself: 1000 - 384
+    del train
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(DataError):
+        MemoryCache(sizes)  # 500 bytes for each of two processes
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_what_the_official_dataset_trains_on(parity, parity_dir: Path, tmp_path: Path, number: int):
     """Records of AITODDataset: what its parse keeps (it does not clip, and drops empty images)."""

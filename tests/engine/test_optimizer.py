@@ -2,13 +2,16 @@
 
 import re
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from rfla.cfg import model_config
 from rfla.engine.optimizer import build_optimizer, parameter_groups
+from rfla.models.zoo import DETECTORS
 
 
 class Official(nn.Module):
@@ -75,17 +78,31 @@ def test_groups_of_the_authors_models(model: str, parity: Callable) -> None:
     assert ours["backbone.layer2.0.bn1.bias"] == pytest.approx(usual)
 
 
-def test_frozen_parameters_are_left_out_and_the_backbone_has_its_own_rate() -> None:
-    net = nn.ModuleDict({"backbone": nn.Linear(2, 2), "backbones": nn.Linear(2, 2)})
-    net["backbones"].weight.requires_grad_(False)
+def test_frozen_parameters_are_left_out_and_the_backbone_has_its_own_rate(
+    micro: ModuleType,
+) -> None:
+    net = nn.ModuleDict({"backbone": nn.Linear(2, 2), "later": micro.MicroBackbone(learns=True)})
+    net["backbone"].weight.requires_grad_(False)
     groups = parameter_groups(
         net, lr=1.0, weight_decay=0.1, bias_lr_mult=2.0, bias_decay=0.5, backbone_lr_mult=0.1
     )
     assert [(len(g["params"]), g["base_lr"], g["weight_decay"]) for g in groups] == [
-        (1, pytest.approx(0.1), 0.1),
-        (1, pytest.approx(0.2), 0.05),
-        (1, 2.0, 0.05),  # "backbones" is not the backbone
+        (1, 2.0, 0.05),  # what is a backbone tells its class, not its name
+        (4, pytest.approx(0.1), 0.1),  # conv1 and three layers
+        (2, pytest.approx(0.1), 0.1),  # bn1
+        (3, pytest.approx(0.2), 0.05),  # the biases of three layers
     ]
+
+
+def test_every_backbone_of_detectors_has_its_rate() -> None:
+    config = model_config("detectors", settings={"backbone.frozen_stages": -1})
+    with torch.device("meta"):
+        net = DETECTORS["detectors"].from_config(config, 2)
+    groups = parameter_groups(net, lr=1.0, weight_decay=0.0, backbone_lr_mult=0.1)
+    slow = {id(p) for group in groups if group["lr"] < 1 for p in group["params"]}
+    inside = [name for name, p in net.named_parameters() if id(p) in slow]
+    assert {name.split(".")[0] for name in inside} == {"backbone", "neck"}
+    assert all("rfp_modules" in name for name in inside if name.startswith("neck"))
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])

@@ -1,6 +1,7 @@
 """`rfla export`: what it prints, what it refuses in one line, and figures of val on both."""
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from rfla.errors import ConfigError, WeightsError
 from rfla.export import benchmark, command, extra, forms
 from rfla.export.figures import Figures, refuse_loss
 from rfla.export.parity import FLOAT16, Parity
+from rfla.export.quantize import _without_advice
 
 
 def test_the_command(
@@ -211,6 +213,19 @@ def test_val_gives_the_same_figures(
     assert figures[0].keys() == figures[1].keys()
     for name, value in figures[0].items():
         assert figures[1][name] == pytest.approx(value, abs=1e-3, nan_ok=True)
+
+
+def test_messages_that_a_caller_keeps_back_stay_back() -> None:
+    logging.disable(logging.ERROR)
+    try:
+        with _without_advice():
+            assert logging.root.manager.disable == logging.ERROR
+        assert logging.root.manager.disable == logging.ERROR
+    finally:
+        logging.disable(logging.NOTSET)
+    with _without_advice():
+        assert logging.root.manager.disable == logging.WARNING
+    assert logging.root.manager.disable == logging.NOTSET
 
 
 def test_int8_is_written_with_its_cost_or_refused(

@@ -8,7 +8,15 @@ import pytest
 from rich.console import Console
 
 from rfla.errors import MetricError
-from rfla.metrics import PROTOCOLS, REGION, Detections, GroundTruth, evaluate_boxes, find_protocol
+from rfla.metrics import (
+    PROTOCOLS,
+    REGION,
+    Detections,
+    GroundTruth,
+    Protocol,
+    evaluate_boxes,
+    find_protocol,
+)
 from rfla.metrics.regions import covered_share
 
 
@@ -134,6 +142,20 @@ def test_covered_share_counts_overlapping_regions_once():
     np.testing.assert_allclose(covered_share(boxes, regions), [0.75, 0.5, 0, 0])
 
 
+def test_regions_that_cross_touch_and_repeat_are_marked_as_cell_by_cell():
+    rng = np.random.default_rng(3)
+    corner, size = rng.integers(0, 20, (30, 2)), rng.integers(0, 9, (30, 2))
+    regions = np.concatenate([corner, corner + size], axis=1).astype(np.float64)
+    pixels = np.zeros((32, 32))
+    for x1, y1, x2, y2 in regions.astype(int):
+        pixels[y1:y2, x1:x2] = 1
+    low = rng.integers(0, 20, (50, 2))
+    boxes = np.concatenate([low, low + rng.integers(1, 12, (50, 2))], axis=1)
+    shares = [pixels[y1:y2, x1:x2].mean() for x1, y1, x2, y2 in boxes]
+    np.testing.assert_allclose(covered_share(boxes.astype(np.float64), regions), shares)
+    assert not covered_share(boxes.astype(np.float64), regions[:0]).any()
+
+
 def test_own_sizes_are_told_by_name():
     gt = truth([[0, 0, 3, 3], [20, 20, 32, 32]])
     metrics = evaluate_boxes(
@@ -165,6 +187,27 @@ def test_senseless_rules_are_refused_in_one_line(protocol, more, message):
     with pytest.raises(MetricError, match=message) as error:
         find_protocol(protocol, **more)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"ious": ()}, r"protocol own: ious \[0.25\] must be between 0 and 1"),
+        ({"ious": (0.0, 0.5)}, "must be between 0 and 1"),
+        ({"ious": (1.0,)}, "must be between 0 and 1"),
+        ({"ious": tuple(i / 100 for i in range(1, 66))}, "65 IoU thresholds; at most 64"),
+        ({"max_dets": ()}, r"max_dets \[\] must be numbers from 1 on that rise"),
+        ({"max_dets": (1500, 100)}, r"max_dets \[1500, 100\] must"),
+    ],
+)
+def test_senseless_protocols_are_refused(rules, message):
+    with pytest.raises(MetricError, match=message):
+        Protocol("own", **rules)
+
+
+def test_as_many_thresholds_as_there_are_bits():
+    many = Protocol("own", ious=tuple(i / 65 for i in range(1, 65)), extra_ious=())
+    assert evaluate_boxes(truth([TARGET]), found([TARGET], [0.5]), many).ap == pytest.approx(1.0)
 
 
 def test_an_upper_end_beyond_all_floats_is_the_open_end():

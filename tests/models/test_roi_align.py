@@ -14,6 +14,14 @@ def test_levels_by_hand():
     assert RoIAlignPyramid([4, 8, 16, 32]).levels(boxes).tolist() == [0, 0, 0, 1, 1, 2, 3, 3]
 
 
+def test_a_box_of_negative_sides_is_the_finest_level():
+    pooler = RoIAlignPyramid([4, 8])
+    rois = torch.tensor([[0, 9.0, 9, 5, 300], [0, 300, 300, 9, 9], [0, 0, 0, 300, 300]])
+    assert pooler.levels(rois[:, 1:]).tolist() == [0, 0, 1]
+    features = [torch.ones(1, 1, 64, 64), torch.ones(1, 1, 32, 32)]
+    assert pooler(features, rois).shape == (3, 1, 7, 7)
+
+
 def test_a_constant_map_pools_to_its_constant():
     pooler = RoIAlignPyramid([4, 8], size=2)
     features = [torch.full((1, 1, 64, 64), 3.0), torch.full((1, 1, 32, 32), 7.0)]

@@ -63,6 +63,8 @@ def test_padding():
     assert labels.tolist() == [[3, 4], [0, 0]]
     boxes, labels = pad_boxes([torch.zeros(0, 4)], [torch.zeros(0).long()])
     assert boxes.shape == (1, 1, 4)
+    boxes, labels = pad_boxes([torch.zeros(0), torch.ones(1, 4)], [torch.zeros(0), torch.ones(1)])
+    assert (boxes.sum(dim=2).tolist(), labels.tolist()) == ([[0], [4]], [[0], [1]])
 
 
 def test_levels_flatten_in_the_order_of_the_grid():

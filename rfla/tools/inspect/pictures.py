@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rfla.data.annotations import Annotations
+from rfla.data.annotations import Annotations, is_object, objects_per_image
 from rfla.data.images import write_image
 from rfla.errors import DataError
 from rfla.pictures.boxes import draw_boxes, tile_pictures
@@ -29,16 +29,11 @@ def draw_split(index: Annotations, split: str, folder: Path) -> list[Path]:
     if tiles:
         written.append(folder / f"mosaic_{split}.jpg")
         write_image(written[-1], np.asarray(tile_pictures(tiles, columns=4), np.uint8), quality=88)
-    real = ~(index.ignore | index.crowd)
-    if real.any():
+    objects = is_object(index)
+    if objects.any():
         written.append(folder / f"labels_{split}.png")
-        plot_labels(
-            written[-1],
-            index.boxes[real],
-            index.labels[real],
-            np.diff(index.box_start),
-            list(index.names),
-        )
+        boxes, labels = index.boxes[objects], index.labels[objects]
+        plot_labels(written[-1], boxes, labels, objects_per_image(index), index.names)
     return written
 
 
@@ -46,7 +41,7 @@ def _tile(index: Annotations, row: int) -> np.ndarray:
     image = index.picture(row)
     rows = index.rows_of(row)
     boxes, labels = index.boxes[rows], index.labels[rows].copy()
-    labels[index.ignore[rows] | index.crowd[rows]] = -1
+    labels[~is_object(index)[rows]] = -1
     sides = np.array(image.shape[1::-1])
     if sides.max() > _LONGEST:
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
