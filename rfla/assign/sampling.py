@@ -24,10 +24,8 @@ class SampledPriors:
 class PseudoSampler:
     """Take every positive and every background prior."""
 
-    def __call__(
-        self, matched: Tensor, generator: torch.Generator | int | None = None
-    ) -> SampledPriors:
-        """Sample the (P,) assignments; the generator is not used."""
+    def __call__(self, matched: Tensor) -> SampledPriors:
+        """Sample the (P,) assignments."""
         positive = (matched >= 0).nonzero().squeeze(1)
         negative = (matched == BACKGROUND).nonzero().squeeze(1)
         return SampledPriors(positive, negative)

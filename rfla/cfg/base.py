@@ -103,8 +103,20 @@ def _home(value: str) -> str:
     return str(home_expanded(value)) if value.startswith("~") else value
 
 
+def _not_layer_numbers(value: Any) -> Any:
+    """Elsewhere `freeze=10` freezes the first ten layers."""
+    parts = value if isinstance(value, list | tuple) else [value]
+    if any(isinstance(part, int | float) and not isinstance(part, bool) for part in parts):
+        raise ValueError(
+            "must be names, for example [backbone] or [backbone,neck]; "
+            "backbone.frozen_stages freezes the first stages of the backbone"
+        )
+    return value
+
+
 PathText = Annotated[str, AfterValidator(_home)]
 Names = Annotated[tuple[str, ...], BeforeValidator(split_commas)]
+FrozenNames = Annotated[Names, BeforeValidator(_not_layer_numbers)]
 NamesOrNumbers = Annotated[tuple[int | str, ...], BeforeValidator(split_commas)]
 Integers = Annotated[tuple[int, ...], BeforeValidator(split_commas)]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(split_commas)]

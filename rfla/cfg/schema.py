@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator
 
 from rfla.cfg.aug_schema import AugConfig
-from rfla.cfg.base import MAX_PIXELS, Integers, Names, NamesOrNumbers, OneOf, PathText
+from rfla.cfg.base import MAX_PIXELS, FrozenNames, Integers, NamesOrNumbers, OneOf, PathText
 from rfla.cfg.model_schema import ModelConfig
 from rfla.cfg.recipes import RECIPES
 from rfla.names import CachePlace, MergeMetric, MergeRule, OptimizerName, Pages, ViewsName, Warmup
@@ -58,20 +58,6 @@ def _known_device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda|(cuda:)?\d{1,4}(,(cuda:)?\d{1,4})*", value):
         raise ValueError("must be auto, cpu, mps, cuda, a GPU number, or several like 0,1")
     return value
-
-
-def _not_layer_numbers(value: Any) -> Any:
-    """Elsewhere `freeze=10` freezes the first ten layers."""
-    parts = value if isinstance(value, list | tuple) else [value]
-    if any(isinstance(part, int | float) and not isinstance(part, bool) for part in parts):
-        raise ValueError(
-            "must be names, for example [backbone] or [backbone,neck]; "
-            "backbone.frozen_stages freezes the first stages of the backbone"
-        )
-    return value
-
-
-FrozenNames = Annotated[Names, BeforeValidator(_not_layer_numbers)]
 
 
 SliceSize = Annotated[

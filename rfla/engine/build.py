@@ -33,7 +33,7 @@ from rfla.engine.device import (
     seed_everything,
     use_fast_float32,
 )
-from rfla.engine.distributed import World, agreed, gather, main_first
+from rfla.engine.distributed import World, agreed, distribute, gather, main_first
 from rfla.engine.ema import EMA
 from rfla.engine.fields import check_fields, measure_for_all, shown
 from rfla.engine.inference import protocol_of
@@ -311,15 +311,6 @@ def data_spec(cfg: Config) -> DataSpec:
         raise DataError(
             f"{error}; if it has moved, give its new place: data= is allowed with resume="
         ) from None
-
-
-def distribute(net: nn.Module, world: World, device: torch.device) -> nn.Module:
-    """Return the network as a training step calls it: it averages gradients over the processes."""
-    if world.size == 1:
-        return net
-    return nn.parallel.DistributedDataParallel(
-        net, device_ids=[device.index] if device.type == "cuda" else None
-    )
 
 
 def optimizer_for(net: nn.Module, cfg: Config, device: torch.device) -> torch.optim.Optimizer:

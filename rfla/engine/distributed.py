@@ -1,4 +1,4 @@
-"""Several processes as one: who am I, wait for the others, agree, gather what each found.
+"""Several processes as one: who am I, wait for the others, agree, average gradients, gather.
 
 The processes are those of `torchrun` (see docs/multi_gpu.md); a run of one process never imports or
 sends anything.
@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from rfla.errors import ConfigError, RflaError, one_line
@@ -125,6 +125,15 @@ def join_world(device: torch.device, timeout: float = 60.0) -> World:
         atexit.register(dist.destroy_process_group)
         PeerWatch(world, host, port, timeout).start()
     return world
+
+
+def distribute(net: nn.Module, world: World, device: torch.device) -> nn.Module:
+    """Return the network as a training step calls it: it averages gradients over the processes."""
+    if world.size == 1:
+        return net
+    return nn.parallel.DistributedDataParallel(
+        net, device_ids=[device.index] if device.type == "cuda" else None
+    )
 
 
 class PeerWatch:

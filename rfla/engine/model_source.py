@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rfla.cfg import Config, model_part
 from rfla.cfg.model_schema import ModelConfig
 from rfla.cfg.weights_header import is_exported
-from rfla.data.input_sizes import TrainedScale
+from rfla.data.object_sizes import TrainedScale
 from rfla.errors import ConfigError, DataError, WeightsError
 from rfla.models import build_from_config, load_pretrained_backbone
 from rfla.models.backbone_file import load_backbone_file

@@ -2,7 +2,8 @@
 
 Read it from the top: `train` builds the parts, `Trainer.fit` runs the epochs, `train_epoch` one of
 them, `after_step` and `finish_epoch` are what happens between. A step is in `step.py`, the
-validation of an epoch in `validator.py`, what is written and printed in `run_dir.py`, `run_log.py`.
+validation of an epoch in `validator.py`, which epoch is best in `state.py`, what is written and
+printed in `run_files.py` and `run_log.py`.
 """
 
 import time
@@ -30,7 +31,8 @@ from rfla.engine.inference import Judged
 from rfla.engine.loaders import batches_of, lost_workers_named
 from rfla.engine.meter import MAX_SKIPPED_IN_A_ROW, Meter, RunningStatistics
 from rfla.engine.model_source import training_mode
-from rfla.engine.run_dir import RunFiles, claim_run_dir, how_to_go_on, weights_path
+from rfla.engine.run_dir import claim_run_dir, how_to_go_on, weights_path
+from rfla.engine.run_files import RunFiles
 from rfla.engine.run_log import RunLog
 from rfla.engine.step import TrainStep
 from rfla.engine.validator import judge_weights, validate_epoch

@@ -13,12 +13,11 @@ from torchvision.ops import box_area, box_iou
 
 from rfla.cfg.model_schema import NormalizeConfig
 from rfla.data.images import resize_long_side
-from rfla.engine.inference import prepare_images
+from rfla.engine.inference import prepare_images, stack_images
 from rfla.errors import ConfigError, counted
 from rfla.export.exported_net import ExportedNet
 from rfla.models.detector import Detector
 from rfla.ops.nms import ImageDetections
-from rfla.sizes import padded_side
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ def compare(
     """
     parity = Parity()
     for batch in batches:
-        images, sizes = stacked(batch, exported.runner.least_side)
+        images, sizes = stack_images(batch, exported.runner.least_side)
         with torch.no_grad():
             original = net(prepare_images(images, sizes, normalize), image_sizes=sizes)
         for one, other in zip(original, exported(images, image_sizes=sizes), strict=True):
@@ -172,7 +171,7 @@ def sure_of_something(
 ) -> bool:
     """Tell whether a network finds anything with a score of `lowest`; arguments as of `compare`."""
     for batch in batches:
-        images, sizes = stacked(batch)
+        images, sizes = stack_images(batch)
         with torch.no_grad():
             found = net(prepare_images(images, sizes, normalize), image_sizes=sizes)
         if any(bool((one["scores"] >= lowest).any()) for one in found):
@@ -191,20 +190,6 @@ def _pairs(one: ImageDetections, other: ImageDetections, rules: Tolerance) -> Te
     score_gap = (one["scores"][:, None] - other["scores"]).abs()
     pairs: Tensor = same_box & same_class & (score_gap <= rules.score)
     return pairs
-
-
-def stacked(images: Sequence[np.ndarray], least: int = 1) -> tuple[Tensor, list[tuple[int, int]]]:
-    """Images (H, W, 3) as one tensor (B, 3, H', W') padded to multiples of 32, and their sizes.
-
-    H' and W' are at least `least` px.
-    """
-    sizes = [(image.shape[0], image.shape[1]) for image in images]
-    height, width = (padded_side(max(least, *sides)) for sides in zip(*sizes, strict=True))
-    batch = torch.zeros(len(images), 3, height, width, dtype=torch.uint8)
-    for planes, image in zip(batch, images, strict=True):
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-        planes[:, : image.shape[0], : image.shape[1]] = pixels
-    return batch, sizes
 
 
 def painted_images(side: int, *, fixed: bool) -> list[list[np.ndarray]]:

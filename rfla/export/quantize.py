@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from rfla.cfg.onnx_header import DIGEST, sealed
+from rfla.engine.inference import stack_images
 from rfla.export.extra import require
-from rfla.export.parity import stacked
 
 PREDICTORS = frozenset(
     ["conv_cls", "conv_reg", "conv_centerness", "retina_cls", "retina_reg", "rpn_cls", "rpn_reg"]
@@ -94,7 +94,7 @@ def _without_advice() -> Iterator[None]:
 def _feeds(images: Iterable[np.ndarray], as_float: bool) -> Iterator[dict[str, np.ndarray]]:
     """The input of the graph for each image."""
     for image in images:
-        pixels, sizes = stacked([image])
+        pixels, sizes = stack_images([image])
         yield {
             "images": pixels.float().numpy() if as_float else pixels.numpy(),
             "image_sizes": np.array(sizes, np.int64),

@@ -32,10 +32,10 @@ from rfla.models.points import PointDetector, build_point_head, quality_class_lo
 from rfla.models.priors import Points, build_points
 from rfla.models.ranks import mean_over_ranks
 from rfla.names import BoxLoss, Coding, Quality, QualityLoss, Weighting
-from rfla.ops.boxes import boxes_to_distance, centerness, distance_to_boxes, flatten_levels
+from rfla.ops.boxes import boxes_to_distance, distance_to_boxes, flatten_levels
 from rfla.ops.losses import box_loss, focal_loss
 from rfla.ops.nms import DetectionLimits
-from rfla.ops.quality import localization_quality
+from rfla.ops.quality import centerness, localization_quality
 
 RFLA_CENTERNESS_FLOOR = 0.01  # of the authors' RFLA head; their baseline head has none
 

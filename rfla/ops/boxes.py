@@ -33,24 +33,6 @@ def boxes_to_distance(points: Tensor, boxes: Tensor) -> Tensor:
     return torch.cat((points - boxes[..., :2], boxes[..., 2:] - points), dim=-1)
 
 
-def centerness(distances: Tensor, floor: float = 0.0) -> Tensor:
-    """How central a point is in its box, 0 to 1 (FCOS, arXiv 1904.01355, equation 3).
-
-    Args:
-        distances: (..., 4) left, top, right, bottom.
-        floor: least distance to the nearer side, in the same unit; a point outside its box has a
-            negative one, and none of the central points have 0.
-
-    Returns:
-        (...).
-    """
-    left_right, top_bottom = distances[..., 0::2], distances[..., 1::2]
-    sides = torch.stack((left_right, top_bottom), dim=-2)  # (..., 2 axes, 2 sides)
-    nearest = sides.amin(dim=-1).clamp(min=floor)
-    farthest = sides.amax(dim=-1).clamp(min=1e-6)
-    return (nearest / farthest).prod(dim=-1).clamp(0, 1).sqrt()
-
-
 def clip_boxes(boxes: Tensor, image_sizes: Tensor) -> Tensor:
     """Boxes (B, K, 4) moved into images of (height, width) px, (B, 2)."""
     limits = image_sizes.to(boxes).flip(-1).repeat(1, 2)  # width, height, width, height

@@ -1,4 +1,4 @@
-"""How well a predicted box sits, as a soft classification target.
+"""How well a predicted box, or a point in a box, sits, as a target of the network.
 
 Shapes: N pairs of a predicted and a true box. Boxes are xyxy px.
 """
@@ -12,6 +12,24 @@ from rfla.ops.coding import MIN_SIDE
 SHARPNESS = 2.0
 """Of the Gaussian similarity. At 2 a shift by a tenth, a quarter, a half of the side gives 0.82,
 0.61, 0.37, as IoU does (0.82, 0.60, 0.33); beyond one side, where IoU is 0, a slope remains."""
+
+
+def centerness(distances: Tensor, floor: float = 0.0) -> Tensor:
+    """How central a point is in its box, 0 to 1 (FCOS, arXiv 1904.01355, equation 3).
+
+    Args:
+        distances: (..., 4) left, top, right, bottom.
+        floor: least distance to the nearer side, in the same unit; a point outside its box has a
+            negative one, and none of the central points have 0.
+
+    Returns:
+        (...).
+    """
+    left_right, top_bottom = distances[..., 0::2], distances[..., 1::2]
+    sides = torch.stack((left_right, top_bottom), dim=-2)  # (..., 2 axes, 2 sides)
+    nearest = sides.amin(dim=-1).clamp(min=floor)
+    farthest = sides.amax(dim=-1).clamp(min=1e-6)
+    return (nearest / farthest).prod(dim=-1).clamp(0, 1).sqrt()
 
 
 @torch.no_grad()

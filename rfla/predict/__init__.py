@@ -4,7 +4,7 @@ Two functions work on arrays alone and need no network of this package: `plan_ti
 `merge_tiles`.
 """
 
+from rfla.data.tiles import plan_tiles
 from rfla.predict.merge import merge_tiles
-from rfla.predict.tiles import plan_tiles
 
 __all__ = ["merge_tiles", "plan_tiles"]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rfla.data.images import Image, padded_shape, resize_long_side
 from rfla.engine.device import autocast_dtype, on_device, use_fast_float32
-from rfla.engine.inference import Inference, Speed
+from rfla.engine.inference import Inference, Speed, stack_images
 from rfla.engine.memory import unless_full
 from rfla.engine.model_source import SourceModel
 from rfla.errors import RflaError
@@ -27,7 +27,6 @@ from rfla.predict.options import PredictOptions
 from rfla.predict.source_image import SourceImage
 from rfla.predict.views import through_views
 from rfla.results import Boxes, Results
-from rfla.sizes import padded_side
 
 
 class Predictor:
@@ -137,9 +136,11 @@ class Predictor:
         def detect(pictures: Sequence[Image], scale: float) -> list[dict[str, Tensor]]:
             pairs = zip(pictures, sides, strict=True)
             resized = [resize_long_side(pixels, scaled(side, scale)) for pixels, side in pairs]
+            on_gpu = self.inference.device.type == "cuda"
+            images, sizes = stack_images([pixels for pixels, _ in resized], pinned=on_gpu)
             return self.inference(
-                _stacked([pixels for pixels, _ in resized], self.inference.device),
-                [(pixels.shape[0], pixels.shape[1]) for pixels, _ in resized],
+                images,
+                sizes,
                 torch.tensor([ratio for _, ratio in resized], dtype=torch.float32),
                 [pixels.shape[:2] for pixels in pictures],
                 speed,
@@ -179,22 +180,6 @@ class Predictor:
             boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
         kept_boxes = Boxes(boxes, scores, labels, job.shape)
         return Results(job.pixels, job.image.name, self.model.names, kept_boxes, job.milliseconds)
-
-
-def _stacked(images: Sequence[np.ndarray], device: torch.device) -> Tensor:
-    """Return (B, 3, H, W) uint8, padded right and below to multiples of the stride.
-
-    In page-locked memory where the batch goes to a GPU: the host need not wait for the copy.
-    """
-    height = padded_side(max(image.shape[0] for image in images))
-    width = padded_side(max(image.shape[1] for image in images))
-    stacked = torch.zeros(
-        len(images), 3, height, width, dtype=torch.uint8, pin_memory=device.type == "cuda"
-    )
-    # By numpy: torch takes no mirrored view, and numpy calls one of a single row contiguous.
-    for planes, image in zip(stacked.numpy(), images, strict=True):
-        planes[:, : image.shape[0], : image.shape[1]] = image.transpose(2, 0, 1)
-    return stacked
 
 
 def long_side(piece: Piece, options: PredictOptions) -> int:

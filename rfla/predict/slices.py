@@ -4,11 +4,12 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from rfla.data.tiles import plan_tiles
 from rfla.errors import ConfigError
 from rfla.names import MergeMetric, MergeRule
 from rfla.predict.merge import TileMerger
 from rfla.predict.seams import NEAR
-from rfla.predict.tiles import Integers, plan_tiles
+from rfla.predict.tiles import Integers
 
 SHARE = 0.2  # of the side, where nothing is known of the objects
 

@@ -6,51 +6,16 @@ the edge of the scene: beyond an inner edge the scene goes on.
 """
 
 from dataclasses import dataclass
-from operator import index
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rfla.data.tiles import tile_starts
 from rfla.errors import ConfigError
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-
-
-def plan_tiles(height: int, width: int, tile: int, overlap: int) -> Integers:
-    """Cover a scene with square tiles.
-
-    Args:
-        height: Of the scene, px.
-        width: Of the scene, px.
-        tile: Side of a tile, px. A scene that is smaller on a side has tiles of its own size there.
-        overlap: How much two neighbours share, px; the last of a row or column may share more.
-
-    Returns:
-        (M, 4) int64 x1, y1, x2, y2 px, row by row.
-
-    Raises:
-        ConfigError: A size below 1 px or no whole number, or an overlap that is not below the
-            tile's side.
-    """
-    try:
-        height, width, tile, overlap = map(index, (height, width, tile, overlap))
-    except TypeError:
-        raise ConfigError(
-            f"height={height}, width={width}, tile={tile}, overlap={overlap}: must be whole numbers"
-        ) from None
-    if min(height, width, tile) < 1:
-        raise ConfigError(
-            f"a scene of {width} x {height} px in tiles of {tile} px: sizes start at 1"
-        )
-    if not 0 <= overlap < tile:
-        raise ConfigError(f"overlap={overlap}: must be from 0 to {tile - 1}, below the tile's side")
-    x1, y1 = np.meshgrid(tile_starts(width, tile, overlap), tile_starts(height, tile, overlap))
-    corners = [x1, y1, np.minimum(x1 + tile, width), np.minimum(y1 + tile, height)]
-    return np.stack(corners, axis=-1).reshape(-1, 4).astype(np.int64)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfla.data.tiles import plan_windows, tile_starts
+from rfla.data.tiles import plan_tiles, tile_starts
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_starts(length, tile, overlap, starts):
 @settings(max_examples=60, deadline=None)
 def test_windows_cover_the_scene_inside_it_and_never_twice(width, height, tile, share):
     overlap = int(tile * share)
-    windows = plan_windows(width, height, tile, overlap)
+    windows = [tuple(row) for row in plan_tiles(height, width, tile, overlap).tolist()]
     assert len(set(windows)) == len(windows)
     for axis, length in ((0, width), (1, height)):
         spans = sorted({(window[axis], window[axis + 2]) for window in windows})

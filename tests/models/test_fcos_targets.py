@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from rfla.models import build_detector
-from rfla.ops.boxes import boxes_to_distance, centerness
+from rfla.ops.boxes import boxes_to_distance
+from rfla.ops.quality import centerness
 
 SMALL = {"backbone": "resnet18", "neck.width": 8, "head.width": 8, "head.depth": 0}
 SIZES = [(800, 800)]  # points do not look at it

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from rfla.ops.boxes import (
     boxes_to_distance,
-    centerness,
     clip_boxes,
     distance_to_boxes,
     flatten_levels,
@@ -27,16 +26,6 @@ def test_by_hand():
 def test_starts_by_hand():
     assert starts_of([2, 0, 3]) == [0, 2, 2]
     assert starts_of([]) == []
-
-
-def test_centerness_by_hand():
-    """At the centre 1; a quarter off along x: sqrt(1 / 3); outside: 0, or by the floor."""
-    distances = torch.tensor([[4.0, 2, 4, 2], [2, 2, 6, 2], [-1, 2, 9, 2]])
-    expected = torch.tensor([1.0, (1 / 3) ** 0.5, 0])
-    torch.testing.assert_close(centerness(distances), expected)
-    floored = centerness(distances, floor=0.01)
-    torch.testing.assert_close(floored[2], torch.tensor((0.01 / 9) ** 0.5))
-    torch.testing.assert_close(floored[:2], expected[:2])
 
 
 @given(st.lists(st.floats(-500, 500, width=32), min_size=6, max_size=6))

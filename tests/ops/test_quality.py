@@ -6,7 +6,17 @@ import pytest
 import torch
 
 from rfla.assign import receptive_field_distance
-from rfla.ops.quality import localization_quality
+from rfla.ops.quality import centerness, localization_quality
+
+
+def test_centerness_by_hand():
+    """At the centre 1; a quarter off along x: sqrt(1 / 3); outside: 0, or by the floor."""
+    distances = torch.tensor([[4.0, 2, 4, 2], [2, 2, 6, 2], [-1, 2, 9, 2]])
+    expected = torch.tensor([1.0, (1 / 3) ** 0.5, 0])
+    torch.testing.assert_close(centerness(distances), expected)
+    floored = centerness(distances, floor=0.01)
+    torch.testing.assert_close(floored[2], torch.tensor((0.01 / 9) ** 0.5))
+    torch.testing.assert_close(floored[:2], expected[:2])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from rfla import RFLA
 from rfla.cfg import load_config
-from rfla.data.input_sizes import TrainedScale
+from rfla.data.object_sizes import TrainedScale
 from rfla.engine.model_source import load_trained
 from rfla.errors import ConfigError
 from rfla.models.weights import load_weights, save_weights

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rfla.data.record import NO_CLASS, make_record
-from rfla.data.tiles import plan_windows
+from rfla.data.tiles import plan_tiles
 from rfla.tools.convert.cut import cut, keeps_empty, visible_shares
 
 
@@ -77,7 +77,7 @@ def test_every_box_is_whole_in_some_tile_where_the_overlap_allows(corners, tile,
     ]
     record = record_of(*boxes)
     shares = np.array(
-        [visible_shares(record.boxes, window) for window in plan_windows(100, 100, tile, overlap)]
+        [visible_shares(record.boxes, window) for window in plan_tiles(100, 100, tile, overlap)]
     )
     small = [max(b[2] - b[0], b[3] - b[1]) <= overlap for b in boxes]
     assert (shares.max(axis=0)[small] == 1).all()

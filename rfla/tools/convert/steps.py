@@ -16,7 +16,7 @@ from rfla.data.image_header import is_too_large
 from rfla.data.images import Image, is_resized, write_image
 from rfla.data.record import NO_CLASS, ImageRecord, largest_areas
 from rfla.data.scenes import Scene, WholeScene, open_scene
-from rfla.data.tiles import Window, plan_windows
+from rfla.data.tiles import Window, plan_tiles
 from rfla.errors import DataError
 from rfla.files import as_unicode
 from rfla.tools.convert.conversion_report import ConvertReport
@@ -212,7 +212,8 @@ def _cut_tiles(
     """
     windows = [_whole(record)]
     if job.tile:
-        windows = plan_windows(record.width, record.height, job.tile, job.overlap)
+        tiles = plan_tiles(record.height, record.width, job.tile, job.overlap).tolist()
+        windows = [(x1, y1, x2, y2) for x1, y1, x2, y2 in tiles]
     pending: list[Future[None]] = []
     for window in windows:
         tile = _tile(record, window, frame, job.keep_visible)

@@ -21,7 +21,7 @@ from rfla.data.annotations import (
     is_object,
 )
 from rfla.data.images import MORE_IMAGES
-from rfla.data.input_sizes import shrunk_objects
+from rfla.data.object_sizes import shrunk_objects
 from rfla.tools.inspect.data_report import DataReport, Finding, Severity
 from rfla.tools.inspect.image_summary import ImageSummary, identical_pairs
 

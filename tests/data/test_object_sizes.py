@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rfla.data import load_data_spec, load_index
-from rfla.data.input_sizes import shrunk_objects, trained_scale
+from rfla.data.object_sizes import shrunk_objects, trained_scale
 from rfla.errors import DataError
 
 
