@@ -64,7 +64,7 @@ ONLY_IN: dict[str, set[str]] = {
     "pickle": {"models/checkpoint_file.py"},
     "pickletools": {"models/pickle_check.py"},
     "pycocotools": {"metrics/reference.py"},
-    "rasterio": {"data/scenes.py"},
+    "rasterio": {"data/scenes.py", "data/georeference.py"},
     "safetensors": {"models/weights.py", "models/backbone_file.py", "engine/checkpoint.py"},
     "supervision": {"results.py"},
     "timm": {"models/backbones/timm_networks.py"},

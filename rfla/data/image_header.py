@@ -7,12 +7,15 @@ px, as Pillow has it, or what the key `max_pixels=` says.
 import io
 import struct
 import warnings
+import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from PIL import Image as PillowImage
 
 from rfla.cfg.base import MAX_PIXELS as DEFAULT_MAX_PIXELS
+from rfla.data.orientation import AS_STORED, ORIENTATIONS, Orientation
 from rfla.data.tiff import (
     BITS,
     ORIENTATION,
@@ -32,7 +35,7 @@ _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 # Start of frame: the markers C0 to CF, without those of tables, arithmetic coding and extensions.
 _SIZES_OF_JPEG = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
-_SWAPS_SIDES = frozenset({5, 6, 7, 8})  # EXIF orientations that exchange width and height
+_TAIL = 8192  # bytes at the end of a PNG in which a late chunk of EXIF is looked for
 
 # The budget is ours to check, and it says more than a warning does.
 warnings.filterwarnings("ignore", category=PillowImage.DecompressionBombWarning)
@@ -97,24 +100,61 @@ def read_size(file: BinaryIO, exif: bool) -> tuple[int, int]:
     Raises:
         DataError: As in `read_header`.
     """
+    width, height, orientation = _read_shape(file, exif)
+    width, height = orientation.sides(width, height)
+    return height, width
+
+
+def read_orientation(file: BinaryIO) -> Orientation:
+    """Return how the image that an open file holds is shown; as `read_size`."""
+    return _read_shape(file, exif=True)[2]
+
+
+def _read_shape(file: BinaryIO, exif: bool) -> tuple[int, int, Orientation]:
+    """Return width and height as stored, and with `exif` how they are shown."""
     start = file.read(4)
     if is_tiff(start):
         header = _tiff_header(file)
-        orientation = header.tiff.tags.get(ORIENTATION) if header.tiff else None
-        return _turned(header.width, header.height, exif and orientation in _SWAPS_SIDES)
+        number = header.tiff.tags.get(ORIENTATION) if header.tiff else None
+        return header.width, header.height, _orientation(number if exif else None)
     file.seek(0)
     try:
         with PillowImage.open(file, formats=FORMATS) as image:
-            # PNG, GIF, ... store no orientation in practice; getexif() costs more than the header.
-            may_turn = exif and image.format in {"JPEG", "MPO", "WEBP"}
-            turned = may_turn and image.getexif().get(ORIENTATION) in _SWAPS_SIDES
-            return _turned(*image.size, turned)
+            number = None
+            if exif and image.format == "PNG":  # of which getexif() decodes the pixels
+                number = _exif_of_png(image.info.get("exif"), file).get(ORIENTATION)
+            elif exif and image.format in {"JPEG", "MPO", "WEBP"}:  # the others store none
+                number = image.getexif().get(ORIENTATION)
+            return *image.size, _orientation(number)
     except PillowImage.DecompressionBombError:  # too large for Pillow, but not for windows
         file.seek(0)
         header = read_header(file.read())
-        return header.height, header.width
+        return header.width, header.height, AS_STORED
     except Exception as error:  # Pillow's plugins raise what they like on hostile bytes
         raise DataError(one_line(error)) from None
+
+
+def _orientation(number: object) -> Orientation:
+    """Return the orientation of a number, which a file may have wrong."""
+    return ORIENTATIONS.get(number, AS_STORED) if isinstance(number, int) else AS_STORED
+
+
+def _exif_of_png(early: bytes | None, file: BinaryIO) -> PillowImage.Exif:
+    """Read the EXIF of a PNG, which may stand before its pixels or behind them."""
+    exif = PillowImage.Exif()
+    if early is None:
+        file.seek(max(file.seek(0, io.SEEK_END) - _TAIL, 0))
+        tail = file.read()
+        at = tail.rfind(b"eXIf")
+        if at >= 4:
+            (length,) = struct.unpack_from(">I", tail, at - 4)
+            chunk, end = tail[at : at + 4 + length], tail[at + 4 + length : at + 8 + length]
+            if end == struct.pack(">I", zlib.crc32(chunk)):  # no pixels that look like one
+                early = chunk[4:]
+    if early:
+        with suppress(Exception):  # decoders take no notice of EXIF that they cannot read either
+            exif.load(early)
+    return exif
 
 
 def is_too_large(width: int, height: int, bits: int = 8) -> bool:
@@ -147,10 +187,6 @@ def one_line(error: BaseException) -> str:
     if text.startswith("cannot identify image file"):  # Pillow adds the address of its buffer
         return "no known format"
     return text if len(text) <= 120 else text[:117] + "..."
-
-
-def _turned(width: int, height: int, turned: bool) -> tuple[int, int]:
-    return (width, height) if turned else (height, width)
 
 
 def _png_header(data: bytes) -> ImageHeader:

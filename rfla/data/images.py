@@ -22,9 +22,11 @@ from rfla.data.image_header import (
     TooLargeError,
     one_line,
     read_header,
+    read_orientation,
     read_size,
     refuse_too_large,
 )
+from rfla.data.orientation import Orientation
 from rfla.data.pixel_range import Range, find_range, to_uint8, uses_little
 from rfla.data.tiff import BITS, PHOTOMETRIC, SAMPLE_FORMAT, SAMPLES
 from rfla.errors import DataError
@@ -248,6 +250,19 @@ def image_size(path: str | Path, *, exif: bool = True) -> tuple[int, int]:
         except DataError as error:
             file.seek(0)
             raise _unreadable(path, error, file.read(1024)) from None
+
+
+def image_orientation(path: str | Path) -> Orientation:
+    """Return how the stored pixels of a file are shown, from its header alone.
+
+    Raises:
+        DataError: As in `image_size`.
+    """
+    with open_regular(path) as file:
+        try:
+            return read_orientation(file)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
 
 
 def require_whole(path: Path) -> None:

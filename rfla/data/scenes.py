@@ -6,7 +6,6 @@ Windows are x1, y1, x2, y2 in px of the picture; pixels are (h, w, 3) uint8 RGB.
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -15,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfla.data.image_header import refuse_too_large
-from rfla.data.images import Image, image_size, read_image, require_whole
+from rfla.data.images import Image, image_orientation, image_size, read_image, require_whole
+from rfla.data.orientation import AS_STORED, Orientation
 from rfla.data.pixel_range import Range, find_range, to_uint8
 from rfla.data.tiff import is_tiff, read_tiff_header
 from rfla.data.tiles import Window
@@ -37,7 +37,6 @@ DRIVERS = {
 CACHE = 128_000_000
 # px: scenes of any format from this size on are read by windows where rasterio is there
 BY_WINDOWS = 100_000_000
-EQUATOR_RADIUS, ECCENTRICITY_SQUARED = 6_378_137.0, 0.00669437999014  # m; of WGS84
 _GLANCE = 1024  # px: sides of the reduced picture from which a range of values is found
 
 
@@ -92,12 +91,20 @@ class RasterScene:
     """A raster whose windows are read from disk: only the blocks that a window touches are decoded.
 
     Bands 1 to 3 are red, green, blue; one or two bands are grey. More than 8 bits become 8 as in
-    `read_image`, all windows from one range of values.
+    `read_image`, all windows from one range of values. Windows are those of the picture as shown,
+    though GDAL knows no EXIF orientation.
     """
 
-    def __init__(self, path: Path, dataset: Any, value_range: Range | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        dataset: Any,
+        value_range: Range | None = None,
+        orientation: Orientation = AS_STORED,
+    ) -> None:
         self.path = path
-        self.width, self.height = int(dataset.width), int(dataset.height)
+        self._orientation = orientation
+        self.width, self.height = orientation.sides(int(dataset.width), int(dataset.height))
         self._dataset = dataset
         self._bands = (1, 2, 3) if dataset.count >= 3 else (1, 1, 1)
         known = (dataset.count, _first_band(dataset)) in ((1, "gray"), (3, "red"))
@@ -113,16 +120,11 @@ class RasterScene:
 
     def read(self, window: Window) -> Image:
         """Return (h, w, 3) uint8 RGB of a window inside the picture."""
-        x1, y1, x2, y2 = window
-        pixels = self._read(window=((y1, y2), (x1, x2))).transpose(1, 2, 0)  # (h, w, 3)
-        if self._range is not None:
-            pixels = to_uint8(pixels, self._range)
-        return np.ascontiguousarray(pixels, np.uint8)
+        return self._as_shown(self._read(window=self._stored(window)))
 
     def valid(self, window: Window) -> NDArray[np.bool_] | None:
         """Return (h, w) where a window has data, None where the file says it has everywhere."""
-        x1, y1, x2, y2 = window
-        return self._valid(window=((y1, y2), (x1, x2)))
+        return self._valid(window=self._stored(window))
 
     def all_valid(self) -> NDArray[np.bool_] | None:
         """Return (H, W) where the whole picture has data, as `valid`."""
@@ -133,15 +135,25 @@ class RasterScene:
         if all("all_valid" in {flag.name for flag in flags} for flags in bands):
             return None
         try:
-            return np.asarray(self._dataset.dataset_mask(**how)) > 0
+            return self._orientation.shown(np.asarray(self._dataset.dataset_mask(**how)) > 0)
         except Exception:  # rasterio wraps GDAL's many errors; the pixels are read all the same
             return None
 
     def reduced(self, side: int) -> Image:
         """Return the whole picture with a long side of at most `side` px, (h, w, 3) uint8 RGB."""
         factor = max(self.width, self.height, side) / side
-        shape = (3, max(round(self.height / factor), 1), max(round(self.width / factor), 1))
-        pixels = self._read(out_shape=shape).transpose(1, 2, 0)
+        height, width = self._dataset.height, self._dataset.width
+        shape = (3, max(round(height / factor), 1), max(round(width / factor), 1))
+        return self._as_shown(self._read(out_shape=shape))
+
+    def _stored(self, window: Window) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return rows and columns of the stored pixels that a window shows."""
+        x1, y1, x2, y2 = self._orientation.stored_window(window, self.width, self.height)
+        return (y1, y2), (x1, x2)
+
+    def _as_shown(self, bands: NDArray[Any]) -> Image:
+        """Turn stored pixels (3, h, w) into a picture (h, w, 3)."""
+        pixels = self._orientation.shown(bands.transpose(1, 2, 0))
         if self._range is not None:
             pixels = to_uint8(pixels, self._range)
         return np.ascontiguousarray(pixels, np.uint8)
@@ -150,7 +162,7 @@ class RasterScene:
         """Return the range of values of the whole scene, from its tags or a reduced copy."""
         with open_regular(self.path) as file:
             tiff = read_tiff_header(file) if is_tiff(file.read(4)) else None
-        shape = (3, min(self.height, _GLANCE), min(self.width, _GLANCE))
+        shape = (3, min(self._dataset.height, _GLANCE), min(self._dataset.width, _GLANCE))
         return find_range(self._read(out_shape=shape), tiff)
 
     def _read(self, **how: Any) -> np.ndarray:
@@ -161,79 +173,12 @@ class RasterScene:
             raise DataError(f"{self.path}: {where} cannot be read ({str(error)[:120]})") from None
 
 
-@dataclass(frozen=True)
-class Georeference:
-    """Where the pixels of a raster lie on earth.
-
-    Attributes:
-        transform: a, b, c, d, e, f: x = a column + b row + c, y = d column + e row + f.
-        crs: Coordinate reference system of x and y, as `EPSG:32617` or WKT; "" if none is stated.
-    """
-
-    transform: tuple[float, float, float, float, float, float]
-    crs: str
-
-    @property
-    def wkt(self) -> str:
-        """The coordinate reference system as WKT; "" if none is stated."""
-        if not self.crs:
-            return ""
-        from rasterio.crs import CRS
-
-        return str(CRS.from_user_input(self.crs).to_wkt())
-
-    def to_raster(self, points: np.ndarray) -> np.ndarray:
-        """Turn (N, 2) px into x and y of the raster's coordinate system."""
-        a, b, c, d, e, f = self.transform
-        column, row = points[:, 0], points[:, 1]
-        return np.stack([a * column + b * row + c, d * column + e * row + f], axis=1)
-
-    def to_wgs84(self, points: np.ndarray) -> np.ndarray:
-        """Turn (N, 2) px into degrees of longitude and latitude.
-
-        Raises:
-            DataError: The raster states no coordinate reference system, or one in which these
-                points have no place on earth.
-        """
-        if not self.crs:
-            raise DataError("the raster states no coordinate reference system")
-        from rasterio.warp import transform
-
-        x, y = self.to_raster(points).T
-        try:
-            degrees = np.array(transform(self.crs, "EPSG:4326", x.tolist(), y.tolist())).T
-        except Exception as error:  # rasterio wraps PROJ's many errors
-            raise DataError(f"its coordinates have no WGS84 ({str(error)[:120]})") from None
-        if not np.isfinite(degrees).all():
-            raise DataError("its coordinates have no WGS84: some points are not on earth")
-        return degrees
-
-
-def read_georeference(path: Path) -> Georeference | None:
-    """Return where a GeoTIFF lies; None for other files, and without rasterio."""
-    rasterio = _rasterio()
-    if rasterio is None or path.suffix.lower() not in TIFF:
-        return None
-    try:
-        with rasterio.open(path, driver="GTiff") as dataset:
-            return None if dataset.transform.is_identity else _georeference(dataset)
-    except Exception:  # rasterio wraps GDAL's many errors; the pixels may be readable all the same
-        return None
-
-
-def _georeference(dataset: Any) -> Georeference:
-    crs = dataset.crs
-    epsg = crs.to_epsg() if crs else None
-    name = f"EPSG:{epsg}" if epsg else (crs.to_wkt() if crs else "")
-    return Georeference(tuple(dataset.transform)[:6], name)
-
-
 def read_valid(path: Path) -> NDArray[np.bool_] | None:
     """Return (H, W) where a TIFF has data, as its nodata value, alpha band or mask say.
 
     None where it says that it has everywhere, for other files, and without rasterio.
     """
-    if _rasterio() is None or path.suffix.lower() not in TIFF:
+    if rasterio_or_none() is None or path.suffix.lower() not in TIFF:
         return None
     try:
         with open_scene(path) as scene:
@@ -242,60 +187,9 @@ def read_valid(path: Path) -> NDArray[np.bool_] | None:
         return None
 
 
-def read_gsd(path: Path) -> float | None:
-    """Return the metres on the ground that a pixel of a GeoTIFF covers, at its centre.
-
-    None for other files, for rasters without a coordinate reference system, and without rasterio.
-    """
-    rasterio = _rasterio()
-    if rasterio is None or path.suffix.lower() not in TIFF:
-        return None
-    try:
-        with rasterio.open(path, driver="GTiff") as dataset:
-            crs = dataset.crs
-            if not crs or dataset.transform.is_identity:
-                return None
-            place = _georeference(dataset)
-            column, row = dataset.width / 2, dataset.height / 2
-            if not (crs.is_projected or crs.is_geographic):  # a local one, of a site
-                a, b, _, d, e, _ = place.transform
-                return float(abs(a * e - b * d) ** 0.5 * crs.linear_units_factor[1])
-        # Measured on the ground: a metre of Web Mercator is half of one at 60 degrees north.
-        corners = place.to_wgs84(np.array([(column, row), (column + 1, row), (column, row + 1)]))
-        return ground_side(corners) or None
-    except Exception:  # rasterio wraps GDAL's many errors; the pixels may be readable all the same
-        return None
-
-
-def unwrapped(degrees: np.ndarray) -> np.ndarray:
-    """(..., N, 2) longitude and latitude of neighbouring points, without a jump at 180 degrees.
-
-    Points beyond it from the first one have more than 180 degrees, or less than -180.
-    """
-    moved = degrees.copy()
-    moved[..., 0] -= 360 * np.round((moved[..., 0] - moved[..., :1, 0]) / 360)
-    return moved
-
-
-def ground_side(corners: np.ndarray) -> float:
-    """Return the side in m of a square as large as the parallelogram of three corners.
-
-    Args:
-        corners: (3, 2) degrees of longitude and latitude, the first between the others; not more
-            than a few km apart.
-    """
-    latitude = np.radians(corners[0, 1])
-    flat = 1 - ECCENTRICITY_SQUARED * np.sin(latitude) ** 2
-    # radii of the ellipsoid WGS84 along the parallel and along the meridian
-    east = EQUATOR_RADIUS / flat**0.5 * np.cos(latitude)
-    north = EQUATOR_RADIUS * (1 - ECCENTRICITY_SQUARED) / flat**1.5
-    (x1, y1), (x2, y2) = np.radians(unwrapped(corners)[1:] - corners[0]) * (east, north)
-    return float(abs(x1 * y2 - x2 * y1) ** 0.5)
-
-
 def read_by_windows(path: Path) -> bool:
     """Whether a file is so large that it is read by windows, and can be."""
-    if _rasterio() is None:
+    if rasterio_or_none() is None:
         return False
     try:
         height, width = image_size(path)
@@ -318,7 +212,7 @@ def open_scene(path: Path, value_range: Range | None = None) -> Iterator[Scene]:
         DataError: It is no readable picture, or too large to be decoded whole and rasterio is not
             installed.
     """
-    rasterio = _rasterio()
+    rasterio = rasterio_or_none()
     if rasterio is None:
         yield _decodable(WholeScene(path, value_range=value_range))
         return
@@ -338,7 +232,7 @@ def open_scene(path: Path, value_range: Range | None = None) -> Iterator[Scene]:
             if palette:
                 yield _decodable(WholeScene(path, value_range=value_range))
             else:
-                yield RasterScene(path, dataset, value_range)
+                yield RasterScene(path, dataset, value_range, image_orientation(path))
 
 
 def _driver(path: Path) -> str:
@@ -375,7 +269,8 @@ def _decodable(scene: WholeScene) -> WholeScene:
     return scene
 
 
-def _rasterio() -> ModuleType | None:
+def rasterio_or_none() -> ModuleType | None:
+    """Return the library of rasters; None where it is not installed."""
     try:
         import rasterio
     except ImportError:

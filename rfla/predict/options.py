@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from rfla.cfg import Config
+from rfla.data.georeference import read_gsd
 from rfla.data.pixel_range import Range
-from rfla.data.scenes import read_gsd
 from rfla.engine.model_source import SourceModel
 from rfla.errors import ConfigError, did_you_mean
 from rfla.models.limits import build_limits

@@ -5,8 +5,9 @@ import os
 import numpy as np
 import pytest
 
+from rfla.data.georeference import read_gsd
 from rfla.data.images import write_image
-from rfla.data.scenes import open_scene, read_gsd
+from rfla.data.scenes import open_scene
 from rfla.errors import DataError
 
 
@@ -80,7 +81,7 @@ def test_damaged_and_missing_scenes(tmp_path):
 
 def test_without_rasterio_a_tiff_is_read_whole(tmp_path, noise, monkeypatch):
     write_image(tmp_path / "a.tif", noise)
-    monkeypatch.setattr("rfla.data.scenes._rasterio", lambda: None)
+    monkeypatch.setattr("rfla.data.scenes.rasterio_or_none", lambda: None)
     with open_scene(tmp_path / "a.tif") as scene:
         assert np.array_equal(scene.read((10, 20, 50, 40)), noise[20:40, 10:50])
     monkeypatch.setattr("rfla.data.image_header.MAX_PIXELS", 1000)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rfla.cfg import load_config
-from rfla.data.scenes import Georeference
+from rfla.data.georeference import Georeference
 from rfla.errors import DataError
 from rfla.predict.command import predict
 from rfla.predict.outputs.geopackage import to_geopackage

@@ -11,8 +11,8 @@ import pytest
 from rfla import RFLA
 from rfla.cfg import load_config
 from rfla.cfg.base import MAX_PIXELS
+from rfla.data.georeference import Georeference, read_georeference
 from rfla.data.image_header import set_max_pixels
-from rfla.data.scenes import Georeference, read_georeference
 from rfla.engine.inference import Inference
 from rfla.errors import DataError
 from rfla.models.weights import load_weights, save_weights

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from rfla.data.scenes import Georeference
+from rfla.data.georeference import Georeference
 from rfla.predict.outputs.ground import GroundFile, ground_rings
 from rfla.predict.outputs.output import parts_of
 from rfla.results import Results

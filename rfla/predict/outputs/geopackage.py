@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rfla.data.scenes import Georeference
+from rfla.data.georeference import Georeference
 from rfla.predict.outputs.ground import GroundFile, ground_rings
 from rfla.results import Results
 

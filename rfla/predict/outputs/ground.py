@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from rfla.cfg import Config
-from rfla.data.scenes import Georeference, read_georeference, unwrapped
+from rfla.data.georeference import Georeference, read_georeference, unwrapped
 from rfla.errors import DataError
 from rfla.files import write_atomically
 from rfla.predict.names import Name
