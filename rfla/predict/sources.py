@@ -7,6 +7,7 @@ import glob
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -230,12 +231,32 @@ def _from_pattern(source: str) -> list[Source]:
     parts = Path(pattern).parts
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     root = Path(*parts[:fixed])
-    found = sorted(filter(_is_wanted, map(Path, glob.glob(pattern, recursive=True))))
+    if "**" in parts[fixed:]:  # `glob` would follow links to a directory above for ever
+        below = walk_images(root, _is_wanted)
+        found = [file for file in below if _matches(file.parts[fixed:], parts[fixed:])]
+    else:
+        found = sorted(filter(_is_wanted, map(Path, glob.glob(pattern))))
     runs = {folder for folder in {file.parent for file in found} if in_run(folder, root)}
     files = [file for file in found if file.parent not in runs]
     if not files:
         raise DataError(f"source={source}: the pattern matches no image{NOT_OF_RUNS}")
     return [_file(str(file), Path(*file.parts[fixed:])) for file in files]
+
+
+def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the parts of a path are those of a pattern; `**` is any number of directories.
+
+    As in a shell, a wildcard stands for no dot at the beginning of a name.
+    """
+    if not pattern:
+        return not path
+    first, *rest = pattern
+    if first == "**":
+        deeper = bool(path) and not path[0].startswith(".") and _matches(path[1:], pattern)
+        return _matches(path, rest) or deeper
+    if not path or (path[0].startswith(".") and not first.startswith(".")):
+        return False
+    return fnmatch(path[0], first) and _matches(path[1:], rest)
 
 
 def _from_list(path: Path) -> list[Source]:
@@ -252,8 +273,9 @@ def _from_list(path: Path) -> list[Source]:
             files.append(line.strip())
             continue
         named = Path(os.path.expanduser(line.strip()))
-        file = named if named.is_absolute() or named.is_file() else path.parent / named
-        if not file.is_file():
+        places = [path.parent / named, named]  # the second for lists made by `ls` or `find`
+        file = next((place for place in places if place.is_file()), None)
+        if file is None:
             raise DataError(f"{path}:{number}: no such image: {line.strip()}")
         files.append(str(file))
     if not files:

@@ -333,6 +333,19 @@ def test_images_of_a_list_that_are_not_there_are_counted(tmp_path: Path) -> None
         load_index(load_data_spec(tmp_path), "train")
 
 
+def test_class_names_of_yolo_come_from_its_own_data_set(tmp_path: Path) -> None:
+    picture(tmp_path / "set/images/train/a.png")
+    (tmp_path / "set/labels/train").mkdir(parents=True)
+    (tmp_path / "set/labels/train/a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "other.names").write_text("zebra\n")
+    kind = FORMATS["yolo"]
+    for source in ("set", "set/images", "set/images/train"):
+        assert kind.classes(kind.find(tmp_path / source).values()).names == ["class0"]
+    (tmp_path / "set/classes.txt").write_text("car\n")
+    for source in ("set", "set/images", "set/images/train"):
+        assert kind.classes(kind.find(tmp_path / source).values()).names == ["car"]
+
+
 TABLE = "filename,width,height,class,xmin,ymin,xmax,ymax\na.png,30,20,car,1,2,6,8\n"
 EXPORTS = {
     "CVAT, YOLO 1.1": {

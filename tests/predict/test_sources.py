@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -14,7 +15,7 @@ from PIL import Image
 from rfla.errors import DataError
 from rfla.predict.names import output_names
 from rfla.predict.source_image import Reading, SourceImage
-from rfla.predict.sources import find_sources
+from rfla.predict.sources import _matches, find_sources
 
 
 @pytest.fixture
@@ -40,6 +41,45 @@ def test_file_pattern_and_list(folder: Path, tmp_path: Path) -> None:
     listing = tmp_path / "list.txt"
     listing.write_text("\ufeffin/a.jpg\n\nin/b.png\n")  # Windows marks UTF-8; relative to the list
     assert [image.relative.name for image in find_sources(listing)] == ["a.jpg", "b.png"]
+
+
+def test_a_list_names_files_beside_it_first(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "list.txt").write_text("a.jpg\nelsewhere.png\n")
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jpg", "elsewhere.png"):
+        cv2.imwrite(name, np.zeros((4, 4, 3), np.uint8))
+    found = find_sources(folder / "list.txt")
+    assert [Path(image.name) for image in found] == [folder / "a.jpg", Path("elsewhere.png")]
+
+
+def test_a_pattern_finds_what_a_directory_has_through_links_that_lead_back(folder: Path) -> None:
+    (folder / "deep" / "up").symlink_to("..")
+    (folder / "self").symlink_to(".")
+    (folder / ".hidden").mkdir()
+    shutil.copy(folder / "b.png", folder / ".hidden")
+    found = find_sources(str(folder / "**" / "*.png"))
+    assert [image.relative.as_posix() for image in found] == ["b.png", "deep/a.png"]
+
+
+@pytest.mark.parametrize(
+    ("path", "pattern", "matches"),
+    [
+        ("a.png", "**/*.png", True),
+        ("x/y/a.png", "**/*.png", True),
+        ("x/y/a.png", "x/**/a.*", True),
+        ("x/y/a.png", "**/x/*.png", False),
+        ("x/y/a.png", "**/y/**", True),
+        ("x/.y/a.png", "**/*.png", False),
+        ("x/.y/a.png", "**/.y/*.png", True),
+        ("x/a.png", "*/**/*/a.png", False),
+        ("x/y/a.png", "*/**/*/a.png", True),
+        ("a.png", "**", True),
+    ],
+)
+def test_patterns_by_hand(path: str, pattern: str, matches: bool) -> None:
+    assert _matches(path.split("/"), pattern.split("/")) is matches
 
 
 def test_pictures_of_runs_are_no_images(folder: Path) -> None:

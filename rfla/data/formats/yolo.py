@@ -44,7 +44,7 @@ def find(source: Path) -> dict[str, Part]:
     if yaml is not None:
         return of_yaml(read_data_yaml(yaml))
     if source.suffix == ".txt":
-        return {"train": Part((), (source,))}
+        return {"train": Part((), (source,), root=source.parent)}
     return _folders(require_directory(source))
 
 
@@ -66,15 +66,18 @@ def of_yaml(yaml: DataYaml) -> dict[str, Part]:
 
 def _folders(source: Path) -> dict[str, Part]:
     images = source / "images" if (source / "images").is_dir() else source
+    # of `set/images/train` too the data set is `set`
+    named_images = (place for place in (source, source.parent) if place.name == "images")
+    root = next((place.parent for place in named_images), source)
     splits = sorted(path for path in images.iterdir() if path.is_dir() and split_of(path.name))
     if splits:
-        return {split_of(path.name) or "train": Part((), (path,)) for path in splits}
+        return {split_of(path.name) or "train": Part((), (path,), root=root) for path in splits}
     lists = sorted(path for path in source.glob("*.txt") if split_of(path.stem))
     if lists and not (source / "images").is_dir():
-        return {split_of(path.stem) or "train": Part((), (path,)) for path in lists}
+        return {split_of(path.stem) or "train": Part((), (path,), root=source) for path in lists}
     if not walk_images(images):
         raise DataError(f"source={source}: no data.yaml and no image, here or in images/")
-    return {"train": Part((), (images,))}
+    return {"train": Part((), (images,), root=root)}
 
 
 def classes_of(parts: Iterable[Part]) -> Classes:
@@ -103,9 +106,11 @@ def _yaml_names(part: Part) -> Sequence[str]:
 
 
 def _text_names(part: Part) -> list[str]:
+    """Read the names beside the images, or above them as far as the data set goes."""
     for place in part.images:
-        folders = [place, *place.parents[:3]] if place.is_dir() else list(place.parents[:3])
-        for folder in folders:
+        root = part.root or place.parent
+        above = [folder for folder in place.parents if folder.is_relative_to(root)]
+        for folder in [place, *above] if place.is_dir() else above:
             files = [folder / name for name in TEXT_NAMES if (folder / name).is_file()]
             for file in [*files, *sorted(folder.glob("*.names"))]:
                 return [line.strip() for line in read_text(file).splitlines() if line.strip()]
