@@ -24,7 +24,7 @@ def resnet_receptive_fields(depth: int, levels: Sequence[int]) -> list[int]:
     """Sides in px of the receptive fields of pyramid `levels` (from 1).
 
     `resnet_receptive_fields(50, range(2, 8))` is `[35, 91, 267, 427, 555, 811]`. A bottleneck
-    strides in its 3 x 3 layer. P1, which the authors have not, counts as the stem's 7 x 7 layer.
+    strides in its 3 x 3 layer. P1, which the authors do not use, counts as the stem's 7 x 7 layer.
 
     Args:
         depth: 18, 34, 50, 101 or 152.

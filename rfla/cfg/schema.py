@@ -105,7 +105,7 @@ class Config(ModelConfig):
         gt=0,
         le=100_000,
         description="ground sampling distance of the images in metres per pixel; predict resizes "
-        "them to that of the training images",
+        "them to what the network was trained at",
     )
     device: Device = Field(
         "auto", description="auto, cpu, mps, a GPU number, or several: device=0,1"

@@ -120,6 +120,8 @@ def unused(given: Iterable[str], verb: Mode, model: ModelConfig | Config) -> lis
     used |= keys_of(ModelConfig).keys()
     if verb == "train":
         used |= {name for name in keys_of(Config) if name.startswith("aug.")}
+        if isinstance(model, Config):
+            used -= {"lr_steps", "lr_gamma"} if model.cos_lr else {"lrf"}
     else:
         used -= {"backbone.weights"}  # what a new backbone starts from
     rule = model.assigner.name

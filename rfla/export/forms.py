@@ -175,8 +175,8 @@ def refuse_unsure(options: ExportOptions, model: SourceModel) -> None:
     batches, lowest = _images_to_compare(options, model), FLOAT16.lowest
     if not sure_of_something(model.net, model.config.normalize, batches, lowest):
         raise ConfigError(
-            f"half=true: the network is sure of nothing in {sum(map(len, batches))} images (no "
-            f"score of {lowest}), so nothing can be compared; data= names images with objects; "
+            f"half=true: no detection in {sum(map(len, batches))} images scores {lowest} or more, "
+            "so nothing can be compared; data= names images with objects; "
             "force=true writes it all the same"
         )
 

@@ -101,7 +101,16 @@ class Study:
 
 
 def study(gt: GroundTruth, detections: Detections, protocol: Protocol) -> Study:
-    """Evaluate and analyse, class by class."""
+    """Evaluate and analyse, class by class.
+
+    Args:
+        gt: ground truth of all images.
+        detections: those of one detector.
+        protocol: its oLRP is always computed: it gives each class its operating point.
+
+    Raises:
+        MetricError: as `evaluate_boxes`.
+    """
     protocol = replace(protocol, lrp=True)  # its thresholds are the operating point
     matches = match_detections(gt, detections, protocol)
     metrics = summarize(accumulate(matches), protocol, gt)

@@ -102,7 +102,7 @@ class Detections:
     Args:
         image_index: (D,) position in `GroundTruth.image_ids`.
         boxes: (D, 4) xyxy px.
-        scores: (D,) finite, higher is surer.
+        scores: (D,) finite, higher is more confident.
         labels: (D,) positions in `GroundTruth.names`.
         sides: (D, 2) width and height px exactly as a file gave them; None: from `boxes`.
     """

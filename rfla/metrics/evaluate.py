@@ -36,6 +36,10 @@ def evaluate_boxes(
     Warns about detections of a file or list that can hardly be meant, such as boxes given as shares
     of the image or as corners (`rfla.metrics.input_checks`).
 
+    Returns:
+        `ap`, `ap50`, `ap_vt`, ... as attributes, and a row for each class; -1 is undefined (no box
+        of that class or size).
+
     Raises:
         MetricError: input that cannot be evaluated: NaN scores, unknown images or classes, a file
             that is not COCO.

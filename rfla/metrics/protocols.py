@@ -28,7 +28,7 @@ class Protocol:
         extra_ious: IoU thresholds that are matched and reported one by one but not part of AP.
         sizes: name -> (low, high) px of sqrt(area); the range "all" comes first by itself.
         max_dets: ascending; how many detections of one image and class count. AP uses the last.
-        ignoring: what is neither asked for nor punished.
+        ignoring: what counts neither as missed nor as false.
             "crowd": crowd boxes, matched by intersection over the detection (IoD), as COCO and
             AI-TOD; "regions": crowd and ignore boxes, all by IoD; boxes and detections of which
             half or more lies inside regions are dropped, as the VisDrone toolkit;

@@ -27,6 +27,13 @@ class Metrics:
     """The figures of one evaluation.
 
     Every figure is also an attribute: `metrics.ap50`, `metrics.ar_1500`.
+
+    Attributes:
+        protocol: the rules.
+        figures: by name, from 0 to 1; -1 where nothing defines one.
+        per_class: for each class `name`, `boxes` and its figures, -1 as above; the parts of oLRP
+            and `threshold` are NaN where nothing was found.
+        curves: precision and recall behind them.
     """
 
     protocol: Protocol

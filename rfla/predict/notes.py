@@ -43,8 +43,8 @@ class Notes:
         """Note an image that is resized to the metres a pixel that the network knows."""
         if trained is not None:
             self.remarks[
-                f"{gsd:.3g} m a pixel, the model was trained at {trained:.3g} m: resized "
-                f"{gsd / trained:.3g} times"
+                f"{gsd:.3g} m a pixel, the model was trained at {trained:.3g} m: resized to "
+                f"{gsd / trained:.3g} of its size"
             ] += 1
 
     def lines(self, imgsz: int, max_det: int, sliced: bool = False) -> list[str]:

@@ -76,6 +76,12 @@ def test_keys_of_another_rule(name: AssignerName, others: list[str]) -> None:
     assert unused(given, "train", model) == others
 
 
+def test_the_end_of_a_cosine_and_steps_go_with_their_own_schedule() -> None:
+    given = {"lrf", "lr_steps", "lr_gamma"}
+    assert unused(given, "train", load_config({"cos_lr": False})) == ["lrf"]
+    assert unused(given, "train", load_config({"cos_lr": True})) == ["lr_gamma", "lr_steps"]
+
+
 def test_beta_is_read_where_the_loss_is_smooth() -> None:
     given = {"rpn.beta", "roi.beta"}
     smooth = ModelConfig(detector="faster_rcnn", rpn=RpnConfig(box_loss="smooth_l1"))

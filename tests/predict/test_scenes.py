@@ -244,7 +244,7 @@ def test_damaged_and_odd_rasters_by_windows(
 @pytest.mark.parametrize(
     ("place", "times"),
     [
-        ({}, "0.5 m a pixel, the model was trained at 1 m: resized 0.5 times"),
+        ({}, "0.5 m a pixel, the model was trained at 1 m: resized to 0.5 of its size"),
         ({"crs": "EPSG:2225"}, "0.152 m a pixel"),  # feet of the United States: 0.5 * 0.3048 m
         ({"crs": None}, ""),  # units nobody knows: not resized
     ],

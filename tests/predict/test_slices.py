@@ -88,7 +88,7 @@ def test_what_is_resized_is_said(
 ) -> None:
     model = RFLA(aware(objects={"px_99": 9.0, "px_max": 12.5}, gsd=0.4))
     model.predict(noise(64, 64), imgsz=64, gsd=0.2, conf=0.9, device="cpu", slice="auto")
-    line = "0.2 m a pixel, the model was trained at 0.4 m: resized 0.5 times (1 of 1)"
+    line = "0.2 m a pixel, the model was trained at 0.4 m: resized to 0.5 of its size (1 of 1)"
     assert line in caplog.text
 
 

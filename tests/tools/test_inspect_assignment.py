@@ -70,8 +70,8 @@ def test_a_size_that_gives_boxes_a_positive_is_advised(
 
     monkeypatch.setattr("rfla.tools.inspect.assignment.assignment_report", try_size)
     assert advice(cfg, report) == (
-        "of 4 boxes get no positive from model=fcos_p2 at imgsz=32: imgsz=96 leaves 25.0% without, "
-        "and so do tiles (rfla convert format=... tile=32)"
+        "of 4 boxes without a positive from model=fcos_p2 at imgsz=32: imgsz=96 leaves 25.0% "
+        "without, and so do tiles (rfla convert format=... tile=32)"
     )
     found |= {96: found[64], 128: found[64]}
     assert advice(cfg, report).endswith("a model with a finer level (fcos_p2) may part them")

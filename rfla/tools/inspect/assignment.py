@@ -78,7 +78,7 @@ def advice(cfg: Config, report: AssignmentReport) -> str:
         report: What came out.
     """
     boxes, without = len(report.positives), len(report.without_positive)
-    what = f"of {boxes:,} boxes get no positive from model={cfg.model} at imgsz={cfg.imgsz}: "
+    what = f"of {boxes:,} boxes without a positive from model={cfg.model} at imgsz={cfg.imgsz}: "
     tiles = f"rfla convert format=... tile={cfg.imgsz}"
     for imgsz in _larger_sizes(cfg):
         tried = assignment_report(cfg.model_copy(update={"imgsz": imgsz}), images=ADVISED_IMAGES)
