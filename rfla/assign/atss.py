@@ -23,7 +23,8 @@ MIN_INSIDE = 0.01
 class ATSSAssigner:
     """Give a box those of its nearest priors that overlap it more than most of them do.
 
-    The IoU must reach the mean plus the standard deviation over all of them.
+    The IoU must reach the mean plus the standard deviation over all of them, and the centre of the
+    prior must lie in the box: a box that holds none gets none.
 
     Args:
         topk: Candidates of a box on each level, nearest centres first.

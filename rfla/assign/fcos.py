@@ -21,7 +21,7 @@ LARGEST_AREA = 1e8
 
 
 class PointsAssigner:
-    """Give each point the smallest box that contains it.
+    """Give each point the smallest box that contains it; a box that holds no point gets none.
 
     Args:
         regress_ranges: For each level, bounds in px on the greatest distance of a point to the

@@ -41,7 +41,8 @@ class MaxIoUAssigner:
         pos_iou_thr: IoU from which a prior is positive.
         neg_iou_thr: IoU below which a prior is background; between the two it is ignored.
         min_pos_iou: With `match_low_quality`, the priors of highest IoU of a box are positive from
-            this IoU on.
+            this IoU on. At 0 a box that overlaps no prior (one outside of the image) takes all of
+            them, as in MMDetection; the loader leaves such boxes out.
         match_low_quality: Whether a box takes its best priors even below `pos_iou_thr`; where two
             boxes do, the later one wins.
         ignore_iof_thr: A prior of which more than this share lies in an ignore box is ignored,
