@@ -99,7 +99,10 @@ class RunLog:
                 "yellow",
             )
         else:
-            where = f"epoch {position.epoch + 1}, batch {position.batch + 1}"
+            step = f"batch {position.batch + 1}"
+            if position.batch >= self.parts.batches_per_epoch:
+                step = "after its last batch"
+            where = f"epoch {position.epoch + 1}, {step}"
             self.say(f"going on from {where} ({state_path(self.run_dir)})")
 
     def figures(self) -> str:
