@@ -15,10 +15,11 @@ from rfla import RFLA
 from rfla.cfg.onnx_header import read_entries
 from rfla.cfg.weights_header import read_metadata
 from rfla.cli import main
+from rfla.engine.inference import stack_images
 from rfla.engine.model_source import load_trained
 from rfla.errors import ConfigError, WeightsError
 from rfla.export.exported_net import ExportedNet
-from rfla.export.parity import FLOAT16, FLOAT32, Parity, compare, stacked
+from rfla.export.parity import FLOAT16, FLOAT32, Parity, compare
 from rfla.export.session import OnnxRunner
 from rfla.models.limits import build_limits
 from rfla.results import Results
@@ -64,7 +65,7 @@ def test_the_same_detections_at_other_sizes(name: str, both: Callable[..., Any])
 
 def test_a_batch_of_8_finds_what_single_images_do(both: Callable[..., Any]) -> None:
     _, session = both("fcos_p2")
-    images, sizes = stacked(noise(*[(128, 128)] * 8))
+    images, sizes = stack_images(noise(*[(128, 128)] * 8))
     together = session(images, image_sizes=sizes)
     parity = Parity()
     for place, found in enumerate(together):
@@ -74,7 +75,7 @@ def test_a_batch_of_8_finds_what_single_images_do(both: Callable[..., Any]) -> N
 
 
 def test_no_detections_and_too_many(both: Callable[..., Any]) -> None:
-    images, sizes = stacked(noise((128, 128)))
+    images, sizes = stack_images(noise((128, 128)))
     model, few = both("fcos_p2", max_det=5)
     found = few(images, image_sizes=sizes)[0]
     assert found["boxes"].shape == (5, 4)
@@ -196,7 +197,7 @@ def test_limits_reach_the_session(both: Callable[..., Any]) -> None:
         update={"test": model.config.test.model_copy(update={"max_det": 2, "conf": 0.03})}
     )
     session.limits = build_limits(wanted.test)
-    images, sizes = stacked(noise((64, 64)))
+    images, sizes = stack_images(noise((64, 64)))
     assert len(session(images, image_sizes=sizes)[0]["scores"]) == 2
 
 
