@@ -99,7 +99,8 @@ def _bare_words(plain: str) -> Any:
     """`[ship, car]` without quotes is a list; anything else that is no literal is text."""
     if plain[:1] in ("[", "(") and plain.endswith(_CLOSING[plain[0]]):
         parts = [part.strip() for part in plain[1:-1].split(",")]
-        return [parse_value(part) for part in parts if part and part[0] not in _CLOSING]
+        # a bracket in a list of words is a part of a word
+        return [part if part[0] in _CLOSING else parse_value(part) for part in parts if part]
     return plain
 
 

@@ -1,7 +1,7 @@
 """Which files are images, and the images below a directory."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rfla.files import is_of_kernel
@@ -33,18 +33,35 @@ def walk_images(
 ) -> list[Path]:
     """Return the images below a directory, sorted by path.
 
-    Linked directories are entered, after all others, but none twice and none that holds `directory`
-    itself; those of the kernel (/proc, /sys) never, where links lead everywhere. Nor are those of
-    runs, whose pictures show what was found in others.
-
     Args:
         directory: Where to look.
         wanted: Which files are listed, by their names.
-        recursive: Enter its directories too.
+        recursive: Enter its directories too, as `walk_folders`.
         closed: Called with why a directory cannot be listed.
     """
-    start = os.path.realpath(directory)
     found: list[Path] = []
+    for folder, files in _walk(directory, closed):
+        found += [path for name in files if wanted(path := Path(folder, name))]
+        if not recursive:
+            break
+    return sorted(found)
+
+
+def walk_folders(directory: Path) -> Iterator[Path]:
+    """Yield a directory and those below it.
+
+    Linked directories are entered, after all others, but none twice and none that holds `directory`
+    itself; those of the kernel (/proc, /sys) never, where links lead everywhere. Nor are those of
+    runs, whose pictures show what was found in others.
+    """
+    return (Path(folder) for folder, _ in _walk(directory))
+
+
+def _walk(
+    directory: Path, closed: Callable[[OSError], object] | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield each directory of `walk_folders` and the names of its files."""
+    start = os.path.realpath(directory)
     seen: set[str] = set()
     todo = [str(directory)]
     while todo:
@@ -55,10 +72,7 @@ def walk_images(
                 names.clear()
                 continue
             seen.add(real)
-            found += [path for name in files if wanted(path := Path(folder, name))]
-            if not recursive:
-                return sorted(found)
+            yield folder, files
             todo += [
                 link for name in sorted(names) if os.path.islink(link := os.path.join(folder, name))
             ]
-    return sorted(found)

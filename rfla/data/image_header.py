@@ -62,6 +62,11 @@ class ImageHeader:
     tiff: TiffHeader | None = None
 
     @property
+    def orientation(self) -> Orientation:
+        """How a TIFF is shown; of other files it is not here."""
+        return _orientation(self.tiff.tags.get(ORIENTATION)) if self.tiff else AS_STORED
+
+    @property
     def bits(self) -> int:
         """Bits of a number, where the file may have more than 16."""
         return int(self.tiff.tags.get(BITS, 1)) if self.tiff is not None else 8
@@ -115,8 +120,7 @@ def _read_shape(file: BinaryIO, exif: bool) -> tuple[int, int, Orientation]:
     start = file.read(4)
     if is_tiff(start):
         header = _tiff_header(file)
-        number = header.tiff.tags.get(ORIENTATION) if header.tiff else None
-        return header.width, header.height, _orientation(number if exif else None)
+        return header.width, header.height, header.orientation if exif else AS_STORED
     file.seek(0)
     try:
         with PillowImage.open(file, formats=FORMATS) as image:

@@ -123,7 +123,11 @@ def decode_image(
     Raises:
         DataError: The file is truncated, or no image.
     """
-    pixels = _decode(path, data, header, exif)
+    # of a TIFF both decoders turn the pixels, whatever they are asked
+    undone = header.tiff is not None and not exif
+    pixels = _decode(path, data, header, exif or undone)
+    if undone:
+        pixels = np.ascontiguousarray(header.orientation.stored(pixels))
     if pixels.dtype == np.uint8:
         return np.asarray(pixels, np.uint8)
     limits = value_range or find_range(pixels, header.tiff)

@@ -34,6 +34,11 @@ class Orientation:
         pixels = stored.swapaxes(0, 1) if self.swaps else stored
         return pixels[:: -1 if self.upwards else 1, :: -1 if self.leftwards else 1]
 
+    def stored(self, shown: NDArray[Pixels]) -> NDArray[Pixels]:
+        """Turn pixels (H, W, ...) as shown into the stored ones, without a copy."""
+        pixels = shown[:: -1 if self.upwards else 1, :: -1 if self.leftwards else 1]
+        return pixels.swapaxes(0, 1) if self.swaps else pixels
+
     def sides(self, width: int, height: int) -> tuple[int, int]:
         """Return width and height as shown of a picture stored with these, and the reverse."""
         return (height, width) if self.swaps else (width, height)

@@ -67,6 +67,12 @@ class ImageRecord:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    @property
+    def is_object(self) -> Flags:
+        """(n,) which boxes are objects to find: no ignored region, no crowd."""
+        objects: Flags = ~(self.ignore | self.crowd) & (self.labels != NO_CLASS)
+        return objects
+
     def select(self, rows: NDArray[Any]) -> "ImageRecord":
         """Return a copy with the boxes of `rows` (a mask or indices)."""
         return ImageRecord(

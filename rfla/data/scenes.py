@@ -17,7 +17,7 @@ from rfla.data.image_header import refuse_too_large
 from rfla.data.images import Image, image_orientation, image_size, read_image, require_whole
 from rfla.data.orientation import AS_STORED, Orientation
 from rfla.data.pixel_range import Range, find_range, to_uint8
-from rfla.data.tiff import is_tiff, read_tiff_header
+from rfla.data.tiff import PHOTOMETRIC, is_tiff, read_tiff_header
 from rfla.data.tiles import Window
 from rfla.errors import DataError
 from rfla.files import open_regular
@@ -37,6 +37,7 @@ DRIVERS = {
 CACHE = 128_000_000
 # px: scenes of any format from this size on are read by windows where rasterio is there
 BY_WINDOWS = 100_000_000
+_PLAIN_COLOURS = (-1, 0, 1, 2)  # photometric interpretations: grey either way, and RGB
 _GLANCE = 1024  # px: sides of the reduced picture from which a range of values is found
 
 
@@ -44,12 +45,14 @@ class Scene(Protocol):
     """A picture that can be read by windows.
 
     Attributes:
+        path: The file.
         width: In px.
         height: In px.
         rewritten: Why the file cannot be used as it is (`read_image` would read something else), or
             "".
     """
 
+    path: Path
     width: int
     height: int
     rewritten: str
@@ -228,11 +231,13 @@ def open_scene(path: Path, value_range: Range | None = None) -> Iterator[Scene]:
         except Exception as error:  # rasterio wraps GDAL's many errors
             raise DataError(f"{path}: not a readable image ({str(error)[:120]})") from None
         with dataset:
-            palette = _first_band(dataset) == "palette"
-            if palette:
+            orientation = image_orientation(path)
+            # Some colours GDAL reads as RGBA, by libtiff, which turns them by itself in part.
+            turned = orientation != AS_STORED and _photometric(path) not in _PLAIN_COLOURS
+            if _first_band(dataset) == "palette" or turned:
                 yield _decodable(WholeScene(path, value_range=value_range))
             else:
-                yield RasterScene(path, dataset, value_range, image_orientation(path))
+                yield RasterScene(path, dataset, value_range, orientation)
 
 
 def _driver(path: Path) -> str:
@@ -249,6 +254,13 @@ def _driver(path: Path) -> str:
         if start.startswith(magic):
             return driver
     raise DataError(f"{path}: not a readable image (no known format)")
+
+
+def _photometric(path: Path) -> int:
+    """Return how a TIFF says that its numbers are colours; -1 for other files."""
+    with open_regular(path) as file:
+        tiff = read_tiff_header(file) if is_tiff(file.read(4)) else None
+    return int(tiff.tags.get(PHOTOMETRIC, -1)) if tiff is not None else -1
 
 
 def _first_band(dataset: Any) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 
 from rfla.metrics.arrays import REGION, BoolArray, FloatArray, GroundTruth, IntArray
 
+FEW = 256  # regions: from more on each box is looked at alone
 DROPPED_FROM = 0.5
 """Share of a box inside regions from which it is dropped, as in the VisDrone toolkit."""
 
@@ -61,6 +62,19 @@ def covered_share(boxes: FloatArray, regions: FloatArray) -> FloatArray:
 
     0 for empty boxes.
     """
+    if len(regions) <= FEW:
+        return _covered_share(boxes, regions)
+    # The grid of many regions would not fit into memory; a box meets few of them.
+    share = np.zeros(len(boxes))
+    for row, box in enumerate(boxes):
+        near = ((regions[:, :2] < box[2:]) & (regions[:, 2:] > box[:2])).all(axis=1)
+        if near.any():
+            share[row] = _covered_share(boxes[row : row + 1], regions[near])[0]
+    return share
+
+
+def _covered_share(boxes: FloatArray, regions: FloatArray) -> FloatArray:
+    """As `covered_share`, with a grid over all regions."""
     # the edges of all regions cut the image into X * Y cells: each is covered or not
     xs, ys = np.unique(regions[:, [0, 2]]), np.unique(regions[:, [1, 3]])
     covered = np.zeros((max(len(xs) - 1, 0), max(len(ys) - 1, 0)))  # (X, Y)

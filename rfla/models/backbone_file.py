@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from rfla.cfg import saved_model_config, weights_header
+from rfla.cfg import weights_header
 from rfla.cfg.backbones import pixel_statistics
 from rfla.errors import WeightsError, counted, one_line, printable
 from rfla.files import open_regular
@@ -20,7 +20,7 @@ from rfla.models.backbones.match import Match, match
 from rfla.models.backbones.pretrained import Pixels
 from rfla.models.checkpoint_file import read_checkpoint
 from rfla.models.detector import Detector
-from rfla.models.weights import load_weights
+from rfla.models.weights import config_in, load_weights
 
 LEAST_SHARE = 0.9  # of the tensors of a backbone; below it the file holds another network
 WRAPPED_IN = ("state_dict", "model", "model_ema")  # under which trainers keep the tensors
@@ -68,7 +68,7 @@ def _read(path: Path, name: str) -> tuple[dict[str, Tensor], Pixels]:
     if not is_ours:
         return _finite(state, path), _usual(name)
     state, metadata = load_weights(path)
-    normalize = saved_model_config(metadata["model"], where=f"model in {path}").normalize
+    normalize = config_in(metadata).normalize
     return _finite(state, path), Pixels(normalize.std, normalize.channels)
 
 

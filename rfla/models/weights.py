@@ -124,10 +124,16 @@ def build_from_metadata(metadata: Mapping[str, Any]) -> Detector:
         WeightsError: there is no model in it.
         ConfigError: the model in it is wrong or absurdly large.
     """
-    return build_from_config(_config_in(metadata), len(metadata["names"]))
+    return build_from_config(config_in(metadata), len(metadata["names"]))
 
 
-def _config_in(metadata: Mapping[str, Any]) -> ModelConfig:
+def config_in(metadata: Mapping[str, Any]) -> ModelConfig:
+    """Return the sections of the model that weights were written with.
+
+    Raises:
+        WeightsError: There are none.
+        ConfigError: As `saved_model_config`.
+    """
     model = metadata.get("model")
     if not isinstance(model, Mapping):
         raise WeightsError("the weights file does not say which model it holds")
@@ -141,7 +147,7 @@ def load_model(path: str | Path) -> tuple[Detector, dict[str, Any]]:
         WeightsError: as `load_weights`, or the tensors do not fit the model.
     """
     state, metadata = load_weights(path)
-    return rebuild(_config_in(metadata), len(metadata["names"]), state, str(path)), metadata
+    return rebuild(config_in(metadata), len(metadata["names"]), state, str(path)), metadata
 
 
 def rebuild(

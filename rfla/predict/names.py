@@ -42,7 +42,7 @@ class OutputNames:
         stems = list(output_names(source.relative for source in sources))
         named = (Path(as_unicode(str(source.relative))) for source in sources)
         identities = [path.as_posix() for path in _apart(named, before_suffix=True)]
-        self._taken = set(stems)
+        self._taken, self._identities = set(stems), set(identities)
         self._of = {
             source.name: (place, stem, identity)
             for place, (source, stem, identity) in enumerate(
@@ -62,6 +62,9 @@ class OutputNames:
             own = own.with_name(f"{own.name}_")
         path = Path(identity)
         image_id = path.with_name(f"{path.stem}{mark}{path.suffix}").as_posix()
+        while image_id in self._identities:
+            mark += "_"
+            image_id = path.with_name(f"{path.stem}{mark}{path.suffix}").as_posix()
         return Name((place, results.frame), own, image_id, None if is_page else stem)
 
 

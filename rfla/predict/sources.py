@@ -7,7 +7,6 @@ import glob
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import ImageOps
 
-from rfla.data.image_files import in_run, is_image, walk_images
+from rfla.data.image_files import in_run, is_image, walk_folders, walk_images
 from rfla.data.image_header import one_line
 from rfla.errors import ConfigError, DataError, shorten
 from rfla.files import open_regular, read_regular
@@ -231,11 +230,7 @@ def _from_pattern(source: str) -> list[Source]:
     parts = Path(pattern).parts
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     root = Path(*parts[:fixed])
-    if "**" in parts[fixed:]:  # `glob` would follow links to a directory above for ever
-        below = walk_images(root, _is_wanted)
-        found = [file for file in below if _matches(file.parts[fixed:], parts[fixed:])]
-    else:
-        found = sorted(filter(_is_wanted, map(Path, glob.glob(pattern))))
+    found = sorted(set(filter(_is_wanted, _matching(root, parts[fixed:]))))
     runs = {folder for folder in {file.parent for file in found} if in_run(folder, root)}
     files = [file for file in found if file.parent not in runs]
     if not files:
@@ -243,20 +238,23 @@ def _from_pattern(source: str) -> list[Source]:
     return [_file(str(file), Path(*file.parts[fixed:])) for file in files]
 
 
-def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether the parts of a path are those of a pattern; `**` is any number of directories.
+def _matching(base: Path, pattern: Sequence[str]) -> Iterator[Path]:
+    """Yield the files below a directory that a pattern matches.
 
-    As in a shell, a wildcard stands for no dot at the beginning of a name.
+    `glob` would follow a link to a directory above for ever: `**` enters none twice.
     """
-    if not pattern:
-        return not path
-    first, *rest = pattern
-    if first == "**":
-        deeper = bool(path) and not path[0].startswith(".") and _matches(path[1:], pattern)
-        return _matches(path, rest) or deeper
-    if not path or (path[0].startswith(".") and not first.startswith(".")):
-        return False
-    return fnmatch(path[0], first) and _matches(path[1:], rest)
+    if "**" not in pattern:
+        found = glob.glob(os.path.join(glob.escape(str(base)), *pattern))
+        yield from (Path(name) for name in found if os.path.isfile(name))
+        return
+    at = pattern.index("**")
+    starts = glob.glob(os.path.join(glob.escape(str(base)), *pattern[:at])) if at else [str(base)]
+    rest = pattern[at + 1 :] or ("*",)
+    for start in map(Path, starts):
+        for folder in walk_folders(start):
+            inside = folder.relative_to(start).parts
+            if not any(part.startswith(".") for part in inside):  # as in a shell
+                yield from _matching(folder, rest)
 
 
 def _from_list(path: Path) -> list[Source]:

@@ -10,6 +10,7 @@ from rfla.errors import DataError
 from rfla.files import hold_lock, release_lock, unwritable
 
 MARK = "convert.json"  # a directory that holds it was written by us, and may be replaced
+NOTE = ".rfla"  # in directories that are on their way in or out: safe to delete
 
 
 def check_target(out: Path, sources: Sequence[Path], exist_ok: bool | None) -> None:
@@ -60,6 +61,7 @@ def partial_directory(
         DataError: As `check_target`; something else is in the way; another process writes there.
     """
     with _alone(out):
+        _put_back(out)
         # Callers ask before they read anything; another process may have filled it since.
         check_target(out, sources, exist_ok)
         with _beside(out) as folder:
@@ -89,11 +91,9 @@ def _alone(out: Path) -> Iterator[None]:
 def _beside(out: Path) -> Iterator[Path]:
     """Give `OUT.partial`, and rename it to `out` when the block ends well."""
     beside = out.with_name(f"{out.name}.partial")
-    note = beside / ".rfla"
-    if beside.exists():
-        if not note.is_file():
-            raise DataError(f"{beside}: is in the way; remove it or give another out=")
-        shutil.rmtree(beside)
+    note = beside / NOTE
+    _clear(beside)
+    _clear(_old(out))
     beside.mkdir(parents=True)
     note.write_text("An unfinished conversion; safe to delete.\n", encoding="utf-8")
     try:
@@ -103,8 +103,31 @@ def _beside(out: Path) -> Iterator[Path]:
             error.filename = str(beside)
         shutil.rmtree(beside, ignore_errors=True)
         raise
-    note.unlink()
     _move_into_place(beside, out)
+
+
+def _old(out: Path) -> Path:
+    """Where an earlier conversion goes until the new one is in its place."""
+    return out.with_name(f"{out.name}.old")
+
+
+def _clear(left: Path) -> None:
+    """Remove what a killed process left.
+
+    Raises:
+        DataError: It is not ours.
+    """
+    if left.exists():
+        if not (left / NOTE).is_file():
+            raise DataError(f"{left}: is in the way; remove it or give another out=")
+        shutil.rmtree(left)
+
+
+def _put_back(out: Path) -> None:
+    """Undo a replacement that was killed between its two renames."""
+    if not out.exists() and (_old(out) / NOTE).is_file():
+        _old(out).rename(out)
+        (out / NOTE).unlink()
 
 
 def _move_into_place(beside: Path, out: Path) -> None:
@@ -112,14 +135,14 @@ def _move_into_place(beside: Path, out: Path) -> None:
 
     An earlier conversion there makes room first and is removed last.
     """
-    old = out.with_name(f"{out.name}.old")
+    old = _old(out)
     if out.is_dir() and any(out.iterdir()):
-        if old.exists():
-            raise DataError(f"{old}: is in the way; remove it")
+        (out / NOTE).write_text("Replaced by a later conversion; safe to delete.\n", "utf-8")
         out.rename(old)
     elif out.is_dir():
         out.rmdir()
     beside.rename(out)
+    (out / NOTE).unlink()
     shutil.rmtree(old, ignore_errors=True)
 
 

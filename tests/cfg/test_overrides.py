@@ -26,6 +26,7 @@ def parse(line: str) -> dict[str, Any]:
         # brackets that the shell took apart, with and without spaces round the sign
         ("lr_steps=[8, 11] cos_lr", {"lr_steps": [8, 11], "cos_lr": True}),
         ("assigner.topk = [3, 1] , epochs=1", {"assigner.topk": [3, 1], "epochs": 1}),
+        ("classes=[car,(other)]", {"classes": ["car", "(other)"]}),
         ("freeze=[backbone, 'neck']", {"freeze": ["backbone", "neck"]}),
         # options as other tools have them
         ("--epochs 3 --lr0 -0.01 --batch=4", {"epochs": 3, "lr0": -0.01, "batch": 4}),

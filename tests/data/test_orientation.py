@@ -33,6 +33,7 @@ EVERY = pytest.mark.parametrize("number", range(1, 9))
 def test_by_hand(number: int) -> None:
     orientation, stored = ORIENTATIONS[number], np.array(STORED[number])
     assert orientation.shown(stored).tolist() == STORED[1]
+    assert orientation.stored(np.array(STORED[1])).tolist() == STORED[number]
     assert orientation.sides(*stored.shape[::-1]) == (3, 2)
     x1, y1, x2, y2 = orientation.stored_window((1, 0, 3, 1), 3, 2)
     assert orientation.shown(stored[y1:y2, x1:x2]).tolist() == [[2, 3]]
@@ -45,11 +46,7 @@ def shown_picture() -> np.ndarray:
 
 def stored_as(shown: np.ndarray, number: int) -> np.ndarray:
     """Store pixels so that they are shown as given."""
-    places = np.arange(shown.shape[0] * shown.shape[1]).reshape(shown.shape[:2])
-    turned = ORIENTATIONS[number].shown(places.reshape(ORIENTATIONS[number].sides(*places.shape)))
-    stored = np.empty_like(shown.reshape(-1, *shown.shape[2:]))
-    stored[turned.ravel()] = shown.reshape(-1, *shown.shape[2:])
-    return stored.reshape(*ORIENTATIONS[number].sides(*places.shape), *shown.shape[2:])
+    return np.ascontiguousarray(ORIENTATIONS[number].stored(shown))
 
 
 @EVERY
@@ -64,6 +61,7 @@ def test_files_are_shown(tmp_path: Path, number: int, suffix: str) -> None:
     assert np.array_equal(read_image(path), shown_picture())
     assert image_size(path) == (40, 60)
     assert image_size(path, exif=False) == stored.shape[:2]
+    assert np.array_equal(read_image(path, exif=False), stored)
     assert image_orientation(path) == ORIENTATIONS[number]
 
 
@@ -88,6 +86,21 @@ def test_exif_that_says_nothing_turns_nothing(tmp_path: Path, what: bytes) -> No
         path = tmp_path / f"{at}.png"
         path.write_bytes(whole[:at] + with_exif + whole[at:])
         assert image_size(path) == (40, 60) == read_image(path).shape[:2]
+
+
+@EVERY
+@pytest.mark.parametrize("mode", ["CMYK", "LAB"])
+def test_colours_that_gdal_turns_by_itself(tmp_path: Path, number: int, mode: str) -> None:
+    pytest.importorskip("rasterio")
+    exif = PillowImage.Exif()
+    exif[0x0112] = number
+    path = tmp_path / "a.tif"
+    bands = np.repeat(shown_picture()[..., :1], 4 if mode == "CMYK" else 3, axis=2)
+    PillowImage.fromarray(stored_as(bands, number), mode).save(path, exif=exif)
+    expected = read_image(path)
+    assert expected.shape == (40, 60, 3)
+    with open_scene(path) as scene:
+        assert np.array_equal(scene.read((5, 3, 47, 20)), expected[3:20, 5:47])
 
 
 def set_orientation(path: Path, number: int) -> None:

@@ -142,7 +142,7 @@ def test_covered_share_counts_overlapping_regions_once():
     np.testing.assert_allclose(covered_share(boxes, regions), [0.75, 0.5, 0, 0])
 
 
-def test_regions_that_cross_touch_and_repeat_are_marked_as_cell_by_cell():
+def test_regions_that_cross_touch_and_repeat_are_marked_as_cell_by_cell(monkeypatch):
     rng = np.random.default_rng(3)
     corner, size = rng.integers(0, 20, (30, 2)), rng.integers(0, 9, (30, 2))
     regions = np.concatenate([corner, corner + size], axis=1).astype(np.float64)
@@ -154,6 +154,8 @@ def test_regions_that_cross_touch_and_repeat_are_marked_as_cell_by_cell():
     shares = [pixels[y1:y2, x1:x2].mean() for x1, y1, x2, y2 in boxes]
     np.testing.assert_allclose(covered_share(boxes.astype(np.float64), regions), shares)
     assert not covered_share(boxes.astype(np.float64), regions[:0]).any()
+    monkeypatch.setattr("rfla.metrics.regions.FEW", 5)  # as where there are very many
+    np.testing.assert_allclose(covered_share(boxes.astype(np.float64), regions), shares)
 
 
 def test_own_sizes_are_told_by_name():

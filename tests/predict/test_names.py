@@ -35,6 +35,9 @@ def test_a_page_is_not_called_as_another_image() -> None:
     names = OutputNames(given)
     assert names.of(result("x.tif", 0)).stem == Path("x_p1__")
     assert names.of(result("x_p1.png")).stem == Path("x_p1")
+    names = OutputNames([SourceImage(name, Path(name)) for name in ("x.tif", "x_p3.tif")])
+    assert names.of(result("x.tif", 2)).image_id == "x_p3_.tif"
+    assert names.of(result("x_p3.tif")).image_id == "x_p3.tif"
 
 
 def test_images_of_one_name_have_ids_of_their_own() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,25 @@ def test_nothing_looks_done_after_an_error_or_a_kill(visdrone, tmp_path):
     bad.write_text(good)
     convert("visdrone", visdrone, tmp_path / "out")
     assert not left.exists() and load_data_spec(tmp_path / "out").names
+
+
+def test_a_replacement_that_was_killed_is_undone_or_finished(visdrone, tmp_path):
+    out, old = tmp_path / "out", tmp_path / "out.old"
+    convert("visdrone", visdrone, out)
+    shutil.copytree(out, old)
+    (old / ".rfla").write_text("")
+    shutil.rmtree(out)  # killed between the two renames: the earlier one is put back
+    with pytest.raises(DataError, match="is not empty"):
+        convert("visdrone", visdrone, out)
+    assert (out / "data.yaml").is_file() and not (out / ".rfla").exists() and not old.exists()
+    old.mkdir()
+    (old / ".rfla").write_text("")  # killed before the earlier one was gone
+    convert("visdrone", visdrone, out, exist_ok=True)
+    assert not old.exists() and not (out / ".rfla").exists()
+    old.mkdir()  # somebody's own: said before anything is written
+    with pytest.raises(DataError, match=r"out\.old: is in the way"):
+        convert("visdrone", visdrone, out, exist_ok=True)
+    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out", "out.old"]
 
 
 def test_one_process_at_a_time_writes_to_a_directory(visdrone, tmp_path):

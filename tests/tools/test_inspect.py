@@ -334,3 +334,26 @@ def test_text_of_others_is_no_markup(coco):
     path.write_text(path.read_text().replace("ship", "[/red]").replace("car", "[bold]"))
     text = inspect_data(load_data_spec(root)).text()
     assert "[/red]" in text and "classes without a box (first: [bold])" in text
+
+
+def test_the_repaired_copy_keeps_images_and_objects_apart(coco, tmp_path: Path) -> None:
+    """A made name is no other image's, and an ignored box takes no object's place."""
+    root = coco([[(5, 5, 10, 10, 3), (5, 5, 10, 10, 3)], [(7, 2, 8, 8, 7)], [(1, 1, 9, 9, 3)]])
+    path = root / "annotations/train.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["ignore"] = 1
+    for entry, name in zip(content["images"], ("x/a.png", "y/a.png", "z/a-2.png"), strict=True):
+        source = root / "images" / entry["file_name"]
+        (root / "images" / name).parent.mkdir()
+        pixels = np.full((40, 60, 3), 10 * entry["id"], np.uint8)
+        cv2.imwrite(str(root / "images" / name), pixels)
+        source.unlink()
+        entry["file_name"] = name
+    path.write_text(json.dumps(content))
+    out = tmp_path / "copy"
+    inspect(options_of(root, fix=True, out=str(out), project=str(tmp_path / "runs")))
+    index = load_index(load_data_spec(out), "train")
+    assert len({str(path) for path in index.paths}) == 3
+    for row in range(3):
+        assert int(index.read_image(row)[0, 0, 0]) == 10 * int(index.image_ids[row])
+    assert index.ignore[index.rows_of(0)].tolist() == [True, False]

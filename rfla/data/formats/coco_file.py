@@ -217,6 +217,10 @@ def used_categories(content: Content) -> set[Any]:
     return {number for value in given if (number := plain_id(value)) is not None}
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
 def root_categories(content: Content) -> set[int]:
     """Return the ids of categories that only group others, as in exports of Roboflow.
 
@@ -224,11 +228,14 @@ def root_categories(content: Content) -> set[int]:
     all other categories.
     """
     categories = content.categories or []
+    groups = Counter(entry.supercategory for entry in categories if _is_text(entry.supercategory))
     roots = set()
     for entry in categories:
-        others = [other for other in categories if other is not entry]
         alone = entry.supercategory in (None, "none", "")
-        if alone and others and all(other.supercategory == entry.name for other in others):
+        others = len(categories) - 1
+        if not alone or not others or not _is_text(entry.name):
+            continue
+        if groups[entry.name] - (entry.supercategory == entry.name) == others:
             number = plain_id(entry.id)
             roots |= {number} if isinstance(number, int) else set()
     return roots
@@ -247,6 +254,7 @@ def category_names(content: Content, where: str) -> dict[int, str]:
         DataError: None, or one without a whole id and a name, or an id or name twice.
     """
     names: dict[int, str] = {}
+    taken: set[str] = set()
     passed_over = empty_groups(content)
     for row, entry in enumerate(content.categories or []):
         place = f"{where}: categories[{row}]"
@@ -257,8 +265,9 @@ def category_names(content: Content, where: str) -> dict[int, str]:
         if not isinstance(name, str) or not name:
             raise DataError(f"{place} has no name")
         name = printable(name, keep="")  # as in the class table
-        if number in names or name in names.values():
+        if number in names or name in taken:
             raise DataError(f"{place}: id {number} or name '{name}' is used twice")
+        taken.add(name)
         names[number] = name
     if not names:
         raise DataError(f"{where}: no categories")

@@ -302,17 +302,20 @@ def _add(
     box = _box(fields, columns, where)
     if box is None:
         return  # an image without objects
-    rows.boxes.append(box)
-    rows.lines.append(line)
-    for flag, values_so_far in rows.flags.items():
-        values_so_far.append(parse_flag(fields[columns[flag]], where, flag))
+    flags = {flag: parse_flag(fields[columns[flag]], where, flag) for flag in rows.flags}
     number = fields[columns["annotation_id"]] if "annotation_id" in columns else ""
     # Python refuses 5,000 digits
     whole = number.isascii() and number.isdigit() and len(number) < 20
+    name = _from_cell(fields[columns["label"]]) if "label" in columns else ONE_CLASS
+    region = not name and flags.get("ignore", 0) > 0
+    label = NO_CLASS if region else classes.label(name, where)
+    # Only now: a row that is refused must leave nothing of itself.
+    rows.boxes.append(box)
+    rows.labels.append(label)
     rows.ids.append(int(number) if whole else -1)
-    label = _from_cell(fields[columns["label"]]) if "label" in columns else ONE_CLASS
-    region = not label and "ignore" in columns and rows.flags["ignore"][-1] > 0
-    rows.labels.append(NO_CLASS if region else classes.label(label, where))
+    rows.lines.append(line)
+    for flag, value in flags.items():
+        rows.flags[flag].append(value)
 
 
 def _box(fields: Sequence[str], columns: Mapping[str, int], where: str) -> list[float] | None:

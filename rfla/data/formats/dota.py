@@ -167,10 +167,8 @@ def _line(record: ImageRecord, row: int, classes: Classes) -> str:
     corners = [x1, y1, x2, y1, x2, y2, x1, y2]
     if "polygon" in record.attributes and np.isfinite(record.attributes["polygon"][row]).all():
         corners = record.attributes["polygon"][row].tolist()
-    difficult = (
-        int(record.attributes["difficult"][row])
-        if "difficult" in record.attributes
-        else int(record.ignore[row])
-    )
+    difficult = int(record.ignore[row] or record.crowd[row])
+    if "difficult" in record.attributes:
+        difficult = max(difficult, int(record.attributes["difficult"][row]))
     name = "-".join(classes.names[record.labels[row]].split())
     return f"{' '.join(map(as_text, corners))} {name} {difficult}\n"

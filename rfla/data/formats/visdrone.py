@@ -142,7 +142,7 @@ def _line(record: ImageRecord, row: int, categories: Sequence[int]) -> str:
     x1, y1, x2, y2 = record.boxes[row].tolist()
     label = int(record.labels[row])
     category = categories[label] if label != NO_CLASS else _attribute(record, "category", row)
-    score = 0 if record.ignore[row] or label == NO_CLASS else 1
+    score = 0 if record.ignore[row] or record.crowd[row] or label == NO_CLASS else 1
     flags = [_attribute(record, "truncation", row), _attribute(record, "occlusion", row)]
     return (
         ",".join([*map(as_text, (x1, y1, x2 - x1, y2 - y1)), *map(str, (score, category, *flags))])

@@ -225,7 +225,9 @@ def _object(record: ImageRecord, row: int, classes: Classes) -> str:
     values = {
         tag: int(record.attributes[c][row]) for tag, c in FLAGS.items() if c in record.attributes
     }
-    values["difficult"] = max(values.get("difficult", 0), int(record.ignore[row]))
+    values["difficult"] = max(
+        values.get("difficult", 0), int(record.ignore[row] or record.crowd[row])
+    )
     name = escape(classes.names[record.labels[row]])
     flags = "".join(f"<{tag}>{value}</{tag}>" for tag, value in values.items())
     corners = zip(CORNERS, record.boxes[row].tolist(), strict=True)

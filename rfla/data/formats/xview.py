@@ -19,7 +19,7 @@ from rfla.data.annotations import REFUSED, Annotations
 from rfla.data.formats.coco_file import whole
 from rfla.data.formats.images import SPLITS, image_folders, root_of
 from rfla.data.formats.text import as_text, parse_numbers
-from rfla.data.record import NO_CLASS, Classes, ImageRecord, Part, make_record
+from rfla.data.record import Classes, ImageRecord, Part, make_record
 from rfla.errors import DataError
 from rfla.files import open_regular
 from rfla.json_file import parse_json, read_json
@@ -166,16 +166,18 @@ def _features(path: Path) -> Iterator[tuple[dict[str, Any], str, int]]:
 
 
 def _has_lines(path: Path) -> bool:
+    """Whether each feature has a line of its own, and each such line one feature."""
+    found = False
     with open_regular(path) as file:
-        head = file.read(65536).decode("utf-8", "replace")
-    complete = head.splitlines()[:-1]
-    lines = [line.strip().rstrip(",") for line in complete if '"Feature"' in line]
-    return (
-        bool(lines)
-        and lines[0].startswith("{")
-        and lines[0].endswith("}")
-        and not lines[0].endswith("]}")
-    )
+        for line in file:
+            if b'"Feature"' not in line:
+                continue
+            text = line.strip().rstrip(b",")
+            whole = text.startswith(b"{") and text.endswith(b"}") and not text.endswith(b"]}")
+            if not whole or b'"features"' in text or text.count(b'"Feature"') > 1:
+                return False
+            found = True
+    return found
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:
@@ -223,7 +225,7 @@ def write(path: Path, records: Iterable[ImageRecord], classes: Classes) -> Count
         file.write('{"type": "FeatureCollection", "features": [')
         separator = "\n"
         for record in records:
-            objects = record.select(~record.ignore & (record.labels != NO_CLASS))
+            objects = record.select(record.is_object)
             lost["ignored boxes (xView cannot hold them)"] += len(record) - len(objects)
             lost["images without objects (xView does not list them)"] += not len(objects)
             for row, box in enumerate(objects.boxes.tolist()):

@@ -379,7 +379,7 @@ def write(folder: Path, records: Iterable[ImageRecord], classes: Classes) -> Cou
     """
     lost: Counter[str] = Counter()
     for record in records:
-        kept = record.select(~(record.ignore | record.crowd))
+        kept = record.select(record.is_object)
         if len(kept) < len(record):
             lost["ignored boxes (YOLO cannot hold them; to=coco can)"] += len(record) - len(kept)
         path = folder / Path(record.file_name).with_suffix(".txt")

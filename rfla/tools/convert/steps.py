@@ -14,7 +14,7 @@ from rfla.data.formats import FORMATS
 from rfla.data.formats.images import FOUND_ELSEWHERE, ImageFinder, clean_name
 from rfla.data.image_header import is_too_large
 from rfla.data.images import Image, is_resized, write_image
-from rfla.data.record import NO_CLASS, ImageRecord, largest_areas
+from rfla.data.record import ImageRecord, largest_areas
 from rfla.data.scenes import Scene, WholeScene, open_scene
 from rfla.data.tiles import Window, plan_tiles
 from rfla.errors import DataError
@@ -241,7 +241,7 @@ def _as_annotated(record: ImageRecord, scene: Scene) -> Scene:
     """
     stated, found = (record.width, record.height), (scene.width, scene.height)
     turned = stated == found[::-1] != found
-    if not (turned and isinstance(scene, WholeScene) and record.window is None):
+    if not turned or record.window is not None:
         return scene
     stored = WholeScene(scene.path, exif=False)
     return stored if (stored.width, stored.height) == stated else scene
@@ -278,7 +278,7 @@ def _tile(record: ImageRecord, window: Window, frame: Window, keep_visible: floa
 
 
 def _has_objects(record: ImageRecord) -> bool:
-    return bool((~record.ignore & (record.labels != NO_CLASS)).any())
+    return bool(record.is_object.any())
 
 
 def _at_size_of_picture(job: Job, record: ImageRecord, frame: Window, scene: Scene) -> ImageRecord:

@@ -3,13 +3,14 @@
 import json
 import shutil
 from collections import Counter
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from rfla.data.annotations import Annotations
+from rfla.data.annotations import Annotations, is_object
 from rfla.data.images import write_image
 from rfla.data.spec import DataSpec
 from rfla.tools.inspect.data_report import DataReport
@@ -70,7 +71,7 @@ def _write_split(
     target = folder / "images" / split
     target.mkdir(parents=True)
     content: dict[str, Any] = {"images": [], "annotations": []}
-    used: Counter[str] = Counter()
+    used: set[str] = set()
     for row, image in enumerate(images):
         if image.size is None:
             counts["images that cannot be used left out"] += 1
@@ -93,19 +94,19 @@ def _write_split(
     return content
 
 
-def _copy_image(index: Annotations, row: int, target: Path, used: Counter[str]) -> str:
+def _copy_image(index: Annotations, row: int, target: Path, used: set[str]) -> str:
     """Copy one image, or write the part of its file that it is; return its new name."""
     source = Path(str(index.paths[row]))
     suffix = source.suffix if index.window(row) is None else ".png"
-    stem = source.stem
-    used[stem + suffix] += 1
-    if used[stem + suffix] > 1:  # images of several directories can share a name
-        stem = f"{stem}-{used[stem + suffix]}"
+    # Images of several directories can share a name, and a made one can be that of another.
+    made = (f"{source.stem}-{number}{suffix}" for number in count(2))
+    name = next(name for name in chain([source.stem + suffix], made) if name.lower() not in used)
+    used.add(name.lower())
     if index.window(row) is None:
-        shutil.copyfile(source, target / f"{stem}{suffix}")
+        shutil.copyfile(source, target / name)
     else:
-        write_image(target / f"{stem}{suffix}", index.read_image(row))
-    return f"{stem}{suffix}"
+        write_image(target / name, index.read_image(row))
+    return name
 
 
 def _repaired_boxes(
@@ -125,11 +126,12 @@ def _repaired_boxes(
     scaled = index.boxes[rows].astype(np.float64) * np.tile(ratio, 2)
     clipped = np.clip(scaled, 0, [width, height, width, height])
     labels = index.labels[rows].tolist()
+    objects = is_object(index)[rows]
     entries: list[dict[str, Any]] = []
     seen: set[tuple[float, ...]] = set()
     for number, (box, before) in enumerate(zip(clipped, scaled, strict=True)):
         sides = box[2:] - box[:2]
-        key = (labels[number], *before.tolist())
+        key = (labels[number], objects[number], *before.tolist())
         if key in seen:
             counts["repeated boxes left out"] += 1
             continue
@@ -161,6 +163,11 @@ def _data_yaml(spec: DataSpec, report: DataReport) -> str:
         for split in report.splits
     }
     content["names"] = list(report.names)
-    known = {"protocol": spec.protocol, "sizes": spec.sizes, "settings": dict(spec.settings)}
+    known = {
+        "protocol": spec.protocol,
+        "sizes": spec.sizes,
+        "settings": dict(spec.settings),
+        "model_settings": {name: dict(keys) for name, keys in spec.model_settings.items()},
+    } | dict(spec.info)
     content |= {key: value for key, value in known.items() if value}
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

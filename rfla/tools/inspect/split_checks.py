@@ -118,7 +118,9 @@ def _faulty_boxes(index: Annotations) -> dict[str, NDArray[np.bool_]]:
     zero = sides.min(axis=1) <= 0
     small = ~at_least_min_side(sides, image_hw) & ~zero
     _, first = np.unique(
-        np.column_stack([index.image_index, index.labels, index.boxes.view(np.int32)]),
+        np.column_stack(
+            [index.image_index, index.labels, is_object(index), index.boxes.view(np.int32)]
+        ),
         axis=0,
         return_index=True,
     )

@@ -520,3 +520,65 @@ def test_csv_holds_no_formula_and_reads_the_same_names(tmp_path):
     back = csv.read(Part((path,), ()), Classes(HOSTILE))
     assert back.labels.tolist() == list(range(len(HOSTILE)))
     assert back.paths.tolist() == ["./=image.png"]
+
+
+@pytest.mark.parametrize("format", sorted(FORMATS))
+def test_a_crowd_never_becomes_an_object(format, tmp_path):
+    """Written where the format can hold it, as what is not learned; else left out and counted."""
+    own = {"visdrone": Classes(("car",)), "xview": Classes(("Building",))}  # of fixed ids
+    classes = own.get(format, Classes(("ship",)))
+    record = make_record(
+        "a.png",
+        "test",
+        [(1, 1, 9, 9), (20, 20, 60, 60), (70, 70, 80, 80)],
+        [0, 0, 0],
+        ignore=[False, False, True],
+        crowd=[False, True, False],
+        ids=[1, 2, 3],
+        size=(100, 100),
+        attributes={"difficult": np.zeros(3, np.int64)},
+    )
+    (tmp_path / "images/train").mkdir(parents=True)
+    write_image(tmp_path / "images/train/a.png", np.zeros((100, 100, 3), np.uint8))
+    target = tmp_path / FORMATS[format].target.format(split="train")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lost = FORMATS[format].write(target, [record], classes)
+    part = Part(
+        tuple(sorted(target.iterdir())) if target.is_dir() else (target,),
+        (tmp_path / "images/train",),
+    )
+    store = FORMATS[format].read(part, None if format in own else classes)
+    objects = ~(store.ignore | store.crowd)
+    assert store.boxes[objects].tolist() == [[1, 1, 9, 9]]
+    assert len(store.boxes) + lost.total() == 3
+
+
+def test_a_refused_row_of_a_table_leaves_nothing(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "image,x1,y1,x2,y2,label,ignore\na.png,1,1,5,5,ship,0\na.png,2,2,6,6,cat,0\n"
+        "a.png,3,3,7,7,ship,maybe\na.png,4,4,8,8,ship,1\n"
+    )
+    store = csv.read(Part((path,), ()), Classes(("ship",)), strict=False)
+    assert store.boxes.tolist() == [[1, 1, 5, 5], [4, 4, 8, 8]]
+    assert store.ignore.tolist() == [False, True] and len(store.labels) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type": "FeatureCollection", "features": [{F}, \n{F}\n]}',
+        '{"type": "FeatureCollection", "features": [\n{F},\n{F}]}',
+        '{"type": "FeatureCollection", "features": [\n{F}, {F}\n]}',
+        '{"type": "FeatureCollection", "features": [\n{F},\n{S}\n]}',
+        '{"type": "FeatureCollection", "features": [\n{F},\n{F}\n]}',
+    ],
+)
+def test_xview_features_on_any_lines(text, tmp_path):
+    properties = {"bounds_imcoords": "1,2,5,6", "type_id": 73, "image_id": "1.tif"}
+    feature = {"type": "Feature", "properties": properties, "geometry": None}
+    path = tmp_path / "a.geojson"
+    filled = text.replace("{F}", json.dumps(feature)).replace("{S}", json.dumps(feature, indent=1))
+    path.write_text(filled)
+    store = xview.read(Part((path,), ()), None)
+    assert store.boxes.tolist() == [[1, 2, 5, 6]] * 2
