@@ -253,6 +253,9 @@ def _as_written(path: Path) -> list[str] | dict[str, str] | None:
     return None
 
 
+_USUAL_SPLITS = frozenset({"train", "val", "test", "trainval", "minival"})
+
+
 def _refuse_stray(path: Path, key: str) -> None:
     """Refuse a key that is no split: one of a run, or a misspelt one."""
     if key in _OF_A_RUN:
@@ -260,7 +263,7 @@ def _refuse_stray(path: Path, key: str) -> None:
             f"{path}: {key} cannot be set by a data YAML; it belongs to a run: give it yourself"
         )
     hint = did_you_mean(key, KNOWN_KEYS)
-    if key not in {"train", "val", "test", "trainval", "minival"} and hint:
+    if key not in _USUAL_SPLITS and hint:
         raise DataError(f"{path}: unknown key '{key}'{hint}")
 
 
@@ -280,6 +283,11 @@ def _split_entries(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
         _refuse_stray(path, key)
         if isinstance(value, str | list) or (isinstance(value, dict) and "annotations" in value):
             entries[key] = value
+        elif key in _USUAL_SPLITS:
+            raise DataError(
+                f"{path}: {key} must be a directory, a list of them, or "
+                f"{{images: DIR, annotations: FILE.json}}, not {shorten(value)}"
+            )
     extra = content.get("splits") or {}
     if not isinstance(extra, dict):
         raise DataError(f"{path}: splits must be a mapping of split names, not {extra!r}")

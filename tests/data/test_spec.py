@@ -107,12 +107,12 @@ def test_a_data_set_in_the_search_path_by_bare_name(
         ("train: x\nnames: [a, a]", "named twice"),
         ("train: x\nnames: {0: a, 2: b}", "numbered 0 to 1"),
         ("train: x\nnames: [a]\nnc: 2", "nc is 2 but 1 names"),
-        ("train: 3\nnames: [a]", None),  # not a place: no split is left
+        ("train: 3\nnames: [a]", r"train must be a directory, a list of them, or \{.*, not 3"),
         ("train: x\nnmaes: [a]", "unknown key 'nmaes'.*did you mean 'names'"),
-        ("train: {images: x}\nnames: [a]", "no split"),
+        ("train: {images: x}\nnames: [a]", "train must be a directory.*not {'images': 'x'}"),
     ],
 )
-def test_what_is_no_data_set(tmp_path: Path, text: str, message: str | None):
+def test_what_is_no_data_set(tmp_path: Path, text: str, message: str):
     with pytest.raises(DataError, match=message):
         load_data_spec(write(tmp_path, text))
 
