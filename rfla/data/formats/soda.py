@@ -127,7 +127,12 @@ def write(path: Path, records: Iterable[ImageRecord], classes: Classes) -> Count
 
     Returns:
         What could not be held, counted (nothing).
+
+    Raises:
+        DataError: A class is called `ignore`: it would be read as regions.
     """
+    if REGION in classes.names:
+        raise DataError(f"to=soda: '{REGION}' names ignored regions there, not a class; rename it")
     return coco_write.write(
         path, records, classes, region=(max(classes.ids, default=0) + 1, REGION)
     )

@@ -582,3 +582,8 @@ def test_xview_features_on_any_lines(text, tmp_path):
     path.write_text(filled)
     store = xview.read(Part((path,), ()), None)
     assert store.boxes.tolist() == [[1, 2, 5, 6]] * 2
+
+
+def test_soda_has_no_class_of_the_name_of_its_regions(tmp_path):
+    with pytest.raises(DataError, match="'ignore' names ignored regions there"):
+        soda.write(tmp_path / "a.json", [], Classes(("ship", "ignore")))
