@@ -10,7 +10,7 @@ from rfla.cfg import Config, load_config, model_part
 from rfla.cfg.keywords import ExportSettings, PredictSettings, TrainSettings, ValSettings
 from rfla.cfg.layer_files import is_file_of_ours
 from rfla.cfg.preflight import check_early
-from rfla.errors import ConfigError
+from rfla.errors import ConfigError, shorten
 from rfla.names import Channels
 from rfla.predict.sources import Given
 from rfla.results import Results
@@ -67,7 +67,8 @@ class RFLA:
         Args:
             hooks: Your own code at six moments of the run (`rfla.engine.hooks.Hooks`).
             **settings: The keys of the command line. A section is a dict: `aug={"fliplr": 0}`,
-                `assigner={"topk": [3, 1]}`; or dotted, `**{"assigner.topk": [3, 1]}`.
+                `assigner={"topk": [3, 1]}`; or dotted, `**{"assigner.topk": [3, 1]}`. `resume=RUN`
+                (or True: the latest) goes on with the model of that run, not of this object.
 
         Returns:
             Figures of the best weights on the validation split; None with `val=False` and with
@@ -76,10 +77,17 @@ class RFLA:
         Raises:
             RflaError: Settings, data or weights that cannot be used, in one line.
         """
-        cfg = load_config(self._own(settings), mode="train")
+        own = self._own(settings)
+        if settings.get("resume"):
+            del own["model"]
+        cfg = load_config(own, mode="train")
         check_early(cfg, "train")
+        from rfla.engine.hooks import Hooks
         from rfla.engine.trainer import train
         from rfla.tools.demo import prepare_demo
+
+        if hooks is not None and not isinstance(hooks, Hooks):
+            raise ConfigError(f"hooks={shorten(hooks)}: must be one rfla.engine.hooks.Hooks")
 
         prepare_demo(cfg.data or "")
         result = train(cfg, hooks)

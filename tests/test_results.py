@@ -44,6 +44,13 @@ def test_selecting(results: Results) -> None:
     assert results[1].boxes.cls.tolist() == [0]
 
 
+def test_a_single_box_holds_numbers(results: Results) -> None:
+    for box, expected in zip(results.boxes, ((1, 0.9), (0, 0.25)), strict=True):
+        assert (int(box.cls), float(box.conf)) == (expected[0], pytest.approx(expected[1]))
+        assert box.xyxy[0].shape == (4,) and results.names[int(box.cls[0])] in ("ship", "car")
+    assert type(results.boxes[:1].cls) is np.ndarray
+
+
 def test_words_and_plain_values(results: Results) -> None:
     assert results.verbose() == "1 ship, 1 car"
     assert results[:0].verbose() == "nothing"

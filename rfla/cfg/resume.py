@@ -71,6 +71,8 @@ def resumed_layer(given: Layer, resume: Any, mode: Mode) -> tuple[Layer, frozens
     instead = (
         f", or start a new run from model={run}/weights/last.safetensors" if mode == "train" else ""
     )
+    # `model=runs/train/weights/last.safetensors resume` is how another tool has it
+    given = {name: one for name, one in given.items() if name != "model" or not _is_of(one, run)}
     for name, setting in given.items():
         if name not in free and not _same(setting.value, saved.get(name)):
             was = show(saved[name].value) if name in saved else "its default"
@@ -81,6 +83,13 @@ def resumed_layer(given: Layer, resume: Any, mode: Mode) -> tuple[Layer, frozens
     place = {"project": str(run.parent), "name": run.name, "resume": str(run)}
     return saved | given | {name: Setting(value) for name, value in place.items()}, frozenset(
         names | given.keys()
+    )
+
+
+def _is_of(model: Setting, run: Path) -> bool:
+    """Whether the model is a weights file of the run itself."""
+    return isinstance(model.value, str) and home_expanded(model.value).resolve().is_relative_to(
+        (run / "weights").resolve()
     )
 
 

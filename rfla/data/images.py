@@ -38,7 +38,12 @@ Image = NDArray[np.uint8]
 # What `read_image` remarks on a file; the text is the same for all files it holds for.
 MORE_IMAGES = "images of several pages or frames: the first of each is read"
 FEW_BITS = (
-    "16-bit images read as {bits}-bit, since no value is higher; normalize.range= sets another"
+    "16-bit images read as {bits}-bit, since no value is higher (the same value is darker in "
+    "images with higher ones); normalize.range= sets one range for all"
+)
+DARK = (
+    "16-bit images in which no value reaches a quarter of the range: they are dark; "
+    "normalize.range= sets another, as [0,10000]"
 )
 NO_CONTRAST = "images that use less than a hundredth of their range, as black ones do"
 
@@ -71,7 +76,7 @@ def read_image(
         value_range: Values that become 0 and 255 where a file has more than 8 bits; None takes
             them from the file.
         remarks: Is given what a person should know of the file: `MORE_IMAGES`, `FEW_BITS`,
-            `NO_CONTRAST`.
+            `DARK`, `NO_CONTRAST`.
 
     Raises:
         DataError: The file is missing, no regular file, empty, truncated, no image, or larger than
@@ -138,6 +143,8 @@ def decode_image(
         remarks.append(FEW_BITS.format(bits=int(limits[1] + 1).bit_length() - 1))
     if uses_little(image):
         remarks.append(NO_CONTRAST)
+    elif value_range is None and pixels.dtype == np.uint16 and limits[1] == 65535:
+        remarks += [DARK] if image.max(initial=0) < 64 else []
     return image
 
 

@@ -27,7 +27,7 @@ class ShrunkObjects:
         imgsz: Long side of the input, px.
         objects: How many there are.
         lost: How many are of 4 px or more in their image, and smaller at the input.
-        scale: Input px per image px, of the image of the median object.
+        scale: Input px per image px, the median over the lost objects.
         enough: The smallest `imgsz` that keeps 99 % of the objects that could be kept, or all where
             `imgsz` keeps 99 %, px.
     """
@@ -46,7 +46,7 @@ class ShrunkObjects:
         """The line without its number."""
         return (
             f"of {self.objects:,} objects fall under {SMALLEST:g} px at imgsz={self.imgsz}, which "
-            f"shows images at {self.scale:.2g} of their size: {self._advice()}"
+            f"shows their images at {self.scale:.2g} of the size: {self._advice()}"
         )
 
     def _advice(self) -> str:
@@ -73,7 +73,7 @@ def shrunk_objects(index: Annotations, imgsz: int) -> ShrunkObjects | None:
     enough = padded_side(math.ceil(float(np.quantile(needed, _KEPT))))
     if enough <= imgsz:  # of less than 1 % lost, all can be kept
         enough = padded_side(math.ceil(float(needed.max())))
-    scale = float(np.median(imgsz / longest))
+    scale = float(np.median(imgsz / longest[lost]))
     return ShrunkObjects(imgsz, len(sizes), int(lost.sum()), scale, enough)
 
 

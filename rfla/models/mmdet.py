@@ -211,7 +211,9 @@ def _class_names(
     """The given names or those in the checkpoint, as many as the weights have classes."""
     count = _num_classes(state, where)
     wanted = counted(count, "class", "classes")
-    classes = list(names) if names else meta.get("CLASSES")
+    of_mmdet3 = meta.get("dataset_meta")
+    stated = of_mmdet3.get("classes") if isinstance(of_mmdet3, Mapping) else meta.get("CLASSES")
+    classes = list(names) if names else stated
     if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
         raise WeightsError(f"{where}: {wanted} without names; give them: names=a,b,...")
     if len(classes) != count:

@@ -234,16 +234,22 @@ def _write_in_legend(strip: Array, text: str, x: int, grey: int = 230) -> None:
 
 
 def tile_pictures(pictures: Sequence[Array], columns: int = 2, gap: int = 6) -> Array:
-    """Return one picture with several in a grid, on a dark ground, each in its top left corner."""
-    height = max(picture.shape[0] for picture in pictures)
-    width = max(picture.shape[1] for picture in pictures)
-    rows = -(-len(pictures) // columns)
+    """Return one picture with several in a grid, on a dark ground, each in its top left corner.
+
+    Columns are as wide as the widest picture, rows as high as their highest.
+    """
     columns = min(columns, len(pictures))
-    shape = (rows * (height + gap) - gap, columns * (width + gap) - gap, 3)
+    rows = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
+    heights = [max(picture.shape[0] for picture in row) for row in rows]
+    width = max(picture.shape[1] for picture in pictures)
+    shape = (sum(heights) + gap * (len(rows) - 1), columns * (width + gap) - gap, 3)
     sheet = np.full(shape, 12, dtype=np.uint8)
-    for i, picture in enumerate(pictures):
-        top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
-        sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        for i, picture in enumerate(row):
+            left = i * (width + gap)
+            sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+        top += height + gap
     return sheet
 
 

@@ -64,9 +64,9 @@ def plot_density(
     reach = (0, counts.shape[1] * side, counts.shape[0] * side, 0)
     axis.imshow(_grey(image), cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
     shown = np.ma.masked_equal(counts, 0)
-    colours = axis.imshow(
-        shown, cmap="plasma", vmin=0, vmax=max(int(counts.max()), 1), alpha=0.75, extent=reach
-    )
+    # The scale begins at 1: cells without objects show the picture.
+    fullest = max(int(counts.max()), 2)
+    colours = axis.imshow(shown, cmap="plasma", vmin=1, vmax=fullest, alpha=0.85, extent=reach)
     axis.set(xlim=(0, width), ylim=(height, 0), xlabel="x in px", ylabel="y in px")
     axis.set_aspect("auto")
     axis.grid(visible=False)

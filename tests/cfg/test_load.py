@@ -355,6 +355,13 @@ class TestResume:
         write(run / "args.yaml", old.replace("given: [", "given: [conf, "))
         assert load_config({"resume": str(run)}, mode="train").conf == 0.05
 
+    def test_its_own_weights_are_no_other_model(self, run: Path) -> None:
+        wanted = load_config({"resume": str(run)}, mode="train").model
+        own = str(run / "weights" / "last.safetensors")
+        assert load_config({"resume": str(run), "model": own}, mode="train").model == wanted
+        with pytest.raises(ConfigError, match=r"model=other\.safetensors cannot be changed"):
+            load_config({"resume": str(run), "model": "other.safetensors"}, mode="train")
+
     def test_repeating_a_setting_is_no_change(self, run: Path) -> None:
         assert (
             load_config(

@@ -17,6 +17,7 @@ from PIL import Image as PillowImage
 
 from rfla.data.image_header import MAX_PIXELS
 from rfla.data.images import (
+    DARK,
     FEW_BITS,
     MORE_IMAGES,
     NO_CONTRAST,
@@ -78,7 +79,7 @@ def test_colour_modes(tmp_path: Path, mode: str, suffix: str):
     ],
 )
 def test_16_bit_files_hold_8_12_or_16_bits(tmp_path: Path, highest: int, limits, grey: int):
-    """So that images of one sensor stay comparable, and 12 bits are not read as black."""
+    """So that 12 bits are not read as black; dark ones of 16 bits are remarked on."""
     values = np.full((8, 8), 100, np.uint16)
     values[0, 0] = highest
     for name in ("a.png", "a.tif"):
@@ -87,9 +88,12 @@ def test_16_bit_files_hold_8_12_or_16_bits(tmp_path: Path, highest: int, limits,
         image = read_image(tmp_path / name, remarks=remarks)
         assert image[4, 4].tolist() == [grey] * 3
         assert image[0, 0, 0] == min(highest * 256 // (limits[1] + 1), 255)
-        assert [FEW_BITS.format(bits=int(limits[1]).bit_length())] * (limits[1] < 65535) == remarks
+        few = limits[1] < 65535
+        dark = not few and highest < 1 << 14
+        expected = [FEW_BITS.format(bits=int(limits[1]).bit_length())] * few + [DARK] * dark
+        assert remarks == expected
         given = read_image(tmp_path / name, value_range=(0, 200), remarks=remarks)
-        assert given[4, 4].tolist() == [128] * 3 and len(remarks) <= 1
+        assert given[4, 4].tolist() == [128] * 3 and remarks == expected
 
 
 def test_an_image_that_uses_a_hundredth_of_its_range_is_remarked_on(tmp_path: Path):

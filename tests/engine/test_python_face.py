@@ -35,6 +35,10 @@ def test_the_python_face(settings: Callable[..., dict[str, Any]], tmp_path: Path
     ):
         with pytest.raises(ConfigError, match=r"for another one make RFLA\('fcos_p2'\)"):
             misuse()
+    with pytest.raises(ConfigError, match=r"hooks=\[\]: must be one rfla.engine.hooks.Hooks"):
+        RFLA("fcos_p2").train(hooks=[], **given)  # type: ignore[arg-type]
+    # resumed by an object that knows another model, or none
+    RFLA().train(resume=str(Path(model.model).parents[1]), epochs=2)
     results = model(np.zeros((50, 60, 3), np.uint8), conf=0.0, max_det=3, device="cpu")
     assert len(results) == 1 and len(results[0]) <= 3 and results[0].names == ("ship", "car")
     assert set(results[0].speed) == {"preprocess", "inference", "postprocess"}

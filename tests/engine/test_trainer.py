@@ -144,7 +144,10 @@ def test_objects_that_imgsz_makes_too_small_are_counted(
     data = str(make_set(tmp_path / "large", size=256))
     train(config(data=data, epochs=1, val=False))
     out = capsys.readouterr().out
-    assert "train: 24 of 24 objects fall under 4 px at imgsz=64, which shows images at 0.25" in out
+    assert (
+        "train: 24 of 24 objects fall under 4 px at imgsz=64, which shows their images at 0.25"
+        in out
+    )
     assert "imgsz=224 keeps them" in out
     train(config(epochs=1, val=False))
     assert "fall under" not in capsys.readouterr().out

@@ -13,7 +13,7 @@ import torch
 from rfla.errors import ConfigError, WeightsError
 from rfla.models import build_detector
 from rfla.models.mmdet import import_checkpoint, our_key, read_checkpoint
-from rfla.models.weights import load_model
+from rfla.models.weights import load_model, read_metadata
 
 NAMES = (
     "airplane",
@@ -85,6 +85,14 @@ def test_a_partial_state_is_refused(fcos_checkpoint, tmp_path):
         import_checkpoint(
             tmp_path / "part.pth", "fcos_p2", tmp_path / "x.safetensors", assigner="rfla"
         )
+
+
+def test_names_of_the_third_version(fcos_checkpoint, tmp_path):
+    meta = {"dataset_meta": {"classes": tuple(NAMES)}}
+    torch.save({"state_dict": fcos_checkpoint[1], "meta": meta}, tmp_path / "three.pth")
+    out = tmp_path / "x.safetensors"
+    import_checkpoint(tmp_path / "three.pth", "fcos_p2", out, assigner="rfla")
+    assert read_metadata(out)["names"] == list(NAMES)
 
 
 def test_names_are_counted(fcos_checkpoint, tmp_path):

@@ -137,6 +137,9 @@ def test_tiles_and_files(tmp_path: Path) -> None:
         150,
         12,
     )
+    low, high = np.full((4, 20, 3), 50, np.uint8), np.full((10, 8, 3), 90, np.uint8)
+    sheet = tile_pictures([low, low, high, low], gap=2)  # each row as high as its highest
+    assert sheet.shape == (16, 42, 3) and (sheet[4:6] == 12).all() and sheet[6, 0, 0] == 90
     write_picture(tmp_path / "x" / "a.png", np.full((4, 4, 3), (255, 0, 0), np.uint8))
     assert cv2.imread(str(tmp_path / "x" / "a.png"))[0, 0].tolist() == [0, 0, 255]
 
