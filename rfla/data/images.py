@@ -51,10 +51,10 @@ _JPEG, _JPEG_END, _PNG, _PNG_END = b"\xff\xd8\xff", b"\xff\xd9", b"\x89PNG\r\n\x
 _TAIL = 4096  # bytes in which the end of a file is looked for first
 _GREY, _RGB, _FLOAT = (0, 1), 2, 3  # values of the TIFF tags PHOTOMETRIC and SAMPLE_FORMAT
 _TO_RGB = (
-    "'rfla convert' with rfla[geo] rewrites it, or "
-    "gdal_translate -b 1 -b 2 -b 3 -co PHOTOMETRIC=RGB IN OUT"
+    "gdal_translate -b 1 -b 2 -b 3 -co PHOTOMETRIC=RGB IN OUT rewrites it, as "
+    "'rfla convert' with rfla[geo] does with those of an annotated set"
 )
-_TO_GREY = "'rfla convert' with rfla[geo] rewrites it, or gdal_translate -b 1 IN OUT"
+_TO_GREY = "gdal_translate -b 1 IN OUT rewrites it, as 'rfla convert' does of an annotated set"
 
 if "OPENCV_LOG_LEVEL" not in os.environ:
     # A line for each unknown tag of a GeoTIFF otherwise; what cannot be read, we say ourselves.

@@ -153,8 +153,8 @@ def test_rasters_of_any_number_type_are_read(tmp_path: Path, kind: str, bands: i
 @pytest.mark.parametrize(
     ("kind", "bands", "message"),
     [
-        ("u2", 2, "a TIFF of 2 bands of 16 bits; 'rfla convert'"),
-        ("u1", 5, "a TIFF of 5 bands; 'rfla convert'"),
+        ("u2", 2, "a TIFF of 2 bands of 16 bits; gdal_translate -b 1 IN OUT"),
+        ("u1", 5, "a TIFF of 5 bands; gdal_translate -b 1 -b 2 -b 3"),
         ("f2", 1, "a TIFF of 16-bit floats; gdal_translate -ot Float32 IN OUT"),
     ],
 )

@@ -17,7 +17,7 @@ from rfla.cfg.verbs import InspectOptions
 from rfla.data import load_data_spec
 from rfla.data.images import read_image
 from rfla.data.index import load_index
-from rfla.errors import DataError
+from rfla.errors import ConfigError, DataError
 from rfla.tools.inspect import inspect, inspect_data
 from rfla.tools.inspect.data_report import DataReport
 from rfla.tools.inspect.image_summary import scene_of_tile, similar_pairs, summarize_images
@@ -357,3 +357,9 @@ def test_the_repaired_copy_keeps_images_and_objects_apart(coco, tmp_path: Path) 
     for row in range(3):
         assert int(index.read_image(row)[0, 0, 0]) == 10 * int(index.image_ids[row])
     assert index.ignore[index.rows_of(0)].tolist() == [True, False]
+
+
+def test_a_project_that_nothing_can_be_written_into(faulty: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"project=.*file: .* is no directory; give another one"):
+        inspect(options_of(faulty, project=str(tmp_path / "file")))

@@ -4,6 +4,7 @@ from collections import Counter
 from itertools import combinations
 from pathlib import Path
 
+from rfla.cfg.preflight import check_project
 from rfla.cfg.verbs import InspectOptions
 from rfla.data.annotations import Annotations
 from rfla.data.image_header import set_max_pixels
@@ -28,9 +29,11 @@ def inspect(options: InspectOptions) -> DataReport:
     `report.exit_code` is 0 where training is safe.
 
     Raises:
+        ConfigError: Nothing can be written into `project`.
         DataError: The data set cannot be found, or `fix` has no usable `out`.
     """
     set_max_pixels(options.max_pixels)
+    check_project(options.project)
     spec = load_data_spec(options.data or "")
     if options.fix and not options.out:
         raise DataError("fix=true writes a repaired copy: say where with out=DIR")
