@@ -350,6 +350,10 @@ def test_the_repaired_copy_keeps_images_and_objects_apart(coco, tmp_path: Path) 
         source.unlink()
         entry["file_name"] = name
     path.write_text(json.dumps(content))
+    about = "train: annotations/train.json\nimages: images\nnames: [ship, car]\nlicence: MIT\n"
+    about += "expects: {train: 3}\nmodel_settings: {fcos: {imgsz: 320}}\n"
+    with (root / "data.yaml").open("a") as file:
+        file.write(about)
     out = tmp_path / "copy"
     inspect(options_of(root, fix=True, out=str(out), project=str(tmp_path / "runs")))
     index = load_index(load_data_spec(out), "train")
@@ -357,6 +361,8 @@ def test_the_repaired_copy_keeps_images_and_objects_apart(coco, tmp_path: Path) 
     for row in range(3):
         assert int(index.read_image(row)[0, 0, 0]) == 10 * int(index.image_ids[row])
     assert index.ignore[index.rows_of(0)].tolist() == [True, False]
+    spec = load_data_spec(out)
+    assert (spec.info, spec.model_settings) == ({"licence": "MIT"}, {"fcos": {"imgsz": 320}})
 
 
 def test_a_project_that_nothing_can_be_written_into(faulty: Path, tmp_path: Path) -> None:

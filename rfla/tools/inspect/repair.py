@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from rfla.data.annotations import Annotations, is_object
 from rfla.data.images import write_image
@@ -16,6 +17,9 @@ from rfla.data.spec import DataSpec
 from rfla.tools.inspect.data_report import DataReport
 from rfla.tools.inspect.image_summary import ImageSummary
 from rfla.tools.output import partial_directory
+
+# of what the source says of itself: not how many images it has, nor where they come from
+_STILL_TRUE = ("description", "licence", "license", "homepage", "citation")
 
 
 def write_repaired(spec: DataSpec, report: DataReport, out: Path) -> Counter[str]:
@@ -72,6 +76,7 @@ def _write_split(
     target.mkdir(parents=True)
     content: dict[str, Any] = {"images": [], "annotations": []}
     used: set[str] = set()
+    objects = is_object(index)
     for row, image in enumerate(images):
         if image.size is None:
             counts["images that cannot be used left out"] += 1
@@ -84,7 +89,7 @@ def _write_split(
         content["images"].append(
             {"id": identity, "file_name": name, "height": height, "width": width}
         )
-        for entry in _repaired_boxes(index, row, image.size, counts):
+        for entry in _repaired_boxes(index, objects, row, image.size, counts):
             number = len(content["annotations"]) + 1
             content["annotations"].append({"id": number, "image_id": identity, **entry})
     content["categories"] = [
@@ -110,12 +115,17 @@ def _copy_image(index: Annotations, row: int, target: Path, used: set[str]) -> s
 
 
 def _repaired_boxes(
-    index: Annotations, row: int, size: tuple[int, int], counts: Counter[str]
+    index: Annotations,
+    objects: NDArray[np.bool_],
+    row: int,
+    size: tuple[int, int],
+    counts: Counter[str],
 ) -> list[dict[str, Any]]:
     """Return the boxes of one image as entries of a COCO file.
 
     Args:
         index: The split.
+        objects: (M,) which of its boxes are objects to find.
         row: The image.
         size: Its true height and width, px.
         counts: Where repairs are counted.
@@ -126,12 +136,12 @@ def _repaired_boxes(
     scaled = index.boxes[rows].astype(np.float64) * np.tile(ratio, 2)
     clipped = np.clip(scaled, 0, [width, height, width, height])
     labels = index.labels[rows].tolist()
-    objects = is_object(index)[rows]
     entries: list[dict[str, Any]] = []
     seen: set[tuple[float, ...]] = set()
     for number, (box, before) in enumerate(zip(clipped, scaled, strict=True)):
         sides = box[2:] - box[:2]
-        key = (labels[number], objects[number], *before.tolist())
+        at = rows.start + number
+        key = (labels[number], objects[at], *before.tolist())
         if key in seen:
             counts["repeated boxes left out"] += 1
             continue
@@ -139,7 +149,6 @@ def _repaired_boxes(
             counts["boxes of zero size or outside left out"] += 1
             continue
         seen.add(key)
-        at = rows.start + number
         area = float(index.area[at] * ratio.prod())
         if (box != before).any():
             counts["boxes clipped to their image"] += 1
@@ -168,6 +177,6 @@ def _data_yaml(spec: DataSpec, report: DataReport) -> str:
         "sizes": spec.sizes,
         "settings": dict(spec.settings),
         "model_settings": {name: dict(keys) for name, keys in spec.model_settings.items()},
-    } | dict(spec.info)
+    } | {key: value for key, value in spec.info.items() if key in _STILL_TRUE}
     content |= {key: value for key, value in known.items() if value}
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
