@@ -319,15 +319,27 @@ class Trainer:
         self.files.write_settings()
         self.log.say_position()
 
+    def report(self) -> None:
+        """Write the report on the best weights. The main process alone calls this."""
+        parts = self.parts
+        if self.best is None and self.cfg.val and self.state.position.best_epoch:
+            # An earlier process of this run made the best weights.
+            best = weights_path(self.run_dir, "best")
+            self.best = judge_weights(
+                best, self.cfg, parts.val_index, parts.protocol, parts.device, parts.dtype
+            )
+        self.log.finish(self.best)
+
     def finish(self) -> TrainResult:
         """Write what people look at; return where everything is."""
-        parts = self.parts
         if self.world.is_main:
-            if self.best is None and self.cfg.val and self.state.position.best_epoch:
-                # An earlier process of this run made the best weights.
+            try:
+                if self.signals.requested:  # after the last step, where nobody asked any more
+                    raise KeyboardInterrupt
+                self.report()
+            except KeyboardInterrupt:
                 best = weights_path(self.run_dir, "best")
-                self.best = judge_weights(
-                    best, self.cfg, parts.val_index, parts.protocol, parts.device, parts.dtype
-                )
-            self.log.finish(self.best)
+                done = f"stopped before the report; the best weights are in {best}"
+                self.log.say(f"{done}; {how_to_go_on(self.run_dir)}", "yellow")
+                raise
         return _result(self.run_dir, self.best.metrics if self.best is not None else None)

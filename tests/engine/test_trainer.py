@@ -707,3 +707,27 @@ def test_a_new_run_in_an_old_directory_does_not_resume_the_old_one(config: Confi
     whole = train(config(epochs=1, seed=5, name="whole"))
     again, once = load_file(resumed.last), load_file(whole.last)
     assert all(torch.equal(again[key], tensor) for key, tensor in once.items())
+
+
+@pytest.mark.parametrize("when", ["in the report", "after the last step"])
+def test_stopped_when_only_the_report_is_left(
+    config: Configure,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    if when == "in the report":
+        monkeypatch.setattr("rfla.engine.run_log.RunLog.finish", stop)
+    else:
+        monkeypatch.setattr(
+            "rfla.engine.trainer.StopSignals.release",
+            lambda signals: setattr(signals, "requested", True),
+        )
+    with pytest.raises(KeyboardInterrupt):
+        train(config(epochs=1))
+    out = " ".join(capsys.readouterr().out.split())
+    assert "stopped before the report; the best weights are in" in out
+    assert "go on: rfla train resume=" in out
