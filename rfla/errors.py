@@ -7,7 +7,9 @@ its traceback.
 
 import difflib
 from collections.abc import Iterable
+from importlib import import_module
 from itertools import islice
+from typing import Any
 
 MAX_LINE = 1000  # letters of a line on the terminal
 MAX_NAME = 200  # letters of the name of a class
@@ -98,6 +100,18 @@ def one_line(error: Exception) -> str:
 def extra_needed(extra: str) -> str:
     """How the libraries of an extra are installed; rfla is on no package index."""
     return f"in the clone of rfla: pip install '.[{extra}]'"
+
+
+def installed(library: str, advice: str) -> Any:
+    """Import a library that only some people need.
+
+    Raises:
+        ConfigError: It is not installed; with the advice.
+    """
+    try:
+        return import_module(library)
+    except ImportError:
+        raise ConfigError(f"{library} is not installed; {advice}") from None
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:

@@ -6,13 +6,12 @@ Shapes: N detections of one image. Boxes are xyxy in pixels of the original imag
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rfla.errors import RflaError
+from rfla.errors import installed
 from rfla.files import as_unicode, refused_in_one_line, write_atomically
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -52,11 +51,12 @@ class Boxes:
 
         Of a single one, `int(box.cls)` and `float(box.conf)` are its class and score.
         """
-        keep = np.arange(len(self))[key]
-        conf, cls = self.conf[np.atleast_1d(keep)], self.cls[np.atleast_1d(keep)]
-        if np.ndim(keep) == 0:
+        chosen = np.arange(len(self))[key]
+        keep = np.atleast_1d(chosen)
+        conf, cls = self.conf[keep], self.cls[keep]
+        if np.ndim(chosen) == 0:
             conf, cls = conf.view(_Single), cls.view(_Single)
-        return Boxes(self.xyxy[np.atleast_1d(keep)], conf, cls, self.orig_shape)
+        return Boxes(self.xyxy[keep], conf, cls, self.orig_shape)
 
     @property
     def xywh(self) -> Array:
@@ -331,7 +331,7 @@ class Results:
 
         Columns: x1, y1, x2, y2 (px), confidence, class, name.
         """
-        pandas = _installed("pandas")
+        pandas = installed("pandas", "pip install pandas")
         columns = dict(zip(("x1", "y1", "x2", "y2"), self.boxes.xyxy.T, strict=True))
         names = [self.names[label] for label in self.boxes.cls.tolist()]
         rest = {"confidence": self.boxes.conf, "class": self.boxes.cls, "name": names}
@@ -339,7 +339,7 @@ class Results:
 
     def to_supervision(self) -> Any:
         """Return a `supervision.Detections` with class names (install supervision yourself)."""
-        supervision = _installed("supervision")
+        supervision = installed("supervision", "pip install supervision")
         names = np.array([self.names[label] for label in self.boxes.cls.tolist()], dtype=str)
         return supervision.Detections(
             xyxy=self.boxes.xyxy,
@@ -347,15 +347,3 @@ class Results:
             class_id=self.boxes.cls,
             data={"class_name": names},
         )
-
-
-def _installed(name: str) -> Any:
-    """Import a library that only some people have.
-
-    Raises:
-        RflaError: It is not installed.
-    """
-    try:
-        return import_module(name)
-    except ImportError:
-        raise RflaError(f"{name} is not installed: pip install {name}") from None

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rfla.data.image_header import refuse_too_large
 from rfla.data.images import Image, read_annotated, read_image
 from rfla.data.pixel_range import Range
-from rfla.data.record import NO_CLASS, Classes, ImageRecord
+from rfla.data.record import Classes, ImageRecord, is_object
 from rfla.errors import DataError
 
 MIN_SIDE = 1.0  # px; boxes with a side under this are no training target, as in the official parse
@@ -366,12 +366,6 @@ def _attributes(
             ]
         )
     return columns
-
-
-def is_object(annotations: Annotations) -> NDArray[np.bool_]:
-    """(M,) which boxes are objects to find: no ignored region, no crowd."""
-    objects = ~(annotations.ignore | annotations.crowd) & (annotations.labels != NO_CLASS)
-    return np.asarray(objects, np.bool_)
 
 
 def objects_per_image(annotations: Annotations) -> NDArray[np.int64]:

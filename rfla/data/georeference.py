@@ -90,11 +90,13 @@ def _georeference(dataset: Any) -> Georeference:
 def _as_shown(place: Georeference, path: Path, dataset: Any) -> Georeference:
     """Turn the place of the stored pixels, which GDAL gives, into that of the picture as shown."""
     orientation = image_orientation(path)
+    if orientation == AS_STORED:
+        return place
     width, height = orientation.sides(int(dataset.width), int(dataset.height))
     corners = orientation.stored_points(np.array([(0, 0), (1, 0), (0, 1)]), width, height)
     (x, y), (x_right, y_right), (x_below, y_below) = place.to_raster(corners).tolist()
     transform = (x_right - x, x_below - x, x, y_right - y, y_below - y, y)
-    return Georeference(transform, place.crs) if orientation != AS_STORED else place
+    return Georeference(transform, place.crs)
 
 
 def read_gsd(path: Path) -> float | None:

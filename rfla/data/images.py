@@ -6,9 +6,10 @@ is dropped, CMYK is converted; more than 8 bits become 8 as `rfla.data.pixel_ran
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import cv2
 import numpy as np
@@ -34,6 +35,7 @@ from rfla.files import foreign_content, open_regular, read_regular, write_atomic
 from rfla.sizes import padded_side
 
 Image = NDArray[np.uint8]
+Found = TypeVar("Found")
 
 # What `read_image` remarks on a file; the text is the same for all files it holds for.
 MORE_IMAGES = "images of several pages or frames: the first of each is read"
@@ -255,12 +257,7 @@ def image_size(path: str | Path, *, exif: bool = True) -> tuple[int, int]:
     Raises:
         DataError: The file is missing, no regular file, or not an image.
     """
-    with open_regular(path) as file:
-        try:
-            return read_size(file, exif)
-        except DataError as error:
-            file.seek(0)
-            raise _unreadable(path, error, file.read(1024)) from None
+    return _from_header(path, partial(read_size, exif=exif))
 
 
 def image_orientation(path: str | Path) -> Orientation:
@@ -269,11 +266,17 @@ def image_orientation(path: str | Path) -> Orientation:
     Raises:
         DataError: As in `image_size`.
     """
+    return _from_header(path, read_orientation)
+
+
+def _from_header(path: str | Path, read: Callable[[BinaryIO], Found]) -> Found:
+    """Read something from the header of a file; an error names it."""
     with open_regular(path) as file:
         try:
-            return read_orientation(file)
+            return read(file)
         except DataError as error:
-            raise DataError(f"{path}: {error}") from None
+            file.seek(0)
+            raise _unreadable(path, error, file.read(1024)) from None
 
 
 def require_whole(path: Path) -> None:

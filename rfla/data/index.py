@@ -16,7 +16,6 @@ from rfla.data.annotations import (
     Annotations,
     at_least_min_side,
     first_place,
-    is_object,
     join,
 )
 from rfla.data.data_yaml import SplitSource
@@ -24,7 +23,7 @@ from rfla.data.formats import FORMATS
 from rfla.data.formats.images import FOUND_ELSEWHERE, ImageFinder
 from rfla.data.formats.yolo import label_path
 from rfla.data.images import image_size
-from rfla.data.record import Classes
+from rfla.data.record import Classes, is_object
 from rfla.data.spec import DataSpec
 from rfla.errors import DataError
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rfla.data.annotations import Annotations, is_object
+from rfla.data.annotations import Annotations
+from rfla.data.record import is_object
 from rfla.sizes import padded_side
 
 # px: one cell of the finest level (stride 4); of a smaller object little more than a pixel is left

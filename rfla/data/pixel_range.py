@@ -5,9 +5,8 @@ Shapes: pixels are (H, W) or (H, W, 3) of any number type.
 What a file states decides, else what its values show. Files of 16 bits hold 8, 12 or 16 bits in
 practice (a sensor of 12 bits fills a sixteenth of the type and would look black): the least of
 those that holds all values of the image is taken; a range that is given holds for all images. Other
-numbers
-are shares (0 to 1), grey levels (0 to 255), or in units of their own: then from the 0.1 to the 99.9
-percentile.
+numbers are shares (0 to 1), grey levels (0 to 255), or in units of their own: then from the 0.1 to
+the 99.9 percentile.
 """
 
 from typing import Any

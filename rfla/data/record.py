@@ -8,7 +8,7 @@ written back as it was.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,31 @@ NO_CLASS = -1  # label of a region in which objects of any class are not counted
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+
+
+class Flagged(Protocol):
+    """Boxes of an image or of a split, with (n,) of each."""
+
+    @property
+    def labels(self) -> Integers:
+        """Row of the class table, or `NO_CLASS`."""
+        ...
+
+    @property
+    def ignore(self) -> Flags:
+        """Not to be learned."""
+        ...
+
+    @property
+    def crowd(self) -> Flags:
+        """A region of many objects."""
+        ...
+
+
+def is_object(boxes: Flagged) -> Flags:
+    """(n,) which boxes are objects to find: no ignored region, no crowd."""
+    objects: Flags = ~(boxes.ignore | boxes.crowd) & (boxes.labels != NO_CLASS)
+    return objects
 
 
 @dataclass(slots=True)
@@ -66,12 +91,6 @@ class ImageRecord:
 
     def __len__(self) -> int:
         return len(self.boxes)
-
-    @property
-    def is_object(self) -> Flags:
-        """(n,) which boxes are objects to find: no ignored region, no crowd."""
-        objects: Flags = ~(self.ignore | self.crowd) & (self.labels != NO_CLASS)
-        return objects
 
     def select(self, rows: NDArray[Any]) -> "ImageRecord":
         """Return a copy with the boxes of `rows` (a mask or indices)."""

@@ -17,7 +17,7 @@ from rfla.data.image_header import refuse_too_large
 from rfla.data.images import Image, image_orientation, image_size, read_image, require_whole
 from rfla.data.orientation import AS_STORED, Orientation
 from rfla.data.pixel_range import Range, find_range, to_uint8
-from rfla.data.tiff import PHOTOMETRIC, is_tiff, read_tiff_header
+from rfla.data.tiff import PHOTOMETRIC, TiffHeader, is_tiff, read_tiff_header
 from rfla.data.tiles import Window
 from rfla.errors import DataError
 from rfla.files import open_regular
@@ -163,10 +163,8 @@ class RasterScene:
 
     def _find_range(self) -> Range:
         """Return the range of values of the whole scene, from its tags or a reduced copy."""
-        with open_regular(self.path) as file:
-            tiff = read_tiff_header(file) if is_tiff(file.read(4)) else None
         shape = (3, min(self._dataset.height, _GLANCE), min(self._dataset.width, _GLANCE))
-        return find_range(self._read(out_shape=shape), tiff)
+        return find_range(self._read(out_shape=shape), _tiff_header(self.path))
 
     def _read(self, **how: Any) -> np.ndarray:
         try:
@@ -256,10 +254,15 @@ def _driver(path: Path) -> str:
     raise DataError(f"{path}: not a readable image (no known format)")
 
 
+def _tiff_header(path: Path) -> TiffHeader | None:
+    """Return the tags of a TIFF; None for other files."""
+    with open_regular(path) as file:
+        return read_tiff_header(file) if is_tiff(file.read(4)) else None
+
+
 def _photometric(path: Path) -> int:
     """Return how a TIFF says that its numbers are colours; -1 for other files."""
-    with open_regular(path) as file:
-        tiff = read_tiff_header(file) if is_tiff(file.read(4)) else None
+    tiff = _tiff_header(path)
     return int(tiff.tags.get(PHOTOMETRIC, -1)) if tiff is not None else -1
 
 

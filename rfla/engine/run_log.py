@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from rfla.cfg import Config
 from rfla.cfg.keys import show, value_at
 from rfla.data import Annotations, Batch
-from rfla.data.annotations import is_object, objects_per_image
+from rfla.data.annotations import objects_per_image
 from rfla.data.object_sizes import shrunk_objects
+from rfla.data.record import is_object
 from rfla.engine import memory
 from rfla.engine.build import RunParts
 from rfla.engine.console import (

@@ -1,9 +1,8 @@
 """The libraries of the extra `rfla[export]`."""
 
-from importlib import import_module
 from typing import Any
 
-from rfla.errors import ConfigError, extra_needed
+from rfla.errors import extra_needed, installed
 
 
 def require(library: str) -> Any:
@@ -12,7 +11,4 @@ def require(library: str) -> Any:
     Raises:
         ConfigError: it is not installed.
     """
-    try:
-        return import_module(library)
-    except ImportError:
-        raise ConfigError(f"{library} is not installed; {extra_needed('export')}") from None
+    return installed(library, extra_needed("export"))

@@ -61,11 +61,10 @@ class OutputNames:
         while own in self._taken:  # the name of another source
             own = own.with_name(f"{own.name}_")
         path = Path(identity)
-        image_id = path.with_name(f"{path.stem}{mark}{path.suffix}").as_posix()
-        while image_id in self._identities:
-            mark += "_"
-            image_id = path.with_name(f"{path.stem}{mark}{path.suffix}").as_posix()
-        return Name((place, results.frame), own, image_id, None if is_page else stem)
+        page = path.with_name(f"{path.stem}{mark}{path.suffix}")
+        while page.as_posix() in self._identities:
+            page = page.with_name(f"{page.stem}_{page.suffix}")
+        return Name((place, results.frame), own, page.as_posix(), None if is_page else stem)
 
 
 def output_names(relatives: Iterable[Path]) -> Iterator[Path]:

@@ -16,7 +16,7 @@ from rfla import RFLA
 from rfla.cfg.verbs import ExportOptions
 from rfla.cli import main
 from rfla.errors import ConfigError, WeightsError
-from rfla.export import benchmark, command, extra, forms
+from rfla.export import benchmark, command, forms
 from rfla.export.figures import Figures, refuse_loss
 from rfla.export.parity import FLOAT16, Parity
 from rfla.export.quantize import _without_advice
@@ -150,7 +150,7 @@ def test_a_missing_extra_is_named(
     def absent(name: str) -> Any:
         raise ImportError(name)
 
-    monkeypatch.setattr(extra, "import_module", absent)
+    monkeypatch.setattr("rfla.errors.import_module", absent)
     with pytest.raises(ConfigError, match=r"onnx is not installed; .*pip install '.\[export\]'"):
         command.export(ExportOptions(model=str(weights("fcos_p2"))))
 

@@ -8,9 +8,9 @@ import pytest
 
 from rfla.cfg.verbs import ConvertOptions
 from rfla.data import load_data_spec, load_index
-from rfla.data.annotations import is_object
 from rfla.data.formats import FORMATS
 from rfla.data.images import write_image
+from rfla.data.record import is_object
 from rfla.tools.convert import convert
 
 NAMES = {"visdrone": ["pedestrian", "car"], "xview": ["Small Car", "Bus"]}

@@ -217,10 +217,6 @@ def used_categories(content: Content) -> set[Any]:
     return {number for value in given if (number := plain_id(value)) is not None}
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
 def root_categories(content: Content) -> set[int]:
     """Return the ids of categories that only group others, as in exports of Roboflow.
 
@@ -228,12 +224,12 @@ def root_categories(content: Content) -> set[int]:
     all other categories.
     """
     categories = content.categories or []
-    groups = Counter(entry.supercategory for entry in categories if _is_text(entry.supercategory))
+    groups = Counter(one.supercategory for one in categories if isinstance(one.supercategory, str))
     roots = set()
     for entry in categories:
         alone = entry.supercategory in (None, "none", "")
         others = len(categories) - 1
-        if not alone or not others or not _is_text(entry.name):
+        if not alone or not others or not isinstance(entry.name, str):
             continue
         if groups[entry.name] - (entry.supercategory == entry.name) == others:
             number = plain_id(entry.id)

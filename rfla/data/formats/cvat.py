@@ -22,7 +22,7 @@ from rfla.data.annotations import LARGEST_SIDE, REFUSED, Annotations
 from rfla.data.formats.images import image_folders, require_directory, root_of, split_of
 from rfla.data.formats.text import as_text, parse_flag, parse_integer, parse_numbers
 from rfla.data.formats.xml_file import parse_xml
-from rfla.data.record import Classes, ImageRecord, Part, make_record
+from rfla.data.record import Classes, ImageRecord, Part, is_object, make_record
 from rfla.errors import DataError, shorten
 from rfla.files import read_regular
 
@@ -338,7 +338,7 @@ def write(path: Path, records: Iterable[ImageRecord], classes: Classes) -> Count
         )
         file.write(f"\n  <meta><task><labels>{labels}</labels></task></meta>\n")
         for number, record in enumerate(records):
-            kept = record.select(record.is_object)
+            kept = record.select(is_object(record))
             lost["ignored boxes (CVAT cannot hold them)"] += len(record) - len(kept)
             file.write(_image(number, kept, classes))
         file.write("</annotations>\n")

@@ -19,7 +19,7 @@ from rfla.data.annotations import REFUSED, Annotations
 from rfla.data.formats.coco_file import whole
 from rfla.data.formats.images import SPLITS, image_folders, root_of
 from rfla.data.formats.text import as_text, parse_numbers
-from rfla.data.record import Classes, ImageRecord, Part, make_record
+from rfla.data.record import Classes, ImageRecord, Part, is_object, make_record
 from rfla.errors import DataError
 from rfla.files import open_regular
 from rfla.json_file import parse_json, read_json
@@ -225,7 +225,7 @@ def write(path: Path, records: Iterable[ImageRecord], classes: Classes) -> Count
         file.write('{"type": "FeatureCollection", "features": [')
         separator = "\n"
         for record in records:
-            objects = record.select(record.is_object)
+            objects = record.select(is_object(record))
             lost["ignored boxes (xView cannot hold them)"] += len(record) - len(objects)
             lost["images without objects (xView does not list them)"] += not len(objects)
             for row, box in enumerate(objects.boxes.tolist()):

@@ -22,7 +22,7 @@ from rfla.data.formats.images import ImageFinder, is_file, require_directory, sp
 from rfla.data.formats.text import as_text, parse_integer, read_text
 from rfla.data.image_files import is_image, walk_images
 from rfla.data.images import image_size
-from rfla.data.record import Classes, ImageRecord, Part
+from rfla.data.record import Classes, ImageRecord, Part, is_object
 from rfla.errors import DataError
 
 TEXT_NAMES = ("classes.txt", "obj.names")
@@ -379,7 +379,7 @@ def write(folder: Path, records: Iterable[ImageRecord], classes: Classes) -> Cou
     """
     lost: Counter[str] = Counter()
     for record in records:
-        kept = record.select(record.is_object)
+        kept = record.select(is_object(record))
         if len(kept) < len(record):
             lost["ignored boxes (YOLO cannot hold them; to=coco can)"] += len(record) - len(kept)
         path = folder / Path(record.file_name).with_suffix(".txt")

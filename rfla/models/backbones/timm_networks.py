@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from rfla.cfg.backbone_names import TIMM
-from rfla.errors import ConfigError, did_you_mean, extra_needed, one_line
+from rfla.errors import ConfigError, did_you_mean, extra_needed, installed, one_line
 from rfla.models.backbones.body import Body, last_of_each_stride
 from rfla.models.backbones.pretrained import Pixels, Pretrained, quick_to_give_up, reachable
 
@@ -201,9 +201,5 @@ def _timm() -> ModuleType:
     Raises:
         ConfigError: it is not installed.
     """
-    try:
-        import timm
-    except ImportError:
-        raise ConfigError(f"timm is not installed; {extra_needed('timm')}") from None
-    module: ModuleType = timm
+    module: ModuleType = installed("timm", extra_needed("timm"))
     return module

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rfla.data.annotations import UNOPENED, Annotations
-from rfla.data.record import ImageRecord
+from rfla.data.record import ImageRecord, is_object
 from rfla.sizes import AITOD_EDGES, AITOD_SIZES
 
 SHOWN = 12  # names of classes without a box
@@ -67,7 +67,7 @@ class ConvertReport:
     def add(self, record: ImageRecord, split: str) -> None:
         """Count a record as it is written."""
         self.images[split] += 1
-        out = ~record.is_object
+        out = ~is_object(record)
         np.add.at(self.ignored, record.labels[out], 1)  # NO_CLASS is -1: the last entry
         boxes, labels = record.boxes[~out], record.labels[~out]
         side = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))

@@ -14,7 +14,7 @@ from rfla.data.formats import FORMATS
 from rfla.data.formats.images import FOUND_ELSEWHERE, ImageFinder, clean_name
 from rfla.data.image_header import is_too_large
 from rfla.data.images import Image, is_resized, write_image
-from rfla.data.record import ImageRecord, largest_areas
+from rfla.data.record import ImageRecord, is_object, largest_areas
 from rfla.data.scenes import Scene, WholeScene, open_scene
 from rfla.data.tiles import Window, plan_tiles
 from rfla.errors import DataError
@@ -278,7 +278,7 @@ def _tile(record: ImageRecord, window: Window, frame: Window, keep_visible: floa
 
 
 def _has_objects(record: ImageRecord) -> bool:
-    return bool(record.is_object.any())
+    return bool(is_object(record).any())
 
 
 def _at_size_of_picture(job: Job, record: ImageRecord, frame: Window, scene: Scene) -> ImageRecord:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from rfla.data.annotations import Annotations, is_object
+from rfla.data.annotations import Annotations
+from rfla.data.record import is_object
 from rfla.tools.inspect.image_summary import ImageSummary
 
 Severity = Literal["error", "warning", "note"]

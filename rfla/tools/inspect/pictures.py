@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rfla.data.annotations import Annotations, is_object, objects_per_image
+from rfla.data.annotations import Annotations, objects_per_image
 from rfla.data.images import write_image
+from rfla.data.record import is_object
 from rfla.errors import DataError
 from rfla.pictures.boxes import draw_boxes, tile_pictures
 from rfla.pictures.curves import plot_labels

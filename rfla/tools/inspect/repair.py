@@ -11,8 +11,9 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from rfla.data.annotations import Annotations, is_object
+from rfla.data.annotations import Annotations
 from rfla.data.images import write_image
+from rfla.data.record import is_object
 from rfla.data.spec import DataSpec
 from rfla.tools.inspect.data_report import DataReport
 from rfla.tools.inspect.image_summary import ImageSummary

@@ -18,10 +18,10 @@ from rfla.data.annotations import (
     Annotations,
     at_least_min_side,
     first_place,
-    is_object,
 )
 from rfla.data.images import MORE_IMAGES
 from rfla.data.object_sizes import shrunk_objects
+from rfla.data.record import is_object
 from rfla.tools.inspect.data_report import DataReport, Finding, Severity
 from rfla.tools.inspect.image_summary import ImageSummary, identical_pairs
 
