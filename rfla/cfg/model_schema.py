@@ -333,7 +333,7 @@ class NormalizeConfig(Section):
     range: tuple[float, float] | None = Field(
         None,
         description="values that become 0 and 255 in images of more than 8 bits, lowest and "
-        "highest; left out: found in each file",
+        "highest; left out: those of all 16-bit training images, otherwise of each file",
     )
 
     @field_validator("range")

@@ -63,6 +63,8 @@ class Annotations:
         other_names: (N,) str, what the image file may be called instead, or "".
         windows: (N, 4) int32 x1, y1, x2, y2 of the picture that an image is (TinyPerson's
             `corner`); 0 for a whole one.
+        value_range: Values that become 0 and 255 in files of more than 8 bits; None takes those
+            of each file.
         own_ids: Whether `image_ids` are the file's own whole numbers.
         counts: What was repaired, and how often.
         dropped: Boxes that the reader left out, by reason.
@@ -88,6 +90,7 @@ class Annotations:
     sources: NDArray[np.str_] | None = None
     other_names: NDArray[np.str_] | None = None
     windows: NDArray[np.int32] | None = None
+    value_range: Range | None = None
     own_ids: bool = False
     counts: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -112,29 +115,22 @@ class Annotations:
         x1, y1, x2, y2 = self.windows[image].tolist()
         return x1, y1, x2, y2
 
-    def read_image(
-        self,
-        image: int,
-        *,
-        value_range: Range | None = None,
-        remarks: list[str] | None = None,
-    ) -> Image:
+    def read_image(self, image: int, *, remarks: list[str] | None = None) -> Image:
         """The pixels of one image, (H, W, 3) uint8 RGB, at the size of its file.
 
         Args:
             image: Its row.
-            value_range: As in `rfla.data.images.read_image`.
             remarks: As in `rfla.data.images.read_image`.
 
         Raises:
             DataError: As in `rfla.data.images.read_annotated`.
         """
         height, width = (int(side) for side in self.image_hw[image])
-        path, window = str(self.paths[image]), self.window(image)
+        path, window, limits = str(self.paths[image]), self.window(image), self.value_range
         if window is None:
-            return read_annotated(path, (height, width), value_range=value_range, remarks=remarks)
+            return read_annotated(path, (height, width), value_range=limits, remarks=remarks)
         x1, y1, x2, y2 = window
-        pixels = read_image(path, value_range=value_range, remarks=remarks)[y1:y2, x1:x2]
+        pixels = read_image(path, value_range=limits, remarks=remarks)[y1:y2, x1:x2]
         if pixels.shape[:2] != (y2 - y1, x2 - x1):
             raise DataError(f"{path}: the tile {window} is not inside this picture")
         return pixels

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from rfla.data.annotations import Annotations
 from rfla.data.cache import create_cache
 from rfla.data.images import Image, padded_shape, resize_long_side
-from rfla.data.pixel_range import Range
 from rfla.data.transforms import Augmentation
 from rfla.errors import DataError
 from rfla.names import CachePlace
@@ -61,7 +60,6 @@ class DetectionDataset:
         seed: Of the augmentation.
         cache: False, "ram" (decoded pixels in memory shared by forked workers) or "disk" (decoded
             files beside the cache).
-        value_range: Values that become 0 and 255 in files of more than 8 bits; None: from the file.
     """
 
     def __init__(
@@ -71,13 +69,11 @@ class DetectionDataset:
         transforms: Augmentation | None = None,
         seed: int = 0,
         cache: bool | CachePlace = False,
-        value_range: Range | None = None,
     ) -> None:
         self.index = index
         self.imgsz = imgsz
         self.transforms = transforms
         self.seed = seed
-        self.value_range = value_range
         self.cache = (
             create_cache("ram" if cache is True else cache, index.image_hw) if cache else None
         )
@@ -140,7 +136,7 @@ class DetectionDataset:
     def _decode(self, row: int, remarks: list[tuple[int, str]] | None) -> Image:
         """Read the file of a row, and keep its pixels where there is a cache."""
         texts: list[str] = []
-        image = self.index.read_image(row, value_range=self.value_range, remarks=texts)
+        image = self.index.read_image(row, remarks=texts)
         if remarks is not None:
             remarks += [(row, text) for text in texts]
         if self.cache:

@@ -50,6 +50,7 @@ DARK = (
 NO_CONTRAST = "images that use less than a hundredth of their range, as black ones do"
 
 _JPEG, _JPEG_END, _PNG, _PNG_END = b"\xff\xd8\xff", b"\xff\xd9", b"\x89PNG\r\n\x1a\n", b"IEND"
+_PNG_BITS = 24  # place of the byte that states them
 _TAIL = 4096  # bytes in which the end of a file is looked for first
 _GREY, _RGB, _FLOAT = (0, 1), 2, 3  # values of the TIFF tags PHOTOMETRIC and SAMPLE_FORMAT
 _TO_RGB = (
@@ -90,6 +91,25 @@ def read_image(
     if header.images > 1:
         remarks.append(MORE_IMAGES)
     return decode_image(path, data, header, exif=exif, value_range=value_range, remarks=remarks)
+
+
+def read_16_bits(path: str | Path) -> NDArray[np.uint16] | None:
+    """Read the values of an image of 16 bits that does not state their range.
+
+    Returns:
+        (H, W), or (H, W, 3) RGB; None for any other image.
+
+    Raises:
+        DataError: As in `read_image`.
+    """
+    data = read_regular(path)
+    if data.startswith(_JPEG) or (data.startswith(_PNG) and data[_PNG_BITS] != 16):
+        return None
+    header = header_of(path, data)
+    if header.tiff is not None and (header.bits != 16 or header.tiff.stated_range is not None):
+        return None
+    pixels = _decode(path, data, header, exif=True)
+    return np.asarray(pixels, np.uint16) if pixels.dtype == np.uint16 else None
 
 
 def header_of(path: str | Path, data: bytes) -> ImageHeader:

@@ -23,6 +23,7 @@ from rfla.data.formats import FORMATS
 from rfla.data.formats.images import FOUND_ELSEWHERE, ImageFinder
 from rfla.data.formats.yolo import label_path
 from rfla.data.images import image_size
+from rfla.data.pixel_range import Range
 from rfla.data.record import Classes, is_object
 from rfla.data.spec import DataSpec
 from rfla.errors import DataError
@@ -41,6 +42,7 @@ def load_index(
     single_cls: bool = False,
     strict: bool = True,
     need_images: bool = True,
+    value_range: Range | None = None,
 ) -> Annotations:
     """Read one split, or joined ones, into flat arrays.
 
@@ -59,6 +61,7 @@ def load_index(
         strict: Refuse malformed rows and unknown classes; otherwise leave them out and count them.
         need_images: Leave out images without a file; otherwise the annotations are enough, where
             sizes stand in them.
+        value_range: As in `Annotations`.
 
     Raises:
         DataError: Missing files, malformed rows (with file and line), unknown classes, no image at
@@ -66,6 +69,7 @@ def load_index(
     """
     parts = [_load_part(spec, spec.splits[part], strict, need_images) for part in spec.parts(split)]
     index = _without_what_is_no_box(join(parts, f"{spec.name}/{split}"))
+    index = replace(index, value_range=value_range)
     if fraction != 1.0:
         index = index.take(_share(len(index), fraction))
     if single_cls:

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from rfla.data import (
     load_data_spec,
     load_index,
 )
+from rfla.data.common_range import find_common_range
 from rfla.data.index import require_objects
 from rfla.engine import memory
 from rfla.engine.device import (
@@ -189,6 +190,11 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
         # The main one may have to make the data set, and to fetch the backbone's weights.
         with main_first(world):
             protocol, train_index, val_index = build_data(cfg)
+            cfg, range_notes = settle_range(cfg, train_index)
+            train_index, val_index = (
+                replace(index, value_range=cfg.normalize.range)
+                for index in (train_index, val_index)
+            )
             source = source_model(cfg, train_index.names)
     with agreed(world):
         dtype = autocast_dtype(device, cfg.amp)
@@ -230,8 +236,24 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
             state,
             schedule_for(cfg, sampler),
             dtype,
-            [*source.notes, *field_notes, *notes],
+            [*range_notes, *source.notes, *field_notes, *notes],
         )
+
+
+def settle_range(cfg: Config, train_index: Annotations) -> tuple[Config, list[str]]:
+    """Take one range of values for all images of 16 bits; one that was given stands.
+
+    It is stored with the weights: images are then read alike in training and ever after.
+
+    Returns:
+        The settings, and a line for the person where a range was found.
+    """
+    if cfg.resume or cfg.normalize.range is not None:
+        return cfg, []
+    found = find_common_range(train_index.paths)
+    if found is None:
+        return cfg, []
+    return with_settings(cfg, {"normalize.range": found.limits}), [found.line()]
 
 
 def _measure_fields(

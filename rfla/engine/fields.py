@@ -54,7 +54,7 @@ def field_images(
         DataError: Not one can be read.
     """
     set_max_pixels(cfg.max_pixels)
-    dataset = DetectionDataset(index, cfg.imgsz, value_range=cfg.normalize.range)
+    dataset = DetectionDataset(index, cfg.imgsz)
     count = min(count, len(index))
     images = []
     for place in range(count):

@@ -49,7 +49,6 @@ def training_loader(
             build_augmentation(cfg.aug),
             seed=cfg.seed,
             cache=cache_place(cfg),
-            value_range=cfg.normalize.range,
         )
     )
     sampler = TrainSampler(len(dataset), cfg.batch, cfg.seed, rank=world.rank, world=world.size)
@@ -71,9 +70,7 @@ def evaluation_loader(
     dataset = (
         before.dataset
         if before
-        else DetectionDataset(
-            index, cfg.imgsz, cache=cache_place(cfg), value_range=cfg.normalize.range
-        )
+        else DetectionDataset(index, cfg.imgsz, cache=cache_place(cfg))
     )
     sampler = EvalSampler(dataset.padded_sizes(), max(1, cfg.batch), world.rank, world.size)
     return _loader(cfg, dataset, sampler, device)

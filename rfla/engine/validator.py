@@ -165,7 +165,12 @@ def _validate(
             require_engine(cfg.engine, protocol)
         given = cfg.predictions is not None
         index = load_index(
-            spec, cfg.split, fraction=cfg.fraction, single_cls=cfg.single_cls, need_images=not given
+            spec,
+            cfg.split,
+            fraction=cfg.fraction,
+            single_cls=cfg.single_cls,
+            need_images=not given,
+            value_range=cfg.normalize.range,
         )
         size = f"{counted(len(index), 'image')}, {counted(len(index.boxes), 'box', 'boxes')}"
         console.print(f"{index.name}: {size}")

@@ -54,7 +54,9 @@ class Judge:
     def index(self, split: str) -> Annotations:
         """The images and boxes of a split."""
         spec = load_data_spec(str(self.cfg.data))
-        return load_index(spec, split, fraction=self.cfg.fraction, need_images=True)
+        return load_index(
+            spec, split, fraction=self.cfg.fraction, value_range=self.cfg.normalize.range
+        )
 
     def __call__(self, name: str, megabytes: float, model: SourceModel) -> Figures:
         """Run a form over the split and judge it.

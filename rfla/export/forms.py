@@ -212,11 +212,11 @@ def quantized_bytes(options: ExportOptions, model: SourceModel, content: bytes) 
 
 def split_of(data: str, split: str) -> Annotations:
     """The images of a split."""
-    return load_index(load_data_spec(data), split, need_images=True)
+    return load_index(load_data_spec(data), split)
 
 
 def images_of(index: Annotations, model: SourceModel, side: int, count: int) -> list[np.ndarray]:
     """A few images of a split, evenly spread, at the size that the network sees."""
     rows = np.linspace(0, len(index) - 1, min(count, len(index))).astype(int)
-    value_range = model.config.normalize.range
-    return [fitted(index.read_image(row, value_range=value_range), side) for row in rows.tolist()]
+    index = replace(index, value_range=model.config.normalize.range)
+    return [fitted(index.read_image(row), side) for row in rows.tolist()]

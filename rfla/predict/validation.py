@@ -4,7 +4,7 @@ Shapes: N detections of one image, G true boxes. Boxes are xyxy px of the origin
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -81,7 +81,8 @@ class SplitImage:
         Raises:
             DataError: The file is not a readable image, or not the one that was annotated.
         """
-        return self.index.read_image(self.row, value_range=value_range, remarks=remarks)
+        index = replace(self.index, value_range=value_range)
+        return index.read_image(self.row, remarks=remarks)
 
 
 class AsPredicted(SplitDetector):

@@ -74,6 +74,8 @@ def run_fields(options: FieldOptions, given: Mapping[str, Any]) -> None:
         fallback = cfg.imgsz if index is not None else USUAL_SIZE
         cfg = cfg.model_copy(update={"imgsz": imgsz or fallback})
     net = net.to(device).eval()
+    if index is not None:
+        index = replace(index, value_range=net.config.normalize.range)
     images = _images(cfg, index, net, device, options.images)
     maps = pyramid_influence(net, images)
 

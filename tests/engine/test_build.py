@@ -1,13 +1,18 @@
 """Settings that a machine decides, and the order in which a run is built."""
 
 from collections.abc import Callable
+from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
-from rfla.cfg import Config, load_config
+from rfla import RFLA
+from rfla.cfg import Config, load_config, load_saved
 from rfla.engine import build
 from rfla.engine.build import fill_in
+from rfla.engine.model_source import load_trained
 from rfla.engine.trainer import train
 
 CPU = torch.device("cpu")
@@ -76,3 +81,31 @@ def test_compilation_comes_after_the_check_of_the_precision(
     monkeypatch.setattr("rfla.engine.build.compile_parts", lambda _: order.append("compile"))
     train(config(epochs=1, val=False, compile=True))
     assert order == ["check", "compile"]
+
+
+def test_images_of_16_bits_are_read_alike_ever_after(
+    config: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Images of up to 255 x 40 and one of 255 x 60 = 15,300: 14 bits, in training, val and predict.
+
+    A range that was given stands.
+    """
+    images = sorted(Path(str(config().data)).glob("images/*.png"))
+    for path, factor in zip(images, [40, 40, 40, 60, 40, 40], strict=True):
+        values = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).astype(np.uint16) * factor
+        values[0, 0] = 255 * factor
+        cv2.imwrite(str(path), values)
+    result = train(config(epochs=1))
+    text = capsys.readouterr().out
+    assert text.count("16-bit images: values 0 to 16,383 become 0 to 255") == 1
+    assert "read as" not in text and "dark" not in text  # no image is judged by itself any more
+    weights = result.run_dir / "weights" / "last.safetensors"
+    assert load_trained(weights).config.normalize.range == (0, 16_383)
+    assert load_saved(result.run_dir / "args.yaml").normalize.range == (0, 16_383)
+    model = RFLA(weights)
+    (found,) = model.predict(images[0], save=False, verbose=False)
+    assert found.orig_img[0, 0, 0] == 255 * 40 >> 6
+    assert model.val(data=config().data, plots=False).ap == pytest.approx(result.metrics.ap)
+    given = train(config(epochs=1, **{"normalize.range": [0, 20_000]}))
+    weights = given.run_dir / "weights" / "last.safetensors"
+    assert load_trained(weights).config.normalize.range == (0, 20_000)

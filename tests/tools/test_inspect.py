@@ -308,7 +308,7 @@ def test_objects_that_training_shrinks_are_counted_with_what_to_type(coco):
     assert larger.safe and larger.findings == {}
 
 
-def test_dark_images_of_16_bits_and_further_pages_are_reported(coco):
+def test_images_of_16_bits_and_further_pages_are_reported(coco):
     root = coco([[(5, 5, 10, 10, 3), (5, 20, 10, 10, 7)]] * 3)
     of_12_bits = np.random.default_rng(0).integers(0, 4096, (40, 60)).astype(np.uint16)
     PillowImage.fromarray(of_12_bits).save(root / "images/train_0.png")
@@ -316,9 +316,27 @@ def test_dark_images_of_16_bits_and_further_pages_are_reported(coco):
     pages = [PillowImage.fromarray(of_12_bits.astype(np.uint8))] * 3
     pages[0].save(root / "images/train_2.png", format="TIFF", save_all=True, append_images=pages)
     report = inspect_data(load_data_spec(root))
-    assert found(report, "train", "16-bit images read as 12-bit") == ("warning", 1)
+    assert found(report, "train", "16-bit images: values 0 to 8,191 become 0 to 255") == ("note", 2)
     assert found(report, "train", "images that use less than a hundredth") == ("warning", 1)
     assert found(report, "train", "images of several pages or frames") == ("note", 1)
+
+
+def test_the_range_that_a_data_set_states_is_taken(coco) -> None:
+    root = coco([[(5, 5, 10, 10, 3)]])
+    values = np.full((40, 60), 500, np.uint16)
+    values[0, 0] = 3000
+    PillowImage.fromarray(values).save(root / "images/train_0.png")
+    page = root / "data.yaml"
+    page.write_text(
+        "train: {images: images, annotations: annotations/train.json}\n"
+        "settings: {normalize: {range: [0, 1000]}}\n"
+    )
+    report = inspect_data(load_data_spec(page))
+    assert not any("16-bit" in what for what in findings(report, "train"))
+    assert report.splits["train"].picture(0)[5, 5].tolist() == [128] * 3  # 500 / 1000 x 255 + 0.5
+    page.write_text(page.read_text().replace("[0, 1000]", "[1000, 0]"))
+    with pytest.raises(ConfigError, match="the lowest value comes first"):
+        inspect_data(load_data_spec(page))
 
 
 def test_a_split_without_boxes_is_an_error(coco):

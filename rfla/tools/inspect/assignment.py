@@ -4,6 +4,7 @@ Shapes: G boxes of one image, P priors. Boxes are xyxy in px of the network's in
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from rfla.assign import HierarchicalAssigner
 from rfla.assign.explain import AssignmentReport, report
 from rfla.cfg import Config, model_part
 from rfla.data import Annotations, load_data_spec, load_index
+from rfla.data.common_range import with_common_range
 from rfla.data.images import resize_long_side, resized_shape
 from rfla.engine.fields import field_images
 from rfla.errors import ConfigError, DataError
@@ -56,6 +58,7 @@ def assignment_report(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.seed)
         net = build_from_config(model_part(cfg), max(1, len(index.names)))
+    index = with_common_range(replace(index, value_range=cfg.normalize.range))
     if measures_fields(cfg.assigner):
         pictures = field_images(cfg, index, cfg.normalize, torch.device("cpu"))
         use_sides(net, measured_sides(net, pictures))

@@ -1,14 +1,19 @@
 """`rfla inspect`: every image opened, every box judged, splits compared, before a training."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
+from rfla.cfg.layers import flatten, validate
 from rfla.cfg.preflight import check_project
+from rfla.cfg.schema import Config
 from rfla.cfg.verbs import InspectOptions
 from rfla.data.annotations import Annotations
+from rfla.data.common_range import find_common_range
 from rfla.data.image_header import set_max_pixels
 from rfla.data.index import load_index
+from rfla.data.pixel_range import Range
 from rfla.data.spec import DataSpec, load_data_spec
 from rfla.errors import DataError, did_you_mean
 from rfla.tools.inspect.data_report import DataReport, Finding, Severity
@@ -76,6 +81,7 @@ def inspect_data(
     """
     report = DataReport(spec.name, spec.source, spec.names)
     refused: list[DataError] = []
+    limits = _stated_range(spec)
     for name in [split] if split else spec.splits:
         if not split and _only_joins_others(spec, name):
             continue
@@ -88,7 +94,10 @@ def inspect_data(
             report.add(name, Finding(severity, "split that cannot be read", 1, first_line))
             continue
         report.names = report.names or index.names
-        report.splits[name] = index
+        if limits is None and (found := find_common_range(index.paths)):
+            limits = found.limits
+            report.add(name, Finding("note", found.line(), found.images))
+        report.splits[name] = index = replace(index, value_range=limits)
         report.images[name] = summarize_images(index, workers, progress)
         check_images(report, name, index, report.images[name])
         check_boxes(report, name, index, imgsz)
@@ -119,6 +128,14 @@ def _input_size(options: InspectOptions, spec: DataSpec) -> int:
     recommended = spec.settings.get("imgsz")
     given = "imgsz" in options.model_fields_set
     return recommended if isinstance(recommended, int) and not given else options.imgsz
+
+
+def _stated_range(spec: DataSpec) -> Range | None:
+    """Return the values of images of more than 8 bits that the data set's settings name."""
+    stated = flatten(spec.settings, Config)
+    return validate(
+        Config, {key: stated[key] for key in stated.keys() & {"normalize.range"}}
+    ).normalize.range
 
 
 def _only_joins_others(spec: DataSpec, name: str) -> bool:

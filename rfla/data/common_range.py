@@ -1,0 +1,66 @@
+"""One range of values for all images of 16 bits of a data set.
+
+A range from each image alone (`rfla.data.pixel_range`) would show the same value darker in an image
+that has a higher one.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rfla.data.annotations import Annotations
+from rfla.data.images import read_16_bits
+from rfla.data.pixel_range import Range
+from rfla.errors import DataError
+
+LOOKED_AT = 100  # images, spread over the set
+
+
+@dataclass(frozen=True)
+class CommonRange:
+    """What the images of 16 bits of a data set hold.
+
+    Attributes:
+        highest: The highest value that was seen.
+        images: How many images of 16 bits were looked at.
+    """
+
+    highest: int
+    images: int
+
+    @property
+    def limits(self) -> Range:
+        """The values that become 0 and 255: of the least number of bits that holds all, from 8."""
+        return 0.0, float((1 << max(self.highest.bit_length(), 8)) - 1)
+
+    def line(self) -> str:
+        """Say which values are taken, and how to take others."""
+        return (
+            f"16-bit images: values 0 to {self.limits[1]:,.0f} become 0 to 255 in all of them "
+            f"(the highest seen is {self.highest:,}); normalize.range= sets other values"
+        )
+
+
+def with_common_range(index: Annotations) -> Annotations:
+    """Return the split with the range that a training on it would take; one that it has stands."""
+    found = find_common_range(index.paths) if index.value_range is None else None
+    return index if found is None else replace(index, value_range=found.limits)
+
+
+def find_common_range(paths: Iterable[str]) -> CommonRange | None:
+    """Look at some images of a set, evenly spread; None where none has 16 bits of unstated range.
+
+    Args:
+        paths: The image files; those that cannot be read are passed over.
+    """
+    files = list(dict.fromkeys(str(path) for path in paths))
+    highest = []
+    for place in np.linspace(0, len(files) - 1, min(len(files), LOOKED_AT)).astype(int):
+        try:
+            pixels = read_16_bits(files[place])
+        except DataError:  # named when it is loaded
+            continue
+        if pixels is not None:
+            highest.append(int(pixels.max(initial=0)))
+    return CommonRange(max(highest), len(highest)) if highest else None
