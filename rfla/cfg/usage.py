@@ -33,6 +33,12 @@ _NOT: dict[Mode, tuple[str, ...]] = {
     "predict": (),
 }
 
+# What `val` reads where detections are given: no network runs.
+_OF_GIVEN_DETECTIONS = frozenset(
+    ("data", "split", "predictions", "protocol", "engine", "save_json", "fraction", "single_cls")
+    + ("project", "name", "exist_ok", "plots", "gallery", "max_pixels", "verbose", "debug")
+)
+
 # Keys of the model that some architectures alone read; a name with a dot at its end is a section.
 _TWO_STAGES = ("faster_rcnn", "cascade_rcnn", "detectors")
 _SCORED_BY_FOCAL = ("fcos", "rfd", "retinanet")
@@ -124,6 +130,8 @@ def unused(given: Iterable[str], verb: Mode, model: ModelConfig | Config) -> lis
             used -= {"lr_steps", "lr_gamma"} if model.cos_lr else {"lrf"}
     else:
         used -= {"backbone.weights"}  # what a new backbone starts from
+    if verb == "val" and isinstance(model, Config) and model.predictions is not None:
+        used &= _OF_GIVEN_DETECTIONS
     rule = model.assigner.name
     for section in ("rpn", "roi"):
         if getattr(model, section).box_loss != "smooth_l1":

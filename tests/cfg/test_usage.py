@@ -76,6 +76,13 @@ def test_keys_of_another_rule(name: AssignerName, others: list[str]) -> None:
     assert unused(given, "train", model) == others
 
 
+def test_given_detections_need_no_network() -> None:
+    given = {"data", "split", "fraction", "conf", "iou", "max_det", "model", "imgsz", "slice"}
+    assert unused(given, "val", load_config({"data": "d"})) == []
+    judged = load_config({"data": "d", "predictions": "found.json"})
+    assert unused(given, "val", judged) == ["conf", "imgsz", "iou", "max_det", "model", "slice"]
+
+
 def test_the_end_of_a_cosine_and_steps_go_with_their_own_schedule() -> None:
     given = {"lrf", "lr_steps", "lr_gamma"}
     assert unused(given, "train", load_config({"cos_lr": False})) == ["lrf"]
