@@ -35,8 +35,11 @@ _NOT: dict[Mode, tuple[str, ...]] = {
 
 # What `val` reads where detections are given: no network runs.
 _OF_GIVEN_DETECTIONS = frozenset(
-    ("data", "split", "predictions", "protocol", "engine", "save_json", "fraction", "single_cls")
-    + ("project", "name", "exist_ok", "plots", "gallery", "max_pixels", "verbose", "debug")
+    {
+        *("data", "split", "predictions", "protocol", "engine", "save_json", "fraction"),
+        *("single_cls", "project", "name", "exist_ok", "plots", "gallery", "max_pixels"),
+        *("verbose", "debug"),
+    }
 )
 
 # Keys of the model that some architectures alone read; a name with a dot at its end is a section.

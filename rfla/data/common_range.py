@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rfla.data.annotations import Annotations
-from rfla.data.images import read_16_bits
+from rfla.data.images import highest_of_16_bits
 from rfla.data.pixel_range import Range
 from rfla.errors import DataError
 
@@ -58,9 +58,9 @@ def find_common_range(paths: Iterable[str]) -> CommonRange | None:
     highest = []
     for place in np.linspace(0, len(files) - 1, min(len(files), LOOKED_AT)).astype(int):
         try:
-            pixels = read_16_bits(files[place])
+            found = highest_of_16_bits(files[place])
         except DataError:  # named when it is loaded
             continue
-        if pixels is not None:
-            highest.append(int(pixels.max(initial=0)))
+        if found is not None:
+            highest.append(found)
     return CommonRange(max(highest), len(highest)) if highest else None

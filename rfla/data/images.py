@@ -28,7 +28,7 @@ from rfla.data.image_header import (
     refuse_too_large,
 )
 from rfla.data.orientation import Orientation
-from rfla.data.pixel_range import Range, find_range, to_uint8, uses_little
+from rfla.data.pixel_range import Range, find_range, highest_value, to_uint8, uses_little
 from rfla.data.tiff import BITS, PHOTOMETRIC, SAMPLE_FORMAT, SAMPLES
 from rfla.errors import DataError
 from rfla.files import foreign_content, open_regular, read_regular, write_atomically
@@ -93,11 +93,11 @@ def read_image(
     return decode_image(path, data, header, exif=exif, value_range=value_range, remarks=remarks)
 
 
-def read_16_bits(path: str | Path) -> NDArray[np.uint16] | None:
-    """Read the values of an image of 16 bits that does not state their range.
+def highest_of_16_bits(path: str | Path) -> int | None:
+    """Return the highest value of an image of 16 bits that does not state its range.
 
     Returns:
-        (H, W), or (H, W, 3) RGB; None for any other image.
+        None for any other image.
 
     Raises:
         DataError: As in `read_image`.
@@ -109,7 +109,7 @@ def read_16_bits(path: str | Path) -> NDArray[np.uint16] | None:
     if header.tiff is not None and (header.bits != 16 or header.tiff.stated_range is not None):
         return None
     pixels = _decode(path, data, header, exif=True)
-    return np.asarray(pixels, np.uint16) if pixels.dtype == np.uint16 else None
+    return highest_value(pixels, header.tiff) if pixels.dtype == np.uint16 else None
 
 
 def header_of(path: str | Path, data: bytes) -> ImageHeader:
@@ -161,12 +161,14 @@ def decode_image(
     image = to_uint8(pixels, limits)
     if image.ndim == 2:
         image = image[..., None].repeat(3, axis=2)
-    if value_range is None and pixels.dtype == np.uint16 and limits[1] < 65535:
+    stated = value_range or (header.tiff.stated_range if header.tiff is not None else None)
+    guessed = stated is None and pixels.dtype == np.uint16
+    if guessed and limits[1] < 65535:
         remarks.append(FEW_BITS.format(bits=int(limits[1] + 1).bit_length() - 1))
     if uses_little(image):
         remarks.append(NO_CONTRAST)
-    elif value_range is None and pixels.dtype == np.uint16 and limits[1] == 65535:
-        remarks += [DARK] if image.max(initial=0) < 64 else []
+    elif guessed and limits[1] == 65535 and image.max(initial=0) < 64:
+        remarks.append(DARK)
     return image
 
 

@@ -35,12 +35,20 @@ def find_range(pixels: NDArray[Any], tiff: TiffHeader | None = None) -> Range:
     if tiff is not None and tiff.stated_range is not None:
         return tiff.stated_range
     if pixels.dtype == np.uint16:
-        highest = int(pixels.max(initial=0))
+        highest = highest_value(pixels, tiff)
         bits = next(bits for bits in _BITS_IN_16 if highest < 1 << bits)
         return 0.0, float((1 << bits) - 1)
     if tiff is not None and tiff.statistics is not None:
         return tiff.statistics
     return _range_of_values(pixels, tiff.nodata if tiff is not None else None)
+
+
+def highest_value(pixels: NDArray[np.uint16], tiff: TiffHeader | None) -> int:
+    """Return the highest value of the pixels that hold data, 0 where none does."""
+    nodata = tiff.nodata if tiff is not None else None
+    if nodata is not None:
+        pixels = pixels[pixels != nodata]
+    return int(pixels.max(initial=0))
 
 
 def _range_of_values(pixels: NDArray[Any], nodata: float | None) -> Range:

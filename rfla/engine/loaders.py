@@ -68,9 +68,7 @@ def evaluation_loader(
     """
     set_max_pixels(cfg.max_pixels)
     dataset = (
-        before.dataset
-        if before
-        else DetectionDataset(index, cfg.imgsz, cache=cache_place(cfg))
+        before.dataset if before else DetectionDataset(index, cfg.imgsz, cache=cache_place(cfg))
     )
     sampler = EvalSampler(dataset.padded_sizes(), max(1, cfg.batch), world.rank, world.size)
     return _loader(cfg, dataset, sampler, device)

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image as PillowImage
 
 from rfla.data.common_range import CommonRange, find_common_range
+from rfla.data.images import read_image
 
 
 def write(path: Path, *values: int, kind: type = np.uint16) -> str:
@@ -16,8 +17,7 @@ def write(path: Path, *values: int, kind: type = np.uint16) -> str:
 
 @pytest.mark.parametrize(
     ("highest", "limit"),
-    [(0, 255), (200, 255), (300, 511), (3000, 4095), (4096, 8191), (10_215, 16_383)]
-    + [(40_000, 65_535)],
+    [(0, 255), (200, 255), (300, 511), (3000, 4095), (4096, 8191), (10_215, 16_383)],
 )
 def test_the_least_number_of_bits_that_holds_all(highest: int, limit: int) -> None:
     assert CommonRange(highest, 3).limits == (0.0, float(limit))
@@ -42,19 +42,29 @@ def test_the_brightest_image_decides(tmp_path: Path) -> None:
     assert find_common_range(files[2:]) is None and find_common_range([]) is None
 
 
+def test_pixels_without_data_do_not_count(tmp_path: Path) -> None:
+    """GDAL_NODATA of 65,535 beside values up to 3,000: of 12 bits, in a set and in one image."""
+    path = tmp_path / "a.tif"
+    pixels = np.array([[65_535, 1500, 3000]], np.uint16)
+    PillowImage.fromarray(pixels).save(path, tiffinfo={42113: "65535"})
+    assert find_common_range([str(path)]) == CommonRange(3000, 1)
+    assert read_image(path)[0, :, 0].tolist() == [255, 1500 >> 4, 3000 >> 4]
+
+
 def test_a_range_that_files_state_is_theirs(tmp_path: Path) -> None:
     """MaxSampleValue 2,047 in the tags of the TIFF."""
     tags = {281: 2047}
     PillowImage.fromarray(np.array([[5, 1000]], np.uint16)).save(tmp_path / "a.tif", tiffinfo=tags)
     assert find_common_range([str(tmp_path / "a.tif")]) is None
+    remarks: list[str] = []
+    assert read_image(tmp_path / "a.tif", remarks=remarks)[0, 1, 0] == 1000 >> 3  # 11 bits
+    assert remarks == []
 
 
-def test_a_hundred_images_are_looked_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hundred_images_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Evenly spread, the first and the last among them."""
     seen = []
-    monkeypatch.setattr("rfla.data.common_range.read_16_bits", seen.append)
+    monkeypatch.setattr("rfla.data.common_range.highest_of_16_bits", seen.append)
     find_common_range([f"{number}.png" for number in range(1000)])
     assert len(seen) == 100 and (seen[0], seen[-1]) == ("0.png", "999.png")
     assert seen[50] == "504.png"  # 50 x 999 / 99

@@ -13,15 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from rfla.data.annotations import Annotations
 from rfla.data.formats.images import find_folders
 from rfla.data.formats.text import (
     as_text,
     names_of,
     parse_integer,
     parse_numbers,
-    read_each,
     read_text,
+    reader_of,
     tight_boxes,
 )
 from rfla.data.record import NO_CLASS, Classes, ImageRecord, Part, make_record
@@ -76,24 +75,6 @@ def classes_of(parts: Iterable[Part]) -> Classes:
     return Classes(sorted(names))
 
 
-def read(
-    part: Part, classes: Classes | None, *, to_write: bool = True, strict: bool = True
-) -> Annotations:
-    """Read the files of a split, one image each; an empty file is an image without objects.
-
-    Args:
-        part: The files of the split.
-        classes: The class table; None: what the files of this split name.
-        to_write: Ignored: this format reads the same either way.
-        strict: Refuse a malformed file; otherwise leave it out and count it.
-
-    Raises:
-        DataError: With file and line, for what is malformed.
-    """
-    table = classes_of([part]) if classes is None else classes
-    return read_each(part.annotations, table, read_file, strict)
-
-
 def read_file(path: Path, classes: Classes) -> ImageRecord:
     """Read one file; the image has its stem.
 
@@ -131,6 +112,9 @@ def read_file(path: Path, classes: Classes) -> ImageRecord:
         lines=lines,
         attributes={"polygon": polygon, "difficult": flags},
     )
+
+
+read = reader_of(read_file, classes_of)
 
 
 def _flag(text: str, where: str) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfla.data.annotations import REFUSED, Annotations
-from rfla.data.record import Classes, ImageRecord
+from rfla.data.record import Classes, ImageRecord, Part
 from rfla.errors import DataError
 from rfla.files import read_regular
 
@@ -106,40 +106,42 @@ def as_text(value: float) -> str:
     return str(int(value)) if value == int(value) and abs(value) < 2**53 else repr(float(value))
 
 
-def read_each(
-    paths: Iterable[Path],
-    classes: Classes,
-    read_file: Callable[[Path, Classes], ImageRecord],
-    strict: bool,
-) -> Annotations:
-    """Read a format that has one file for each image.
+ReadFile = Callable[[Path, Classes], ImageRecord]
+
+
+def reader_of(
+    read_file: ReadFile, classes_of: Callable[[Iterable[Part]], Classes]
+) -> Callable[..., Annotations]:
+    """Return the reader (`rfla.data.formats.Reader`) of a format with a file for each image.
 
     Args:
-        paths: The files.
-        classes: The class table.
-        read_file: Reads one of them.
-        strict: Refuse a malformed file; otherwise leave it out and count it.
-
-    Raises:
-        DataError: As in `read_file`.
+        read_file: Reads one file; raises `DataError` for a malformed one.
+        classes_of: Finds the class table of a split that is read without one.
     """
-    records: list[ImageRecord] = []
-    counts, examples = Counter[str](), dict[str, str]()
-    for path in paths:
-        try:
-            records.append(read_file(path, classes))
-        except DataError as error:
-            if strict:
-                raise
-            counts[REFUSED] += 1
-            examples.setdefault(REFUSED, str(error))
-    store = Annotations.of_records(records, classes)
-    store.counts.update(counts)
-    store.examples.update(examples)
-    return store
+
+    def read(
+        part: Part, classes: Classes | None, *, to_write: bool = True, strict: bool = True
+    ) -> Annotations:
+        table = classes_of([part]) if classes is None else classes
+        records: list[ImageRecord] = []
+        counts, examples = Counter[str](), dict[str, str]()
+        for path in part.annotations:
+            try:
+                records.append(read_file(path, table))
+            except DataError as error:
+                if strict:
+                    raise
+                counts[REFUSED] += 1
+                examples.setdefault(REFUSED, str(error))
+        store = Annotations.of_records(records, table)
+        store.counts.update(counts)
+        store.examples.update(examples)
+        return store
+
+    return read
 
 
-def names_of(paths: Iterable[Path], read_file: Callable[[Path, Classes], ImageRecord]) -> list[str]:
+def names_of(paths: Iterable[Path], read_file: ReadFile) -> list[str]:
     """Return the class names that files state, in the order of their first use."""
     seen = Classes(grows=True)
     for path in paths:

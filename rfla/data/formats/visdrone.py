@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rfla.data.annotations import Annotations
 from rfla.data.formats.images import find_folders
-from rfla.data.formats.text import as_text, parse_numbers, read_each, read_text
+from rfla.data.formats.text import as_text, parse_numbers, read_text, reader_of
 from rfla.data.record import NO_CLASS, Classes, ImageRecord, Part, make_record
 from rfla.errors import DataError
 
@@ -44,24 +43,6 @@ def find(source: Path) -> dict[str, Part]:
 def classes_of(parts: Iterable[Part]) -> Classes:
     """Return the ten classes."""
     return Classes(NAMES)
-
-
-def read(
-    part: Part, classes: Classes | None, *, to_write: bool = True, strict: bool = True
-) -> Annotations:
-    """Read the files of a split, one image each.
-
-    Args:
-        part: The files of the split.
-        classes: The class table; None: what the files of this split name.
-        to_write: Ignored: this format reads the same either way.
-        strict: Refuse a malformed file; otherwise leave it out and count it.
-
-    Raises:
-        DataError: With file and line, for what is malformed.
-    """
-    table = classes_of([part]) if classes is None else classes
-    return read_each(part.annotations, table, read_file, strict)
 
 
 def read_file(path: Path, classes: Classes) -> ImageRecord:
@@ -100,6 +81,9 @@ def read_file(path: Path, classes: Classes) -> ImageRecord:
         lines=lines,
         attributes=attributes,
     )
+
+
+read = reader_of(read_file, classes_of)
 
 
 def _row(text: str, where: str) -> list[float]:

@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from rfla.data.annotations import LARGEST_SIDE, Annotations
+from rfla.data.annotations import LARGEST_SIDE
 from rfla.data.formats.images import clean_name, find_folders, is_file, require_directory
 from rfla.data.formats.text import (
     as_text,
@@ -23,8 +23,8 @@ from rfla.data.formats.text import (
     parse_flag,
     parse_integer,
     parse_numbers,
-    read_each,
     read_text,
+    reader_of,
 )
 from rfla.data.formats.xml_file import parse_xml
 from rfla.data.record import NO_CLASS, Classes, ImageRecord, Part, make_record
@@ -68,24 +68,6 @@ def classes_of(parts: Iterable[Part]) -> Classes:
     )
 
 
-def read(
-    part: Part, classes: Classes | None, *, to_write: bool = True, strict: bool = True
-) -> Annotations:
-    """Read the files of a split, one image each.
-
-    Args:
-        part: The files of the split.
-        classes: The class table; None: what the files of this split name.
-        to_write: Ignored: this format reads the same either way.
-        strict: Refuse a malformed file; otherwise leave it out and count it.
-
-    Raises:
-        DataError: With file and line, for what is malformed.
-    """
-    table = classes_of([part]) if classes is None else classes
-    return read_each(part.annotations, table, read_file, strict)
-
-
 def read_file(path: Path, classes: Classes) -> ImageRecord:
     """Read one file.
 
@@ -122,6 +104,9 @@ def read_file(path: Path, classes: Classes) -> ImageRecord:
     )
     record.other_name = stated if renamed else ""
     return record
+
+
+read = reader_of(read_file, classes_of)
 
 
 def _number(texts: Texts, key: str, path: Path, line: int) -> float:
