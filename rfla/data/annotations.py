@@ -263,6 +263,21 @@ def _in_int32(rows: Sequence[Sequence[int]]) -> NDArray[np.int32]:
     return np.array(np.clip(rows, 0, LARGEST_SIDE), np.int32) if rows else np.zeros(0, np.int32)
 
 
+def clipped_boxes(index: Annotations) -> NDArray[np.float32]:
+    """Return (M, 4) the part of each box that lies in its image, px."""
+    limits = index.image_hw[index.image_index][:, [1, 0, 1, 0]].astype(np.float32)
+    return np.clip(np.asarray(index.boxes, np.float32), 0, limits)
+
+
+def repeated_boxes(index: Annotations, boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return (M,) which boxes (M, 4) are another of their image, class and kind once more."""
+    kind = np.column_stack([index.image_index, index.labels, is_object(index)])
+    key = np.column_stack([kind, np.ascontiguousarray(boxes).view(np.int32)])
+    repeated = np.ones(len(boxes), np.bool_)
+    repeated[np.unique(key, axis=0, return_index=True)[1]] = False
+    return repeated
+
+
 def at_least_min_side(sides: NDArray[Any], image_hw: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Tell which boxes have both sides of `MIN_SIDE` or more, but for the rounding of their file.
 

@@ -15,8 +15,10 @@ from rfla.data.annotations import (
     MISSING,
     Annotations,
     at_least_min_side,
+    clipped_boxes,
     first_place,
     join,
+    repeated_boxes,
 )
 from rfla.data.data_yaml import SplitSource
 from rfla.data.formats import FORMATS
@@ -205,7 +207,7 @@ def _training_rules(index: Annotations) -> Annotations:
     """Clip boxes to their image; drop what cannot be learned, and what is there twice."""
     image_hw = index.image_hw[index.image_index]
     assert index.stated is not None
-    boxes = np.clip(index.boxes, 0, image_hw[:, [1, 0, 1, 0]].astype(np.float32))
+    boxes = clipped_boxes(index)
     moved = (boxes != index.boxes).any(axis=1)
     if moved.any():
         what = "boxes clipped to the image"
@@ -218,11 +220,7 @@ def _training_rules(index: Annotations) -> Annotations:
     index = _drop(
         index, small, f"boxes under {MIN_SIDE:g} px or without area dropped from training"
     )
-    kind = np.column_stack([index.image_index, index.labels, is_object(index)])
-    key = np.column_stack([kind, index.boxes.view(np.int32)])
-    _, first = np.unique(key, axis=0, return_index=True)
-    repeated = np.ones(len(index.boxes), np.bool_)
-    repeated[first] = False
+    repeated = repeated_boxes(index, index.boxes)
     return _drop(index, repeated, "repeated boxes dropped from training")
 
 

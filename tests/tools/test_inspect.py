@@ -321,6 +321,17 @@ def test_images_of_16_bits_and_further_pages_are_reported(coco):
     assert found(report, "train", "images of several pages or frames") == ("note", 1)
 
 
+def test_boxes_are_judged_as_training_sees_them(coco) -> None:
+    """At 60 x 40 px: two boxes that are one when clipped, and one of which 0.5 px is left."""
+    root = coco([[(50, 5, 20, 10, 3), (50, 5, 30, 10, 3), (59.5, 20, 10, 10, 3), (9, 9, 9, 9, 7)]])
+    coco([[(5, 5, 10, 10, 3)]], split="val", first=50)
+    report = inspect_data(load_data_spec(root))
+    assert found(report, "train", "repeated boxes") == ("warning", 1)
+    assert found(report, "train", "boxes under 1 px") == ("warning", 1)
+    assert found(report, "train", "boxes over the border") == ("warning", 2)
+    assert len(load_index(load_data_spec(root), "train", for_training=True).boxes) == 2
+
+
 def test_the_range_that_a_data_set_states_is_taken(coco) -> None:
     root = coco([[(5, 5, 10, 10, 3)]])
     values = np.full((40, 60), 500, np.uint16)

@@ -142,7 +142,7 @@ def _repaired_boxes(
     for number, (box, before) in enumerate(zip(clipped, scaled, strict=True)):
         sides = box[2:] - box[:2]
         at = rows.start + number
-        key = (labels[number], objects[at], *before.tolist())
+        key = (labels[number], objects[at], *box.tolist())
         if key in seen:
             counts["repeated boxes left out"] += 1
             continue

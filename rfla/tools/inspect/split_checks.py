@@ -17,7 +17,9 @@ from rfla.data.annotations import (
     UNOPENED,
     Annotations,
     at_least_min_side,
+    clipped_boxes,
     first_place,
+    repeated_boxes,
 )
 from rfla.data.images import MORE_IMAGES
 from rfla.data.object_sizes import shrunk_objects
@@ -110,28 +112,21 @@ def check_boxes(report: DataReport, split: str, index: Annotations, imgsz: int) 
 
 def _faulty_boxes(index: Annotations) -> dict[str, NDArray[np.bool_]]:
     """Return the kinds of faults, and which boxes (M,) have each."""
-    sides = index.boxes[:, 2:] - index.boxes[:, :2]
     image_hw = index.image_hw[index.image_index]
     limit = image_hw[:, ::-1].astype(np.float32)
+    zero = (index.boxes[:, 2:] <= index.boxes[:, :2]).any(axis=1)
     outside = ((index.boxes[:, 2:] <= 0) | (index.boxes[:, :2] >= limit)).any(axis=1)
+    clipped = clipped_boxes(index)
+    kept = at_least_min_side(clipped[:, 2:] - clipped[:, :2], image_hw)
     over = (index.boxes[:, :2] < -_ROUNDING) | (index.boxes[:, 2:] > limit + _ROUNDING)
-    zero = sides.min(axis=1) <= 0
-    small = ~at_least_min_side(sides, image_hw) & ~zero
-    _, first = np.unique(
-        np.column_stack(
-            [index.image_index, index.labels, is_object(index), index.boxes.view(np.int32)]
-        ),
-        axis=0,
-        return_index=True,
-    )
-    repeated = np.ones(len(index.boxes), np.bool_)
-    repeated[first] = False
     return {
         "boxes of zero width or height (dropped from training; a miss in evaluation)": zero,
-        f"boxes under {MIN_SIDE:g} px wide or high (dropped from training)": small,
+        f"boxes under {MIN_SIDE:g} px wide or high (dropped from training)": (
+            ~kept & ~zero & ~outside
+        ),
         "boxes outside their image (dropped from training)": outside,
-        "boxes over the border of their image (clipped for training)": over.any(axis=1) & ~outside,
-        "repeated boxes (merged for training)": repeated,
+        "boxes over the border of their image (clipped for training)": over.any(axis=1) & kept,
+        "repeated boxes (merged for training)": repeated_boxes(index, clipped) & kept,
     }
 
 
