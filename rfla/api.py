@@ -1,4 +1,4 @@
-"""The Python face: `RFLA("fcos_p2").train(data="demo")`, `.val(...)`, `.predict(...)`."""
+"""The Python API: `RFLA("fcos_p2").train(data="demo")`, `.val(...)`, `.predict(...)`."""
 
 import logging
 from collections.abc import Iterator, Mapping

@@ -254,7 +254,7 @@ def show_help(tokens: Tokens = None) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; return its exit code.
 
-    0, 1 for a failed check, 2 for what the person can mend, as a shell counts for signals.
+    0, 1 for a failed check, 2 for what the user can fix, as a shell counts for signals.
     """
     if argv is not None:
         return _run(list(argv))

@@ -1,4 +1,4 @@
-"""Errors that speak to the person at the keyboard: one line, no traceback, exit code 2.
+"""Errors that speak to the user at the keyboard: one line, no traceback, exit code 2.
 
 Everything that can go wrong because of what somebody typed or stored raises an `RflaError`; the
 command line prints its text as one line. Any other exception is a defect of this package and keeps

@@ -19,7 +19,7 @@ from rfla.errors import DataError, RflaError
 def home_expanded(path: str | Path) -> Path:
     """Return a path with a leading `~` or `~name` replaced, or as it is where nobody has that name.
 
-    There `Path.expanduser` raises a RuntimeError.
+    `Path.expanduser` would raise a RuntimeError for such a name.
     """
     return Path(os.path.expanduser(path))
 
@@ -94,7 +94,7 @@ def refused_in_one_line(path: str | Path) -> Iterator[None]:
 
 
 def write_result(path: str | Path, data: bytes | str) -> None:
-    """Write a file that a person named, with the directories above it.
+    """Write a file that a user named, with the directories above it.
 
     Raises:
         RflaError: Which file cannot be written, and why.

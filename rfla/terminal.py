@@ -78,9 +78,9 @@ def leave(code: int) -> None:
 
 
 def on_interrupt(number: int, frame: object) -> None:
-    """Raise KeyboardInterrupt as usual.
+    """Raise KeyboardInterrupt; end the process at once while torch is being imported.
 
-    But a half imported torch goes wrong in odd ways, so end at once there.
+    A half imported torch fails in odd ways.
     """
     if getattr(getattr(sys.modules.get("torch"), "__spec__", None), "_initializing", False):
         os.write(2, b"stopped\n")

@@ -26,7 +26,7 @@ MODELS = Path(__file__).parent / "models"
 LARGEST_TRUSTED_SIZE = 2048  # px; a file of somebody else is not believed beyond
 
 # What files of other people may set. Where a run writes, which device and how many processes it
-# uses and what it reads stay with the person who starts it.
+# uses and what it reads stay with the user who starts it.
 BY_DATA_YAML = (
     "imgsz",
     "multi_scale",
@@ -87,7 +87,7 @@ def _only(layer: Layer, allowed: tuple[str, ...], kind: str) -> Layer:
     """Return the layer if all of its keys are allowed.
 
     Raises:
-        ConfigError: names the first key that only the person may set.
+        ConfigError: names the first key that only the user may set.
     """
     for name, setting in layer.items():
         of_section = f"{name.partition('.')[0]}.*" in allowed and name not in READ_FROM_DISK
@@ -103,7 +103,7 @@ def settings_layer(path: Path | str) -> tuple[Layer, frozenset[str]]:
     """Read a file of settings.
 
     Returns:
-        Its settings, and which of them count as given by the person: all, or in an `args.yaml`
+        Its settings, and which of them count as given by the user: all, or in an `args.yaml`
         those that it lists under `given`.
 
     Raises:
@@ -137,7 +137,7 @@ def model_layer(model: str, assigner: str | None = None) -> Layer:
     """Read what a model stands for: a zoo name, a model YAML or a weights file.
 
     Args:
-        model: what the person gave as `model`.
+        model: what the user gave as `model`.
         assigner: name of the assigner; left out, the one that the YAML names.
 
     Raises:
@@ -214,7 +214,7 @@ def trained_size_layer(model: Any) -> Layer:
     """Return the `imgsz` that a weights file was trained at; empty for any other model.
 
     Raises:
-        ConfigError: it is so large that a person has to ask for it: a stranger's file could fill
+        ConfigError: it is so large that a user has to ask for it: a stranger's file could fill
             the memory.
     """
     if not isinstance(model, str) or not is_file_of_ours(model):

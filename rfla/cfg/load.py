@@ -1,4 +1,4 @@
-"""From what the person gave to one checked configuration: layers of settings, later over earlier.
+"""From what the user gave to one checked configuration: layers of settings, later over earlier.
 
 schema defaults < model YAML (or weights file) < pixels that another backbone wants < recommended
 settings of the data YAML < recipe < `cfg=my.yaml` < command line
@@ -34,7 +34,7 @@ def load_config(overrides: Mapping[str, Any], *, mode: Mode | None = None) -> Co
     """Put all layers together and check the result.
 
     Args:
-        overrides: what the person gave, dotted or nested: `{"model": "fcos_p2", "assigner.topk":
+        overrides: what the user gave, dotted or nested: `{"model": "fcos_p2", "assigner.topk":
             [3, 1]}`. `cfg` names a YAML file of further settings.
         mode: the verb that will run. It decides the score threshold and what may not be missing;
             None leaves everything optional.
@@ -99,7 +99,7 @@ def _resumed(own: Layer, overrides: Mapping[str, Any], mode: Mode) -> Config:
 def with_settings(config: Config, changes: Mapping[str, Any]) -> Config:
     """Return a copy with some keys changed (dotted), checked again.
 
-    `given` stays what the person gave.
+    `given` stays what the user gave.
 
     Raises:
         ConfigError: an unknown key or a wrong value.
@@ -206,7 +206,7 @@ def _cfg_file(path: Any) -> tuple[Layer, frozenset[str]]:
 
 
 def _require(config: Config, mode: Mode) -> None:
-    """Refuse to guess what only the person can know."""
+    """Refuse to guess what only the user can know."""
     needs = {"train": ("model", "data"), "val": ("data", "model"), "predict": ("source", "model")}[
         mode
     ]

@@ -43,10 +43,10 @@ FREE_IN_PREDICT = frozenset(
 
 
 def resumed_layer(given: Layer, resume: Any, mode: Mode) -> tuple[Layer, frozenset[str]]:
-    """Lay what the person gave now over the settings of the run that is continued.
+    """Lay what the user gave now over the settings of the run that is continued.
 
     Args:
-        given: Settings of the person.
+        given: Settings of the user.
         resume: Which run, as `find_run` takes it.
         mode: The verb of the run.
 

@@ -71,7 +71,7 @@ Device = Annotated[str, BeforeValidator(_device_text), AfterValidator(_known_dev
 class Config(ModelConfig):
     """The settings of one run. Frozen; made by `rfla.cfg.load_config`.
 
-    `given` names the keys that the person gave.
+    `given` names the keys that the user gave.
     """
 
     # --- model, data and run
@@ -371,7 +371,7 @@ class Config(ModelConfig):
 
     @property
     def given(self) -> frozenset[str]:
-        """Dotted keys that the person gave, on the command line or in their own `cfg=` file."""
+        """Dotted keys that the user gave, on the command line or in their own `cfg=` file."""
         return self._given
 
     @field_validator("batch")

@@ -337,7 +337,7 @@ def refuse_foreign_weights(weights: str) -> None:
 
 
 def check_out(out: str | Path, overwrite: bool, suffix: str = "") -> None:
-    """Refuse a file that the person may want, or that cannot be written, before minutes of work.
+    """Refuse a file that the user may want, or that cannot be written, before minutes of work.
 
     Args:
         out: the file.
@@ -361,7 +361,7 @@ def required(options: Section, verb: str, **needs: str) -> None:
     """Refuse to go on without the named keys, saying what each is and how the verb is typed.
 
     Args:
-        options: what the person gave.
+        options: what the user gave.
         verb: for the message.
         needs: each key that must be given, with an example value.
 

@@ -1,4 +1,4 @@
-"""Rows of a `Annotations` -> samples at network input size.
+"""Rows of `Annotations` -> samples at network input size.
 
 Shapes: an image is (H, W, 3) uint8 RGB; G boxes and I ignore regions of one image are (G, 4) and
 (I, 4) float32 xyxy in px of the resized image.
@@ -32,7 +32,7 @@ class Sample:
         scale: `(sx, sy)`, px of `image` per px of the annotations, before augmentation.
         skipped: Rows that could not be read, with the reason; `image` is then that of another row,
             or empty.
-        remarks: What a person should know of files that were read, with the row (`read_image`).
+        remarks: What a user should know of files that were read, with the row (`read_image`).
     """
 
     image: Image
@@ -117,7 +117,7 @@ class DetectionDataset:
 
         Args:
             row: Of the index.
-            remarks: Is given the row and what a person should know of its file.
+            remarks: Is given the row and what a user should know of its file.
 
         Raises:
             DataError: As in `read_annotated`.

@@ -76,7 +76,7 @@ def set_max_pixels(pixels: int) -> None:
     """Set the largest picture, width times height, that this process decodes."""
     global MAX_PIXELS
     MAX_PIXELS = pixels
-    # Pillow refuses twice its own limit; a person who raises ours wants the picture opened.
+    # Pillow refuses twice its own limit; a user who raises ours wants the picture opened.
     PillowImage.MAX_IMAGE_PIXELS = max(pixels, PillowImage.MAX_IMAGE_PIXELS or 0)
 
 

@@ -78,7 +78,7 @@ def read_image(
         exif: Apply the EXIF orientation, as viewers and annotation tools do.
         value_range: Values that become 0 and 255 where a file has more than 8 bits; None takes
             them from the file.
-        remarks: Is given what a person should know of the file: `MORE_IMAGES`, `FEW_BITS`,
+        remarks: Is given what a user should know of the file: `MORE_IMAGES`, `FEW_BITS`,
             `DARK`, `NO_CONTRAST`.
 
     Raises:

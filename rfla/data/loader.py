@@ -56,7 +56,7 @@ class Batch:
         indices: (B,) int64, rows of the `Annotations`.
         scales: (B, 2) float32 (sx, sy), input px per px of the annotations.
         skipped: Rows that could not be read, with the reason.
-        remarks: Rows whose files a person should know something of, with what.
+        remarks: Rows whose files a user should know something of, with what.
     """
 
     images: Tensor

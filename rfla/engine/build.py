@@ -73,7 +73,7 @@ class RunParts:
         state: What changes while the run trains.
         schedule: Learning rate of each step.
         dtype: Half precision of the network's body; None for float32.
-        notes: Lines for the person about what was chosen for them.
+        notes: Lines for the user about what was chosen for them.
     """
 
     cfg: Config
@@ -144,7 +144,7 @@ def fill_in(cfg: Config, device: torch.device) -> tuple[Config, list[str]]:
     """Fill in what was left open, for a run on `device`.
 
     Returns:
-        The settings, and a line for the person about each choice that was made for them.
+        The settings, and a line for the user about each choice that was made for them.
     """
     if cfg.resume:  # everything was settled when the run began
         return cfg, []
@@ -169,7 +169,7 @@ def fill_in(cfg: Config, device: torch.device) -> tuple[Config, list[str]]:
 def _as_typed(settings: Mapping[str, Any], cfg: Config) -> str:
     """The settings of a recipe in effect, as typed.
 
-    Keys that the person gave or that the architecture does not read are left out.
+    Keys that the user gave or that the architecture does not read are left out.
     """
     shown = settings.keys() - cfg.given - set(unused(settings, "train", cfg))
     return " ".join(f"{key}={show(value)}" for key, value in settings.items() if key in shown)
@@ -181,7 +181,7 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
     All processes of a run call this, and all go on or none.
 
     Raises:
-        RflaError: Anything that the person can mend.
+        RflaError: Any error that the user can fix.
     """
     with agreed(world):
         check_fields(cfg)
@@ -246,7 +246,7 @@ def settle_range(cfg: Config, train_index: Annotations) -> tuple[Config, list[st
     It is stored with the weights: images are then read alike in training and ever after.
 
     Returns:
-        The settings, and a line for the person where a range was found.
+        The settings, and a line for the user where a range was found.
     """
     if cfg.resume or cfg.normalize.range is not None:
         return cfg, []

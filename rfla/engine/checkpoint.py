@@ -90,7 +90,7 @@ def load_latest_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], st
     The damaged one is put aside as `<name>.damaged`.
 
     Returns:
-        Tensors, document, and a warning for the person or None.
+        Tensors, document, and a warning for the user or None.
     """
     previous = path.with_name(path.name + ".previous")
     try:
@@ -157,7 +157,7 @@ def restore_optimizer(
     Raises:
         WeightsError: The tensors are not those of this optimiser and model.
     """
-    # Groups and rates are those of the settings, which a person may have changed.
+    # Groups and rates are those of the settings, which a user may have changed.
     groups = optimizer.state_dict()["param_groups"]
     parameters = [one for group in optimizer.param_groups for one in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}

@@ -1,7 +1,7 @@
 """Several processes as one: who am I, wait for the others, agree, average gradients, gather.
 
-The processes are those of `torchrun` (see docs/multi_gpu.md); a run of one process never imports or
-sends anything.
+The processes are those of `torchrun` (see docs/multi_gpu.md); a run of one process never joins a
+group or sends anything.
 """
 
 import atexit

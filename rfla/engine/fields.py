@@ -96,5 +96,5 @@ def measure_for_all(
 
 
 def shown(sides: Sequence[float]) -> str:
-    """Return sides as a person reads them."""
+    """Return sides as people read them."""
     return ", ".join(f"{side:.0f}" for side in sides) + " px"

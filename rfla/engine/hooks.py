@@ -1,4 +1,4 @@
-"""A training run as a person's own code sees it: six moments to act at, and a way to stop it."""
+"""A training run as the user's own code sees it: six moments to act at, and a way to stop it."""
 
 import os
 import signal
@@ -122,16 +122,16 @@ class Hooks:
     """
 
     def train_start(self, run: Run) -> None:
-        """Call once, when model, data and optimiser stand and before the first batch."""
+        """Called once, after model, data and optimiser are ready and before the first batch."""
 
     def epoch_start(self, run: Run, epoch: int) -> None:
-        """Call before the first batch of each epoch (counted from 0).
+        """Called before the first batch of each epoch (counted from 0).
 
         Once more for an epoch that goes on after a resume, or with smaller batches.
         """
 
     def batch_end(self, run: Run, losses: dict[str, Tensor]) -> None:
-        """Call after every batch.
+        """Called after every batch.
 
         Args:
             run: The run.
@@ -139,10 +139,10 @@ class Hooks:
         """
 
     def val_end(self, run: Run, metrics: Metrics) -> None:
-        """Call after each validation with its figures."""
+        """Called after each validation with its figures."""
 
     def checkpoint(self, run: Run, path: Path) -> None:
-        """Call after a weights file was written."""
+        """Called after a weights file was written."""
 
     def train_end(self, run: Run) -> None:
-        """Call once at the end, also after an interruption."""
+        """Called once at the end, also after an interruption."""

@@ -1,4 +1,4 @@
-"""The way of an image through a network: normalised on its device, run, boxes back to its own px.
+"""From batches of images to boxes in px of the originals: normalised, run, scaled back.
 
 Training takes the first step (`prepare_images`), validation and prediction all of them
 (`Inference`); `detect` runs a network over a split, `judge` says how good it was.
@@ -280,7 +280,7 @@ def judge(index: Annotations, found: Detections, protocol: Protocol) -> Judged:
 def protocol_of(cfg: Config, spec: DataSpec) -> Protocol:
     """Return the rules of the figures: what was given, what the data set names, else AI-TOD's.
 
-    With its own sizes.
+    Size ranges that the data set states replace the protocol's.
 
     Raises:
         MetricError: No such protocol, or a size range that makes no sense.

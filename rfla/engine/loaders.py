@@ -125,7 +125,7 @@ def lost_workers_named() -> Iterator[None]:
 
 
 def lost_worker(error: BaseException) -> str:
-    """Return a line for the person if an error says that a loading process died, else nothing.
+    """Return a line for the user if an error says that a loading process died, else nothing.
 
     torch notices within seconds, in words such as `(pid 123) is killed by signal: Killed. `.
     """

@@ -92,7 +92,7 @@ def full_memory_named(batch: int) -> Iterator[None]:
 def largest_batch(fits: Callable[[int], bool], limit: int = LARGEST) -> int:
     """Return the largest batch that `fits`, by doubling and then halving the gap.
 
-    0 if not even 1 does.
+    It is 0 if not even one image fits.
     """
     # `good` fits and `bad` does not; what is between them is not known yet.
     good, bad = 0, limit + 1
@@ -110,9 +110,7 @@ def largest_batch(fits: Callable[[int], bool], limit: int = LARGEST) -> int:
 
 
 def largest_that_fits(cfg: Config, net: nn.Module, device: torch.device, images: int) -> int:
-    """Return the most images that this GPU can train with at once, if `batch=-1` asks for it.
-
-    Else 0.
+    """Return the most images that this GPU can train with at once; 0 without `batch=-1`.
 
     Args:
         cfg: Settings.

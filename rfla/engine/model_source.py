@@ -34,7 +34,7 @@ class SourceModel:
         net: The network, on the CPU.
         config: The settings that rebuild it.
         names: Its classes, in the order of its outputs.
-        notes: Lines for the person: what was loaded, what starts at random.
+        notes: Lines for the user: what was loaded, what starts at random.
         imgsz: Long side in px that it was trained at, if known.
         scale: Sizes of the objects that it was trained on, px of its input, if known.
     """
@@ -96,7 +96,7 @@ def load_trained(path: str | Path, config: ModelConfig | None = None) -> SourceM
 
     Args:
         path: A .safetensors file of this package.
-        config: Its settings with other values where a person gave them (`conf=0.3`); the file's own
+        config: Its settings with other values where a user gave them (`conf=0.3`); the file's own
             by default.
 
     Raises:
@@ -189,7 +189,7 @@ def _map_classes(
 ) -> bool:
     """Copy the rows of classes that both have, by name, into `target`.
 
-    Tell whether the two are made alike.
+    Return whether it did: not where the two are laid out differently.
 
     Rows may come in blocks (anchors x classes, or 4 box numbers for each class), and a background
     row may end them.

@@ -117,7 +117,7 @@ class RunFiles:
                 write_atomically(path, to_yaml(self.parts.cfg))
 
     def restore(self) -> str | None:
-        """Go on from the state; return a warning for the person. All processes call this.
+        """Go on from the state; return a warning for the user. All processes call this.
 
         Raises:
             WeightsError: There is none, it is damaged, or made by another model or other data.

@@ -178,7 +178,7 @@ class RunState:
                 file was written, they are more and smaller than those that it counts.
 
         Returns:
-            A warning for the person, or None.
+            A warning for the user, or None.
 
         Raises:
             WeightsError: It is damaged, with none before it, or made by another model or data.

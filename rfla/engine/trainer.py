@@ -67,7 +67,7 @@ def train(cfg: Config, hooks: Hooks | None = None) -> TrainResult:
         hooks: A person's own code at six moments.
 
     Raises:
-        RflaError: Anything that the person can mend, in one line.
+        RflaError: Any error that the user can fix, in one line.
     """
     if processes.needs_several(cfg.device):
         return _result(processes.train_on_several(cfg, with_hooks=hooks is not None), None)

@@ -88,7 +88,7 @@ class SplitDetector(ABC):
 
     @abstractmethod
     def remarks(self, job: SplitPass, judged: Study) -> list[str]:
-        """Return lines for the person about what was found."""
+        """Return lines for the user about what was found."""
 
 
 class WholeImages(SplitDetector):
@@ -138,7 +138,7 @@ def validate(
         The figures.
 
     Raises:
-        RflaError: Anything that the person can mend, in one line.
+        RflaError: Any error that the user can fix, in one line.
     """
     if cfg.data is None:
         raise ConfigError(

@@ -38,10 +38,10 @@ def benchmark(options: BenchmarkOptions, say: Callable[[str], None]) -> None:
 
     Args:
         options: `model` and `data` are needed.
-        say: is given the table, for the person.
+        say: is given the table, for the user.
 
     Raises:
-        RflaError: anything that the person can mend, in one line.
+        RflaError: any error that the user can fix, in one line.
     """
     for name in options.formats:
         if name not in VARIANTS:

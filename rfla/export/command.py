@@ -32,7 +32,7 @@ class Exported(NamedTuple):
 
     Attributes:
         path: the file.
-        report: how it compares with the network, lines for the person.
+        report: how it compares with the network, lines for the user.
     """
 
     path: Path
@@ -46,7 +46,7 @@ def export(options: ExportOptions) -> Exported:
         options: `model` is needed.
 
     Raises:
-        RflaError: anything that the person can mend, in one line; nothing is written then.
+        RflaError: any error that the user can fix, in one line; nothing is written then.
     """
     out = _checked(options)
     given = {

@@ -103,7 +103,7 @@ class Parity:
         return self.matched / self.expected if self.expected else 1.0
 
     def line(self) -> str:
-        """Say it to the person."""
+        """Say it to the user."""
         if not self.detections:
             return (
                 f"parity with torch: nothing was found in {self.images} images, so nothing could "

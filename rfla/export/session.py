@@ -65,7 +65,7 @@ def load_exported(path: str | Path, config: ModelConfig, device: torch.device) -
 
     Args:
         path: an ONNX file of `rfla export`.
-        config: its settings with other values where a person gave them (`conf=0.3`).
+        config: its settings with other values where a user gave them (`conf=0.3`).
         device: where to compute.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The plots of an evaluation as PNG bytes. Only this file needs matplotlib, when called.
+"""The plots of an evaluation as PNG bytes. Matplotlib is loaded when one is drawn.
 
 True positives are green, misses red and false positives blue, as in the pictures of the RFLA paper.
 """

@@ -129,7 +129,7 @@ def select_detections(
     """Threshold, suppress and sort the candidates of one image.
 
     There are two thresholds. `score_thr` sees the class scores alone, as in the authors' code; then
-    the factors (centerness) weigh in, and `conf` sees the product, which is the score that a person
+    the factors (centerness) weigh in, and `conf` sees the product, which is the score that a user
     gets. What `conf` drops could not have suppressed what it keeps, so it acts before suppression.
 
     Args:

@@ -56,7 +56,7 @@ def predict(cfg: Config) -> Prediction:
         cfg: Settings; `model` and `source` are needed.
 
     Raises:
-        RflaError: Anything that the person can mend, in one line.
+        RflaError: Any error that the user can fix, in one line.
     """
     if cfg.model is None or cfg.source is None:
         raise ConfigError(
@@ -195,7 +195,7 @@ def _say_totals(
 def _say_notes(
     cfg: Config, console: Console, notes: Notes, options: PredictOptions, sources: int
 ) -> None:
-    """Say what was skipped and what a person should know.
+    """Say what was skipped and what a user should know.
 
     Raises:
         DataError: No image could be read.

@@ -26,7 +26,7 @@ def load_model(model: str, config: ModelConfig, device: torch.device) -> SourceM
     Args:
         model: a .safetensors file, whose network torch runs, or an .onnx file of `rfla export`,
             which onnxruntime runs.
-        config: its settings with other values where a person gave them (`conf=0.3`).
+        config: its settings with other values where a user gave them (`conf=0.3`).
         device: where it will compute.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a person should know of a prediction: what was skipped, shrunk, or cut off by a limit."""
+"""What a user should know of a prediction: what was skipped, shrunk, or cut off by a limit."""
 
 from collections import Counter
 from collections.abc import Sequence

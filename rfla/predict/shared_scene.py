@@ -24,7 +24,7 @@ class Shard(NamedTuple):
     Attributes:
         entries: Boxes, scores and labels of each slice.
         full: Whether a slice reached the limit of boxes.
-        notes: What a person should know.
+        notes: What a user should know.
         milliseconds: Time of each stage.
     """
 

@@ -71,7 +71,7 @@ class SourceImage:
             file.
         frame: Number of the frame or page in its file, from 0; None for a single image.
         seconds: When a frame is shown; None for pages and single images.
-        remarks: What a person should know of the pixels.
+        remarks: What a user should know of the pixels.
         failure: Why there are no pixels.
     """
 

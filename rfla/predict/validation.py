@@ -1,4 +1,4 @@
-"""`rfla val`: whole images, or with `slice=`, `tta=` and `gsd=` the very way of `rfla predict`.
+"""`rfla val`: whole images, or with `slice=`, `tta=` and `gsd=` exactly as `rfla predict`.
 
 Shapes: N detections of one image, G true boxes. Boxes are xyxy px of the original image.
 """
@@ -35,14 +35,14 @@ ROUNDING = 0.01  # px by which a box may reach over the edge of a slice that hol
 
 
 def validate(cfg: Config) -> Metrics:
-    """Validate as `rfla val` does: figures on a split, written to a run directory.
+    """Validate, as `rfla val` does: figures on a split, written to a run directory.
 
     Args:
         cfg: Settings; see `rfla.engine.validator.validate`. With `slice=`, `tta=` or `gsd=` images
             go through the network as in `rfla predict`.
 
     Raises:
-        RflaError: Anything that the person can mend, in one line.
+        RflaError: Any error that the user can fix, in one line.
     """
     as_predicted = cfg.slice is not None or cfg.tta is not False or "gsd" in cfg.given
     return validator.validate(cfg, AsPredicted() if as_predicted else None, load_model)

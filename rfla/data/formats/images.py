@@ -223,9 +223,8 @@ def find_folders(
 ) -> dict[str, Part]:
     """Find the splits of a format with one annotation file for each image.
 
-    Layouts: `labels/{split}` + `images/{split}`; `{anything with a split name}/labels` +
-        `.../images`; `labels` +
-    `images`; all files in one directory. Without a split name it is `train`.
+    Layouts: `labels/{split}` + `images/{split}`; `{split name}/labels` + `{split name}/images`;
+    `labels` + `images`; all files in one directory. Without a split name it is `train`.
 
     Args:
         source: Directory that was given.

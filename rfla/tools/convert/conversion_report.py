@@ -79,7 +79,7 @@ class ConvertReport:
         return int(self.boxes.sum())
 
     def warnings(self) -> list[str]:
-        """Return what a person should look at before training."""
+        """Return what a user should look at before training."""
         notes = []
         if not self.num_boxes:
             notes.append("no boxes to train on: all are ignored, crowds or dropped")

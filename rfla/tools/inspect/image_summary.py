@@ -38,7 +38,7 @@ class ImageSummary:
         digest: Of the decoded pixels: equal for identical pictures in any file format.
         thumbnail: (16, 16) uint8.
         fingerprint: (32,) uint8.
-        remarks: What a person should know of the file, as `rfla.data.images.read_image` says it.
+        remarks: What a user should know of the file, as `rfla.data.images.read_image` says it.
     """
 
     size: tuple[int, int] | None
