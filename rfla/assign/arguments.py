@@ -55,24 +55,37 @@ def valid_priors(
     return ((priors[:, :2] >= -allowed_border) & (priors[:, 2:] < limit)).all(dim=1)
 
 
-def one_by_one(
-    assign: Callable[..., Tensor],
-    priors: PriorGrid | Sequence[Tensor],
-    gt_boxes: Sequence[Tensor],
-    ignore_boxes: Sequence[Tensor | None] | None,
-    image_sizes: Sequence[tuple[int, int]] | None,
-    allowed_border: float | None,
-) -> Tensor:
-    """Run a one-image rule over a batch: (B, P).
+class OneImageAssigner:
+    """A rule that assigns one image when it is called; `batch` calls it for each of several."""
 
-    Plain boxes come as one (P, 4) tensor for each image.
-    """
-    count = len(gt_boxes)
-    priors_of: Sequence[PriorGrid | Tensor]
-    priors_of = [priors] * count if isinstance(priors, PriorGrid) else priors
-    ignore = [None] * count if ignore_boxes is None else ignore_boxes
-    sizes = [None] * count if image_sizes is None else image_sizes
-    rows = []
-    for own, boxes, regions, size in zip(priors_of, gt_boxes, ignore, sizes, strict=True):
-        rows.append(assign(own, boxes, regions, size, allowed_border))
-    return torch.stack(rows)
+    __call__: Callable[..., Tensor]
+
+    def batch(
+        self,
+        priors: PriorGrid | Sequence[Tensor],
+        gt_boxes: Sequence[Tensor],
+        ignore_boxes: Sequence[Tensor | None] | None = None,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
+        allowed_border: float | None = None,
+    ) -> Tensor:
+        """Assign the priors of several images, (B, P) int64; arguments with an entry for each.
+
+        Plain boxes, where the rule takes them, come as one (P, 4) tensor for each image.
+        """
+        count = len(gt_boxes)
+        priors_of: Sequence[PriorGrid | Tensor]
+        priors_of = [priors] * count if isinstance(priors, PriorGrid) else priors
+        ignore = [None] * count if ignore_boxes is None else ignore_boxes
+        sizes = [None] * count if image_sizes is None else image_sizes
+        rows = []
+        for own, boxes, regions, size in zip(priors_of, gt_boxes, ignore, sizes, strict=True):
+            rows.append(self(own, boxes, regions, size, allowed_border))
+        return torch.stack(rows)
+
+
+def pairwise_intersection(boxes: Tensor, priors: Tensor) -> Tensor:
+    """(G, P) area that each box (G, 4) shares with each prior (P, 4), px^2."""
+    low = torch.maximum(boxes[:, None, :2], priors[None, :, :2])
+    high = torch.minimum(boxes[:, None, 2:], priors[None, :, 2:])
+    sides = (high - low).clamp_(min=0)  # (G, P, 2)
+    return sides[..., 0] * sides[..., 1]

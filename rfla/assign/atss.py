@@ -4,23 +4,21 @@ Zhang et al., CVPR 2020. Shapes: B images, G boxes of one image, P priors, K can
 over all levels. Boxes are xyxy in px.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from rfla.assign.arguments import BACKGROUND, box_rows, one_by_one, valid_priors
+from rfla.assign.arguments import BACKGROUND, OneImageAssigner, box_rows, valid_priors
 from rfla.assign.chunks import chunks
 from rfla.assign.dense import squared_offsets
 from rfla.assign.ignore_regions import ignore_background
-from rfla.assign.max_iou import overlaps
+from rfla.assign.max_iou import pairwise_iou
 from rfla.assign.prior_grid import PriorGrid
 
 MIN_INSIDE = 0.01
 """px that a prior's centre must lie inside its box."""
 
 
-class ATSSAssigner:
+class ATSSAssigner(OneImageAssigner):
     """Give a box those of its nearest priors that overlap it more than most of them do.
 
     The IoU must reach the mean plus the standard deviation over all of them, and the centre of the
@@ -70,7 +68,7 @@ class ATSSAssigner:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Candidates (G, K) of each box: index of the prior, IoU, and whether it is positive."""
         distance = squared_offsets(gt_boxes, grid.boxes)  # (G, P)
-        iou = overlaps(gt_boxes, grid.boxes)  # (G, P)
+        iou = pairwise_iou(gt_boxes, grid.boxes)  # (G, P)
         if valid is not None:
             distance.masked_fill_(~valid, torch.inf)
         parts = []
@@ -92,14 +90,3 @@ class ATSSAssigner:
         to_sides = torch.minimum(center - gt_boxes[:, None, :2], gt_boxes[:, None, 2:] - center)
         inside = to_sides.amin(dim=-1) > MIN_INSIDE
         return prior, overlap, (overlap >= mean + variance.sqrt()) & inside & usable
-
-    def batch(
-        self,
-        grid: PriorGrid,
-        gt_boxes: Sequence[Tensor],
-        ignore_boxes: Sequence[Tensor | None] | None = None,
-        image_sizes: Sequence[tuple[int, int]] | None = None,
-        allowed_border: float | None = None,
-    ) -> Tensor:
-        """Assign the priors of several images, (B, P) int64; arguments with an entry for each."""
-        return one_by_one(self, grid, gt_boxes, ignore_boxes, image_sizes, allowed_border)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rfla.assign.arguments import BACKGROUND, box_rows, one_by_one, valid_priors
+from rfla.assign.arguments import BACKGROUND, OneImageAssigner, box_rows, valid_priors
 from rfla.assign.chunks import chunks
 from rfla.assign.ignore_regions import ignore_background
 from rfla.assign.prior_grid import PriorGrid
@@ -20,7 +20,7 @@ LARGEST_AREA = 1e8
 """px^2; a box from this area on has no points, as in the original."""
 
 
-class PointsAssigner:
+class PointsAssigner(OneImageAssigner):
     """Give each point the smallest box that contains it; a box that holds no point gets none.
 
     Args:
@@ -107,14 +107,3 @@ class PointsAssigner:
             high = torch.minimum(center + radius[:, None], bottom_right) - points
         inside = torch.minimum(low, high).amin(dim=-1) > 0
         return inside & suits_level
-
-    def batch(
-        self,
-        grid: PriorGrid,
-        gt_boxes: Sequence[Tensor],
-        ignore_boxes: Sequence[Tensor | None] | None = None,
-        image_sizes: Sequence[tuple[int, int]] | None = None,
-        allowed_border: float | None = None,
-    ) -> Tensor:
-        """Assign the points of several images, (B, P) int64; arguments with an entry for each."""
-        return one_by_one(self, grid, gt_boxes, ignore_boxes, image_sizes, allowed_border)

@@ -11,7 +11,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from rfla.assign.arguments import BACKGROUND, IGNORED
+from rfla.assign.arguments import BACKGROUND, IGNORED, pairwise_intersection
 from rfla.assign.chunks import chunks
 from rfla.assign.prior_grid import PriorGrid
 
@@ -23,11 +23,8 @@ MIN_AREA = 1e-6
 
 def intersection_over_prior(priors: Tensor, boxes: Tensor) -> Tensor:
     """(I, P) share of each prior that lies in each box."""
-    low = torch.maximum(boxes[:, None, :2], priors[None, :, :2])
-    high = torch.minimum(boxes[:, None, 2:], priors[None, :, 2:])
-    sides = (high - low).clamp_(min=0)
     area = (priors[:, 2] - priors[:, 0]) * (priors[:, 3] - priors[:, 1])
-    return sides[..., 0] * sides[..., 1] / area.clamp(min=MIN_AREA)
+    return pairwise_intersection(boxes, priors) / area.clamp(min=MIN_AREA)
 
 
 def ignore_background(

@@ -4,16 +4,15 @@ Shapes: B images, G boxes of one image, P priors (a grid or plain boxes such as 
 boxes. xyxy px. Semantics of MMDetection 2.x, computed a bounded number of boxes at a time.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from rfla.assign.arguments import (
     BACKGROUND,
     IGNORED,
+    OneImageAssigner,
     box_rows,
-    one_by_one,
+    pairwise_intersection,
     prior_boxes,
     valid_priors,
 )
@@ -22,19 +21,16 @@ from rfla.assign.ignore_regions import IGNORE_OVERLAP, MIN_AREA, greatest_share
 from rfla.assign.prior_grid import PriorGrid
 
 
-def overlaps(gt_boxes: Tensor, priors: Tensor) -> Tensor:
+def pairwise_iou(gt_boxes: Tensor, priors: Tensor) -> Tensor:
     """(G, P) IoU; a union below 1e-6 px^2 counts as 1e-6."""
-    low = torch.maximum(gt_boxes[:, None, :2], priors[None, :, :2])
-    high = torch.minimum(gt_boxes[:, None, 2:], priors[None, :, 2:])
-    sides = (high - low).clamp_(min=0)  # (G, P, 2)
-    intersection = sides[..., 0] * sides[..., 1]
+    intersection = pairwise_intersection(gt_boxes, priors)
     gt_area = (gt_boxes[:, 2] - gt_boxes[:, 0]) * (gt_boxes[:, 3] - gt_boxes[:, 1])
     area = (priors[:, 2] - priors[:, 0]) * (priors[:, 3] - priors[:, 1])
     union = (gt_area[:, None] + area).sub_(intersection).clamp_(min=MIN_AREA)
     return intersection.div_(union)
 
 
-class MaxIoUAssigner:
+class MaxIoUAssigner(OneImageAssigner):
     """Give each prior the box it overlaps most, if it overlaps it enough.
 
     Args:
@@ -99,7 +95,7 @@ class MaxIoUAssigner:
         low_quality = torch.full_like(nearest_box, BACKGROUND)
         index = torch.arange(len(gt_boxes), device=boxes.device)
         for part in chunks(len(gt_boxes), len(boxes) * 4 * 8):
-            scores = overlaps(gt_boxes[part], boxes).masked_fill_(~usable, -1.0)  # (g, P)
+            scores = pairwise_iou(gt_boxes[part], boxes).masked_fill_(~usable, -1.0)  # (g, P)
             chunk_best, chunk_box = scores.max(dim=0)  # (P,)
             better = chunk_best > best  # of equal overlaps the first box keeps the prior
             best = torch.where(better, chunk_best, best)
@@ -117,17 +113,3 @@ class MaxIoUAssigner:
         matched.masked_fill_((best >= 0) & (best < self.neg_iou_thr), BACKGROUND)
         matched = torch.where(best >= self.pos_iou_thr, nearest_box, matched)
         return torch.where(low_quality >= 0, low_quality, matched)
-
-    def batch(
-        self,
-        priors: PriorGrid | Sequence[Tensor],
-        gt_boxes: Sequence[Tensor],
-        ignore_boxes: Sequence[Tensor | None] | None = None,
-        image_sizes: Sequence[tuple[int, int]] | None = None,
-        allowed_border: float | None = None,
-    ) -> Tensor:
-        """Assign the priors of several images, (B, P) int64; arguments with an entry for each.
-
-        Plain boxes come as one (P, 4) tensor for each image.
-        """
-        return one_by_one(self, priors, gt_boxes, ignore_boxes, image_sizes, allowed_border)

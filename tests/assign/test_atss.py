@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rfla.assign import ATSSAssigner, PriorGrid
-from rfla.assign.max_iou import overlaps
+from rfla.assign.max_iou import pairwise_iou
 
 
 def reference(grid, boxes, topk):
@@ -18,7 +18,7 @@ def reference(grid, boxes, topk):
             of_level = (grid.level_index == level).nonzero().squeeze(1)
             candidates.append(of_level[distance[of_level].sort(stable=True).indices[:topk]])
         candidates = torch.cat(candidates)
-        iou = overlaps(box[None], grid.boxes[candidates])[0]
+        iou = pairwise_iou(box[None], grid.boxes[candidates])[0]
         threshold = iou.mean() + iou.std()
         inside = (
             (grid.centers[candidates] - box[:2] > 0.01)

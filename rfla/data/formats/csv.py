@@ -20,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rfla.data.annotations import LARGEST_SIDE, REFUSED, Annotations, join
+from rfla.data.annotations import LARGEST_SIDE, Annotations, join
 from rfla.data.formats.images import image_folders, require_directory, root_of, split_of
+from rfla.data.formats.left_out import LeftOut
 from rfla.data.formats.text import (
     REPEAT,
     as_text,
@@ -161,7 +162,8 @@ def read_file(path: Path, classes: Classes, strict: bool = True) -> Annotations:
         DataError: With file and line: columns that are missing, no finite number, an unknown class.
     """
     images: dict[str, _Rows] = {}
-    columns, counts, examples = _read_rows(path, images, classes, strict)
+    left_out = LeftOut(strict)
+    columns = _read_rows(path, images, classes, left_out)
     if 0 < max((max(box) for rows in images.values() for box in rows.boxes), default=0) <= 1:
         raise DataError(
             f"{path}: no coordinate is above 1: these are normalised coordinates; pixels are needed"
@@ -169,28 +171,21 @@ def read_file(path: Path, classes: Classes, strict: bool = True) -> Annotations:
     ids = [number for rows in images.values() for number in rows.ids]
     keeps_ids = unique_whole(ids)
     records = [rows.record(name, str(path), keeps_ids) for name, rows in images.items()]
-    store = Annotations.of_records(records, classes)
-    store.counts.update(counts)
-    store.examples.update(examples)
+    store = left_out.noted_in(Annotations.of_records(records, classes))
     if "annotation_id" in columns and not keeps_ids:
         store.note(f"ids of annotations that {REPEAT}", str(path), len(ids))
     return store
 
 
 def _read_rows(
-    path: Path, images: dict[str, "_Rows"], classes: Classes, strict: bool
-) -> tuple[dict[str, int], Counter[str], dict[str, str]]:
-    """Read the rows of a file into `images`.
-
-    Returns:
-        The place of each column, and the rows that were left out, counted, with the first of them.
-    """
+    path: Path, images: dict[str, "_Rows"], classes: Classes, left_out: LeftOut
+) -> dict[str, int]:
+    """Read the rows of a file into `images`; return the place of each column."""
     text = read_text(path)
     first = text.split("\n", 1)[0]
     delimiter = max(",\t;", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     columns: dict[str, int] = {}
-    counts, examples = Counter[str](), dict[str, str]()
     width = 0
     try:
         for fields in reader:
@@ -205,13 +200,10 @@ def _read_rows(
             try:
                 _add(images, fields, width, columns, classes, where, reader.line_num)
             except DataError as error:
-                if strict:
-                    raise
-                counts[REFUSED] += 1
-                examples.setdefault(REFUSED, str(error))
+                left_out.refuse(error)
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: not valid CSV ({error})") from None
-    return columns, counts, examples
+    return columns
 
 
 class _Rows:

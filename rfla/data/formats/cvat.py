@@ -18,8 +18,9 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
-from rfla.data.annotations import LARGEST_SIDE, REFUSED, Annotations
+from rfla.data.annotations import LARGEST_SIDE, Annotations
 from rfla.data.formats.images import image_folders, require_directory, root_of, split_of
+from rfla.data.formats.left_out import LeftOut
 from rfla.data.formats.text import as_text, parse_flag, parse_integer, parse_numbers
 from rfla.data.formats.xml_file import parse_xml
 from rfla.data.record import Classes, ImageRecord, Part, is_object, make_record
@@ -114,7 +115,7 @@ def read(
     """
     table = classes_of([part]) if classes is None else classes
     records: list[ImageRecord] = []
-    counts, dropped, examples = Counter[str](), Counter[str](), dict[str, str]()
+    left_out = LeftOut(strict)
     for path in part.annotations:
         file = _parse(path)
         for image in file.images_of(part.split):
@@ -122,22 +123,14 @@ def read(
             for shape in image.shapes:
                 where = f"{path}:{shape.line}"
                 if shape.kind in NO_BOX:
-                    dropped[NOT_READ] += 1
-                    examples.setdefault(NOT_READ, where)
+                    left_out.drop(NOT_READ, where)
                     continue
                 try:
                     rows.add(shape, where, table)
                 except DataError as error:
-                    if strict:
-                        raise
-                    counts[REFUSED] += 1
-                    examples.setdefault(REFUSED, str(error))
+                    left_out.refuse(error)
             records.append(rows.record(image, path))
-    store = Annotations.of_records(records, table)
-    store.counts.update(counts)
-    store.dropped.update(dropped)
-    store.examples.update(examples)
-    return store
+    return left_out.noted_in(Annotations.of_records(records, table))
 
 
 @dataclass(frozen=True, slots=True)

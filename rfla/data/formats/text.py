@@ -1,7 +1,6 @@
 """What the text formats share: numbers and flags, read with the place of a mistake."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfla.data.annotations import REFUSED, Annotations
+from rfla.data.annotations import Annotations
+from rfla.data.formats.left_out import LeftOut
 from rfla.data.record import Classes, ImageRecord, Part
 from rfla.errors import DataError
 from rfla.files import read_regular
@@ -124,19 +124,13 @@ def reader_of(
     ) -> Annotations:
         table = classes_of([part]) if classes is None else classes
         records: list[ImageRecord] = []
-        counts, examples = Counter[str](), dict[str, str]()
+        left_out = LeftOut(strict)
         for path in part.annotations:
             try:
                 records.append(read_file(path, table))
             except DataError as error:
-                if strict:
-                    raise
-                counts[REFUSED] += 1
-                examples.setdefault(REFUSED, str(error))
-        store = Annotations.of_records(records, table)
-        store.counts.update(counts)
-        store.examples.update(examples)
-        return store
+                left_out.refuse(error)
+        return left_out.noted_in(Annotations.of_records(records, table))
 
     return read
 

@@ -15,9 +15,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rfla.data.annotations import REFUSED, Annotations
+from rfla.data.annotations import Annotations
 from rfla.data.formats.coco_file import whole
 from rfla.data.formats.images import SPLITS, image_folders, root_of
+from rfla.data.formats.left_out import LeftOut
 from rfla.data.formats.text import as_text, parse_numbers
 from rfla.data.record import Classes, ImageRecord, Part, is_object, make_record
 from rfla.errors import DataError
@@ -104,22 +105,18 @@ def read(
     table = classes_of([part]) if classes is None else classes
     path = part.annotations[0]
     scenes: dict[str, list[_Row]] = {}
-    counts, dropped, examples = Counter[str](), Counter[str](), dict[str, str]()
+    left_out = LeftOut(strict)
     for feature, where, line in _features(path):
         try:
             name, row = _feature(feature, where, table, line)
         except DataError as error:
-            if strict:
-                raise
-            counts[REFUSED] += 1
-            examples.setdefault(REFUSED, str(error))
+            left_out.refuse(error)
             continue
         if part.split and split_of_scene(name) != part.split:
             continue
         rows = scenes.setdefault(name, [])
         if row is None:
-            dropped["undefined type (75 or 82)"] += 1
-            examples.setdefault("undefined type (75 or 82)", where)
+            left_out.drop("undefined type (75 or 82)", where)
         else:
             rows.append(row)
     keeps_ids = _unique(scenes)
@@ -134,11 +131,7 @@ def read(
         )
         for name in sorted(scenes)
     ]
-    store = Annotations.of_records(records, table)
-    store.counts.update(counts)
-    store.dropped.update(dropped)
-    store.examples.update(examples)
-    return store
+    return left_out.noted_in(Annotations.of_records(records, table))
 
 
 def _unique(scenes: dict[str, list[_Row]]) -> bool:

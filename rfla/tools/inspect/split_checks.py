@@ -114,8 +114,8 @@ def _faulty_boxes(index: Annotations) -> dict[str, NDArray[np.bool_]]:
     """Return the kinds of faults, and which boxes (M,) have each."""
     image_hw = index.image_hw[index.image_index]
     limit = image_hw[:, ::-1].astype(np.float32)
-    zero = (index.boxes[:, 2:] <= index.boxes[:, :2]).any(axis=1)
-    outside = ((index.boxes[:, 2:] <= 0) | (index.boxes[:, :2] >= limit)).any(axis=1)
+    zero = np.asarray((index.boxes[:, 2:] <= index.boxes[:, :2]).any(axis=1))
+    outside = np.asarray(((index.boxes[:, 2:] <= 0) | (index.boxes[:, :2] >= limit)).any(axis=1))
     clipped = clipped_boxes(index)
     kept = at_least_min_side(clipped[:, 2:] - clipped[:, :2], image_hw)
     over = (index.boxes[:, :2] < -_ROUNDING) | (index.boxes[:, 2:] > limit + _ROUNDING)
