@@ -15,6 +15,7 @@ import typer
 
 from rfla.cfg.help_text import VERBS, explain, overview
 from rfla.errors import ConfigError, DataError, RflaError, did_you_mean
+from rfla.stop_signals import STOP_SIGNALS
 from rfla.terminal import (
     DEBUG,
     INTERRUPTED,
@@ -263,9 +264,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # piece takes the interpreter seconds, and there is nothing left to do.
     atexit.register(lambda: leave(ended[0]))
     # The same signals end a training with its state written: `engine.hooks.StopSignals`.
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), on_interrupt)
+    for number in STOP_SIGNALS:
+        signal.signal(number, on_interrupt)
     ended[0] = _run(sys.argv[1:])
     return ended[0]
 

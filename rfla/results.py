@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rfla.errors import installed
+from rfla.errors import DataError, installed
 from rfla.files import as_unicode, refused_in_one_line, write_atomically
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -208,7 +208,6 @@ class Results:
             DataError: `orig_img` is a reduced copy.
             RflaError: A file cannot be written.
         """
-        from rfla.errors import DataError
         from rfla.pictures.boxes import write_picture
 
         if self.is_reduced:

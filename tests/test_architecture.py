@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sizes": set(),
     "names": set(),
     "terminal": set(),
+    "stop_signals": set(),
     "cfg": set(),
     "ops": set(),
     "assign": set(),
@@ -47,7 +48,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
     "__init__": {"api"},
 }
-FOR_ALL = {"errors", "files", "json_columns", "json_file", "names", "sizes", "version"}
+FOR_ALL = {
+    "errors",
+    "files",
+    "json_columns",
+    "json_file",
+    "names",
+    "sizes",
+    "stop_signals",
+    "version",
+}
 
 # Recommended settings stand in the data YAML, which the data package finds and reads; which pixels
 # a network of timm wants is known to timm alone.

@@ -73,3 +73,8 @@ class RoiConfig(Section):
                 "1 to 8 stages"
             )
         return self
+
+
+def smooth_l1_beta(section: RpnConfig | RoiConfig) -> float:
+    """Return where the loss of the encoded boxes turns from square to linear; 0 for plain L1."""
+    return section.beta if section.box_loss == "smooth_l1" else 0.0

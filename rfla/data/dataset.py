@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from rfla.data.annotations import Annotations
 from rfla.data.cache import create_cache
-from rfla.data.images import Image, padded_shape, resize_long_side
+from rfla.data.images import Image
+from rfla.data.resize import padded_shape, resize_long_side
 from rfla.data.transforms import Augmentation
 from rfla.errors import DataError
 from rfla.names import CachePlace

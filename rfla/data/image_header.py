@@ -31,7 +31,7 @@ MAX_PIXELS = DEFAULT_MAX_PIXELS  # of this process; `set_max_pixels` changes it
 # Formats that Pillow may try. Others would be more than images: EPS starts an interpreter.
 FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
-_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"  # how their files begin
 # Start of frame: the markers C0 to CF, without those of tables, arithmetic coding and extensions.
 _SIZES_OF_JPEG = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
@@ -86,9 +86,9 @@ def read_header(data: bytes) -> ImageHeader:
     Raises:
         DataError: No format that is read, or a damaged header; the message does not name the file.
     """
-    if data.startswith(_PNG):
+    if data.startswith(PNG):
         return _png_header(data)
-    if data.startswith(_JPEG):
+    if data.startswith(JPEG):
         return _jpeg_header(data)
     if is_tiff(data):
         return _tiff_header(io.BytesIO(data))
@@ -195,7 +195,7 @@ def one_line(error: BaseException) -> str:
 
 def _png_header(data: bytes) -> ImageHeader:
     """Read a PNG, chunk by chunk: a decoder may reserve whatever a length claims."""
-    at, frames = len(_PNG), 1
+    at, frames = len(PNG), 1
     while data[at + 4 : at + 8] != b"IEND":
         if at + 12 > len(data):
             raise DataError("truncated PNG")

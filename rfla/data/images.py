@@ -19,6 +19,8 @@ from PIL import ImageOps
 
 from rfla.data.image_header import (
     FORMATS,
+    JPEG,
+    PNG,
     ImageHeader,
     TooLargeError,
     one_line,
@@ -32,7 +34,6 @@ from rfla.data.pixel_range import Range, find_range, highest_value, to_uint8, us
 from rfla.data.tiff import BITS, PHOTOMETRIC, SAMPLE_FORMAT, SAMPLES
 from rfla.errors import DataError
 from rfla.files import foreign_content, open_regular, read_regular, write_atomically
-from rfla.sizes import padded_side
 
 Image = NDArray[np.uint8]
 Found = TypeVar("Found")
@@ -49,7 +50,7 @@ DARK = (
 )
 NO_CONTRAST = "images that use less than a hundredth of their range, as black ones do"
 
-_JPEG, _JPEG_END, _PNG, _PNG_END = b"\xff\xd8\xff", b"\xff\xd9", b"\x89PNG\r\n\x1a\n", b"IEND"
+_JPEG_END, _PNG_END = b"\xff\xd9", b"IEND"
 _PNG_BITS = 24  # place of the byte that states them
 _TAIL = 4096  # bytes in which the end of a file is looked for first
 _GREY, _RGB, _FLOAT = (0, 1), 2, 3  # values of the TIFF tags PHOTOMETRIC and SAMPLE_FORMAT
@@ -103,7 +104,7 @@ def highest_of_16_bits(path: str | Path) -> int | None:
         DataError: As in `read_image`.
     """
     data = read_regular(path)
-    if data.startswith(_JPEG) or (data.startswith(_PNG) and data[_PNG_BITS] != 16):
+    if data.startswith(JPEG) or (data.startswith(PNG) and data[_PNG_BITS] != 16):
         return None
     header = header_of(path, data)
     if header.tiff is not None and (header.bits != 16 or header.tiff.stated_range is not None):
@@ -314,46 +315,10 @@ def require_whole(path: Path) -> None:
         file.seek(0, os.SEEK_END)
         file.seek(max(file.tell() - _TAIL, 0))
         tail = file.read()
-    if start.startswith(_JPEG) and _JPEG_END not in tail and _is_truncated_jpeg(read_regular(path)):
+    if start.startswith(JPEG) and _JPEG_END not in tail and _is_truncated_jpeg(read_regular(path)):
         raise DataError(f"{path}: truncated JPEG (no end marker)")
-    if start == _PNG and _PNG_END not in tail and _PNG_END not in read_regular(path):
+    if start == PNG and _PNG_END not in tail and _PNG_END not in read_regular(path):
         raise DataError(f"{path}: truncated PNG (no end)")
-
-
-def resize_long_side(image: Image, imgsz: int) -> tuple[Image, tuple[float, float]]:
-    """Resize so that the long side is `imgsz` px, the aspect kept.
-
-    As mmcv's `Resize(keep_ratio=True)`, with cv2's bilinear interpolation.
-
-    Args:
-        image: (H, W, 3) uint8.
-        imgsz: Long side of the result, px.
-
-    Returns:
-        The image and `(sx, sy)`, output px per input px. They differ a little because both sides
-        are rounded.
-    """
-    height, width = image.shape[:2]
-    new_height, new_width = resized_shape(height, width, imgsz)
-    if (new_height, new_width) == (height, width):
-        return image, (1.0, 1.0)
-    resized = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(resized, np.uint8), (new_width / width, new_height / height)
-
-
-def resized_shape(height: int, width: int, imgsz: int) -> tuple[int, int]:
-    """Return height and width that `resize_long_side` gives.
-
-    The other side is rounded half up and is never under 1 px.
-    """
-    scale = imgsz / max(height, width)
-    return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
-
-
-def padded_shape(height: int, width: int, imgsz: int) -> tuple[int, int]:
-    """Return height and width at the network's input, after resizing and padding."""
-    rows, columns = resized_shape(height, width, imgsz)
-    return padded_side(rows), padded_side(columns)
 
 
 def write_image(path: Path, image: Image, *, quality: int = 92) -> None:
@@ -373,7 +338,7 @@ def write_image(path: Path, image: Image, *, quality: int = 92) -> None:
 def _is_truncated_jpeg(data: bytes | bytearray) -> bool:
     # OpenCV fills the missing part with grey and says nothing. An embedded thumbnail has an end
     # marker of its own, but in the first half of the file.
-    return data.startswith(_JPEG) and data.rfind(_JPEG_END) < len(data) // 2
+    return data.startswith(JPEG) and data.rfind(_JPEG_END) < len(data) // 2
 
 
 def _decode_with_pillow(path: str | Path, data: bytes | bytearray, exif: bool) -> NDArray[Any]:

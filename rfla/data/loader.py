@@ -31,17 +31,13 @@ from rfla.data.dataset import DetectionDataset, Sample
 from rfla.data.samplers import EvalSampler, TrainSampler
 from rfla.errors import DataError
 from rfla.sizes import STRIDE, padded_side
+from rfla.stop_signals import STOP_SIGNALS
 
 log = logging.getLogger("rfla.data")
 
 _PATIENCE = 0.5  # s that a loading process has to end by itself, and then after a signal
-# Signals to the whole group that the main process answers: Ctrl-C, a closed terminal, a batch
-# system's notice. It ends its workers itself.
-_FOR_THE_MAIN_PROCESS = [
-    getattr(signal, name)
-    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGXCPU")
-    if hasattr(signal, name)
-]
+# Sent to the whole group, and answered by the main process, which ends its workers itself.
+_FOR_THE_MAIN_PROCESS = [number for number in STOP_SIGNALS if number != signal.SIGTERM]
 
 
 @dataclass(frozen=True)

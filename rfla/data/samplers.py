@@ -41,16 +41,20 @@ class TrainSampler:
         """
         self.epoch, self.skip_batches = epoch, skip_batches
 
+    @property
+    def batches(self) -> int:
+        """Batches of a whole epoch."""
+        return -(-self.length // self.batch)
+
     def __len__(self) -> int:
-        return max(-(-self.length // self.batch) - self.skip_batches, 0)
+        return max(self.batches - self.skip_batches, 0)
 
     def __iter__(self) -> Iterator[list[Key]]:
         # Every rank draws the same order and takes its share of each batch: no rank must be told.
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        total = -(-self.length // self.batch)
-        order = np.resize(order, total * self.batch)  # repeats from the front
+        order = np.resize(order, self.batches * self.batch)  # repeats from the front
         share = self.batch // self.world
-        for number in range(self.skip_batches, total):
+        for number in range(self.skip_batches, self.batches):
             start = number * self.batch + self.rank * share
             yield [(self.epoch, int(row)) for row in order[start : start + share]]
 

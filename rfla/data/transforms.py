@@ -10,7 +10,6 @@ measures it against what the step before left). No box disappears while pixels o
 is cut too far becomes an ignored region.
 """
 
-import os
 import random
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
@@ -22,10 +21,8 @@ from numpy.typing import NDArray
 
 from rfla.cfg.aug_schema import AugConfig
 from rfla.data.annotations import MIN_SIDE
-from rfla.data.images import Image, resized_shape
-
-# Otherwise albumentations asks the package index for a newer version at import.
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+from rfla.data.images import Image
+from rfla.data.resize import resized_shape
 
 _LONGEST_TURNED = 2.0  # long side / short side up to which a turn is worth its batch's padding
 _MIN_SIDE = MIN_SIDE - 1e-3  # px of a cut box; a thousandth is rounding

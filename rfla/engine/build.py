@@ -100,7 +100,7 @@ class RunParts:
     @property
     def batches_per_epoch(self) -> int:
         """Batches that this process sees in an epoch."""
-        return -(-self.sampler.length // self.sampler.batch)
+        return self.sampler.batches
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -222,21 +222,21 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
             # Only now: the average stays as it is, and the check had images of another size.
             compile_parts(net)
         return RunParts(
-            cfg,
-            world,
-            device,
-            protocol,
-            train_index,
-            val_index,
-            train_loader,
-            val_loader,
-            sampler,
-            source.config,
-            model,
-            state,
-            schedule_for(cfg, sampler),
-            dtype,
-            [*range_notes, *source.notes, *field_notes, *notes],
+            cfg=cfg,
+            world=world,
+            device=device,
+            protocol=protocol,
+            train_index=train_index,
+            val_index=val_index,
+            train_loader=train_loader,
+            val_loader=val_loader,
+            sampler=sampler,
+            model_config=source.config,
+            model=model,
+            state=state,
+            schedule=schedule_for(cfg, sampler),
+            dtype=dtype,
+            notes=[*range_notes, *source.notes, *field_notes, *notes],
         )
 
 
@@ -353,8 +353,7 @@ def optimizer_for(net: nn.Module, cfg: Config, device: torch.device) -> torch.op
 
 def schedule_for(cfg: Config, sampler: TrainSampler) -> Schedule:
     """Return the learning-rate schedule."""
-    batches = -(-sampler.length // sampler.batch)
-    iterations_per_epoch = -(-batches // cfg.accumulate)
+    iterations_per_epoch = -(-sampler.batches // cfg.accumulate)
     return Schedule(
         epochs=cfg.epochs,
         iterations_per_epoch=iterations_per_epoch,

@@ -15,6 +15,7 @@ from rfla.cfg import Config
 from rfla.engine.distributed import World
 from rfla.engine.state import RunState
 from rfla.metrics import Metrics
+from rfla.stop_signals import STOP_SIGNALS
 
 
 class Stopped(KeyboardInterrupt):
@@ -34,12 +35,6 @@ class StopSignals:
         requested: Whether a signal came since `listen`.
     """
 
-    NUMBERS = tuple(
-        getattr(signal, name)
-        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU")
-        if hasattr(signal, name)  # Windows has two of them
-    )
-
     def __init__(self) -> None:
         self.requested = False
         self._before: dict[int, Any] = {}
@@ -51,7 +46,7 @@ class StopSignals:
         Only the main thread may; elsewhere (a notebook's thread) this does nothing.
         """
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._stop) for number in self.NUMBERS}
+            self._before = {number: signal.signal(number, self._stop) for number in STOP_SIGNALS}
             self._terminals = [output for output in (1, 2) if os.isatty(output)]
 
     def release(self) -> None:

@@ -6,7 +6,6 @@ training; without one a network starts from an ImageNet backbone or at random.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,7 @@ from rfla.data.object_sizes import TrainedScale
 from rfla.errors import ConfigError, DataError, WeightsError
 from rfla.models import build_from_config, load_pretrained_backbone
 from rfla.models.backbone_file import load_backbone_file
-from rfla.models.weights import FORMAT, load_model, load_weights, number_in, rebuild
-from rfla.version import __version__
+from rfla.models.weights import load_model, load_weights, number_in, own_metadata, rebuild
 
 BOXES_OF_CLASSES = "fc_reg."  # in the names of layers with a box for each class
 
@@ -303,18 +301,8 @@ def weights_metadata(
         run: Data, epoch and the like, for people.
         scale: Sizes of the objects that it was trained on.
     """
-    document: dict[str, Any] = {
-        "format": FORMAT,
-        "version": __version__,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": config.model_dump(mode="json"),
-        "names": list(names),
-        "imgsz": imgsz,
-        "metrics": {
-            name: value for name, value in figures.items() if isinstance(value, int | float)
-        },
-        "run": dict(run),
-    }
+    numbers = {name: value for name, value in figures.items() if isinstance(value, int | float)}
+    document = own_metadata(config, names, imgsz) | {"metrics": numbers, "run": dict(run)}
     if scale is not None:
         document["objects"] = {"px_99": scale.px_99, "px_max": scale.px_max}
         document |= {"gsd": scale.gsd} if scale.gsd is not None else {}

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.text import Text
 from torch import Tensor, nn
@@ -45,7 +44,6 @@ from rfla.pictures.boxes import draw_boxes, tile_pictures, write_picture
 from rfla.pictures.curves import plot_labels, plot_results
 from rfla.version import __version__
 
-Image = np.ndarray[Any, np.dtype[Any]]
 LONGEST_VALUE = 300  # letters of a setting, mostly a path, in the line of those that were given
 BATCH_PICTURES = 3  # the first batches of a run are drawn
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.ops import box_area, box_iou
 
 from rfla.cfg.model_schema import NormalizeConfig
-from rfla.data.images import resize_long_side
+from rfla.data.resize import resize_long_side
 from rfla.engine.inference import prepare_images, stack_images
 from rfla.errors import ConfigError, counted
 from rfla.export.exported_net import ExportedNet

@@ -4,7 +4,6 @@ Our modules carry the official names but for the few differences in `RENAMED`, s
 this short table.
 """
 
-import datetime
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,9 +15,8 @@ from rfla.cfg import load_config, model_config
 from rfla.cfg.layer_files import model_names
 from rfla.errors import ConfigError, WeightsError, counted, printable
 from rfla.models.checkpoint_file import read_checkpoint
-from rfla.models.weights import FORMAT, check_finite, misfits, save_weights
+from rfla.models.weights import check_finite, misfits, own_metadata, save_weights
 from rfla.models.zoo import build_from_config, sketch
-from rfla.version import __version__
 
 # Official pattern and our replacement, applied in turn.
 RENAMED = (
@@ -114,16 +112,8 @@ def import_checkpoint(
     save_weights(
         out,
         net.state_dict(),
-        {
-            "format": FORMAT,
-            "version": __version__,
-            "model": net.config.model_dump(mode="json"),
-            "names": list(classes),
-            "imgsz": _image_size(text, load_config({"model": model}).imgsz),
-            "metrics": {},
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "source": Path(weights).name,
-        },
+        own_metadata(net.config, classes, _image_size(text, load_config({"model": model}).imgsz))
+        | {"metrics": {}, "source": Path(weights).name},
     )
     return (
         f"wrote {out}: {model}, {len(state)} tensors, "

@@ -10,6 +10,7 @@ allocated, the metadata must be ours, and a model it asks for must be of a sane 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,28 @@ from rfla.errors import MAX_NAME, WeightsError, one_line, printable
 from rfla.files import write_atomically
 from rfla.models.detector import Detector
 from rfla.models.zoo import MAX_CLASSES, build_from_config, sketch
+from rfla.version import __version__
 
 FORMAT = 1
 LARGEST_NUMBER = 1e6  # px or m; what is larger is no size
+
+
+def own_metadata(config: ModelConfig, names: Sequence[str], imgsz: int) -> dict[str, Any]:
+    """Return what every weights file says of itself; enough to rebuild the model.
+
+    Args:
+        config: The model's settings.
+        names: Class names in the order of the outputs.
+        imgsz: Long side in px that it was trained at.
+    """
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": config.model_dump(mode="json"),
+        "names": list(names),
+        "imgsz": imgsz,
+    }
 
 
 def save_weights(

@@ -1,7 +1,7 @@
 """The detections of all tiles of a scene in one call: arrays or tensors in, the same out."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -11,8 +11,7 @@ from rfla.predict.columns import Found
 from rfla.predict.seams import SeamMerger
 from rfla.predict.tiles import Integers, TileGrid
 
-RULES = ("seam", "nms", "nmm", "none")
-METRICS = ("iou", "ios")
+RULES, METRICS = get_args(MergeRule), get_args(MergeMetric)
 
 
 def merge_tiles(

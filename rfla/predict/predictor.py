@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rfla.data.images import Image, padded_shape, resize_long_side
+from rfla.data.images import Image
+from rfla.data.resize import padded_shape, resize_long_side
 from rfla.engine.device import autocast_dtype, on_device, use_fast_float32
 from rfla.engine.inference import Inference, Speed, stack_images
 from rfla.engine.memory import unless_full

@@ -20,8 +20,8 @@ from rfla.cfg.verbs import FieldOptions
 from rfla.cfg.weights_header import is_exported
 from rfla.data import Annotations, load_data_spec, load_index
 from rfla.data.annotations import objects_per_image
-from rfla.data.images import resize_long_side, resized_shape
 from rfla.data.record import is_object
+from rfla.data.resize import resize_long_side, resized_shape
 from rfla.engine.console import make_console
 from rfla.engine.device import seed_everything, select_device
 from rfla.engine.fields import field_images

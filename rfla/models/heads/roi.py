@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from rfla.assign import MaxIoUAssigner, RandomSampler, SampledPriors
 from rfla.cfg.model_schema import ModelConfig
+from rfla.cfg.two_stage_schema import smooth_l1_beta
 from rfla.models.detector import ImageSizes, Losses, Target
 from rfla.models.limits import build_limits
 from rfla.models.ranks import mean_over_ranks
@@ -142,7 +143,7 @@ class RoIHead(nn.Module):
             RandomSampler(section.samples, section.pos_fraction),
             build_limits(config.test),
             num_classes=num_classes,
-            beta={"smooth_l1": section.beta, "l1": 0.0}[section.box_loss],
+            beta=smooth_l1_beta(section),
         )
 
     def forward(

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from rfla.assign import RandomSampler
 from rfla.cfg.model_schema import ModelConfig
+from rfla.cfg.two_stage_schema import smooth_l1_beta
 from rfla.models.assigners import anchors_baseline, build_assigner
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.blocks import init_normal
@@ -97,7 +98,7 @@ class RPNHead(nn.Module):
             build_anchors(config, backbone, strides, assigner),
             RandomSampler(section.samples, section.pos_fraction),
             width=config.head.width,
-            beta={"smooth_l1": section.beta, "l1": 0.0}[section.box_loss],
+            beta=smooth_l1_beta(section),
             quality=section.quality,
             target_anchor_scale=section.target_anchor_scale,
             nms_pre=section.nms_pre,

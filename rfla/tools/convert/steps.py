@@ -20,7 +20,7 @@ from rfla.data.tiles import Window, plan_tiles
 from rfla.errors import DataError
 from rfla.files import as_unicode
 from rfla.tools.convert.conversion_report import ConvertReport
-from rfla.tools.convert.cut import cut, keeps_empty
+from rfla.tools.convert.cut import cut, keeps_empty, tile_name
 from rfla.tools.output import place_image
 
 UNUSABLE = "images that cannot be used"
@@ -272,8 +272,7 @@ def _tile(record: ImageRecord, window: Window, frame: Window, keep_visible: floa
     if record.window is not None and window == _whole(record):
         # A tile of the source itself: nothing was cut, so its ids hold.
         tile.ids, tile.image_id = record.ids, record.image_id
-    stem = clean_name(record.file_name)
-    tile.file_name = str(stem.with_name(f"{stem.stem}__{tile.window[0]}_{tile.window[1]}.png"))
+    tile.file_name = tile_name(str(clean_name(record.file_name)), tile.window)
     return tile
 
 

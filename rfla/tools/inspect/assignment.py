@@ -15,7 +15,7 @@ from rfla.assign.explain import AssignmentReport, report
 from rfla.cfg import Config, model_part
 from rfla.data import Annotations, load_data_spec, load_index
 from rfla.data.common_range import with_common_range
-from rfla.data.images import resize_long_side, resized_shape
+from rfla.data.resize import resize_long_side, resized_shape
 from rfla.engine.fields import field_images
 from rfla.errors import ConfigError, DataError
 from rfla.models.fields import measured_sides, measures_fields, priors_of, use_sides
