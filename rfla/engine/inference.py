@@ -160,14 +160,32 @@ class Inference:
         # Copying to the host waits for the device, so the clock sees the whole of the network.
         outputs = [{key: value.cpu() for key, value in output.items()} for output in outputs]
         inferred = time.perf_counter()
-        for output, scale, size in zip(outputs, scales, original_sizes, strict=True):
-            output["boxes"] = boxes_to_original(output["boxes"], scale, size)
+        outputs = [
+            _in_original_px(output, scale, size)
+            for output, scale, size in zip(outputs, scales, original_sizes, strict=True)
+        ]
         if speed is not None:
             speed.images += len(outputs)
             speed.preprocess += prepared - started
             speed.inference += inferred - prepared
             speed.gather += time.perf_counter() - inferred
         return outputs
+
+
+def _in_original_px(
+    output: dict[str, Tensor], scale: Tensor, original_size: Sequence[int]
+) -> dict[str, Tensor]:
+    """Move the boxes of one image to px of the original; leave out those that lie beside it.
+
+    The clip presses what a network finds in the padding into boxes without area on the border,
+    which no NMS removes: their IoU with any other box is 0.
+    """
+    boxes = boxes_to_original(output["boxes"], scale, original_size)
+    height, width = float(original_size[0]), float(original_size[1])
+    starts_inside = (boxes[:, 0] < width) & (boxes[:, 1] < height)
+    ends_inside = (boxes[:, 2:] > 0).all(dim=1)
+    shows = starts_inside & ends_inside
+    return {key: value[shows] for key, value in (output | {"boxes": boxes}).items()}
 
 
 def detect(

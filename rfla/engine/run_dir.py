@@ -10,6 +10,7 @@ they were.
 import errno
 import os
 import shlex
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -147,6 +148,15 @@ def claim_run_dir(
     finally:
         if lock is not None:
             release_lock(run_dir / ".lock", lock)
+            if not (cfg.resume or cfg.exist_ok):
+                _remove_if_bare(run_dir)
+
+
+def _remove_if_bare(run_dir: Path) -> None:
+    """Remove a directory that holds nothing but the settings of its run."""
+    with suppress(OSError):
+        if [path for path in run_dir.rglob("*") if path.is_file()] == [run_dir / "args.yaml"]:
+            shutil.rmtree(run_dir)
 
 
 def _refuse_sources_in(run_dir: Path, sources: Iterable[str]) -> None:

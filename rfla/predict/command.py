@@ -96,7 +96,7 @@ def _predict(cfg: Config, world: World, device: torch.device) -> Prediction:
             shards = gather(world, (outputs.rows, notes))
             notes = joined([part for _, part in shards])
             counts: Counter[str] = Counter()
-            if world.is_main:
+            if world.is_main and notes.images:
                 counts = outputs.finish([rows for rows, _ in shards])
         if world.is_main:
             forget(run_dir)

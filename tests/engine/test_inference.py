@@ -39,3 +39,18 @@ def test_boxes_come_back_in_px_of_the_original() -> None:
     assert speed.images == 2 and set(speed.per_image()) == {
         "load", "preprocess", "inference", "gather",
     }  # fmt: skip
+
+
+def test_boxes_beside_the_image_are_left_out() -> None:
+    """At 30 x 20 px: one inside, one over the border, the padding right and below, one above."""
+
+    class Found(nn.Module):
+        def forward(self, images: Tensor, image_sizes: object) -> list[dict[str, Tensor]]:
+            boxes = [[1, 1, 5, 5], [25, 10, 40, 28], [33, 2, 40, 8], [3, 21, 9, 32], [4, -9, 8, -2]]
+            return [{"boxes": torch.tensor(boxes).float(), "scores": torch.arange(5.0)}]
+
+    inference = Inference(Found(), NormalizeConfig(), torch.device("cpu"))
+    images = torch.zeros(1, 3, 32, 64, dtype=torch.uint8)
+    (output,) = inference(images, [(20, 30)], torch.ones(1, 2), [(20, 30)])
+    assert output["boxes"].tolist() == [[1, 1, 5, 5], [25, 10, 30, 20]]
+    assert output["scores"].tolist() == [0, 1]

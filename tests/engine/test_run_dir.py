@@ -91,4 +91,12 @@ def test_claim_writes_the_settings_and_cleans_up(config: Callable[..., Config]) 
         assert (saved.lr0, saved.given) == (0.02, cfg.given)
         with pytest.raises(ExistingRunError):
             lock_run_dir(run_dir)
-    assert sorted(path.name for path in run_dir.iterdir()) == ["args.yaml", "weights"]
+        (run_dir / "results.csv").touch()
+    assert sorted(path.name for path in run_dir.iterdir()) == [
+        "args.yaml",
+        "results.csv",
+        "weights",
+    ]
+    with claim_run_dir(cfg, World(), "train") as bare:
+        pass
+    assert not bare.exists()  # it held its settings alone

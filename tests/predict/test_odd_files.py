@@ -108,6 +108,7 @@ def test_nothing_can_be_read(weights: Path, odd: Path, capfd: pytest.CaptureFixt
     project = f"project={odd.parent / 'runs'}"
     assert main(["predict", f"model={weights}", f"source={odd}", "device=cpu", project]) == 2
     assert f"none of {len(SKIPPED)} images could be read" in capfd.readouterr().err
+    assert not (odd.parent / "runs" / "predict").exists()
 
 
 def test_a_list_of_everything(weights: Path, odd: Path) -> None:

@@ -208,15 +208,19 @@ def test_an_overlap_that_is_too_large(weights: Path) -> None:
 
 
 def test_what_is_shrunk_or_cut_off_is_said(
-    asked: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+    asked: Callable[..., Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    predict(asked(conf=0.0, save=False, imgsz=32, max_det=4, verbose=False))
+    predict(asked(conf=0.0, save=False, imgsz=32, verbose=False))
     out = capsys.readouterr().out
     assert (
         "note: 3 of 3 images are larger than imgsz=32: objects are shrunk up to 2.81 times "
         "(90 x 40 px); slice=32 keeps their size" in out
     )
-    assert "note: 3 of 3 images reached max_det=4: boxes beyond it are left out" in out
+    square = tmp_path / "square.png"
+    cv2.imwrite(str(square), noise(32, 32))
+    predict(asked(source=str(square), conf=0.0, save=False, imgsz=32, max_det=4))
+    out = capsys.readouterr().out
+    assert "note: 1 of 1 images reached max_det=4: boxes beyond it are left out" in out
     predict(asked(conf=0.999, save=False, imgsz=96))
     assert "note: " not in capsys.readouterr().out
 
