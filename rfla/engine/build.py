@@ -196,6 +196,8 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
                 for index in (train_index, val_index)
             )
             source = source_model(cfg, train_index.names)
+            if source.at_random:  # there were no ImageNet weights: a resumed run looks for none
+                cfg = with_settings(cfg, {"pretrained": False})
     with agreed(world):
         dtype = autocast_dtype(device, cfg.amp)
         net = on_device(source.net, device, dtype)

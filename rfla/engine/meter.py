@@ -102,7 +102,10 @@ class Meter:
         positives, boxes = values.pop("positives", 0.0), values.pop("boxes", 0.0)
         grad_norm = values.pop("grad_norm", 0.0) / max(self.updates, 1)
         result = {name: total / max(self.batches, 1) for name, total in values.items()}
-        return result | {"grad_norm": grad_norm, "positives_per_box": positives / max(boxes, 1.0)}
+        return result | {
+            "grad_norm": grad_norm,
+            "positives_per_box": positives / boxes if boxes else 0.0,
+        }
 
     @property
     def elapsed(self) -> float:

@@ -35,6 +35,7 @@ class SourceModel:
         notes: Lines for the user: what was loaded, what starts at random.
         imgsz: Long side in px that it was trained at, if known.
         scale: Sizes of the objects that it was trained on, px of its input, if known.
+        at_random: Whether a training of it starts from random weights.
     """
 
     net: nn.Module
@@ -43,6 +44,7 @@ class SourceModel:
     notes: tuple[str, ...] = ()
     imgsz: int | None = None
     scale: TrainedScale | None = None
+    at_random: bool = False
 
 
 def is_weights(model: str | None) -> bool:
@@ -51,23 +53,27 @@ def is_weights(model: str | None) -> bool:
 
 
 def source_model(cfg: Config, names: Sequence[str]) -> SourceModel:
-    """Return a network that starts from weights, a backbone of a file or ImageNet, or at random."""
+    """Return a network that starts from weights, a backbone of a file or ImageNet, or at random.
+
+    That of a run that goes on is built as it began; `pretrained` is false where it was at random.
+    """
     config = model_part(cfg)
+    at_random = not (is_weights(cfg.model) or cfg.backbone.weights or cfg.pretrained)
+    if cfg.resume:  # its state holds all weights as they are by now
+        config = learn_everything(config) if at_random else config
+        return SourceModel(build_from_config(config, len(names)), config, tuple(names))
     if is_weights(cfg.model):
         return fine_tune(str(cfg.model), config, names)
-    if cfg.backbone.weights is not None:
+    if not at_random:
         net = build_from_config(config, num_classes=len(names))
-        # the state of a run that goes on holds these weights as they are by now
-        notes = () if cfg.resume else (load_backbone_file(net, cfg.backbone.weights),)
-        return SourceModel(net, config, tuple(names), notes)
-    if cfg.pretrained:
-        net = build_from_config(config, num_classes=len(names))
+        if cfg.backbone.weights is not None:
+            note = load_backbone_file(net, cfg.backbone.weights)
+            return SourceModel(net, config, tuple(names), (note,))
         if load_pretrained_backbone(net):
             return SourceModel(net, config, tuple(names))
     config = learn_everything(config)
-    return SourceModel(
-        build_from_config(config, len(names)), config, tuple(names), random_start_advice(cfg)
-    )
+    net = build_from_config(config, num_classes=len(names))
+    return SourceModel(net, config, tuple(names), random_start_advice(cfg), at_random=True)
 
 
 def random_start_advice(cfg: Config) -> tuple[str, ...]:

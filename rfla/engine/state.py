@@ -50,9 +50,12 @@ class Position:
         """Take the figure of the epoch that has just ended; return whether its weights are best.
 
         Of equal figures the latest is: it has learnt longest. A negative figure, that of a split
-        without boxes, is no figure. Where nothing is validated (None) each epoch is the best.
+        without boxes, is no figure. Where nothing is validated (None) each epoch is the best, until
+        a validation has found one.
         """
         if ap is None:
+            if self.best_ap >= 0:
+                return False
             self.best_epoch = self.epoch
             return True
         if ap < 0 or ap < self.best_ap:

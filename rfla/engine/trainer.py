@@ -20,6 +20,7 @@ from rfla.engine.distributed import (
     LostPeerError,
     PeerWatch,
     agreed,
+    gather,
     join_world,
     largest_of,
     lost_peers_named,
@@ -332,6 +333,9 @@ class Trainer:
 
     def finish(self) -> TrainResult:
         """Write what people look at; return where everything is."""
+        for loader in (self.parts.train_loader, self.parts.val_loader):
+            for skipped in gather(self.world, loader.skipped):
+                loader.skipped = skipped | loader.skipped
         if self.world.is_main:
             try:
                 if self.signals.requested:  # after the last step, where nobody asked any more

@@ -30,7 +30,7 @@ from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
 from rfla.models.points import PointDetector, build_point_head
 from rfla.models.priors import Points, build_points
-from rfla.models.ranks import mean_over_ranks
+from rfla.models.ranks import divisor_over_ranks
 from rfla.names import BoxLoss
 from rfla.ops.boxes import flatten_levels, starts_of
 from rfla.ops.device import to_device
@@ -157,8 +157,8 @@ class AutoAssign(PointDetector):
             positive = self._positive_loss(confidence, pred_boxes, prior, pairs, truth)
             ignored = self._ignored(raw, targets, pairs)
             negative = self._negative_loss(confidence, pred_boxes.detach(), pairs, truth, ignored)
-            boxes = mean_over_ranks(to_device(float(len(truth.boxes)), prior.device)).clamp(min=1)
-            weight_sum = mean_over_ranks(prior.detach().sum()).clamp(min=1)
+            boxes = divisor_over_ranks(to_device(float(len(truth.boxes)), prior.device))
+            weight_sum = divisor_over_ranks(prior.detach().sum())
             center = self._center_loss(prior, pairs, truth.counts)
         pos_weight, neg_weight, center_weight = self.loss_weights
         losses = {

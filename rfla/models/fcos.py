@@ -30,7 +30,7 @@ from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
 from rfla.models.points import PointDetector, build_point_head, quality_class_loss
 from rfla.models.priors import Points, build_points
-from rfla.models.ranks import mean_over_ranks
+from rfla.models.ranks import divisor_over_ranks, mean_over_ranks
 from rfla.names import BoxLoss, Coding, Quality, QualityLoss, Weighting
 from rfla.ops.boxes import boxes_to_distance, distance_to_boxes, flatten_levels
 from rfla.ops.losses import box_loss, focal_loss
@@ -141,7 +141,7 @@ class FCOS(PointDetector):
             positive = matched >= 0
             labels, gt_boxes = self.matched_boxes(raw, matched, targets)
             count = positive.sum()
-            positives = mean_over_ranks(count.float()).clamp(min=1)
+            positives = divisor_over_ranks(count.float())
             strides = self.points.stride_of_each(raw["cls"])  # (P, 1)
             distances = boxes_to_distance(self.grid(raw).centers, gt_boxes) / strides  # (B, P, 4)
             pred, true = self._box_pairs(raw, gt_boxes, distances, strides)  # (B P, 4)

@@ -20,7 +20,7 @@ from rfla.models.heads.fcos import FCOSHead
 from rfla.models.heads.rfd import FieldHead
 from rfla.models.necks.fpn import FPN
 from rfla.models.priors import Points, best_candidates, take
-from rfla.models.ranks import mean_over_ranks
+from rfla.models.ranks import divisor_over_ranks
 from rfla.names import QualityLoss
 from rfla.ops.boxes import clip_boxes, distance_to_boxes, flatten_levels, pad_boxes
 from rfla.ops.coding import FieldCoder
@@ -182,4 +182,4 @@ def quality_class_loss(
     soft = quality[..., None] * (labels[..., None] == classes)  # (B, P, C)
     losses = quality_loss(logits, soft, kind, focal)
     total = losses.masked_fill((matched == IGNORED)[..., None], 0.0).sum()
-    return total / mean_over_ranks(quality.sum()).clamp(min=1)
+    return total / divisor_over_ranks(quality.sum())

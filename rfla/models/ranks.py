@@ -25,9 +25,23 @@ def mean_over_ranks(value: Tensor) -> Tensor:
 
     The tensor itself where there is one process, and in `without_ranks()`.
     """
-    several = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if not several or _ALONE.get():
+    ranks = _ranks()
+    if ranks == 1:
         return value
     total = value.detach().clone()
     torch.distributed.all_reduce(total)
-    return total / torch.distributed.get_world_size()
+    return total / ranks
+
+
+def divisor_over_ranks(count: Tensor) -> Tensor:
+    """Mean over the processes of a count that a loss is divided by; in all together at least 1.
+
+    So the gradients of several processes, which are averaged, are those of one with all images.
+    """
+    return mean_over_ranks(count).clamp(min=1 / _ranks())
+
+
+def _ranks() -> int:
+    """Number of processes that exchange numbers here."""
+    several = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if several and not _ALONE.get() else 1

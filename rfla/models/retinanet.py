@@ -22,7 +22,7 @@ from rfla.models.heads.retina import RetinaHead
 from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
 from rfla.models.priors import Anchors, best_candidates, build_anchors, take
-from rfla.models.ranks import mean_over_ranks
+from rfla.models.ranks import divisor_over_ranks, mean_over_ranks
 from rfla.names import BoxLoss, Quality, QualityLoss
 from rfla.ops.boxes import flatten_levels, starts_of
 from rfla.ops.coding import DeltaCoder
@@ -143,7 +143,7 @@ class RetinaNet(DenseDetector):
                     boxes, true_boxes, self.quality
                 )
                 cls_losses = quality_loss(logits, truth, self.cls_loss, self.focal)
-                total = mean_over_ranks(truth.sum()).clamp(min=1)
+                total = divisor_over_ranks(truth.sum())
             loss_cls = cls_losses.masked_fill((matched == IGNORED)[..., None], 0.0).sum() / total
         cls_weight, box_weight = self.loss_weights
         losses = {

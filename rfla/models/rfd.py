@@ -31,7 +31,7 @@ from rfla.models.limits import build_limits
 from rfla.models.necks.fpn import FPN
 from rfla.models.points import PointDetector, quality_class_loss
 from rfla.models.priors import Points, build_points, take
-from rfla.models.ranks import mean_over_ranks
+from rfla.models.ranks import divisor_over_ranks
 from rfla.names import BoxLoss, Quality, QualityLoss
 from rfla.ops.boxes import flatten_levels
 from rfla.ops.losses import box_loss
@@ -159,7 +159,7 @@ class RFD(PointDetector):
             # Positives count alike: weights by centre or fit would silence those outside a box,
             # the ones that tiny objects have.
             count = positive.sum()
-            positives = mean_over_ranks(count.float()).clamp(min=1)
+            positives = divisor_over_ranks(count.float())
             fit_losses = box_loss(
                 pred_boxes.flatten(0, 1), gt_boxes.flatten(0, 1), self.box_loss_kind
             ).view_as(labels)
@@ -197,6 +197,6 @@ class RFD(PointDetector):
             moved.flatten(0, 1), take(gt_boxes, index).flatten(0, 1), self.box_loss_kind
         )
         total = torch.where(seen, losses.view_as(index), 0.0).sum()
-        loss = total / mean_over_ranks(seen.sum().float()).clamp(min=1)
+        loss = total / divisor_over_ranks(seen.sum().float())
         place = index[..., None].expand(-1, -1, 4)
         return loss, boxes.detach().scatter(1, place, moved.detach())

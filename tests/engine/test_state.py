@@ -43,6 +43,16 @@ def test_of_equal_figures_the_latest_epoch_is_best() -> None:
     assert (position.best_epoch, position.improved_epoch, position.best_ap) == (3, 2, 0.3)
 
 
+def test_epochs_that_are_not_validated() -> None:
+    """Each is the best, until one with a figure is: 0.3 is kept over the unjudged one after it."""
+    position, best = Position(), []
+    for ap in (None, None, 0.3, None, 0.2):
+        position.epoch += 1
+        best.append(position.offer(ap))
+    assert best == [True, True, True, False, False]
+    assert (position.best_epoch, position.best_ap) == (3, 0.3)
+
+
 def test_a_split_without_boxes_has_no_best() -> None:
     position = Position(epoch=1)
     assert not position.offer(-1.0)

@@ -17,8 +17,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rfla.cfg import Config, load_config
+from rfla.cfg import Config, load_config, load_saved
 from rfla.engine import build
+from rfla.engine import trainer as trainer_file
 from rfla.engine.console import metric_line
 from rfla.engine.device import precision_holds
 from rfla.engine.hooks import Hooks, Run
@@ -530,6 +531,51 @@ def test_resuming_what_somebody_has_changed(config: Configure) -> None:
     (run / "args.yaml").write_text("epochs: 2\n")
     with pytest.raises(ConfigError, match=r"args.yaml: not the settings of a run"):
         load_config({"resume": str(run)}, mode="train")
+
+
+def test_a_run_goes_on_as_it_began(
+    config: Configure, micro: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all ImageNet weights, or none, since: what a run needs is in its state.
+
+    The first starts at random as there are no weights, the second is fine-tuned from the first.
+    """
+
+    def look(*_: Any) -> bool:
+        raise AssertionError("a resumed run looks for weights")
+
+    begun = train(config(epochs=1, pretrained=True, **{"backbone.frozen_stages": 1})).run_dir
+    assert not load_saved(begun / "args.yaml").pretrained
+    source = tmp_path / "source.safetensors"
+    shutil.copy(begun / "weights" / "last.safetensors", source)
+    tuned = train(config(model=str(source), epochs=1)).run_dir
+    source.unlink()
+    monkeypatch.setattr(micro.MicroBackbone, "load_imagenet", look)
+    for run in (begun, tuned):
+        train(load_config({"resume": str(run), "epochs": 2}, mode="train"))
+        assert len(rows(run)) == 2
+        last = read_metadata(run / "weights" / "last.safetensors")
+        assert last["model"]["backbone"]["frozen_stages"] == -1
+
+
+def test_unjudged_weights_take_no_judged_ones_place(config: Configure) -> None:
+    run = train(config(epochs=1)).run_dir
+    best = (run / "weights" / "best.safetensors").read_bytes()
+    train(load_config({"resume": str(run), "epochs": 2, "val": False}, mode="train"))
+    assert (run / "weights" / "best.safetensors").read_bytes() == best
+
+
+def test_images_that_other_processes_could_not_read_are_counted(
+    config: Configure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def of_two(_: Any, skipped: dict[int, str]) -> list[dict[int, str]]:
+        return [skipped, {3: "3.png: empty file"}]
+
+    monkeypatch.setattr(trainer_file, "gather", of_two)
+    train(config(epochs=1, val=False))
+    assert (
+        "train: 1 image could not be read, the first: 3.png: empty file" in capsys.readouterr().out
+    )
 
 
 def test_resuming_what_is_finished_or_belongs_to_somebody(
