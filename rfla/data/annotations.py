@@ -27,6 +27,7 @@ ROUNDING = 2e-6  # of an image's side: six digits of a share (YOLO) or of a floa
 
 # Entries of `Annotations.counts` that others look for.
 REFUSED = "rows that training refuses left out"
+REFUSED_FILES = "annotation files that training refuses left out, and their images"
 GROUP = "category without boxes that only groups the others (supercategory), read as no class"
 REGIONS = "boxes of category 0 or -1, which is no class, read as ignored regions"
 MISSING = "images without a file left out"

@@ -16,6 +16,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +133,8 @@ def classes_of(parts: Iterable[Part]) -> Classes:
     """Return the class names of all files, sorted."""
     seen = Classes(grows=True)
     for path in [path for part in parts for path in part.annotations]:
-        read_file(path, seen)
+        with suppress(DataError):  # whoever reads the files refuses or counts it
+            read_file(path, seen, strict=False)
     return Classes(sorted(seen.names) or [ONE_CLASS])
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from rfla.data.formats.images import find_folders
+from rfla.data.formats.left_out import NOTHING, LeftOut
 from rfla.data.formats.text import (
     as_text,
     names_of,
@@ -75,12 +76,16 @@ def classes_of(parts: Iterable[Part]) -> Classes:
     return Classes(sorted(names))
 
 
-def read_file(path: Path, classes: Classes) -> ImageRecord:
+def read_file(path: Path, classes: Classes, left_out: LeftOut = NOTHING) -> ImageRecord:
     """Read one file; the image has its stem.
 
+    Args:
+        path: The file.
+        classes: The class table.
+        left_out: Is given the rows that are not 8 finite numbers, a class and a flag.
+
     Raises:
-        DataError: With file and line: not 8 finite numbers, a class and a flag, or an unknown
-            class.
+        DataError: With file and line: a text that is none, or what `left_out` refuses.
     """
     polygons: list[list[float]] = []
     labels: list[int] = []
@@ -90,15 +95,14 @@ def read_file(path: Path, classes: Classes) -> ImageRecord:
         fields = line.split()
         if not fields or line.lower().startswith(HEAD):
             continue
-        where = f"{path}:{number}"
-        if len(fields) not in (9, 10):
-            raise DataError(
-                f"{where}: {len(fields)} columns, not the 10 of DOTA "
-                "(x1 y1 x2 y2 x3 y3 x4 y4 class difficult)"
-            )
-        polygons.append(parse_numbers(fields[:8], where))
-        labels.append(classes.label(fields[8], where))
-        difficult.append(_flag(fields[9], where) if len(fields) == 10 else 0)
+        try:
+            corners, label, flag = _row(fields, classes, f"{path}:{number}")
+        except DataError as error:
+            left_out.refuse(error)
+            continue
+        polygons.append(corners)
+        labels.append(label)
+        difficult.append(flag)
         lines.append(number)
     polygon = np.array(polygons, np.float64).reshape(-1, 8)
     flags = np.array(difficult, np.int64)
@@ -115,6 +119,18 @@ def read_file(path: Path, classes: Classes) -> ImageRecord:
 
 
 read = reader_of(read_file, classes_of)
+
+
+def _row(fields: list[str], classes: Classes, where: str) -> tuple[list[float], int, int]:
+    """Read the corners, the label and the difficulty of one object."""
+    if len(fields) not in (9, 10):
+        raise DataError(
+            f"{where}: {len(fields)} columns, not the 10 of DOTA "
+            "(x1 y1 x2 y2 x3 y3 x4 y4 class difficult)"
+        )
+    corners = parse_numbers(fields[:8], where)
+    flag = _flag(fields[9], where) if len(fields) == 10 else 0
+    return corners, classes.label(fields[8], where), flag
 
 
 def _flag(text: str, where: str) -> int:

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from rfla.data.annotations import REFUSED, Annotations
+from rfla.data.annotations import REFUSED, REFUSED_FILES, Annotations
 from rfla.errors import DataError
 
 
@@ -25,10 +25,17 @@ class LeftOut:
 
     def refuse(self, error: DataError) -> None:
         """Count a malformed row; where `strict` says so, raise its error."""
+        self._refuse(error, REFUSED)
+
+    def refuse_file(self, error: DataError) -> None:
+        """Count the malformed file of an image; where `strict` says so, raise its error."""
+        self._refuse(error, REFUSED_FILES)
+
+    def _refuse(self, error: DataError, what: str) -> None:
         if self.strict:
             raise error
-        self.counts[REFUSED] += 1
-        self.examples.setdefault(REFUSED, str(error))
+        self.counts[what] += 1
+        self.examples.setdefault(what, str(error))
 
     def drop(self, what: str, where: str) -> None:
         """Count an object that cannot be used."""
@@ -41,3 +48,7 @@ class LeftOut:
         store.dropped.update(self.dropped)
         store.examples.update(self.examples)
         return store
+
+
+NOTHING = LeftOut(strict=True)
+"""For reading a file of which every row has to be right."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,9 @@ def as_text(value: float) -> str:
     return str(int(value)) if value == int(value) and abs(value) < 2**53 else repr(float(value))
 
 
-ReadFile = Callable[[Path, Classes], ImageRecord]
+ReadFile = Callable[[Path, Classes, LeftOut], ImageRecord]
+"""Reads the file of one image. Gives its malformed rows to the last argument, and raises
+`DataError` where the whole file is."""
 
 
 def reader_of(
@@ -115,7 +118,7 @@ def reader_of(
     """Return the reader (`rfla.data.formats.Reader`) of a format with a file for each image.
 
     Args:
-        read_file: Reads one file; raises `DataError` for a malformed one.
+        read_file: Reads one file.
         classes_of: Finds the class table of a split that is read without one.
     """
 
@@ -127,17 +130,21 @@ def reader_of(
         left_out = LeftOut(strict)
         for path in part.annotations:
             try:
-                records.append(read_file(path, table))
+                records.append(read_file(path, table, left_out))
             except DataError as error:
-                left_out.refuse(error)
+                left_out.refuse_file(error)
         return left_out.noted_in(Annotations.of_records(records, table))
 
     return read
 
 
 def names_of(paths: Iterable[Path], read_file: ReadFile) -> list[str]:
-    """Return the class names that files state, in the order of their first use."""
+    """Return the class names that files state, in the order of their first use.
+
+    What is malformed is passed over: whoever reads the files refuses or counts it.
+    """
     seen = Classes(grows=True)
     for path in paths:
-        read_file(path, seen)
+        with suppress(DataError):
+            read_file(path, seen, LeftOut(strict=False))
     return seen.names

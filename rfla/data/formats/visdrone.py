@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from rfla.data.formats.images import find_folders
+from rfla.data.formats.left_out import NOTHING, LeftOut
 from rfla.data.formats.text import as_text, parse_numbers, read_text, reader_of
 from rfla.data.record import NO_CLASS, Classes, ImageRecord, Part, make_record
 from rfla.errors import DataError
@@ -45,25 +46,37 @@ def classes_of(parts: Iterable[Part]) -> Classes:
     return Classes(NAMES)
 
 
-def read_file(path: Path, classes: Classes) -> ImageRecord:
+def read_file(path: Path, classes: Classes, left_out: LeftOut = NOTHING) -> ImageRecord:
     """Read one file; the image has its stem. Boxes of negative or no size are kept as they are.
 
+    Args:
+        path: The file.
+        classes: The class table.
+        left_out: Is given the rows that are not 8 finite numbers, or whose category or flag is
+            none.
+
     Raises:
-        DataError: With file and line: not 8 finite numbers, a category or flag that is none.
+        DataError: With file and line: a text that is none, or what `left_out` refuses.
     """
     rows: list[list[float]] = []
+    labels: list[int] = []
     lines: list[int] = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
-        text = line.strip().rstrip(",")
-        if text:
-            rows.append(_row(text, f"{path}:{number}"))
-            lines.append(number)
+        text, where = line.strip().rstrip(","), f"{path}:{number}"
+        if not text:
+            continue
+        try:
+            row = _row(text, where)
+            value = int(row[5])
+            label = classes.label_of_id(value, where) if 0 < value < OTHERS else NO_CLASS
+        except DataError as error:
+            left_out.refuse(error)
+            continue
+        rows.append(row)
+        labels.append(label)
+        lines.append(number)
     values = np.array(rows, np.float64).reshape(-1, 8)
     category = values[:, 5].astype(np.int64)
-    labels = [
-        classes.label_of_id(value, str(path)) if 0 < value < OTHERS else NO_CLASS
-        for value in category.tolist()
-    ]
     ignore = (values[:, 4] == 0) | (np.array(labels, np.int64) == NO_CLASS)
     boxes = np.concatenate([values[:, :2], values[:, :2] + values[:, 2:4]], axis=1)
     attributes = {

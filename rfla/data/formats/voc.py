@@ -17,6 +17,7 @@ import numpy as np
 
 from rfla.data.annotations import LARGEST_SIDE
 from rfla.data.formats.images import clean_name, find_folders, is_file, require_directory
+from rfla.data.formats.left_out import NOTHING, LeftOut
 from rfla.data.formats.text import (
     as_text,
     names_of,
@@ -68,24 +69,32 @@ def classes_of(parts: Iterable[Part]) -> Classes:
     )
 
 
-def read_file(path: Path, classes: Classes) -> ImageRecord:
+def read_file(path: Path, classes: Classes, left_out: LeftOut = NOTHING) -> ImageRecord:
     """Read one file.
 
+    Args:
+        path: The file.
+        classes: The class table.
+        left_out: Is given the objects whose box is not four finite numbers, or whose class or flag
+            is none.
+
     Raises:
-        DataError: With file and line: not XML, a box without four finite numbers, an unknown class.
+        DataError: With file and line: not XML, or what `left_out` refuses.
     """
     head, objects = parse(path)
     boxes, labels, lines = [], [], []
     flags: dict[str, list[int]] = {name: [] for name in FLAGS.values()}
     for texts, line in objects:
-        where = f"{path}:{line}"
-        boxes.append([_number(texts, f"bndbox/{corner}", path, line) for corner in CORNERS])
-        name, at = texts.get("name", ("", line))
-        labels.append(classes.label(name, f"{path}:{at}") if name else _missing("name", where))
+        try:
+            box, label, own_flags = _read_object(texts, line, path, classes)
+        except DataError as error:
+            left_out.refuse(error)
+            continue
+        boxes.append(box)
+        labels.append(label)
         lines.append(line)
-        for tag, column in FLAGS.items():
-            text, at = texts.get(tag, ("0", line))
-            flags[column].append(parse_flag(text, f"{path}:{at}", tag))
+        for column, flag in own_flags.items():
+            flags[column].append(flag)
     difficult = np.array(flags["difficult"], np.int64)
     width, height = (_side(head, side, path) for side in ("size/width", "size/height"))
     stated = head.get("filename", ("", 0))[0] or path.stem
@@ -107,6 +116,20 @@ def read_file(path: Path, classes: Classes) -> ImageRecord:
 
 
 read = reader_of(read_file, classes_of)
+
+
+def _read_object(
+    texts: Texts, line: int, path: Path, classes: Classes
+) -> tuple[list[float], int, dict[str, int]]:
+    """Read the box, the label and the flags of one object, which begins at `line`."""
+    box = [_number(texts, f"bndbox/{corner}", path, line) for corner in CORNERS]
+    flags = {}
+    for tag, column in FLAGS.items():
+        text, at = texts.get(tag, ("0", line))
+        flags[column] = parse_flag(text, f"{path}:{at}", tag)
+    name, at = texts.get("name", ("", line))
+    label = classes.label(name, f"{path}:{at}") if name else _missing("name", f"{path}:{line}")
+    return box, label, flags
 
 
 def _number(texts: Texts, key: str, path: Path, line: int) -> float:

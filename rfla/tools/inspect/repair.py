@@ -86,7 +86,8 @@ def _write_split(
             counts["images of train that another split holds too left out"] += 1
             continue
         name = _copy_image(index, row, target, used)
-        identity, (height, width) = index.image_ids[row].item(), image.size
+        # of mixed or huge ids the array holds Python's own
+        identity, (height, width) = index.image_ids[row : row + 1].tolist()[0], image.size
         content["images"].append(
             {"id": identity, "file_name": name, "height": height, "width": width}
         )

@@ -13,6 +13,7 @@ from rfla.data.annotations import (
     MIN_SIDE,
     MISSING,
     REFUSED,
+    REFUSED_FILES,
     REGIONS,
     UNOPENED,
     Annotations,
@@ -29,7 +30,7 @@ from rfla.tools.inspect.image_summary import ImageSummary, identical_pairs
 
 # Entries of `Annotations.counts` that make a data set unfit as it is; the others are repaired while
 # training.
-_UNFIT = (REFUSED, MISSING)
+_UNFIT = (REFUSED, REFUSED_FILES, MISSING)
 _ROUNDING = 0.01  # px over the border that is rounding of the file
 
 

@@ -1,11 +1,14 @@
 """Each format: a few hand-written lines and the boxes they mean."""
 
 import json
+import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from rfla.data.annotations import REFUSED, REFUSED_FILES
 from rfla.data.formats import FORMATS, coco, csv, dota, soda, tinyperson, visdrone, voc, xview, yolo
 from rfla.data.images import write_image
 from rfla.data.record import NO_CLASS, Classes, Part
@@ -425,3 +428,42 @@ def test_splits_by_directory_names(tmp_path):
     assert set(parts) == {"train", "val", "test"}
     assert parts["test"].images == (tmp_path / "VisDrone2019-DET-test-dev" / "images",)
     assert voc.find is not yolo.find and coco.find is not None
+
+
+@pytest.mark.parametrize("form", ["visdrone", "dota", "voc", "csv"])
+def test_a_malformed_row_costs_its_row_alone(form: str, tmp_path: Path) -> None:
+    """Two images of two objects, one of which is malformed, without a table of classes."""
+    thing = "<object><name>{}</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>9</xmax>"
+    thing += "<ymax>{}</ymax></bndbox></object>"
+    right, wrong = {
+        "visdrone": ("1,2,8,8,1,4,0,0\n", "1,2,8,8,1,44,0,0\n"),
+        "dota": ("1 2 9 2 9 9 1 9 ship 0\n", "1 2 9 2 9 9 1 x ship 0\n"),
+        "voc": (thing.format("ship", 9), thing.format("ship", "x")),
+        "csv": ("{0}.png,1,2,9,9,ship\n", "{0}.png,1,2,9,x,ship\n"),
+    }[form]
+    suffix = {"voc": ".xml", "csv": ".csv"}.get(form, ".txt")
+    texts = {"a": right + right, "b": right + wrong}
+    if form == "csv":
+        texts = {"all": "".join(text.format(name) for name, text in texts.items())}
+    if form == "voc":
+        texts = {name: f"<annotation>{text}</annotation>" for name, text in texts.items()}
+    for name, text in texts.items():
+        (tmp_path / (name + suffix)).write_text(text)
+    files = tuple(tmp_path / (name + suffix) for name in texts)
+    reader = FORMATS[form]
+    part = Part(files, ())
+    table = reader.classes([part])
+    found = reader.read(part, table, strict=False)
+    assert np.diff(found.box_start).tolist() == [2, 1]
+    assert found.counts == {REFUSED: 1} and str(files[-1]) in found.examples[REFUSED]
+    with pytest.raises(DataError, match=re.escape(str(files[-1]))):
+        reader.read(part, table)
+
+
+def test_a_file_that_is_no_xml_costs_its_image(tmp_path: Path) -> None:
+    files = tmp_path / "a.xml", tmp_path / "b.xml"
+    files[0].write_text("<annotation></annotation>")
+    files[1].write_text("<annotation>")
+    part = Part(files, ())
+    found = FORMATS["voc"].read(part, FORMATS["voc"].classes([part]), strict=False)
+    assert len(found) == 1 and found.counts == {REFUSED_FILES: 1}
