@@ -183,6 +183,27 @@ def test_damaged_file_is_made_anew_and_wrong_size_is_reported(sources, tmp_path)
     assert other.problems == [f"{TRAIN[3]}: 800 x 799 px, annotated as 800 x 800"]
 
 
+def test_truncated_and_changed_files_are_wrong(sources, tmp_path):
+    """A published image whose end is missing, and a tile that has changed since it was made."""
+    paths, _ = sources
+    published = paths["wo_xview"] / "images/train" / TRAIN[3]
+    whole = published.read_bytes()
+    published.write_bytes(whole[:3000])
+    out = tmp_path / "out"
+    (problem,) = build_aitod(**paths, out=out).problems
+    assert problem.startswith(TRAIN[3]) and "truncated PNG" in problem
+    published.unlink()  # of which the copy may be a hard link
+    published.write_bytes(whole)
+    assert build_aitod(**paths, out=out).complete
+    tile, sums = out / "images/trainval/5__0_0.png", (out / "checksums.sha256").read_text()
+    right = tile.read_bytes()
+    write_image(tile, pixels(800, 800, 2))
+    report = build_aitod(**paths, out=out)
+    assert not report.complete and "has changed since it was made" in report.problems[0]
+    assert build_aitod(**paths, out=out).complete
+    assert tile.read_bytes() == right and (out / "checksums.sha256").read_text() == sums
+
+
 def test_window_outside_and_unreadable_scene_are_problems_not_crashes(sources, tmp_path):
     paths, _ = sources
     (paths["xview"] / "12.tif").write_bytes(b"II*\0rubbish")

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from rfla.data.formats.images import index_stems
-from rfla.data.images import Image, image_size, write_image
+from rfla.data.images import Image, read_image, write_image
 from rfla.data.progress import tracked
 from rfla.data.scenes import TIFF, Scene, open_scene
 from rfla.errors import ConfigError, DataError
@@ -173,10 +173,11 @@ def _run(
     progress: bool,
 ) -> None:
     """Make and verify the images of all sources, and note what came out."""
-    total = sum(len(images) for _, images in tasks)
+    total, before = sum(len(images) for _, images in tasks), _checksums(out)
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         futures = [
-            pool.submit(_build, source, images, out, channel_order) for source, images in tasks
+            pool.submit(_build, source, images, out, channel_order, before)
+            for source, images in tasks
         ]
         results = (result for future in as_completed(futures) for result in future.result())
         try:
@@ -201,7 +202,13 @@ class _Result:
     problem: str = ""
 
 
-def _build(source: Path, images: list[Wanted], out: Path, channel_order: str) -> list[_Result]:
+def _build(
+    source: Path,
+    images: list[Wanted],
+    out: Path,
+    channel_order: str,
+    before: Mapping[str, str],
+) -> list[_Result]:
     """Make the images of one source file that are not there yet, and verify all of them."""
     todo = {image for image in images if not (out / image.relative).is_file()}
     problem = ""
@@ -214,7 +221,9 @@ def _build(source: Path, images: list[Wanted], out: Path, channel_order: str) ->
         if problem and not (out / image.relative).is_file():
             results.append(_Result(image, problem=problem))
         else:
-            results.append(_verify(out / image.relative, image, image in todo))
+            made = image in todo
+            known = None if made else before.get(image.relative)
+            results.append(_verify(out / image.relative, image, made, known))
     return results
 
 
@@ -233,17 +242,37 @@ def _make(source: Path, images: list[Wanted], out: Path, channel_order: str) -> 
             write_image(out / image.relative, pixels)
 
 
-def _verify(path: Path, image: Wanted, made: bool) -> _Result:
-    """Check the size of a finished file and take its checksum."""
+def _verify(path: Path, image: Wanted, made: bool, known: str | None) -> _Result:
+    """Check a finished file and take its checksum.
+
+    A damaged one is removed, so that the next run makes it again.
+
+    Args:
+        path: The file.
+        image: What it should be.
+        made: Whether this run has made it.
+        known: The checksum that an earlier run took of it, if one did.
+    """
     try:
-        height, width = image_size(path)
+        height, width = read_image(path).shape[:2]
+        checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+        if known not in (None, checksum):
+            raise DataError(f"{path}: has changed since it was made ({CHECKSUMS})")
     except DataError as error:
-        path.unlink(missing_ok=True)  # so that the next run makes it again
+        path.unlink(missing_ok=True)
         return _Result(image, made=made, problem=str(error))
     if (width, height) != (image.width, image.height):
         problem = f"{width} x {height} px, annotated as {image.width} x {image.height}"
         return _Result(image, made=made, problem=problem)
-    return _Result(image, hashlib.sha256(path.read_bytes()).hexdigest(), made)
+    return _Result(image, checksum, made)
+
+
+def _checksums(out: Path) -> dict[str, str]:
+    """Return the checksums that an earlier run took, by the names of the images."""
+    if not (out / CHECKSUMS).is_file():
+        return {}
+    lines = (out / CHECKSUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    return {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
 
 
 def _corner(name: str) -> tuple[int, int]:
