@@ -44,6 +44,8 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
     """
     if is_exported(str(path)):
         text = onnx_header.read_entries(path).get(KEY)
+        if text is None and not Path(path).stat().st_size:
+            raise WeightsError(f"{path}: an empty file")
         if text is None:
             raise WeightsError(f"{path}: a network that rfla did not export; it is not run")
         return _parse(text.encode("utf-8", "surrogatepass"), Path(path), "its metadata")

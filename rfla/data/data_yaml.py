@@ -195,7 +195,7 @@ def _names(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
         written = _in_order(path, written)
     if not isinstance(written, list) or not written:
         raise DataError(f"{path}: names must be a list of class names, not {names!r:.80}")
-    _check_names(path, written)
+    check_names(path, written)
     if stated is not None and stated != len(written):
         raise DataError(f"{path}: nc is {stated} but {len(written)} names are given")
     return tuple(printable(name, keep="") for name in written)
@@ -215,7 +215,7 @@ def _in_order(path: Path, names: Mapping[str, str]) -> list[str]:
     return [numbered[index] for index in range(len(numbered))]
 
 
-def _check_names(path: Path, names: list[str]) -> None:
+def check_names(path: Path, names: list[str]) -> None:
     """Refuse names that cannot be told apart or shown."""
     if len(names) > MOST_CLASSES:
         raise DataError(f"{path}: {len(names):,} class names; at most {MOST_CLASSES}")
@@ -253,6 +253,7 @@ def _as_written(path: Path) -> list[str] | dict[str, str] | None:
     return None
 
 
+_OTHER_WORDS = {"validation": "val", "valid": "val"}
 _USUAL_SPLITS = frozenset({"train", "val", "test", "trainval", "minival"})
 
 
@@ -273,6 +274,8 @@ def _split_entries(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in content.items():
         if key in KNOWN_KEYS or value is None:
             continue
+        word = _OTHER_WORDS.get(key, key)
+        key = key if word in content else word
         if key.endswith("_json"):
             name = key.removesuffix("_json")
             images = content.get(name)

@@ -10,6 +10,7 @@ import warnings
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image as PillowImage
@@ -26,6 +27,7 @@ from rfla.data.tiff import (
     read_tiff_header,
 )
 from rfla.errors import DataError
+from rfla.files import open_regular
 
 MAX_PIXELS = DEFAULT_MAX_PIXELS  # of this process; `set_max_pixels` changes it
 # Formats that Pillow may try. Others would be more than images: EPS starts an interpreter.
@@ -70,6 +72,15 @@ class ImageHeader:
     def bits(self) -> int:
         """Bits of a number, where the file may have more than 16."""
         return int(self.tiff.tags.get(BITS, 1)) if self.tiff is not None else 8
+
+
+def usual_suffix(path: Path) -> str:
+    """Return the suffix of a file by how it begins; "" of formats that are rarely without one."""
+    with open_regular(path) as file:
+        start = file.read(8)
+    if is_tiff(start):
+        return ".tif"
+    return ".png" if start == PNG else ".jpg" if start.startswith(JPEG) else ""
 
 
 def set_max_pixels(pixels: int) -> None:

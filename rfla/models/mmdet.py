@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rfla.cfg import load_config, model_config
 from rfla.cfg.layer_files import model_names
-from rfla.errors import ConfigError, WeightsError, counted, printable
+from rfla.errors import ConfigError, WeightsError, counted, printable, require_short_name
 from rfla.models.checkpoint_file import read_checkpoint
 from rfla.models.weights import check_finite, misfits, own_metadata, save_weights
 from rfla.models.zoo import build_from_config, sketch
@@ -208,6 +208,10 @@ def _class_names(
         raise WeightsError(f"{where}: {wanted} without names; give them: names=a,b,...")
     if len(classes) != count:
         raise WeightsError(f"{where}: {len(classes)} names for {wanted}")
+    for name in classes:
+        require_short_name(name, str(where))
+    if "" in classes:
+        raise WeightsError(f"{where}: a class without a name; give them: names=a,b,...")
     if len(set(classes)) < len(classes):
         raise WeightsError(f"{where}: classes of one name: {', '.join(classes)}")
     return [printable(name, keep="") for name in classes]

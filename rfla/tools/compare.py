@@ -104,6 +104,8 @@ def _judged_by(
     given = {"data": data, "split": split, "fraction": None, "single_cls": None, "protocol": None}
     for key, value in given.items():
         values = [getattr(run, key) for run in runs]
+        if key == "protocol" and len(set(values)) > 1:  # None is what the data set names
+            values = [protocol_of(run, load_data_spec(data or str(run.data))).name for run in runs]
         if value is None and len(set(values)) > 1:
             mend = f"; say which by {key}=" if key in ("data", "split") else ""
             raise ConfigError(

@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rfla.data import load_index
+from rfla.data.images import write_image
 from rfla.data.spec import known_datasets, load_data_spec
 from rfla.errors import DataError
 
@@ -205,3 +207,14 @@ def test_settings_of_a_run_are_no_splits(tmp_path: Path, key: str) -> None:
     path.write_text(f"train: images\nval: images\nnames: [a]\n{key}: /victim\n")
     with pytest.raises(DataError, match=f"data.yaml: {key} cannot be set by a data YAML"):
         load_data_spec(path)
+
+
+@pytest.mark.parametrize("word", ["validation", "valid"])
+def test_other_words_for_val(word: str, tmp_path: Path) -> None:
+    for split in ("train", "other"):
+        picture = tmp_path / "images" / split / "a.png"
+        picture.parent.mkdir(parents=True)
+        write_image(picture, np.zeros((8, 8, 3), np.uint8))
+    path = tmp_path / "data.yaml"
+    path.write_text(f"train: images/train\n{word}: images/other\nnames: [ship]\n")
+    assert list(load_data_spec(path).splits) == ["train", "val"]

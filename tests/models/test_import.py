@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from rfla.errors import ConfigError, WeightsError
+from rfla.errors import ConfigError, DataError, WeightsError
 from rfla.models import build_detector
 from rfla.models.mmdet import import_checkpoint, our_key, read_checkpoint
 from rfla.models.weights import load_model, read_metadata
@@ -104,6 +104,11 @@ def test_names_are_counted(fcos_checkpoint, tmp_path):
         import_checkpoint(
             fcos_checkpoint[0], "fcos_p2", tmp_path / "x.safetensors", names=list("aabcdefg")
         )
+    for bad, message in (("", "a class without a name"), ("x" * 5000, "a class name of 5,000")):
+        with pytest.raises((DataError, WeightsError), match=message):
+            import_checkpoint(
+                fcos_checkpoint[0], "fcos_p2", tmp_path / "x.safetensors", names=[bad, *"abcdefg"]
+            )
     torch.save({"state_dict": fcos_checkpoint[1]}, tmp_path / "bare.pth")
     with pytest.raises(WeightsError, match="8 classes without names"):
         import_checkpoint(tmp_path / "bare.pth", "fcos_p2", tmp_path / "x.safetensors")

@@ -58,7 +58,7 @@ def test_compare_two_files_and_two_runs(
         to_yaml(load_config({"data": str(three_images), "split": "val"}))
     )
     assert main(["compare", *runs, "split=train"]) == 2
-    assert "different protocol (coco, None)" in capsys.readouterr().err
+    assert "different protocol (coco, aitod)" in capsys.readouterr().err
     assert main(["compare", *runs]) == 2
     assert (
         "a and b were judged with different split (train, val); say which by split="

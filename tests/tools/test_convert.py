@@ -787,3 +787,36 @@ def test_a_full_disk_is_told_with_the_file_that_did_not_fit(tmp_path, monkeypatc
     place = "out.partial/images/train/a.png.tmp" if broken == "copy" else "out.partial"
     assert capsys.readouterr().err.startswith(f"error: {tmp_path}/{place}: No space left on device")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["src"]
+
+
+def test_images_without_a_suffix_get_theirs(tmp_path: Path) -> None:
+    """A PNG called `noext`, and one whose name holds a backslash of Windows."""
+    (tmp_path / "src" / "images").mkdir(parents=True)
+    pixels = np.full((20, 30, 3), 99, np.uint8)
+    write_image(tmp_path / "whole.png", pixels)
+    names = ("noext", "a\\b.png")
+    for name in names:
+        shutil.copy(tmp_path / "whole.png", tmp_path / "src" / "images" / name)
+    images = [
+        {"id": number, "file_name": name, "width": 30, "height": 20}
+        for number, name in enumerate(names)
+    ]
+    box = {"bbox": [1, 2, 9, 9], "area": 81, "category_id": 1, "iscrowd": 0}
+    boxes = [box | {"id": number, "image_id": number} for number in range(2)]
+    (tmp_path / "src" / "annotations").mkdir()
+    (tmp_path / "src" / "annotations" / "train.json").write_text(
+        json.dumps(
+            {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "ship"}]}
+        )
+    )
+    for target in ("yolo", "coco"):
+        convert("coco", tmp_path / "src", tmp_path / target, to=target)
+        assert (tmp_path / target / "images" / "train" / "a" / "b.png").is_file()
+        assert (tmp_path / target / "images" / "train" / "noext.png").is_file()
+        assert len(load_index(load_data_spec(tmp_path / target), "train")) == 2
+
+
+def test_annotations_that_list_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("image,x1,y1,x2,y2,label\n")
+    with pytest.raises(DataError, match="its annotations list no image"):
+        convert("csv", tmp_path / "a.csv", tmp_path / "out")

@@ -365,6 +365,33 @@ def test_text_of_others_is_no_markup(coco):
     assert "[/red]" in text and "classes without a box (first: [bold])" in text
 
 
+def test_no_repaired_copy_lacks_what_training_needs(coco, tmp_path: Path) -> None:
+    """Train cannot be read; or all of its images are in val too."""
+    root = coco([[(5, 5, 10, 10, 3)]])
+    coco([[(5, 5, 10, 10, 3)]], split="val", first=50)
+    (root / "images/train_0.png").write_bytes((root / "images/val_0.png").read_bytes())
+    report = inspect(options_of(root, fix=True, out=tmp_path / "copy", project=tmp_path / "runs"))
+    last = "no repaired copy was written: nothing would be left of train"
+    assert found(report, "", last) == ("error", 1)
+    (root / "annotations/train.json").write_text("{")
+    report = inspect(options_of(root, fix=True, out=tmp_path / "copy", project=tmp_path / "runs"))
+    assert found(report, "", last) == ("error", 1)
+    assert not (tmp_path / "copy").exists()
+
+
+def test_ids_of_two_kinds_are_kept(coco, tmp_path: Path) -> None:
+    root = coco([[(5, 5, 10, 10, 3)], [(5, 5, 9, 9, 3)], [(5, 5, 8, 8, 3)]])
+    path = root / "annotations/train.json"
+    content = json.loads(path.read_text())
+    ids = [7, "seven", 10**25]
+    for image, box, identity in zip(content["images"], content["annotations"], ids, strict=True):
+        image["id"] = box["image_id"] = identity
+    path.write_text(json.dumps(content))
+    inspect(options_of(root, fix=True, out=tmp_path / "copy", project=tmp_path / "runs"))
+    copy = json.loads((tmp_path / "copy/annotations/train.json").read_text())
+    assert [image["id"] for image in copy["images"]] == ids
+
+
 def test_the_repaired_copy_keeps_images_and_objects_apart(coco, tmp_path: Path) -> None:
     """A made name is no other image's, and an ignored box takes no object's place."""
     root = coco([[(5, 5, 10, 10, 3), (5, 5, 10, 10, 3)], [(7, 2, 8, 8, 7)], [(1, 1, 9, 9, 3)]])

@@ -14,6 +14,7 @@ Read where they are there, and written: flags (`ignore`, `crowd`, `difficult`, .
 
 import csv
 import io
+import posixpath
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -165,7 +166,7 @@ def read_file(path: Path, classes: Classes, strict: bool = True) -> Annotations:
     """
     images: dict[str, _Rows] = {}
     left_out = LeftOut(strict)
-    columns = _read_rows(path, images, classes, left_out)
+    _read_rows(path, images, classes, left_out)
     if 0 < max((max(box) for rows in images.values() for box in rows.boxes), default=0) <= 1:
         raise DataError(
             f"{path}: no coordinate is above 1: these are normalised coordinates; pixels are needed"
@@ -174,15 +175,13 @@ def read_file(path: Path, classes: Classes, strict: bool = True) -> Annotations:
     keeps_ids = unique_whole(ids)
     records = [rows.record(name, str(path), keeps_ids) for name, rows in images.items()]
     store = left_out.noted_in(Annotations.of_records(records, classes))
-    if "annotation_id" in columns and not keeps_ids:
+    if not keeps_ids and any(number >= 0 for number in ids):
         store.note(f"ids of annotations that {REPEAT}", str(path), len(ids))
     return store
 
 
-def _read_rows(
-    path: Path, images: dict[str, "_Rows"], classes: Classes, left_out: LeftOut
-) -> dict[str, int]:
-    """Read the rows of a file into `images`; return the place of each column."""
+def _read_rows(path: Path, images: dict[str, "_Rows"], classes: Classes, left_out: LeftOut) -> None:
+    """Read the rows of a file into `images`."""
     text = read_text(path)
     first = text.split("\n", 1)[0]
     delimiter = max(",\t;", key=first.count)
@@ -205,7 +204,6 @@ def _read_rows(
                 left_out.refuse(error)
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: not valid CSV ({error})") from None
-    return columns
 
 
 class _Rows:
@@ -289,6 +287,8 @@ def _add(
     name = fields[columns["image"]]
     if not name:
         raise DataError(f"{where}: no image name")
+    if name.startswith("./") or "\\" in name:
+        name = posixpath.normpath(name.replace("\\", "/"))  # rows of one image, written differently
     rows = images.setdefault(name, _Rows(flag for flag in FLAGS if flag in columns))
     if "width" in columns and "height" in columns:
         sides = [parse_integer(fields[columns[side]], where, side) for side in ("width", "height")]

@@ -148,7 +148,18 @@ def write(folder: Path, records: Iterable[ImageRecord], classes: Classes) -> Cou
 
     Returns:
         What could not be held, counted.
+
+    Raises:
+        DataError: Two classes would become one.
     """
+    words: dict[str, str] = {}
+    for name in classes.names:
+        other = words.setdefault(_as_word(name), name)
+        if other != name:
+            raise DataError(
+                f"classes {other!r} and {name!r} would both be {_as_word(name)!r}: DOTA holds no "
+                "spaces in names; rename one of them (names=)"
+            )
     folder.mkdir(parents=True, exist_ok=True)
     lost: Counter[str] = Counter()
     for record in records:
@@ -162,6 +173,10 @@ def write(folder: Path, records: Iterable[ImageRecord], classes: Classes) -> Cou
     return lost
 
 
+def _as_word(name: str) -> str:
+    return "-".join(name.split())
+
+
 def _line(record: ImageRecord, row: int, classes: Classes) -> str:
     x1, y1, x2, y2 = record.boxes[row].tolist()
     corners = [x1, y1, x2, y1, x2, y2, x1, y2]
@@ -170,5 +185,5 @@ def _line(record: ImageRecord, row: int, classes: Classes) -> str:
     difficult = int(record.ignore[row] or record.crowd[row])
     if "difficult" in record.attributes:
         difficult = max(difficult, int(record.attributes["difficult"][row]))
-    name = "-".join(classes.names[record.labels[row]].split())
+    name = _as_word(classes.names[record.labels[row]])
     return f"{' '.join(map(as_text, corners))} {name} {difficult}\n"

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from rfla.data.annotations import MISSING, REFUSED, UNOPENED, Annotations
-from rfla.data.data_yaml import MOST_CLASSES, YAML_NAMES, DataYaml, read_data_yaml
+from rfla.data.data_yaml import MOST_CLASSES, YAML_NAMES, DataYaml, check_names, read_data_yaml
 from rfla.data.formats.images import ImageFinder, is_file, require_directory, split_of
 from rfla.data.formats.text import as_text, parse_integer, read_text
 from rfla.data.image_files import is_image, walk_images
@@ -113,7 +113,9 @@ def _text_names(part: Part) -> list[str]:
         for folder in [place, *above] if place.is_dir() else above:
             files = [folder / name for name in TEXT_NAMES if (folder / name).is_file()]
             for file in [*files, *sorted(folder.glob("*.names"))]:
-                return [line.strip() for line in read_text(file).splitlines() if line.strip()]
+                names = [line.strip() for line in read_text(file).splitlines() if line.strip()]
+                check_names(file, names)
+                return names
     return []
 
 

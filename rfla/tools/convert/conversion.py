@@ -128,6 +128,10 @@ def _refuse_nothing(report: ConvertReport, source: Path, parts: dict[str, Part])
         raise DataError(
             f"source={source}: none of the annotated images could be used; the first: {unusable}"
         )
+    if not report.dropped["images that are not there"]:
+        left_out = ", ".join(f"{count:,} {what}" for what, count in report.dropped.items())
+        why = f"nothing is left: {left_out}" if left_out else "its annotations list no image"
+        raise DataError(f"source={source}: {why}")
     looked = ", ".join(str(folder) for part in parts.values() for folder in part.images)
     raise DataError(f"source={source}: none of the annotated images was found; looked in {looked}")
 

@@ -5,14 +5,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from rfla.cfg.verbs import ConvertOptions
 from rfla.data.formats import FORMATS
 from rfla.data.formats.images import FOUND_ELSEWHERE, ImageFinder, clean_name
-from rfla.data.image_header import is_too_large
+from rfla.data.image_files import IMAGE_SUFFIXES
+from rfla.data.image_header import is_too_large, usual_suffix
 from rfla.data.images import Image, is_resized, write_image
 from rfla.data.record import ImageRecord, is_object, largest_areas
 from rfla.data.scenes import Scene, WholeScene, open_scene
@@ -135,7 +136,8 @@ def _name_below_images(record: ImageRecord, image: Path, folders: Sequence[Path]
         inside = (os.path.relpath(name, place) for place in places if image.is_relative_to(place))
         name = next(inside, name)
     directories = clean_name(name).parent.parts
-    parts = [*(part for part in directories if part.lower() != "images"), image.name]
+    own = clean_name(image.name).name  # of a file from Windows a backslash parts directories
+    parts = [*(part for part in directories if part.lower() != "images"), own]
     return as_unicode("/".join(parts))
 
 
@@ -183,6 +185,8 @@ def _place(
         record.file_name = str(clean_name(record.file_name).with_suffix(".png"))
         _write(scene, (0, 0, record.width, record.height), folder / record.file_name)
     else:
+        if PurePosixPath(record.file_name).suffix.lower() not in IMAGE_SUFFIXES:
+            record.file_name += usual_suffix(image)  # or whoever looks for images passes it over
         place_image(image, folder / record.file_name)
         if is_too_large(scene.width, scene.height):
             job.report.too_large[str(image)] += 1

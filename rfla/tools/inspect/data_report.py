@@ -57,6 +57,7 @@ class DataReport:
         names: Class names.
         splits: The annotations of each split that could be read, by name.
         images: A summary of each of its images, in their order.
+        unreadable: The splits that could not be read.
         findings: Faults, by split; "" for those between splits.
         pictures: Files that were drawn.
         repaired: Directory of the repaired copy, or None.
@@ -69,6 +70,7 @@ class DataReport:
     names: Sequence[str] = ()
     splits: dict[str, Annotations] = field(default_factory=dict)
     images: dict[str, list[ImageSummary]] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
     findings: dict[str, list[Finding]] = field(default_factory=dict)
     pictures: list[Path] = field(default_factory=list)
     repaired: Path | None = None

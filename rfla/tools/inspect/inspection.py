@@ -23,7 +23,7 @@ from rfla.tools.inspect.image_summary import (
     similar_pairs,
     summarize_images,
 )
-from rfla.tools.inspect.repair import write_repaired
+from rfla.tools.inspect.repair import splits_left_empty, write_repaired
 from rfla.tools.inspect.split_checks import check_boxes, check_images, pair_of_files
 from rfla.tools.output import check_target
 
@@ -53,8 +53,14 @@ def inspect(options: InspectOptions) -> DataReport:
         progress=True,
     )
     if options.fix and options.out:
-        report.repairs = write_repaired(spec, report, Path(options.out))
-        report.repaired = Path(options.out)
+        needed = [split for split in report.unreadable if split in ("train", "val")]
+        lost = [*needed, *splits_left_empty(report)]
+        if lost:
+            what = f"no repaired copy was written: nothing would be left of {', '.join(lost)}"
+            report.add("", Finding("error", what, 1))
+        else:
+            report.repairs = write_repaired(spec, report, Path(options.out))
+            report.repaired = Path(options.out)
     return report
 
 
@@ -89,6 +95,7 @@ def inspect_data(
             index = load_index(spec, name, strict=False)
         except DataError as error:
             refused.append(error)
+            report.unreadable.append(name)
             severity: Severity = "error" if name in {"train", "val"} or split else "warning"
             first_line = str(error).splitlines()[0]
             report.add(name, Finding(severity, "split that cannot be read", 1, first_line))

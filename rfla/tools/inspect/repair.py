@@ -38,6 +38,8 @@ def write_repaired(spec: DataSpec, report: DataReport, out: Path) -> Counter[str
         DataError: `out` is not empty, or holds the source.
     """
     counts: Counter[str] = Counter()
+    if report.unreadable:
+        counts["splits that cannot be read left out"] = len(report.unreadable)
     with partial_directory(out, [spec.root]) as folder:
         (folder / "annotations").mkdir()
         for split, index in report.splits.items():
@@ -49,6 +51,19 @@ def write_repaired(spec: DataSpec, report: DataReport, out: Path) -> Counter[str
         (folder / "data.yaml").write_text(_data_yaml(spec, report), encoding="utf-8")
         (folder / "repairs.json").write_text(json.dumps(dict(counts), indent=1), encoding="utf-8")
     return counts
+
+
+def splits_left_empty(report: DataReport) -> list[str]:
+    """Return the splits of which a repaired copy would hold no image."""
+    leaked = _rows_in_other_splits(report)
+    kept = {
+        split: sum(
+            image.size is not None and not (split == "train" and row in leaked)
+            for row, image in enumerate(images)
+        )
+        for split, images in report.images.items()
+    }
+    return [split for split, count in kept.items() if not count]
 
 
 def _rows_in_other_splits(report: DataReport) -> set[int]:

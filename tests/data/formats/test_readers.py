@@ -467,3 +467,23 @@ def test_a_file_that_is_no_xml_costs_its_image(tmp_path: Path) -> None:
     part = Part(files, ())
     found = FORMATS["voc"].read(part, FORMATS["voc"].classes([part]), strict=False)
     assert len(found) == 1 and found.counts == {REFUSED_FILES: 1}
+
+
+def test_rows_of_one_csv_image_are_together(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    names = ("./images/a.png", "images\\a.png", "images/a.png")
+    path.write_text("".join(f"{name},1,{number},9,9,ship\n" for number, name in enumerate(names)))
+    found = csv.read(Part((path,), ()), Classes(["ship"]))
+    assert found.paths.tolist() == ["images/a.png"] and found.box_start.tolist() == [0, 3]
+
+
+def test_a_name_that_stands_twice_in_classes_txt(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.png", 20, 20)
+    (tmp_path / "classes.txt").write_text("ship\ncar\nship\n")
+    with pytest.raises(DataError, match=r"classes.txt: class 'ship' is named twice"):
+        yolo.classes_of(yolo.find(tmp_path).values())
+
+
+def test_classes_that_dota_cannot_tell_apart(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="classes 'a b' and 'a-b' would both be 'a-b'"):
+        dota.write(tmp_path, [], Classes(["a b", "c", "a-b"]))

@@ -519,7 +519,7 @@ def test_csv_holds_no_formula_and_reads_the_same_names(tmp_path):
     assert set(csv.classes_of([Part((path,), ())]).names) == set(HOSTILE)
     back = csv.read(Part((path,), ()), Classes(HOSTILE))
     assert back.labels.tolist() == list(range(len(HOSTILE)))
-    assert back.paths.tolist() == ["./=image.png"]
+    assert back.paths.tolist() == ["=image.png"]
 
 
 @pytest.mark.parametrize("format", sorted(FORMATS))
