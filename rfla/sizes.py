@@ -1,4 +1,4 @@
-"""Sizes that several parts share: the size ranges of AI-TOD, the multiple a network pads to."""
+"""Sizes that several parts share: ranges of AI-TOD, what a network pads to, the largest image."""
 
 LARGEST = 1e5
 """Side in px that no object reaches; the open end of the last range, as in COCO."""
@@ -18,6 +18,9 @@ SIZE_BINS = tuple(
     )
 )
 """Name, smallest and largest root of the area in px: the ranges of AI-TOD, and what they cut."""
+
+MAX_PIXELS = 178_956_970
+"""Pixels of the largest image that is decoded, as Pillow has it: its RGB pixels fill half a GiB."""
 
 STRIDE = 32
 """px: images are padded to a multiple of this, as the authors do; the stride of C5."""

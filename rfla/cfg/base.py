@@ -94,10 +94,6 @@ class Section(BaseModel):
         return value
 
 
-# Pixels of the largest image that is decoded, as Pillow has it: its RGB pixels fill half a GiB.
-MAX_PIXELS = 178_956_970
-
-
 def _home(value: str) -> str:
     """Replace a leading `~`, which a shell leaves in `key=~/x`."""
     return str(home_expanded(value)) if value.startswith("~") else value

@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator
 
 from rfla.cfg.aug_schema import AugConfig
-from rfla.cfg.base import MAX_PIXELS, FrozenNames, Integers, NamesOrNumbers, OneOf, PathText
+from rfla.cfg.base import FrozenNames, Integers, NamesOrNumbers, OneOf, PathText
 from rfla.cfg.model_schema import ModelConfig
 from rfla.cfg.recipes import RECIPES
 from rfla.names import CachePlace, MergeMetric, MergeRule, OptimizerName, Pages, ViewsName, Warmup
+from rfla.sizes import MAX_PIXELS
 
 Mode = Literal["train", "val", "predict"]
 

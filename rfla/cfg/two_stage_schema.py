@@ -77,4 +77,4 @@ class RoiConfig(Section):
 
 def smooth_l1_beta(section: RpnConfig | RoiConfig) -> float:
     """Return where the loss of the encoded boxes turns from square to linear; 0 for plain L1."""
-    return section.beta if section.box_loss == "smooth_l1" else 0.0
+    return {"smooth_l1": section.beta, "l1": 0.0}[section.box_loss]

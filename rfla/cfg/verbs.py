@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
-from rfla.cfg.base import MAX_PIXELS, Names, PathText, Section
+from rfla.cfg.base import Names, PathText, Section
 from rfla.cfg.foreign import foreign_network
 from rfla.cfg.layers import flatten, validate
 from rfla.cfg.model_schema import AssignerConfig, BackboneConfig, HeadConfig, NeckConfig
 from rfla.cfg.overrides import parse_tokens
 from rfla.errors import ConfigError
 from rfla.files import unwritable
+from rfla.sizes import MAX_PIXELS
 
 Debug = Annotated[
     bool, Field(description="show the full traceback of an error instead of one line")

@@ -21,9 +21,7 @@ from rfla.data.pixel_range import Range
 from rfla.data.record import Classes, ImageRecord, is_object
 from rfla.errors import DataError
 
-MIN_SIDE = 1.0  # px; boxes with a side under this are no training target, as in the official parse
 LARGEST_SIDE = 2**31 - 1  # px; no side of an image is larger
-ROUNDING = 2e-6  # of an image's side: six digits of a share (YOLO) or of a float32 move a side less
 
 # Entries of `Annotations.counts` that others look for.
 REFUSED = "rows that training refuses left out"
@@ -262,34 +260,6 @@ class Annotations:
 def _in_int32(rows: Sequence[Sequence[int]]) -> NDArray[np.int32]:
     """Whole numbers as they are written, those beyond an image's largest side as that."""
     return np.array(np.clip(rows, 0, LARGEST_SIDE), np.int32) if rows else np.zeros(0, np.int32)
-
-
-def clipped_boxes(index: Annotations) -> NDArray[np.float32]:
-    """Return (M, 4) the part of each box that lies in its image, px."""
-    limits = index.image_hw[index.image_index][:, [1, 0, 1, 0]].astype(np.float32)
-    return np.clip(np.asarray(index.boxes, np.float32), 0, limits)
-
-
-def repeated_boxes(index: Annotations, boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return (M,) which boxes (M, 4) are another of their image, class and kind once more."""
-    kind = np.column_stack([index.image_index, index.labels, is_object(index)])
-    key = np.column_stack([kind, np.ascontiguousarray(boxes).view(np.int32)])
-    repeated = np.ones(len(boxes), np.bool_)
-    repeated[np.unique(key, axis=0, return_index=True)[1]] = False
-    return repeated
-
-
-def at_least_min_side(sides: NDArray[Any], image_hw: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Tell which boxes have both sides of `MIN_SIDE` or more, but for the rounding of their file.
-
-    A side of exactly 1 px is 0.9996 px after six digits of its share of 1360 px.
-
-    Args:
-        sides: (M, 2) width and height, px.
-        image_hw: (M, 2) height and width of the image of each box, px.
-    """
-    allowed = MIN_SIDE - ROUNDING * image_hw[:, ::-1]
-    return np.asarray((sides >= allowed).all(axis=1))
 
 
 def join(parts: Sequence[Annotations], name: str, renumber: bool = False) -> Annotations:

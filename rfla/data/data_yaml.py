@@ -19,7 +19,6 @@ from typing import Any
 
 import yaml
 
-from rfla.cfg.schema import Config
 from rfla.cfg.yaml_file import read_yaml
 from rfla.data.record import Part
 from rfla.errors import ConfigError, DataError, did_you_mean, printable, require_short_name, shorten
@@ -73,11 +72,7 @@ KEYS_OF_DATA = frozenset(
 )
 KNOWN_KEYS = KEYS_OF_DATA | INFO_KEYS | FOREIGN_KEYS
 # A split may have any other name; some tools note the last three in their YAMLs.
-_OF_A_RUN = (
-    (Config.model_fields.keys() | {"generator"})
-    - KNOWN_KEYS
-    - {*("val", "test", "name", "source", "classes")}
-)
+_ALSO_SPLITS = frozenset({"val", "test", "name", "source", "classes"})
 YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
 BUILT_IN = Path(str(resources.files("rfla"))) / "cfg" / "datasets"
 
@@ -259,7 +254,10 @@ _USUAL_SPLITS = frozenset({"train", "val", "test", "trainval", "minival"})
 
 def _refuse_stray(path: Path, key: str) -> None:
     """Refuse a key that is no split: one of a run, or a misspelt one."""
-    if key in _OF_A_RUN:
+    from rfla.cfg.schema import Config  # not before: it takes longer to load than all of this
+
+    of_a_run = Config.model_fields.keys() | {"generator"}
+    if key in of_a_run - KNOWN_KEYS - _ALSO_SPLITS:
         raise DataError(
             f"{path}: {key} cannot be set by a data YAML; it belongs to a run: give it yourself"
         )

@@ -15,7 +15,6 @@ from typing import BinaryIO
 
 from PIL import Image as PillowImage
 
-from rfla.cfg.base import MAX_PIXELS as DEFAULT_MAX_PIXELS
 from rfla.data.orientation import AS_STORED, ORIENTATIONS, Orientation
 from rfla.data.tiff import (
     BITS,
@@ -28,6 +27,7 @@ from rfla.data.tiff import (
 )
 from rfla.errors import DataError
 from rfla.files import open_regular
+from rfla.sizes import MAX_PIXELS as DEFAULT_MAX_PIXELS
 
 MAX_PIXELS = DEFAULT_MAX_PIXELS  # of this process; `set_max_pixels` changes it
 # Formats that Pillow may try. Others would be more than images: EPS starts an interpreter.

@@ -10,16 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rfla.data.annotations import (
-    MIN_SIDE,
-    MISSING,
-    Annotations,
-    at_least_min_side,
-    clipped_boxes,
-    first_place,
-    join,
-    repeated_boxes,
-)
+from rfla.data.annotations import MISSING, Annotations, first_place, join
 from rfla.data.data_yaml import SplitSource
 from rfla.data.formats import FORMATS
 from rfla.data.formats.images import FOUND_ELSEWHERE, ImageFinder
@@ -28,6 +19,7 @@ from rfla.data.images import image_size
 from rfla.data.pixel_range import Range
 from rfla.data.record import Classes, is_object
 from rfla.data.spec import DataSpec
+from rfla.data.training_boxes import MIN_SIDE, at_least_min_side, clipped_boxes, repeated_boxes
 from rfla.errors import DataError
 
 log = logging.getLogger("rfla.data")

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfla.cfg.aug_schema import AugConfig
-from rfla.data.annotations import MIN_SIDE
 from rfla.data.images import Image
 from rfla.data.resize import resized_shape
+from rfla.data.training_boxes import MIN_SIDE
 
 _LONGEST_TURNED = 2.0  # long side / short side up to which a turn is worth its batch's padding
 _MIN_SIDE = MIN_SIDE - 1e-3  # px of a cut box; a thousandth is rounding

@@ -10,21 +10,18 @@ from numpy.typing import NDArray
 
 from rfla.data.annotations import (
     GROUP,
-    MIN_SIDE,
     MISSING,
     REFUSED,
     REFUSED_FILES,
     REGIONS,
     UNOPENED,
     Annotations,
-    at_least_min_side,
-    clipped_boxes,
     first_place,
-    repeated_boxes,
 )
 from rfla.data.images import MORE_IMAGES
 from rfla.data.object_sizes import shrunk_objects
 from rfla.data.record import is_object
+from rfla.data.training_boxes import MIN_SIDE, at_least_min_side, clipped_boxes, repeated_boxes
 from rfla.tools.inspect.data_report import DataReport, Finding, Severity
 from rfla.tools.inspect.image_summary import ImageSummary, identical_pairs
 

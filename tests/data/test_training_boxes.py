@@ -1,0 +1,37 @@
+"""Which boxes a training learns."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rfla.data.annotations import Annotations
+from rfla.data.record import Classes, make_record
+from rfla.data.training_boxes import repeated_boxes
+
+corner = st.integers(0, 2)
+
+
+def split_of(rows: list[tuple[int, ...]]) -> Annotations:
+    """Rows are image, label, ignore, x, y: boxes of 5 x 5 px."""
+    records = []
+    for image in range(2):
+        own = [row for row in rows if row[0] == image]
+        boxes = [(x, y, x + 5.0, y + 5.0) for *_, x, y in own]
+        labels = [row[1] for row in own]
+        ignore = [bool(row[2]) for row in own]
+        records.append(make_record(f"{image}.png", "here", boxes, labels, ignore=ignore))
+    return Annotations.of_records(records, Classes(["a", "b"]))
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1), st.integers(0, 1), corner, corner)))
+def test_the_first_of_each_is_kept(rows: list[tuple[int, ...]]) -> None:
+    """Against a set of what was seen, box by box."""
+    rows = sorted(rows, key=lambda row: row[0])
+    index = split_of(rows)
+    seen: set[tuple[int, ...]] = set()
+    expected = []
+    for row in rows:
+        expected.append(row in seen)
+        seen.add(row)
+    found = repeated_boxes(index, index.boxes.astype(np.float32))
+    assert found.tolist() == expected
