@@ -86,11 +86,16 @@ def class_nms(
 
 def _one_by_one(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
     """Suppress class by class: the work grows with the square of the boxes of a class."""
-    kept = [torch.zeros(0, dtype=torch.int64, device=boxes.device)]
-    for label in torch.unique(labels).tolist():
-        members = torch.nonzero(labels == label).squeeze(1)
-        kept.append(members[nms(boxes[members], scores[members], iou_threshold)])
-    return torch.cat(kept)
+    order = labels.argsort(stable=True)  # a class is a run of it
+    counts = torch.unique_consecutive(labels[order], return_counts=True)[1].tolist()
+    runs = zip(
+        order.split(counts), boxes[order].split(counts), scores[order].split(counts), strict=True
+    )
+    kept = [
+        members if len(members) == 1 else members[nms(own_boxes, own_scores, iou_threshold)]
+        for members, own_boxes, own_scores in runs
+    ]
+    return torch.cat(kept) if kept else order
 
 
 def _all_at_once(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
