@@ -162,7 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     from rfla.cfg import Config, load_config
-    from rfla.cfg.overrides import parse_tokens
+    from rfla.cfg.tokens import parse_tokens
     from rfla.engine.trainer import train
     from rfla.tools.demo import prepare_demo
 

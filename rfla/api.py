@@ -170,8 +170,8 @@ class RFLA:
         from rfla.data.image_header import set_max_pixels
         from rfla.predict.expand import images_of
         from rfla.predict.notes import Notes
-        from rfla.predict.on_request import with_given_outputs, writes, written
         from rfla.predict.options import PredictOptions
+        from rfla.predict.python_outputs import with_given_outputs, writes, written
         from rfla.predict.sources import are_live, find_sources, refuse_endless
 
         named = str(source) if isinstance(source, str | Path) else "given"

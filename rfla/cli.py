@@ -193,7 +193,7 @@ def rf(tokens: Tokens = None) -> None:
     options, given = load_options(tokens or [], FieldOptions)
     required(options, "rf", model="fcos_p2")
     _prepare_data(options.data)
-    from rfla.tools.fields import run_fields
+    from rfla.tools.rf import run_fields
 
     run_fields(options, given)
 
@@ -205,7 +205,7 @@ def cfg(tokens: Tokens = None) -> None:
 
     if tokens:
         from rfla.cfg import Config, load_config
-        from rfla.cfg.overrides import parse_tokens
+        from rfla.cfg.tokens import parse_tokens
 
         say(to_yaml(load_config(parse_tokens(tokens, Config))), end="")
     else:
@@ -315,7 +315,7 @@ def _dispatch(arguments: list[str]) -> int:
     if verb in ("help", "version"):  # typer's parser takes longer to load than these to answer
         (show_help if verb == "help" else version)(tokens)
         return 0
-    # "--" keeps typer from reading tokens that begin with a dash: rfla.cfg.overrides parses them.
+    # "--" keeps typer from reading tokens that begin with a dash: rfla.cfg.tokens parses them.
     code = app(args=[verb, "--", *tokens], prog_name="rfla", standalone_mode=False)
     if code == INTERRUPTED:  # typer turns Ctrl-C into its exit code
         raise KeyboardInterrupt
@@ -339,9 +339,9 @@ def _instead_of(verb: str, tokens: Sequence[str]) -> str:
 def _config(tokens: Sequence[str] | None, mode: "Mode") -> "Config":
     """Read the tokens of train, val or predict into settings; note keys that have no use there."""
     from rfla.cfg import Config, load_config
-    from rfla.cfg.overrides import parse_tokens
+    from rfla.cfg.keys_used import unused
     from rfla.cfg.preflight import check_early
-    from rfla.cfg.usage import unused
+    from rfla.cfg.tokens import parse_tokens
 
     settings = parse_tokens(tokens or [], Config)
     if mode == "predict" and isinstance(settings.get("source"), str):

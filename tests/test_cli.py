@@ -81,7 +81,7 @@ class TestHelp:
         import shlex
 
         from rfla.cfg import Config
-        from rfla.cfg.overrides import parse_tokens
+        from rfla.cfg.tokens import parse_tokens
         from rfla.cfg.verbs import OPTIONS
 
         for example in VERBS[verb][2]:

@@ -4,7 +4,7 @@ Only timm itself knows its networks: `rfla.models.backbones.timm_networks`.
 """
 
 from rfla.cfg.backbone_names import BACKBONE_FAMILIES, TIMM
-from rfla.cfg.layers import Layer, Setting
+from rfla.cfg.setting_layers import Layer, Setting
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of red, green and blue, of pixels from 0 to 255."""

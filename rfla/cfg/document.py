@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from rfla.cfg.keys import Key, show
+from rfla.cfg.keys_used import groups
 from rfla.cfg.keyword_types import keywords_py
 from rfla.cfg.schema import Config
-from rfla.cfg.usage import groups
 from rfla.errors import ConfigError
 from rfla.files import write_atomically
 

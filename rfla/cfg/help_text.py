@@ -263,8 +263,8 @@ def _verb(verb: str) -> str:
 def _keys_of_verb(verb: str) -> list[str]:
     """The keys that a verb uses, with headings; none for the verbs without keys."""
     from rfla.cfg.keys import keys_of, sections_of
+    from rfla.cfg.keys_used import keys_used
     from rfla.cfg.schema import Config, Mode
-    from rfla.cfg.usage import keys_used
     from rfla.cfg.verbs import OPTIONS
 
     if verb in OPTIONS:

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from rfla.cfg.keys import section_class
+from rfla.cfg.keys_used import keys_used
 from rfla.cfg.schema import Config, Mode
-from rfla.cfg.usage import keys_used
 from rfla.cfg.verbs import ExportOptions
 
 HEAD = '''"""Keyword arguments of the methods of `RFLA`, for editors and type checkers.

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from rfla.cfg.foreign import foreign_model, foreign_network
 from rfla.cfg.keys import sections_of, show
-from rfla.cfg.layers import Layer, Setting, flatten
 from rfla.cfg.model_schema import ModelConfig
 from rfla.cfg.schema import Config
+from rfla.cfg.setting_layers import Layer, Setting, flatten
 from rfla.cfg.weights_header import is_exported, read_metadata
 from rfla.cfg.yaml_file import YamlFile, read_yaml
 from rfla.errors import ConfigError, RflaError, WeightsError, did_you_mean

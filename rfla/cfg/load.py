@@ -18,11 +18,11 @@ from rfla.cfg.layer_files import (
     trained_size_layer,
     yaml_layer,
 )
-from rfla.cfg.layers import Layer, flatten, validate
 from rfla.cfg.model_schema import ModelConfig
 from rfla.cfg.recipes import RECIPES
 from rfla.cfg.resume import resumed_layer
 from rfla.cfg.schema import Config, Mode
+from rfla.cfg.setting_layers import Layer, flatten, validate
 from rfla.cfg.weights_header import is_exported
 from rfla.errors import ConfigError
 from rfla.files import home_expanded

@@ -5,8 +5,8 @@ from typing import Any
 
 from rfla.cfg.keys import show
 from rfla.cfg.layer_files import settings_layer
-from rfla.cfg.layers import Layer, Setting
 from rfla.cfg.schema import Config, Mode
+from rfla.cfg.setting_layers import Layer, Setting
 from rfla.errors import ConfigError
 from rfla.files import home_expanded
 

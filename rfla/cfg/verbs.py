@@ -9,9 +9,9 @@ from pydantic import Field
 
 from rfla.cfg.base import Names, PathText, Section
 from rfla.cfg.foreign import foreign_network
-from rfla.cfg.layers import flatten, validate
 from rfla.cfg.model_schema import AssignerConfig, BackboneConfig, HeadConfig, NeckConfig
-from rfla.cfg.overrides import parse_tokens
+from rfla.cfg.setting_layers import flatten, validate
+from rfla.cfg.tokens import parse_tokens
 from rfla.errors import ConfigError
 from rfla.files import unwritable
 from rfla.sizes import MAX_PIXELS

@@ -1,10 +1,9 @@
 """Training and validation.
 
 Training: `trainer` is the loop, `step` one optimiser step, `build` settles what the settings leave
-open and makes the parts of a run, `model_source` its network, `fields` its measured receptive
+open and makes the parts of a run, `model_source` its network, `field_measurement` its receptive
 fields, `loaders` its batches, `optimizer` and `schedule` what moves it, `ema` the averaged weights,
-`meter` its figures, `memory` the batch that fits,
-`hooks` what the user's own code sees of it.
+`meter` its figures, `memory` the batch that fits, `hooks` what the user's own code sees of it.
 
 Validation: `inference` runs a network over batches and over a split, `validator` is what `rfla val`
 does and what follows each epoch.

@@ -12,9 +12,9 @@ from torch import nn
 
 from rfla.cfg import Config, with_settings
 from rfla.cfg.keys import show
+from rfla.cfg.keys_used import unused
 from rfla.cfg.model_schema import ModelConfig, NormalizeConfig
 from rfla.cfg.recipes import RECIPES
-from rfla.cfg.usage import unused
 from rfla.data import (
     Annotations,
     DataSpec,
@@ -36,7 +36,7 @@ from rfla.engine.device import (
 )
 from rfla.engine.distributed import World, agreed, distribute, gather, main_first
 from rfla.engine.ema import EMA
-from rfla.engine.fields import check_fields, measure_for_all, shown
+from rfla.engine.field_measurement import check_fields, measure_for_all, shown
 from rfla.engine.inference import protocol_of
 from rfla.engine.loaders import evaluation_loader, training_loader
 from rfla.engine.meter import Meter
@@ -46,7 +46,7 @@ from rfla.engine.schedule import Schedule, capped_warmup, scaled_steps
 from rfla.engine.state import RunState
 from rfla.errors import ConfigError, DataError
 from rfla.metrics.protocols import Protocol
-from rfla.models.fields import measures_fields
+from rfla.models.detector_fields import measures_fields
 
 RECIPE_EPOCHS = 12  # the length of run that lr_steps belong to, but for recipes with their own
 

@@ -18,7 +18,7 @@ from rfla.engine.run_dir import state_path, weights_path, writing
 from rfla.errors import RflaError
 from rfla.files import write_atomically
 from rfla.metrics import Metrics
-from rfla.models.fields import with_sides
+from rfla.models.detector_fields import with_sides
 from rfla.models.weights import save_weights
 
 

@@ -17,7 +17,7 @@ from rfla.engine import checkpoint
 from rfla.engine.ema import EMA
 from rfla.engine.meter import BatchRecord, Meter, RunningStatistics, parts_not_finite
 from rfla.errors import WeightsError
-from rfla.models.fields import sides_of, use_sides
+from rfla.models.detector_fields import sides_of, use_sides
 
 T = TypeVar("T")
 

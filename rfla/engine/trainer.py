@@ -26,7 +26,7 @@ from rfla.engine.distributed import (
     lost_peers_named,
     mean_of,
 )
-from rfla.engine.fields import measure_for_all, shown
+from rfla.engine.field_measurement import measure_for_all, shown
 from rfla.engine.hooks import Hooks, Run, Stopped, StopSignals
 from rfla.engine.inference import Judged
 from rfla.engine.loaders import batches_of, lost_workers_named

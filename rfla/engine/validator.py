@@ -114,7 +114,7 @@ class WholeImages(SplitDetector):
         return [note] if note else []
 
 
-Loader = Callable[[str, ModelConfig, torch.device], SourceModel]
+ModelOpener = Callable[[str, ModelConfig, torch.device], SourceModel]
 """Opens the file of `model=` with these settings, for a device."""
 
 
@@ -124,7 +124,7 @@ def load_weights_file(model: str, config: ModelConfig, device: torch.device) -> 
 
 
 def validate(
-    cfg: Config, detector: SplitDetector | None = None, load: Loader = load_weights_file
+    cfg: Config, detector: SplitDetector | None = None, load: ModelOpener = load_weights_file
 ) -> Metrics:
     """Validate as `rfla val` does: figures on a split, written to a run directory.
 
@@ -151,7 +151,7 @@ def validate(
 
 
 def _validate(
-    cfg: Config, world: World, device: torch.device, detector: SplitDetector, load: Loader
+    cfg: Config, world: World, device: torch.device, detector: SplitDetector, load: ModelOpener
 ) -> Metrics:
     console = make_console(quiet=not world.is_main)
 

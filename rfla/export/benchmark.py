@@ -10,8 +10,8 @@ from rfla.cfg.verbs import BenchmarkOptions, ExportOptions, check_out
 from rfla.engine.device import select_device
 from rfla.engine.model_source import SourceModel, load_trained
 from rfla.errors import ConfigError, did_you_mean
+from rfla.export.accuracy import Figures, Judge, table
 from rfla.export.extra import require
-from rfla.export.figures import Figures, Judge, table
 from rfla.export.forms import (
     FORMS,
     check_data,

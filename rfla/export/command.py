@@ -11,9 +11,9 @@ from rfla.cfg import load_config, model_part
 from rfla.cfg.verbs import ExportOptions, check_out
 from rfla.engine.model_source import SourceModel, load_trained
 from rfla.errors import ConfigError
+from rfla.export.accuracy import Figures, Judge, refuse_loss, table
 from rfla.export.deform import check_opset
 from rfla.export.extra import require
-from rfla.export.figures import Figures, Judge, refuse_loss, table
 from rfla.export.forms import (
     FORMS,
     check_data,

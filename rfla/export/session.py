@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from rfla.cfg import saved_model_config
-from rfla.cfg.layers import flatten
 from rfla.cfg.model_schema import ModelConfig
 from rfla.cfg.onnx_header import check_seal
+from rfla.cfg.setting_layers import flatten
 from rfla.engine.model_source import SourceModel, trained_scale
 from rfla.errors import ConfigError, WeightsError, one_line
 from rfla.export.exported_net import ExportedNet

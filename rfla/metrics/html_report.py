@@ -22,7 +22,7 @@ from rfla.files import write_atomically
 from rfla.metrics.analysis import Study
 from rfla.metrics.arrays import IntArray
 from rfla.metrics.error_types import CORRECT, IGNORED, TYPES
-from rfla.metrics.figures import draw_figures, size_label
+from rfla.metrics.plots import draw_figures, size_label
 from rfla.metrics.results_json import write_results
 from rfla.version import __version__
 

@@ -247,8 +247,8 @@ def build_anchors(
 def receptive_fields(config: ModelConfig, backbone: Backbone) -> list[float]:
     """Full side (px) of the receptive field of each pyramid level, finest first.
 
-    `assigner.fields=measured` needs weights and images: until then (`rfla.models.fields`) the
-    levels have the authors'.
+    `assigner.fields=measured` needs weights and images: until then the levels have the authors'
+    (see `rfla.models.detector_fields`).
 
     Raises:
         ConfigError: a number of sides that is not that of the levels, or a backbone without

@@ -88,12 +88,10 @@ def _one_by_one(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: fl
     """Suppress class by class: the work grows with the square of the boxes of a class."""
     order = labels.argsort(stable=True)  # a class is a run of it
     counts = torch.unique_consecutive(labels[order], return_counts=True)[1].tolist()
-    runs = zip(
-        order.split(counts), boxes[order].split(counts), scores[order].split(counts), strict=True
-    )
+    parts = (torch.split(part, counts) for part in (order, boxes[order], scores[order]))
     kept = [
         members if len(members) == 1 else members[nms(own_boxes, own_scores, iou_threshold)]
-        for members, own_boxes, own_scores in runs
+        for members, own_boxes, own_scores in zip(*parts, strict=True)
     ]
     return torch.cat(kept) if kept else order
 

@@ -9,9 +9,9 @@ import rfla
 from rfla import RFLA
 from rfla.cfg import Config, keywords, load_config
 from rfla.cfg.keys import keys_of, sections_of
+from rfla.cfg.keys_used import keys_used
 from rfla.cfg.keyword_types import BY_POSITION, keywords_py
 from rfla.cfg.schema import Mode
-from rfla.cfg.usage import keys_used
 
 
 def test_the_file_is_up_to_date() -> None:

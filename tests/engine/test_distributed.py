@@ -496,7 +496,7 @@ def test_hooks_do_not_cross(
 
 def test_given_keys_survive_the_command_line(settings: Callable[..., dict[str, Any]]) -> None:
     from rfla.cfg import Config
-    from rfla.cfg.overrides import parse_tokens
+    from rfla.cfg.tokens import parse_tokens
 
     given = settings(freeze=["head.cls"], time=0.5, **{"assigner.topk": [2, 1]})
     cfg = load_config(given, mode="train")

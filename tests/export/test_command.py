@@ -17,7 +17,7 @@ from rfla.cfg.verbs import ExportOptions
 from rfla.cli import main
 from rfla.errors import ConfigError, WeightsError
 from rfla.export import benchmark, command, forms
-from rfla.export.figures import Figures, refuse_loss
+from rfla.export.accuracy import Figures, refuse_loss
 from rfla.export.parity import FLOAT16, Parity
 from rfla.export.quantize import _without_advice
 

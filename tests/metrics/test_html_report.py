@@ -16,8 +16,8 @@ from rich.console import Console
 from rfla.metrics import REGION, Detections, GroundTruth, find_protocol
 from rfla.metrics.analysis import study
 from rfla.metrics.compare import compare
-from rfla.metrics.figures import _confusion, _most_confused
 from rfla.metrics.html_report import choose_images, image_counts, write_report
+from rfla.metrics.plots import _confusion, _most_confused
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

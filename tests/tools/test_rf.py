@@ -15,7 +15,7 @@ from rfla.errors import ConfigError
 from rfla.fields import MeasuredField, TracedField
 from rfla.models import build_detector
 from rfla.tools.field_report import FieldReport, LevelFields
-from rfla.tools.fields import levels_serving
+from rfla.tools.rf import levels_serving
 
 SMALL = ("backbone=resnet18", "neck.width=16", "imgsz=64", "images=2", "pretrained=false")
 

@@ -69,7 +69,7 @@ class BoxHead(nn.Module):
 
 
 @dataclass(frozen=True)
-class Stage:
+class RoiStage:
     """What differs between the stages of a cascade."""
 
     assigner: MaxIoUAssigner
@@ -112,7 +112,7 @@ class RoIHead(nn.Module):
         self,
         pooler: RoIAlignPyramid,
         bbox_head: Sequence[BoxHead],
-        stages: Sequence[Stage],
+        stages: Sequence[RoiStage],
         sampler: RandomSampler,
         limits: DetectionLimits,
         *,
@@ -135,7 +135,9 @@ class RoIHead(nn.Module):
                 for _ in section.pos_iou
             ],
             [
-                Stage(MaxIoUAssigner(iou, iou, iou, match_low_quality=False), DeltaCoder(stds), w)
+                RoiStage(
+                    MaxIoUAssigner(iou, iou, iou, match_low_quality=False), DeltaCoder(stds), w
+                )
                 for iou, stds, w in zip(
                     section.pos_iou, section.stds, section.stage_weights, strict=True
                 )

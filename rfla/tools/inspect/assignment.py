@@ -16,9 +16,9 @@ from rfla.cfg import Config, model_part
 from rfla.data import Annotations, load_data_spec, load_index
 from rfla.data.common_range import with_common_range
 from rfla.data.resize import resize_long_side, resized_shape
-from rfla.engine.fields import field_images
+from rfla.engine.field_measurement import field_images
 from rfla.errors import ConfigError, DataError
-from rfla.models.fields import measured_sides, measures_fields, priors_of, use_sides
+from rfla.models.detector_fields import measured_sides, measures_fields, priors_of, use_sides
 from rfla.models.priors import Priors
 from rfla.models.zoo import build_from_config
 from rfla.pictures.assignment import draw_assignment

@@ -5,9 +5,9 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
-from rfla.cfg.layers import flatten, validate
 from rfla.cfg.preflight import check_project
 from rfla.cfg.schema import Config
+from rfla.cfg.setting_layers import flatten, validate
 from rfla.cfg.verbs import InspectOptions
 from rfla.data.annotations import Annotations
 from rfla.data.common_range import find_common_range

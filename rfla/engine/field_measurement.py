@@ -15,7 +15,7 @@ from rfla.engine.distributed import World, agreed, gather
 from rfla.engine.inference import prepare_images
 from rfla.errors import ConfigError, DataError
 from rfla.models.detector import Detector
-from rfla.models.fields import measured_sides, measures_fields, use_sides
+from rfla.models.detector_fields import measured_sides, measures_fields, use_sides
 
 IMAGES = 8  # between such sets a side differs by 0.3 to 3 %, between single images by 1 to 7 %
 

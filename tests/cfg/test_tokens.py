@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rfla.cfg import Config
-from rfla.cfg.overrides import parse_tokens
+from rfla.cfg.tokens import parse_tokens
 from rfla.errors import ConfigError
 
 

@@ -9,10 +9,10 @@ from pydantic import BaseModel
 from rfla.cfg import Config, load_config, model_part
 from rfla.cfg.help_text import explain
 from rfla.cfg.keys import keys_of, section_class, sections_of
+from rfla.cfg.keys_used import keys_used, readers, unused
 from rfla.cfg.model_schema import DETECTORS, AssignerConfig, AssignerName, ModelConfig
 from rfla.cfg.schema import Mode
 from rfla.cfg.two_stage_schema import RpnConfig
-from rfla.cfg.usage import keys_used, readers, unused
 from rfla.models.zoo import sketch
 
 PACKAGE = Path(__file__).resolve().parents[2] / "rfla"

@@ -9,7 +9,7 @@ from torch import nn
 from rfla.errors import ConfigError
 from rfla.fields import MeasuredField
 from rfla.models import build_detector
-from rfla.models.fields import (
+from rfla.models.detector_fields import (
     measured_sides,
     pyramid_influence,
     sides_from,

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from rfla.cfg.base import accepts
 from rfla.cfg.keys import Key, example_of, keys_of, sections_of, show, suggestions
-from rfla.cfg.layers import unknown_key
+from rfla.cfg.setting_layers import unknown_key
 from rfla.errors import ConfigError
 
 MAX_VALUE = 10_000  # characters; `ast.literal_eval` is only safe on short text

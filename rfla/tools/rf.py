@@ -24,7 +24,7 @@ from rfla.data.record import is_object
 from rfla.data.resize import resize_long_side, resized_shape
 from rfla.engine.console import make_console
 from rfla.engine.device import seed_everything, select_device
-from rfla.engine.fields import field_images
+from rfla.engine.field_measurement import field_images
 from rfla.engine.model_source import is_weights
 from rfla.engine.run_dir import create_run_dir
 from rfla.errors import ConfigError, DataError
@@ -33,7 +33,7 @@ from rfla.files import write_atomically
 from rfla.models import build_from_config, load_pretrained_backbone
 from rfla.models.backbone_file import load_backbone_file
 from rfla.models.detector import Detector
-from rfla.models.fields import (
+from rfla.models.detector_fields import (
     Pyramid,
     measures_fields,
     priors_of,

@@ -17,7 +17,7 @@ from rfla.engine.model_source import load_trained
 from rfla.engine.run_dir import state_path
 from rfla.engine.trainer import train
 from rfla.errors import ConfigError
-from rfla.models.fields import sides_of
+from rfla.models.detector_fields import sides_of
 
 Configure = Callable[..., Config]
 MEASURED = {"assigner.fields": "measured"}
