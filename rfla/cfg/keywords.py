@@ -136,6 +136,7 @@ class NormalizeSection(TypedDict, total=False):
     std: Sequence[float]
     channels: Literal["rgb", "bgr"]
     range: Sequence[float] | None
+    range_16: Sequence[float] | None
 
 
 class AugSection(TypedDict, total=False):

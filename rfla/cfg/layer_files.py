@@ -34,6 +34,7 @@ BY_DATA_YAML = (
     "max_det",
     "test.max_det",
     "normalize.range",
+    "normalize.range_16",
     "gsd",
     "assigner.topk",  # suits the number of boxes in an image
     "warmup_iters",  # suits the number of images

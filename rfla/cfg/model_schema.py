@@ -333,10 +333,16 @@ class NormalizeConfig(Section):
     range: tuple[float, float] | None = Field(
         None,
         description="values that become 0 and 255 in images of more than 8 bits, lowest and "
-        "highest; left out: those of all 16-bit training images, otherwise of each file",
+        "highest; left out: found in each file, but for range_16",
     )
 
-    @field_validator("range")
+    range_16: tuple[float, float] | None = Field(
+        None,
+        description="the same for 16-bit images that do not state their range; left out: training "
+        "finds one for the whole set",
+    )
+
+    @field_validator("range", "range_16")
     @classmethod
     def _rises(cls, limits: tuple[float, float] | None) -> tuple[float, float] | None:
         if limits is not None and limits[0] >= limits[1]:

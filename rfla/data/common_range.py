@@ -11,10 +11,11 @@ import numpy as np
 
 from rfla.data.annotations import Annotations
 from rfla.data.images import highest_of_16_bits
-from rfla.data.pixel_range import Range
+from rfla.data.pixel_range import Range16
 from rfla.errors import DataError
 
 LOOKED_AT = 100  # images, spread over the set
+ENOUGH = 400_000_000  # pixels, after which no further image is looked at
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,19 @@ class CommonRange:
     images: int
 
     @property
-    def limits(self) -> Range:
+    def limits(self) -> Range16:
         """The values that become 0 and 255: of the least number of bits that holds all, from 8."""
-        return 0.0, float((1 << max(self.highest.bit_length(), 8)) - 1)
+        return Range16(0.0, float((1 << max(self.highest.bit_length(), 8)) - 1))
 
     def line(self) -> str:
         """Say which values are taken, and how to take others."""
+        return f"{self.images} {self.what()}"
+
+    def what(self) -> str:
+        """The line without its number."""
         return (
-            f"16-bit images: values 0 to {self.limits[1]:,.0f} become 0 to 255 in all of them "
-            f"(the highest seen is {self.highest:,}); normalize.range= sets other values"
+            f"16-bit images looked at: the highest value is {self.highest:,}, so 0 to "
+            f"{self.limits.high:,.0f} become 0 to 255 in all; normalize.range= sets other values"
         )
 
 
@@ -55,12 +60,17 @@ def find_common_range(paths: Iterable[str]) -> CommonRange | None:
         paths: The image files; those that cannot be read are passed over.
     """
     files = list(dict.fromkeys(str(path) for path in paths))
-    highest = []
-    for place in np.linspace(0, len(files) - 1, min(len(files), LOOKED_AT)).astype(int):
+    spread = np.linspace(0, len(files) - 1, min(len(files), LOOKED_AT)).astype(int)
+    highest, pixels = [], 0
+    # in a mixed order: of large scenes the first ones are enough
+    for place in np.random.default_rng(0).permutation(spread):
         try:
             found = highest_of_16_bits(files[place])
         except DataError:  # named when it is loaded
             continue
         if found is not None:
-            highest.append(found)
+            highest.append(found[0])
+            pixels += found[1]
+        if pixels > ENOUGH:
+            break
     return CommonRange(max(highest), len(highest)) if highest else None

@@ -30,7 +30,7 @@ from rfla.data.image_header import (
     refuse_too_large,
 )
 from rfla.data.orientation import Orientation
-from rfla.data.pixel_range import Range, find_range, highest_value, to_uint8, uses_little
+from rfla.data.pixel_range import HUNDREDTH, Range, find_range, highest_value, to_uint8, uses_little
 from rfla.data.tiff import BITS, PHOTOMETRIC, SAMPLE_FORMAT, SAMPLES
 from rfla.errors import DataError
 from rfla.files import foreign_content, open_regular, read_regular, write_atomically
@@ -47,6 +47,10 @@ FEW_BITS = (
 DARK = (
     "16-bit images in which no value reaches a quarter of the range: they are dark; "
     "normalize.range= sets another, as [0,10000]"
+)
+BEYOND = (
+    "images in which more than a hundredth of the values are above the range that is read: they "
+    "are white; normalize.range= sets another"
 )
 NO_CONTRAST = "images that use less than a hundredth of their range, as black ones do"
 
@@ -80,7 +84,7 @@ def read_image(
         value_range: Values that become 0 and 255 where a file has more than 8 bits; None takes
             them from the file.
         remarks: Is given what a user should know of the file: `MORE_IMAGES`, `FEW_BITS`,
-            `DARK`, `NO_CONTRAST`.
+            `DARK`, `NO_CONTRAST`, `BEYOND`.
 
     Raises:
         DataError: The file is missing, no regular file, empty, truncated, no image, or larger than
@@ -94,11 +98,11 @@ def read_image(
     return decode_image(path, data, header, exif=exif, value_range=value_range, remarks=remarks)
 
 
-def highest_of_16_bits(path: str | Path) -> int | None:
+def highest_of_16_bits(path: str | Path) -> tuple[int, int] | None:
     """Return the highest value of an image of 16 bits that does not state its range.
 
     Returns:
-        None for any other image.
+        That value and the number of pixels; None for any other image.
 
     Raises:
         DataError: As in `read_image`.
@@ -110,7 +114,9 @@ def highest_of_16_bits(path: str | Path) -> int | None:
     if header.tiff is not None and (header.bits != 16 or header.tiff.stated_range is not None):
         return None
     pixels = _decode(path, data, header, exif=True)
-    return highest_value(pixels, header.tiff) if pixels.dtype == np.uint16 else None
+    if pixels.dtype != np.uint16:
+        return None
+    return highest_value(pixels, header.tiff), header.width * header.height
 
 
 def header_of(path: str | Path, data: bytes) -> ImageHeader:
@@ -158,7 +164,7 @@ def decode_image(
         pixels = np.ascontiguousarray(header.orientation.stored(pixels))
     if pixels.dtype == np.uint8:
         return np.asarray(pixels, np.uint8)
-    limits = value_range or find_range(pixels, header.tiff)
+    limits = find_range(pixels, header.tiff, value_range)
     image = to_uint8(pixels, limits)
     if image.ndim == 2:
         image = image[..., None].repeat(3, axis=2)
@@ -170,6 +176,8 @@ def decode_image(
         remarks.append(NO_CONTRAST)
     elif guessed and limits[1] == 65535 and image.max(initial=0) < 64:
         remarks.append(DARK)
+    if limits == value_range and (pixels > limits[1]).mean() > HUNDREDTH:
+        remarks.append(BEYOND)
     return image
 
 

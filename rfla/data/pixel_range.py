@@ -9,14 +9,23 @@ numbers are shares (0 to 1), grey levels (0 to 255), or in units of their own: t
 the 99.9 percentile.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rfla.cfg.model_schema import NormalizeConfig
 from rfla.data.tiff import TiffHeader
 
 Range = tuple[float, float]
+
+
+class Range16(NamedTuple):
+    """A range for the images of 16 bits that do not state their own; others keep theirs."""
+
+    low: float
+    high: float
+
 
 _BITS_IN_16 = (8, 12, 16)
 _PERCENTILES = (0.1, 99.9)
@@ -25,15 +34,29 @@ _SAMPLE = 1 << 20  # pixels that percentiles are taken of
 HUNDREDTH = 0.01
 
 
-def find_range(pixels: NDArray[Any], tiff: TiffHeader | None = None) -> Range:
+def range_of(normalize: NormalizeConfig) -> Range | None:
+    """Return the range of settings: for all files, or for those of 16 bits; None without either."""
+    if normalize.range is not None:
+        return normalize.range
+    return Range16(*normalize.range_16) if normalize.range_16 is not None else None
+
+
+def find_range(
+    pixels: NDArray[Any], tiff: TiffHeader | None = None, given: Range | None = None
+) -> Range:
     """Return the values that become 0 and 255.
 
     Args:
         pixels: Of 16 bits, or of another type wider than 8 bits.
         tiff: Its tags, where the file is a TIFF.
+        given: A range for all images, or a `Range16`.
     """
+    if given is not None and not isinstance(given, Range16):
+        return given
     if tiff is not None and tiff.stated_range is not None:
         return tiff.stated_range
+    if pixels.dtype == np.uint16 and given is not None:
+        return given
     if pixels.dtype == np.uint16:
         highest = highest_value(pixels, tiff)
         bits = next(bits for bits in _BITS_IN_16 if highest < 1 << bits)

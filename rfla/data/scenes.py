@@ -119,7 +119,7 @@ class RasterScene:
         )
         if "complex" in str(dataset.dtypes[0]):
             raise DataError(f"{path}: pixels are complex numbers, which have no colour")
-        self._range = None if eight_bits else value_range or self._find_range()
+        self._range = None if eight_bits else self._find_range(value_range)
 
     def read(self, window: Window) -> Image:
         """Return (h, w, 3) uint8 RGB of a window inside the picture."""
@@ -161,10 +161,10 @@ class RasterScene:
             pixels = to_uint8(pixels, self._range)
         return np.ascontiguousarray(pixels, np.uint8)
 
-    def _find_range(self) -> Range:
+    def _find_range(self, given: Range | None) -> Range:
         """Return the range of values of the whole scene, from its tags or a reduced copy."""
         shape = (3, min(self._dataset.height, _GLANCE), min(self._dataset.width, _GLANCE))
-        return find_range(self._read(out_shape=shape), _tiff_header(self.path))
+        return find_range(self._read(out_shape=shape), _tiff_header(self.path), given)
 
     def _read(self, **how: Any) -> np.ndarray:
         try:

@@ -25,6 +25,7 @@ from rfla.data import (
 )
 from rfla.data.common_range import find_common_range
 from rfla.data.index import require_objects
+from rfla.data.pixel_range import range_of
 from rfla.engine import memory
 from rfla.engine.device import (
     autocast_dtype,
@@ -192,7 +193,7 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
             protocol, train_index, val_index = build_data(cfg)
             cfg, range_notes = settle_range(cfg, train_index)
             train_index, val_index = (
-                replace(index, value_range=cfg.normalize.range)
+                replace(index, value_range=range_of(cfg.normalize))
                 for index in (train_index, val_index)
             )
             source = source_model(cfg, train_index.names)
@@ -245,17 +246,17 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
 def settle_range(cfg: Config, train_index: Annotations) -> tuple[Config, list[str]]:
     """Take one range of values for all images of 16 bits; one that was given stands.
 
-    It is stored with the weights: images are then read alike in training and ever after.
+    It is stored with the weights: images are then read alike in training and ever after. That of
+    weights which are trained further gives way.
 
     Returns:
         The settings, and a line for the user where a range was found.
     """
-    if cfg.resume or cfg.normalize.range is not None:
-        return cfg, []
-    found = find_common_range(train_index.paths)
+    given = cfg.normalize.range is not None or "normalize.range_16" in cfg.given
+    found = None if cfg.resume or given else find_common_range(train_index.paths)
     if found is None:
         return cfg, []
-    return with_settings(cfg, {"normalize.range": found.limits}), [found.line()]
+    return with_settings(cfg, {"normalize.range_16": tuple(found.limits)}), [found.line()]
 
 
 def _measure_fields(

@@ -18,6 +18,7 @@ from typing import IO
 
 from rfla.cfg import Config
 from rfla.cfg.document import to_yaml
+from rfla.cfg.resume import TRACES
 from rfla.engine.distributed import World, agreed, gather
 from rfla.errors import ExistingRunError
 from rfla.files import hold_lock, release_lock, write_atomically
@@ -181,6 +182,8 @@ def _claim(cfg: Config, default_name: str) -> tuple[Path, IO[str]]:
             (run_dir / "weights").mkdir(exist_ok=True)
             _tidy(run_dir, is_new=not cfg.resume)
         if not cfg.resume:
+            for progress in run_dir.glob(TRACES["predict"]):  # of one that was stopped
+                progress.unlink()
             write_atomically(run_dir / "args.yaml", to_yaml(cfg))
     except OSError as error:
         release_lock(run_dir / ".lock", lock)

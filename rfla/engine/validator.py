@@ -20,6 +20,7 @@ from rich.console import Console
 from rfla.cfg import Config, model_part, with_settings
 from rfla.cfg.model_schema import ModelConfig
 from rfla.data import Annotations, DataSpec, load_data_spec, load_index
+from rfla.data.pixel_range import range_of
 from rfla.engine import memory
 from rfla.engine.build import RunParts
 from rfla.engine.console import Progress, make_console, metric_line
@@ -170,7 +171,7 @@ def _validate(
             fraction=cfg.fraction,
             single_cls=cfg.single_cls,
             need_images=not given,
-            value_range=cfg.normalize.range,
+            value_range=range_of(cfg.normalize),
         )
         size = f"{counted(len(index), 'image')}, {counted(len(index.boxes), 'box', 'boxes')}"
         console.print(f"{index.name}: {size}")

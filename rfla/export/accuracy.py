@@ -8,6 +8,7 @@ import torch
 
 from rfla.cfg import Config
 from rfla.data import Annotations, load_data_spec, load_index
+from rfla.data.pixel_range import range_of
 from rfla.engine.distributed import World
 from rfla.engine.inference import Inference, detect, judge, protocol_of, require_images
 from rfla.engine.loaders import evaluation_loader
@@ -55,7 +56,7 @@ class Judge:
         """The images and boxes of a split."""
         spec = load_data_spec(str(self.cfg.data))
         return load_index(
-            spec, split, fraction=self.cfg.fraction, value_range=self.cfg.normalize.range
+            spec, split, fraction=self.cfg.fraction, value_range=range_of(self.cfg.normalize)
         )
 
     def __call__(self, name: str, megabytes: float, model: SourceModel) -> Figures:

@@ -9,6 +9,7 @@ import torch
 
 from rfla.cfg.verbs import ExportOptions
 from rfla.data import Annotations, load_data_spec, load_index
+from rfla.data.pixel_range import range_of
 from rfla.engine.model_source import SourceModel
 from rfla.errors import ConfigError
 from rfla.export.exported_net import ExportedNet, Runner
@@ -218,5 +219,5 @@ def split_of(data: str, split: str) -> Annotations:
 def images_of(index: Annotations, model: SourceModel, side: int, count: int) -> list[np.ndarray]:
     """A few images of a split, evenly spread, at the size that the network sees."""
     rows = np.linspace(0, len(index) - 1, min(count, len(index))).astype(int)
-    index = replace(index, value_range=model.config.normalize.range)
+    index = replace(index, value_range=range_of(model.config.normalize))
     return [fitted(index.read_image(row), side) for row in rows.tolist()]

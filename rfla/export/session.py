@@ -25,7 +25,14 @@ from rfla.files import read_regular
 from rfla.models.limits import build_limits
 from rfla.models.weights import read_metadata
 
-FREE = ("test.conf", "test.score_thr", "test.nms_iou", "test.max_det", "normalize.range")
+FREE = (
+    "test.conf",
+    "test.score_thr",
+    "test.nms_iou",
+    "test.max_det",
+    "normalize.range",
+    "normalize.range_16",
+)
 """Settings that may differ from those of the export: `ExportedNet` checks what the graph allows."""
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"

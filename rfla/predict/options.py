@@ -10,7 +10,7 @@ import torch
 
 from rfla.cfg import Config
 from rfla.data.georeference import read_gsd
-from rfla.data.pixel_range import Range
+from rfla.data.pixel_range import Range, range_of
 from rfla.engine.model_source import SourceModel
 from rfla.errors import ConfigError, did_you_mean
 from rfla.models.limits import build_limits
@@ -145,7 +145,7 @@ class PredictOptions:
             gsd=cfg.gsd,
             trained_gsd=trained_gsd,
             fill=fill_of(cfg.normalize),
-            reading=Reading(cfg.vid_stride, cfg.pages, cfg.normalize.range),
+            reading=Reading(cfg.vid_stride, cfg.pages, range_of(cfg.normalize)),
         )
 
     def ground_of(self, file: Path | None) -> float | None:

@@ -111,7 +111,7 @@ class SourceImage:
         if remarks is not None:
             remarks += self.remarks
         if self.pixels.dtype == np.uint16:
-            return to_uint8(self.pixels, value_range or find_range(self.pixels))
+            return to_uint8(self.pixels, find_range(self.pixels, given=value_range))
         return self.pixels
 
     def expected(self, how: Reading) -> int:

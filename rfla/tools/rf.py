@@ -20,6 +20,7 @@ from rfla.cfg.verbs import FieldOptions
 from rfla.cfg.weights_header import is_exported
 from rfla.data import Annotations, load_data_spec, load_index
 from rfla.data.annotations import objects_per_image
+from rfla.data.pixel_range import range_of
 from rfla.data.record import is_object
 from rfla.data.resize import resize_long_side, resized_shape
 from rfla.engine.console import make_console
@@ -75,7 +76,7 @@ def run_fields(options: FieldOptions, given: Mapping[str, Any]) -> None:
         cfg = cfg.model_copy(update={"imgsz": imgsz or fallback})
     net = net.to(device).eval()
     if index is not None:
-        index = replace(index, value_range=net.config.normalize.range)
+        index = replace(index, value_range=range_of(net.config.normalize))
     images = _images(cfg, index, net, device, options.images)
     maps = pyramid_influence(net, images)
 

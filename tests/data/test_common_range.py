@@ -7,7 +7,8 @@ import pytest
 from PIL import Image as PillowImage
 
 from rfla.data.common_range import CommonRange, find_common_range
-from rfla.data.images import read_image
+from rfla.data.images import BEYOND, read_image
+from rfla.data.pixel_range import Range16
 
 
 def write(path: Path, *values: int, kind: type = np.uint16) -> str:
@@ -36,8 +37,8 @@ def test_the_brightest_image_decides(tmp_path: Path) -> None:
     found = find_common_range([*files, files[0]])
     assert found == CommonRange(10_215, 2)
     assert found.line() == (
-        "16-bit images: values 0 to 16,383 become 0 to 255 in all of them (the highest seen is "
-        "10,215); normalize.range= sets other values"
+        "2 16-bit images looked at: the highest value is 10,215, so 0 to 16,383 become 0 to 255 in "
+        "all; normalize.range= sets other values"
     )
     assert find_common_range(files[2:]) is None and find_common_range([]) is None
 
@@ -62,9 +63,36 @@ def test_a_range_that_files_state_is_theirs(tmp_path: Path) -> None:
 
 
 def test_a_hundred_images_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evenly spread, the first and the last among them."""
-    seen = []
+    """Evenly spread, the first and the last among them; of large ones as many as are enough."""
+    seen: list[str] = []
     monkeypatch.setattr("rfla.data.common_range.highest_of_16_bits", seen.append)
     find_common_range([f"{number}.png" for number in range(1000)])
-    assert len(seen) == 100 and (seen[0], seen[-1]) == ("0.png", "999.png")
-    assert seen[50] == "504.png"  # 50 x 999 / 99
+    assert len(seen) == 100 and {"0.png", "504.png", "999.png"} <= set(seen)  # 50 x 999 / 99
+    sizes = iter([(700, 300_000_000), (900, 90_000_000), (800, 10_000_001)])
+    monkeypatch.setattr("rfla.data.common_range.highest_of_16_bits", lambda _: next(sizes))
+    assert find_common_range([f"{number}.png" for number in range(9)]) == CommonRange(900, 3)
+
+
+def test_files_of_other_kinds_keep_theirs(tmp_path: Path) -> None:
+    """The range of 16-bit images: not of one that states its own, of shares, nor of 8 bits."""
+    of_16 = Range16(0, 4095)
+    (tmp_path / "stated.tif").touch()
+    values = np.array([[0, 1000, 2000]], np.uint16)
+    PillowImage.fromarray(values).save(tmp_path / "plain.png")
+    PillowImage.fromarray(values).save(tmp_path / "stated.tif", tiffinfo={281: 2047})
+    PillowImage.fromarray(np.array([[0.0, 0.5, 1.0]], np.float32)).save(tmp_path / "share.tif")
+    expected = {"plain.png": [0, 62, 125], "stated.tif": [0, 125, 250], "share.tif": [0, 128, 255]}
+    for name, greys in expected.items():
+        image = read_image(tmp_path / name, value_range=of_16)
+        assert image[0, :, 0].tolist() == greys, name
+    assert read_image(tmp_path / "stated.tif", value_range=(0, 4095))[0, 2, 0] == 125
+
+
+def test_values_beyond_the_range_are_remarked_on(tmp_path: Path) -> None:
+    """Two of 100 pixels are white that had more to say."""
+    values = np.linspace(0, 900, 100).astype(np.uint16).reshape(10, 10)
+    values[9, 8:] = 5000
+    PillowImage.fromarray(values).save(tmp_path / "a.png")
+    remarks: list[str] = []
+    read_image(tmp_path / "a.png", value_range=Range16(0, 1023), remarks=remarks)
+    assert remarks == [BEYOND]

@@ -17,6 +17,7 @@ from PIL import Image as PillowImage
 
 from rfla.data.image_header import MAX_PIXELS
 from rfla.data.images import (
+    BEYOND,
     DARK,
     FEW_BITS,
     MORE_IMAGES,
@@ -91,7 +92,7 @@ def test_16_bit_files_hold_8_12_or_16_bits(tmp_path: Path, highest: int, limits,
         expected = [FEW_BITS.format(bits=int(limits[1]).bit_length())] * few + [DARK] * dark
         assert remarks == expected
         given = read_image(tmp_path / name, value_range=(0, 200), remarks=remarks)
-        assert given[4, 4].tolist() == [128] * 3 and remarks == expected
+        assert given[4, 4].tolist() == [128] * 3 and remarks == [*expected, BEYOND]
 
 
 def test_an_image_that_uses_a_hundredth_of_its_range_is_remarked_on(tmp_path: Path):

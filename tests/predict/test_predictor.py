@@ -415,3 +415,14 @@ def test_predictions_are_read_by_val(
     gt = read_ground_truth(truth)
     found = read_detections(run / "predictions.json", gt, lambda text: None)
     assert np.bincount(found.image_index).tolist() == [3, 3, 3]
+
+
+def test_a_new_prediction_into_the_directory_of_a_stopped_one(
+    asked: Callable[..., Config], tmp_path: Path
+) -> None:
+    """What the other had done is not taken for its own on resume."""
+    run = predict(asked(name="r", save=False)).run_dir
+    left = run / ".done.0.jsonl"
+    left.write_text('{"of": "another run"}\n')
+    predict(asked(name="r", save=False, exist_ok=True))
+    assert not left.exists()

@@ -7,6 +7,7 @@ import numpy as np
 
 from rfla.cfg import Config
 from rfla.data.images import Image
+from rfla.data.pixel_range import range_of
 from rfla.data.scenes import open_scene
 from rfla.data.tiles import Window
 from rfla.pictures.boxes import write_picture
@@ -42,7 +43,7 @@ def _pixels_of(results: Results, windows: Iterable[Window], cfg: Config) -> Iter
     if not results.is_reduced:
         yield from (results.orig_img[y1:y2, x1:x2] for x1, y1, x2, y2 in windows)
         return
-    with open_scene(Path(results.path), cfg.normalize.range) as scene:
+    with open_scene(Path(results.path), range_of(cfg.normalize)) as scene:
         yield from (scene.read(window) for window in windows)
 
 

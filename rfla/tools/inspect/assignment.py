@@ -15,6 +15,7 @@ from rfla.assign.explain import AssignmentReport, report
 from rfla.cfg import Config, model_part
 from rfla.data import Annotations, load_data_spec, load_index
 from rfla.data.common_range import with_common_range
+from rfla.data.pixel_range import range_of
 from rfla.data.resize import resize_long_side, resized_shape
 from rfla.engine.field_measurement import field_images
 from rfla.errors import ConfigError, DataError
@@ -58,7 +59,7 @@ def assignment_report(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.seed)
         net = build_from_config(model_part(cfg), max(1, len(index.names)))
-    index = with_common_range(replace(index, value_range=cfg.normalize.range))
+    index = with_common_range(replace(index, value_range=range_of(cfg.normalize)))
     if measures_fields(cfg.assigner):
         pictures = field_images(cfg, index, cfg.normalize, torch.device("cpu"))
         use_sides(net, measured_sides(net, pictures))

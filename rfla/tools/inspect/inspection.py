@@ -13,7 +13,7 @@ from rfla.data.annotations import Annotations
 from rfla.data.common_range import find_common_range
 from rfla.data.image_header import set_max_pixels
 from rfla.data.index import load_index
-from rfla.data.pixel_range import Range
+from rfla.data.pixel_range import Range, range_of
 from rfla.data.spec import DataSpec, load_data_spec
 from rfla.errors import DataError, did_you_mean
 from rfla.tools.inspect.data_report import DataReport, Finding, Severity
@@ -88,7 +88,8 @@ def inspect_data(
     report = DataReport(spec.name, spec.source, spec.names)
     refused: list[DataError] = []
     limits = _stated_range(spec)
-    for name in [split] if split else spec.splits:
+    # train first: the range of its values is that of all
+    for name in [split] if split else sorted(spec.splits, key=lambda name: name != "train"):
         if not split and _only_joins_others(spec, name):
             continue
         try:
@@ -103,7 +104,7 @@ def inspect_data(
         report.names = report.names or index.names
         if limits is None and (found := find_common_range(index.paths)):
             limits = found.limits
-            report.add(name, Finding("note", found.line(), found.images))
+            report.add(name, Finding("note", found.what(), found.images))
         report.splits[name] = index = replace(index, value_range=limits)
         report.images[name] = summarize_images(index, workers, progress)
         check_images(report, name, index, report.images[name])
@@ -140,9 +141,8 @@ def _input_size(options: InspectOptions, spec: DataSpec) -> int:
 def _stated_range(spec: DataSpec) -> Range | None:
     """Return the values of images of more than 8 bits that the data set's settings name."""
     stated = flatten(spec.settings, Config)
-    return validate(
-        Config, {key: stated[key] for key in stated.keys() & {"normalize.range"}}
-    ).normalize.range
+    wanted = stated.keys() & {"normalize.range", "normalize.range_16"}
+    return range_of(validate(Config, {key: stated[key] for key in wanted}).normalize)
 
 
 def _only_joins_others(spec: DataSpec, name: str) -> bool:
