@@ -29,8 +29,8 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from rfla.data.dataset import DetectionDataset, Sample
 from rfla.data.samplers import EvalSampler, TrainSampler
+from rfla.data.stacking import stack_images
 from rfla.errors import DataError
-from rfla.sizes import STRIDE, padded_side
 from rfla.stop_signals import STOP_SIGNALS
 
 log = logging.getLogger("rfla.data")
@@ -212,17 +212,11 @@ def build_loader(
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Stack B samples, padded to multiples of `STRIDE`; one without pixels leaves its reason."""
+    """Stack B samples, padded; one without pixels leaves its reason."""
     skipped = tuple(entry for sample in samples for entry in sample.skipped)
     remarks = tuple(entry for sample in samples for entry in sample.remarks)
     samples = [sample for sample in samples if sample.image.size]
-    sizes = [(sample.image.shape[0], sample.image.shape[1]) for sample in samples]
-    height = padded_side(max((h for h, _ in sizes), default=0), STRIDE)
-    width = padded_side(max((w for _, w in sizes), default=0), STRIDE)
-    # Not zeros: `_fill` writes each px once, the padding too.
-    images = torch.empty(len(samples), 3, height, width, dtype=torch.uint8)
-    for planes, sample in zip(images.numpy(), samples, strict=True):
-        _fill(planes, sample.image)
+    images, sizes = stack_images([sample.image for sample in samples], least=0)
     return Batch(
         images=images,
         image_sizes=sizes,
@@ -234,17 +228,6 @@ def collate(samples: list[Sample]) -> Batch:
         skipped=skipped,
         remarks=remarks,
     )
-
-
-def _fill(planes: NDArray[np.uint8], image: NDArray[np.uint8]) -> None:
-    """Write an (h, w, 3) image into (3, H, W) planes, zeros right of it and below.
-
-    OpenCV parts channels fastest.
-    """
-    height, width = image.shape[:2]
-    cv2.mixChannels([image], [plane[:height, :width] for plane in planes], [0, 0, 1, 1, 2, 2])
-    planes[:, height:] = 0
-    planes[:, :height, width:] = 0
 
 
 def _target(sample: Sample) -> dict[str, Tensor]:

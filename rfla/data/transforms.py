@@ -1,13 +1,11 @@
 """Augmentation of training images that tiny boxes survive.
 
-The only file that touches albumentations.
-
 Shapes: an image is (H, W, 3) uint8 RGB; G boxes (G, 4) float32 xyxy px.
 
 Zoom, turn and flips move boxes exactly with their pixels. The zoomed crop is the only step that can
-cut a box, so the share that stays visible is measured against the whole box (albumentations
-measures it against what the step before left). No box disappears while pixels of it stay: one that
-is cut too far becomes an ignored region.
+cut a box, so the share that stays visible is measured against the whole box. No box disappears
+while pixels of it stay: one that is cut too far becomes an ignored region. Blur and noise, which
+move nothing, are albumentations'; no other file touches it.
 """
 
 import random
@@ -71,6 +69,36 @@ class _View(NamedTuple):
     scale: tuple[float, float]
 
 
+class _Turn(NamedTuple):
+    """A flip left to right, one upside down, then quarter turns counterclockwise."""
+
+    fliplr: bool
+    flipud: bool
+    quarters: int
+
+    def pixels(self, image: Image) -> Image:
+        """Return an image (H, W, 3), flipped and turned."""
+        if self.fliplr or self.flipud:
+            code = -1 if self.fliplr and self.flipud else int(self.fliplr)
+            image = np.asarray(cv2.flip(image, code), np.uint8)
+        if self.quarters:
+            image = np.asarray(cv2.rotate(image, _TURNS[self.quarters]), np.uint8)
+        return image
+
+    def boxes(self, boxes: NDArray[np.float32], shape: Sequence[int]) -> NDArray[np.float32]:
+        """Return where the boxes (G, 4) of an image of (h, w, ...) `shape` lie in it, px."""
+        height, width = shape[0], shape[1]
+        x1, y1, x2, y2 = boxes.T
+        if self.fliplr:
+            x1, x2 = width - x2, width - x1
+        if self.flipud:
+            y1, y2 = height - y2, height - y1
+        for _ in range(self.quarters):
+            x1, y1, x2, y2 = y1, width - x2, y2, width - x1
+            height, width = width, height
+        return np.stack([x1, y1, x2, y2], axis=1)
+
+
 @dataclass
 class Augmentation:
     """Resize to the input size with a random zoom, flips, quarter turns and colour.
@@ -92,8 +120,7 @@ class Augmentation:
     noise: float = 0.0
 
     def __post_init__(self) -> None:
-        self._turning = self._compose(self.rot90)
-        self._straight = self._compose(0.0)
+        self._spoiling = self._spoilers()
 
     def partners(self, count: int, rng: np.random.Generator) -> list[int]:
         """Rows, of `count`, of three images to make a mosaic with.
@@ -130,13 +157,18 @@ class Augmentation:
         inside = np.flatnonzero((sides > 0).all(axis=1))
         cut = view.touched & ((view.share < self.min_visible) | (sides < _MIN_SIDE).any(axis=1))
         turnable = max(room) <= _LONGEST_TURNED * min(room)
-        pipeline = self._turning if turnable else self._straight
-        pipeline.set_random_state(rng, random.Random(int(rng.integers(2**63))))
-        recoloured = self._recoloured(view.image, rng)
-        result = pipeline(image=recoloured, bboxes=view.boxes[inside], position=inside)
-        kept = np.asarray(result["position"], np.int64)
-        moved = np.asarray(result["bboxes"], np.float32).reshape(-1, 4)
-        return Augmented(result["image"], moved, kept, cut[kept], view.scale)
+        draws, quarters = rng.random(3), int(rng.integers(4))
+        turn = _Turn(
+            bool(draws[0] < self.fliplr),
+            bool(draws[1] < self.flipud),
+            quarters if turnable and draws[2] < self.rot90 else 0,
+        )
+        moved = turn.boxes(view.boxes[inside], view.image.shape)
+        result = turn.pixels(self._recoloured(view.image, rng))
+        if self._spoiling is not None:
+            self._spoiling.set_random_state(rng, random.Random(int(rng.integers(2**63))))
+            result = self._spoiling(image=result)["image"]
+        return Augmented(result, moved, inside, cut[inside], view.scale)
 
     def _window(
         self,
@@ -226,30 +258,18 @@ class Augmentation:
         matrix = (1 + brightness) * np.linalg.inv(_YIQ) @ change @ _YIQ
         return np.asarray(cv2.transform(image, matrix), np.uint8)
 
-    def _compose(self, rot90: float) -> Any:
+    def _spoilers(self) -> Any:
+        """Blur and noise by albumentations, or None where neither is asked for."""
+        if not (self.blur or self.noise):
+            return None
         import albumentations as A
 
-        class Turn(A.RandomRotate90):  # type: ignore[misc]
-            """The same turn by OpenCV: a tenth of the time of a copy of a turned view."""
-
-            def apply(self, img: Image, factor: int, **params: Any) -> Image:
-                return np.asarray(cv2.rotate(img, _TURNS[factor]), np.uint8) if factor else img
-
-        steps: list[Any] = [
-            A.HorizontalFlip(p=self.fliplr),
-            A.VerticalFlip(p=self.flipud),
-            Turn(p=rot90),
-        ]
+        steps: list[Any] = []
         if self.blur:
             steps.append(A.Blur(blur_limit=(3, 3), p=self.blur))
         if self.noise:
             steps.append(A.GaussNoise(std_range=(0.01, 0.04), p=self.noise))
-        # The position is the only label field: label fields travel in float32, and come back as
-        # floats from lists.
-        parameters = A.BboxParams(
-            "pascal_voc", label_fields=["position"], clip=True, filter_invalid_bboxes=False
-        )
-        return A.Compose(steps, bbox_params=parameters)
+        return A.Compose(steps)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), astuple(self)  # a spawned worker builds its own pipelines

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rfla.cfg import Config
@@ -27,7 +26,6 @@ from rfla.errors import DataError
 from rfla.metrics import Detections, Metrics, evaluate_boxes, find_protocol, ground_truth
 from rfla.metrics.protocols import Protocol
 from rfla.ops.normalize import normalize_images
-from rfla.sizes import padded_side
 
 STAGES = ("load", "preprocess", "inference", "gather")
 
@@ -53,28 +51,6 @@ class Speed:
     def per_image(self) -> dict[str, float]:
         """Return milliseconds an image for each stage."""
         return {stage: 1000 * getattr(self, stage) / max(self.images, 1) for stage in STAGES}
-
-
-def stack_images(
-    images: Sequence[NDArray[np.uint8]], least: int = 1, *, pinned: bool = False
-) -> tuple[Tensor, list[tuple[int, int]]]:
-    """Make one batch of images, padded with zeros right and below to multiples of the stride.
-
-    Args:
-        images: Each (h, w, 3) uint8.
-        least: H and W are at least this, px.
-        pinned: In page-locked memory, so that the host need not wait for a copy to a GPU.
-
-    Returns:
-        (B, 3, H, W) uint8, and the sizes (h, w) of the images, px.
-    """
-    sizes = [(image.shape[0], image.shape[1]) for image in images]
-    height, width = (padded_side(max(least, *sides)) for sides in zip(*sizes, strict=True))
-    batch = torch.zeros(len(images), 3, height, width, dtype=torch.uint8, pin_memory=pinned)
-    # By numpy: torch takes no mirrored view, and numpy calls one of a single row contiguous.
-    for planes, image in zip(batch.numpy(), images, strict=True):
-        planes[:, : image.shape[0], : image.shape[1]] = image.transpose(2, 0, 1)
-    return batch, sizes
 
 
 def prepare_images(

@@ -1,6 +1,5 @@
 """The files of a validation: `predictions.json`, `results.json`, `report.html` and pictures."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from rfla.engine.inference import Speed
 from rfla.errors import DataError
 from rfla.files import write_atomically
 from rfla.metrics import Detections, Study, write_report
-from rfla.metrics.detection_files import to_coco
+from rfla.metrics.detection_files import coco_text
 from rfla.metrics.results_json import write_results
 from rfla.pictures.boxes import draw_boxes, tile_pictures, write_picture
 
@@ -30,9 +29,7 @@ def write_files(
     """Write everything that `rfla val` leaves in its run directory."""
     milliseconds = speed.per_image() if speed is not None else None
     if cfg.save_json:
-        write_atomically(
-            run_dir / "predictions.json", json.dumps(to_coco(judged.detections, judged.gt))
-        )
+        write_atomically(run_dir / "predictions.json", coco_text(judged.detections, judged.gt))
     if cfg.plots:
         write_pictures(run_dir, index, judged.detections)
         write_page(cfg, run_dir, index, judged, milliseconds)

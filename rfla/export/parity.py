@@ -13,7 +13,8 @@ from torchvision.ops import box_area, box_iou
 
 from rfla.cfg.model_schema import NormalizeConfig
 from rfla.data.resize import resize_long_side
-from rfla.engine.inference import prepare_images, stack_images
+from rfla.data.stacking import stack_images
+from rfla.engine.inference import prepare_images
 from rfla.errors import ConfigError, counted
 from rfla.export.exported_net import ExportedNet
 from rfla.models.detector import Detector

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rfla.cfg.onnx_header import DIGEST, sealed
-from rfla.engine.inference import stack_images
+from rfla.data.stacking import stack_images
 from rfla.export.extra import require
 
 PREDICTORS = frozenset(

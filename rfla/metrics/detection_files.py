@@ -3,8 +3,9 @@
 COCO boxes are (x, y, width, height) px. Shapes: D detections of all images.
 """
 
+import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ from rfla.json_file import collector_at_rest, parse_json, read_json_bytes, refus
 from rfla.metrics.arrays import Detections, FloatArray, GroundTruth, IntArray
 from rfla.metrics.coco_entries import FARTHEST, Record, box_array, field, number_array
 from rfla.metrics.coco_ids import id_positions, image_positions
+
+_PART = 10_000  # detections that are written at a time
 
 DetectionSource = Detections | Sequence[Record] | Record | str | Path
 Say = Callable[[str], None]
@@ -128,6 +131,24 @@ def to_coco(detections: Detections, gt: GroundTruth) -> list[dict[str, Any]]:
         }
         for image, label, box, score in rows
     ]
+
+
+def coco_text(detections: Detections, gt: GroundTruth) -> Iterator[str]:
+    """Yield the text of `to_coco` as JSON, in parts: a large set is not in memory as objects."""
+    before = "["
+    for start in range(0, len(detections.scores), _PART):
+        rows = slice(start, start + _PART)
+        assert detections.sides is not None
+        part = Detections(
+            detections.image_index[rows],
+            detections.boxes[rows],
+            detections.scores[rows],
+            detections.labels[rows],
+            detections.sides[rows],
+        )
+        yield before + json.dumps(to_coco(part, gt))[1:-1]
+        before = ", "
+    yield "[]" if before == "[" else "]"
 
 
 def _columns_of_file(path: Path) -> _Columns:

@@ -162,15 +162,19 @@ def _write_names(
         order: Who chooses first.
         force: Write the name above its box where there is no room; else leave it out.
     """
-    taken = [np.array(frame) for frame in frames]
+    taken = np.zeros((4, 2 * len(frames)), np.int64)  # columns: a row of numbers is compared fast
+    taken[:, : len(frames)] = frames.T
+    used = len(frames)
     for i in order:
         (wide, letters), base = cv2.getTextSize(texts[i], FONT, 0.4, 1)
-        tag = _free_place(frames[i], (wide + 6, letters + base + 2), canvas.shape, np.array(taken))
+        size = (wide + 6, letters + base + 2)
+        tag = _free_place(frames[i], size, canvas.shape, taken[:, :used])
         if tag is None and not force:
             continue
         if tag is None:
-            tag = _places(frames[i], (wide + 6, letters + base + 2), canvas.shape)[0]
-        taken.append(tag)
+            tag = _places(frames[i], size, canvas.shape)[0]
+        taken[:, used] = tag
+        used += 1
         x1, y1, x2, y2 = tag.tolist()
         cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), EDGE, -1)
         cv2.putText(canvas, texts[i], (x1 + 3, y2 - base), FONT, 0.4, colours[i], 1, cv2.LINE_AA)
@@ -179,10 +183,11 @@ def _write_names(
 def _free_place(
     frame: Array, size: tuple[int, int], shape: tuple[int, ...], taken: Array
 ) -> Array | None:
-    """Return the first place (4,) of a tag at a box that meets nothing in `taken` (K, 4)."""
+    """Return the first place (4,) of a tag at a box that meets nothing in `taken` (4, K)."""
+    left, top, right, bottom = taken
     for tag in _places(frame, size, shape):
-        meets = (taken[:, :2] < tag[2:]) & (taken[:, 2:] > tag[:2])
-        if not meets.all(axis=1).any():
+        x1, y1, x2, y2 = tag
+        if not ((left < x2) & (right > x1) & (top < y2) & (bottom > y1)).any():
             return tag
     return None
 

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from rfla.data.images import Image
 from rfla.data.resize import padded_shape, resize_long_side
+from rfla.data.stacking import stack_images
 from rfla.engine.device import autocast_dtype, on_device, use_fast_float32
-from rfla.engine.inference import Inference, Speed, stack_images
+from rfla.engine.inference import Inference, Speed
 from rfla.engine.memory import unless_full
 from rfla.engine.model_source import SourceModel
 from rfla.errors import RflaError

@@ -15,7 +15,7 @@ from rfla import RFLA
 from rfla.cfg.onnx_header import read_entries
 from rfla.cfg.weights_header import read_metadata
 from rfla.cli import main
-from rfla.engine.inference import stack_images
+from rfla.data.stacking import stack_images
 from rfla.engine.model_source import load_trained
 from rfla.errors import ConfigError, WeightsError
 from rfla.export.exported_net import ExportedNet

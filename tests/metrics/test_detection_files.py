@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rfla.errors import MetricError
-from rfla.metrics import GroundTruth, read_detections
+from rfla.metrics import Detections, GroundTruth, detection_files, read_detections
 from rfla.metrics.detection_files import to_coco
 
 FILES = ("sub/a.1.png", "b.png", "07.jpg")
@@ -166,3 +166,16 @@ def test_a_file_name_that_is_no_text(tmp_path):
         tmp_path, truth(files=("a.png", "\udcff.png", "c.png")), one(image_id="\ufffd.png")
     )
     assert found.image_index.tolist() == [1]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 7])
+def test_the_text_in_parts_is_that_of_the_whole(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts of three detections."""
+    monkeypatch.setattr(detection_files, "_PART", 3)
+    numbers = np.arange(count)
+    boxes = np.stack([numbers, numbers, numbers + 4.5, numbers + 2], axis=1).astype(float)
+    found = Detections(numbers % 3, boxes, numbers / 8, numbers % 2)
+    text = "".join(detection_files.coco_text(found, truth()))
+    assert text == json.dumps(to_coco(found, truth()))
