@@ -9,13 +9,15 @@ numbers are shares (0 to 1), grey levels (0 to 255), or in units of their own: t
 the 99.9 percentile.
 """
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rfla.cfg.model_schema import NormalizeConfig
 from rfla.data.tiff import TiffHeader
+
+if TYPE_CHECKING:
+    from rfla.cfg.model_schema import NormalizeConfig
 
 Range = tuple[float, float]
 
@@ -34,7 +36,7 @@ _SAMPLE = 1 << 20  # pixels that percentiles are taken of
 HUNDREDTH = 0.01
 
 
-def range_of(normalize: NormalizeConfig) -> Range | None:
+def range_of(normalize: "NormalizeConfig") -> Range | None:
     """Return the range of settings: for all files, or for those of 16 bits; None without either."""
     if normalize.range is not None:
         return normalize.range
