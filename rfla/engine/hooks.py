@@ -32,11 +32,12 @@ class StopSignals:
     kill: SIGUSR1, and SIGXCPU where the processor time is over.
 
     Attributes:
-        requested: Whether a signal came since `listen`.
+        requested: Whether the run is to stop.
+        received: Whether a signal asked for it, and not a hook.
     """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested = self.received = False
         self._before: dict[int, Any] = {}
         self._terminals: list[int] = []
 
@@ -65,7 +66,7 @@ class StopSignals:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             for output in self._terminals:
                 os.dup2(nowhere, output)
-        self.requested = True
+        self.requested = self.received = True
 
 
 @dataclass
@@ -104,7 +105,10 @@ class Run:
         return self.world.is_main
 
     def stop(self) -> None:
-        """End the run after this step as Ctrl-C does, with its state written."""
+        """End the run after this step as Ctrl-C does, with its state written.
+
+        One whose last epoch is over ends as always, with its report.
+        """
         self.signals.requested = True
 
 

@@ -338,7 +338,7 @@ class Trainer:
                 loader.skipped = skipped | loader.skipped
         if self.world.is_main:
             try:
-                if self.signals.requested:  # after the last step, where nobody asked any more
+                if self.signals.received:  # after the last step, where nobody asked any more
                     raise KeyboardInterrupt
                 self.report()
             except KeyboardInterrupt:

@@ -755,6 +755,14 @@ def test_a_new_run_in_an_old_directory_does_not_resume_the_old_one(config: Confi
     assert all(torch.equal(again[key], tensor) for key, tensor in once.items())
 
 
+def test_a_hook_that_stops_the_last_epoch_stops_nothing(config: Configure) -> None:
+    def stop(run: Run, _: Any) -> None:
+        run.stop()
+
+    result = train(config(epochs=1), Act(val_end=stop))
+    assert result.metrics is not None and len(rows(result.run_dir)) == 1
+
+
 @pytest.mark.parametrize("when", ["in the report", "after the last step"])
 def test_stopped_when_only_the_report_is_left(
     config: Configure,
@@ -770,7 +778,7 @@ def test_stopped_when_only_the_report_is_left(
     else:
         monkeypatch.setattr(
             "rfla.engine.trainer.StopSignals.release",
-            lambda signals: setattr(signals, "requested", True),
+            lambda signals: setattr(signals, "received", True),
         )
     with pytest.raises(KeyboardInterrupt):
         train(config(epochs=1))
