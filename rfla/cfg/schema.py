@@ -124,7 +124,9 @@ class Config(ModelConfig):
         None, min_length=1, description="directory of the run inside project; left out: the verb"
     )
     exist_ok: bool = Field(
-        False, description="write into an existing run directory; else create name2, name3, ..."
+        False,
+        description="write into an existing run directory, in which files of an earlier run stay; "
+        "else create name2, name3, ...",
     )
     seed: int = Field(
         0, ge=0, le=2**32 - 1, description="seed of weights, sample order and augmentation"
