@@ -10,7 +10,6 @@ import pytest
 
 from rfla import RFLA
 from rfla.cfg import load_config
-from rfla.cfg.base import MAX_PIXELS
 from rfla.data.georeference import Georeference, read_georeference
 from rfla.data.image_header import set_max_pixels
 from rfla.engine.inference import Inference
@@ -19,6 +18,7 @@ from rfla.models.weights import load_weights, save_weights
 from rfla.predict.command import predict
 from rfla.predict.outputs.geojson import to_geojson
 from rfla.results import Boxes, Results
+from rfla.sizes import MAX_PIXELS
 
 rasterio = pytest.importorskip("rasterio", reason="the extra [geo] is not installed")
 
