@@ -55,7 +55,7 @@ BEYOND = (
 NO_CONTRAST = "images that use less than a hundredth of their range, as black ones do"
 
 _JPEG_END, _PNG_END = b"\xff\xd9", b"IEND"
-_PNG_BITS = 24  # place of the byte that states them
+_PNG_BITS, _SIXTEEN = slice(24, 25), b"\x10"  # the byte that states them
 _TAIL = 4096  # bytes in which the end of a file is looked for first
 _GREY, _RGB, _FLOAT = (0, 1), 2, 3  # values of the TIFF tags PHOTOMETRIC and SAMPLE_FORMAT
 _TO_RGB = (
@@ -108,7 +108,7 @@ def highest_of_16_bits(path: str | Path) -> tuple[int, int] | None:
         DataError: As in `read_image`.
     """
     data = read_regular(path)
-    if data.startswith(JPEG) or (data.startswith(PNG) and data[_PNG_BITS] != 16):
+    if data.startswith(JPEG) or (data.startswith(PNG) and data[_PNG_BITS] != _SIXTEEN):
         return None
     header = header_of(path, data)
     if header.tiff is not None and (header.bits != 16 or header.tiff.stated_range is not None):

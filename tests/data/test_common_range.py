@@ -34,6 +34,10 @@ def test_the_brightest_image_decides(tmp_path: Path) -> None:
         str(tmp_path / "broken.png"),
         str(tmp_path / "missing.png"),
     ]
+    whole = (tmp_path / "a.png").read_bytes()
+    for length in (0, 7, 8, 24, 25, 33, len(whole) - 20):  # cut off anywhere
+        (tmp_path / f"{length}.png").write_bytes(whole[:length])
+        files.append(str(tmp_path / f"{length}.png"))
     found = find_common_range([*files, files[0]])
     assert found == CommonRange(10_215, 2)
     assert found.line() == (
