@@ -31,7 +31,7 @@ from rfla.data.image_header import (
 )
 from rfla.data.orientation import Orientation
 from rfla.data.pixel_range import HUNDREDTH, Range, find_range, highest_value, to_uint8, uses_little
-from rfla.data.tiff import BITS, PHOTOMETRIC, SAMPLE_FORMAT, SAMPLES
+from rfla.data.tiff import BITS, PHOTOMETRIC, SAMPLE_FORMAT, SAMPLES, is_tiff, read_tiff_header
 from rfla.errors import DataError
 from rfla.files import foreign_content, open_regular, read_regular, write_atomically
 
@@ -107,12 +107,18 @@ def highest_of_16_bits(path: str | Path) -> tuple[int, int] | None:
     Raises:
         DataError: As in `read_image`.
     """
+    with open_regular(path) as file:  # most files are of 8 bits, and some large
+        start = file.read(_PNG_BITS.stop)
+        file.seek(0)
+        tiff = read_tiff_header(file) if is_tiff(start) else None
+    if start.startswith(JPEG) or (start.startswith(PNG) and start[_PNG_BITS] != _SIXTEEN):
+        return None
+    if tiff is not None:
+        if tiff.tags.get(BITS, 1) != 16 or tiff.stated_range is not None:
+            return None
+        refuse_too_large(tiff.width, tiff.height)
     data = read_regular(path)
-    if data.startswith(JPEG) or (data.startswith(PNG) and data[_PNG_BITS] != _SIXTEEN):
-        return None
     header = header_of(path, data)
-    if header.tiff is not None and (header.bits != 16 or header.tiff.stated_range is not None):
-        return None
     pixels = _decode(path, data, header, exif=True)
     if pixels.dtype != np.uint16:
         return None

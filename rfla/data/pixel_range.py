@@ -53,12 +53,9 @@ def find_range(
         tiff: Its tags, where the file is a TIFF.
         given: A range for all images, or a `Range16`.
     """
-    if given is not None and not isinstance(given, Range16):
-        return given
-    if tiff is not None and tiff.stated_range is not None:
-        return tiff.stated_range
-    if pixels.dtype == np.uint16 and given is not None:
-        return given
+    known = known_range(pixels.dtype, tiff, given)
+    if known is not None:
+        return known
     if pixels.dtype == np.uint16:
         highest = highest_value(pixels, tiff)
         bits = next(bits for bits in _BITS_IN_16 if highest < 1 << bits)
@@ -66,6 +63,20 @@ def find_range(
     if tiff is not None and tiff.statistics is not None:
         return tiff.statistics
     return _range_of_values(pixels, tiff.nodata if tiff is not None else None)
+
+
+def known_range(
+    kind: "np.dtype[Any]", tiff: TiffHeader | None, given: Range | None
+) -> Range | None:
+    """Return the range of an image of this number type if its values need not be looked at.
+
+    Arguments as in `find_range`.
+    """
+    if given is not None and not isinstance(given, Range16):
+        return given
+    if tiff is not None and tiff.stated_range is not None:
+        return tiff.stated_range
+    return given if kind == np.uint16 else None
 
 
 def highest_value(pixels: NDArray[np.uint16], tiff: TiffHeader | None) -> int:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rfla.data.image_header import refuse_too_large
 from rfla.data.images import Image, image_orientation, image_size, read_image, require_whole
 from rfla.data.orientation import AS_STORED, Orientation
-from rfla.data.pixel_range import Range, find_range, to_uint8
+from rfla.data.pixel_range import Range, find_range, known_range, to_uint8
 from rfla.data.tiff import PHOTOMETRIC, TiffHeader, is_tiff, read_tiff_header
 from rfla.data.tiles import Window
 from rfla.errors import DataError
@@ -162,9 +162,13 @@ class RasterScene:
         return np.ascontiguousarray(pixels, np.uint8)
 
     def _find_range(self, given: Range | None) -> Range:
-        """Return the range of values of the whole scene, from its tags or a reduced copy."""
+        """Return the range of values of the whole scene: known, or from a reduced copy."""
+        tiff = _tiff_header(self.path)
+        known = known_range(np.dtype(self._dataset.dtypes[0]), tiff, given)
+        if known is not None:
+            return known
         shape = (3, min(self._dataset.height, _GLANCE), min(self._dataset.width, _GLANCE))
-        return find_range(self._read(out_shape=shape), _tiff_header(self.path), given)
+        return find_range(self._read(out_shape=shape), tiff)
 
     def _read(self, **how: Any) -> np.ndarray:
         try:

@@ -26,7 +26,7 @@ def repeated_boxes(index: Annotations, boxes: NDArray[np.float32]) -> NDArray[np
     """Return (M,) which boxes (M, 4) are another of their image, class and kind once more."""
     corners = np.ascontiguousarray(boxes).view(np.int32).T
     columns = [index.image_index, index.labels, is_object(index), *corners]
-    # Rows are compared where their hashes meet alone: sorting all of them takes six times as long.
+    # Rows are compared where their hashes meet alone: sorting all of them takes far longer.
     hashes = np.zeros(len(boxes), np.uint64)
     for column in columns:
         hashes = (hashes ^ column.astype(np.int64).view(np.uint64)) * _ODD

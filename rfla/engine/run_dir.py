@@ -156,7 +156,9 @@ def claim_run_dir(
 def _remove_if_bare(run_dir: Path) -> None:
     """Remove a directory that holds nothing but the settings of its run."""
     with suppress(OSError):
-        if [path for path in run_dir.rglob("*") if path.is_file()] == [run_dir / "args.yaml"]:
+        # ends at the first other file: there may be many
+        others = (path for path in run_dir.rglob("*") if path != run_dir / "args.yaml")
+        if all(path.is_dir() for path in others):
             shutil.rmtree(run_dir)
 
 

@@ -100,3 +100,15 @@ def test_values_beyond_the_range_are_remarked_on(tmp_path: Path) -> None:
     remarks: list[str] = []
     read_image(tmp_path / "a.png", value_range=Range16(0, 1023), remarks=remarks)
     assert remarks == [BEYOND]
+
+
+def test_files_of_8_bits_are_told_by_their_first_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [write(tmp_path / name, 0, 9, kind=np.uint8) for name in ("a.png", "a.tif", "a.jpg")]
+
+    def whole(_: object) -> bytes:
+        raise AssertionError("a whole file was read")
+
+    monkeypatch.setattr("rfla.data.images.read_regular", whole)
+    assert find_common_range(files) is None

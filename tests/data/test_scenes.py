@@ -7,7 +7,8 @@ import pytest
 
 from rfla.data.georeference import read_gsd
 from rfla.data.images import write_image
-from rfla.data.scenes import open_scene
+from rfla.data.pixel_range import Range16
+from rfla.data.scenes import RasterScene, open_scene
 from rfla.errors import DataError
 
 
@@ -56,6 +57,22 @@ def test_all_windows_of_a_scene_have_one_range(tmp_path, write_geotiff):
     with open_scene(tmp_path / "a.tif") as scene:
         assert set(np.unique(scene.read((0, 0, 50, 50)))) == {200 >> 4}
         assert set(np.unique(scene.read((60, 0, 110, 50)))) == {4000 >> 4}
+
+
+def test_a_range_that_is_known_costs_no_look_at_the_scene(tmp_path, monkeypatch, write_geotiff):
+    """A reduced copy of a scene without overviews reads all of it."""
+    path = tmp_path / "a.tif"
+    write_geotiff(path, np.full((1, 40, 50), 1000, np.uint16), "uint16")
+    looks = []
+    read = RasterScene._read
+    monkeypatch.setattr(
+        RasterScene, "_read", lambda scene, **how: looks.append(how) or read(scene, **how)
+    )
+    for given, grey, look in (((0, 2000), 128, 0), (Range16(0, 2047), 125, 0), (None, 62, 1)):
+        looks.clear()
+        with open_scene(path, given) as scene:
+            assert len(looks) == look
+            assert scene.read((0, 0, 4, 4))[0, 0].tolist() == [grey] * 3
 
 
 def test_gdal_opens_images_alone(tmp_path):
