@@ -110,12 +110,19 @@ def _not_layer_numbers(value: Any) -> Any:
     return value
 
 
+def _lowest_first(limits: tuple[float, float]) -> tuple[float, float]:
+    if limits[0] >= limits[1]:
+        raise ValueError("the lowest value comes first, for example range=[0,4095]")
+    return limits
+
+
 PathText = Annotated[str, AfterValidator(_home)]
 Names = Annotated[tuple[str, ...], BeforeValidator(split_commas)]
 FrozenNames = Annotated[Names, BeforeValidator(_not_layer_numbers)]
 NamesOrNumbers = Annotated[tuple[int | str, ...], BeforeValidator(split_commas)]
 Integers = Annotated[tuple[int, ...], BeforeValidator(split_commas)]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(split_commas)]
+ValueRange = Annotated[tuple[float, float], AfterValidator(_lowest_first)]
 Positive = Annotated[float, Field(gt=0, le=1e6)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=100_000)]

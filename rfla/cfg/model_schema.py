@@ -10,7 +10,16 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from rfla.cfg.backbone_names import BACKBONE_FAMILIES, TIMM
-from rfla.cfg.base import Count, Fraction, Integers, OneOf, PathText, Positive, Section
+from rfla.cfg.base import (
+    Count,
+    Fraction,
+    Integers,
+    OneOf,
+    PathText,
+    Positive,
+    Section,
+    ValueRange,
+)
 from rfla.cfg.two_stage_schema import RoiConfig, RpnConfig
 from rfla.names import (
     AssignerName,
@@ -330,24 +339,16 @@ class NormalizeConfig(Section):
         (58.395, 57.12, 57.375), description="standard deviation in the order of `channels`"
     )
     channels: Channels = Field("rgb", description="channel order of the network's input")
-    range: tuple[float, float] | None = Field(
+    range: ValueRange | None = Field(
         None,
         description="values that become 0 and 255 in images of more than 8 bits, lowest and "
         "highest; left out: found in each file, but for range_16",
     )
-
-    range_16: tuple[float, float] | None = Field(
+    range_16: ValueRange | None = Field(
         None,
         description="the same for 16-bit images that do not state their range; left out: training "
         "finds one for the whole set",
     )
-
-    @field_validator("range", "range_16")
-    @classmethod
-    def _rises(cls, limits: tuple[float, float] | None) -> tuple[float, float] | None:
-        if limits is not None and limits[0] >= limits[1]:
-            raise ValueError("the lowest value comes first, for example range=[0,4095]")
-        return limits
 
 
 class ModelConfig(Section):

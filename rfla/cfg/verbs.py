@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
-from rfla.cfg.base import Names, PathText, Section
+from rfla.cfg.base import Names, PathText, Section, ValueRange
 from rfla.cfg.foreign import foreign_network
 from rfla.cfg.model_schema import AssignerConfig, BackboneConfig, HeadConfig, NeckConfig
 from rfla.cfg.setting_layers import flatten, validate
@@ -211,6 +211,11 @@ class ConvertOptions(Section):
         description="visible share of a box from which it stays an object in a tile",
     )
     empty_tiles: float = Field(1.0, ge=0, le=1, description="share of the empty tiles to keep")
+    range: ValueRange | None = Field(
+        None,
+        description="values that become 0 and 255 in images of more than 8 bits that are written "
+        "anew; left out: one range for all 16-bit images, others each from its own values",
+    )
     xview: PathText | None = Field(None, description="aitod-xview: directory of the xView scenes")
     wo_xview: PathText | None = Field(
         None, description="aitod-xview: directory of the images that are not from xView"

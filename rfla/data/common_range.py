@@ -6,12 +6,15 @@ that has a higher one.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rfla.data.annotations import Annotations
 from rfla.data.images import highest_of_16_bits
 from rfla.data.pixel_range import Range16
+from rfla.data.scenes import highest_of_scene, read_by_windows
 from rfla.errors import DataError
 
 LOOKED_AT = 100  # images, spread over the set
@@ -35,15 +38,15 @@ class CommonRange:
         """The values that become 0 and 255: of the least number of bits that holds all, from 8."""
         return Range16(0.0, float((1 << max(self.highest.bit_length(), 8)) - 1))
 
-    def line(self) -> str:
-        """Say which values are taken, and how to take others."""
-        return f"{self.images} {self.what()}"
+    def line(self, key: str = "normalize.range") -> str:
+        """Say which values are taken, and which setting takes others."""
+        return f"{self.images} {self.what(key)}"
 
-    def what(self) -> str:
+    def what(self, key: str = "normalize.range") -> str:
         """The line without its number."""
         return (
             f"16-bit images looked at: the highest value is {self.highest:,}, so 0 to "
-            f"{self.limits.high:,.0f} become 0 to 255 in all; normalize.range= sets other values"
+            f"{self.limits.high:,.0f} become 0 to 255 in all; {key}= sets other values"
         )
 
 
@@ -53,6 +56,11 @@ def with_common_range(index: Annotations) -> Annotations:
     return index if found is None else replace(index, value_range=found.limits)
 
 
+def spread(count: int) -> NDArray[np.int64]:
+    """Return up to `LOOKED_AT` rows of `count`, evenly spread from the first to the last."""
+    return np.linspace(0, count - 1, min(count, LOOKED_AT)).astype(np.int64)
+
+
 def find_common_range(paths: Iterable[str]) -> CommonRange | None:
     """Look at some images of a set, evenly spread; None where none has 16 bits of unstated range.
 
@@ -60,12 +68,11 @@ def find_common_range(paths: Iterable[str]) -> CommonRange | None:
         paths: The image files; those that cannot be read are passed over.
     """
     files = list(dict.fromkeys(str(path) for path in paths))
-    spread = np.linspace(0, len(files) - 1, min(len(files), LOOKED_AT)).astype(int)
     highest, pixels = [], 0
     # in a mixed order: of large scenes the first ones are enough
-    for place in np.random.default_rng(0).permutation(spread):
+    for place in np.random.default_rng(0).permutation(spread(len(files))):
         try:
-            found = highest_of_16_bits(files[place])
+            found = _highest_of_16_bits(files[place])
         except DataError:  # named when it is loaded
             continue
         if found is not None:
@@ -74,3 +81,9 @@ def find_common_range(paths: Iterable[str]) -> CommonRange | None:
         if pixels > ENOUGH:
             break
     return CommonRange(max(highest), len(highest)) if highest else None
+
+
+def _highest_of_16_bits(file: str) -> tuple[int, int] | None:
+    if read_by_windows(Path(file)):
+        return highest_of_scene(Path(file))
+    return highest_of_16_bits(file)

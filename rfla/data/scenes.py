@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from rfla.data.image_header import refuse_too_large
 from rfla.data.images import Image, image_orientation, image_size, read_image, require_whole
 from rfla.data.orientation import AS_STORED, Orientation
-from rfla.data.pixel_range import Range, find_range, known_range, to_uint8
+from rfla.data.pixel_range import (
+    Range,
+    Range16,
+    find_range,
+    highest_value,
+    known_range,
+    to_uint8,
+)
 from rfla.data.tiff import PHOTOMETRIC, TiffHeader, is_tiff, read_tiff_header
 from rfla.data.tiles import Window
 from rfla.errors import DataError
@@ -37,6 +44,7 @@ DRIVERS = {
 CACHE = 128_000_000
 # px: scenes of any format from this size on are read by windows where rasterio is there
 BY_WINDOWS = 100_000_000
+REDUCED = "of more bands or bits than 3 x 8: first three bands written as PNG"
 _PLAIN_COLOURS = (-1, 0, 1, 2)  # photometric interpretations: grey either way, and RGB
 _GLANCE = 1024  # px: sides of the reduced picture from which a range of values is found
 
@@ -112,11 +120,7 @@ class RasterScene:
         self._bands = (1, 2, 3) if dataset.count >= 3 else (1, 1, 1)
         known = (dataset.count, _first_band(dataset)) in ((1, "gray"), (3, "red"))
         eight_bits = str(dataset.dtypes[0]) == "uint8"
-        self.rewritten = (
-            ""
-            if known and eight_bits
-            else "of more bands or bits than 3 x 8: first three bands written as PNG"
-        )
+        self.rewritten = "" if known and eight_bits else REDUCED
         if "complex" in str(dataset.dtypes[0]):
             raise DataError(f"{path}: pixels are complex numbers, which have no colour")
         self._range = None if eight_bits else self._find_range(value_range)
@@ -165,10 +169,19 @@ class RasterScene:
         """Return the range of values of the whole scene: known, or from a reduced copy."""
         tiff = _tiff_header(self.path)
         known = known_range(np.dtype(self._dataset.dtypes[0]), tiff, given)
-        if known is not None:
-            return known
+        return known if known is not None else find_range(self._glance(), tiff)
+
+    def highest_of_16_bits(self) -> int | None:
+        """The highest value of a reduced copy; None of other types and where a range is stated."""
+        tiff = _tiff_header(self.path)
+        if str(self._dataset.dtypes[0]) != "uint16" or (tiff is not None and tiff.stated_range):
+            return None
+        return highest_value(self._glance(), tiff)
+
+    def _glance(self) -> NDArray[Any]:
+        """Return a reduced copy of the bands (3, h, w), in the values of the file."""
         shape = (3, min(self._dataset.height, _GLANCE), min(self._dataset.width, _GLANCE))
-        return find_range(self._read(out_shape=shape), tiff)
+        return self._read(out_shape=shape)
 
     def _read(self, **how: Any) -> np.ndarray:
         try:
@@ -190,6 +203,16 @@ def read_valid(path: Path) -> NDArray[np.bool_] | None:
             return scene.all_valid() if isinstance(scene, RasterScene) else None
     except DataError:  # `read_image` may read what GDAL does not, and says what is wrong else
         return None
+
+
+def highest_of_scene(path: Path) -> tuple[int, int] | None:
+    """Return what `rfla.data.images.highest_of_16_bits` does, of a scene read by windows.
+
+    Its highest value is that of a reduced copy.
+    """
+    with open_scene(path, Range16(0.0, 1.0)) as scene:  # any: none is looked for then
+        highest = scene.highest_of_16_bits() if isinstance(scene, RasterScene) else None
+        return None if highest is None else (highest, scene.width * scene.height)
 
 
 def read_by_windows(path: Path) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from rfla.cfg.verbs import ConvertOptions
 from rfla.data import load_data_spec, load_index
+from rfla.data.common_range import CommonRange, find_common_range
 from rfla.data.images import read_image
 from rfla.tools.convert import convert
 
@@ -79,3 +80,43 @@ def test_a_large_geotiff_is_never_in_memory(tmp_path):
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     print(f"{float(ran.stdout.split()[-1]):.0f} MiB more")
     assert float(ran.stdout.split()[-1]) < 150
+
+
+@pytest.mark.parametrize("given", [None, (0.0, 2047.0)])
+def test_scenes_of_16_bits_share_one_range(tmp_path, write_geotiff, given):
+    """A dark scene (up to 1,000) in train, a bright one (up to 3,000) in val: 12 bits in both."""
+    source = tmp_path / "src"
+    for split, highest in (("train", 1000), ("val", 3000)):
+        (source / split).mkdir(parents=True)
+        scene = np.full((1, 64, 96), 480, np.uint16)
+        scene[0, 0, 0] = highest
+        write_geotiff(source / split / f"{split}.tif", scene, "uint16")
+        rows = f"image,xmin,ymin,xmax,ymax,label\n{split}/{split}.tif,10,20,16,28,tree\n"
+        (source / f"{split}.csv").write_text(rows)
+    options = ConvertOptions(
+        format="csv",
+        source=str(source),
+        out=str(tmp_path / "out"),
+        tile=64,
+        overlap=32,
+        range=given,
+    )
+    report = convert(options)
+    spec = load_data_spec(tmp_path / "out")
+    grey = {split: read_image(load_index(spec, split).paths[0])[1, 1, 0] for split in spec.splits}
+    # 12 bits lose the last four; 2,047 are 11 bits, which lose three
+    assert grey == ({"train": 30, "val": 30} if given is None else {"train": 60, "val": 60})
+    said = "2 16-bit images looked at: the highest value is 3,000, so 0 to 4,095 become 0 to 255 "
+    assert report.range_16.startswith(said) is (given is None)
+    assert (report.range_16 in report.table()) and not report.repaired
+
+
+def test_the_range_of_a_large_scene_is_seen_on_a_reduced_copy(tmp_path, write_geotiff, monkeypatch):
+    """Beyond what is decoded whole; a scene that states its range, and one of 8 bits, have none."""
+    monkeypatch.setattr("rfla.data.scenes.BY_WINDOWS", 100)
+    monkeypatch.setattr("rfla.data.common_range.highest_of_16_bits", None)
+    bright = np.full((1, 64, 96), 5000, np.uint16)
+    write_geotiff(tmp_path / "a.tif", bright, "uint16")
+    write_geotiff(tmp_path / "b.tif", np.zeros((1, 64, 96), np.uint8))
+    assert find_common_range([str(tmp_path / "a.tif")]) == CommonRange(5000, 1)
+    assert find_common_range([str(tmp_path / "b.tif")]) is None

@@ -7,6 +7,7 @@ nothing that looks done.
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -15,11 +16,15 @@ from typing import Any
 import yaml
 
 from rfla.cfg.verbs import ConvertOptions
+from rfla.data.annotations import Annotations
+from rfla.data.common_range import CommonRange, find_common_range, spread
 from rfla.data.formats import FORMATS, Format
+from rfla.data.formats.images import ImageFinder
 from rfla.data.formats.text import read_text
 from rfla.data.image_header import set_max_pixels
 from rfla.data.progress import tracked
 from rfla.data.record import Classes, ImageRecord, Part
+from rfla.data.scenes import REDUCED
 from rfla.errors import ConfigError, DataError, did_you_mean
 from rfla.files import home_expanded
 from rfla.tools.convert.conversion_report import ConvertReport
@@ -63,14 +68,17 @@ def convert(options: ConvertOptions, progress: bool = False) -> ConvertReport:
     classes = Classes(names) if names else reader.classes(list(parts.values()))
     report = ConvertReport(target, options.to, classes.names)
     with partial_directory(target, sources, options.exist_ok) as beside:
-        job = Job.of(options, beside, report)
+        readings = {split: reader.read(part, classes) for split, part in parts.items()}
+        common = None if options.range else _common_range(readings, parts)
+        job = Job.of(options, common.limits if common else options.range, beside, report)
         for split, part in parts.items():
-            read = reader.read(part, classes)
+            read = readings.pop(split)
             report.add_reading(read)
             records = tracked(read.records(), split, len(read), progress)
-            folders = [place if place.is_dir() else place.parent for place in part.images]
-            converted = convert_records(job, records, folders, split)
+            converted = convert_records(job, records, _image_folders(part), split)
             _write_split(job, split, converted, classes)
+        if common and (options.tile or report.repaired[f"images {REDUCED}"]):
+            report.range_16 = common.line("range")
         _refuse_nothing(report, source, parts)
         if options.to in TRAINABLE:
             content = _data_yaml(str(options.format), options.to, list(report.images), classes)
@@ -79,6 +87,23 @@ def convert(options: ConvertOptions, progress: bool = False) -> ConvertReport:
         text = json.dumps(counts, indent=1, ensure_ascii=False)
         (beside / MARK).write_text(text, encoding="utf-8")
     return report
+
+
+def _image_folders(part: Part) -> list[Path]:
+    return [place if place.is_dir() else place.parent for place in part.images]
+
+
+def _common_range(readings: dict[str, Annotations], parts: dict[str, Part]) -> CommonRange | None:
+    """Look for one range of values for the 16-bit images of all splits."""
+    found: list[str] = []
+    for split, read in readings.items():
+        finder = ImageFinder(_image_folders(parts[split]))
+        rows = spread(len(read))
+        others = [""] * len(rows) if read.other_names is None else read.other_names[rows].tolist()
+        with suppress(DataError):  # a name that several files have is refused where it is placed
+            paths, _ = finder.paths(read.paths[rows].tolist(), others)
+            found += [path for path in paths if path is not None]
+    return find_common_range(found)
 
 
 def class_names(options: ConvertOptions) -> list[str]:

@@ -28,6 +28,7 @@ class ConvertReport:
         dropped: Boxes or images left out, by reason.
         repaired: Boxes or images changed, by reason.
         examples: The first place of each reason.
+        range_16: Which values of 16-bit images became 0 and 255 where that was looked for, or "".
         too_large: Images that were kept whole and are too large to be decoded in training.
     """
 
@@ -40,6 +41,7 @@ class ConvertReport:
     dropped: Counter[str] = field(default_factory=Counter)
     repaired: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    range_16: str = ""
     too_large: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -107,6 +109,7 @@ class ConvertReport:
             "ignored": dict(zip([*self.names, "(no class)"], self.ignored.tolist(), strict=True)),
             "dropped": dict(self.dropped),
             "repaired": dict(self.repaired),
+            "range_16": self.range_16,
             "first": self.examples,
         }
 
@@ -140,6 +143,7 @@ class ConvertReport:
             for reason, count in counts.most_common():
                 first = f" (first: {self.examples[reason]})" if reason in self.examples else ""
                 lines.append(f"{verb} {count:,}: {reason}{first}")
+        lines += [self.range_16] if self.range_16 else []
         lines += [f"warning: {note}" for note in self.warnings()]
         return "\n".join([*lines, f"written to {self.out}"])
 

@@ -15,6 +15,7 @@ from rfla.data.formats.images import FOUND_ELSEWHERE, ImageFinder, clean_name
 from rfla.data.image_files import IMAGE_SUFFIXES
 from rfla.data.image_header import is_too_large, usual_suffix
 from rfla.data.images import Image, is_resized, write_image
+from rfla.data.pixel_range import Range
 from rfla.data.record import ImageRecord, is_object, largest_areas
 from rfla.data.scenes import Scene, WholeScene, open_scene
 from rfla.data.tiles import Window, plan_tiles
@@ -40,6 +41,7 @@ class Job:
         keep_visible: Share of a box in a tile from which it stays an object.
         empty_tiles: Share of the tiles without objects that is kept.
         workers: Threads that write images.
+        value_range: Values that become 0 and 255 in images of more than 8 bits.
         folder: The directory.
         report: The counts.
     """
@@ -50,11 +52,14 @@ class Job:
     keep_visible: float
     empty_tiles: float
     workers: int
+    value_range: Range | None
     folder: Path
     report: ConvertReport
 
     @classmethod
-    def of(cls, options: ConvertOptions, folder: Path, report: ConvertReport) -> "Job":
+    def of(
+        cls, options: ConvertOptions, limits: Range | None, folder: Path, report: ConvertReport
+    ) -> "Job":
         """Return the conversion that checked options ask for."""
         overlap = options.tile // 4 if options.overlap is None else options.overlap
         return cls(
@@ -64,6 +69,7 @@ class Job:
             options.keep_visible,
             options.empty_tiles,
             options.workers,
+            limits,
             folder,
             report,
         )
@@ -100,7 +106,7 @@ def convert_records(
                 job.report.repair(FOUND_ELSEWHERE, f"{record.file_name} is {image}")
             record.file_name = _name_below_images(record, image, folders)
             try:
-                with _open(image) as scene:
+                with _open(image, job.value_range) as scene:
                     for piece in _place(job, record, image, scene, split, pool):
                         _refuse_same_name(sources, job.to, piece, image)
                         yield piece
@@ -116,10 +122,10 @@ def _leave_out(job: Job, record: ImageRecord, reason: str, where: str) -> None:
 
 
 @contextmanager
-def _open(image: Path) -> Iterator[Scene]:
+def _open(image: Path, value_range: Range | None) -> Iterator[Scene]:
     with ExitStack() as stack:
         try:
-            scene = stack.enter_context(open_scene(image))
+            scene = stack.enter_context(open_scene(image, value_range))
         except DataError as error:
             raise _UnusableImageError(str(error)) from None
         yield scene
@@ -173,7 +179,7 @@ def _place(
 ) -> Iterator[ImageRecord]:
     """Put one image in place, whole or in tiles, and yield what is to be written of it."""
     folder = job.folder / "images" / split
-    scene = _as_annotated(record, scene)
+    scene = _as_annotated(record, scene, job.value_range)
     # What the record is about, in px of the picture: TinyPerson's records are windows themselves.
     frame = record.window or (0, 0, scene.width, scene.height)
     record = clean(_at_size_of_picture(job, record, frame, scene), job.report)
@@ -237,7 +243,7 @@ def _cut_tiles(
         future.result()
 
 
-def _as_annotated(record: ImageRecord, scene: Scene) -> Scene:
+def _as_annotated(record: ImageRecord, scene: Scene, value_range: Range | None) -> Scene:
     """Return the picture that the boxes were drawn on.
 
     That is the pixels as stored, without their EXIF orientation, where only they have the stated
@@ -247,7 +253,7 @@ def _as_annotated(record: ImageRecord, scene: Scene) -> Scene:
     turned = stated == found[::-1] != found
     if not turned or record.window is not None:
         return scene
-    stored = WholeScene(scene.path, exif=False)
+    stored = WholeScene(scene.path, exif=False, value_range=value_range)
     return stored if (stored.width, stored.height) == stated else scene
 
 
