@@ -94,7 +94,7 @@ def ours(
 ) -> Callable[[], Iterable[Any]]:
     index = load_index(load_data_spec(folder), "train", for_training=True)
     dataset = DetectionDataset(index, SIDE, augmentation)
-    return lambda: build_loader(dataset, BATCH, workers, TrainSampler(len(dataset), BATCH))
+    return lambda: build_loader(dataset, TrainSampler(len(dataset), BATCH), workers)
 
 
 def reference(

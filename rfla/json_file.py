@@ -22,21 +22,16 @@ MAX_UNPACKED = 4 << 30  # bytes that a .json.gz may become
 _GZIP = b"\x1f\x8b"
 
 
-def read_json(
-    path: Path, kind: Any = Any, error: type[RflaError] = DataError, what: str = ""
-) -> Any:
+def read_json(path: Path) -> Any:
     """Read a JSON file, gzip included.
 
     Args:
         path: The file; links are followed.
-        kind: What the file holds, as in `parse_json`.
-        error: Class of the error to raise.
-        what: As in `parse_json`.
 
     Raises:
-        RflaError: Of the class `error`: as in `parse_json`, or the file cannot be read.
+        DataError: As in `parse_json`, or the file cannot be read.
     """
-    return parse_json(read_json_bytes(path, error), str(path), kind, error, what)
+    return parse_json(read_json_bytes(path), str(path))
 
 
 def read_json_bytes(path: Path, error: type[RflaError] = DataError) -> bytes:

@@ -26,6 +26,6 @@ STRIDE = 32
 """px: images are padded to a multiple of this, as the authors do; the stride of C5."""
 
 
-def padded_side(side: int, stride: int = STRIDE) -> int:
-    """Return the height or width of an image after padding, px: the next multiple of `stride`."""
-    return -(-side // stride) * stride
+def padded_side(side: int) -> int:
+    """Return the height or width of an image after padding, px: the next multiple of `STRIDE`."""
+    return -(-side // STRIDE) * STRIDE

@@ -13,7 +13,3 @@ def test_ranges_of_aitod_follow_each_other():
 @pytest.mark.parametrize("side, padded", [(0, 0), (1, 32), (32, 32), (33, 64), (800, 800)])
 def test_a_side_is_padded_to_the_next_multiple_of_32(side, padded):
     assert padded_side(side) == padded
-
-
-def test_a_side_is_padded_to_another_stride():
-    assert padded_side(65, 64) == 128

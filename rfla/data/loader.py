@@ -175,9 +175,8 @@ class Loader:
 
 def build_loader(
     dataset: DetectionDataset,
-    batch: int,
+    sampler: TrainSampler | EvalSampler,
     workers: int = 2,
-    sampler: TrainSampler | EvalSampler | None = None,
     pin_memory: bool = False,
     timeout: float = 0,
 ) -> Loader:
@@ -185,13 +184,11 @@ def build_loader(
 
     Args:
         dataset: Samples by `(epoch, row)`.
-        batch: Images of a batch on this rank; with a sampler, its own number counts.
+        sampler: Which rows make up a batch, and in which order.
         workers: Processes; 0 loads in this one.
-        sampler: Order; None takes all rows once, see `EvalSampler`.
         pin_memory: For copies to a GPU.
         timeout: Seconds without a batch after which a loading process counts as stopped; 0: never.
     """
-    sampler = sampler or EvalSampler(dataset.padded_sizes(), batch)
     fork = workers > 0 and "fork" in multiprocessing.get_all_start_methods()
     loader: DataLoader[Any] = DataLoader(
         dataset,  # type: ignore[arg-type]

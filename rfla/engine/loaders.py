@@ -82,9 +82,8 @@ def _loader(
 ) -> Loader:
     return build_loader(
         dataset,
+        sampler,
         workers=worker_count(cfg),
-        batch=cfg.batch,
-        sampler=sampler,
         pin_memory=device.type == "cuda",
         timeout=cfg.timeout,
     )

@@ -64,13 +64,12 @@ class TracedField:
         return height if height == width else math.sqrt(height * width)
 
 
-def trace_fields(network: nn.Module, channels: int = 3) -> list[TracedField]:
+def trace_fields(network: nn.Module) -> list[TracedField]:
     """Return the theoretical receptive field of each map that a network returns, in its order.
 
     Args:
-        network: From images (B, `channels`, H, W) to a map (B, D, H / stride, W / stride), or any
+        network: From images (B, 3, H, W) to a map (B, D, H / stride, W / stride), or any
             nest of lists and dicts of maps. Weights and training mode do not matter and stay.
-        channels: Of the image.
 
     Raises:
         TraceError: The network fails on an image without pixels.
@@ -78,7 +77,7 @@ def trace_fields(network: nn.Module, channels: int = 3) -> list[TracedField]:
     side = SMALLEST_IMAGE
     with evaluation_mode(network):
         while True:
-            outputs = _run(network, channels, side)
+            outputs = _run(network, side)
             if side >= LARGEST_IMAGE or all(_is_settled(output) for _, output in outputs):
                 return [_field(size, output, side) for size, output in outputs]
             side *= 4
@@ -87,7 +86,7 @@ def trace_fields(network: nn.Module, channels: int = 3) -> list[TracedField]:
 _Output = tuple[tuple[int, int], Seen]  # (rows, columns) of a map, and what it sees
 
 
-def _run(network: nn.Module, channels: int, side: int) -> list[_Output]:
+def _run(network: nn.Module, side: int) -> list[_Output]:
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     # Fake tensors have a shape and say that they are on the CPU, but have no contents.
     with torch.device("cpu"), FakeTensorMode(), torch.no_grad():
@@ -95,7 +94,7 @@ def _run(network: nn.Module, channels: int, side: int) -> list[_Output]:
             name: torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
             for name, tensor in tensors.items()
         }
-        image = torch.empty(1, channels, side, side, device="cpu")
+        image = torch.empty(1, 3, side, side, device="cpu")
         tracer = _Tracer(image)
         try:
             with tracer:

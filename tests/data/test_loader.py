@@ -20,6 +20,7 @@ from rfla.data import (
     Augmentation,
     Batch,
     DetectionDataset,
+    EvalSampler,
     Loader,
     Sample,
     TrainSampler,
@@ -56,7 +57,11 @@ def batches(
 ) -> list[Batch]:
     sampler = TrainSampler(len(dataset), 4, seed=3, rank=rank, world=world)
     sampler.set_epoch(epoch, skip_batches=skip)
-    return list(build_loader(dataset, 4, workers, sampler))
+    return list(build_loader(dataset, sampler, workers))
+
+
+def each_once(dataset: DetectionDataset, batch: int, workers: int = 0) -> Loader:
+    return build_loader(dataset, EvalSampler(dataset.padded_sizes(), batch), workers)
 
 
 def assert_same(first: Batch, second: Batch) -> None:
@@ -143,7 +148,7 @@ def test_no_image_of_an_evaluation_is_padded_for_a_neighbour(coco):
     sizes = np.array([(64 >> row % 2, 64) for row in range(6)], np.int32)
     dataset = DetectionDataset(replace(index, image_hw=sizes), 64)
     assert dataset.padded_sizes().tolist() == sizes.tolist()
-    for batch in build_loader(dataset, 2, 0):
+    for batch in each_once(dataset, 2):
         height, width = batch.images.shape[2:]
         assert batch.image_sizes == [(height, width)] * len(batch)
 
@@ -162,14 +167,14 @@ def test_unreadable_images_are_skipped_and_named_once(
     for row in (2, 5):
         Path(str(dataset.index.paths[row])).write_bytes(b"no image")
     with caplog.at_level(logging.WARNING, "rfla.data"):
-        loader = build_loader(dataset, 4, 2, TrainSampler(11, 4, 3))
+        loader = build_loader(dataset, TrainSampler(11, 4, 3))
         rows = [row for _ in range(2) for batch in loader for row in batch.indices.tolist()]
     assert len(rows) == 24 and not {2, 5} & set(rows) and set(loader.skipped) == {2, 5}
     assert len(caplog.records) == 2 and "train_2.png: not an image" in caplog.text
 
     for number in (0, 1, 2, 3):
         Path(str(dataset.index.paths[number])).write_bytes(b"")
-    loader = build_loader(DetectionDataset(dataset.index, 96), 4, 0)
+    loader = each_once(DetectionDataset(dataset.index, 96), 4)
     assert [batch.indices.tolist() for batch in loader] == [[4, 6, 7], [8, 9, 10]] and len(
         loader.skipped
     ) == 5
@@ -183,7 +188,7 @@ def test_a_set_without_any_readable_image_ends_with_one_line(coco):
     with pytest.raises(DataError, match=r"could not be read; the first: .*empty file"):
         dataset[0, 0]
     with pytest.raises(DataError) as caught:  # the same from a worker, without its traceback
-        list(build_loader(dataset, 2, 1, TrainSampler(2, 2)))
+        list(build_loader(dataset, TrainSampler(2, 2), 1))
     assert "\n" not in str(caught.value) and "could not be read; the first" in str(caught.value)
 
 
@@ -335,7 +340,7 @@ def test_a_remark_on_files_is_logged_once(coco, caplog: pytest.LogCaptureFixture
     for path in sorted((root / "images").glob("*.png"))[1:]:
         PillowImage.fromarray(np.full((40, 60), 3000, np.uint16)).save(path)
     index = load_index(load_data_spec(root), "train")
-    loader = build_loader(DetectionDataset(index, 60), 2, workers)
+    loader = each_once(DetectionDataset(index, 60), 2, workers)
     for _ in range(2):
         list(loader)
     loader.close()
@@ -369,7 +374,8 @@ class SlowSamples:
 
 def busy_loader(timeout: float = 0) -> tuple[Loader, list[int]]:
     """A loader whose two processes are in the middle of a batch, and their ids."""
-    loader = build_loader(SlowSamples(), 2, 2, timeout=timeout)
+    samples = SlowSamples()
+    loader = build_loader(samples, EvalSampler(samples.padded_sizes(), 2), timeout=timeout)
     batches = iter(loader)
     next(batches), next(batches)
     return loader, [process.pid for process in loader.loader._iterator._workers]
@@ -400,7 +406,7 @@ def test_a_stopped_worker_ends_too():
 
 
 def test_a_closed_loader_starts_other_processes(dataset: DetectionDataset):
-    loader = build_loader(dataset, 4, 2)
+    loader = each_once(dataset, 4, 2)
     first = list(loader)
     loader.close()
     for one, two in zip(first, loader, strict=True):

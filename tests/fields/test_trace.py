@@ -291,7 +291,7 @@ def brute_force(network: nn.Module) -> torch.Tensor:
 def test_fields_are_those_of_brute_force(stack):
     """Cell by cell, on an image of one size, the borders with it."""
     network = nn.Sequential(*stack).eval()
-    ((_, seen),) = trace._run(Doubled(network), 3, SIDE)
+    ((_, seen),) = trace._run(Doubled(network), SIDE)
     first, last = seen.rows.first, seen.rows.last
     traced = np.where(first <= last, np.stack([first, last]), [[1], [0]])
     assert torch.equal(torch.from_numpy(traced), brute_force(network))
