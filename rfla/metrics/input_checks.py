@@ -12,6 +12,9 @@ from rfla.metrics.overlaps import find_overlaps, grouped_boxes
 FEW = 0.25
 """Share of true positives below which other readings of the boxes are tried."""
 
+LEAST_IMAGES = 10
+"""Images with true boxes from which it is asked whether detections are of all images."""
+
 SAMPLE = 20_000
 """Detections that are tried at most."""
 
@@ -34,7 +37,8 @@ def find_doubts(gt: GroundTruth, detections: Detections, matches: Matches) -> li
             "class: check that bbox is x, y, width, height in px of the original image, and that "
             "the ids of images and categories are those of the ground truth"
         ]
-    return [doubt for doubt in doubts if doubt] + _same_count(detections, len(gt.image_ids))
+    doubts += _same_count(detections, len(gt.image_ids)) + _images_without(gt, detections)
+    return [doubt for doubt in doubts if doubt]
 
 
 def limit_note(detections: Detections, limit: int) -> str:
@@ -121,4 +125,16 @@ def _same_count(detections: Detections, images: int) -> list[str]:
     return [
         f"{reached:,} images have exactly {limit:,} detections and none has more: if that is the "
         "limit of the detector, boxes were cut off"
+    ]
+
+
+def _images_without(gt: GroundTruth, detections: Detections) -> list[str]:
+    """Recognise detections of a part of the images: most that hold true boxes have none."""
+    with_boxes = np.unique(gt.image_index)
+    missing = len(np.setdiff1d(with_boxes, detections.image_index))
+    if len(with_boxes) < LEAST_IMAGES or 2 * missing <= len(with_boxes):
+        return []
+    return [
+        f"{missing:,} of the {len(with_boxes):,} images with true boxes have no detection, and all "
+        "their boxes count as missed: are these the detections of the whole split?"
     ]

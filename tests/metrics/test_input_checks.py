@@ -109,3 +109,15 @@ def test_limits_of_detectors():
         "2 images have exactly 300 detections and none has more: if that is the limit of the "
         "detector, boxes were cut off"
     ]
+
+
+@pytest.mark.parametrize(("images", "found_in", "doubted"), [(12, 5, 7), (12, 6, 0), (9, 1, 0)])
+def test_detections_of_a_part_of_the_images(images, found_in, doubted):
+    """More than half of at least ten images with true boxes have no detection."""
+    gt = truth(images, boxes=2)
+    found = entries(gt, stated(gt))[: 2 * found_in]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        evaluate_boxes(gt, found)
+    begin = f"{doubted} of the {images} images with true boxes have no detection, and all their "
+    assert [str(one.message)[: len(begin)] for one in caught] == [begin] * bool(doubted)
