@@ -212,7 +212,7 @@ class RFLA:
             Path of the file.
 
         Raises:
-            ConfigError: The model is not trained yet, `rfla[export]` is not installed, or the
+            ConfigError: The model is not trained yet, the extra [export] is not installed, or the
                 export does not find what the network finds.
         """
         from rfla.cfg.verbs import ExportOptions, checked_options

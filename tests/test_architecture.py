@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "fields": set(),
     "data": {"cfg"},
     "models": {"cfg", "ops", "assign", "fields"},
-    "metrics": {"cfg", "data"},
+    "metrics": {"cfg", "data", "pictures"},
     "pictures": set(),
     "results": {"pictures"},
     "engine": {"cfg", "ops", "assign", "data", "models", "metrics", "pictures", "results"},

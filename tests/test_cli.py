@@ -13,7 +13,10 @@ import rfla
 from rfla import __version__
 from rfla.cfg import load_config, model_part
 from rfla.cfg.help_text import VERBS
+from rfla.cfg.keys import keys_of, sections_of
+from rfla.cfg.schema import Config
 from rfla.cli import main
+from rfla.data.formats import FORMATS
 from rfla.errors import DataError
 
 
@@ -59,6 +62,36 @@ class TestHelp:
         assert f"\n  rfla {verb}" in out
         if verb not in ("help", "version"):  # these two are asked with words, not settings
             assert run(capsys, verb, "--help") == (0, out, "")
+
+    @pytest.mark.parametrize("columns", [80, 100])
+    def test_lines_fit_the_terminal(
+        self,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        columns: int,
+    ) -> None:
+        """Of all verbs and keys; the options of a key with hundreds of them too."""
+        monkeypatch.setenv("COLUMNS", str(columns))
+        keys = {*keys_of(Config), *sections_of(Config), "recipe", "backbone.name"}
+        for words in ((), *((topic,) for topic in (*VERBS, *sorted(keys)))):
+            lines = run(capsys, "help", *words)[1].splitlines()
+            assert lines and max(map(len, lines)) <= columns, words
+
+    def test_a_key_says_what_it_is_to_the_verb(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """imgsz of val is that of the weights; formats= of convert and benchmark are all there."""
+        shown = {
+            verb: " ".join(run(capsys, "help", verb)[1].split())
+            for verb in ("train", "val", "predict", "convert", "benchmark")
+        }
+        assert "imgsz 800 resize" in shown["train"] and "imgsz trained resize" in shown["val"]
+        assert "batch 2 images or slices at a time" in shown["predict"]
+        assert all("left out: the best weights" in shown[verb] for verb in ("val", "predict"))
+        assert all("cfg=FILE" in shown[verb] for verb in ("train", "val", "predict"))
+        assert all(f"{name}" in shown["convert"] for name in (*FORMATS, "aitod-xview"))
+        assert (
+            "left out: torch, onnx, onnx-half, onnx-int8, torch_export, torchscript"
+            in (shown["benchmark"])
+        )
 
     def test_keys_and_sections(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(capsys, "help", "lr0")[1].splitlines()[1:] == [

@@ -1,5 +1,6 @@
 """The texts of `rfla help`, `rfla help VERB` and `rfla help KEY`."""
 
+import shutil
 import textwrap
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -33,8 +34,8 @@ VERBS = {
         (
             "rfla train model=fcos_p2 data=demo",
             "rfla train model=faster_rcnn data=aitod assigner=baseline",
-            "rfla train model=rfd data=my.yaml epochs=24 aug.flipud=0              (your own data)",
-            "rfla train model=runs/train/weights/best.safetensors data=my.yaml     (fine-tune)",
+            "rfla train model=rfd data=my.yaml epochs=24              (your own data)",
+            "rfla train model=best.safetensors data=my.yaml           (train further)",
             "rfla train resume=runs/train",
         ),
     ),
@@ -57,9 +58,9 @@ VERBS = {
         "the number of a camera.",
         (
             "rfla predict source=images/",
-            "rfla predict model=best.safetensors source='scenes/*.png' conf=0.3 save_txt",
-            "rfla predict model=best.safetensors source=scene.tif slice=800     (large images)",
-            "rfla predict model=best.safetensors source=flight.mp4 save_video=true     (videos)",
+            "rfla predict model=best.safetensors source='*.png' conf=0.3 save_txt",
+            "rfla predict source=scene.tif slice=800                  (large images)",
+            "rfla predict source=flight.mp4 save_video=true           (videos)",
         ),
     ),
     "compare": VerbText(
@@ -74,18 +75,18 @@ VERBS = {
         (
             "rfla convert format=visdrone source=VisDrone2019-DET out=visdrone",
             "rfla convert format=dota source=DOTA out=dota tile=800 overlap=200",
-            "rfla convert format=aitod-xview annotations=DIR xview=DIR wo_xview=DIR out=aitod",
+            "rfla convert format=aitod-xview annotations=A xview=B wo_xview=C out=aitod",
         ),
     ),
     "export": VerbText(
         "export a trained network for other programs",
         "Writes an ONNX file, or a program of torch, that holds the whole way from RGB pixels to "
         "boxes: normalisation, network, decoding, NMS. It is compared with torch before it is "
-        "written. 'rfla predict' and 'rfla val' run an .onnx by onnxruntime. ONNX needs "
-        "rfla[export]; see docs/export.md.",
+        "written. 'rfla predict' and 'rfla val' run an .onnx by onnxruntime. ONNX needs the "
+        "extra [export]; see docs/export.md.",
         (
             "rfla export model=best.safetensors format=onnx",
-            "rfla export model=best.safetensors dynamic=false batch=1 imgsz=800 half=true",
+            "rfla export model=best.safetensors dynamic=false batch=1 imgsz=800 half",
             "rfla export model=best.safetensors int8=true data=my.yaml out=best-int8.onnx",
             "rfla export model=best.safetensors format=torch_export",
             "rfla predict model=best.onnx source=images/",
@@ -100,7 +101,7 @@ VERBS = {
     "import": VerbText(
         "convert official MMDetection weights to an rfla weights file",
         "Reads the .pth without running its pickle, maps every key, and refuses a partial match.",
-        ("rfla import weights=official.pth model=faster_rcnn out=faster_rcnn.safetensors",),
+        ("rfla import weights=official.pth model=faster_rcnn out=mine.safetensors",),
     ),
     "inspect": VerbText(
         "check a data set before training on it",
@@ -131,7 +132,7 @@ VERBS = {
         (
             "rfla rf model=fcos_p2 backbone=resnet18 imgsz=256",
             "rfla rf model=runs/train/weights/best.safetensors data=my.yaml",
-            "rfla rf model=faster_rcnn data=my.yaml assigner.fields=measured assigner.fraction=0.4",
+            "rfla rf model=faster_rcnn data=my.yaml assigner.fields=measured",
         ),
     ),
     "cfg": VerbText(
@@ -161,20 +162,53 @@ VERBS = {
 }
 
 
+_LONGEST = 24  # characters of a default that stands in its column
+
+# Default and meaning of keys that mean something else to a verb than in training.
+_OF_VERB = {
+    ("train", "model"): (
+        "none",
+        "zoo name, model YAML, or weights (.safetensors) to train further",
+    ),
+    **{
+        (verb, "model"): (
+            "latest",
+            "weights (.safetensors) or exported network (.onnx); left out: the best weights of the "
+            "latest run",
+        )
+        for verb in ("val", "predict")
+    },
+    **{
+        (verb, "imgsz"): (
+            "trained",
+            "resize the long side to this many px, keep the aspect, pad to the stride; left out: "
+            "as in training",
+        )
+        for verb in ("val", "predict")
+    },
+    ("train", "batch"): (
+        "2",
+        "images per training step, over all devices together; -1: as many as fit on the GPU",
+    ),
+    ("val", "batch"): ("2", "images at a time, in each process"),
+    ("predict", "batch"): ("2", "images or slices at a time; left out on a GPU: 16 of 800 px"),
+}
+
+
 def overview() -> str:
     """Return the text of `rfla help`."""
     width = max(len(verb) for verb in VERBS)
     lines = [
-        "rfla VERB key=value ...    tiny-object detection with Gaussian receptive field assignment",
+        "rfla VERB key=value ...    detection of tiny objects, 2 to 32 pixels",
         "",
     ]
     lines += [f"  {verb:<{width}}  {about.line}" for verb, about in VERBS.items()]
     lines += [
         "",
-        "Settings are key=value in any order: epochs=24 assigner.topk=[3,1] cos_lr. --key value",
-        "works too.",
+        "Settings are key=value in any order: epochs=24 assigner.topk=[3,1] cos_lr.",
+        "--key value works too.",
         "Try first:  rfla train model=fcos_p2 data=demo",
-        "More:       rfla help VERB, rfla help KEY, rfla cfg (every key with its default)",
+        "More:       rfla help VERB, rfla help KEY, rfla cfg (all settings of a run)",
     ]
     return "\n".join(lines)
 
@@ -207,7 +241,9 @@ def explain(topic: str) -> str:
     if hidden:
         lines += [
             "",
-            *textwrap.wrap(", ".join(hidden), 90, initial_indent="  ", subsequent_indent="  "),
+            *textwrap.wrap(
+                ", ".join(hidden), _width(), initial_indent="  ", subsequent_indent="  "
+            ),
         ]
     if topic == "recipe":
         lines += _recipes()
@@ -232,9 +268,9 @@ def _about(title: str, key: "Key") -> list[str]:
     from rfla.cfg.keys import show
 
     return [
-        f"{title}: {key.description}",
-        f"  kind     {key.kind}",
-        f"  default  {show(key.default, 200)}",
+        *_hanging(f"{title}: ", key.description, 2),
+        *_hanging("  kind     ", key.kind, 11),
+        *_hanging("  default  ", show(key.default, 200), 11),
     ]
 
 
@@ -245,9 +281,9 @@ def _recipes() -> list[str]:
 
     lines = []
     for name, recipe in RECIPES.items():
-        lines += ["", f"  recipe={name}: {recipe.about}"]
+        lines += ["", *_hanging(f"  recipe={name}: ", recipe.about, 4)]
         text = " ".join(f"{key}={show(value)}" for key, value in recipe.settings.items())
-        lines += textwrap.wrap(text, 90, initial_indent="    ", subsequent_indent="    ")
+        lines += textwrap.wrap(text, _width(), initial_indent="    ", subsequent_indent="    ")
     return lines
 
 
@@ -255,7 +291,7 @@ def _verb(verb: str) -> str:
     about = VERBS[verb]
     lines = [f"rfla {verb}: {about.line}"]
     if about.text:
-        lines.append(textwrap.fill(about.text, 96))
+        lines.append(textwrap.fill(about.text, _width()))
     lines += ["", *(f"  {example}" for example in about.examples)]
     return "\n".join([*lines, *_keys_of_verb(verb)])
 
@@ -273,19 +309,44 @@ def _keys_of_verb(verb: str) -> list[str]:
     lines: list[str] = []
     if verb in ("train", "val", "predict"):
         for title, keys in keys_used(cast(Mode, verb)):
-            lines += ["", f"{title}:", *_rows(keys)]
+            lines += ["", f"{title}:", *_rows(keys, verb)]
         sections = sections_of(Config) if verb == "train" else ["test"]
         names = " ".join(f"{name}.*" for name in sections)
-        lines += ["", f"Sections ('rfla help SECTION'): {names}"]
+        lines += ["", *_hanging("Sections ('rfla help SECTION'): ", names, 2)]
+        lines += _hanging("cfg=FILE reads settings from a YAML ", "(rfla copy-cfg)", 2)
     return lines
 
 
-def _rows(keys: Iterable[object]) -> list[str]:
-    from rfla.cfg.keys import Key, show
+def _rows(keys: Iterable["Key"], verb: str = "") -> list[str]:
+    from rfla.cfg.keys import show
 
-    rows = [
-        (key.name, show(key.default, 24), key.description) for key in keys if isinstance(key, Key)
-    ]
+    rows = []
+    for key in keys:
+        value, text = show(key.default, _LONGEST), key.description
+        if value != (whole := show(key.default, 200)):
+            value, text = "", f"{text}; left out: {whole.strip('[]').replace(',', ', ')}"
+        rows.append((key.name, *_OF_VERB.get((verb, key.name), (value, text))))
     name_width = max(len(name) for name, _, _ in rows)
     value_width = max(len(value) for _, value, _ in rows)
-    return [f"  {name:<{name_width}}  {value:<{value_width}}  {text}" for name, value, text in rows]
+    lines: list[str] = []
+    for name, value, text in rows:
+        head = f"  {name:<{name_width}}  {value:<{value_width}}  "
+        lines += _hanging(head, text, len(head))
+    return lines
+
+
+def _width() -> int:
+    """Columns of the terminal, within what reads well; 80 where there is none."""
+    return max(60, min(shutil.get_terminal_size().columns, 100))
+
+
+def _hanging(head: str, text: str, indent: int) -> list[str]:
+    """Return `head` and `text` in lines of at most `_width()`, the further ones indented."""
+    return textwrap.wrap(
+        text,
+        _width(),
+        initial_indent=head,
+        subsequent_indent=" " * indent,
+        break_on_hyphens=False,
+        break_long_words=False,
+    ) or [head.rstrip()]

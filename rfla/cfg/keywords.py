@@ -170,6 +170,7 @@ class TrainSettings(TypedDict, total=False):
     project: Text
     name: str | None
     exist_ok: bool
+    resume: bool | Text
     seed: int
     deterministic: bool
     amp: bool | Literal["bf16", "fp16"]
@@ -188,7 +189,6 @@ class TrainSettings(TypedDict, total=False):
     patience: int
     accumulate: int
     pretrained: bool
-    resume: bool | Text
     save_period: int
     save_minutes: float
     freeze: Sequence[str] | str
@@ -283,11 +283,11 @@ class PredictSettings(TypedDict, total=False):
     project: Text
     name: str | None
     exist_ok: bool
+    resume: bool | Text
     amp: bool | Literal["bf16", "fp16"]
     max_pixels: int
     verbose: bool
     debug: bool
-    resume: bool | Text
     conf: float | None
     iou: float | None
     max_det: int | None

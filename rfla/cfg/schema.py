@@ -77,7 +77,9 @@ class Config(ModelConfig):
 
     # --- model, data and run
     model: PathText | None = Field(
-        None, description="zoo name, model YAML, .safetensors or .onnx file"
+        None,
+        description="train: zoo name, model YAML, or weights (.safetensors) to train further; val "
+        "and predict: weights, or an exported network (.onnx); left out: the latest",
     )
     data: str | None = Field(
         None,
@@ -92,14 +94,16 @@ class Config(ModelConfig):
         800,
         ge=32,
         le=16384,
-        description="resize the long side to this many px, keep the aspect, pad to the stride",
+        description="resize the long side to this many px, keep the aspect, pad to the stride; "
+        "left out in val and predict: as in training",
     )
     batch: int = Field(
         2,
         ge=-1,
         le=65536,
         description="images per training step, over all devices together; -1: as many as fit on "
-        "the GPU. In predict images or slices at a time; left out on a GPU: 16 of 800 px",
+        "the GPU. In val images at a time, in predict images or slices; left out on a GPU: 16 of "
+        "800 px",
     )
     gsd: float | None = Field(
         None,
@@ -127,6 +131,10 @@ class Config(ModelConfig):
         False,
         description="write into an existing run directory, in which files of an earlier run stay; "
         "else create name2, name3, ...",
+    )
+    resume: bool | str = Field(
+        False,
+        description="continue a run of train or predict: its directory, or true for the latest one",
     )
     seed: int = Field(
         0, ge=0, le=2**32 - 1, description="seed of weights, sample order and augmentation"
@@ -190,10 +198,6 @@ class Config(ModelConfig):
     pretrained: bool = Field(
         True, description="start the backbone from ImageNet weights of its library"
     )
-    resume: bool | str = Field(
-        False,
-        description="continue a run of train or predict: its directory, or true for the latest one",
-    )
     save_period: int = Field(
         -1, ge=-1, description="also keep weights/epochN every this many epochs; -1: never"
     )
@@ -209,7 +213,7 @@ class Config(ModelConfig):
         0.0, ge=0, lt=1, description="vary imgsz between batches by up to this share"
     )
     val: bool = Field(True, description="validate after every epoch")
-    tensorboard: bool = Field(False, description="also log for TensorBoard (extra: rfla[log])")
+    tensorboard: bool = Field(False, description="also log for TensorBoard (extra: [log])")
 
     # --- optimiser and schedule
     optimizer: Annotated[OptimizerName, BeforeValidator(_lower)] = Field(
@@ -332,7 +336,8 @@ class Config(ModelConfig):
         None, ge=1, le=16, description="enlarge pictures by this factor; left out: by size"
     )
     geo: Annotated[Literal["geojson", "gpkg", "both", "off"], BeforeValidator(_lower)] = Field(
-        "geojson", description="write boxes of a GeoTIFF for maps (rfla[geo]): GeoJSON, GeoPackage"
+        "geojson",
+        description="write boxes of a GeoTIFF for maps (extra: [geo]): GeoJSON, GeoPackage",
     )
     geo_crs: Annotated[Literal["raster", "wgs84"], BeforeValidator(_lower)] = Field(
         "raster", description="coordinates for geo=: the raster's own, or WGS84 degrees"

@@ -178,12 +178,15 @@ class ConvertOptions(Section):
     """Any of the field's annotation formats to any other, whole or in tiles."""
 
     format: str | None = Field(
-        None, description="format of the source: coco, yolo, voc, visdrone, dota, tinyperson, ..."
+        None,
+        description="format of the source: coco, yolo, voc, visdrone, dota, tinyperson, xview, "
+        "csv, cvat, soda; aitod-xview builds AI-TOD from its parts",
     )
     source: PathText | None = Field(None, description="directory or file to read")
     out: PathText | None = Field(None, description="directory to write")
     to: str = Field(
-        "coco", description="format to write: coco or yolo for rfla, any other for other tools"
+        "coco",
+        description="format to write: coco or yolo for rfla, any other of format= for other tools",
     )
     split: str | None = Field(
         None, description="convert only this split, or name the source's only one"

@@ -13,7 +13,9 @@ import numpy as np
 from rfla.data.images import image_orientation
 from rfla.data.orientation import AS_STORED
 from rfla.data.scenes import TIFF, rasterio_or_none
+from rfla.data.tiff import GEO_KEYS, read_tiff_header
 from rfla.errors import DataError
+from rfla.files import open_regular
 
 EQUATOR_RADIUS, ECCENTRICITY_SQUARED = 6_378_137.0, 0.00669437999014  # m; of WGS84
 
@@ -97,6 +99,18 @@ def _as_shown(place: Georeference, path: Path, dataset: Any) -> Georeference:
     (x, y), (x_right, y_right), (x_below, y_below) = place.to_raster(corners).tolist()
     transform = (x_right - x, x_below - x, x, y_right - y, y_below - y, y)
     return Georeference(transform, place.crs)
+
+
+def is_georeferenced(path: Path) -> bool:
+    """Tell whether a file says that it lies on earth; rasterio, which says where, is not needed."""
+    if path.suffix.lower() not in TIFF:
+        return False
+    try:
+        with open_regular(path) as file:
+            header = read_tiff_header(file)
+    except DataError:
+        return False
+    return header is not None and GEO_KEYS in header.tags
 
 
 def read_gsd(path: Path) -> float | None:

@@ -192,7 +192,8 @@ def refuse_too_large(width: int, height: int, bits: int = 8) -> None:
         of_bits = f" of {bits} bits" if bits > 16 else ""
         raise TooLargeError(
             f"{width} x {height} px{of_bits} are more than max_pixels={MAX_PIXELS}: raise that, "
-            "or cut the picture with 'rfla convert ... tile=800' (rfla[geo] reads it by windows)"
+            "or cut the picture with 'rfla convert ... tile=800', which reads it by windows "
+            "where rasterio is installed"
         )
 
 

@@ -32,7 +32,7 @@ from rfla.data.image_header import (
 from rfla.data.orientation import Orientation
 from rfla.data.pixel_range import HUNDREDTH, Range, find_range, highest_value, to_uint8, uses_little
 from rfla.data.tiff import BITS, PHOTOMETRIC, SAMPLE_FORMAT, SAMPLES, is_tiff, read_tiff_header
-from rfla.errors import DataError
+from rfla.errors import DataError, extra_needed
 from rfla.files import foreign_content, open_regular, read_regular, write_atomically
 
 Image = NDArray[np.uint8]
@@ -59,10 +59,10 @@ _PNG_BITS, _SIXTEEN = slice(24, 25), b"\x10"  # the byte that states them
 _TAIL = 4096  # bytes in which the end of a file is looked for first
 _GREY, _RGB, _FLOAT = (0, 1), 2, 3  # values of the TIFF tags PHOTOMETRIC and SAMPLE_FORMAT
 _TO_RGB = (
-    "gdal_translate -b 1 -b 2 -b 3 -co PHOTOMETRIC=RGB IN OUT rewrites it, as "
-    "'rfla convert' with rfla[geo] does with those of an annotated set"
+    "gdal_translate -b 1 -b 2 -b 3 -co PHOTOMETRIC=RGB IN OUT rewrites it; 'rfla convert' does so "
+    f"with an annotated set where rasterio is installed ({extra_needed('geo')})"
 )
-_TO_GREY = "gdal_translate -b 1 IN OUT rewrites it, as 'rfla convert' does of an annotated set"
+_TO_GREY = "gdal_translate -b 1 IN OUT rewrites it, as 'rfla convert' does with an annotated set"
 
 if "OPENCV_LOG_LEVEL" not in os.environ:
     # A line for each unknown tag of a GeoTIFF otherwise; what cannot be read, we say ourselves.

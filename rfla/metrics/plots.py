@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rfla.errors import printable
 from rfla.metrics.analysis import Analysis, recall_axis
 from rfla.metrics.protocols import Protocol
+from rfla.pictures.text import fonts_for
 from rfla.sizes import LARGEST
 
 LINES = ("#1b7f5c", "#c8553d", "#2f5da8", "#8a6fb0", "#b58a1b", "#4a4a4a", "#3aa6b9", "#d17ba7")
@@ -58,7 +59,7 @@ def draw_figures(analysis: Analysis, protocol: Protocol) -> dict[str, bytes]:
         "calibration": lambda: _calibration(analysis),
         "confusion": lambda: _confusion(analysis),
     }
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), fonts_for(analysis.names):
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # in a class name
         drawn = {name: draw() for name, draw in figures.items()}
     return {name: png for name, png in drawn.items() if png is not None}
@@ -179,7 +180,7 @@ def _errors(analysis: Analysis, protocol: Protocol) -> bytes | None:
     fates.set_ylabel("share of the true boxes")
     _shares(kinds, labels, analysis.detection_kinds, KIND_COLOURS)
     kinds.set_title("What the detections were", pad=10)
-    kinds.set_ylabel("share of the detections above the optimal scores")
+    kinds.set_ylabel("share, above the optimal scores")
     return _png(figure)
 
 
@@ -217,7 +218,9 @@ def _shares(
     totals = counts.sum(axis=0).astype(np.int64)
     names = [label.replace(" ", "\n", 1) for label in labels]
     axis.set_xticks(
-        places, [f"{name}\nn = {total:,}" for name, total in zip(names, totals, strict=True)]
+        places,
+        [f"{name}\nn = {_short_count(total)}" for name, total in zip(names, totals, strict=True)],
+        fontsize=9,
     )
     axis.set_ylim(0, 1)
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
@@ -316,6 +319,11 @@ def _most_confused(table: NDArray[np.float64]) -> list[int]:
     errors = table.sum(axis=0) + table.sum(axis=1) - 2 * right
     most = np.lexsort((-right[:-1], -errors[:-1]))[:CONFUSED_CLASSES]
     return sorted(most.tolist())
+
+
+def _short_count(count: int) -> str:
+    """Return a count in at most five characters up to a million: `9,876`, `24k`."""
+    return f"{count:,}" if count < 10_000 else f"{count / 1000:,.0f}k"
 
 
 def _short_name(name: str) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from rfla.pictures.boxes import EDGE, FONT, PALETTE, Array, enlarge
+from rfla.pictures.boxes import EDGE, PALETTE, Array, enlarge
+from rfla.pictures.text import put_text, text_size
 
 WINDOW = 112  # px of the image that are shown
 FACTOR = 8  # by which they are enlarged
@@ -78,6 +79,6 @@ def _legend(width: int, levels: Array, strides: Sequence[int]) -> Array:
     x = 8
     for text, colour in entries:
         cv2.circle(strip, (x + 4, 12), 4, colour, -1, cv2.LINE_AA)
-        cv2.putText(strip, text, (x + 14, 16), FONT, 0.42, (230, 230, 230), 1, cv2.LINE_AA)
-        x += cv2.getTextSize(text, FONT, 0.42, 1)[0][0] + 34
+        put_text(strip, text, (x + 14, 16), 0.42, (230, 230, 230))
+        x += text_size(text, 0.42).width + 34
     return strip

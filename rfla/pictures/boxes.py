@@ -14,6 +14,7 @@ import numpy as np
 
 from rfla.errors import RflaError
 from rfla.files import write_atomically
+from rfla.pictures.text import put_text, text_size
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -33,7 +34,7 @@ MAX_NAMES = 60  # boxes in an image, beyond which names would cover them
 MIN_NAMED_SIDE = 16  # px of the image, median of its boxes
 LEGEND_HEIGHT = 28  # px
 LEGEND_SCALE = 0.55  # of the font: a sheet of four pictures is seen at half its size
-FONT = cv2.FONT_HERSHEY_SIMPLEX
+NAME_SCALE = 0.4  # of the font
 
 
 def colour_of(label: int) -> tuple[int, int, int]:
@@ -166,7 +167,7 @@ def _write_names(
     taken[:, : len(frames)] = frames.T
     used = len(frames)
     for i in order:
-        (wide, letters), base = cv2.getTextSize(texts[i], FONT, 0.4, 1)
+        wide, letters, base = text_size(texts[i], NAME_SCALE)
         size = (wide + 6, letters + base + 2)
         tag = _free_place(frames[i], size, canvas.shape, taken[:, :used])
         if tag is None and not force:
@@ -177,7 +178,7 @@ def _write_names(
         used += 1
         x1, y1, x2, y2 = tag.tolist()
         cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), EDGE, -1)
-        cv2.putText(canvas, texts[i], (x1 + 3, y2 - base), FONT, 0.4, colours[i], 1, cv2.LINE_AA)
+        put_text(canvas, texts[i], (x1 + 3, y2 - base), NAME_SCALE, colours[i])
 
 
 def _free_place(
@@ -231,11 +232,11 @@ def add_legend(canvas: Array, labels: Array, names: Sequence[str], note: str = "
 
 
 def _text_width(text: str) -> int:
-    return int(cv2.getTextSize(text, FONT, LEGEND_SCALE, 1)[0][0])
+    return text_size(text, LEGEND_SCALE).width
 
 
 def _write_in_legend(strip: Array, text: str, x: int, grey: int = 230) -> None:
-    cv2.putText(strip, text, (x, 19), FONT, LEGEND_SCALE, (grey, grey, grey), 1, cv2.LINE_AA)
+    put_text(strip, text, (x, 19), LEGEND_SCALE, (grey, grey, grey))
 
 
 def tile_pictures(pictures: Sequence[Array], columns: int = 2, gap: int = 6) -> Array:

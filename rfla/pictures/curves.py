@@ -10,6 +10,7 @@ import numpy as np
 
 from rfla.errors import printable
 from rfla.files import write_atomically
+from rfla.pictures.text import fonts_for
 from rfla.sizes import AITOD_EDGES
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -147,7 +148,8 @@ def plot_labels(
     """
     sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0.5, None)  # (M, 2) width, height
     figure, ((by_class, by_size), (by_image, by_shape)) = new_figure(2, 2, 11, 8)
-    _draw_classes(by_class, np.bincount(labels[labels >= 0], minlength=len(names)), names)
+    with fonts_for(names):
+        _draw_classes(by_class, np.bincount(labels[labels >= 0], minlength=len(names)), names)
     _draw_sizes(by_size, np.sqrt(sides.prod(axis=1)))
     _draw_counts(by_image, counts)
     _draw_shapes(by_shape, sides)

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from rfla.pictures.boxes import EDGE, FONT, add_legend, colour_of, draw_boxes, tile_pictures
+from rfla.pictures.boxes import EDGE, add_legend, colour_of, draw_boxes, tile_pictures
+from rfla.pictures.text import put_text
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -183,5 +184,5 @@ def _stacked(pictures: Sequence[Array], gap: int = 6) -> Array:
 
 def _write(canvas: Array, text: str, origin: tuple[int, int]) -> None:
     """Write white letters with a dark edge."""
-    cv2.putText(canvas, text, origin, FONT, 0.5, EDGE, 2, cv2.LINE_AA)
-    cv2.putText(canvas, text, origin, FONT, 0.5, WHITE, 1, cv2.LINE_AA)
+    put_text(canvas, text, origin, 0.5, EDGE, thickness=2)
+    put_text(canvas, text, origin, 0.5, WHITE)

@@ -7,8 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from rfla.cfg import Config
-from rfla.data.georeference import Georeference, read_georeference, unwrapped
-from rfla.errors import DataError
+from rfla.data.georeference import (
+    Georeference,
+    is_georeferenced,
+    read_georeference,
+    unwrapped,
+)
+from rfla.data.scenes import rasterio_or_none
+from rfla.errors import DataError, extra_needed, installed
 from rfla.files import write_atomically
 from rfla.predict.names import Name
 from rfla.predict.outputs.output import Output
@@ -27,10 +33,16 @@ class GroundFile(Output):
         """Whether it is among the formats."""
         return cfg.geo in (cls.choice, "both")
 
+    def __init__(self, run_dir: Path, cfg: Config):
+        super().__init__(run_dir, cfg)
+        if {"geo", "geo_crs"} & cfg.given:
+            installed("rasterio", f"geo={cfg.geo} needs it: {extra_needed('geo')}")
+
     def add(self, name: Name, results: Results) -> None:
         """Write one image's boxes, where the image says where it lies."""
         place = place_of(results)
         if place is None:
+            self._note_missing_library(results)
             return
         try:
             content = self.content(results, place, self.cfg.geo_crs == "wgs84")
@@ -38,6 +50,13 @@ class GroundFile(Output):
         except DataError as error:
             self.left_out.append(
                 f"{results.path}: no {self.suffix} file: {error}; geo_crs=raster writes one"
+            )
+
+    def _note_missing_library(self, results: Results) -> None:
+        path = Path(results.path)
+        if rasterio_or_none() is None and results.frame is None and is_georeferenced(path):
+            self.left_out.append(
+                f"{path}: no {self.suffix} file: rasterio is not installed; {extra_needed('geo')}"
             )
 
     @abstractmethod

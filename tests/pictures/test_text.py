@@ -1,0 +1,75 @@
+"""Class names of any script in pictures."""
+
+import numpy as np
+import pytest
+from matplotlib import rcParams
+
+from rfla.pictures import text
+from rfla.pictures.text import fonts_for, put_text, text_size
+
+WHITE = (255, 255, 255)
+
+
+def drawn(words: str, origin: tuple[int, int] = (5, 40), scale: float = 1.0) -> np.ndarray:
+    canvas = np.zeros((60, 200, 3), np.uint8)
+    put_text(canvas, words, origin, scale, WHITE)
+    return canvas
+
+
+@pytest.mark.parametrize("words", ["Bäume", "Корабль", "πλοίο", "ship"])
+def test_letters_are_drawn_within_their_size(words: str) -> None:
+    """Inside the width that is stated, from the line up; each word is a picture of its own."""
+    size = text_size(words, 0.55)
+    rows, columns = np.nonzero(drawn(words, scale=0.55).any(axis=2))
+    assert columns.min() >= 5 and columns.max() <= 5 + size.width + 1
+    assert 40 - 2 * size.letters <= rows.min() and rows.max() <= 40 + size.base + 2
+    assert not np.array_equal(drawn(words), drawn("?" * len(words)))
+
+
+def test_capitals_are_as_high_as_those_of_opencv() -> None:
+    heights = [np.ptp(np.nonzero(drawn(words).any(axis=2))[0]) for words in ("H", "Н")]
+    assert abs(heights[0] - heights[1]) <= 2  # the second one is Cyrillic
+
+
+@pytest.mark.parametrize("origin", [(-20, 40), (150, 40), (5, 4), (5, 58), (-500, 40), (5, 400)])
+def test_what_reaches_beyond_the_picture_is_cut_off(origin: tuple[int, int]) -> None:
+    """A part of a larger picture, as it would be drawn there."""
+    large = np.zeros((660, 1200, 3), np.uint8)
+    put_text(large, "Öl", (origin[0] + 600, origin[1] + 200), 1.0, WHITE)
+    assert np.array_equal(drawn("Öl", origin), large[200:260, 600:800])
+
+
+def test_a_letter_covers_its_ground_in_part_at_its_edge() -> None:
+    canvas = np.full((60, 200, 3), 100, np.uint8)
+    put_text(canvas, "Ö", (5, 40), 1.0, (0, 200, 100))
+    red, green, blue = canvas[:, :50].reshape(-1, 3).T.astype(int)
+    assert red.min() == 0 and green.max() == 200 and set(blue) == {100}
+    assert np.abs(2 * (100 - red) // 2 - (green - 100)).max() <= 1  # both by the same share
+
+
+def test_the_font_that_has_most_of_the_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DejaVu Sans where no font has all, else the first that has them."""
+    has = {"dejavu": {"a", "ä"}, "one": {"船", "a"}, "two": {"船", "a", "ä"}}
+    monkeypatch.setattr(text, "_installed", lambda: (("One", "one"), ("Two", "two")))
+    monkeypatch.setattr(
+        text,
+        "_characters",
+        lambda file: {ord(letter) for letter in has.get(file, has["dejavu"])},
+    )
+    chosen = [text._file_for.__wrapped__(frozenset(word)) for word in ("aä", "船", "船ä", "🚢")]
+    assert [file.rpartition("/")[2] for file in chosen] == [
+        "DejaVuSans.ttf",
+        "one",
+        "two",
+        chosen[0].rpartition("/")[2],
+    ]
+
+
+def test_figures_look_into_the_same_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "_installed", lambda: (("One", "one"),))
+    before = list(rcParams["font.family"])
+    with fonts_for(["ship", "船"]):
+        assert list(rcParams["font.family"]) == [*before, "One"]
+    with fonts_for(["ship"]):
+        assert list(rcParams["font.family"]) == before
+    assert list(rcParams["font.family"]) == before
