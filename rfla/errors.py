@@ -76,17 +76,18 @@ def require_short_name(name: str, where: str) -> None:
         )
 
 
-def nearest(word: str, options: Iterable[str], count: int = 3) -> list[str]:
+def nearest(word: object, options: Iterable[str], count: int = 3) -> list[str]:
     """Return up to `count` of `options` that look like `word`, best first.
 
     Of thousands the first are compared, and of a text of thousands of letters none.
     """
+    word = str(word)
     if len(word) > MAX_NAME:
         return []
     return difflib.get_close_matches(word, list(islice(options, 2000)), n=count, cutoff=0.6)
 
 
-def did_you_mean(word: str, options: Iterable[str]) -> str:
+def did_you_mean(word: object, options: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for the nearest option, or an empty string."""
     matches = nearest(word, options, count=1)
     return f"; did you mean '{matches[0]}'?" if matches else ""

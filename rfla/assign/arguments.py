@@ -14,22 +14,27 @@ BACKGROUND = -1
 IGNORED = -2
 
 
-def box_rows(boxes: Tensor) -> Tensor:
-    """(G, 4) float32 of the true boxes of an image; any empty tensor has none.
+def box_rows(boxes: Tensor, what: str = "gt_boxes") -> Tensor:
+    """(G, 4) float32 of boxes; any empty tensor has none.
 
     Raises:
-        ValueError: Rows of another length, such as boxes with a score.
+        ValueError: No tensor, or rows of another length, such as boxes with a score; `what` names
+            the argument.
     """
-    if boxes.numel() and (boxes.dim() != 2 or boxes.shape[1] != 4):
-        raise ValueError(f"gt_boxes: (G, 4) x1, y1, x2, y2 expected, not {tuple(boxes.shape)}")
-    return boxes.to(torch.float32).reshape(-1, 4)
+    if not isinstance(boxes, Tensor):
+        raise ValueError(f"{what}: a tensor expected, not {type(boxes).__name__}")
+    if not boxes.numel():
+        return boxes.new_zeros((0, 4), dtype=torch.float32)
+    if boxes.dim() != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"{what}: (G, 4) x1, y1, x2, y2 expected, not {tuple(boxes.shape)}")
+    return boxes.to(torch.float32)
 
 
 def prior_boxes(priors: PriorGrid | Tensor) -> Tensor:
     """(P, 4) float32 xyxy of a grid or of plain boxes."""
     if isinstance(priors, PriorGrid):
         return priors.boxes
-    return priors.to(torch.float32).reshape(-1, 4)
+    return box_rows(priors, "priors")
 
 
 def valid_priors(
@@ -81,6 +86,16 @@ class OneImageAssigner:
         for own, boxes, regions, size in zip(priors_of, gt_boxes, ignore, sizes, strict=True):
             rows.append(self(own, boxes, regions, size, allowed_border))
         return torch.stack(rows)
+
+
+def require_entries(what: str, given: Sequence[object] | None, count: int) -> None:
+    """Refuse an argument that does not have one entry for each image.
+
+    Raises:
+        ValueError: With its name and both numbers.
+    """
+    if given is not None and len(given) != count:
+        raise ValueError(f"{what}: one for each of {count} images expected, not {len(given)}")
 
 
 def pairwise_intersection(boxes: Tensor, priors: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ score is the same to the bit in a full (G, P) matrix and in a small window of it
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ class Distance:
         reach: `reach(score, side)` is the largest offset in px between the centres, along an axis
             on which the prior has this side, at which a box of any size can still have this score.
             None where scores do not fall with the offset, so that no window is exact.
+        made_by: A function and the arguments with which it makes this distance again.
     """
 
     terms: Callable[[Axis], Terms]
@@ -44,6 +46,14 @@ class Distance:
     reference: str
     value_range: tuple[float, float] = (0.0, 1.0)
     reach: Callable[[float, float], float] | None = None
+    made_by: tuple[Callable[..., "Distance"], tuple[float, ...]] | None = None
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        """Pickle by name, or by its function and arguments: it holds functions without a name."""
+        for name, known in DISTANCES.items():
+            if known is self:
+                return get_distance, (name,)
+        return self.made_by or super().__reduce_ex__(protocol)
 
 
 # Kullback-Leibler divergence of the prior's Gaussian from the box's (RFLA, section 3.2)
@@ -143,6 +153,7 @@ def nwd(constant: float = 12.8) -> Distance:
         formula=f"exp(-sqrt(dx^2 + dy^2 + ((w1-w2)^2 + (h1-h2)^2)/4) / {constant:g})",
         reference="Wang et al., arXiv 2110.13389; Xu et al., ISPRS 2022",
         reach=lambda score, side: -math.log(score) * constant,
+        made_by=(nwd, (constant,)),
     )
 
 
@@ -161,6 +172,7 @@ def dotd(constant: float = 12.8) -> Distance:
         formula=f"exp(-sqrt(dx^2 + dy^2) / {constant:g})",
         reference="Xu et al., CVPR Workshops 2021",
         reach=lambda score, side: -math.log(score) * constant,
+        made_by=(dotd, (constant,)),
     )
 
 
@@ -189,6 +201,7 @@ def simd(width_weight: float = 6.13, height_weight: float = 4.59) -> Distance:
         formula=f"exp(-({location} + {shape})), m = {width_weight:g}, n = {height_weight:g}",
         reference="Shi et al., IROS 2024",
         reach=reach,
+        made_by=(simd, (width_weight, height_weight)),
     )
 
 
@@ -313,8 +326,8 @@ def get_distance(distance: str | Distance) -> Distance:
     """
     if isinstance(distance, Distance):
         return distance
-    if distance not in DISTANCES:
-        hint = did_you_mean(distance, DISTANCES)
+    if not isinstance(distance, str) or distance not in DISTANCES:
+        hint = did_you_mean(str(distance), DISTANCES)
         raise ConfigError(
             f"assigner.distance: no distance '{distance}'; one of {', '.join(DISTANCES)}{hint}"
         )
@@ -342,8 +355,9 @@ def receptive_field_distance(
     """Score every box against every prior; larger is nearer (RFLA, section 3.2).
 
     Args:
-        gt_boxes: (G, 4) xyxy px. Half precision is computed in float32, float64 in float64.
-        prior_boxes: (P, 4) xyxy px, effective receptive fields or any other boxes.
+        gt_boxes: (G, 4) xyxy px; a fifth column, a score, is passed over. Half precision is
+            computed in float32, float64 in float64.
+        prior_boxes: (P, 4) xyxy px, effective receptive fields or any other boxes, as `gt_boxes`.
         distance: A name of `DISTANCES` or a `Distance`.
 
     Returns:
@@ -351,11 +365,21 @@ def receptive_field_distance(
 
     Raises:
         ConfigError: No distance has this name.
+        ValueError: Rows that are no boxes.
     """
     dtype = torch.promote_types(gt_boxes.dtype, prior_boxes.dtype)
     dtype = torch.promote_types(dtype, torch.float32)
     return pairwise(
         get_distance(distance),
-        gt_boxes.to(dtype).reshape(-1, 4),
-        prior_boxes.to(dtype).reshape(-1, 4),
+        _box_columns(gt_boxes, "gt_boxes").to(dtype),
+        _box_columns(prior_boxes, "prior_boxes").to(dtype),
     )
+
+
+def _box_columns(boxes: Tensor, what: str) -> Tensor:
+    """(G, 4) of (G, 4) or, with scores, (G, 5); any empty tensor has none."""
+    if not boxes.numel():
+        return boxes.new_zeros((0, 4))
+    if boxes.dim() != 2 or boxes.shape[1] not in (4, 5):
+        raise ValueError(f"{what}: (G, 4) x1, y1, x2, y2 expected, not {tuple(boxes.shape)}")
+    return boxes[:, :4]

@@ -8,14 +8,15 @@ Boxes are xyxy in px of the network input. Everything is float32 and nothing is 
 gradients.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from rfla.assign.arguments import BACKGROUND, IGNORED
+from rfla.assign.arguments import BACKGROUND, IGNORED, require_entries
 from rfla.assign.candidates import Candidates, Stage, list_candidates, mask_candidates
 from rfla.assign.dense import dense_candidates
 from rfla.assign.distance import Distance, get_distance
@@ -24,7 +25,7 @@ from rfla.assign.ignore_regions import ignore_background
 from rfla.assign.images import Images, pack, score_in_chunks
 from rfla.assign.prior_grid import PriorGrid, scale_edges
 from rfla.assign.windows import Windows, candidates_per_box, pays, window_radius
-from rfla.errors import ConfigError, did_you_mean
+from rfla.errors import ConfigError, did_you_mean, shorten
 from rfla.names import Conflict
 
 CONFLICTS: tuple[Conflict, ...] = get_args(Conflict)
@@ -66,12 +67,12 @@ class HierarchicalAssigner:
             raise ConfigError(
                 f"assigner.conflict: '{conflict}' is not one of {', '.join(CONFLICTS)}{hint}"
             )
-        if len(topk) != 2 or min(topk) < 1:
+        if not _are_counts(topk):
             raise ConfigError(
-                f"assigner.topk: two whole numbers from 1, one for each stage, not {list(topk)}"
+                f"assigner.topk: two whole numbers from 1, one for each stage, not {shorten(topk)}"
             )
-        if decay <= 0:
-            raise ConfigError(f"assigner.decay: a number above 0, not {decay}")
+        if not _is_positive(decay):
+            raise ConfigError(f"assigner.decay: a number above 0, not {shorten(decay)}")
         self.distance = get_distance(distance)
         self.topk = (int(topk[0]), int(topk[1]))
         self.decay = float(decay)
@@ -127,6 +128,9 @@ class HierarchicalAssigner:
             (B, P) int64.
         """
         images = pack(priors, gt_boxes, image_sizes, allowed_border)
+        require_entries("ignore_boxes", ignore_boxes, len(gt_boxes))
+        if not images.num_priors:
+            return images.image.new_empty((len(gt_boxes), 0))
         matched = self._match(images)
         if self.centers_inside and len(images.boxes):
             matched = _drop_outside(matched, images)
@@ -297,6 +301,22 @@ def _scale_boxes(boxes: Tensor, factor: float) -> Tensor:
     """(P, 4) plain boxes scaled about their centres."""
     edges = scale_edges(torch.stack((boxes[:, :2], boxes[:, 2:])), factor)
     return torch.cat(tuple(edges), dim=1)
+
+
+def _is_positive(number: Any) -> bool:
+    """Whether this is a finite number above 0."""
+    try:
+        return 0 < float(number) < math.inf
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _are_counts(topk: Any) -> bool:
+    """Whether these are two whole numbers from 1."""
+    try:
+        return len(topk) == 2 and all(count == int(count) >= 1 for count in topk)
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def _drop_outside(matched: Tensor, images: Images) -> Tensor:

@@ -11,7 +11,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from rfla.assign.arguments import BACKGROUND, IGNORED, pairwise_intersection
+from rfla.assign.arguments import BACKGROUND, IGNORED, box_rows, pairwise_intersection
 from rfla.assign.chunks import chunks
 from rfla.assign.prior_grid import PriorGrid
 
@@ -52,7 +52,7 @@ def covered_by(priors: PriorGrid | Tensor, ignore_boxes: Tensor) -> Tensor:
 
 def greatest_share(priors: PriorGrid | Tensor, ignore_boxes: Tensor) -> Tensor:
     """(P,) the largest share of each prior that lies in one ignore box; 0 without any."""
-    boxes = ignore_boxes.to(torch.float32).reshape(-1, 4)
+    boxes = box_rows(ignore_boxes, "ignore_boxes")
     greatest = []
     for part in chunks(len(boxes), len(priors) * 4 * 8):
         if isinstance(priors, PriorGrid):

@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from rfla.assign.arguments import box_rows, prior_boxes, valid_priors
+from rfla.assign.arguments import box_rows, prior_boxes, require_entries, valid_priors
 from rfla.assign.chunks import chunks
 from rfla.assign.distance import Distance
 from rfla.assign.prior_grid import PriorGrid
@@ -110,13 +110,14 @@ def pack(
     """Join the boxes of all images.
 
     Raises:
-        ValueError: No image, boxes that are not (G, 4), or an allowed border without the sizes of
-            the images.
+        ValueError: No image, boxes that are not (G, 4), arguments for another number of images, or
+            an allowed border without the sizes of the images.
     """
     if allowed_border is not None and sizes is None:
         raise ValueError("allowed_border needs the image size")
     if not len(gt_boxes):
         raise ValueError("gt_boxes: a tensor for each image expected, not none")
+    require_entries("image_sizes", sizes, len(gt_boxes))
     rows = [box_rows(boxes) for boxes in gt_boxes]
     counts, boxes = tuple(map(len, rows)), torch.cat(rows)
     image = torch.zeros(len(boxes), dtype=torch.int64)
@@ -127,7 +128,14 @@ def pack(
         )
     image = image.to(boxes.device, non_blocking=True)
     if not isinstance(priors, PriorGrid):
+        if isinstance(priors, Tensor):
+            raise ValueError(
+                "priors: a grid, or a list with a (P, 4) tensor for each image, expected"
+            )
+        require_entries("priors", priors, len(gt_boxes))
         priors = [prior_boxes(one) for one in priors]
+        if len({len(one) for one in priors}) > 1:
+            raise ValueError("priors: the same number for all images expected")
     return Images(priors, boxes, image, counts, sizes, allowed_border)
 
 

@@ -152,6 +152,11 @@ class PriorGrid:
                 "feature_sizes, strides and receptive_fields must name the same levels, got "
                 f"{len(feature_sizes)}, {len(strides)} and {len(receptive_fields)}"
             )
+        for level, stride in enumerate(strides):
+            if stride != int(stride) or stride < 1:
+                raise ValueError(
+                    f"level {level} has a stride of {stride}; whole px from 1 expected"
+                )
         for level, (height, width) in enumerate(feature_sizes):
             if min(height, width) < 1:
                 raise ValueError(f"level {level} has {height} x {width} cells; sizes start at 1")

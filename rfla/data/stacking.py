@@ -30,7 +30,8 @@ def stack_images(
     sizes = [(image.shape[0], image.shape[1]) for image in images]
     height, width = (padded_side(max([least, *(size[axis] for size in sizes)])) for axis in (0, 1))
     # Not zeros: `_fill` writes each px once, the padding too.
-    batch = torch.empty(len(images), 3, height, width, dtype=torch.uint8, pin_memory=pinned)
+    shape = (len(images), 3, height, width)
+    batch = torch.empty(shape, dtype=torch.uint8, device="cpu", pin_memory=pinned)
     for planes, image in zip(batch.numpy(), images, strict=True):
         _fill(planes, image)
     return batch, sizes

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rfla.assign import PriorGrid
+from rfla.assign.arguments import box_rows, require_entries
 from rfla.cfg.model_schema import ModelConfig
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.necks.fpn import FPN
@@ -93,7 +94,8 @@ class Detector(nn.Module, ABC):
             with_counts: in training mode, return `StepLosses` and not its losses alone.
 
         Raises:
-            ValueError: no targets in training mode, or targets in evaluation mode.
+            ValueError: no targets in training mode, or targets in evaluation mode; targets or sizes
+                for another number of images; boxes and labels that do not go together.
         """
         if self.training == (targets is None):
             raise ValueError(
@@ -103,6 +105,10 @@ class Detector(nn.Module, ABC):
             )
         if image_sizes is None:
             image_sizes = [(images.shape[-2], images.shape[-1])] * len(images)
+        require_entries("image_sizes", image_sizes, len(images))
+        if targets is not None:
+            require_entries("targets", targets, len(images))
+            targets = [_checked(one, at, self.num_classes) for at, one in enumerate(targets)]
         raw = self.raw(images)
         if targets is None:
             return self.decode(raw, image_sizes)
@@ -178,6 +184,33 @@ class DenseDetector(Detector):
         """Raw predictions to the detections of each image."""
         sizes = to_device(image_sizes, raw["cls"][0].device)
         return select_batch(self.candidates(raw, sizes), self.limits)
+
+
+def _checked(target: Target, number: int, num_classes: int) -> Target:
+    """Return the truth of one image with boxes (G, 4), labels (G,) and, if any, regions (I, 4).
+
+    Shapes are looked at, and on a CPU labels: a GPU would have to be waited for.
+
+    Raises:
+        ValueError: With the number of the image.
+    """
+    where = f"targets[{number}]"
+    if missing := {"boxes", "labels"} - target.keys():
+        raise ValueError(f"{where}: {' and '.join(sorted(missing))} expected")
+    boxes, labels = box_rows(target["boxes"], f"{where}['boxes']"), target["labels"]
+    if labels.shape != (len(boxes),):
+        raise ValueError(
+            f"{where}: a label for each of {len(boxes)} boxes expected, not {tuple(labels.shape)}"
+        )
+    if labels.numel() and labels.device.type == "cpu":
+        low, high = labels.aminmax()
+        if low < 0 or high >= num_classes:
+            found = f"{int(low)} to {int(high)}"
+            raise ValueError(f"{where}: labels from 0 to {num_classes - 1} expected, not {found}")
+    whole: Target = {"boxes": boxes, "labels": labels}
+    if (regions := target.get("ignore")) is not None:
+        whole["ignore"] = box_rows(regions, f"{where}['ignore']")
+    return whole
 
 
 def step_counts(positives: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ Shapes: N elements, boxes (N, 4) xyxy.
 """
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -30,7 +30,12 @@ def box_loss(pred: Tensor, target: Tensor, kind: BoxLoss = "diou") -> Tensor:
 
     Returns:
         (N,) float32.
+
+    Raises:
+        ValueError: another kind.
     """
+    if kind not in get_args(BoxLoss):
+        raise ValueError(f"kind: one of {', '.join(get_args(BoxLoss))} expected, not {kind!r}")
     pred, target = pred.float(), target.float()
     eps = 1e-6  # keeps the divisions finite, as in the loss classes of the authors' code
     size = _not_negative(

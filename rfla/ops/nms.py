@@ -74,7 +74,13 @@ def class_nms(
 
     Returns:
         (min(kept, limit),) int64.
+
+    Raises:
+        ValueError: another number of scores or labels than of boxes.
     """
+    if not len(boxes) == len(scores) == len(labels):
+        counts = f"{len(boxes)} boxes, {len(scores)} scores, {len(labels)} labels"
+        raise ValueError(f"a score and a label for each box expected, got {counts}")
     boxes, scores = boxes.float(), scores.float()
     # On a GPU one call waits once; on a CPU small calls are faster than one large one.
     suppress = _all_at_once if boxes.is_cuda else _one_by_one

@@ -1,6 +1,7 @@
 """Distances: by hand, against the records (to the bit), and their claims about range and reach."""
 
 import math
+import pickle
 
 import oracle
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rfla.assign import DISTANCES, HierarchicalAssigner, PriorGrid, receptive_field_distance
-from rfla.assign.distance import Distance, get_distance, nwd
+from rfla.assign.distance import Distance, dotd, get_distance, nwd, simd
 from rfla.cfg import model_schema
 from rfla.errors import ConfigError
 from rfla.models import build_detector
@@ -175,3 +176,15 @@ def test_a_window_of_a_distance_from_outside_is_exact():
     dense = Distance(TOY.terms, TOY.combine, TOY.formula, TOY.reference)  # without `reach`
     windowed = HierarchicalAssigner(TOY, ignore_above=0.2)(grid, boxes)
     assert torch.equal(windowed, HierarchicalAssigner(dense, ignore_above=0.2)(grid, boxes))
+
+
+def test_an_assigner_travels_to_another_process():
+    """By the name of its distance, or by the function and the numbers that made it."""
+    boxes = torch.tensor([[1.0, 2.0, 7.0, 9.0]])
+    for distance in (*DISTANCES, nwd(20.0), dotd(5.0), simd(2.0, 3.0)):
+        there = pickle.loads(pickle.dumps(HierarchicalAssigner(distance))).distance
+        here = get_distance(distance)
+        assert (there is here) == isinstance(distance, str)
+        assert receptive_field_distance(boxes, boxes + 1, there).equal(
+            receptive_field_distance(boxes, boxes + 1, here)
+        )

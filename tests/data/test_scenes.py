@@ -102,7 +102,10 @@ def test_without_rasterio_a_tiff_is_read_whole(tmp_path, noise, monkeypatch):
     with open_scene(tmp_path / "a.tif") as scene:
         assert np.array_equal(scene.read((10, 20, 50, 40)), noise[20:40, 10:50])
     monkeypatch.setattr("rfla.data.image_header.MAX_PIXELS", 1000)
-    with pytest.raises(DataError, match="where rasterio is installed"), open_scene(tmp_path / "a.tif"):
+    with (
+        pytest.raises(DataError, match="where rasterio is installed"),
+        open_scene(tmp_path / "a.tif"),
+    ):
         pass
 
 
