@@ -57,3 +57,11 @@ def test_edges():
     assert assigner(grid, boxes, image_size=(4, 4)).tolist() == [0, -2, -2, -2]
     assert assigner(grid, boxes, torch.tensor([[4.0, 0.0, 8.0, 4.0]])).tolist() == [0, -2, -1, -1]
     assert assigner.batch(grid, [boxes, boxes[:0]]).tolist() == [[0, -1, -1, -1], [-1] * 4]
+
+
+@pytest.mark.parametrize(("left", "first"), [(1.988, 0), (1.992, -1)])
+def test_a_point_counts_from_a_hundredth_px_inside(left, first):
+    """The first point is (2, 2), 0.012 and 0.008 px from the left side; the others are outside."""
+    grid = PriorGrid.points([(2, 2)], [4], [8])
+    boxes = torch.tensor([[left, 0.0, left + 4, 4.0]])
+    assert ATSSAssigner()(grid, boxes, image_size=(4, 4)).tolist() == [first, -2, -2, -2]

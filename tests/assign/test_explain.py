@@ -24,6 +24,14 @@ def test_report_by_hand():
     ]
 
 
+def test_conflicts_of_both_stages_count():
+    """Twins want two priors in the first stage and one in the second: three conflicts."""
+    grid = PriorGrid.points([(1, 4)], [4], [8])
+    boxes = torch.tensor([[4.5, 0.0, 8.5, 4.0]] * 2)
+    report = HierarchicalAssigner(topk=(2, 1), ignore_above=None).explain(grid, boxes)
+    assert report.conflicts == 3
+
+
 def test_text_and_merge():
     grid = PriorGrid.points([(8, 8)], [4], [16])
     explain = HierarchicalAssigner().explain

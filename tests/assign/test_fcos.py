@@ -25,6 +25,11 @@ def test_border_points_are_outside(grid):
     assert PointsAssigner([(-1, 64), (64, 1e8)])(grid, boxes).tolist() == [-1, 0, -1, -1, -1, -1]
 
 
+def test_a_point_half_a_px_inside_counts(grid):
+    boxes = torch.tensor([[3.5, 3.5, 4.5, 4.5]])  # about the point (4, 4)
+    assert PointsAssigner([(-1, 64), (64, 1e8)])(grid, boxes).tolist() == [0, -1, -1, -1, -1, -1]
+
+
 def test_center_sampling(grid):
     boxes = torch.tensor(
         [[0.0, 0.0, 32.0, 16.0]]

@@ -6,7 +6,14 @@ import oracle
 import pytest
 import torch
 
-from rfla.assign import ATSSAssigner, HierarchicalAssigner, MaxIoUAssigner, PriorGrid, images
+from rfla.assign import (
+    ATSSAssigner,
+    HierarchicalAssigner,
+    MaxIoUAssigner,
+    PriorGrid,
+    images,
+    receptive_field_distance,
+)
 from rfla.errors import ConfigError
 
 NAMES = {"kl": "kld", "wd": "wd", "exp_kl": "exp_kld", "kl_10": "kld_10"}
@@ -37,6 +44,18 @@ def test_one_box_by_hand():
         -2,
         -1,
     ]
+
+
+@pytest.mark.parametrize("size", [4, 60])
+def test_a_score_of_exactly_ignore_above_ignores(size):
+    """The third best prior of the second stage scores just that, and no stage takes it."""
+    grid = PriorGrid.points([(size, size)], [4], [16])
+    boxes = torch.tensor([[5.0, 6.0, 11.5, 13.25]])
+    scores = receptive_field_distance(boxes, grid.scaled(0.9).boxes)[0]
+    order = scores.argsort(descending=True)
+    assert scores[order[2]] > scores[order[3]]
+    matched = HierarchicalAssigner(topk=(2, 1), ignore_above=float(scores[order[2]]))(grid, boxes)
+    assert matched[order[:4]].tolist() == [0, 0, -2, -1]
 
 
 def test_second_stage_fills_what_the_first_left():

@@ -37,6 +37,12 @@ def test_scaling_keeps_the_original():
     assert grid.scaled(0.5).longest_sides == (8.0,)
 
 
+def test_a_grid_moves_to_another_device():
+    grid = PriorGrid.points([(1, 4)], [4], [8])
+    assert grid.to("meta").device.type == "meta"
+    assert grid.to("cpu") is grid
+
+
 def test_valid_cells_and_border_by_hand():
     grid = PriorGrid.points(
         [(3, 3)], [4], [8], fraction=0.5

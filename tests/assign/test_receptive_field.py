@@ -12,6 +12,8 @@ from rfla.assign import level_receptive_fields, resnet_receptive_fields
         (18, [43, 99, 211, 435, 563, 819]),  # basic blocks: two 3 x 3 layers each
         (34, [59, 179, 547, 899, 1027, 1283]),
         (101, [35, 91, 811, 971, 1099, 1355]),
+        # 35; + 2 * 4 + 2 * 8 * 7; + 2 * 8 + 2 * 16 * 35; + 2 * 16 + 2 * 32 * 2; + 2 * 64; + 2 * 128
+        (152, [35, 155, 1291, 1451, 1579, 1835]),
     ],
 )
 def test_resnet_by_the_authors_counting(depth, fields):

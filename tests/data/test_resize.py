@@ -14,6 +14,11 @@ from rfla.data.resize import resize_long_side, resized_shape
         (1, 900, 300, (1, 300)),
         (90, 70, 51, (51, 40)),
         (64, 64, 64, (64, 64)),
+        (101, 200, 50, (25, 50)),  # 25.25
+        (102, 200, 50, (26, 50)),  # 25.5
+        (200, 101, 50, (50, 25)),
+        (200, 102, 50, (50, 26)),
+        (900, 1, 300, (300, 1)),
     ],
 )
 def test_resized_shape(height: int, width: int, imgsz: int, shape: tuple[int, int]):

@@ -14,6 +14,14 @@ def test_fewer_images_than_a_batch():
         TrainSampler(10, 8, world=3)
 
 
+def test_ranks_share_each_batch():
+    """Two batches of 4 keys: the first rank has the first 2 of each."""
+    whole = list(TrainSampler(8, 4, seed=0))
+    first, second = (list(TrainSampler(8, 4, seed=0, rank=rank, world=2)) for rank in (0, 1))
+    assert [len(keys) for keys in first] == [2, 2]
+    assert [one + two for one, two in zip(first, second, strict=True)] == whole
+
+
 @pytest.mark.parametrize(("length", "world"), [(10, 1), (10, 2), (3, 2), (0, 1), (9, 4)])
 def test_evaluation_takes_every_row_once(length: int, world: int):
     seen = [

@@ -261,6 +261,19 @@ def test_dark_pictures_stay_visible():
         assert 0.6 * image.mean() < result.image.mean() < 1.4 * image.mean()
 
 
+def test_blur_and_noise_follow_the_seed():
+    """Nothing else is drawn, and the pipeline of both is one object with a state."""
+    image = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
+    still = {"fliplr": 0.0, "flipud": 0.0, "rot90": 0.0, "zoom": 0.0}
+    augmentation = Augmentation(**still, **PLAIN, noise=1.0, blur=1.0)
+    first, again, other = (
+        augmentation(image, np.zeros((0, 4), np.float32), 32, np.random.default_rng(seed)).image
+        for seed in (5, 5, 6)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
 def test_long_images_are_not_turned():
     image, xyxy = painted((20, 90), [(2, 2, 8, 8)])
     for seed in range(20):

@@ -1,5 +1,7 @@
 """The average of the weights, by hand."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -18,6 +20,16 @@ def test_average_follows_by_hand() -> None:
     assert float(ema.net.weight) == pytest.approx(1.4311, abs=1e-4)
     assert int(ema.net.num_batches_tracked) == 5  # type: ignore[arg-type]
     assert not ema.net.weight.requires_grad
+
+
+def test_the_average_warms_up_over_500_updates() -> None:
+    """From 0 towards 1; the first update keeps 0.9 (1 - exp(-1 / 500))."""
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(net.weight)
+    ema = EMA(net, decay=0.9)
+    nn.init.ones_(net.weight)
+    ema.update()
+    assert float(ema.net.weight) == pytest.approx(1 - 0.9 * (1 - math.exp(-1 / 500)))
 
 
 def test_an_average_of_a_compiled_network_runs_its_own_weights() -> None:

@@ -42,20 +42,39 @@ def test_boxes_move_with_the_pixels(factor: float) -> None:
     assert targets[0]["labels"] is target["labels"]
 
 
+def one_step(net: Any, rate: float, scaler: torch.amp.GradScaler) -> TrainStep:
+    """SGD of a layer after a batch with a loss of 1; its gradient is still to be set."""
+    groups = [{"params": [net.weight], "lr": rate, "base_lr": rate, "weight_decay": 0.0}]
+    optimizer = build_optimizer("sgd", groups, rate, 0.9, fused=scaler.is_enabled())
+    state = RunState(net, optimizer, None, scaler)
+    schedule = Schedule(epochs=1, iterations_per_epoch=1, warmup_iterations=0)
+    normalize: Any = None
+    step = TrainStep(net, state, schedule, normalize, torch.device("cpu"), None)
+    scaler.scale(torch.zeros(()))
+    state.meter.add_batch(torch.tensor([0]), {"loss": torch.tensor(1.0)}, {})
+    return step
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_a_step_by_hand(scaled: bool) -> None:
+    """Rate 0.5 and a gradient of 10, clipped to 2: the weight goes from 1 to 0."""
+    net: Any = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(net.weight)
+    step = one_step(net, 0.5, torch.amp.GradScaler("cpu", init_scale=1.0, enabled=scaled))
+    net.weight.grad = torch.full((1, 1), 10.0)
+    step.update(2.0)
+    assert net.weight.item() == pytest.approx(0.0, abs=1e-5)
+    assert step.state.meter.means()["grad_norm"] == pytest.approx(10.0)
+    assert step.state.position.iteration == 1
+
+
 @pytest.mark.parametrize("clip_grad", [0.0, 35.0])
 def test_a_gradient_whose_norm_overflows_moves_nothing(clip_grad: float) -> None:
     """Four gradients of 3e38 are finite, so the scaler lets them pass; their norm is 6e38."""
     net: Any = nn.Linear(4, 1, bias=False)
     before = net.weight.detach().clone()
-    groups = [{"params": [net.weight], "lr": 1.0, "base_lr": 1.0, "weight_decay": 0.0}]
-    optimizer = build_optimizer("sgd", groups, 1.0, 0.9, fused=True)
-    state = RunState(net, optimizer, None, torch.amp.GradScaler("cpu", init_scale=1.0))
-    schedule = Schedule(epochs=1, iterations_per_epoch=1, warmup_iterations=0)
-    normalize: Any = None
-    step = TrainStep(net, state, schedule, normalize, torch.device("cpu"), None)
-    state.scaler.scale(torch.zeros(()))
-    state.meter.add_batch(torch.tensor([0]), {"loss": torch.tensor(1.0)}, {})
+    step = one_step(net, 1.0, torch.amp.GradScaler("cpu", init_scale=1.0))
     net.weight.grad = torch.full((1, 4), 3e38)
     step.update(clip_grad)
     assert torch.equal(net.weight.detach(), before)
-    assert [parts for _, parts in state.take_bad_batches()] == [["gradient"]]
+    assert [parts for _, parts in step.state.take_bad_batches()] == [["gradient"]]

@@ -110,6 +110,16 @@ def test_size_curve_sees_each_size_by_itself():
     assert curve.ap[curve.size.index(16.0)] == pytest.approx(1.0)
 
 
+def test_recall_by_size_is_that_of_all_boxes():
+    """Of class a one of two boxes is found, of class b the only one: 2 of 3, and not 3 / 4."""
+    boxes = [[0, 0, 8, 8], [20, 0, 28, 8], [40, 0, 48, 8]]
+    gt = GroundTruth((1,), [0, 0, 0], boxes, [0, 0, 1], names=("a", "b"))
+    found = Detections([0, 0], [boxes[0], boxes[2]], [0.9, 0.8], [0, 1])
+    curve = study(gt, found, find_protocol("aitod")).analysis.by_size
+    assert set(curve.boxes) == {3}
+    assert curve.recall == [pytest.approx(2 / 3)] * len(curve.boxes)
+
+
 @pytest.mark.parametrize(("low", "high"), [(0.9, 1.0), (3.0, 700.0), (2.0, 5e6)])
 def test_every_size_from_1_to_1024_px_has_a_window(low, high):
     """However small or large the boxes are, they are in the curve, and its length is bounded."""

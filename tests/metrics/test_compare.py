@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from rfla.metrics import Detections, GroundTruth, find_protocol
-from rfla.metrics.compare import compare
+from rfla.metrics.compare import ImageChange, compare
 
 PROTOCOL = find_protocol("aitod")
 
@@ -72,6 +72,12 @@ def test_images_that_changed_are_named():
         (0, 0),
         -1,
     )
+
+
+def test_gain_by_hand():
+    """Missed and wrong count alike: 3 + 4 errors become 1 + 2, and 0 + 2 become 5 + 1."""
+    assert ImageChange(1, "1.png", missed=(3, 1), wrong=(4, 2)).gain == 4
+    assert ImageChange(1, "1.png", missed=(0, 5), wrong=(2, 1)).gain == -4
 
 
 def test_tables_and_json_of_a_comparison():

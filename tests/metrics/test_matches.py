@@ -68,3 +68,17 @@ def test_weight_two_counts_an_image_twice():
     np.testing.assert_array_equal(weighted.boxes, again.boxes)
     np.testing.assert_allclose(weighted.recall, again.recall, atol=1e-12)
     np.testing.assert_allclose(weighted.precision, again.precision, atol=1e-12)
+
+
+def test_a_detection_on_an_edge_is_of_both_sizes():
+    """8 x 8 px is where very tiny ends and tiny begins."""
+    gt = GroundTruth((1,), [0], [[50, 50, 60, 60]], [0], names=("a",))
+    found = Detections([0], [[0, 0, 8, 8]], [0.5], [0])
+    sizes = match_detections(gt, found, PROTOCOL).in_range[:, 0].tolist()
+    assert dict(zip(PROTOCOL.size_names, sizes, strict=True)) == {
+        "all": True,
+        "vt": True,
+        "t": True,
+        "s": False,
+        "m": False,
+    }

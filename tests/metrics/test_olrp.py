@@ -13,6 +13,7 @@ from rfla.metrics import Detections, GroundTruth, find_protocol
 from rfla.metrics.accumulate import ABSENT, accumulate
 from rfla.metrics.detection_files import to_coco
 from rfla.metrics.matches import match_detections
+from rfla.metrics.olrp import NOTHING_FOUND, optimal_lrp
 from rfla.metrics.reference import gt_to_coco
 
 NOTHING = (
@@ -108,3 +109,19 @@ def test_olrp_is_the_smallest_error_of_all(seed, boxes, dets, crowd, max_dets):
                 np.testing.assert_allclose(
                     ours[label, a, m], expected, rtol=0, atol=1e-9, err_msg=f"{label} {a} {m}"
                 )
+
+
+def one_match(found, total, overlap, score):
+    """Arrays of a single true positive."""
+    return [np.array([value]) for value in (found, total, overlap, score)]
+
+
+def test_nothing_is_found_where_no_image_with_a_true_positive_was_drawn():
+    """The only true positive weighs 0; two boxes are missed."""
+    assert optimal_lrp(*one_match(0.0, 1.0, 0.8, 0.9), 2, 0.5, None) == NOTHING_FOUND
+
+
+def test_the_first_detection_wins_a_tie():
+    """LRP is 1 at the false positive of 0.9, and (0.5 / 0.5 + 1) / 2 at the IoU of 0.5 after it."""
+    found = optimal_lrp(*one_match(1.0, 2.0, 0.5, 0.7), 1, 0.5, (1.0, 0.9))
+    assert found == NOTHING_FOUND._replace(fp=1.0, threshold=0.9)

@@ -17,7 +17,7 @@ from rfla.metrics import (
     evaluate_boxes,
     find_protocol,
 )
-from rfla.metrics.regions import covered_share
+from rfla.metrics.regions import covered_share, inside_regions
 
 
 def truth(boxes, labels=None, **more):
@@ -136,6 +136,14 @@ def test_visdrone_drops_what_lies_in_a_region(stored):
     assert only_less.per_class[1]["olrp"] == 1.0
 
 
+@pytest.mark.parametrize(("label", "dropped"), [(0, [True, False]), (REGION, [True, True])])
+def test_a_region_of_one_class_drops_that_class_alone(label, dropped):
+    """The same box of class a and of class b in a region of class a, and of none."""
+    gt = truth([[0, 0, 9, 9]], [label], crowd=[True], ignore=[True])
+    boxes = np.array([[1.0, 1, 4, 4]] * 2)
+    assert inside_regions(gt, np.array([0, 0]), boxes, np.array([0, 1])).tolist() == dropped
+
+
 def test_covered_share_counts_overlapping_regions_once():
     regions = np.array([[0, 0, 10, 10], [5, 0, 15, 10]], np.float64)
     boxes = np.array([[0, 0, 20, 10], [0, 0, 10, 20], [15, 0, 20, 10], [3, 3, 3, 9]], np.float64)
@@ -156,6 +164,40 @@ def test_regions_that_cross_touch_and_repeat_are_marked_as_cell_by_cell(monkeypa
     assert not covered_share(boxes.astype(np.float64), regions[:0]).any()
     monkeypatch.setattr("rfla.metrics.regions.FEW", 5)  # as where there are very many
     np.testing.assert_allclose(covered_share(boxes.astype(np.float64), regions), shares)
+
+
+@pytest.mark.parametrize(
+    ("name", "ranges"),
+    [
+        (
+            "tinyperson",
+            {
+                "all": (1, 1e10),
+                "tiny": (1, 400),
+                "tiny1": (1, 64),
+                "tiny2": (64, 144),
+                "tiny3": (144, 400),
+                "small": (400, 1024),
+                "reasonable": (1024, 1e10),
+            },
+        ),
+        (
+            "soda",
+            {
+                "all": (0, 1e10),
+                "small": (0, 1024),
+                "es": (0, 144),
+                "rs": (144, 400),
+                "gs": (400, 1024),
+                "n": (1024, pytest.approx(2000)),
+            },
+        ),
+    ],
+)
+def test_areas_of_each_size(name, ranges):
+    """px², as their evaluators have them."""
+    protocol = find_protocol(name)
+    assert dict(zip(protocol.size_names, protocol.area_ranges, strict=True)) == ranges
 
 
 def test_own_sizes_are_told_by_name():

@@ -86,6 +86,23 @@ def test_losses_of_one_box_by_hand():
     assert losses["loss_cls"].item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_the_true_box_measures_the_fit(monkeypatch):
+    """One point predicts its field of 17.5 px about the middle of a box of 35 px.
+
+    W = sqrt(2 x 17.5^2 / 4); the Gaussian similarity is exp(-2 W / 35) by the side of the true box.
+    """
+    net = small_net(**{"loss.quality": "gaussian", "head.second_look": 0})
+    raw = empty_raw(net)
+    matched = torch.full((1, len(net.grid(raw))), -1)
+    matched[0, 3 * 8 + 3] = 0  # the point at (14, 14)
+    monkeypatch.setattr(net, "assign", lambda *_: matched)
+    low, high = 14 - FIELD, 14 + FIELD
+    target = {"boxes": torch.tensor([[low, low, high, high]]), "labels": torch.tensor([1])}
+    losses, _ = net.loss(raw, [target], [(32, 32)])
+    quality = math.exp(-math.sqrt(2) / 2)
+    assert losses["loss_cls"].item() == pytest.approx(20 * quality**3, rel=1e-4)
+
+
 def test_a_box_of_3_px_is_learned_by_points_outside_of_it():
     """FCOS could not code this box at these points: a distance of theirs is negative."""
     net = small_net()

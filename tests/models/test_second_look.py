@@ -26,14 +26,18 @@ def test_no_box_moves_before_training():
     torch.testing.assert_close(SecondLook(8, 4)(ramps(), BOX), BOX)
 
 
-def test_it_looks_at_the_middle_the_sides_and_the_corners():
-    """Nine places, half a side apart: on maps of coordinates their mean is the centre."""
+@pytest.mark.parametrize("shift", [0.0, -10.0])
+def test_it_looks_at_the_middle_the_sides_and_the_corners(shift):
+    """Nine places, half a side apart: on maps of coordinates their mean is the centre.
+
+    The box is moved along x: at 0 its y2 - x1 happens to be its width.
+    """
     look = SecondLook(8, 4)
     seen = []
     look.shared_fc.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    look(ramps(), BOX)
+    look(ramps(), BOX + torch.tensor([shift, 0, shift, 0]))
     x, y = seen[0].view(64, 3, 3)[:2]
-    assert x.tolist() == [[16.0, 20.0, 24.0]] * 3
+    assert x.tolist() == [[16.0 + shift, 20.0 + shift, 24.0 + shift]] * 3
     assert y.tolist() == [[20.0] * 3, [22.0] * 3, [24.0] * 3]
 
 

@@ -1,7 +1,8 @@
 """Scores that learn how well a box sits, in RetinaNet and the RPN, and AutoAssign's signed code.
 
 Anchors and points are given to boxes by hand. In the anchor heads the positive one predicts itself
-moved by half its side along x: IoU 1 / 3, and with W half a side exp(-1) as Gaussians.
+moved by half its side along x: IoU 1 / 3, and with W half a side exp(-1) as Gaussians. Or, half as
+large in both directions, W = sqrt(2 (s / 2)^2 / 4) of its side s: exp(-sqrt(2) / 2).
 """
 
 import math
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from rfla.models import build_detector
+from rfla.models.points import quality_class_loss
 
 SMALL = {
     "backbone": "resnet18",
@@ -51,13 +53,20 @@ def half_a_side_off(reg):
     return reg
 
 
-def retina_case(**settings):
+def half_as_large(reg):
+    """The square anchor of the first cell predicts itself with sides half as long."""
+    half = math.log(0.5)
+    reg[0][0, 4 * SQUARE : 4 * (SQUARE + 1), 0, 0] = torch.tensor([0.0, 0.0, half, half])
+    return reg
+
+
+def retina_case(move=half_a_side_off, **settings):
     """A net, its raw predictions and a target of label 1 that is the first square anchor.
 
     One further anchor is background; the others are ignored.
     """
     net = net_with("retinanet", **settings)
-    raw = {"cls": levels(net, 3 * 2, -20.0), "reg": half_a_side_off(levels(net, 3 * 4, 0.0))}
+    raw = {"cls": levels(net, 3 * 2, -20.0), "reg": move(levels(net, 3 * 4, 0.0))}
     grid = net.grid(raw)
     matched = torch.full((1, len(grid)), IGNORED)
     matched[0, SQUARE], matched[0, 0] = 0, -1
@@ -81,6 +90,14 @@ def test_retinanet_learns_the_fit_by_hand(kind, quality):
     assert losses["loss_cls"].item() == pytest.approx(20 * quality**2, rel=1e-4)
 
 
+def test_the_true_box_measures_the_fit_in_retinanet():
+    """By the side of the predicted box the Gaussian similarity of half a box would be smaller."""
+    net, raw, target = retina_case(half_as_large, loss__quality="gaussian")
+    losses, _ = net.loss(raw, [target], SIZES)
+    quality = math.exp(-math.sqrt(2) / 2)
+    assert losses["loss_cls"].item() == pytest.approx(20 * quality**3, rel=1e-4)
+
+
 def test_retinanet_of_the_paper_learns_the_class_alone():
     net, raw, target = retina_case()
     assert net.quality == "none"
@@ -88,11 +105,11 @@ def test_retinanet_of_the_paper_learns_the_class_alone():
     assert losses["loss_cls"].item() == pytest.approx(0.25 * 20, rel=1e-4)
 
 
-def rpn_losses(**settings):
-    """Losses of one positive and one negative with logits of 0, the positive half a side off."""
+def rpn_losses(move=half_a_side_off, **settings):
+    """Losses of one positive, moved and with a logit of 2, and one negative with a logit of 0."""
     net = net_with("faster_rcnn", **settings)
     rpn = net.rpn_head
-    raw = {"objectness": levels(net, 3, 0.0), "reg": half_a_side_off(levels(net, 3 * 4, 0.0))}
+    raw = {"objectness": levels(net, 3, 0.0), "reg": move(levels(net, 3 * 4, 0.0))}
     grid = rpn.anchors.grid(raw["objectness"])
     matched = torch.full((1, len(grid)), IGNORED)
     matched[0, SQUARE], matched[0, 0] = 0, -1
@@ -112,10 +129,28 @@ def test_objectness_learns_the_fit_by_hand(kind, quality):
     assert losses["loss_rpn_bbox"].item() == pytest.approx(0.5 / 2, rel=1e-5)
 
 
+def test_the_true_box_measures_the_fit_in_the_rpn():
+    """The same half of a box, by the same cross-entropies."""
+    losses = rpn_losses(half_as_large, rpn__quality="gaussian")
+    quality = math.exp(-math.sqrt(2) / 2)
+    expected = (math.log1p(math.exp(2)) - 2 * quality + math.log(2)) / 2
+    assert losses["loss_rpn_cls"].item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_fit_is_that_of_the_proposal_and_not_of_the_shrunken_anchor():
     losses = rpn_losses(rpn__quality="iou", rpn__target_anchor_scale=0.9)
     expected = (math.log1p(math.exp(2)) - 2 / 3 + math.log(2)) / 2
     assert losses["loss_rpn_cls"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_true_class_alone_learns_the_fit():
+    """Two classes at probabilities 1 / 2 and 3 / 4 learn 0 and 0.8; the second point is ignored."""
+    logits = torch.tensor([[[0.0, math.log(3)], [5.0, 5.0]]])
+    labels, matched = torch.tensor([[1, 0]]), torch.tensor([[0, IGNORED]])
+    loss = quality_class_loss(logits, labels, torch.tensor([[0.8, 0.0]]), matched)
+    other = 0.5**2 * math.log(2)
+    true = (0.8 - 0.75) ** 2 * (math.log(4) - 0.8 * math.log(3))
+    assert loss.item() == pytest.approx(other + true)  # the sum of the fits, 0.8, counts as 1
 
 
 def test_autoassign_sees_boxes_and_not_their_code():

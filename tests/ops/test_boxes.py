@@ -23,6 +23,15 @@ def test_by_hand():
     ]
 
 
+def test_several_images_by_hand():
+    """(B, P, 4): the point less left and top, plus right and bottom."""
+    points = torch.tensor([[[10.0, 20.0]], [[1.0, 2.0]]])
+    distances = torch.tensor([[[1.0, 2, 3, 4]]] * 2)
+    boxes = distance_to_boxes(points, distances)
+    assert boxes.tolist() == [[[9, 18, 13, 24]], [[0, 0, 4, 6]]]
+    assert boxes_to_distance(points, boxes).tolist() == distances.tolist()
+
+
 def test_starts_by_hand():
     assert starts_of([2, 0, 3]) == [0, 2, 2]
     assert starts_of([]) == []

@@ -125,6 +125,20 @@ def test_field_code_by_hand():
     torch.testing.assert_close(coder.decode(torch.tensor(code)), box)
 
 
+def test_field_code_of_a_batch_by_hand():
+    """(B, P, 4): a box as wide as the field, one stride to the right of its point, and on it.
+
+    Sides that are off by 0.5 and -0.25 in the code are so by 0.375 in the mean.
+    """
+    coder = coder_of_one_point()
+    boxes = torch.tensor([[[6.0, 12, 22, 28]], [[2.0, 12, 18, 28]]])
+    code = coder.encode(boxes)
+    assert code.tolist() == [[[1, 0, 0, 0]], [[0, 0, 0, 0]]]
+    assert coder.decode(code).tolist() == boxes.tolist()
+    wrong = code + torch.tensor([9.0, 9, 0.5, -0.25])
+    assert coder.side_errors(wrong, boxes).tolist() == [[0.375], [0.375]]
+
+
 def test_field_code_of_wild_values_stays_finite():
     coder = coder_of_one_point()
     wild = torch.tensor([[0.0, 0, 100, -100]])

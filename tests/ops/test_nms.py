@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from rfla.ops import nms as nms_file
-from rfla.ops.nms import DetectionLimits, class_nms, select_detections
+from rfla.ops.nms import (
+    Candidates,
+    DetectionLimits,
+    class_nms,
+    select_batch,
+    select_detections,
+)
 
 
 def test_by_hand():
@@ -145,3 +151,20 @@ def test_all_classes_at_once_as_on_a_gpu(scale):
         assert torch.equal(first, second)
     none = torch.zeros(0)
     assert nms_file._all_at_once(none.view(0, 4), none, none.long(), 0.5).shape == (0,)
+
+
+def test_all_at_once_lays_no_class_on_another():
+    """Twins of class 1 where class 0 has its box: a shift of less than 2 px would let them meet."""
+    boxes = torch.tensor([[0.0, 0, 2, 2]] * 3)
+    scores, labels = torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 1, 1])
+    assert nms_file._all_at_once(boxes, scores, labels, 0.1).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("factors", "expected"), [(torch.tensor([[0.5], [0.25]]), [0.4, 0.2]), (None, [0.8, 0.8])]
+)
+def test_each_image_of_a_batch_has_its_own_factors(factors, expected):
+    """One box of score 0.8 in each image, times 1 / 2 and 1 / 4."""
+    boxes, scores = torch.tensor([[[0.0, 0, 4, 4]]] * 2), torch.tensor([[[0.8]]] * 2)
+    found = select_batch(Candidates(boxes, scores, factors), DetectionLimits())
+    assert [image["scores"].item() for image in found] == pytest.approx(expected)

@@ -59,3 +59,22 @@ def test_points_and_nothing_stay_finite():
 def test_no_gradient_flows_into_the_box():
     pred = torch.tensor([[0.0, 0, 4, 4]], requires_grad=True)
     assert not localization_quality(pred, torch.tensor([[1.0, 0, 5, 4]])).requires_grad
+
+
+def test_iou_of_oblong_boxes_by_hand():
+    """1 x 4 px in common, of 12 + 8 - 4, either way round."""
+    first, second = [0.0, 0, 2, 6], [1.0, 0, 3, 4]
+    pred, gt = torch.tensor([first, second]), torch.tensor([second, first])
+    assert localization_quality(pred, gt, "iou").tolist() == pytest.approx([0.25, 0.25])
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("gaussian", math.exp(-1)), ("kl", 1 / (math.log(4) + 0.5))]
+)
+def test_the_true_box_measures_the_fit(kind, expected):
+    """4 x 4 px in 8 x 8: a shift of 2 px along both axes, W = sqrt(8 + 32 / 4) = 4 by a side of 8.
+
+    KL = 2 (1 / 4 - 1 + ln 4 + 4 (2 / 8)^2) / 2. The other way round both differ.
+    """
+    pred, gt = torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([[0.0, 0, 8, 8]])
+    assert localization_quality(pred, gt, kind).item() == pytest.approx(expected)
