@@ -1,6 +1,7 @@
 """The Python API: `RFLA("fcos_p2").train(data="demo")`, `.val(...)`, `.predict(...)`."""
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from threading import Lock
@@ -36,7 +37,7 @@ class RFLA:
     """
 
     def __init__(self, model: str | Path = "fcos_p2"):
-        self.model = str(model)
+        self.model = _lasting(str(model))
         if not self.model.strip():
             raise ConfigError("model is an empty string; a zoo name or a weights file is needed")
         self._built: tuple[Any, Predictor] | None = None
@@ -91,7 +92,7 @@ class RFLA:
 
         prepare_demo(cfg.data or "")
         result = train(cfg, hooks)
-        self.model = str(result.best)
+        self.model = _lasting(str(result.best))
         return result.metrics
 
     def val(self, **settings: Unpack[ValSettings]) -> "Metrics":
@@ -254,3 +255,8 @@ class RFLA:
             predictor = self._built[1]
         predictor.use_limits(build_limits(config.test))  # an exported network may refuse them
         return predictor
+
+
+def _lasting(model: str) -> str:
+    """Return the path of a file so that it stays this file where the working directory changes."""
+    return os.path.abspath(model) if os.path.isfile(model) else model

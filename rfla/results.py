@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rfla.errors import DataError, installed
+from rfla.errors import DataError, installed, shorten
 from rfla.files import as_unicode, refused_in_one_line, write_atomically
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -150,7 +150,13 @@ class Results:
             legend: Add a strip with the classes below.
             scale: Whole factor of enlargement; left out, small images are enlarged. `scale=1` with
                 `legend=False` keeps the size of the image.
+
+        Raises:
+            DataError: A `line_width` or `scale` that is no whole number from 1.
         """
+        for key, value in (("line_width", line_width), ("scale", scale)):
+            if value is not None and (not isinstance(value, int | np.integer) or value < 1):
+                raise DataError(f"{key}={shorten(value)}: must be a whole number from 1")
         from rfla.pictures.boxes import draw_boxes
 
         return draw_boxes(
@@ -289,8 +295,16 @@ class Results:
             image_id: The image's id; its file stem by default.
             category_ids: Id of each class; by default 1, 2, ..., and the name is written beside it,
                 by which `val predictions=` finds the class in any data set.
+
+        Raises:
+            DataError: Not one id for each class.
         """
         ids = category_ids if category_ids is not None else range(1, len(self.names) + 1)
+        if len(ids) != len(self.names) or len(set(ids)) < len(ids):
+            raise DataError(
+                f"category_ids: {len(self.names)} different ids expected, one for each class, not "
+                f"{shorten(ids)}"
+            )
         identity = as_unicode(Path(self.path).stem) if image_id is None else image_id
         named = category_ids is None and len(set(self.names)) == len(self.names)
         return [

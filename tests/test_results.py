@@ -170,3 +170,17 @@ def test_what_cannot_be_written_is_one_line(results: Results, tmp_path: Path) ->
     with pytest.raises(RflaError, match=r"l\.jpg: \.jpg holds no picture of 70000 x 1 px"):
         long[:0].save(tmp_path / "l.jpg", legend=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "d.png"]
+
+
+@pytest.mark.parametrize(
+    "given", [{"scale": -1}, {"scale": 1.5}, {"line_width": 1.5}, {"line_width": "a"}]
+)
+def test_pictures_of_no_size(results: Results, given: dict[str, object]) -> None:
+    with pytest.raises(RflaError, match=r"(scale|line_width)=.*: must be a whole number from 1"):
+        results.plot(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ids", [(), [5, 5], [1, 2, 3]])
+def test_an_id_for_each_class(results: Results, ids: list[int]) -> None:
+    with pytest.raises(RflaError, match="category_ids: 2 different ids expected"):
+        results.to_coco(category_ids=ids)

@@ -204,7 +204,8 @@ def _model_path(name: str) -> Path:
     if foreign:
         raise ConfigError(f"model={show(name)}: {foreign}")
     weights = path / "weights" / "best.safetensors"
-    hint = f"; did you mean {weights}?" if weights.is_file() else did_you_mean(name, model_names())
+    near = did_you_mean(name, model_names())
+    hint = f"; did you mean {weights}?" if os.path.isfile(weights) else near
     raise ConfigError(
         f"no model '{show(name)}'; a model is one of {', '.join(model_names())}, a .yaml file or a "
         f".safetensors file{hint}"

@@ -39,6 +39,8 @@ def _device_text(value: Any) -> Any:
         return "auto"
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
+    if type(value).__name__ == "device":  # torch's, which need not be imported here
+        return str(value)
     if isinstance(value, list | tuple) and all(isinstance(part, int | str) for part in value):
         return ",".join(str(part) for part in value)
     return value.replace(" ", "").strip("[](),").lower() if isinstance(value, str) else value

@@ -360,4 +360,6 @@ def first_place(annotations: Annotations, row: int) -> str:
     image = int(np.searchsorted(annotations.box_start, row, side="right")) - 1
     x1, y1, x2, y2 = (float(value) for value in annotations.boxes[row])
     name = Path(str(annotations.paths[image])).name
+    if not np.isfinite(annotations.boxes[row]).all():
+        return f"{name}, its box number {row - int(annotations.box_start[image]) + 1}"
     return f"{name} at x={x1:g} y={y1:g}, {x2 - x1:g} x {y2 - y1:g} px"

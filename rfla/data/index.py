@@ -185,11 +185,11 @@ def _size(path: Path) -> tuple[int, int]:
 
 
 def _without_what_is_no_box(index: Annotations) -> Annotations:
-    """Drop and count boxes that are not finite or inside out; boxes become float32."""
+    """Drop and count boxes that are no four finite numbers or inside out; boxes become float32."""
     with np.errstate(over="ignore"):
         index = replace(index, boxes=index.boxes.astype(np.float32))
     endless = ~np.isfinite(index.boxes).all(axis=1)
-    index = _drop(index, np.asarray(endless), "boxes that are not finite dropped")
+    index = _drop(index, np.asarray(endless), "boxes that are not four finite numbers dropped")
     assert index.stated is not None
     negative = np.asarray((index.stated[:, 2:] < 0).any(axis=1))
     return _drop(index, negative, "boxes of negative size dropped")

@@ -12,6 +12,7 @@ from torch import nn
 
 from rfla.engine.distributed import environment_number
 from rfla.errors import ConfigError
+from rfla.ops.device import plain_defaults
 
 log = logging.getLogger("rfla")
 
@@ -127,6 +128,7 @@ def cpu_has_bfloat16() -> bool:
 
 
 @torch.no_grad()
+@plain_defaults()
 def precision_holds(net: nn.Module, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether a network's raw outputs in half precision are those in float32, but for rounding.
 

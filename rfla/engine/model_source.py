@@ -20,6 +20,7 @@ from rfla.errors import ConfigError, DataError, WeightsError
 from rfla.models import build_from_config, load_pretrained_backbone
 from rfla.models.backbone_file import load_backbone_file
 from rfla.models.weights import load_model, load_weights, number_in, own_metadata, rebuild
+from rfla.ops.device import plain_defaults
 
 BOXES_OF_CLASSES = "fc_reg."  # in the names of layers with a box for each class
 
@@ -52,6 +53,7 @@ def is_weights(model: str | None) -> bool:
     return model is not None and model.endswith(".safetensors")
 
 
+@plain_defaults()
 def source_model(cfg: Config, names: Sequence[str]) -> SourceModel:
     """Return a network that starts from weights, a backbone of a file or ImageNet, or at random.
 

@@ -20,7 +20,7 @@ from rfla.metrics.error_types import (
     find_error_types,
 )
 from rfla.metrics.matches import Matches, match_detections
-from rfla.metrics.protocols import Protocol
+from rfla.metrics.protocols import Protocol, find_protocol
 from rfla.metrics.result import Metrics, mean_of, summarize
 
 CURVE_IOUS = (0.25, 0.5, 0.75, 0.9)
@@ -100,18 +100,19 @@ class Study:
     matches: Matches
 
 
-def study(gt: GroundTruth, detections: Detections, protocol: Protocol) -> Study:
+def study(gt: GroundTruth, detections: Detections, protocol: Protocol | str) -> Study:
     """Evaluate and analyse, class by class.
 
     Args:
         gt: ground truth of all images.
         detections: those of one detector.
-        protocol: its oLRP is always computed: it gives each class its operating point.
+        protocol: or its name; its oLRP is always computed: it gives each class its operating
+            point.
 
     Raises:
         MetricError: as `evaluate_boxes`.
     """
-    protocol = replace(protocol, lrp=True)  # its thresholds are the operating point
+    protocol = replace(find_protocol(protocol), lrp=True)  # its thresholds are the operating point
     matches = match_detections(gt, detections, protocol)
     metrics = summarize(accumulate(matches), protocol, gt)
     errors = find_error_types(gt, detections, matches)

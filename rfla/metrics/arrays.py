@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rfla.errors import MetricError
+from rfla.errors import MetricError, one_line
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -166,10 +166,13 @@ def _boxes_and_sides(
     boxes: ArrayLike, sides: ArrayLike | None, what: str
 ) -> tuple[FloatArray, FloatArray]:
     """Return (M, 4) boxes and (M, 2) sides in float64, checked to be finite and not inside out."""
-    checked = np.ascontiguousarray(boxes, np.float64).reshape(-1, 4)
-    given = np.ascontiguousarray(
-        checked[:, 2:] - checked[:, :2] if sides is None else sides, np.float64
-    ).reshape(-1, 2)
+    try:
+        checked = np.ascontiguousarray(boxes, np.float64).reshape(-1, 4)
+        given = np.ascontiguousarray(
+            checked[:, 2:] - checked[:, :2] if sides is None else sides, np.float64
+        ).reshape(-1, 2)
+    except (TypeError, ValueError) as error:
+        raise MetricError(f"{what}: boxes are no (M, 4) numbers ({one_line(error)})") from None
     finite, positive = np.isfinite(checked), given >= 0
     if not finite.all():
         bad = np.flatnonzero(~finite.all(axis=1))
@@ -197,6 +200,8 @@ def _check_range(values: IntArray, low: int, high: int, what: str) -> None:
 def _sized(values: ArrayLike, count: int, what: str) -> NDArray[Any]:
     """Return the values as an array, after checking its length."""
     array = np.asarray(values)
+    if what != "sides" and array.ndim != 1:
+        raise MetricError(f"{what}: one value for each box expected, not {array.shape}")
     if len(array) != count:
         raise MetricError(f"{what}: {len(array)} values for {count} boxes")
     return array

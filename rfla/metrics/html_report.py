@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfla.errors import printable
+from rfla.errors import MetricError, printable, shorten
 from rfla.files import write_atomically
 from rfla.metrics.analysis import Study
 from rfla.metrics.arrays import IntArray
@@ -62,9 +62,17 @@ def write_report(
 
     Returns:
         The path of `report.html`.
+
+    Raises:
+        MetricError: the directory cannot be made, or a time is no number.
     """
+    if not all(np.isfinite(value) for value in (speed or {}).values()):
+        raise MetricError(f"speed: {shorten(speed)}: finite numbers expected")
     folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MetricError(f"{folder}: cannot be made ({error.strerror})") from None
     figures = draw_figures(study.analysis, study.metrics.protocol)
     for name, png in figures.items():
         write_atomically(folder / f"{name}.png", png)
@@ -193,10 +201,21 @@ def _jpeg(pixels: NDArray[np.uint8]) -> str:
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
+# What the figures show, for those who cannot see them.
+FIGURES = {
+    "pr_by_iou": "Precision and recall by IoU",
+    "pr_by_size": "Precision and recall by size, at IoU 0.5",
+    "by_size": "Recall and AP against object size",
+    "errors": "What became of the true boxes, and what the detections were",
+    "calibration": "Precision against score",
+    "confusion": "Confusion matrix",
+}
+
+
 def _plot(name: str, png: bytes) -> str:
     kind = ' class="wide"' if name == "errors" else ""
     source = f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
-    return f'<img{kind} alt="{html.escape(name)}" src="{source}">'
+    return f'<img{kind} alt="{html.escape(FIGURES.get(name, name))}" src="{source}">'
 
 
 def _lowest_score(study: Study) -> float:

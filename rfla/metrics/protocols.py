@@ -5,11 +5,11 @@ Size ranges are given in px of sqrt(area), both ends included, and compared as a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from rfla.errors import MetricError, did_you_mean
+from rfla.errors import MetricError, did_you_mean, shorten
 from rfla.sizes import AITOD_SIZES, LARGEST
 
 Ignoring = Literal["crowd", "regions", "iod"]
@@ -150,11 +150,19 @@ def find_protocol(
             protocol, sizes=tuple(_size_range(name, bounds) for name, bounds in sizes.items())
         )
     if max_dets is not None:
-        limits = tuple(sorted(int(limit) for limit in max_dets))
-        if not limits or limits[0] < 1:
-            raise MetricError(f"max_dets {list(max_dets)}: at least one number, each 1 or more")
-        protocol = replace(protocol, max_dets=limits)
+        protocol = replace(protocol, max_dets=_limits(max_dets))
     return protocol if lrp is None else replace(protocol, lrp=lrp)
+
+
+def _limits(max_dets: Any) -> tuple[int, ...]:
+    """Check numbers of detections, and return them rising."""
+    try:
+        limits = tuple(sorted(int(limit) for limit in max_dets))
+        if limits and limits[0] >= 1 and sorted(max_dets) == list(limits):
+            return limits
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise MetricError(f"max_dets {shorten(max_dets)}: whole numbers from 1, at least one")
 
 
 def _size_range(name: object, bounds: Sequence[float]) -> tuple[str, float, float]:

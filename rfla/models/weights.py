@@ -25,6 +25,7 @@ from rfla.errors import MAX_NAME, WeightsError, one_line, printable
 from rfla.files import write_atomically
 from rfla.models.detector import Detector
 from rfla.models.zoo import MAX_CLASSES, build_from_config, sketch
+from rfla.ops.device import plain_defaults
 from rfla.version import __version__
 
 FORMAT = 1
@@ -137,6 +138,7 @@ def number_in(metadata: Mapping[str, Any], *keys: str) -> float | None:
     return float(value) if is_number and 0 < value <= LARGEST_NUMBER else None
 
 
+@plain_defaults()
 def build_from_metadata(metadata: Mapping[str, Any]) -> Detector:
     """Rebuild the model that a weights file describes, with random weights.
 
@@ -170,6 +172,7 @@ def load_model(path: str | Path) -> tuple[Detector, dict[str, Any]]:
     return rebuild(config_in(metadata), len(metadata["names"]), state, str(path)), metadata
 
 
+@plain_defaults()
 def rebuild(
     config: ModelConfig, num_classes: int, state: Mapping[str, Tensor], where: str
 ) -> Detector:

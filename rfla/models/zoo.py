@@ -17,7 +17,6 @@ from rfla.models.faster_rcnn import FasterRCNN
 from rfla.models.fcos import FCOS
 from rfla.models.retinanet import RetinaNet
 from rfla.models.rfd import RFD
-from rfla.ops.device import default_dtype
 
 log = logging.getLogger("rfla")
 
@@ -62,8 +61,7 @@ def build_from_config(config: ModelConfig, num_classes: int) -> Detector:
         ConfigError: absurdly many classes or parameters, or settings that the detector cannot have.
     """
     sketch(config, num_classes)
-    with default_dtype(torch.float32), torch.device("cpu"):
-        net = DETECTORS[config.detector].from_config(config, num_classes)
+    net = DETECTORS[config.detector].from_config(config, num_classes)
     net.config = config
     return net
 

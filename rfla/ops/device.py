@@ -9,12 +9,16 @@ from torch import Tensor
 
 
 @contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Make new tensors of a type in this block, whatever the program has set."""
+def plain_defaults() -> Iterator[None]:
+    """Make new tensors in float32 on the CPU in this block, whatever defaults a program has set.
+
+    A function is decorated with it too.
+    """
     before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
+    torch.set_default_dtype(torch.float32)
     try:
-        yield
+        with torch.device("cpu"):
+            yield
     finally:
         torch.set_default_dtype(before)
 
@@ -25,4 +29,7 @@ def to_device(values: float | Sequence[Any], device: torch.device) -> Tensor:
     `torch.tensor(values, device=device)` would make the host wait until the device has done all
     that it was asked before.
     """
-    return torch.tensor(values).to(device, non_blocking=True)
+    made = torch.tensor(values, device="cpu")
+    if made.is_floating_point():  # whatever the program's default is
+        made = made.float()
+    return made.to(device, non_blocking=True)

@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from rfla.errors import ConfigError
+from rfla.errors import ConfigError, shorten
 from rfla.names import MergeMetric, MergeRule
 from rfla.predict.columns import Found
 from rfla.predict.seams import SeamMerger
@@ -40,13 +40,15 @@ def merge_tiles(
 
     Raises:
         ConfigError: An unknown rule, tiles that form no grid, not one entry for each tile, or one
-            whose boxes, scores and labels do not fit together.
+            whose boxes, scores and labels do not fit together or are no finite numbers.
     """
     if merge not in RULES or metric not in METRICS:
         raise ConfigError(
             f"merge={merge}, metric={metric}: merge is one of {', '.join(RULES)}, metric one of "
             f"{', '.join(METRICS)}"
         )
+    if not isinstance(classes, bool):
+        raise ConfigError(f"classes={shorten(classes)}: must be True or False")
     merger = TileMerger(tiles, shape, merge, metric, classes)
     if len(found) != len(merger.order):
         raise ConfigError(f"{len(found)} lists of boxes for {len(merger.order)} tiles")
@@ -153,6 +155,9 @@ def _arrays(entry: tuple[Any, Any, Any], number: int) -> tuple[Any, Any, Any]:
         raise ConfigError(
             f"tile {number}: boxes (n, 4), scores (n,) and labels (n,) are expected, not {shapes}"
         )
+    for what, part in (("boxes", boxes), ("scores", scores), ("labels", labels)):
+        if part.dtype.kind not in "iufb" or not np.isfinite(part).all():
+            raise ConfigError(f"tile {number}: {what} that are not all finite numbers")
     return boxes, scores, labels
 
 

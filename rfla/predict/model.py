@@ -16,10 +16,12 @@ from rfla.cfg.model_schema import ModelConfig
 from rfla.cfg.weights_header import is_exported
 from rfla.engine.device import raw_outputs
 from rfla.engine.model_source import SourceModel, load_trained
+from rfla.ops.device import plain_defaults
 
 PROBE = 64  # px: side of the noise image by which two forms of a network are compared
 
 
+@plain_defaults()
 def load_model(model: str, config: ModelConfig, device: torch.device) -> SourceModel:
     """Open a model that is to run.
 

@@ -7,6 +7,7 @@ import glob
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from io import IOBase
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def find_sources(
         source = source if first is None else chain([first], source)
         if _is_picture(first):
             return [Feed(source, channels)]
-    if not isinstance(source, Iterable) or isinstance(source, bytes | Mapping):
+    if not isinstance(source, Iterable) or isinstance(source, bytes | Mapping | IOBase):
         raise DataError(f"source is {shorten(source)}, a {type(source).__name__}; {ALLOWED_TOO}")
     if isinstance(source, Sized) and not len(source):
         raise DataError(f"source is an empty {type(source).__name__}")
@@ -141,11 +142,11 @@ def _from_text(source: str, recursive: bool) -> list[Source]:
     if is_address(source):
         require_http(source)
         return [WebFile(source)]
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike a Path's, no error for a name that is too long
         return _from_directory(path, source, recursive)
-    if not path.exists() and source.isdecimal():
+    if not os.path.exists(path) and source.isdecimal():
         return [Camera(_camera_number(source))]
-    if not path.exists() and glob.has_magic(source):
+    if not os.path.exists(path) and glob.has_magic(source):
         return _from_pattern(source)
     _refuse_other_kinds(source, path)
     if path.suffix.lower() == ".txt":
@@ -217,7 +218,7 @@ def _refuse_other_kinds(source: str, path: Path) -> None:
     Raises:
         DataError: With what to do instead.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError(f"source={source}: no such file or directory")
     open_regular(path).close()
     if path.suffix.lower() != ".txt" and not _is_wanted(path):

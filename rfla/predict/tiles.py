@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfla.errors import ConfigError
+from rfla.errors import ConfigError, shorten
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -68,12 +68,13 @@ class TileGrid:
         shape: Height and width of the scene, px.
 
     Raises:
-        ConfigError: The tiles are no (M, 4) whole numbers, form no grid, or one is there twice.
+        ConfigError: The tiles are no (M, 4) whole numbers, form no grid, or one is there twice; the
+            shape is not two numbers.
     """
 
     def __init__(self, tiles: Any, shape: tuple[int, int]):
         given = _as_tiles(tiles)
-        height, width = shape
+        height, width = _as_shape(shape)
         self.x = Axis.of(given[:, 0], given[:, 2], width)
         self.y = Axis.of(given[:, 1], given[:, 3], height)
         column = np.searchsorted(self.x.starts, given[:, 0])
@@ -142,6 +143,14 @@ class TileGrid:
             table[bottom, right] - table[top, right] - table[bottom, left] + table[top, left]
         )
         return inside
+
+
+def _as_shape(shape: Any) -> tuple[int, int]:
+    try:
+        height, width = (int(side) for side in shape)
+    except (TypeError, ValueError, OverflowError):
+        raise ConfigError(f"shape={shorten(shape)}: must be height and width, px") from None
+    return height, width
 
 
 def _as_tiles(tiles: Any) -> Integers:

@@ -104,7 +104,7 @@ def test_what_is_no_box_is_dropped_counted_and_named_once(coco, caplog: pytest.L
         index = load_index(load_data_spec(root), "train")
     assert len(index.boxes) == 0 and len(index) == 2
     assert index.counts == {
-        "boxes that are not finite dropped": 3,
+        "boxes that are not four finite numbers dropped": 3,
         "boxes of negative size dropped": 1,
     }
     assert len(caplog.records) == 1 and "train_0.png" in caplog.text

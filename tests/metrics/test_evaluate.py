@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from rfla.metrics import Detections, GroundTruth, evaluate_boxes
+from rfla.errors import MetricError
+from rfla.metrics import Detections, GroundTruth, evaluate_boxes, find_protocol
 
 CASES = ("d1_plain", "d3_odd_ids")
 AP25 = 1  # place in the list of figures; the official value is always -1
@@ -141,3 +142,26 @@ def test_neither_torch_nor_the_schema_of_settings_is_loaded() -> None:
     """So that evaluation from Python starts as fast as pycocotools'."""
     code = "import sys, rfla.metrics; sys.exit(bool({'torch', 'pydantic'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"labels": [[0]]}, r"labels: one value for each box expected, not \(1, 1\)"),
+        ({"crowd": [[1]]}, r"flags: one value for each box expected, not \(1, 1\)"),
+        ({"boxes": [[1, 2, 3]]}, r"boxes are no \(M, 4\) numbers"),
+        ({"boxes": "x"}, r"boxes are no \(M, 4\) numbers"),
+        ({"boxes": None}, r"boxes are no \(M, 4\) numbers"),
+        ({"image_index": None}, "image_index: one value for each box expected"),
+    ],
+)
+def test_ground_truth_that_is_none(change, words):
+    given = {"image_ids": (1,), "image_index": [0], "boxes": [[0, 0, 4, 4]], "labels": [0]}
+    with pytest.raises(MetricError, match=words):
+        GroundTruth(**(given | change), names=("a",))
+
+
+@pytest.mark.parametrize("limits", [5, [float("nan")], ["5"], [1.5], [], [0, 10]])
+def test_numbers_of_detections(limits):
+    with pytest.raises(MetricError, match=r"max_dets .*: whole numbers from 1, at least one"):
+        find_protocol("aitod", max_dets=limits)

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from rfla.errors import MetricError
 from rfla.metrics import REGION, Detections, GroundTruth, find_protocol
 from rfla.metrics.analysis import study
 from rfla.metrics.compare import compare
@@ -410,3 +411,18 @@ def test_odd_sets_have_a_page_and_tables(tmp_path, regions, found, names):
     )
     assert "\x1b" not in text.getvalue()
     assert "[/red]" in text.getvalue()
+
+
+def test_what_cannot_be_reported_leaves_nothing(tmp_path, no_figures):
+    """A place that is a file, and a time that is no number; a protocol goes by its name too."""
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(MetricError, match="file: cannot be made"):
+        write_report(tmp_path / "file", make_study())
+    with pytest.raises(MetricError, match=r"speed: .*nan.*: finite numbers expected"):
+        write_report(tmp_path / "out", make_study(), speed={"nms": float("nan")})
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    first = make_study()
+    again = study(first.gt, first.detections, "aitod")
+    assert again.metrics.figures == first.metrics.figures
+    with pytest.raises(MetricError, match="did you mean 'aitod'"):
+        study(first.gt, first.detections, "aitodd")

@@ -64,17 +64,3 @@ def test_nothing_to_learn_is_said_in_any_way(model: str) -> None:
         losses = net(IMAGES + 0.5, [WHOLE, empty])
         found.append({name: loss.item() for name, loss in losses.items()})
     assert found[0] == found[1] == found[2]
-
-
-def test_defaults_of_the_program_do_not_reach_a_network() -> None:
-    """float64 and another device as torch's own defaults."""
-    torch.set_default_dtype(torch.float64)
-    torch.set_default_device("meta")
-    try:
-        net = build_detector("fcos", 3, "rfla", SMALL)
-        assert torch.get_default_dtype() == torch.float64
-    finally:
-        torch.set_default_dtype(torch.float32)
-        torch.set_default_device(None)
-    kinds = {(tensor.dtype, tensor.device.type) for tensor in net.parameters()}
-    assert kinds == {(torch.float32, "cpu")}

@@ -3,6 +3,7 @@
 import csv
 import json
 import resource
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 
 from rfla import RFLA
 from rfla.cfg import Config, load_config
-from rfla.errors import DataError
+from rfla.errors import ConfigError, DataError
 from rfla.predict.command import predict
 from rfla.predict.outputs import OUTPUTS, Outputs
 from rfla.predict.outputs.output import Output, Row
@@ -257,3 +258,27 @@ def test_an_output_from_outside_is_a_class_and_a_row(
 
 def test_every_output_has_a_key() -> None:
     assert {output.key for output in OUTPUTS} - {""} <= Config.model_fields.keys()
+
+
+def test_without_rasterio_the_missing_map_is_named(
+    weights: Path,
+    tmp_path: Path,
+    write_geotiff: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Asked for it is an error, before anything is written; else a line for the image."""
+    write_geotiff(tmp_path / "a.tif", np.full((3, 64, 64), 99))
+    cv2.imwrite(str(tmp_path / "b.png"), np.zeros((64, 64, 3), np.uint8))
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    given = {"model": str(weights), "project": str(tmp_path / "runs"), "device": "cpu"}
+
+    def run(**more: str) -> list[str]:
+        return predict(load_config(given | more, mode="predict")).skipped
+
+    with pytest.raises(ConfigError, match=r"rasterio is not installed; geo=gpkg needs it: in the"):
+        run(source=str(tmp_path / "a.tif"), geo="gpkg")
+    assert not (tmp_path / "runs").exists() or not any((tmp_path / "runs").iterdir())
+    said = run(source=str(tmp_path / "a.tif"))
+    assert len(said) == 1 and "a.tif: no .geojson file: rasterio is not installed" in said[0]
+    assert run(source=str(tmp_path / "b.png")) == []
+    assert run(source=str(tmp_path / "a.tif"), geo="off") == []

@@ -1,5 +1,6 @@
 """Prediction: batches of any sizes, slices, files, what is said, and the Python face."""
 
+import io
 import itertools
 import json
 import os
@@ -426,3 +427,63 @@ def test_a_new_prediction_into_the_directory_of_a_stopped_one(
     left.write_text('{"of": "another run"}\n')
     predict(asked(name="r", save=False, exist_ok=True))
     assert not left.exists()
+
+
+def test_a_model_stays_its_file_in_another_directory(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named by a relative path; the other directory has a file of that name too."""
+    image = np.full((64, 64, 3), 99, np.uint8)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a" / "x.safetensors").write_bytes(weights.read_bytes())
+    (tmp_path / "b" / "x.safetensors").write_bytes(b"another file")
+    monkeypatch.chdir(tmp_path / "a")
+    model = RFLA("x.safetensors")
+    before = model.predict(image, conf=0.01)[0]
+    monkeypatch.chdir(tmp_path / "b")
+    assert model.predict(image, conf=0.01)[0].boxes.conf.tolist() == before.boxes.conf.tolist()
+    assert model.names == ("ship", "car")
+
+
+def test_a_programs_defaults_of_torch_do_not_matter(weights: Path) -> None:
+    image = np.full((64, 64, 3), 99, np.uint8)
+    expected = RFLA(weights).predict(image, conf=0.01, device="cpu")[0].boxes.conf
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = RFLA(weights).predict(image, conf=0.01, device=torch.device("cpu"))[0]
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_allclose(found.boxes.conf, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "x" * 300 + ".png", "x/" * 3000 + "a.png"])
+def test_names_that_no_file_system_takes(weights: Path, name: str) -> None:
+    with pytest.raises(RflaError):
+        RFLA(name)
+    with pytest.raises(RflaError):
+        RFLA(weights).predict(name)
+
+
+def test_open_files_are_no_pictures(weights: Path) -> None:
+    for file in (io.BytesIO(b"x"), io.StringIO("a.png")):
+        with pytest.raises(DataError, match=r"source is .*, a (Bytes|String)IO; "):
+            RFLA(weights).predict(file)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("entry", "given", "words"),
+    [
+        (([[0, 0, 4, 4]], ["a"], [0]), {}, "tile 0: scores that are not all finite numbers"),
+        (([[0, 0, 4, 4]], [0.5], [float("nan")]), {}, "tile 0: labels that are not all finite"),
+        (([[0, 0, 4, float("inf")]], [0.5], [0]), {}, "tile 0: boxes that are not all finite"),
+        (([[0, 0, 4, 4]], [0.5], [0]), {"classes": "no"}, "classes='no': must be True or False"),
+        (([[0, 0, 4, 4]], [0.5], [0]), {"shape": 20}, "shape=20: must be height and width"),
+        (([[0, 0, 4, 4]], [0.5], [0]), {"shape": (float("nan"), 5)}, "must be height and width"),
+    ],
+)
+def test_what_cannot_be_merged(entry: Any, given: dict[str, Any], words: str) -> None:
+    tiles = plan_tiles(20, 20, 20, 0)
+    with pytest.raises(ConfigError, match=words):
+        merge_tiles([entry], tiles, **({"shape": (20, 20)} | given))
