@@ -19,7 +19,14 @@ from rfla.data.object_sizes import TrainedScale
 from rfla.errors import ConfigError, DataError, WeightsError
 from rfla.models import build_from_config, load_pretrained_backbone
 from rfla.models.backbone_file import load_backbone_file
-from rfla.models.weights import load_model, load_weights, number_in, own_metadata, rebuild
+from rfla.models.weights import (
+    load_model,
+    load_weights,
+    number_in,
+    object_sizes_in,
+    own_metadata,
+    rebuild,
+)
 from rfla.ops.device import plain_defaults
 
 BOXES_OF_CLASSES = "fc_reg."  # in the names of layers with a box for each class
@@ -122,16 +129,14 @@ def load_trained(path: str | Path, config: ModelConfig | None = None) -> SourceM
         state, metadata = load_weights(path)
         net = rebuild(config, len(metadata["names"]), state, str(path))
     names = tuple(metadata["names"])
-    imgsz, scale = metadata.get("imgsz"), trained_scale(metadata)
+    imgsz, scale = metadata.get("imgsz"), recorded_scale(metadata)
     return SourceModel(net.eval(), net.config, names, imgsz=imgsz, scale=scale)
 
 
-def trained_scale(metadata: Mapping[str, Any]) -> TrainedScale | None:
+def recorded_scale(metadata: Mapping[str, Any]) -> TrainedScale | None:
     """Return the sizes of objects that a file's metadata names; None in older files."""
-    px_99, px_max = (number_in(metadata, "objects", key) for key in ("px_99", "px_max"))
-    if px_99 is None or px_max is None:
-        return None
-    return TrainedScale(px_99, max(px_99, px_max), number_in(metadata, "gsd"))
+    sizes = object_sizes_in(metadata)
+    return None if sizes is None else TrainedScale(*sizes, gsd=number_in(metadata, "gsd"))
 
 
 def fine_tune(path: str | Path, config: ModelConfig, names: Sequence[str]) -> SourceModel:

@@ -15,7 +15,7 @@ from rfla.cfg import saved_model_config
 from rfla.cfg.model_schema import ModelConfig
 from rfla.cfg.onnx_header import check_seal
 from rfla.cfg.setting_layers import flatten
-from rfla.engine.model_source import SourceModel, trained_scale
+from rfla.engine.model_source import SourceModel, recorded_scale
 from rfla.errors import ConfigError, WeightsError, one_line
 from rfla.export.exported_net import ExportedNet
 from rfla.export.extra import require
@@ -92,7 +92,7 @@ def load_exported(path: str | Path, config: ModelConfig, device: torch.device) -
     net = ExportedNet(runner, len(names), build_limits(exported.test))
     net.limits = build_limits(config.test)
     return SourceModel(
-        net, config, names, imgsz=metadata.get("imgsz"), scale=trained_scale(metadata)
+        net, config, names, imgsz=metadata.get("imgsz"), scale=recorded_scale(metadata)
     )
 
 

@@ -20,7 +20,7 @@ from rfla.errors import ConfigError
 from rfla.models.backbones.build import build_backbone
 from rfla.models.detector import Detector, Target
 from rfla.models.rfd import RFD
-from rfla.models.weights import build_from_metadata, number_in, read_metadata
+from rfla.models.weights import build_from_metadata, number_in, object_sizes_in, read_metadata
 from rfla.models.zoo import build_detector
 from rfla.sizes import padded_side
 
@@ -200,9 +200,10 @@ def cost(
 
 def _trained_on(metadata: Mapping[str, Any]) -> str:
     """Say how large the objects were that weights learnt, in px of the input."""
-    px_99, px_max = (number_in(metadata, "objects", key) for key in ("px_99", "px_max"))
-    if px_99 is None or px_max is None:
+    sizes = object_sizes_in(metadata)
+    if sizes is None:
         return ""
+    px_99, px_max = sizes
     gsd = number_in(metadata, "gsd")
     ground = f", {gsd:.3g} m a pixel (gsd)" if gsd is not None else ""
     return f"objects of up to {px_max:.0f} px, 99 % of them below {px_99:.0f} px{ground}"

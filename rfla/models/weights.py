@@ -138,6 +138,18 @@ def number_in(metadata: Mapping[str, Any], *keys: str) -> float | None:
     return float(value) if is_number and 0 < value <= LARGEST_NUMBER else None
 
 
+def object_sizes_in(metadata: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return how large the objects were that weights learnt, px of the input; None in older files.
+
+    Returns:
+        The long side that 99 % of them stay below, and the largest one.
+    """
+    px_99, px_max = (number_in(metadata, "objects", key) for key in ("px_99", "px_max"))
+    if px_99 is None or px_max is None:
+        return None
+    return px_99, max(px_99, px_max)  # of a stranger's file the largest may be less
+
+
 @plain_defaults()
 def build_from_metadata(metadata: Mapping[str, Any]) -> Detector:
     """Rebuild the model that a weights file describes, with random weights.

@@ -310,5 +310,8 @@ def test_what_a_weights_file_costs_is_told_at_its_own_size(net, tmp_path):
     save_weights(path, net.state_dict(), metadata_of(net, ["a", "b"]) | known)
     line = "objects of up to 40 px, 99 % of them below 21 px, 0.3 m a pixel (gsd)"
     assert line in cost(path, 64).table()
+    known = {"objects": {"px_99": 21.4, "px_max": 3.0}}  # the largest is not below the most
+    save_weights(path, net.state_dict(), metadata_of(net, ["a", "b"]) | known)
+    assert "objects of up to 21 px, 99 % of them below 21 px" in cost(path, 64).table()
     save_weights(path, net.state_dict(), metadata_of(net, ["a", "b"]) | {"imgsz": 96})
     assert cost(path, 64).imgsz == 64
