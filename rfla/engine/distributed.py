@@ -44,7 +44,6 @@ class World:
 
     rank: int = 0
     size: int = 1
-    local_rank: int = 0
 
     @property
     def is_main(self) -> bool:
@@ -105,7 +104,7 @@ def join_world(device: torch.device, timeout: float = 60.0) -> World:
             "start with torchrun, or unset it"
         )
     rank, port = environment_number("RANK", 0, size - 1), environment_number("MASTER_PORT", 0)
-    world = World(rank, size, environment_number("LOCAL_RANK", 0))
+    world = World(rank, size)
     if not dist.is_initialized():
         # What is gathered from the host (detections of a validation) goes by gloo: it would not fit
         # into a full GPU.

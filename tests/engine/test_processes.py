@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 
 from rfla.cfg import load_config
+from rfla.engine.device import select_device
 from rfla.engine.distributed import PeerWatch, World, join_world
 from rfla.engine.hooks import Hooks, Run
 from rfla.engine.trainer import train
@@ -161,4 +161,4 @@ def test_an_environment_that_torchrun_would_not_make(
     for key, number in (whole | {"MASTER_ADDR": "localhost", name: value}).items():
         monkeypatch.setenv(key, number)
     with pytest.raises(ConfigError, match=rf"^{name}=.* in the environment is not a whole number"):
-        join_world(torch.device("cpu"))
+        join_world(select_device("cpu"))
