@@ -137,7 +137,6 @@ def make_record(
     ids: Iterable[int] | None = None,
     lines: Iterable[int] | None = None,
     size: tuple[int, int] = (0, 0),
-    image_id: int | None = None,
     attributes: dict[str, NDArray[Any]] | None = None,
 ) -> ImageRecord:
     """Build a record from lists; what is left out is filled in. `size` is (width, height) px."""
@@ -154,7 +153,6 @@ def make_record(
         crowd=np.zeros(count, np.bool_) if crowd is None else np.array(list(crowd), np.bool_),
         ids=np.full(count, -1, np.int64) if ids is None else np.array(list(ids), np.int64),
         lines=np.zeros(count, np.int64) if lines is None else np.array(list(lines), np.int64),
-        image_id=image_id,
         attributes=attributes or {},
     )
 

@@ -50,7 +50,7 @@ def records(draw, region=True):
     columns = {
         name: np.array(flags[1 + i], np.int64) for i, name in enumerate(("truncation", "occlusion"))
     }
-    return make_record(
+    record = make_record(
         "späte Bilder/a b.png",
         "test",
         boxes,
@@ -59,9 +59,10 @@ def records(draw, region=True):
         crowd=ignore,
         ids=draw(st.lists(st.integers(0, 10**12), min_size=count, max_size=count, unique=True)),
         size=(WIDTH, HEIGHT),
-        image_id=draw(st.integers(0, 10**12)),
         attributes=columns | {"difficult": np.array(ignore, np.int64)},
     )
+    record.image_id = draw(st.integers(0, 10**12))
+    return record
 
 
 def same(left, right, columns=(), ids=False):
