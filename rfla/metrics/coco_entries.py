@@ -1,4 +1,4 @@
-"""Numbers and boxes out of the entries of COCO lists; the first that cannot be used is named."""
+"""Scores and boxes of COCO detections; the first entry that cannot be used is named."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,32 +14,30 @@ FARTHEST = 1e9
 Record = Mapping[str, Any]
 
 
-def field(entry: Any, key: str, where: str, what: str, number: int) -> Any:
-    """Return the value of a key that an entry must have."""
+def field(entry: Any, key: str, where: str, number: int) -> Any:
+    """Return the value of a key that a detection must have."""
     if not isinstance(entry, Mapping) or entry.get(key) is None:
-        raise MetricError(f"{where}: {what} {number} has no '{key}'")
+        raise MetricError(f"{where}: detection {number} has no '{key}'")
     return entry[key]
 
 
-def number_array(entries: Sequence[Record], key: str, where: str, what: str) -> FloatArray:
-    """Return one finite number of every entry.
+def score_array(entries: Sequence[Record], where: str) -> FloatArray:
+    """Return the (M,) scores.
 
     Args:
         entries: M dicts.
-        key: of the number.
         where: the file, for messages.
-        what: an entry is, for messages: "annotation" or "detection".
 
     Raises:
-        MetricError: an entry has no number there, or one that is not finite.
+        MetricError: an entry has no score, or one that is no finite number.
     """
     try:
         # without a type: numpy must not turn a text into a number
-        values = np.array([entry[key] for entry in entries])
+        values = np.array([entry["score"] for entry in entries])
     except (KeyError, TypeError, ValueError):
         values = np.array(None)
     if len(entries) and (values.dtype.kind not in "fiu" or values.ndim != 1):
-        values = np.array([_number(entry, key, where, what, n) for n, entry in enumerate(entries)])
+        values = np.array([_number(entry, "score", where, n) for n, entry in enumerate(entries)])
 
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
@@ -47,12 +45,12 @@ def number_array(entries: Sequence[Record], key: str, where: str, what: str) -> 
         image = entries[bad[0]].get("image_id")
         more = f"; {len(bad)} such entries" if len(bad) > 1 else ""
         raise MetricError(
-            f"{where}: the {key} of {what} {bad[0]} (image {shorten(image)}) is {value}{more}"
+            f"{where}: the score of detection {bad[0]} (image {shorten(image)}) is {value}{more}"
         )
     return values.astype(np.float64, copy=False)
 
 
-def box_array(entries: Sequence[Record], where: str, what: str) -> FloatArray:
+def box_array(entries: Sequence[Record], where: str) -> FloatArray:
     """Return (M, 4) COCO boxes x, y, width, height.
 
     Raises:
@@ -65,7 +63,7 @@ def box_array(entries: Sequence[Record], where: str, what: str) -> FloatArray:
     if not len(entries):
         given = np.zeros((0, 4))
     elif given.dtype.kind not in "fiu" or given.shape != (len(entries), 4):
-        given = np.array([_box(entry, where, what, n) for n, entry in enumerate(entries)])
+        given = np.array([_box(entry, where, n) for n, entry in enumerate(entries)])
     boxes: FloatArray = given.astype(np.float64, copy=False)
 
     near = (np.abs(boxes) <= FARTHEST).all(axis=1)
@@ -77,26 +75,26 @@ def box_array(entries: Sequence[Record], where: str, what: str) -> FloatArray:
         else:
             wrong = "farther than 1e9 px out" if np.isfinite(box).all() else "not finite"
         given_box = shorten(entries[number]["bbox"])
-        raise MetricError(f"{where}: {what} {number}: bbox {given_box} is {wrong}")
+        raise MetricError(f"{where}: detection {number}: bbox {given_box} is {wrong}")
     return boxes
 
 
-def _number(entry: Record, key: str, where: str, what: str, number: int) -> float:
-    value = field(entry, key, where, what, number)
+def _number(entry: Record, key: str, where: str, number: int) -> float:
+    value = field(entry, key, where, number)
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise MetricError(f"{where}: {what} {number}: '{key}' is {shorten(value)}, not a number")
+        raise MetricError(f"{where}: detection {number}: '{key}' is {shorten(value)}, not a number")
     try:
         return float(value)
     except OverflowError:
         raise MetricError(
-            f"{where}: {what} {number}: '{key}' is {shorten(value)}, which is too large"
+            f"{where}: detection {number}: '{key}' is {shorten(value)}, which is too large"
         ) from None
 
 
-def _box(entry: Record, where: str, what: str, number: int) -> list[float]:
-    box = field(entry, "bbox", where, what, number)
+def _box(entry: Record, where: str, number: int) -> list[float]:
+    box = field(entry, "bbox", where, number)
     if not isinstance(box, list | tuple | np.ndarray) or len(box) != 4:
         raise MetricError(
-            f"{where}: {what} {number}: bbox {shorten(box)} is not [x, y, width, height]"
+            f"{where}: detection {number}: bbox {shorten(box)} is not [x, y, width, height]"
         )
-    return [_number({"bbox": side}, "bbox", where, what, number) for side in box]
+    return [_number({"bbox": side}, "bbox", where, number) for side in box]

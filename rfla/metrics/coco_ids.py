@@ -1,4 +1,4 @@
-"""Ids of COCO files: the position of each id of a list among the known ones.
+"""Ids of COCO detections: the position of each id of a list among the known ones.
 
 Tools write the id 7 as 7, 7.0 or "7", and some name an image by its file instead.
 """
@@ -18,17 +18,13 @@ from rfla.metrics.arrays import GroundTruth, IntArray
 Ids = Sequence[int | str]
 
 
-def id_positions(
-    given: Sequence[Any] | IntArray, known: Ids, key: str, where: str, what: str
-) -> IntArray:
-    """Return (M,) the position of each id among the known ids.
+def category_positions(given: Sequence[Any] | IntArray, known: Ids, where: str) -> IntArray:
+    """Return (M,) the position of each detection's category among the known ones.
 
     Args:
-        given: M ids.
-        known: ids, each once.
-        key: of the ids, for messages.
+        given: M category ids.
+        known: category ids, each once.
         where: the file, for messages.
-        what: an entry is, for messages: "annotation" or "detection".
 
     Raises:
         MetricError: names the first id that is not known.
@@ -39,7 +35,7 @@ def id_positions(
     given = given.tolist() if isinstance(given, np.ndarray) else given
     table = id_table(known)
     positions = [position_of(identity, table) for identity in given]
-    _require_all(positions, given, known, key, where, what)
+    _require_all(positions, given, known, "category_id", where)
     return np.array(positions, np.int64)
 
 
@@ -65,7 +61,7 @@ def image_positions(
             position = _named(identity, names)
             by_name += position is not None
         positions.append(position)
-    _require_all(positions, given, gt.image_ids, "image_id", where, "detection")
+    _require_all(positions, given, gt.image_ids, "image_id", where)
     if by_name:
         count = "1 detection names its" if by_name == 1 else f"{by_name:,} detections name their"
         say(f"{where}: {count} image by file name, not by id")
@@ -134,7 +130,6 @@ def _require_all(
     known: Ids,
     key: str,
     where: str,
-    what: str,
 ) -> None:
     """Name the first id that is not known and count the others."""
     missing = [number for number, position in enumerate(positions) if position is None]
@@ -144,6 +139,6 @@ def _require_all(
     listed = ", ".join(shown[:8]) + (", ..." if len(shown) > 8 else "")
     count = f"{len(missing)} such entries" if len(missing) > 1 else "the only such entry"
     raise MetricError(
-        f"{where}: {what} {missing[0]}: {key} {shorten(given[missing[0]])} is not in the ground "
+        f"{where}: detection {missing[0]}: {key} {shorten(given[missing[0]])} is not in the ground "
         f"truth, which has {listed} ({count})"
     )

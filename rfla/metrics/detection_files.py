@@ -18,8 +18,8 @@ from rfla.errors import MetricError
 from rfla.json_columns import parse_number_columns, whole_numbers
 from rfla.json_file import collector_at_rest, parse_json, read_json_bytes, refuse_repeated_keys
 from rfla.metrics.arrays import Detections, FloatArray, GroundTruth, IntArray
-from rfla.metrics.coco_entries import FARTHEST, Record, box_array, field, number_array
-from rfla.metrics.coco_ids import id_positions, image_positions
+from rfla.metrics.coco_entries import FARTHEST, Record, box_array, field, score_array
+from rfla.metrics.coco_ids import category_positions, image_positions
 
 _PART = 10_000  # detections that are written at a time
 
@@ -103,9 +103,7 @@ def _labels(columns: _Columns, gt: GroundTruth, where: str) -> IntArray:
     label_of = {name: label for label, name in enumerate(gt.names)}
     known = [name in label_of for name in columns.category_names]
     if not any(known) or len(label_of) < len(gt.names):  # other names, or one of two classes
-        return id_positions(
-            columns.category_ids, gt.category_ids, "category_id", where, "detection"
-        )
+        return category_positions(columns.category_ids, gt.category_ids, where)
     if not all(known):
         number = known.index(False)
         raise MetricError(
@@ -250,12 +248,10 @@ def _columns_of_entries(source: Any, where: str) -> _Columns:
             f"{where}: not COCO detections; a list of image_id, category_id, bbox, score is needed"
         )
     return _Columns(
-        scores=number_array(entries, "score", where, "detection"),
-        boxes=box_array(entries, where, "detection"),
-        image_ids=[field(e, "image_id", where, "detection", n) for n, e in enumerate(entries)],
-        category_ids=[
-            field(e, "category_id", where, "detection", n) for n, e in enumerate(entries)
-        ],
+        scores=score_array(entries, where),
+        boxes=box_array(entries, where),
+        image_ids=[field(e, "image_id", where, n) for n, e in enumerate(entries)],
+        category_ids=[field(e, "category_id", where, n) for n, e in enumerate(entries)],
         category_names=_names(entries),
     )
 
