@@ -246,8 +246,7 @@ def _deform_flops(
 
     The interpolation of the samples is left out.
     """
-    out_channels, in_channels, height, width = weight_shape
-    return 2 * out_shape.numel() * in_channels * height * width if out_channels else 0
+    return 2 * out_shape.numel() * weight_shape[1:].numel()
 
 
 @contextmanager
