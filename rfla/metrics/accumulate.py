@@ -73,7 +73,6 @@ class Ranked(NamedTuple):
 def accumulate(
     matches: Matches,
     image_weights: FloatArray | None = None,
-    lrp: bool | None = None,
     ranked: Ranked | None = None,
 ) -> Curves:
     """Compute all curves.
@@ -81,7 +80,6 @@ def accumulate(
     Args:
         matches: of `match_detections`.
         image_weights: (N,) how often each image counts, in the order of ids; None: once.
-        lrp: whether to compute oLRP; None: as the protocol says.
         ranked: of `rank_detections`, to save time where the same matches are accumulated many
             times.
     """
@@ -103,7 +101,7 @@ def accumulate(
             found = counts.found_within(limit)[:, present]
             recall[:, present, a, m] = found / boxes[present, a]
 
-    if protocol.lrp if lrp is None else lrp:
+    if protocol.lrp:
         _fill_lrp(points, matches, ranked, image_weights, boxes)
     return Curves(precision, recall, points, boxes)
 

@@ -1,5 +1,7 @@
 """The order of the input does not matter, and images can be weighted."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from rfla.metrics import Detections, GroundTruth, find_protocol
@@ -43,9 +45,9 @@ def test_order_of_input_between_images_does_not_matter():
 def test_weight_two_counts_an_image_twice():
     """A resampled image weighs as often as it was drawn: boxes, true and false positives alike."""
     gt, dets = scene(ties=False)
-    matches = match_detections(gt, dets, PROTOCOL)
+    matches = match_detections(gt, dets, replace(PROTOCOL, lrp=False))
     weights = np.array([2.0, 0.0, 1.0, 1.0, 0.0, 2.0])
-    weighted = accumulate(matches, weights, lrp=False)
+    weighted = accumulate(matches, weights)
     kept = np.repeat(np.arange(6), weights.astype(int))  # images by rank, as drawn
     index_of_rank = np.argsort(gt.image_rank)
     parts, images, found = [], [], []
