@@ -17,7 +17,7 @@ from rfla.sizes import padded_side
 # px: one cell of the finest level (stride 4); of a smaller object little more than a pixel is left
 SMALLEST = 4.0
 _KEPT = 0.99  # share of the objects that an advised size keeps
-_LARGEST_ADVISED = 2048  # px: beyond it, cut tiles
+LARGEST_ADVISED = 2048  # px: beyond it, cut tiles
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ShrunkObjects:
 
     def _advice(self) -> str:
         tiles = f"rfla convert format=... tile={self.imgsz}"
-        if self.enough > _LARGEST_ADVISED:
+        if self.enough > LARGEST_ADVISED:
             return f"cut tiles ({tiles})"
         return f"imgsz={self.enough} keeps them, and so do tiles ({tiles})"
 

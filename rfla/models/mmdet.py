@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from rfla.cfg import load_config, model_config
 from rfla.cfg.layer_files import model_names
 from rfla.errors import ConfigError, WeightsError, counted, printable, require_short_name
+from rfla.models.backbones.match import COUNTER
 from rfla.models.checkpoint_file import read_checkpoint
 from rfla.models.weights import check_finite, misfits, own_metadata, save_weights
 from rfla.models.zoo import build_from_config, sketch
@@ -29,7 +30,6 @@ RENAMED = (
     (r"^(head\.(?:cls_convs|reg_convs)\.\d+)\.gn\.", r"\1.norm."),
 )
 DISTANCES = {"kl": "kld", "exp_kl": "exp_kld", "kl_10": "kld_10", "wd": "wd"}  # theirs, ours
-COUNTER = "num_batches_tracked"  # old checkpoints have none, and nothing depends on it
 
 RETINA_CLASSES, RETINA_BOXES = "bbox_head.retina_cls.weight", "bbox_head.retina_reg.weight"
 # The other layers whose outputs tell the number of classes, and how many of the outputs are not

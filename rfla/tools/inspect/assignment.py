@@ -15,6 +15,7 @@ from rfla.assign.explain import AssignmentReport, report
 from rfla.cfg import Config, model_part
 from rfla.data import Annotations, load_data_spec, load_index
 from rfla.data.common_range import with_common_range
+from rfla.data.object_sizes import LARGEST_ADVISED
 from rfla.data.pixel_range import range_of
 from rfla.data.resize import resize_long_side, resized_shape
 from rfla.engine.field_measurement import field_images
@@ -28,7 +29,6 @@ from rfla.sizes import padded_side
 
 MAX_IMAGES = 500  # spread over the split; some milliseconds for each
 ADVISED_IMAGES = 50  # at each of the sizes that are tried for an advice
-LARGEST_ADVISED = 2048  # px: beyond it, cut tiles
 WORTH_IT = 0.5  # an advised size leaves at most half of the boxes without a positive
 BOXES_DRAWN = 30  # an image with about so many is drawn
 
