@@ -78,11 +78,6 @@ class SeamMerger:
         pending = self._link(pending, len(pending) - len(at_seams))
         return Found.joined([settled, self._close(pending, row)])
 
-    @property
-    def pending(self) -> int:
-        """Number of boxes that wait for the next row of tiles."""
-        return 0 if self._open is None else len(self._open)
-
     def _cut_and_held_elsewhere(self, found: Found) -> Mask:
         """Boxes that end at an inner edge where another tile sees the place whole (rule 2).
 

@@ -377,7 +377,8 @@ def test_memory_does_not_grow_with_the_height() -> None:
             numbers = np.flatnonzero(grid.row_column(grid.rank)[0] == row)
             entries = [found[number] for number in numbers]
             merger.add(row, in_scene(entries, grid.rank[numbers], grid))
-            waiting.append(merger.pending)
+            assert merger._open is not None
+            waiting.append(len(merger._open))
         assert waiting[-1] == 0
         most[height] = max(waiting)
     assert 0 < most[4040] < 1.3 * most[1000]
