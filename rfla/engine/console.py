@@ -34,6 +34,11 @@ def make_console(quiet: bool = False) -> Console:
     return CleanConsole(highlight=False, markup=False, soft_wrap=True, quiet=quiet)
 
 
+def remark(console: Console, text: str) -> None:
+    """Print a line that the user should look at."""
+    console.print(text, style="yellow")
+
+
 class Progress:
     """How far a pass has come: a bar on a terminal, a line now and then in a log file.
 

@@ -23,7 +23,7 @@ from rfla.data import Annotations, DataSpec, load_data_spec, load_index
 from rfla.data.pixel_range import range_of
 from rfla.engine import memory
 from rfla.engine.build import RunParts
-from rfla.engine.console import Progress, make_console, metric_line
+from rfla.engine.console import Progress, make_console, metric_line, remark
 from rfla.engine.device import autocast_dtype, on_device, select_device, use_fast_float32
 from rfla.engine.distributed import (
     World,
@@ -155,10 +155,7 @@ def _validate(
     cfg: Config, world: World, device: torch.device, detector: SplitDetector, load: ModelOpener
 ) -> Metrics:
     console = make_console(quiet=not world.is_main)
-
-    def say(text: str) -> None:
-        console.print(text, style="yellow", markup=False)
-
+    say = partial(remark, console)
     with agreed(world):
         spec = load_data_spec(str(cfg.data))
         protocol = protocol_of(cfg, spec)
@@ -360,9 +357,9 @@ def _mapping_for(
         return None
     mapping = class_mapping(model.names, index.names)
     absent = [name for name in index.names if name not in model.names]
-    console.print(
+    remark(
+        console,
         f"the model's classes differ from the data's and are matched by name"
         f"{'; it never learnt ' + ', '.join(absent) if absent else ''}",
-        style="yellow",
     )
     return mapping

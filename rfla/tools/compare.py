@@ -3,13 +3,14 @@
 import json
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from rfla.cfg import Config, load_config, load_saved
 from rfla.cfg.verbs import CompareOptions, check_out
 from rfla.data import load_data_spec, load_index
 from rfla.data.progress import tracked
-from rfla.engine.console import make_console
+from rfla.engine.console import make_console, remark
 from rfla.engine.inference import protocol_of
 from rfla.errors import ConfigError
 from rfla.files import write_result
@@ -65,11 +66,7 @@ def compare_files(
     """
     runs = [run for run in (_run_settings(a), _run_settings(b)) if run is not None]
     truths, protocol = _judged_by(runs, data, split)
-    console = make_console()
-
-    def say(text: str) -> None:
-        console.print(text, style="yellow", markup=False)
-
+    say = partial(remark, make_console())
     found = [read_detections(_detections_file(place), truths, say) for place in (a, b)]
 
     def watch(numbers: Iterable[int]) -> Iterator[int]:
