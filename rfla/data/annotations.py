@@ -19,7 +19,7 @@ from rfla.data.image_header import refuse_too_large
 from rfla.data.images import Image, read_annotated, read_image
 from rfla.data.pixel_range import Range
 from rfla.data.record import Classes, ImageRecord, is_object
-from rfla.errors import DataError
+from rfla.errors import DataError, counted
 
 LARGEST_SIDE = 2**31 - 1  # px; no side of an image is larger
 
@@ -182,6 +182,10 @@ class Annotations:
         """Count a repair and remember its first place."""
         self.counts[what] += count
         self.examples.setdefault(what, where)
+
+    def size(self) -> str:
+        """Numbers of images and boxes, in words."""
+        return f"{counted(len(self), 'image')}, {counted(len(self.boxes), 'box', 'boxes')}"
 
     def summary(self) -> str:
         """One line: images, boxes, and each repair with its count and first place."""

@@ -233,8 +233,7 @@ def opening_lines(
     )
     for split, index in splits.items():
         repairs = "".join(f"; {count} {what}" for what, count in sorted(index.counts.items()))
-        size = f"{counted(len(index), 'image')}, {counted(len(index.boxes), 'box', 'boxes')}"
-        lines.append(f"{split}: {size}{repairs}")
+        lines.append(f"{split}: {index.size()}{repairs}")
     return lines
 
 

@@ -50,7 +50,7 @@ from rfla.engine.processes import refuse_several
 from rfla.engine.run_dir import claim_run_dir
 from rfla.engine.run_log import RunLog
 from rfla.engine.validation_files import write_files
-from rfla.errors import ConfigError, counted
+from rfla.errors import ConfigError
 from rfla.metrics import Detections, Metrics, Study, ground_truth, read_detections, study
 from rfla.metrics.input_checks import find_doubts, limit_note
 from rfla.metrics.protocols import Protocol
@@ -170,8 +170,7 @@ def _validate(
             need_images=not given,
             value_range=range_of(cfg.normalize),
         )
-        size = f"{counted(len(index), 'image')}, {counted(len(index.boxes), 'box', 'boxes')}"
-        console.print(f"{index.name}: {size}")
+        console.print(f"{index.name}: {index.size()}")
         found, speed = None, None
         if given:
             found = _given_detections(cfg, spec, index, say)
