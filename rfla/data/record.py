@@ -256,3 +256,8 @@ class Part:
     images: tuple[Path, ...]
     split: str = ""
     root: Path | None = None
+
+    @property
+    def folders(self) -> list[Path]:
+        """The directories among `images`, and those that its lists and files are in."""
+        return [place if place.is_dir() else place.parent for place in self.images]

@@ -301,7 +301,7 @@ def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
 
 def _names_to_write(paths: Sequence[Path], part: Part) -> list[str]:
     """Names of images below their directory; absolute where several could hold one of that name."""
-    folders = [place if place.is_dir() else place.parent for place in part.images]
+    folders = part.folders
     return [
         path.relative_to(folders[0]).as_posix()
         if len(folders) == 1 and path.is_relative_to(folders[0])

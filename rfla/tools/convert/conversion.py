@@ -75,7 +75,7 @@ def convert(options: ConvertOptions, progress: bool = False) -> ConvertReport:
             read = readings.pop(split)
             report.add_reading(read)
             records = tracked(read.records(), split, len(read), progress)
-            converted = convert_records(job, records, _image_folders(part), split)
+            converted = convert_records(job, records, part.folders, split)
             _write_split(job, split, converted, classes)
         if common and (options.tile or report.repaired[f"images {REDUCED}"]):
             report.range_16 = common.line("range")
@@ -89,15 +89,11 @@ def convert(options: ConvertOptions, progress: bool = False) -> ConvertReport:
     return report
 
 
-def _image_folders(part: Part) -> list[Path]:
-    return [place if place.is_dir() else place.parent for place in part.images]
-
-
 def _common_range(readings: dict[str, Annotations], parts: dict[str, Part]) -> CommonRange | None:
     """Look for one range of values for the 16-bit images of all splits."""
     found: list[str] = []
     for split, read in readings.items():
-        finder = ImageFinder(_image_folders(parts[split]))
+        finder = ImageFinder(parts[split].folders)
         rows = spread(len(read))
         others = [""] * len(rows) if read.other_names is None else read.other_names[rows].tolist()
         with suppress(DataError):  # a name that several files have is refused where it is placed
