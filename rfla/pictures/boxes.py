@@ -57,6 +57,23 @@ def enlarge(image: Array, factor: int) -> Array:
     return np.ascontiguousarray(image.repeat(factor, axis=0).repeat(factor, axis=1))
 
 
+def fit_into(picture: Array, shape: tuple[int, int], side: int) -> tuple[Array, float]:
+    """Resize a picture to the size of what it shows, or smaller where a side exceeds `side` px.
+
+    Args:
+        picture: (h, w, ...) uint8, in any size.
+        shape: Height and width of what it shows, px.
+        side: The longest that a side may be, px.
+
+    Returns:
+        The picture, and its px for each px of what it shows, at most 1.
+    """
+    height, width = shape
+    scale = min(side / max(height, width), 1.0)
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8), scale
+
+
 def draw_boxes(
     image: Array,
     boxes: Array,

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from rfla.errors import printable
+from rfla.pictures.boxes import fit_into
 from rfla.pictures.curves import new_figure, write_figure
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -78,8 +79,6 @@ def plot_density(
 
 def _grey(image: Array) -> Array:
     """Return the picture below the map: grey, small, and pale enough for colours to show."""
-    height, width = image.shape[:2]
-    scale = min(GROUND / max(height, width), 1.0)
-    size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    small, _ = fit_into(grey, grey.shape, GROUND)
     return np.asarray(small * 0.6 + 40, np.uint8)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from rfla.pictures.boxes import EDGE, add_legend, colour_of, draw_boxes, tile_pictures
+from rfla.pictures.boxes import EDGE, add_legend, colour_of, draw_boxes, fit_into, tile_pictures
 from rfla.pictures.text import put_text
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -91,11 +91,9 @@ def draw_scene(
         legend: As in `draw_boxes`.
     """
     height, width = scene.shape
-    scale = min(OVERVIEW / max(height, width), 1.0)
-    size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    small = cv2.resize(overview, size, interpolation=cv2.INTER_AREA)
-    boxes = scene.boxes * np.tile([size[0] / width, size[1] / height], 2)
-    sheet = _overview(np.asarray(small, np.uint8), scene._replace(boxes=boxes))
+    small, scale = fit_into(overview, scene.shape, OVERVIEW)
+    boxes = scene.boxes * np.tile([small.shape[1] / width, small.shape[0] / height], 2)
+    sheet = _overview(small, scene._replace(boxes=boxes))
     if legend:
         note = f"{width} x {height} px, shown at {100 * scale:.3g} %"
         sheet = add_legend(sheet, scene.labels, scene.names, note)
