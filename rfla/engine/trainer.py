@@ -84,19 +84,24 @@ def train(cfg: Config, hooks: Hooks | None = None) -> TrainResult:
             with claim_run_dir(parts.cfg, world, "train") as run_dir:
                 place = run_dir
                 PeerWatch.advice = partial(how_to_go_on, run_dir)
-                trainer = Trainer(parts, run_dir, hooks)
-                trainer.log.announce()
-                if cfg.resume:
-                    with agreed(world):
-                        trainer.resume()
-                trainer.fit()
-                return trainer.finish()
+                return _train_in(run_dir, parts, hooks)
     except (DataError, LostPeerError) as error:  # what was lost may come back
         kind = type(error)
         raise kind(f"{error}; {how_to_go_on(place)}" if place else str(error)) from None
     finally:
         if parts is not None:
             parts.close()
+
+
+def _train_in(run_dir: Path, parts: RunParts, hooks: Hooks | None) -> TrainResult:
+    """Run or resume a training in its directory, to the end."""
+    trainer = Trainer(parts, run_dir, hooks)
+    trainer.log.announce()
+    if parts.cfg.resume:
+        with agreed(parts.world):
+            trainer.resume()
+    trainer.fit()
+    return trainer.finish()
 
 
 def _result(run_dir: Path, metrics: Metrics | None) -> TrainResult:
