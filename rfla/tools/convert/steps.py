@@ -105,13 +105,20 @@ def convert_records(
             if elsewhere:
                 job.report.repair(FOUND_ELSEWHERE, f"{record.file_name} is {image}")
             record.file_name = _name_below_images(record, image, folders)
-            try:
-                with _open(image, job.value_range) as scene:
-                    for piece in _place(job, record, image, scene, split, pool):
-                        _refuse_same_name(sources, job.to, piece, image)
-                        yield piece
-            except _UnusableImageError as error:
-                _leave_out(job, record, UNUSABLE, str(error))
+            for piece in _pieces(job, record, image, split, pool):
+                _refuse_same_name(sources, job.to, piece, image)
+                yield piece
+
+
+def _pieces(
+    job: Job, record: ImageRecord, image: Path, split: str, pool: ThreadPoolExecutor
+) -> Iterator[ImageRecord]:
+    """Put one image in place and yield its records; one that cannot be used is left out."""
+    try:
+        with _open(image, job.value_range) as scene:
+            yield from _place(job, record, image, scene, split, pool)
+    except _UnusableImageError as error:
+        _leave_out(job, record, UNUSABLE, str(error))
 
 
 def _leave_out(job: Job, record: ImageRecord, reason: str, where: str) -> None:
