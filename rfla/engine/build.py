@@ -205,14 +205,7 @@ def build_run(cfg: Config, world: World, device: torch.device) -> RunParts:
         freeze(net, cfg.freeze)
     normalize = source.config.normalize
     field_notes = _measure_fields(net, cfg, train_index, normalize, world, device)
-    with agreed(world):
-        per_gpu = memory.largest_that_fits(cfg, net, device, len(train_index) // world.size)
-    cfg, notes = memory.settle_batch(cfg, gather(world, per_gpu))
-    if cfg.batch > len(train_index):
-        notes.append(
-            f"batch={cfg.batch}: {cfg.train_split} has {len(train_index)} images, "
-            "a step sees some repeatedly"
-        )
+    cfg, notes = _with_a_batch_that_fits(cfg, net, len(train_index), world, device)
     with agreed(world):
         train_loader, sampler = training_loader(cfg, train_index, world, device)
         val_loader = evaluation_loader(cfg, val_index, world, device)
@@ -272,6 +265,24 @@ def _measure_fields(
         return []
     sides = measure_for_all(net, cfg, train_index, normalize, world, device)
     return [f"receptive fields measured: {shown(sides)}"]
+
+
+def _with_a_batch_that_fits(
+    cfg: Config, net: nn.Module, images: int, world: World, device: torch.device
+) -> tuple[Config, list[str]]:
+    """Settle the size of a batch where the GPU is to decide it.
+
+    Returns:
+        The settings, and lines for the user about the batch.
+    """
+    with agreed(world):
+        per_gpu = memory.largest_that_fits(cfg, net, device, images // world.size)
+    cfg, notes = memory.settle_batch(cfg, gather(world, per_gpu))
+    if cfg.batch > images:
+        notes.append(
+            f"batch={cfg.batch}: {cfg.train_split} has {images} images, a step sees some repeatedly"
+        )
+    return cfg, notes
 
 
 def build_state(
