@@ -1,6 +1,6 @@
 """FCOS points: a point belongs to the smallest box around it whose size suits its level.
 
-Tian et al., FCOS, ICCV 2019, with the regress ranges and the centre sampling of MMDetection 2.x.
+Tian et al., FCOS, ICCV 2019, with the centre sampling of MMDetection 2.x.
 Shapes: B images, L levels, G boxes of one image, P points. Boxes are xyxy in px of the network
 input.
 """
@@ -15,7 +15,6 @@ from rfla.assign.chunks import chunks
 from rfla.assign.ignore_regions import ignore_background
 from rfla.assign.prior_grid import PriorGrid
 
-FCOS_RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, 1e8))
 LARGEST_AREA = 1e8
 """px^2; a box from this area on has no points, as in the original."""
 
@@ -33,7 +32,7 @@ class PointsAssigner(OneImageAssigner):
 
     def __init__(
         self,
-        regress_ranges: Sequence[tuple[float, float]] = FCOS_RANGES,
+        regress_ranges: Sequence[tuple[float, float]],
         center_sampling: bool = False,
         center_radius: float = 1.5,
     ) -> None:

@@ -15,8 +15,9 @@ from rfla.assign import (
     PointsAssigner,
     PriorGrid,
 )
-from rfla.assign.fcos import FCOS_RANGES
 from rfla.cfg.model_schema import AnchorConfig, AssignerConfig
+
+FIRST_END, NO_END = 64.0, 1e8  # px: the distances that the first and the last level of FCOS end at
 
 
 class Assigner(Protocol):
@@ -75,6 +76,5 @@ def _regress_ranges(levels: int) -> list[tuple[float, float]]:
 
     Each level of FCOS ends at twice the distance of the one before, and the last one has no end.
     """
-    lowest, no_end = FCOS_RANGES[0][0], FCOS_RANGES[-1][1]
-    ends = [FCOS_RANGES[0][1] * 2**level for level in range(levels - 1)]
-    return list(zip([lowest, *ends], [*ends, no_end], strict=True))
+    ends = [FIRST_END * 2.0**level for level in range(levels - 1)]
+    return list(zip([-1.0, *ends], [*ends, NO_END], strict=True))
