@@ -6,15 +6,17 @@ test compares them with the schema.
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from rfla.cfg.keys import Key, show
+from rfla.cfg.keys import Key, keys_of, show
 from rfla.cfg.keys_used import groups
 from rfla.cfg.keyword_types import keywords_py
 from rfla.cfg.schema import Config
+from rfla.cfg.verbs import OPTIONS
 from rfla.errors import ConfigError
 from rfla.files import write_atomically
 
@@ -96,18 +98,26 @@ def configuration_markdown() -> str:
     lines = [
         "# Configuration",
         "",
-        "Every key, generated from `rfla/cfg/schema.py` by `python -m rfla.cfg.document`.",
+        "Every key of `train`, `val` and `predict`, then those of the other verbs, generated from",
+        "`rfla/cfg/schema.py` and `rfla/cfg/verbs.py` by `python -m rfla.cfg.document`.",
         "[cli.md](cli.md) explains how settings are given and which one wins. The defaults are",
         "those of the schema; a model YAML changes some.",
     ]
     for section, title, keys in groups():
-        lines += ["", f"## {section}: {title}" if section else f"## {title}", ""]
-        lines += ["| key | default | kind | meaning |", "|---|---|---|---|"]
-        lines += [
-            f"| `{key.name}` | `{show(key.default)}` | {key.kind} | {_cell(key.description)} |"
-            for key in keys
-        ]
+        lines += ["", f"## {section}: {title}" if section else f"## {title}", "", *_table(keys)]
+    lines += ["", "## The other verbs", "", "Each has keys of its own."]
+    for verb, options in OPTIONS.items():
+        keys = [key for key in keys_of(options).values() if not key.section]
+        lines += ["", f"### rfla {verb}", "", *_table(keys)]
     return "\n".join(lines) + "\n"
+
+
+def _table(keys: Iterable[Key]) -> list[str]:
+    rows = [
+        f"| `{key.name}` | `{show(key.default)}` | {key.kind} | {_cell(key.description)} |"
+        for key in keys
+    ]
+    return ["| key | default | kind | meaning |", "|---|---|---|---|", *rows]
 
 
 def _cell(text: str) -> str:

@@ -137,8 +137,8 @@ VERBS = {
     ),
     "cfg": VerbText(
         "show the settings",
-        "Alone: every key with its default. With settings: what a run would use, all layers "
-        "merged.",
+        "Alone: every key of train, val and predict with its default. With settings: what a run "
+        "would use, all layers merged.",
         ("rfla cfg", "rfla cfg model=fcos_p2 data=aitod lr0=0.01"),
     ),
     "copy-cfg": VerbText(

@@ -206,7 +206,7 @@ def _trained_on(metadata: Mapping[str, Any]) -> str:
     px_99, px_max = sizes
     gsd = number_in(metadata, "gsd")
     ground = f", {gsd:.3g} m a pixel (gsd)" if gsd is not None else ""
-    return f"objects of up to {px_max:.0f} px, 99 % of them below {px_99:.0f} px{ground}"
+    return f"objects of up to {px_max:.0f} px of the input, 99 % up to {px_99:.0f} px{ground}"
 
 
 def _build(model: str, num_classes: int, settings: Mapping[str, Any] | None) -> Detector:

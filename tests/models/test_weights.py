@@ -308,10 +308,10 @@ def test_what_a_weights_file_costs_is_told_at_its_own_size(net, tmp_path):
     assert cost(path).imgsz == 96 and "trained on" not in cost(path).table()
     known = {"objects": {"px_99": 21.4, "px_max": 40.0}, "gsd": 0.3}
     save_weights(path, net.state_dict(), metadata_of(net, ["a", "b"]) | known)
-    line = "objects of up to 40 px, 99 % of them below 21 px, 0.3 m a pixel (gsd)"
+    line = "objects of up to 40 px of the input, 99 % up to 21 px, 0.3 m a pixel (gsd)"
     assert line in cost(path, 64).table()
     known = {"objects": {"px_99": 21.4, "px_max": 3.0}}  # the largest is not below the most
     save_weights(path, net.state_dict(), metadata_of(net, ["a", "b"]) | known)
-    assert "objects of up to 21 px, 99 % of them below 21 px" in cost(path, 64).table()
+    assert "objects of up to 21 px of the input, 99 % up to 21 px" in cost(path, 64).table()
     save_weights(path, net.state_dict(), metadata_of(net, ["a", "b"]) | {"imgsz": 96})
     assert cost(path, 64).imgsz == 64

@@ -69,7 +69,11 @@ function fillTable(table, rows) {
     body.replaceChildren();
     for (const row of rows) {
       const line = body.insertRow();
-      for (const key of keys) line.insertCell().textContent = typeof row[key] === "string" ? row[key] : shownValue(row[key], key);
+      for (const key of keys) {
+        const cell = line.insertCell(), name = typeof row[key] === "string";
+        cell.textContent = name ? row[key] : shownValue(row[key], key);
+        if (name) cell.title = row[key]; // long ones are cut off
+      }
     }
   }
   fillRows();
