@@ -182,7 +182,7 @@ class HierarchicalAssigner:
         written: list[Tensor] = []
         for candidates in self._candidates(images):
             where = _raise_priority(priority, candidates, box_priority, first_prior)
-            if device.type == "cpu":  # a GPU keeps all candidates, which is no short list
+            if _listed_on(device):  # of all candidates it would be no short list
                 written.append(where)
             del candidates, where  # before the next chunk takes as much memory again
 
@@ -241,7 +241,7 @@ class HierarchicalAssigner:
         for part, windows in score_in_chunks(
             images, grids, self.distance, radius, images.valid_cells(grid)
         ):
-            if images.boxes.device.type == "cpu":
+            if _listed_on(images.boxes.device):
                 yield from self._listed(images, stages, windows, part.start)
                 continue
             for number, stage in enumerate(stages):
@@ -274,6 +274,11 @@ class HierarchicalAssigner:
                 stage, self.distance, images.boxes[boxes], fields, groups, images.valid(index)
             ):
                 yield candidates.of_boxes(boxes)
+
+
+def _listed_on(device: torch.device) -> bool:
+    """Whether candidates are picked out; a GPU keeps all: it would be waited for to count them."""
+    return device.type == "cpu"
 
 
 def _raise_priority(

@@ -11,8 +11,10 @@ from rfla.assign import (
     HierarchicalAssigner,
     MaxIoUAssigner,
     PriorGrid,
+    hierarchical,
     images,
     receptive_field_distance,
+    resnet_receptive_fields,
 )
 from rfla.errors import ConfigError
 
@@ -185,8 +187,14 @@ def gt_of(case, tensors):
     return tensors.get(f"{case['id']}.gts", torch.zeros(0, 4))
 
 
-def test_recorded_cases(parity, recorded_grid, ours):
-    """Index for index, for every case without ignore boxes, except the listed plateaus."""
+@pytest.mark.parametrize("of_a_gpu", [False, True])
+def test_recorded_cases(parity, recorded_grid, ours, of_a_gpu, monkeypatch):
+    """Index for index, for every case without ignore boxes, except the listed plateaus.
+
+    By the way of a GPU too, which keeps all candidates.
+    """
+    if of_a_gpu:
+        monkeypatch.setattr(hierarchical, "_listed_on", lambda _: False)
     checked = 0
     for case, assigner, tensors in recorded(parity):
         if case["id"] in PLATEAUS or case.get("gt_ignore") or "error" in case:
@@ -388,3 +396,23 @@ def test_peak_memory(distance, count):
     before = kib("VmRSS")
     assigner(grid, boxes)
     assert (kib("VmHWM") - before) / 1024 < 64
+
+
+@pytest.mark.parametrize("conflict", ["last", "smallest"])
+@pytest.mark.parametrize("sizes", [None, [(300, 512), (512, 200)]])
+@pytest.mark.parametrize(
+    ("distance", "above"), [("kld", 0.3), ("wd", 0.002), ("nwd", 0.3), ("exp_kld", 0.8)]
+)
+def test_the_way_of_a_gpu_assigns_the_same(monkeypatch, distance, above, sizes, conflict):
+    """All candidates kept, none listed: on a CPU here, whose numbers are the same."""
+    grid = PriorGrid.points(
+        [(64, 64), (32, 32), (16, 16)], [8, 16, 32], resnet_receptive_fields(50, [3, 4, 5])
+    )
+    generator = torch.Generator().manual_seed(len(distance))
+    corners = torch.rand(60, 2, generator=generator) * 480
+    boxes = torch.cat([corners, corners + 2 + 30 * torch.rand(60, 2, generator=generator)], dim=1)
+    assigner = HierarchicalAssigner(distance, conflict=conflict, ignore_above=above)
+    listed = assigner.batch(grid, [boxes[:40], boxes[40:]], None, sizes)
+    monkeypatch.setattr(hierarchical, "_listed_on", lambda _: False)
+    kept = assigner.batch(grid, [boxes[:40], boxes[40:]], None, sizes)
+    assert torch.equal(listed, kept) and (listed >= 0).sum() > 100 and (listed == -2).any()
