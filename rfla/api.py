@@ -259,4 +259,4 @@ class RFLA:
 
 def _lasting(model: str) -> str:
     """Return the path of a file so that it stays this file where the working directory changes."""
-    return os.path.abspath(model) if os.path.isfile(model) else model
+    return os.path.abspath(model) if os.path.splitext(model)[1] and os.path.isfile(model) else model

@@ -4,6 +4,7 @@ Written beside, flushed, then renamed over the old one.
 """
 
 import os
+import re
 import secrets
 import stat
 import weakref
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from rfla.errors import DataError, RflaError
+
+_HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{8}")
 
 
 def home_expanded(path: str | Path) -> Path:
@@ -35,6 +38,14 @@ def as_unicode(name: str) -> str:
 def for_opencv(path: str | Path) -> Any:
     """Return the name of a file as OpenCV opens it: text ends the process if it is not Unicode."""
     return os.fsencode(path)
+
+
+def half_written(directory: Path) -> Iterator[Path]:
+    """Yield what writers that were killed left below a directory."""
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            if _HALF_WRITTEN.fullmatch(name):
+                yield Path(folder) / name
 
 
 def write_atomically(
@@ -63,7 +74,7 @@ def write_atomically(
 
 def _write_beside(target: Path, parts: Iterable[bytes | str], flush: bool) -> None:
     """Write a new file in the directory of `target`, and rename it over the old one."""
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")  # as `half_written` knows
     file = open(beside, "xb")  # noqa: SIM115  closed below
     try:
         with file:

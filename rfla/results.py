@@ -109,11 +109,12 @@ class Results:
 
     @property
     def label(self) -> str:
-        """The image in words: its path, and the page or second of it."""
+        """The image in words, on one line: its path, and the page or second of it."""
+        path = self.path.replace("\n", "\\n").replace("\r", "\\r")
         if self.frame is None:
-            return self.path
+            return path
         where = f"page {self.frame + 1}" if self.time is None else f"{self.time:.2f} s"
-        return f"{self.path} ({where})"
+        return f"{path} ({where})"
 
     @property
     def is_reduced(self) -> bool:

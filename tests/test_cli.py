@@ -582,3 +582,25 @@ class TestEndings:
         )
         assert done.returncode == 2
         assert b"lr0=\\xfc" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 45.8 MiB"),
+        ImportError("libtorch_cuda.so: failed to map segment from shared object"),
+        ImportError("libx.so: cannot allocate memory in static TLS block"),
+    ],
+)
+def test_too_little_memory_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fall(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("rfla.cli._dispatch", fall)
+    code, _, err = run(capsys, "checks")
+    assert code == 2 and err.count("\n") == 1 and err.startswith("error: not enough memory: ")
+    monkeypatch.setattr("rfla.cli._dispatch", lambda _: __import__("no_such_module"))
+    with pytest.raises(ImportError):
+        run(capsys, "checks")

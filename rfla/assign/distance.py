@@ -53,7 +53,11 @@ class Distance:
         for name, known in DISTANCES.items():
             if known is self:
                 return get_distance, (name,)
-        return self.made_by or super().__reduce_ex__(protocol)
+        if self.made_by is not None:
+            function, numbers = self.made_by
+            if function(*numbers).formula == self.formula:  # it may have been replaced in part
+                return self.made_by
+        return super().__reduce_ex__(protocol)
 
 
 # Kullback-Leibler divergence of the prior's Gaussian from the box's (RFLA, section 3.2)

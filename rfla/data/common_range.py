@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rfla.data.annotations import Annotations
 from rfla.data.images import highest_of_16_bits
 from rfla.data.pixel_range import Range16
-from rfla.data.scenes import highest_of_scene, read_by_windows
+from rfla.data.scenes import highest_of_scene, rasterio_or_none, read_by_windows
 from rfla.errors import DataError
 
 LOOKED_AT = 100  # images, spread over the set
@@ -86,4 +86,9 @@ def find_common_range(paths: Iterable[str]) -> CommonRange | None:
 def _highest_of_16_bits(file: str) -> tuple[int, int] | None:
     if read_by_windows(Path(file)):
         return highest_of_scene(Path(file))
-    return highest_of_16_bits(file)
+    try:
+        return highest_of_16_bits(file)
+    except DataError:  # bands that only rasterio reads, as `convert` does; or no image at all
+        if rasterio_or_none() is None:
+            raise
+        return highest_of_scene(Path(file))

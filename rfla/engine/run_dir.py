@@ -21,7 +21,7 @@ from rfla.cfg.document import to_yaml
 from rfla.cfg.resume import TRACES
 from rfla.engine.distributed import World, agreed, gather
 from rfla.errors import ExistingRunError
-from rfla.files import hold_lock, release_lock, write_atomically
+from rfla.files import half_written, hold_lock, release_lock, write_atomically
 
 STATE_NAME = "last.state.safetensors"
 
@@ -183,6 +183,9 @@ def _claim(cfg: Config, default_name: str) -> tuple[Path, IO[str]]:
         if default_name == "train":
             (run_dir / "weights").mkdir(exist_ok=True)
             _tidy(run_dir, is_new=not cfg.resume)
+        else:
+            for left in half_written(run_dir):
+                left.unlink(missing_ok=True)
         if not cfg.resume:
             for progress in run_dir.glob(TRACES["predict"]):  # of one that was stopped
                 progress.unlink()

@@ -1,5 +1,6 @@
 """Numbers of the host for a device, without a wait; types whatever a program's defaults are."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -7,20 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_ONE_THREAD = threading.RLock()
+
 
 @contextmanager
 def plain_defaults() -> Iterator[None]:
     """Make new tensors in float32 on the CPU in this block, whatever defaults a program has set.
 
-    A function is decorated with it too.
+    A function is decorated with it too. torch has one default type for all threads, so only one of
+    them at a time is in such a block.
     """
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        with torch.device("cpu"):
+    with torch.device("cpu"), _ONE_THREAD:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
             yield
-    finally:
-        torch.set_default_dtype(before)
+        finally:
+            torch.set_default_dtype(before)
 
 
 def to_device(values: float | Sequence[Any], device: torch.device) -> Tensor:

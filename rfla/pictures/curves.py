@@ -147,8 +147,8 @@ def plot_labels(
         names: Class names.
     """
     sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0.5, None)  # (M, 2) width, height
-    figure, ((by_class, by_size), (by_image, by_shape)) = new_figure(2, 2, 11, 8)
-    with fonts_for(names):
+    with fonts_for(names):  # the first ticks, which a new figure has, decide the font of all
+        figure, ((by_class, by_size), (by_image, by_shape)) = new_figure(2, 2, 11, 8)
         _draw_classes(by_class, np.bincount(labels[labels >= 0], minlength=len(names)), names)
     _draw_sizes(by_size, np.sqrt(sides.prod(axis=1)))
     _draw_counts(by_image, counts)

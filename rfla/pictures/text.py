@@ -74,7 +74,8 @@ def put_text(
     share, up = _letters(text, scale, thickness)
     x, y = origin[0], origin[1] - up
     left, top = max(-x, 0), max(-y, 0)
-    part = canvas[y + top : y + len(share), x + left : x + share.shape[1]]
+    below, right = max(y + len(share), 0), max(x + share.shape[1], 0)
+    part = canvas[y + top : below, x + left : right]
     share = share[top : top + part.shape[0], left : left + part.shape[1]]
     part[...] = np.rint(part + (np.asarray(colour, np.float32) - part) * share)
 
@@ -122,13 +123,17 @@ def _installed() -> tuple[tuple[str, str], ...]:
     return tuple((name, files[name]) for name in FALLBACKS if name in files)
 
 
-@cache
 def _font_for(text: str, scale: float) -> ImageFont.FreeTypeFont:
     """Return the first font that has all characters of a text, else the one with most of them."""
-    return ImageFont.truetype(_file_for(frozenset(text)), max(round(EM * scale), 6))
+    return _font(_file_for(frozenset(text)), max(round(EM * scale), 6))
 
 
-@cache
+@lru_cache(maxsize=32)
+def _font(file: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(file, size)
+
+
+@lru_cache(maxsize=512)  # texts hold scores and counts: there is no end of them
 def _file_for(letters: frozenset[str]) -> str:
     from matplotlib import get_data_path
 

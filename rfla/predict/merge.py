@@ -47,7 +47,7 @@ def merge_tiles(
             f"merge={merge}, metric={metric}: merge is one of {', '.join(RULES)}, metric one of "
             f"{', '.join(METRICS)}"
         )
-    if not isinstance(classes, bool):
+    if not isinstance(classes, bool | np.bool_):
         raise ConfigError(f"classes={shorten(classes)}: must be True or False")
     merger = TileMerger(tiles, shape, merge, metric, classes)
     if len(found) != len(merger.order):

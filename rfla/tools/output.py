@@ -118,7 +118,7 @@ def _clear(left: Path) -> None:
         DataError: It is not ours.
     """
     if left.exists():
-        if not (left / NOTE).is_file():
+        if not (left / NOTE).is_file() and any(left.iterdir()):
             raise DataError(f"{left}: is in the way; remove it or give another out=")
         shutil.rmtree(left)
 

@@ -1,7 +1,9 @@
 """Distances: by hand, against the records (to the bit), and their claims about range and reach."""
 
+import copy
 import math
 import pickle
+from dataclasses import replace
 
 import oracle
 import pytest
@@ -188,3 +190,9 @@ def test_an_assigner_travels_to_another_process():
         assert receptive_field_distance(boxes, boxes + 1, there).equal(
             receptive_field_distance(boxes, boxes + 1, here)
         )
+
+
+def test_a_distance_replaced_in_part_does_not_travel_as_the_one_it_was_made_of():
+    changed = replace(nwd(5.0), formula="mine", terms=torch.add, combine=torch.mul, reach=None)
+    assert copy.copy(changed).formula == "mine"
+    assert pickle.loads(pickle.dumps(replace(changed, made_by=None))).formula == "mine"

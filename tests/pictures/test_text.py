@@ -1,10 +1,12 @@
 """Class names of any script in pictures."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from matplotlib import rcParams
 
-from rfla.pictures import text
+from rfla.pictures import curves, text
 from rfla.pictures.text import fonts_for, put_text, text_size
 
 WHITE = (255, 255, 255)
@@ -73,3 +75,28 @@ def test_figures_look_into_the_same_fonts(monkeypatch: pytest.MonkeyPatch) -> No
     with fonts_for(["ship"]):
         assert list(rcParams["font.family"]) == before
     assert list(rcParams["font.family"]) == before
+
+
+def test_texts_without_end_take_no_memory() -> None:
+    """Counts and scores make each text another one; its font is the same."""
+    text._font.cache_clear()
+    for number in range(700):
+        text_size(f"Ö {number}", 0.55)
+    assert text._font.cache_info().currsize == 1
+    assert text._file_for.cache_info().maxsize == 512
+
+
+@pytest.mark.parametrize("origin", [(5, -8), (-300, 20), (5, -300), (300, 20)])
+def test_text_beyond_the_picture_is_nowhere(origin: tuple[int, int]) -> None:
+    assert not drawn("Ö", origin).any()
+
+
+def test_labels_of_a_plot_find_their_font(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A figure's first ticks decide the font of all."""
+    seen = []
+    monkeypatch.setattr(text, "_installed", lambda: (("One", "one"),))
+    monkeypatch.setattr(curves, "write_figure", lambda figure, _: seen.append(figure))
+    boxes, none = np.array([[0.0, 0, 4, 4]]), np.array([1])
+    curves.plot_labels(tmp_path / "a.png", boxes, np.array([0]), none, ["船"])
+    labels = seen[0].axes[0].get_yticklabels()
+    assert [label.get_fontfamily()[-1] for label in labels] == ["One"]

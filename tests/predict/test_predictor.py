@@ -29,7 +29,7 @@ from rfla.predict.command import predict
 from rfla.predict.options import PredictOptions, class_indices
 from rfla.predict.outputs import Outputs
 from rfla.predict.predictor import Predictor
-from rfla.results import Results
+from rfla.results import Boxes, Results
 
 
 @pytest.fixture
@@ -444,6 +444,8 @@ def test_a_model_stays_its_file_in_another_directory(
     monkeypatch.chdir(tmp_path / "b")
     assert model.predict(image, conf=0.01)[0].boxes.conf.tolist() == before.boxes.conf.tolist()
     assert model.names == ("ship", "car")
+    (tmp_path / "b" / "fcos_p2").touch()  # no suffix: the zoo's model is meant
+    assert RFLA("fcos_p2").model == "fcos_p2"
 
 
 def test_a_programs_defaults_of_torch_do_not_matter(weights: Path) -> None:
@@ -487,3 +489,21 @@ def test_what_cannot_be_merged(entry: Any, given: dict[str, Any], words: str) ->
     tiles = plan_tiles(20, 20, 20, 0)
     with pytest.raises(ConfigError, match=words):
         merge_tiles([entry], tiles, **({"shape": (20, 20)} | given))
+
+
+def test_what_a_killed_prediction_half_wrote_goes(
+    asked: Callable[..., Config], tmp_path: Path
+) -> None:
+    """Names of `write_atomically` alone; a hidden file of somebody else stays."""
+    run = predict(asked(save_txt=True)).run_dir
+    (run / "labels" / ".a.txt.0123abcd").touch()
+    (run / ".b.png.89abcdef").touch()
+    (run / ".notes.of.mine").touch()
+    predict(asked(save_txt=True, name=run.name, exist_ok=True))
+    assert [path.name for path in run.rglob(".*") if path.name != ".lock"] == [".notes.of.mine"]
+
+
+def test_the_label_of_an_image_is_one_line() -> None:
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    none = Boxes(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, int), (4, 4))
+    assert Results(pixels, "in/a\nb.png", ("ship",), none).label == "in/a\\nb.png"

@@ -285,7 +285,12 @@ def test_a_replacement_that_was_killed_is_undone_or_finished(visdrone, tmp_path)
     (old / ".rfla").write_text("")  # killed before the earlier one was gone
     convert("visdrone", visdrone, out, exist_ok=True)
     assert not old.exists() and not (out / ".rfla").exists()
+    old.mkdir()  # killed before it could be marked: empty, so nobody misses it
+    (tmp_path / "out.partial").mkdir()
+    convert("visdrone", visdrone, out, exist_ok=True)
+    assert not old.exists()
     old.mkdir()  # somebody's own: said before anything is written
+    (old / "thesis.tex").write_text("x")
     with pytest.raises(DataError, match=r"out\.old: is in the way"):
         convert("visdrone", visdrone, out, exist_ok=True)
     assert sorted(path.name for path in tmp_path.glob("out*")) == ["out", "out.old"]

@@ -120,3 +120,14 @@ def test_the_range_of_a_large_scene_is_seen_on_a_reduced_copy(tmp_path, write_ge
     write_geotiff(tmp_path / "b.tif", np.zeros((1, 64, 96), np.uint8))
     assert find_common_range([str(tmp_path / "a.tif")]) == CommonRange(5000, 1)
     assert find_common_range([str(tmp_path / "b.tif")]) is None
+
+
+def test_scenes_that_only_rasterio_reads_count_for_the_range(tmp_path, write_geotiff):
+    """Three bands without a colour, as GDAL writes them, and four: beside one of plain grey."""
+    for name, bands, highest in (("a", 3, 800), ("b", 4, 20_000), ("c", 1, 4000)):
+        scene = np.full((bands, 64, 96), 5, np.uint16)
+        scene[:, 0, 0] = highest
+        write_geotiff(tmp_path / f"{name}.tif", scene, "uint16")
+    files = [str(tmp_path / f"{name}.tif") for name in "abc"]
+    assert find_common_range(files) == CommonRange(20_000, 3)
+    assert find_common_range(files[:1]) == CommonRange(800, 1)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rfla.cfg import Config, load_config
+from rfla.cfg.layer_files import trained_size_layer
 from rfla.cfg.verbs import InspectOptions
 from rfla.errors import for_terminal
 from rfla.tools.inspect.data_report import DataReport, Finding
@@ -39,7 +40,9 @@ def _settings_to_try(options: InspectOptions, given: Mapping[str, Any]) -> Confi
         return None
     keys = [key for key in given if key == "imgsz" or key.startswith("assigner.")]
     model = {"model": options.model, "data": options.data, "split": options.split or "train"}
-    return load_config(model | {key: given[key] for key in keys})
+    # as the weights were trained, unless another size is typed
+    size = {name: setting.value for name, setting in trained_size_layer(options.model).items()}
+    return load_config(model | size | {key: given[key] for key in keys})
 
 
 def _add_assignment(report: DataReport, settings: Config) -> None:
