@@ -9,6 +9,9 @@ from rfla.assign.explain import AssignmentReport
 from rfla.cfg import Config, load_config
 from rfla.cli import main
 from rfla.data.images import read_image
+from rfla.engine.model_source import weights_metadata
+from rfla.models import build_detector
+from rfla.models.weights import save_weights
 from rfla.tools.inspect import assignment
 from rfla.tools.inspect.assignment import advice, assignment_report
 
@@ -110,3 +113,25 @@ def test_inspect_with_a_model(
         255,
         255,
     )  # the upper side of the box at (8, 8)
+
+
+def test_weights_are_tried_at_the_size_of_their_training(
+    three_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """96 px; another one where it is typed."""
+    small = {"backbone": "resnet18", "neck.width": 16, "head.width": 16, "head.depth": 1}
+    net = build_detector("fcos_p2", num_classes=2, settings=small)
+    path = tmp_path / "best.safetensors"
+    metadata = weights_metadata(net.config, ("ship", "car"), 96, {}, {})
+    save_weights(path, net.state_dict(), metadata)
+    given = [
+        "inspect",
+        f"data={three_images}",
+        f"model={path}",
+        f"project={tmp_path}",
+        "split=train",
+    ]
+    main(given)
+    assert f"assignment by model={path} at imgsz=96" in capsys.readouterr().out
+    main([*given, "imgsz=64"])
+    assert f"assignment by model={path} at imgsz=64" in capsys.readouterr().out
