@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rfla.cfg.help_text import VERBS, explain, overview
-from rfla.errors import ConfigError, DataError, RflaError, did_you_mean, one_line
+from rfla.errors import ConfigError, DataError, RflaError, did_you_mean, lacks_memory, one_line
 from rfla.stop_signals import STOP_SIGNALS
 from rfla.terminal import (
     DEBUG,
@@ -295,7 +295,7 @@ def _run(arguments: list[str]) -> int:
         message = f"{in_words(error)} (debug=true shows where)"
         return fail(message, RflaError.exit_code, arguments)
     except Exception as error:
-        if _lacks_memory(error):
+        if lacks_memory(error):
             message = (
                 "not enough memory: smaller images, tiles or batches need less, as do fewer "
                 f"workers ({one_line(error)[:120]})"
@@ -303,13 +303,6 @@ def _run(arguments: list[str]) -> int:
             return fail(message, RflaError.exit_code, arguments)
         error.add_note("This is a defect of rfla: please report it with the lines above.")
         raise
-
-
-def _lacks_memory(error: Exception) -> bool:
-    """Whether there was no memory: for data, or for a library that was to be loaded."""
-    words = ("failed to map segment", "annot allocate memory")
-    at_loading = isinstance(error, ImportError) and any(word in str(error) for word in words)
-    return at_loading or isinstance(error, MemoryError)
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -98,6 +98,13 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
 
 
+def lacks_memory(error: Exception) -> bool:
+    """Whether there was no memory: for data, or for a library that was to be loaded."""
+    words = ("failed to map segment", "annot allocate memory")
+    at_loading = isinstance(error, ImportError) and any(word in str(error) for word in words)
+    return at_loading or isinstance(error, MemoryError)
+
+
 def extra_needed(extra: str) -> str:
     """How the libraries of an extra are installed; rfla is on no package index."""
     return f"in the clone of rfla: pip install '.[{extra}]'"
