@@ -217,7 +217,7 @@ class ConvertOptions(Section):
     range: ValueRange | None = Field(
         None,
         description="values that become 0 and 255 in images of more than 8 bits that are written "
-        "anew; left out: one range for all 16-bit images, others each from its own values",
+        "anew; left out: one range for all 16-bit images, and for other types that of each image",
     )
     xview: PathText | None = Field(None, description="aitod-xview: directory of the xView scenes")
     wo_xview: PathText | None = Field(
