@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rfla.errors import DataError, installed, shorten
+from rfla.errors import DataError, installed, printable, shorten
 from rfla.files import as_unicode, refused_in_one_line, write_atomically
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -110,7 +110,7 @@ class Results:
     @property
     def label(self) -> str:
         """The image in words, on one line: its path, and the page or second of it."""
-        path = self.path.replace("\n", "\\n").replace("\r", "\\r")
+        path = printable(self.path, keep="")
         if self.frame is None:
             return path
         where = f"page {self.frame + 1}" if self.time is None else f"{self.time:.2f} s"

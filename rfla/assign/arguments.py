@@ -15,19 +15,28 @@ IGNORED = -2
 
 
 def box_rows(boxes: Tensor, what: str = "gt_boxes") -> Tensor:
-    """(G, 4) float32 of boxes; any empty tensor has none.
+    """(G, 4) float32 of boxes; otherwise as `checked_rows`."""
+    return checked_rows(boxes, what).to(torch.float32)
+
+
+def checked_rows(boxes: Tensor, what: str, *, with_scores: bool = False) -> Tensor:
+    """(G, 4) of boxes, in their type; any empty tensor has none.
+
+    Args:
+        boxes: (G, 4) xyxy.
+        what: Names the argument.
+        with_scores: Take (G, 5) too, and pass over the last column.
 
     Raises:
-        ValueError: No tensor, or rows of another length, such as boxes with a score; `what` names
-            the argument.
+        ValueError: No tensor, or rows of another length.
     """
     if not isinstance(boxes, Tensor):
         raise ValueError(f"{what}: a tensor expected, not {type(boxes).__name__}")
     if not boxes.numel():
-        return boxes.new_zeros((0, 4), dtype=torch.float32)
-    if boxes.dim() != 2 or boxes.shape[1] != 4:
+        return boxes.new_zeros((0, 4))
+    if boxes.dim() != 2 or boxes.shape[1] not in ((4, 5) if with_scores else (4,)):
         raise ValueError(f"{what}: (G, 4) x1, y1, x2, y2 expected, not {tuple(boxes.shape)}")
-    return boxes.to(torch.float32)
+    return boxes[:, :4] if with_scores else boxes
 
 
 def prior_boxes(priors: PriorGrid | Tensor) -> Tensor:

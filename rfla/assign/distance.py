@@ -17,6 +17,7 @@ from typing import Any, SupportsIndex
 import torch
 from torch import Tensor
 
+from rfla.assign.arguments import checked_rows
 from rfla.assign.intervals import EPS, Axis, Intervals
 from rfla.errors import ConfigError, did_you_mean
 
@@ -331,7 +332,7 @@ def get_distance(distance: str | Distance) -> Distance:
     if isinstance(distance, Distance):
         return distance
     if not isinstance(distance, str) or distance not in DISTANCES:
-        hint = did_you_mean(str(distance), DISTANCES)
+        hint = did_you_mean(distance, DISTANCES)
         raise ConfigError(
             f"assigner.distance: no distance '{distance}'; one of {', '.join(DISTANCES)}{hint}"
         )
@@ -371,19 +372,8 @@ def receptive_field_distance(
         ConfigError: No distance has this name.
         ValueError: Rows that are no boxes.
     """
-    dtype = torch.promote_types(gt_boxes.dtype, prior_boxes.dtype)
+    boxes = checked_rows(gt_boxes, "gt_boxes", with_scores=True)
+    priors = checked_rows(prior_boxes, "prior_boxes", with_scores=True)
+    dtype = torch.promote_types(boxes.dtype, priors.dtype)
     dtype = torch.promote_types(dtype, torch.float32)
-    return pairwise(
-        get_distance(distance),
-        _box_columns(gt_boxes, "gt_boxes").to(dtype),
-        _box_columns(prior_boxes, "prior_boxes").to(dtype),
-    )
-
-
-def _box_columns(boxes: Tensor, what: str) -> Tensor:
-    """(G, 4) of (G, 4) or, with scores, (G, 5); any empty tensor has none."""
-    if not boxes.numel():
-        return boxes.new_zeros((0, 4))
-    if boxes.dim() != 2 or boxes.shape[1] not in (4, 5):
-        raise ValueError(f"{what}: (G, 4) x1, y1, x2, y2 expected, not {tuple(boxes.shape)}")
-    return boxes[:, :4]
+    return pairwise(get_distance(distance), boxes.to(dtype), priors.to(dtype))

@@ -164,34 +164,31 @@ VERBS = {
 
 _LONGEST = 24  # characters of a default that stands in its column
 
-# Default and meaning of keys that mean something else to a verb than in training.
+# Default and meaning of keys that mean something else to a verb than to others; "": the default is
+# that of the schema.
+_WITH_WEIGHTS = {
+    "model": (
+        "latest",
+        "weights (.safetensors) or exported network (.onnx); left out: the best weights of the "
+        "latest run",
+    ),
+    "imgsz": (
+        "trained",
+        "resize the long side to this many px, keep the aspect, pad to the stride; left out: as in "
+        "training",
+    ),
+}
 _OF_VERB = {
-    ("train", "model"): (
-        "none",
-        "zoo name, model YAML, or weights (.safetensors) to train further",
-    ),
-    **{
-        (verb, "model"): (
-            "latest",
-            "weights (.safetensors) or exported network (.onnx); left out: the best weights of the "
-            "latest run",
-        )
-        for verb in ("val", "predict")
+    "train": {
+        "model": ("", "zoo name, model YAML, or weights (.safetensors) to train further"),
+        "batch": (
+            "",
+            "images per training step, over all devices together; -1: as many as fit on the GPU",
+        ),
     },
-    **{
-        (verb, "imgsz"): (
-            "trained",
-            "resize the long side to this many px, keep the aspect, pad to the stride; left out: "
-            "as in training",
-        )
-        for verb in ("val", "predict")
-    },
-    ("train", "batch"): (
-        "2",
-        "images per training step, over all devices together; -1: as many as fit on the GPU",
-    ),
-    ("val", "batch"): ("2", "images at a time, in each process"),
-    ("predict", "batch"): ("2", "images or slices at a time; left out on a GPU: 16 of 800 px"),
+    "val": _WITH_WEIGHTS | {"batch": ("", "images at a time, in each process")},
+    "predict": _WITH_WEIGHTS
+    | {"batch": ("", "images or slices at a time; left out on a GPU: 16 of 800 px")},
 }
 
 
@@ -325,7 +322,8 @@ def _rows(keys: Iterable["Key"], verb: str = "") -> list[str]:
         value, text = show(key.default, _LONGEST), key.description
         if value != (whole := show(key.default, 200)):
             value, text = "", f"{text}; left out: {whole.strip('[]').replace(',', ', ')}"
-        rows.append((key.name, *_OF_VERB.get((verb, key.name), (value, text))))
+        own_value, own_text = _OF_VERB.get(verb, {}).get(key.name, ("", ""))
+        rows.append((key.name, own_value or value, own_text or text))
     name_width = max(len(name) for name, _, _ in rows)
     value_width = max(len(value) for _, value, _ in rows)
     lines: list[str] = []

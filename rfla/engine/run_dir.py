@@ -180,12 +180,13 @@ def _claim(cfg: Config, default_name: str) -> tuple[Path, IO[str]]:
         run_dir = create_run_dir(cfg.project, cfg.name or default_name, cfg.exist_ok)
     lock = lock_run_dir(run_dir)
     try:
+        for left in half_written(run_dir):
+            left.unlink(missing_ok=True)
         if default_name == "train":
             (run_dir / "weights").mkdir(exist_ok=True)
-            _tidy(run_dir, is_new=not cfg.resume)
-        else:
-            for left in half_written(run_dir):
-                left.unlink(missing_ok=True)
+            if not cfg.resume:  # states of an earlier run, which a new one must not resume
+                for state in run_dir.glob(f"weights/{STATE_NAME}*"):
+                    state.unlink()
         if not cfg.resume:
             for progress in run_dir.glob(TRACES["predict"]):  # of one that was stopped
                 progress.unlink()
@@ -197,17 +198,3 @@ def _claim(cfg: Config, default_name: str) -> tuple[Path, IO[str]]:
                 empty.rmdir()
         raise ExistingRunError(f"cannot write to {run_dir}: {error.strerror}") from error
     return run_dir, lock
-
-
-def _tidy(run_dir: Path, is_new: bool) -> None:
-    """Remove what a killed run left half written.
-
-    And the states of an earlier run, which a new one must not resume.
-    """
-    patterns = [
-        "weights/.*.safetensors.*",
-        *(f".*.{kind}.*" for kind in ("yaml", "csv", "json", "html", "png", "jpg")),
-    ]
-    for pattern in [*patterns, f"weights/{STATE_NAME}*"] if is_new else patterns:
-        for path in run_dir.glob(pattern):
-            path.unlink(missing_ok=True)

@@ -183,7 +183,7 @@ def _boxes_and_sides(
             f"{what}: the box of {_which(bad)} has a negative width or height; "
             "boxes are x1, y1, x2, y2"
         )
-    return checked, _sized(given, len(checked), "sides")
+    return checked, _sized(given, len(checked), "sides", ndim=2)
 
 
 def _which(rows: NDArray[np.intp]) -> str:
@@ -197,10 +197,10 @@ def _check_range(values: IntArray, low: int, high: int, what: str) -> None:
         raise MetricError(f"{what} {values[bad[0]]} of {_which(bad)} is outside {low}..{high - 1}")
 
 
-def _sized(values: ArrayLike, count: int, what: str) -> NDArray[Any]:
-    """Return the values as an array, after checking its length."""
+def _sized(values: ArrayLike, count: int, what: str, ndim: int = 1) -> NDArray[Any]:
+    """Return the values as an array, after checking its length and its number of dimensions."""
     array = np.asarray(values)
-    if what != "sides" and array.ndim != 1:
+    if array.ndim != ndim:
         raise MetricError(f"{what}: one value for each box expected, not {array.shape}")
     if len(array) != count:
         raise MetricError(f"{what}: {len(array)} values for {count} boxes")

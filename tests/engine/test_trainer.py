@@ -734,7 +734,7 @@ def test_a_run_directory_that_vanishes(config: Configure) -> None:
 def test_a_new_run_in_an_old_directory_does_not_resume_the_old_one(config: Configure) -> None:
     """With exist_ok=true: its state and best weights must not pass for those of the new run."""
     first = train(config(epochs=1, exist_ok=True))
-    (first.run_dir / "weights" / ".last.state.safetensors.killed").write_bytes(b"half")
+    (first.run_dir / "weights" / ".last.state.safetensors.0a1b2c3d").write_bytes(b"half")
 
     def interrupt(run: Run, losses: dict[str, Tensor]) -> None:
         run.stop()
