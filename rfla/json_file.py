@@ -43,7 +43,7 @@ def read_json_bytes(path: Path, error: type[RflaError] = DataError) -> bytes:
     data = read_regular(path, error)
     if data.startswith(_GZIP):
         data = _unpack(data, path, error)
-    elif path.suffix == ".gz":
+    elif path.suffix.lower() == ".gz":
         raise error(f"{path}: cannot be read (not a gzip file)")
     return data.removeprefix(b"\xef\xbb\xbf")
 

@@ -117,6 +117,18 @@ class Results:
         return f"{path} ({where})"
 
     @property
+    def mark(self) -> str:
+        """What tells the third page or the 12th frame from others of its file: `_p3`, `_000012`."""
+        if self.frame is None:
+            return ""
+        return f"_p{self.frame + 1}" if self.time is None else f"_{self.frame:06d}"
+
+    @property
+    def stem(self) -> str:
+        """Its file's name without suffix, and its page or frame: `x`, `x_p3`, `x_000012`."""
+        return f"{Path(self.path).stem}{self.mark}"
+
+    @property
     def is_reduced(self) -> bool:
         """Whether `orig_img` is a reduced copy, of a scene that was read by windows."""
         return (self.orig_img.shape[0], self.orig_img.shape[1]) != self.orig_shape
@@ -187,7 +199,8 @@ class Results:
 
         Args:
             path: Image file to write, whose suffix chooses the format; left out,
-                `<image name>_pred.png` in the working directory.
+                `<stem>_pred.png` in the working directory, where it takes the place of an
+                earlier one.
             line_width: As in `plot`.
             show_labels: As in `plot`.
             legend: As in `plot`.
@@ -198,7 +211,7 @@ class Results:
         """
         from rfla.pictures.boxes import write_picture
 
-        target = Path(path) if path is not None else Path(f"{Path(self.path).stem}_pred.png")
+        target = Path(path) if path is not None else Path(f"{self.stem}_pred.png")
         picture = self.plot(line_width, show_labels, legend=legend, scale=scale)
         with refused_in_one_line(target):
             write_picture(target, picture)
@@ -209,7 +222,7 @@ class Results:
 
         Args:
             directory: Made where it is missing.
-            name: Start of the files' names, by default that of the image; may hold directories.
+            name: Start of the files' names, `stem` by default; may hold directories.
 
         Raises:
             DataError: `orig_img` is a reduced copy.
@@ -229,7 +242,7 @@ class Results:
         self, directory: str | Path, name: str | None = None
     ) -> list[tuple[Path, tuple[int, int, int, int]]]:
         """Return the file of each box that `save_crop` writes, and its window: xyxy in px."""
-        stem = name if name is not None else Path(self.path).stem
+        stem = name if name is not None else self.stem
         height, width = self.orig_shape
         low = np.clip(np.floor(self.boxes.xyxy[:, :2]), 0, [width - 1, height - 1]).astype(int)
         high = np.ceil(self.boxes.xyxy[:, 2:]).astype(int)
@@ -293,7 +306,7 @@ class Results:
         """Return COCO detection rows (bbox is x, y, width, height in px).
 
         Args:
-            image_id: The image's id; its file stem by default.
+            image_id: The image's id; `stem` by default.
             category_ids: Id of each class; by default 1, 2, ..., and the name is written beside it,
                 by which `val predictions=` finds the class in any data set.
 
@@ -306,7 +319,7 @@ class Results:
                 f"category_ids: {len(self.names)} different ids expected, one for each class, not "
                 f"{shorten(ids)}"
             )
-        identity = as_unicode(Path(self.path).stem) if image_id is None else image_id
+        identity = as_unicode(self.stem) if image_id is None else image_id
         named = category_ids is None and len(set(self.names)) == len(self.names)
         return [
             {
@@ -325,7 +338,7 @@ class Results:
         """Write YOLO rows: class, centre, width and height as shares of the image.
 
         With `save_conf` the score is the last number. Without a path the file is
-        `<image name>.txt` in the working directory.
+        `<stem>.txt` in the working directory.
 
         Raises:
             RflaError: The file cannot be written.
@@ -336,7 +349,7 @@ class Results:
         ):
             numbers = [*box, score] if save_conf else list(box)
             rows.append(" ".join([str(int(label)), *(f"{number:.7g}" for number in numbers)]))
-        path = Path(path) if path is not None else Path(f"{Path(self.path).stem}.txt")
+        path = Path(path) if path is not None else Path(f"{self.stem}.txt")
         with refused_in_one_line(path):
             write_atomically(path, "".join(f"{row}\n" for row in rows), flush=False)
 

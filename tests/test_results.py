@@ -92,6 +92,24 @@ def test_frames_and_pages_say_which(results: Results) -> None:
     assert replace(results, frame=4, time=0.5)[:1].label == "in/a.png (0.50 s)"
 
 
+def test_no_page_takes_the_file_of_another(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for page in (replace(results, frame=n, time=time) for n, time in ((0, None), (2, 0.5))):
+        page.save()
+        page.save_txt()
+        page.save_crop()
+        assert page.to_coco()[0]["image_id"] == page.stem
+    written = sorted(path.as_posix() for path in Path().rglob("*.*"))
+    marks = ("a_000002", "a_p1")
+    crops = [
+        f"crops/{name}/{mark}_{n}.png" for n, name in ((1, "car"), (2, "ship")) for mark in marks
+    ]
+    own = [f"{mark}{end}" for mark in marks for end in (".txt", "_pred.png")]
+    assert written == sorted(crops + own)
+
+
 def test_yolo_text(results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results.save_txt(tmp_path / "a.txt", save_conf=True)
     assert (tmp_path / "a.txt").read_text() == "1 0.2 0.2 0.2 0.2 0.9\n0 0.75 0.75 0.5 0.5 0.25\n"

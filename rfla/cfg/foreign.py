@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from rfla.cfg.weights_header import is_weights
+
 VERBS: Mapping[str, str] = {
     "eval": "the verb is val: rfla val data=...",
     "evaluate": "the verb is val: rfla val data=...",
@@ -161,7 +163,7 @@ _EXPORTED = {".onnx", ".engine", ".tflite", ".mlpackage", ".mlmodel"}
 
 def foreign_network(model: str) -> str:
     """Say what there is instead of a network of another tool; empty for any other name."""
-    if not _OTHER_NETWORK.match(Path(model).name) or model.endswith(".safetensors"):
+    if not _OTHER_NETWORK.match(Path(model).name) or is_weights(model):
         return ""
     return (
         "a network of another tool, whose weights do not fit rfla's; train one of rfla's: "

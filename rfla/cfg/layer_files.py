@@ -15,7 +15,7 @@ from rfla.cfg.keys import sections_of, show
 from rfla.cfg.model_schema import ModelConfig
 from rfla.cfg.schema import Config
 from rfla.cfg.setting_layers import Layer, Setting, flatten
-from rfla.cfg.weights_header import is_exported, read_metadata
+from rfla.cfg.weights_header import is_exported, is_weights, read_metadata
 from rfla.cfg.yaml_file import YamlFile, read_yaml
 from rfla.errors import ConfigError, RflaError, WeightsError, did_you_mean
 
@@ -155,7 +155,7 @@ def model_layer(model: str, assigner: str | None = None) -> Layer:
 
 def is_file_of_ours(model: str) -> bool:
     """Whether `model=` names a file that says itself which model it holds."""
-    return model.lower().endswith(".safetensors") or is_exported(model)
+    return is_weights(model) or is_exported(model)
 
 
 def _own_metadata(model: str) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def _model_path(name: str) -> Path:
     if name in model_names():
         return MODELS / f"{name}.yaml"
     path = Path(name)
-    if path.suffix in {".yaml", ".yml"} and os.path.lexists(path):
+    if path.suffix.lower() in {".yaml", ".yml"} and os.path.lexists(path):
         return path  # what is no file is refused where it is read
     foreign = foreign_model(name)
     if foreign:

@@ -23,7 +23,7 @@ from rfla.cfg.recipes import RECIPES
 from rfla.cfg.resume import resumed_layer
 from rfla.cfg.schema import Config, Mode
 from rfla.cfg.setting_layers import Layer, flatten, validate
-from rfla.cfg.weights_header import is_exported
+from rfla.cfg.weights_header import is_exported, is_weights
 from rfla.errors import ConfigError
 from rfla.files import home_expanded
 
@@ -187,7 +187,7 @@ def _value(layer: Layer, name: str) -> Any:
 
 def _recipe_layer(typed: Config) -> Layer:
     recipe = RECIPES[typed.recipe]
-    if recipe.random_weights and str(typed.model).lower().endswith(".safetensors"):
+    if recipe.random_weights and is_weights(typed.model):
         raise ConfigError(
             f"recipe={typed.recipe} starts from random weights, but {show(typed.model)} is a "
             "weights file; give a zoo name or a model YAML, or recipe=paper to fine-tune"

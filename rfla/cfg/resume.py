@@ -7,6 +7,7 @@ from rfla.cfg.keys import show
 from rfla.cfg.layer_files import settings_layer
 from rfla.cfg.schema import Config, Mode
 from rfla.cfg.setting_layers import Layer, Setting
+from rfla.cfg.weights_header import is_weights
 from rfla.errors import ConfigError
 from rfla.files import home_expanded
 
@@ -122,7 +123,7 @@ def find_run(resume: Any, project: str, mode: Mode = "train") -> Path:
             "or true for the latest of project"
         )
     path = home_expanded(resume)
-    run = path.parent.parent if path.suffix == ".safetensors" else path
+    run = path.parent.parent if is_weights(str(path)) else path
     if not (run / "args.yaml").is_file():
         needs = "args.yaml and weights/" if mode == "train" else "args.yaml"
         raise ConfigError(f"resume={show(resume)}: no run there (a run has {needs})")

@@ -52,6 +52,11 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
     return read_header(path).metadata
 
 
+def is_weights(model: object) -> bool:
+    """Whether `model=` names a weights file."""
+    return isinstance(model, str) and Path(model).suffix.lower() == ".safetensors"
+
+
 def is_exported(model: object) -> bool:
     """Whether `model=` names a network that onnxruntime runs."""
     return isinstance(model, str) and Path(model).suffix.lower() == ".onnx"

@@ -189,7 +189,7 @@ class Annotations:
 
     def summary(self) -> str:
         """One line: images, boxes, and each repair with its count and first place."""
-        text = f"{self.name}: {len(self):,} images, {len(self.boxes):,} boxes"
+        text = f"{self.name}: {self.size()}"
         repairs = [
             f"{count:,} {what} (first: {self.examples[what]})"
             for what, count in self.counts.items()

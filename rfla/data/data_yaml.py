@@ -298,7 +298,7 @@ def _split_entries(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
 def _split(
     path: Path, root: Path, name: str, value: Any, content: Mapping[str, Any]
 ) -> SplitSource:
-    if isinstance(value, str) and value.endswith(".json"):
+    if isinstance(value, str) and value.lower().endswith(".json"):
         value = {"annotations": value}
     if isinstance(value, dict):
         annotations = value.get("annotations")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rfla.cfg import Config, model_part
 from rfla.cfg.model_schema import ModelConfig
-from rfla.cfg.weights_header import is_exported
+from rfla.cfg.weights_header import is_exported, is_weights
 from rfla.data.object_sizes import TrainedScale
 from rfla.errors import ConfigError, DataError, WeightsError
 from rfla.models import build_from_config, load_pretrained_backbone
@@ -27,6 +27,7 @@ from rfla.models.weights import (
     own_metadata,
     rebuild,
 )
+from rfla.models.zoo import DETECTORS
 from rfla.ops.device import plain_defaults
 
 BOXES_OF_CLASSES = "fc_reg."  # in the names of layers with a box for each class
@@ -53,11 +54,6 @@ class SourceModel:
     imgsz: int | None = None
     scale: TrainedScale | None = None
     at_random: bool = False
-
-
-def is_weights(model: str | None) -> bool:
-    """Whether `model=` names a weights file (as opposed to a zoo name or a model YAML)."""
-    return model is not None and model.endswith(".safetensors")
 
 
 @plain_defaults()
@@ -151,10 +147,10 @@ def fine_tune(path: str | Path, config: ModelConfig, names: Sequence[str]) -> So
     old_names = list(metadata["names"])
     net = build_from_config(config, num_classes=len(names))
     target = net.state_dict()
-    with torch.device(
-        "meta"
-    ):  # which tensors hold classes, and where: those that grow with one class more
-        grown = build_from_config(config, num_classes=len(names) + 1).state_dict()
+    # Which tensors hold classes, and where: those that grow with one class more, of which there may
+    # be one too many for a model.
+    with torch.device("meta"):
+        grown = DETECTORS[config.detector].from_config(config, len(names) + 1).state_dict()
     kept, mapped, random = [], [], []
     for key, tensor in target.items():
         source = state.get(key)

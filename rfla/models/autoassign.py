@@ -259,13 +259,10 @@ class AutoAssign(PointDetector):
 
         It keeps the prior from vanishing.
         """
-        zeros = prior.new_zeros(len(counts))
-        total = zeros.index_add(0, pairs.image, prior)
-        chosen = zeros.index_add(0, pairs.image, torch.ones_like(prior)) > 0
+        total = prior.new_zeros(len(counts)).index_add(0, pairs.image, prior)
+        chosen = total > EPS  # else no point is near a box, and there is nothing to learn
         boxes = to_device([float(count) for count in counts], prior.device)
-        return torch.where(
-            chosen, boxes / torch.where(chosen, total, 1.0).clamp(min=EPS), 0.0
-        ).mean()
+        return torch.where(chosen, boxes / torch.where(chosen, total, 1.0), 0.0).mean()
 
     def _points_inside(self, raw: Raw, targets: Sequence[Target]) -> Pairs:
         """All points strictly inside each box, a few boxes at a time."""

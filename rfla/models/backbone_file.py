@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rfla.cfg import weights_header
 from rfla.cfg.backbones import pixel_statistics
+from rfla.cfg.weights_header import is_weights
 from rfla.errors import WeightsError, counted, one_line, printable
 from rfla.files import open_regular
 from rfla.models.backbones.backbone import Backbone
@@ -55,7 +56,7 @@ def load_backbone_file(net: Detector, path: str | Path) -> str:
 
 def _read(path: Path, name: str) -> tuple[dict[str, Tensor], Pixels]:
     """Read the tensors of a file, and the pixels that they were trained on."""
-    if path.suffix.lower() != ".safetensors":
+    if not is_weights(str(path)):
         return _finite(_tensors_in(read_checkpoint(path), path), path), _usual(name)
     open_regular(path, WeightsError).close()
     try:

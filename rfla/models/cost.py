@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rfla.cfg.backbones import pixel_statistics
 from rfla.cfg.model_schema import BackboneConfig
+from rfla.cfg.weights_header import is_weights
 from rfla.errors import ConfigError
 from rfla.models.backbones.build import build_backbone
 from rfla.models.detector import Detector, Target
@@ -169,9 +170,9 @@ def cost(
     Raises:
         ConfigError: a wrong setting, or any of a weights file, which has its own.
     """
-    if settings and model.endswith(".safetensors"):
+    if settings and is_weights(model):
         raise ConfigError(f"{next(iter(settings))}: {model} has settings of its own")
-    metadata = read_metadata(model) if model.endswith(".safetensors") else None
+    metadata = read_metadata(model) if is_weights(model) else None
     if imgsz is None:
         known = (metadata or {}).get("imgsz")
         imgsz = known if isinstance(known, int) and 1 <= known <= LARGEST_SIZE else USUAL_SIZE
@@ -210,7 +211,7 @@ def _trained_on(metadata: Mapping[str, Any]) -> str:
 
 
 def _build(model: str, num_classes: int, settings: Mapping[str, Any] | None) -> Detector:
-    if model.endswith(".safetensors"):
+    if is_weights(model):
         return build_from_metadata(read_metadata(model))
     return build_detector(model, num_classes, settings=settings)
 

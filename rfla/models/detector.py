@@ -94,8 +94,9 @@ class Detector(nn.Module, ABC):
             with_counts: in training mode, return `StepLosses` and not its losses alone.
 
         Raises:
-            ValueError: no targets in training mode, or targets in evaluation mode; targets or sizes
-                for another number of images; boxes and labels that do not go together.
+            ValueError: no images; no targets in training mode, or targets in evaluation mode;
+                targets or sizes for another number of images; boxes and labels that do not go
+                together.
         """
         if self.training == (targets is None):
             raise ValueError(
@@ -103,6 +104,8 @@ class Detector(nn.Module, ABC):
                 if self.training
                 else "evaluation takes no targets; sizes before padding go in image_sizes="
             )
+        if not len(images):
+            raise ValueError("images: at least one is needed")
         if image_sizes is None:
             image_sizes = [(images.shape[-2], images.shape[-1])] * len(images)
         require_entries("image_sizes", image_sizes, len(images))
@@ -202,6 +205,8 @@ def _checked(target: Target, number: int, num_classes: int) -> Target:
         raise ValueError(
             f"{where}: a label for each of {len(boxes)} boxes expected, not {tuple(labels.shape)}"
         )
+    if labels.dtype.is_floating_point or labels.dtype == torch.bool:
+        raise ValueError(f"{where}: labels are numbers of classes, not {labels.dtype}")
     if labels.numel() and labels.device.type == "cpu":
         low, high = labels.aminmax()
         if low < 0 or high >= num_classes:

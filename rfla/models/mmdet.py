@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rfla.cfg import load_config, model_config
 from rfla.cfg.layer_files import model_names
+from rfla.cfg.weights_header import is_weights
 from rfla.errors import ConfigError, WeightsError, counted, printable, require_short_name
 from rfla.models.backbones.match import COUNTER
 from rfla.models.checkpoint_file import read_checkpoint
@@ -89,7 +90,7 @@ def import_checkpoint(
             model they are of).
         ConfigError: no such model, or `out` is not a `.safetensors` file.
     """
-    if Path(out).suffix != ".safetensors":
+    if not is_weights(str(out)):
         raise ConfigError(f"out={out}: a .safetensors file is needed")
     checkpoint = read_checkpoint(weights)
     state, meta = _state_and_meta(checkpoint, weights)

@@ -7,6 +7,7 @@ xyxy px.
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -144,9 +145,8 @@ class Points(Priors):
         """(P, 1) float32: the value of its level for each point."""
         grid = self.grid(levels)
         counts = zip(grid.level_counts, values, strict=True)
-        return torch.cat(
-            [torch.full((count, 1), float(value), device=grid.device) for count, value in counts]
-        )
+        full = partial(torch.full, dtype=torch.float32, device=grid.device)
+        return torch.cat([full((count, 1), float(value)) for count, value in counts])
 
 
 class Anchors(Priors):

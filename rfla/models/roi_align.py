@@ -111,7 +111,8 @@ def pool_boxes(features: Tensor, rois: Tensor, stride: int, size: int, samples: 
 
 def _middles(boxes: Tensor, size: int) -> Tensor:
     """Return the middles of the cells of boxes (N, 4), (N, S * S, 2), row by row."""
-    shares = (torch.arange(size, device=boxes.device) + 0.5) / size
+    cells = torch.arange(size, dtype=torch.float32, device=boxes.device)
+    shares = (cells + 0.5) / size
     low, high = boxes[:, :2, None], boxes[:, 2:, None]
     x, y = (low + (high - low) * shares).unbind(dim=1)  # (N, S)
     grid = x[:, None].expand(-1, size, -1), y[..., None].expand(-1, -1, size)

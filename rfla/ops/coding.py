@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rfla.ops.device import to_device
+
 MAX_LOG_RATIO = math.log(1000 / 16)
 """Largest growth of a side in one decoding (62.5 times), so that exp() cannot overflow."""
 MIN_SIDE = 1e-3
@@ -77,7 +79,7 @@ class DeltaCoder:
         """The deviations (4,) on a device; copied there once, since a copy makes the host wait."""
         if device not in self._on_device:
             with torch.inference_mode(False):  # validation may come first, training needs it too
-                self._on_device[device] = torch.tensor(self.stds, device=device)
+                self._on_device[device] = to_device(self.stds, device)
         return self._on_device[device]
 
 
@@ -121,7 +123,7 @@ class FieldCoder:
 
         GIoU hardly sees a side that is 1 px off on a 3 px box; its logarithm does.
         """
-        return (code - self.encode(boxes))[..., 2:].abs().mean(dim=-1)
+        return (code.float() - self.encode(boxes))[..., 2:].abs().mean(dim=-1)
 
 
 def _centers_and_sizes(boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,6 +34,6 @@ def to_device(values: float | Sequence[Any], device: torch.device) -> Tensor:
     that it was asked before.
     """
     made = torch.tensor(values, device="cpu")
-    if made.is_floating_point():  # whatever the program's default is
-        made = made.float()
+    if made.is_floating_point() and made.dtype != torch.float32:  # a default of the program
+        made = torch.tensor(values, dtype=torch.float32, device="cpu")
     return made.to(device, non_blocking=True)

@@ -106,7 +106,8 @@ def _all_at_once(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: f
     """Suppress all classes in one call, without a wait between."""
     if not len(boxes):
         return torch.zeros(0, dtype=torch.int64, device=boxes.device)
-    room = boxes.max().double() - boxes.min() + 1
+    low, high = boxes.nan_to_num(nan=0.0).double().aminmax()  # a NaN would join all classes
+    room = high - low + 1
     return grouped_nms(boxes, scores, labels, room, iou_threshold)
 
 

@@ -1,6 +1,7 @@
 """The detections of all tiles of a scene in one call: arrays or tensors in, the same out."""
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, get_args
 
 import numpy as np
@@ -170,15 +171,20 @@ def _as_numpy(values: Any) -> Any:
 
 
 def _like(column: Any, given: Sequence[Any]) -> Any:
-    """Return a column as what was given: the first entry's library, type of number and device."""
+    """Return a column as what was given: the first entry's library and device.
+
+    Its type of number is one that holds those of all entries that have values.
+    """
     if not given:
         return column
     too_short = column.ndim == 2 and len(given) > 1  # half precision, for px of a scene
+    with_values = [one for one in given if len(one)] or given[:1]
     if hasattr(given[0], "detach"):
         import torch
 
-        kind = given[0].dtype
+        kinds = (torch.as_tensor(one).dtype for one in with_values)
+        kind = reduce(torch.promote_types, kinds)
         kind = torch.float32 if too_short and kind in (torch.float16, torch.bfloat16) else kind
         return torch.from_numpy(np.ascontiguousarray(column)).to(given[0].device, kind)
-    dtype = np.asarray(given[0]).dtype
+    dtype = np.result_type(*(_as_numpy(one).dtype for one in with_values))
     return column.astype(np.float32 if too_short and dtype == np.float16 else dtype)

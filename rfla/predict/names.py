@@ -55,8 +55,7 @@ class OutputNames:
         place, stem, identity = self._of[results.path]
         if results.frame is None:
             return Name((place, 0), stem, identity)
-        is_page = results.time is None
-        mark = f"_p{results.frame + 1}" if is_page else f"_{results.frame:06d}"
+        is_page, mark = results.time is None, results.mark
         own = stem.with_name(f"{stem.name}{mark}")
         while own in self._taken:  # the name of another source
             own = own.with_name(f"{own.name}_")

@@ -17,7 +17,7 @@ from rfla.assign import HierarchicalAssigner, receptive_field_distance
 from rfla.cfg import Config, load_config, model_part
 from rfla.cfg.preflight import check_backbone, check_project
 from rfla.cfg.verbs import FieldOptions
-from rfla.cfg.weights_header import is_exported
+from rfla.cfg.weights_header import is_exported, is_weights
 from rfla.data import Annotations, load_data_spec, load_index
 from rfla.data.annotations import objects_per_image
 from rfla.data.pixel_range import range_of
@@ -26,7 +26,6 @@ from rfla.data.resize import resize_long_side, resized_shape
 from rfla.engine.console import make_console
 from rfla.engine.device import seed_everything, select_device
 from rfla.engine.field_measurement import field_images
-from rfla.engine.model_source import is_weights
 from rfla.engine.run_dir import create_run_dir
 from rfla.errors import ConfigError, DataError
 from rfla.fields import Influence, TracedField, TraceError, fit_gaussian, trace_fields

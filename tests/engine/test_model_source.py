@@ -14,12 +14,14 @@ from rfla.engine.model_source import (
     freeze,
     load_trained,
     random_start_advice,
+    source_model,
     training_mode,
     weights_metadata,
 )
 from rfla.errors import ConfigError, DataError, WeightsError
 from rfla.models import build_from_config
 from rfla.models.weights import save_weights
+from rfla.models.zoo import MAX_CLASSES
 
 SMALL = {
     "model": "fcos_p2",
@@ -43,6 +45,24 @@ def test_a_weights_file_is_enough(tmp_path: Path) -> None:
     model = load_trained(tmp_path / "x.safetensors")
     assert (model.names, model.imgsz, model.net.training) == (("ship", "car"), 96, False)
     assert all(torch.equal(tensor, state[key]) for key, tensor in model.net.state_dict().items())
+
+
+def test_a_name_in_capitals_is_a_weights_file_too(tmp_path: Path) -> None:
+    state = save(tmp_path / "X.SAFETENSORS", ["ship", "car"])
+    model = str(tmp_path / "X.SAFETENSORS")
+    assert load_trained(model).names == ("ship", "car")
+    cfg = load_config({"model": model, "data": "demo", "pretrained": False}, mode="train")
+    source = source_model(cfg, ["ship", "car"])
+    assert not source.at_random
+    assert all(torch.equal(tensor, state[key]) for key, tensor in source.net.state_dict().items())
+
+
+def test_as_many_classes_as_a_model_can_have(tmp_path: Path) -> None:
+    names = [str(number) for number in range(MAX_CLASSES)]
+    save(tmp_path / "x.safetensors", ["7", "3"])
+    config = model_part(load_config(SMALL))
+    notes = fine_tune(tmp_path / "x.safetensors", config, names).notes
+    assert any(note.endswith(": 3, 7") for note in notes)
 
 
 def test_classes_are_mapped_by_name(tmp_path: Path) -> None:

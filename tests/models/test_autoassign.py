@@ -92,6 +92,14 @@ def test_a_batch_assigns_as_its_images_one_by_one(parity):
         first += len(target["boxes"])
 
 
+def test_a_box_that_no_point_is_near():
+    """The prior's weights underflow at 10,000 px: nothing to learn, and no loss of 10^11."""
+    net = build_detector("autoassign", 2, "baseline", SMALL).train()
+    far = {"boxes": torch.tensor([[-1e4, -1e4, 64.0, 64.0]]), "labels": torch.tensor([0])}
+    losses = net(torch.zeros(1, 3, 64, 64), [far])
+    assert losses["loss_center"] == 0
+
+
 def test_no_boxes_at_all():
     net = build_detector("autoassign", 3, "rfla", SMALL).train()
     empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}

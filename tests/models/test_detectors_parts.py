@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from rfla.models import build_detector
 from rfla.models.backbones import resnet
 from rfla.models.backbones.detectors_resnet import DetectorsResNet
 from rfla.models.backbones.pretrained import IMAGENET_STD
@@ -100,6 +101,15 @@ def test_the_fusion_starts_half_and_half():
         fused = neck.recurse(images, first(images))
     for a, b, c in zip(once, again, fused, strict=True):
         torch.testing.assert_close((a + b) / 2, c)
+
+
+def test_one_pass_has_no_part_that_learns_nothing():
+    """DistributedDataParallel awaits a gradient of every parameter."""
+    settings = {"backbone": "resnet18", "neck.width": 16, "neck.steps": 1}
+    net = build_detector("detectors", 2, settings=settings | {"backbone.frozen_stages": -1}).train()
+    truth = {"boxes": torch.tensor([[8.0, 8, 24, 24]]), "labels": torch.tensor([1])}
+    sum(net(torch.randn(1, 3, 64, 64), [truth]).values()).backward()
+    assert [name for name, value in net.neck.named_parameters() if value.grad is None] == []
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])

@@ -80,6 +80,37 @@ def test_a_network_in_half_precision(name):
     assert found["boxes"].dtype == found["scores"].dtype == torch.float32
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_the_default_type_of_a_program_changes_nothing(net, kind):
+    images, truth = torch.randn(1, 3, 64, 64), target([5, 5, 15, 17], [30, 30, 33, 33])
+
+    def outcome():
+        with torch.no_grad():
+            torch.manual_seed(0)
+            losses = net.train()(images, [truth])
+            (found,) = net.eval()(images, image_sizes=[(64, 63)])
+        return losses | {key: found[key] for key in ("boxes", "scores")}
+
+    expected = outcome()
+    torch.set_default_dtype(kind)
+    try:
+        got = outcome()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for name, value in expected.items():
+        assert got[name].dtype == value.dtype, name
+        torch.testing.assert_close(got[name], value, rtol=1e-6, atol=1e-6)
+
+
+def test_what_no_detector_takes(net):
+    images = torch.randn(1, 3, 64, 64)
+    with pytest.raises(ValueError, match="at least one"):
+        net.eval()(images[:0])
+    for labels in (torch.tensor([0.7]), torch.tensor([True])):
+        with pytest.raises(ValueError, match="numbers of classes, not torch"):
+            net.train()(images, [target([5, 5, 15, 17]) | {"labels": labels}])
+
+
 def test_three_thousand_boxes(net):
     corner = torch.rand(3000, 2, generator=torch.Generator().manual_seed(0)) * 60
     crowd = {"boxes": torch.cat((corner, corner + 4), dim=1), "labels": torch.arange(3000) % 2}

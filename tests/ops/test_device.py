@@ -3,6 +3,7 @@
 import threading
 import time
 
+import pytest
 import torch
 
 from rfla.ops.device import plain_defaults, to_device
@@ -12,6 +13,17 @@ def test_numbers_arrive():
     assert to_device([1, 2], torch.device("cpu")).tolist() == [1, 2]
     assert to_device(3.0, torch.device("cpu")).dtype == torch.float32
     assert to_device([(4, 5)], torch.device("cpu")).dtype == torch.int64
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_numbers_that_a_programs_default_type_does_not_hold(kind):
+    torch.set_default_dtype(kind)
+    try:
+        made = to_device([257.0, 70_001.0], torch.device("cpu"))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert made.dtype == torch.float32
+    assert made.tolist() == [257.0, 70_001.0]
 
 
 def test_threads_leave_a_programs_default_type_alone():

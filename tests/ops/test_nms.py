@@ -160,6 +160,13 @@ def test_all_at_once_lays_no_class_on_another():
     assert nms_file._all_at_once(boxes, scores, labels, 0.1).tolist() == [0, 1]
 
 
+def test_a_box_that_is_not_a_number_does_not_join_the_classes():
+    boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 4], [0, 0, 4, 4], [torch.nan] * 4])
+    scores, labels = torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.tensor([0, 1, 1, 1])
+    for suppress in (nms_file._all_at_once, nms_file._one_by_one):
+        assert sorted(suppress(boxes, scores, labels, 0.5).tolist()) == [0, 1, 3]
+
+
 @pytest.mark.parametrize(
     ("factors", "expected"), [(torch.tensor([[0.5], [0.25]]), [0.4, 0.2]), (None, [0.8, 0.8])]
 )

@@ -1,5 +1,7 @@
 """Tiles of a scene, and where boxes lie in them, by hand."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -82,6 +84,23 @@ def test_what_is_refused() -> None:
             merge_tiles([empty, entry], tiles, (100, 180))
     with pytest.raises(ConfigError, match="tile 0: not boxes, scores, labels"):
         merge_tiles([empty[:2], empty], tiles, (100, 180))  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("boxes_there", [[], [[1, 2, 9, 12]]])
+def test_a_first_tile_of_whole_numbers_rounds_no_other(library: str, boxes_there: Any) -> None:
+    """Empty tiles of any type, and boxes typed by hand, beside a network's."""
+    make: Any = np.array if library == "numpy" else pytest.importorskip("torch").tensor
+    whole = np.array(boxes_there, np.int64).reshape(-1, 4)
+    ones = np.ones(len(whole), np.int64)
+    found = [
+        tuple(make(part) for part in (whole, ones, ones)),
+        tuple(make(part) for part in ([[10.5, 30.25, 20.75, 41.5]], [0.9], [0])),
+    ]
+    boxes, scores, labels = merge_tiles(found, [[0, 0, 100, 100], [100, 0, 200, 100]], (100, 200))
+    assert np.asarray(boxes)[-1].tolist() == [110.5, 30.25, 120.75, 41.5]
+    assert np.asarray(scores)[-1] == pytest.approx(0.9)
+    assert np.asarray(labels).dtype == np.int64
 
 
 def test_half_precision_has_no_place_for_a_scene() -> None:

@@ -291,8 +291,8 @@ def _folder_part(
 def _files(folder: Path, suffix: str, pattern: str = "*") -> tuple[Path, ...]:
     found = [
         path
-        for path in folder.glob(f"{pattern}{suffix}")
-        if path.is_file() and not path.name.startswith(".")
+        for path in folder.glob(pattern)
+        if path.suffix.lower() == suffix and path.is_file() and not path.name.startswith(".")
     ]
     return tuple(sorted(path for path in found if not _is_double(path.parent)))
 

@@ -43,14 +43,14 @@ def find(source: Path) -> dict[str, Part]:
     yaml = yaml_of(source)
     if yaml is not None:
         return of_yaml(read_data_yaml(yaml))
-    if source.suffix == ".txt":
+    if source.suffix.lower() == ".txt":
         return {"train": Part((), (source,), root=source.parent)}
     return _folders(require_directory(source))
 
 
 def yaml_of(source: Path) -> Path | None:
     """Return the data YAML that `source` is or holds."""
-    if source.suffix in {".yaml", ".yml"}:
+    if source.suffix.lower() in {".yaml", ".yml"}:
         return source
     return next((source / name for name in YAML_NAMES if (source / name).is_file()), None)
 

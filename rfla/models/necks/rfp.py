@@ -49,7 +49,7 @@ class RFP(FPN):
         in_channels: channels of C2, C3, C4, C5.
         in_strides: px between their cells.
         later_backbones: the backbones of the second and later passes; they take back ASPP's
-            channels.
+            channels. None: an FPN.
         width: channels of every output, a multiple of 4.
         levels: number of outputs; those above C5 are made by pooling.
     """
@@ -64,6 +64,8 @@ class RFP(FPN):
     ) -> None:
         super().__init__(in_channels, in_strides, width, start_level=2, levels=levels)
         self.rfp_modules = nn.ModuleList(later_backbones)
+        if not later_backbones:  # of what no pass uses several processes would await gradients
+            return
         self.rfp_aspp = ASPP(width, width // 4)
         self.rfp_weight = nn.Conv2d(width, 1, 1)
         nn.init.zeros_(self.rfp_weight.weight)
