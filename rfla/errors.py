@@ -123,8 +123,8 @@ def installed(library: str, advice: str) -> Any:
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """Return `"1 image"` or `"2 images"`; `plural` is given where it is not noun and s."""
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+    """Return `"1 image"` or `"2,000 images"`; `plural` is given where it is not noun and s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def shorten(value: object) -> str:

@@ -1,5 +1,7 @@
 """The words that settings choose from, declared once: the schema offers them, parts take them.
 
+Also the names of metrics as people write them.
+
 Parts that can be added to (detectors, backbones, distances) have their names in
 `rfla/cfg/model_schema.py`, as lists.
 """
@@ -65,3 +67,12 @@ MergeMetric = Literal["iou", "ios"]
 
 ViewsName = Literal["flips", "scales"]
 """What test-time views are, if not all of them."""
+
+
+def metric_label(name: str) -> str:
+    """Return a metric's name as people write it.
+
+    `ap_vt` is APvt, `ap50` AP50, `ar_1500` AR1500, `olrp_loc` oLRP loc.
+    """
+    family, _, part = name.partition("_")
+    return f"oLRP {part}".rstrip() if family == "olrp" else f"{family.upper()}{part}"

@@ -114,18 +114,18 @@ class AssignmentReport:
         lines = [
             f"{counted(self.images, 'image')}, {counted(boxes, 'box', 'boxes')}, "
             f"{counted(total, 'positive prior')} ({mean:.2f} per box), "
-            f"{self.ignored} ignored, {self.background} background",
+            f"{self.ignored:,} ignored, {self.background:,} background",
             f"{counted(len(self.without_positive), 'box', 'boxes')} without a positive, "
-            f"{self.conflicts} priors claimed by several boxes",
+            f"{self.conflicts:,} priors claimed by several boxes",
             f"{'box size, px':<16}{'boxes':>8}{'positives':>11}{'per box':>9}{'without':>9}",
         ]
         lines += [
-            f"{one.name:<16}{one.boxes:>8}{one.positives:>11}{one.mean:>9.2f}{one.without:>9}"
+            f"{one.name:<16}{one.boxes:>8,}{one.positives:>11,}{one.mean:>9.2f}{one.without:>9,}"
             for one in self.size_bins
         ]
         levels = zip(self.level_strides, self.level_positives, strict=True)
-        by_stride = ", ".join(f"{stride}: {count}" for stride, count in levels)
-        by_positives = ", ".join(f"{number}: {count}" for number, count in self.histogram.items())
+        by_stride = ", ".join(f"{stride}: {count:,}" for stride, count in levels)
+        by_positives = ", ".join(f"{number}: {count:,}" for number, count in self.histogram.items())
         lines += [f"positives by stride: {by_stride}", f"boxes by positives: {by_positives}"]
         return "\n".join(lines)
 

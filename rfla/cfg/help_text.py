@@ -186,9 +186,17 @@ _OF_VERB = {
             "images per training step, over all devices together; -1: as many as fit on the GPU",
         ),
     },
-    "val": _WITH_WEIGHTS | {"batch": ("", "images at a time, in each process")},
+    "val": _WITH_WEIGHTS
+    | {
+        "batch": ("", "images at a time, in each process"),
+        "verbose": ("", "print the settings and the per-class table"),
+        "save_json": ("", "write predictions.json, for 'rfla compare'"),
+    },
     "predict": _WITH_WEIGHTS
-    | {"batch": ("", "images or slices at a time; left out on a GPU: 16 of 800 px")},
+    | {
+        "batch": ("", "images or slices at a time; left out on a GPU: 16 of 800 px"),
+        "verbose": ("", "print the settings and a line for each image"),
+    },
 }
 
 
@@ -196,16 +204,19 @@ def overview() -> str:
     """Return the text of `rfla help`."""
     width = max(len(verb) for verb in VERBS)
     lines = [
-        "rfla VERB key=value ...    detection of tiny objects, 2 to 32 pixels",
+        *_hanging("rfla VERB key=value ...    ", "detection of tiny objects, 2 to 32 pixels", 4),
         "",
     ]
-    lines += [f"  {verb:<{width}}  {about.line}" for verb, about in VERBS.items()]
+    for verb, about in VERBS.items():
+        lines += _hanging(f"  {verb:<{width}}  ", about.line, width + 4)
+    settings = "key=value in any order: epochs=24 assigner.topk=[3,1] cos_lr."
+    more = "rfla help VERB, rfla help KEY, rfla cfg (all settings of a run)"
     lines += [
         "",
-        "Settings are key=value in any order: epochs=24 assigner.topk=[3,1] cos_lr.",
+        *_hanging("Settings are ", settings, 4),
         "--key value works too.",
         "Try first:  rfla train model=fcos_p2 data=demo",
-        "More:       rfla help VERB, rfla help KEY, rfla cfg (all settings of a run)",
+        *_hanging("More:       ", more, 12),
     ]
     return "\n".join(lines)
 
@@ -286,7 +297,7 @@ def _recipes() -> list[str]:
 
 def _verb(verb: str) -> str:
     about = VERBS[verb]
-    lines = [f"rfla {verb}: {about.line}"]
+    lines = _hanging(f"rfla {verb}: ", about.line, 4)
     if about.text:
         lines.append(textwrap.fill(about.text, _width()))
     lines += ["", *(f"  {example}" for example in about.examples)]

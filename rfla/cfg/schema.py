@@ -185,8 +185,8 @@ class Config(ModelConfig):
     time: float | None = Field(
         None,
         gt=0,
-        description="stop after this many hours where epochs= are more; the learning rate falls in "
-        "that time",
+        description="stop after this many hours if epochs= would take longer; the learning rate "
+        "decays within that time",
     )
     patience: int = Field(
         0, ge=0, description="stop after this many epochs without a better AP; 0: never"
@@ -278,7 +278,7 @@ class Config(ModelConfig):
     )
     engine: Literal["rfla", "pycocotools", "faster-coco-eval"] = Field(
         "rfla",
-        description="evaluator of val; with a reference, its metrics are shown beside rfla's",
+        description="evaluator that val uses; the metrics of a reference are shown beside rfla's",
     )
     predictions: PathText | None = Field(
         None, description="COCO detections file to evaluate instead of running a model"

@@ -247,8 +247,8 @@ class InspectOptions(Section):
         800,
         ge=32,
         le=16384,
-        description="long side in px at which sizes and the assigner are checked; left out: that "
-        "of the model or the data, else this",
+        description="long side in px at which sizes and the assigner are checked; left out: "
+        "imgsz of the model or the data, else 800",
     )
     assigner: AssignerConfig = Field(
         AssignerConfig(), description="changes to the model's assigner, for the report"
@@ -335,12 +335,14 @@ def checked_options(values: Mapping[str, Any], schema: type[Options]) -> Options
 
 
 def refuse_foreign_weights(weights: str) -> None:
-    """Refuse the weights of a tool that cannot be imported, before the file is opened.
+    """Refuse weights that cannot be imported, those of another tool or at an address, by name.
 
     Raises:
         ConfigError: with what there is instead.
     """
     answer = foreign_network(weights)
+    if "://" in weights:
+        answer = "an address, which is not downloaded; give a file"
     if answer:
         raise ConfigError(f"weights={weights}: {answer}")
 

@@ -46,15 +46,15 @@ class ShrunkObjects:
     def what(self) -> str:
         """The line without its number."""
         return (
-            f"of {self.objects:,} objects fall under {SMALLEST:g} px at imgsz={self.imgsz}, which "
-            f"shows their images at {self.scale:.2g} of the size: {self._advice()}"
+            f"of {self.objects:,} objects shrink below {SMALLEST:g} px at imgsz={self.imgsz} "
+            f"(their images to {self.scale:.2g} of the size): {self._advice()}"
         )
 
     def _advice(self) -> str:
         tiles = f"rfla convert format=... tile={self.imgsz}"
         if self.enough > LARGEST_ADVISED:
             return f"cut tiles ({tiles})"
-        return f"imgsz={self.enough} keeps them, and so do tiles ({tiles})"
+        return f"imgsz={self.enough} prevents this, and so do tiles ({tiles})"
 
 
 def shrunk_objects(index: Annotations, imgsz: int) -> ShrunkObjects | None:

@@ -45,7 +45,7 @@ from rfla.engine.model_source import compile_parts, freeze, source_model
 from rfla.engine.optimizer import build_optimizer, parameter_groups
 from rfla.engine.schedule import Schedule, capped_warmup, scaled_steps
 from rfla.engine.state import RunState
-from rfla.errors import ConfigError, DataError
+from rfla.errors import ConfigError, DataError, counted
 from rfla.metrics.protocols import Protocol
 from rfla.models.detector_fields import measures_fields
 
@@ -280,7 +280,8 @@ def _with_a_batch_that_fits(
     cfg, notes = memory.settle_batch(cfg, gather(world, per_gpu))
     if cfg.batch > images:
         notes.append(
-            f"batch={cfg.batch}: {cfg.train_split} has {images} images, a step sees some repeatedly"
+            f"batch={cfg.batch}: {cfg.train_split} has {counted(images, 'image')}, so a "
+            "step sees some more than once"
         )
     return cfg, notes
 

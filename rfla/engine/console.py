@@ -10,6 +10,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from rfla.errors import for_terminal
+from rfla.names import metric_label
 
 FIGURES = ("ap", "ap50", "ap75", "ap_vt", "ap_t", "ap_s", "ap_m")
 
@@ -70,7 +71,7 @@ class Progress:
         self._done = self._done_at_last_line = 0
         self._total = total
         self._began = self._last_line = time.monotonic()
-        if not self.console.is_terminal:
+        if not self.console.is_terminal or self.console.is_dumb_terminal:
             yield self
             return
         columns = (
@@ -151,5 +152,5 @@ def metric_line(figures: Mapping[str, float], best: bool) -> Text:
         for name in FIGURES
         if name in figures
     }
-    text = " ".join(f"{name.upper().replace('_', '')} {value}" for name, value in shown.items())
+    text = " ".join(f"{metric_label(name)} {value}" for name, value in shown.items())
     return Text.assemble(" " * 10, (text, "cyan"), ("  best" if best else "", "green"))

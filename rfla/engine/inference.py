@@ -25,6 +25,7 @@ from rfla.engine.model_source import apply_mapping
 from rfla.errors import DataError
 from rfla.metrics import Detections, Metrics, evaluate_boxes, find_protocol, ground_truth
 from rfla.metrics.protocols import Protocol
+from rfla.ops.boxes import reach_into
 from rfla.ops.normalize import normalize_images
 
 STAGES = ("load", "preprocess", "inference", "gather")
@@ -151,16 +152,9 @@ class Inference:
 def _in_original_px(
     output: dict[str, Tensor], scale: Tensor, original_size: Sequence[int]
 ) -> dict[str, Tensor]:
-    """Move the boxes of one image to px of the original; leave out those that lie beside it.
-
-    The clip presses what a network finds in the padding into boxes without area on the border,
-    which no NMS removes: their IoU with any other box is 0.
-    """
+    """Move the boxes of one image to px of the original; leave out those that lie beside it."""
     boxes = boxes_to_original(output["boxes"], scale, original_size)
-    height, width = float(original_size[0]), float(original_size[1])
-    starts_inside = (boxes[:, 0] < width) & (boxes[:, 1] < height)
-    ends_inside = (boxes[:, 2:] > 0).all(dim=1)
-    shows = starts_inside & ends_inside
+    shows = reach_into(boxes, *map(float, original_size))
     return {key: value[shows] for key, value in (output | {"boxes": boxes}).items()}
 
 
@@ -212,7 +206,7 @@ def require_images(index: Annotations, read: int) -> None:
         DataError: Not one image could be read.
     """
     if len(index) and not read:
-        raise DataError(f"{index.name}: none of its {len(index)} images could be read")
+        raise DataError(f"{index.name}: not one image of {len(index):,} could be read")
 
 
 def merge_detections(parts: Sequence[Detections]) -> Detections:

@@ -20,7 +20,7 @@ from rfla.data import (
 )
 from rfla.data.image_header import set_max_pixels
 from rfla.engine.distributed import World
-from rfla.errors import ConfigError, DataError
+from rfla.errors import ConfigError, DataError, counted
 from rfla.names import CachePlace
 
 
@@ -38,7 +38,9 @@ def training_loader(
     if cfg.batch % world.size:
         raise ConfigError(f"batch={cfg.batch}: not a multiple of the {world.size} devices")
     if len(index) < world.size:
-        raise DataError(f"{index.name}: {len(index)} images are too few for {world.size} devices")
+        raise DataError(
+            f"{index.name}: {counted(len(index), 'image')} for {world.size} devices, too few"
+        )
     set_max_pixels(cfg.max_pixels)
     dataset = (
         before.dataset

@@ -14,6 +14,7 @@ from rfla.engine.inference import Inference, detect, judge, protocol_of, require
 from rfla.engine.loaders import evaluation_loader
 from rfla.engine.model_source import SourceModel, class_mapping
 from rfla.errors import ConfigError
+from rfla.names import metric_label
 
 LEAST_FIGURE = 0.01
 """A figure below it is too small to say which share of it is lost."""
@@ -86,7 +87,7 @@ class Judge:
 def table(rows: Sequence[Figures]) -> str:
     """The figures, a line for each form."""
     keys = list(rows[0].values)
-    head = ["format", "MB", "ms", *map(_title, keys)]
+    head = ["format", "MB", "ms", *map(metric_label, keys)]
     cells = [
         [
             row.name,
@@ -128,7 +129,7 @@ def refuse_loss(before: Figures, after: Figures, largest: float) -> None:
             "force=true writes it all the same"
         )
     lost = [
-        f"{_title(key)} {before.values[key]:.3f} to {after.values[key]:.3f} (-{loss:.1%})"
+        f"{metric_label(key)} {before.values[key]:.3f} to {after.values[key]:.3f} (-{loss:.1%})"
         for key, loss in losses.items()
         if loss > largest
     ]
@@ -137,8 +138,3 @@ def refuse_loss(before: Figures, after: Figures, largest: float) -> None:
             f"{after.name} costs more than max_loss={largest:g} of {', '.join(lost)}; nothing is "
             f"written; {INSTEAD[after.name]}, force=true writes it all the same"
         )
-
-
-def _title(key: str) -> str:
-    """A figure as the table heads it."""
-    return key.upper().replace("_", " ")

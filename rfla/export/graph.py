@@ -15,6 +15,7 @@ from rfla.export.nms import DEAD, best_of_classes
 from rfla.export.two_stage import roi_candidates, trace_pooling
 from rfla.models.detector import DenseDetector, Detector
 from rfla.models.faster_rcnn import FasterRCNN
+from rfla.ops.boxes import reach_into
 from rfla.ops.nms import Candidates, DetectionLimits
 
 
@@ -74,8 +75,14 @@ class DetectionGraph(nn.Module):
         boxes, scores, labels = best_of_classes(
             boxes, scores, self.limits.nms_iou, self.limits.max_det
         )
-        counts = (labels >= 0).to(torch.int64).sum(dim=1)
-        return boxes, scores.clamp(min=0), labels, counts
+        # What lies beside an image goes last, as `rfla.engine.inference` leaves it out.
+        height, width = image_sizes.unbind(1)
+        shows = reach_into(boxes, height[:, None], width[:, None])
+        scores, order = torch.where(shows, scores, DEAD).topk(self.limits.max_det, dim=1)
+        found = scores > DEAD / 2
+        boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4)) * found[..., None]
+        labels = torch.where(found, labels.gather(1, order), -1)
+        return boxes, scores.clamp(min=0), labels, found.to(torch.int64).sum(dim=1)
 
     def normalized(self, images: Tensor, image_sizes: Tensor) -> Tensor:
         """Pixels to the network's input, zero where padded."""

@@ -18,6 +18,7 @@ from rfla.engine.inference import prepare_images
 from rfla.errors import ConfigError, counted
 from rfla.export.exported_net import ExportedNet
 from rfla.models.detector import Detector
+from rfla.ops.boxes import reach_into
 from rfla.ops.nms import ImageDetections
 
 
@@ -159,8 +160,10 @@ def compare(
         images, sizes = stack_images(batch, exported.runner.least_side)
         with torch.no_grad():
             original = net(prepare_images(images, sizes, normalize), image_sizes=sizes)
-        for one, other in zip(original, exported(images, image_sizes=sizes), strict=True):
-            parity.add(one, other, exported.limits.max_det, rules)
+        found = exported(images, image_sizes=sizes)
+        for one, other, size in zip(original, found, sizes, strict=True):
+            sides = (_seen(one, size), _seen(other, size))
+            parity.add(*sides, exported.limits.max_det, rules)
     return parity
 
 
@@ -178,6 +181,13 @@ def sure_of_something(
         if any(bool((one["scores"] >= lowest).any()) for one in found):
             return True
     return False
+
+
+def _seen(found: ImageDetections, size: tuple[int, int]) -> ImageDetections:
+    """Return what of it `Inference` does not leave out."""
+    shows = reach_into(found["boxes"], *size)
+    boxes, scores, labels = (found[key][shows] for key in ("boxes", "scores", "labels"))
+    return {"boxes": boxes, "scores": scores, "labels": labels}
 
 
 def _pairs(one: ImageDetections, other: ImageDetections, rules: Tolerance) -> Tensor:

@@ -23,6 +23,7 @@ from rfla.metrics.html_report import image_counts
 from rfla.metrics.input_checks import find_doubts
 from rfla.metrics.protocols import Protocol
 from rfla.metrics.result import Metrics, summarize
+from rfla.names import metric_label
 
 DRAWS = 200
 SHOWN_IMAGES = 10
@@ -30,7 +31,7 @@ SHOWN_IMAGES = 10
 
 @dataclass(frozen=True)
 class Difference:
-    """One figure of both; `low` and `high` bound the difference b - a, None if undefined."""
+    """One metric of both; `low` and `high` bound the difference b - a, None if undefined."""
 
     name: str
     a: float
@@ -85,14 +86,22 @@ class Comparison:
     def table(self) -> Group:
         """Return three rich tables: figures, classes, and the images that changed most."""
         title = (
-            f"{self.protocol} protocol, {self.images} images; "
+            f"{self.protocol} protocol, {self.images:,} images; "
             f"95% intervals from {self.draws} bootstrap samples of images"
+            if self.images > 1
+            else f"{self.protocol} protocol, 1 image, too few for intervals"
         )
-        figures = self._differences(title, "figure", self.figures)
+        figures = self._differences(title, "metric", self.figures, metric_label)
         classes = self._differences("AP by class", "class", self.classes)
-        return Group(figures, classes, self._images())
+        return Group(figures, classes, *([self._images()] if self.changed else []))
 
-    def _differences(self, title: str, kind: str, rows: Sequence[Difference]) -> Table:
+    def _differences(
+        self,
+        title: str,
+        kind: str,
+        rows: Sequence[Difference],
+        written: Callable[[str], str] = printable,
+    ) -> Table:
         table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
         table.add_column(kind)
         for name in (*self.names, "b - a", "interval"):
@@ -104,13 +113,15 @@ class Comparison:
             mark = "*" if row.clear else " "
             defined = min(row.a, row.b) > ABSENT
             table.add_row(
-                Text(printable(row.name)),
+                Text(written(row.name)),
                 _shown(row.a),
                 _shown(row.b),
                 f"{row.delta:+.3f}{mark}" if defined else "- ",
                 interval,
             )
-        table.caption = "* zero lies outside the interval"
+        notes = ["* zero lies outside the interval"] if any(row.clear for row in rows) else []
+        notes += ["of oLRP less is better"] if any(row.name == "olrp" for row in rows) else []
+        table.caption = "; ".join(notes)
         table.caption_justify = "left"
         return table
 
@@ -119,7 +130,7 @@ class Comparison:
         title = f"Images: {better} better in b, {worse} worse"
         table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
         table.add_column("image", overflow="fold")
-        for name in ("missed a", "missed b", "wrong a", "wrong b"):
+        for name in ("missed a", "missed b", "false a", "false b"):
             table.add_column(name, justify="right")
         for change in self.changed[:SHOWN_IMAGES]:
             numbers = (*change.missed, *change.wrong)
@@ -158,7 +169,9 @@ def compare(
         for doubt in find_doubts(gt, one.detections, one.matches):
             say(f"{name}: {doubt}")
     metrics = (studies[0].metrics, studies[1].metrics)
-    drawn = _draw(gt, studies, watch(range(draws)), draws, seed)  # (draws, 2, figures + classes)
+    # Of one image all draws are alike: there is no interval.
+    count = draws if len(gt.image_ids) != 1 else 0
+    drawn = _draw(gt, studies, watch(range(count)), count, seed)  # (count, 2, figures + classes)
     names_of_figures = list(metrics[0].figures)
     figures = [
         _difference(name, metrics[0].figures[name], metrics[1].figures[name], drawn[:, :, i])
@@ -223,7 +236,7 @@ def _all_figures(metrics: Metrics) -> list[float]:
 
 
 def _difference(name: str, a: float, b: float, drawn: FloatArray) -> Difference:
-    """Return the difference with its interval; drawn: (draws, 2)."""
+    """Return the difference with its interval; drawn: (draws, 2), none of a single image."""
     defined = drawn[(drawn > ABSENT).all(axis=1)]
     delta = b - a if min(a, b) > ABSENT else 0.0
     if not len(defined) or min(a, b) <= ABSENT:

@@ -24,6 +24,7 @@ from rfla.metrics.detection_files import to_coco
 from rfla.metrics.olrp import LrpPoint
 from rfla.metrics.protocols import Protocol
 from rfla.metrics.result import Metrics, summarize
+from rfla.names import metric_label
 
 MODULES = {"pycocotools": "pycocotools", "faster-coco-eval": "faster_coco_eval"}
 """Name of each engine, and the module that must be installed for it."""
@@ -50,14 +51,16 @@ class ReferenceCheck:
         """Return both columns, and the largest difference below."""
         table = Table(title=f"rfla and {self.engine}", title_justify="left", box=None)
         table.padding = (0, 2, 0, 0)
-        for column in ("figure", "rfla", self.engine, "difference"):
-            table.add_column(column, justify="left" if column == "figure" else "right")
+        for column in ("metric", "rfla", self.engine, "difference"):
+            table.add_column(column, justify="left" if column == "metric" else "right")
         for name, ours, theirs in self.figures:
             shown = ["-" if value == ABSENT else f"{value:.6f}" for value in (ours, theirs)]
-            table.add_row(name, *shown, f"{theirs - ours:.1e}" if theirs != ours else "0")
+            table.add_row(
+                metric_label(name), *shown, f"{theirs - ours:.1e}" if theirs != ours else "0"
+            )
         at = f", at {self.place}" if self.place else ""
         largest = f"largest difference of any precision or recall: {self.largest:.1e}{at}"
-        return Group(table, Text(largest), Text("results.json holds the figures of rfla"))
+        return Group(table, Text(largest), Text("results.json holds the metrics of rfla"))
 
 
 def require_engine(engine: str, protocol: Protocol) -> None:

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from rich.columns import Columns
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -18,8 +19,6 @@ from rfla.metrics.accumulate import ABSENT, Curves
 from rfla.metrics.arrays import FloatArray, GroundTruth
 from rfla.metrics.olrp import LrpPoint
 from rfla.metrics.protocols import Protocol
-
-FIGURES_IN_A_ROW = 4
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,7 +52,7 @@ class Metrics:
         if name in figures:
             return figures[name]
         raise AttributeError(
-            f"no such figure in this protocol: '{name}'{did_you_mean(name, figures)}"
+            f"no such metric in this protocol: '{name}'{did_you_mean(name, figures)}"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -88,16 +87,20 @@ class Metrics:
             "AR by size": [f"ar_{size}" for size in sizes],
             "oLRP, lower is better": [name for name in self.figures if name.startswith("olrp")],
         }
-        for column in range(1 + FIGURES_IN_A_ROW):
-            table.add_column(no_wrap=True, min_width=21 if column == 0 else None)
-        for title, names in families.items():
-            cells = [
+        table.add_column(no_wrap=True, min_width=21)
+        table.add_column()
+        rows = {
+            title: [
                 Text.assemble((_short(name), "dim"), f" {_shown(self.figures[name])}")
                 for name in names
                 if name in self.figures
             ]
-            for start in range(0, len(cells), FIGURES_IN_A_ROW):
-                table.add_row("" if start else title, *cells[start : start + FIGURES_IN_A_ROW])
+            for title, names in families.items()
+        }
+        width = max(len(cell) for cells in rows.values() for cell in cells)
+        for title, cells in rows.items():
+            if cells:  # as many in a line as the terminal holds
+                table.add_row(title, Columns(cells, width=width, padding=(0, 1)))
         return table
 
     def _class_table(self) -> Table:

@@ -92,6 +92,8 @@ def import_checkpoint(
     """
     if not is_weights(str(out)):
         raise ConfigError(f"out={out}: a .safetensors file is needed")
+    if is_weights(model):
+        raise ConfigError(f"model={model}: a zoo name or a model YAML is needed, not weights")
     checkpoint = read_checkpoint(weights)
     state, meta = _state_and_meta(checkpoint, weights)
     text = meta.get("config")
@@ -100,7 +102,11 @@ def import_checkpoint(
     if assigner is None and text:
         assigner = "rfla" if "HieAssigner" in text else "baseline"
     classes = _class_names(state, meta, names, weights)
-    config = model_config(model, assigner, settings)
+    model_config(model)  # what is wrong with it is not the checkpoint's
+    try:
+        config = model_config(model, assigner, settings)
+    except ConfigError as error:
+        raise WeightsError(f"{weights}: the configuration in it: {error}") from None
     empty = sketch(config, len(classes))
     problems = misfits(empty, _ours(empty, state))
     if problems:

@@ -39,6 +39,19 @@ def clip_boxes(boxes: Tensor, image_sizes: Tensor) -> Tensor:
     return torch.minimum(boxes.clamp(min=0), limits[:, None])
 
 
+def reach_into(boxes: Tensor, height: Tensor | float, width: Tensor | float) -> Tensor:
+    """Tell which boxes (..., 4) have something of an image of (height, width) px under them.
+
+    What a network finds in the padding beside an image, a clip presses into boxes without area on
+    its border. No NMS removes those: their IoU with any other box is 0.
+
+    Returns:
+        (...) bool.
+    """
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return (x1 < width) & (y1 < height) & (x2 > 0) & (y2 > 0)
+
+
 def starts_of(counts: Sequence[int]) -> list[int]:
     """Where the boxes of each image start among those of all images, from how many each has."""
     return list(accumulate(counts, initial=0))[: len(counts)]

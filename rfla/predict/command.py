@@ -182,14 +182,19 @@ def _say_totals(
     cfg: Config, console: Console, images: int, counts: Counter[str], stages: dict[str, float]
 ) -> None:
     """Say what was found, by class, and how many ms of each stage an image took."""
-    speed = ", ".join(f"{stage} {value:.1f} ms" for stage, value in stages.items())
+    speed = ", ".join(f"{stage} {_shown_time(value)}" for stage, value in stages.items())
     console.print(
         f"{counted(images, 'image')}, {counted(counts.total(), 'detection')} with a score of "
         f"at least {cfg.conf:g}{f'; {speed} an image' if speed else ''}"
     )
     if counts:
-        classes = (f"{count} {name}" for name, count in counts.most_common())
+        classes = (f"{count:,} {name}" for name, count in counts.most_common())
         console.print(f"found {', '.join(classes)}")
+
+
+def _shown_time(milliseconds: float) -> str:
+    whole = milliseconds < 1000
+    return f"{milliseconds:.1f} ms" if whole else f"{milliseconds / 1000:.1f} s"
 
 
 def _say_notes(
@@ -205,7 +210,7 @@ def _say_notes(
     for reason in notes.skipped:
         console.print(f"skipped: {reason}", style="yellow")
     if not notes.images:
-        raise DataError(f"source={cfg.source}: none of {sources} images could be read")
+        raise DataError(f"source={cfg.source}: not one image of {sources:,} could be read")
     for reason in notes.left_out:
         console.print(f"left out: {reason}", style="yellow")
     for line in notes.lines(options.imgsz, options.max_det, options.slices is not None):

@@ -49,23 +49,23 @@ class Notes:
 
     def lines(self, imgsz: int, max_det: int, sliced: bool = False) -> list[str]:
         """Return one line for each kind of remark, with what to type."""
-        lines = [f"{text} ({count} of {self.images})" for text, count in self.remarks.items()]
+        lines = [f"{text} ({count:,} of {self.images:,})" for text, count in self.remarks.items()]
         if self.shrunk:
             height, width = self.largest
             lines.append(
-                f"{self.shrunk} of {self.images} images are larger than imgsz={imgsz}: objects "
+                f"{self.shrunk:,} of {self.images:,} images are larger than imgsz={imgsz}: objects "
                 f"are shrunk up to {self.most:.3g} times ({width} x {height} px); slice={imgsz} "
                 "keeps their size, a larger imgsz= shrinks them less"
             )
         if self.empty:
             lines.append(
-                f"{self.empty} of {self.slices} slices hold nodata alone: the network did not see "
-                "them"
+                f"{self.empty:,} of {self.slices:,} slices hold nodata alone: the network did not "
+                "see them"
             )
         if self.full:
             where, way = (" in a slice", "smaller slices") if sliced else ("", "slices")
             lines.append(
-                f"{self.full} of {self.images} images reached max_det={max_det}{where}: boxes "
+                f"{self.full:,} of {self.images:,} images reached max_det={max_det}{where}: boxes "
                 f"beyond it are left out; max_det={2 * max_det} keeps more, as do {way}"
             )
         return lines

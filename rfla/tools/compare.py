@@ -104,9 +104,9 @@ def _judged_by(
         if key == "protocol" and len(set(values)) > 1:  # None is what the data set names
             values = [protocol_of(run, load_data_spec(data or str(run.data))).name for run in runs]
         if value is None and len(set(values)) > 1:
-            mend = f"; say which by {key}=" if key in ("data", "split") else ""
+            mend = f"; choose one with {key}=" if key in ("data", "split") else ""
             raise ConfigError(
-                f"a and b were judged with different {key} ({values[0]}, {values[1]}){mend}"
+                f"a and b were evaluated with different {key} ({values[0]}, {values[1]}){mend}"
             )
     data = data or (runs[0].data if runs else None)
     if data is None:

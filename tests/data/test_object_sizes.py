@@ -29,8 +29,8 @@ def test_lost_objects_are_counted_and_the_size_that_keeps_them_is_advised(coco):
     assert (found.objects, found.lost, found.scale) == (4, 2, 0.32)
     assert found.enough == 128  # 8 px are 4 px at an input of 100 px, the next multiple of 32
     assert found.line() == (
-        "2 of 4 objects fall under 4 px at imgsz=64, which shows their images at 0.32 of the size: "
-        "imgsz=128 keeps them, and so do tiles (rfla convert format=... tile=64)"
+        "2 of 4 objects shrink below 4 px at imgsz=64 (their images to 0.32 of the size): "
+        "imgsz=128 prevents this, and so do tiles (rfla convert format=... tile=64)"
     )
     assert shrunk_objects(index, found.enough) is None
 

@@ -132,7 +132,7 @@ def test_what_is_of_no_use_is_said(config: Configure, capsys: pytest.CaptureFixt
     train(config(epochs=1, val=False, batch=8, classes=["ship"], save=False))
     lines = capsys.readouterr().out.splitlines()
     assert "not used by training: classes, save" in lines
-    assert "batch=8: train has 6 images, a step sees some repeatedly" in lines
+    assert "batch=8: train has 6 images, so a step sees some more than once" in lines
 
 
 def test_objects_that_imgsz_makes_too_small_are_counted(
@@ -146,12 +146,12 @@ def test_objects_that_imgsz_makes_too_small_are_counted(
     train(config(data=data, epochs=1, val=False))
     out = capsys.readouterr().out
     assert (
-        "train: 24 of 24 objects fall under 4 px at imgsz=64, which shows their images at 0.25"
+        "train: 24 of 24 objects shrink below 4 px at imgsz=64 (their images to 0.25 of the size)"
         in out
     )
-    assert "imgsz=224 keeps them" in out
+    assert "imgsz=224 prevents this" in out
     train(config(epochs=1, val=False))
-    assert "fall under" not in capsys.readouterr().out
+    assert "shrink below" not in capsys.readouterr().out
 
 
 def test_ignored_regions_crowds_and_images_without_boxes(config: Configure, tiny_set: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_run_repeats_to_the_bit_with_as_many_threads(config: Configure) -> Non
 
 
 def test_a_size_without_boxes_has_no_figure() -> None:
-    assert "AP 0.250 APM -" in metric_line({"ap": 0.25, "ap_m": -1.0}, best=False).plain
+    assert "AP 0.250 APm -" in metric_line({"ap": 0.25, "ap_m": -1.0}, best=False).plain
 
 
 def test_keys_that_change_the_run(config: Configure) -> None:
@@ -404,7 +404,7 @@ def test_a_bad_data_set_trains_to_the_end(
     result = train(config(data=str(root), epochs=1))
     assert len(rows(result.run_dir)) == 1
     out = capsys.readouterr().out
-    assert re.search(r"train: 10 images, 30\d\d boxes; 1 ", out)
+    assert re.search(r"train: 10 images, 3,0\d\d boxes; 1 ", out)
     for split in ("train", "val"):
         assert re.search(
             rf"^{split}: 1 image could not be read, the first: .*4\.png: ", out, re.MULTILINE

@@ -173,7 +173,7 @@ def test_a_model_that_was_never_trained(judged: Callable[..., Config]) -> None:
 def test_no_image_can_be_read(weights: Path, judged: Callable[..., Config], tiny_set: Path) -> None:
     for path in (tiny_set / "images").iterdir():
         path.write_bytes(b"not an image")
-    with pytest.raises(DataError, match="none of its 6 images could be read"):
+    with pytest.raises(DataError, match="not one image of 6 could be read"):
         validate(judged(weights))
 
 

@@ -246,7 +246,7 @@ def test_int8_is_written_with_its_cost_or_refused(
     assert not out.exists()
     assert main(["export", *tokens, f"data={boxes_data}", "force"]) == 0
     said = capsys.readouterr().out
-    assert "format" in said and "AP VT" in said and "int8=true" in said
+    assert "format" in said and "APvt" in said and "int8=true" in said
     nodes = [node.op_type for node in onnx.load(out).graph.node]
     assert "QuantizeLinear" in nodes
     assert out.stat().st_size < 0.4 * weights("fcos_p2").stat().st_size
@@ -254,7 +254,7 @@ def test_int8_is_written_with_its_cost_or_refused(
 
 
 def test_losses_are_refused() -> None:
-    """Each figure that loses too much is named: a tenth of AP, a quarter of AP VT, 2 % of AP T."""
+    """Each figure that loses too much is named: a tenth of AP, a quarter of APvt, 2 % of APt."""
     figures = {"ap": 0.5, "ap_vt": 0.2, "ap_t": 0.5, "ap_m": -1.0, "ap_s": 0.001}
     before = Figures("torch", 1.0, 1.0, figures)
     worse = figures | {"ap": 0.45, "ap_vt": 0.15, "ap_t": 0.49, "ap_s": 0.0}
@@ -263,7 +263,7 @@ def test_losses_are_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         refuse_loss(before, after, 0.05)
     assert str(caught.value) == (
-        "int8=true costs more than max_loss=0.05 of AP 0.500 to 0.450 (-10.0%), AP VT 0.200 to "
+        "int8=true costs more than max_loss=0.05 of AP 0.500 to 0.450 (-10.0%), APvt 0.200 to "
         "0.150 (-25.0%); nothing is written; half=true is more exact, force=true writes it all the "
         "same"
     )

@@ -63,6 +63,17 @@ def test_the_same_detections_at_other_sizes(name: str, both: Callable[..., Any])
     assert parity.worst_box < 1e-2 and parity.worst_score < 1e-4
 
 
+@pytest.mark.parametrize("name", ["fcos_p2", "faster_rcnn"])
+def test_nothing_is_found_beside_the_image(name: str, both: Callable[..., Any]) -> None:
+    """In the padding of an image of 97 x 20 px networks find boxes too: a clip leaves no area."""
+    _, session = both(name)
+    images, sizes = stack_images(noise((97, 20)))
+    (found,) = session(images, image_sizes=sizes)
+    x1, y1, x2, y2 = found["boxes"].T
+    assert len(x1) > 10
+    assert (x1 < 20).all() and (y1 < 97).all() and (x2 > 0).all() and (y2 > 0).all()
+
+
 def test_a_batch_of_8_finds_what_single_images_do(both: Callable[..., Any]) -> None:
     _, session = both("fcos_p2")
     images, sizes = stack_images(noise(*[(128, 128)] * 8))

@@ -1,5 +1,6 @@
 """Comparing two sets of detections."""
 
+import io
 import json
 
 import numpy as np
@@ -92,9 +93,27 @@ def test_tables_and_json_of_a_comparison():
     console.print(result.table())
     text = console.export_text()
     assert "old" in text
-    (medium,) = (line.split() for line in text.splitlines() if line.startswith("ap_m"))
-    assert medium == ["ap_m", "-", "-", "-"]  # undefined on both sides: no difference of 0
-    assert "better in b" in text
+    (medium,) = (line.split() for line in text.splitlines() if line.startswith("APm"))
+    assert medium == ["APm", "-", "-", "-"]  # undefined on both sides: no difference of 0
+    assert "better in b" in text and "of oLRP less is better" in " ".join(text.split())
+
+
+def test_one_image_tells_nothing_of_others():
+    gt, rng = scene(images=1)
+    result = compare(gt, some_of(gt, rng, 0.2), some_of(gt, rng, 0.9), PROTOCOL, draws=20)
+    assert result.figures[0].delta > 0.2
+    assert not any(row.clear for row in result.figures + result.classes)
+    console = Console(width=80, file=io.StringIO())
+    console.print(result.table())
+    assert "1 image, too few for intervals" in " ".join(console.file.getvalue().split())
+
+
+def test_the_table_of_two_alike_has_neither_stars_nor_images():
+    gt, rng = scene(images=3)
+    same = some_of(gt, rng, 0.5)
+    console = Console(width=60, file=io.StringIO())
+    console.print(compare(gt, same, same, PROTOCOL, draws=5).table())
+    assert "*" not in console.file.getvalue() and "Images" not in console.file.getvalue()
 
 
 @pytest.mark.parametrize("empty", ["a", "both"])

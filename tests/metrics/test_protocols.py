@@ -2,6 +2,7 @@
 
 import io
 import re
+from itertools import product
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from rfla.metrics import (
     find_protocol,
 )
 from rfla.metrics.regions import covered_share, inside_regions
+from rfla.names import metric_label
 
 
 def truth(boxes, labels=None, **more):
@@ -65,14 +67,20 @@ def test_figures_of_each_protocol(protocol, figures):
 
 def test_tables_show_every_figure():
     """TinyPerson is told by size at each IoU; whatever is a figure can be read on a terminal."""
-    for protocol in PROTOCOLS:
+    for protocol, width in product(PROTOCOLS, (50, 80, 120)):
         metrics = evaluate_boxes(truth([TARGET]), found([TARGET], [0.5]), protocol)
-        console = Console(width=80, file=io.StringIO())
+        console = Console(width=width, file=io.StringIO())
         console.print(metrics.table())
         cells = re.findall(
             r"\S+ (?:\d\.\d{3}|-)(?= |$)", console.file.getvalue().split("by class")[0], re.M
         )
         assert len(cells) == len(metrics.figures), protocol
+
+
+def test_names_as_people_write_them():
+    names = ("ap", "ap50", "ap_vt", "ap50_tiny1", "ar_1500", "olrp", "olrp_loc")
+    written = ["AP", "AP50", "APvt", "AP50tiny1", "AR1500", "oLRP", "oLRP loc"]
+    assert [metric_label(name) for name in names] == written
 
 
 def test_ignored_box_by_protocol():

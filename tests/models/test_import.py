@@ -216,6 +216,18 @@ def test_tensors_that_are_no_weights(tiny, tmp_path, value, message):
     assert not (tmp_path / "x.safetensors").exists()
 
 
+def test_what_is_wrong_is_named_with_its_place(tiny, tmp_path):
+    """A bad number in the configuration inside the file, and weights in the place of a model."""
+    model, state = tiny
+    text = "img_norm_cfg = dict(mean=[0, 0, 0], std=[0, 0, 0], to_rgb=True)\n" + META["config"]
+    torch.save({"meta": META | {"config": text}, "state_dict": state}, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match=r"x\.pth: the configuration in it: normalize\.std"):
+        import_checkpoint(tmp_path / "x.pth", model, tmp_path / "x.safetensors")
+    with pytest.raises(ConfigError, match=r"model=y\.safetensors: a zoo name or a model YAML"):
+        import_checkpoint(tmp_path / "x.pth", "y.safetensors", tmp_path / "x.safetensors")
+    assert not (tmp_path / "x.safetensors").exists()
+
+
 def test_names_cannot_steer_a_terminal(tiny, tmp_path):
     model, state = tiny
     torch.save({"meta": META, "state_dict": state}, tmp_path / "x.pth")

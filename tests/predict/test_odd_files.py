@@ -107,7 +107,7 @@ def test_nothing_can_be_read(weights: Path, odd: Path, capfd: pytest.CaptureFixt
         (odd / name).unlink()
     project = f"project={odd.parent / 'runs'}"
     assert main(["predict", f"model={weights}", f"source={odd}", "device=cpu", project]) == 2
-    assert f"none of {len(SKIPPED)} images could be read" in capfd.readouterr().err
+    assert f"not one image of {len(SKIPPED)} could be read" in capfd.readouterr().err
     assert not (odd.parent / "runs" / "predict").exists()
 
 

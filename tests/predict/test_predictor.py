@@ -68,7 +68,7 @@ def test_unreadable_images_are_named(
     assert "skipped: " in out and "bad.png" in out and "3 images" in out
     for path in folder.iterdir():
         path.write_bytes(b"no")
-    with pytest.raises(DataError, match="none of 4 images could be read"):
+    with pytest.raises(DataError, match="not one image of 4 could be read"):
         predict(asked())
 
 

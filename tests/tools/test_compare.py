@@ -61,7 +61,7 @@ def test_compare_two_files_and_two_runs(
     assert "different protocol (coco, aitod)" in capsys.readouterr().err
     assert main(["compare", *runs]) == 2
     assert (
-        "a and b were judged with different split (train, val); say which by split="
+        "a and b were evaluated with different split (train, val); choose one with split="
         in capsys.readouterr().err
     )
     (tmp_path / "runs" / "two" / "args.yaml").unlink()

@@ -299,10 +299,10 @@ def test_objects_that_training_shrinks_are_counted_with_what_to_type(coco):
         "val: {images: images, annotations: annotations/val.json}\nsettings: {imgsz: 64}\n"
     )
     report = inspect(options_of(root / "data.yaml", project=root / "runs"))
-    expected = "of 2 objects fall under 4 px at imgsz=64"
+    expected = "of 2 objects shrink below 4 px at imgsz=64"
     for split in ("train", "val"):
         assert found(report, split, expected) == ("warning", 1)
-    assert "imgsz=128 keeps them" in report.text()
+    assert "imgsz=128 prevents this" in report.text()
     assert report.verdict() == "safe to train on; read the warnings above first"
     larger = inspect(options_of(root / "data.yaml", imgsz=128, project=root / "runs"))
     assert larger.safe and larger.findings == {}
