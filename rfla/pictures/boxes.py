@@ -14,7 +14,7 @@ import numpy as np
 
 from rfla.errors import RflaError
 from rfla.files import write_atomically
-from rfla.pictures.text import put_text, text_size
+from rfla.pictures.text import put_text, short_name, text_size
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -225,27 +225,38 @@ def add_legend(canvas: Array, labels: Array, names: Sequence[str], note: str = "
     """Return the canvas with a strip below it.
 
     It has a square, the name and the number of boxes of each class that is present, then the note.
+    Where there is no room for all classes, the rarest are left out.
     """
-    strip = np.full((LEGEND_HEIGHT, canvas.shape[1], 3), 24, dtype=np.uint8)
+    width = canvas.shape[1]
+    strip = np.full((LEGEND_HEIGHT, width, 3), 24, dtype=np.uint8)
+    note_width = _text_width(note) + 12 if note else 0
+    # A note goes before rare classes, unless it would take most of the strip.
+    x = _write_classes(strip, width - (note_width if 2 * note_width < width else 0), labels, names)
+    if note and x + note_width < width:
+        _write_in_legend(strip, note, x + 6, grey=160)
+    return np.concatenate([canvas, strip])
+
+
+def _write_classes(strip: Array, width: int, labels: Array, names: Sequence[str]) -> int:
+    """Write the classes into the first `width` px of a legend; returns where they end."""
     present, counts = np.unique(np.asarray(labels, dtype=np.int64), return_counts=True)
     x = 6
-    # Ignored regions, if there are any, come last.
-    for label, count in sorted(
-        zip(present.tolist(), counts.tolist(), strict=True), key=lambda pair: (pair[0] < 0, pair[0])
-    ):
-        text = f"{name_of(label, names)} {count}"
-        if x + _text_width(text) + 26 > canvas.shape[1]:
+    if not len(present):
+        _write_in_legend(strip, "no boxes", x, grey=160)
+        return x + _text_width("no boxes") + 20
+    order = np.lexsort((-counts, present < 0))  # the most frequent first, ignored regions last
+    dots = _text_width("...") + 6
+    classes = zip(present[order].tolist(), counts[order].tolist(), strict=True)
+    for number, (label, count) in enumerate(classes, start=1):
+        text = f"{short_name(name_of(label, names))} {count}"
+        # Behind every class but the last there is room for the dots.
+        if x + _text_width(text) + (26 if number == len(order) else 36 + dots) > width:
             _write_in_legend(strip, "...", x)
-            break
+            return x + dots
         cv2.rectangle(strip, (x, 8), (x + 11, 19), colour_of(label), -1)
         _write_in_legend(strip, text, x + 18)
         x += _text_width(text) + 36
-    if x == 6:
-        _write_in_legend(strip, "no boxes", x, grey=160)
-        x += _text_width("no boxes") + 20
-    if note and x + _text_width(note) < canvas.shape[1] - 12:
-        _write_in_legend(strip, note, x + 6, grey=160)
-    return np.concatenate([canvas, strip])
+    return x
 
 
 def _text_width(text: str) -> int:

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from rfla.errors import printable
+
 Array = np.ndarray[Any, np.dtype[Any]]
 Colour = Sequence[int]
 
@@ -26,6 +28,24 @@ FALLBACKS = (
     *("Apple SD Gothic Neo", "Noto Sans Devanagari", "Noto Sans Thai", "Nirmala UI"),
     *("Arial Unicode MS", "Unifont"),
 )
+NAME_LETTERS = 24  # of a class name beside bars, boxes and tables
+
+
+def short_name(name: str, letters: int = NAME_LETTERS) -> str:
+    """Return a name in at most so many letters, without its middle where it is longer.
+
+    The tail stays, since the names of a data set often differ at their end alone.
+    """
+    name = printable(name)
+    if len(name) <= letters:
+        return name
+    kept = letters - len("...")
+    return f"{name[: kept - kept // 2]}...{name[len(name) - kept // 2 :]}"
+
+
+def count_objects(count: int) -> str:
+    """Return `1 object` or `3,000 objects`."""
+    return f"{count:,} object{'' if count == 1 else 's'}"
 
 
 class TextSize(NamedTuple):

@@ -11,6 +11,7 @@ import pytest
 from rfla.pictures.boxes import (
     IGNORED,
     PALETTE,
+    add_legend,
     colour_of,
     draw_boxes,
     enlarge,
@@ -249,3 +250,32 @@ def test_ignored_regions_are_grey_and_named_so() -> None:
     image = np.zeros((100, 100, 3), np.uint8)
     drawn = draw_boxes(image, boxes, np.array([0, -1]), ("ship",), show_labels=True)
     assert (drawn == np.array(IGNORED)).all(axis=2).any()
+
+
+def legend_of(
+    monkeypatch: pytest.MonkeyPatch, labels: list[int], names: tuple[str, ...], width: int
+) -> list[str]:
+    """What the strip below a picture says, from left to right; with a note."""
+    written: list[str] = []
+    monkeypatch.setattr(
+        "rfla.pictures.boxes._write_in_legend", lambda _, text, *__, **___: written.append(text)
+    )
+    add_legend(np.zeros((10, width, 3), np.uint8), np.array(labels, np.int64), names, "(note)")
+    return written
+
+
+def test_the_legend_of_a_name_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tail stays, and a picture of boxes never says that there are none."""
+    long = ("a" * 60 + " car",)
+    assert legend_of(monkeypatch, [0], long, 600) == ["aaaaaaaaaaa...aaaaaa car 1", "(note)"]
+    assert legend_of(monkeypatch, [0], long, 100) == ["...", "(note)"]
+    assert legend_of(monkeypatch, [], long, 600) == ["no boxes", "(note)"]
+
+
+def test_the_legend_leaves_out_the_rarest_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, names = [-1] * 9 + [2] * 3 + [1] * 5 + [0], ("ship", "car", "bus")
+    assert legend_of(monkeypatch, labels, names, 600) == [
+        *("car 5", "bus 3", "ship 1", "(ignored) 9"),
+        "(note)",
+    ]
+    assert legend_of(monkeypatch, labels, names, 300) == ["car 5", "bus 3", "...", "(note)"]

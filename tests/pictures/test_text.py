@@ -7,7 +7,7 @@ import pytest
 from matplotlib import rcParams
 
 from rfla.pictures import curves, text
-from rfla.pictures.text import fonts_for, put_text, text_size
+from rfla.pictures.text import fonts_for, put_text, short_name, text_size
 
 WHITE = (255, 255, 255)
 
@@ -100,3 +100,20 @@ def test_labels_of_a_plot_find_their_font(monkeypatch: pytest.MonkeyPatch, tmp_p
     curves.plot_labels(tmp_path / "a.png", boxes, np.array([0]), none, ["船"])
     labels = seen[0].axes[0].get_yticklabels()
     assert [label.get_fontfamily()[-1] for label in labels] == ["One"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("", ""),
+        ("a name of 24 letters, so", "a name of 24 letters, so"),
+        ("extraordinarily long name 07", "extraordina...ng name 07"),  # 11, the dots, 10
+        ("\x1b[31mship", "\\x1b[31mship"),
+    ],
+)
+def test_a_long_name_keeps_its_tail(name: str, shown: str) -> None:
+    assert short_name(name) == shown and len(shown) <= 24
+
+
+def test_the_shortest_names() -> None:
+    assert [short_name("abcdefgh", letters) for letters in (3, 4, 5)] == ["...", "a...", "a...h"]
