@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from rfla.errors import counted
 from rfla.pictures.boxes import EDGE, PALETTE, Array, enlarge
 from rfla.pictures.text import put_text, text_size
 
@@ -52,7 +53,9 @@ def draw_assignment(
     for center, colour in zip(centers, colours, strict=True):
         cv2.circle(canvas, center, 6, EDGE, -1, cv2.LINE_AA)
         cv2.circle(canvas, center, 4, colour, -1, cv2.LINE_AA)
-    return np.concatenate([canvas, _legend(canvas.shape[1], levels, strides)])
+    inside = [0 <= x < canvas.shape[1] and 0 <= y < canvas.shape[0] for x, y in centers]
+    shown = np.asarray(levels)[np.array(inside, bool)]  # the legend counts what can be seen
+    return np.concatenate([canvas, _legend(canvas.shape[1], shown, strides)])
 
 
 def _crowded_window(shape: tuple[int, ...], boxes: Array) -> Array:
@@ -75,7 +78,7 @@ def _legend(width: int, levels: Array, strides: Sequence[int]) -> Array:
         count = int((np.asarray(levels) == level).sum())
         if count:
             colour = LEVEL_COLOURS[level % len(LEVEL_COLOURS)]
-            entries.append((f"stride {stride}: {count} points", colour))
+            entries.append((f"stride {stride}: {counted(count, 'point')}", colour))
     x = 8
     for text, colour in entries:
         cv2.circle(strip, (x + 4, 12), 4, colour, -1, cv2.LINE_AA)

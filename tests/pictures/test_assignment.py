@@ -1,6 +1,7 @@
 """The picture of an assignment: which piece is shown, and where points, fields and boxes are."""
 
 import numpy as np
+import pytest
 
 from rfla.pictures.assignment import BOX_COLOUR, FACTOR, LEVEL_COLOURS, WINDOW, draw_assignment
 
@@ -27,3 +28,14 @@ def test_small_images_and_no_positives() -> None:
         GREY[:40, :60], np.array([[5.0, 5, 9, 9]]), np.zeros((0, 4)), np.zeros(0, int), (4, 8, 16)
     )
     assert picture.shape == (40 * FACTOR + 24, 60 * FACTOR, 3)
+
+
+def test_the_legend_counts_the_points_in_the_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two boxes and two points lie in the window; a third of each is 270 px away."""
+    written: list[str] = []
+    monkeypatch.setattr(
+        "rfla.pictures.assignment.put_text", lambda _, text, *__: written.append(text)
+    )
+    boxes = np.array([[10, 10, 20, 20], [380, 280, 390, 290], [350, 250, 360, 260]], np.float32)
+    draw_assignment(GREY, boxes, boxes.astype(float), np.array([0, 0, 1]), (4, 8))
+    assert written == ["boxes", "stride 4: 1 point", "stride 8: 1 point"]
