@@ -4,13 +4,14 @@ Shapes: N boxes, K places. Boxes and places are xyxy in px of the scene.
 """
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
 from rfla.pictures.boxes import EDGE, add_legend, colour_of, draw_boxes, fit_into, tile_pictures
-from rfla.pictures.text import put_text
+from rfla.pictures.text import count_objects, put_text
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -164,7 +165,7 @@ def _enlarged(
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     count = int(((centres >= place[:2]) & (centres < place[2:])).all(axis=1).sum())
     title = np.full((22, SHOWN, 3), 24, np.uint8)
-    _write(title, f"{number}: {count:,} objects at ({x1}, {y1}), {factor}00 %", (5, 16))
+    _write(title, f"{number}: {count_objects(count)} at ({x1}, {y1}), {factor}00 %", (5, 16))
     return _stacked([title, picture], gap=0)
 
 
@@ -182,5 +183,8 @@ def _stacked(pictures: Sequence[Array], gap: int = 6) -> Array:
 
 def _write(canvas: Array, text: str, origin: tuple[int, int]) -> None:
     """Write white letters with a dark edge."""
-    put_text(canvas, text, origin, 0.5, EDGE, thickness=2)
+    x, y = origin
+    # Thicker letters would be wider too, and their text longer than the white one.
+    for right, down in product((-1, 0, 1), repeat=2):
+        put_text(canvas, text, (x + right, y + down), 0.5, EDGE)
     put_text(canvas, text, origin, 0.5, WHITE)

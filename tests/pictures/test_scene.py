@@ -1,10 +1,12 @@
 """Sheets of scenes: the densest places, without overlap, and a picture of bounded size."""
 
+import cv2
 import numpy as np
 import pytest
 
 from rfla.pictures.boxes import colour_of
-from rfla.pictures.scene import DOTS, Scene, densest_places, draw_scene
+from rfla.pictures.scene import DOTS, Scene, _write, densest_places, draw_scene
+from rfla.pictures.text import put_text
 
 
 def scene_of(centres: np.ndarray, shape: tuple[int, int], side: float = 8.0) -> Scene:
@@ -58,3 +60,23 @@ def test_many_objects_are_dots_in_the_colour_of_their_class() -> None:
     sheet = draw_scene(np.zeros((500, 1000, 3), np.uint8), scene, np.zeros((0, 4), int), [])
     assert tuple(sheet[400, 1200]) == colour_of(0)
     assert tuple(sheet[400, 1204]) == (0, 0, 0)
+
+
+def test_the_edge_of_letters_lies_round_them() -> None:
+    """Dark and white letters are as wide: no dark pixel is more than one from a white one."""
+    edged, plain = (np.full((30, 200, 3), 120, np.uint8) for _ in range(2))
+    _write(edged, "2: 31 objects, 100 %", (5, 20))
+    put_text(plain, "2: 31 objects, 100 %", (5, 20), 0.5, (255, 255, 255))
+    letters = cv2.dilate((plain != 120).any(axis=2).astype(np.uint8), np.ones((3, 3)))
+    dark = (edged < 120).any(axis=2)
+    assert dark.any() and not dark[letters == 0].any()
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "1 object at"), (2, "2 objects at")])
+def test_one_object_is_no_plural(monkeypatch: pytest.MonkeyPatch, count: int, words: str) -> None:
+    written: list[str] = []
+    monkeypatch.setattr("rfla.pictures.scene._write", lambda _, text, *__: written.append(text))
+    scene = scene_of(np.full((count, 2), 30.0), (60, 60))
+    crop = np.zeros((60, 60, 3), np.uint8)
+    draw_scene(crop, scene, np.array([[0, 0, 60, 60]]), [crop])
+    assert any(words in text for text in written)
