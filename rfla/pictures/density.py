@@ -6,15 +6,17 @@ from typing import Any
 import cv2
 import numpy as np
 
-from rfla.errors import printable
 from rfla.pictures.boxes import fit_into
 from rfla.pictures.curves import new_figure, write_figure
+from rfla.pictures.text import count_objects, short_name
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 CELLS, FEWEST = 100, 10  # along the long side, at most and at least
 FULLEST = 6  # objects in the fullest cell, so that the colours tell more than where objects are
-LONG_SIDE, SHORT_SIDE = 11.0, 3.0  # inches of the map: the long side, and the least of the other
+LONG_SIDE, LEAST_SIDE = 10.5, 3.0  # inches: the long side of the map, the least of the figure
+WIDE = 2  # times as wide as high: the bar of colours lies below the map
+LETTERS = 11  # of the title in an inch
 GROUND = 1200  # px: long side of the picture below the map
 
 
@@ -58,23 +60,40 @@ def plot_density(
     side = cell_side(boxes, shape)
     counts = count_cells(boxes, shape, side)
     scale = LONG_SIDE / max(height, width)
-    sides = (max(width * scale, SHORT_SIDE), max(height * scale, SHORT_SIDE))
-    figure, axes = new_figure(1, 1, sides[0] + 1.2, sides[1] + 0.8)
+    wide = width > WIDE * height
+    beside, below = (0.8, 1.8) if wide else (2.0, 0.8)  # inches for the bar, ticks and title
+    across = max(width * scale + beside, LEAST_SIDE)
+    figure, axes = new_figure(1, 1, across, max(height * scale + below, LEAST_SIDE))
     axis = axes[0, 0]
     # Cells at the far borders may reach over the picture; their counts are those of its part.
     reach = (0, counts.shape[1] * side, counts.shape[0] * side, 0)
     axis.imshow(_grey(image), cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
-    shown = np.ma.masked_equal(counts, 0)
-    # The scale begins at 1: cells without objects show the picture.
-    fullest = max(int(counts.max()), 2)
-    colours = axis.imshow(shown, cmap="plasma", vmin=1, vmax=fullest, alpha=0.85, extent=reach)
+    if counts.any():
+        label = f"objects in a cell of {side} x {side} px"
+        bar = figure.colorbar(
+            _draw_cells(axis, counts, reach),
+            ax=axis,
+            label=label,
+            location="bottom" if wide else "right",
+            aspect=40,
+        )
+        bar.locator.set_params(integer=True, min_n_ticks=1)
     axis.set(xlim=(0, width), ylim=(height, 0), xlabel="x in px", ylabel="y in px")
-    axis.set_aspect("auto")
     axis.grid(visible=False)
-    axis.set_title(f"{printable(title)}: {len(boxes):,} objects", parse_math=False)
-    bar = figure.colorbar(colours, ax=axis, label=f"objects in a cell of {side} x {side} px")
-    bar.ax.yaxis.get_major_locator().set_params(integer=True)
+    name = short_name(title, int(LETTERS * across) - 17)
+    figure.suptitle(f"{name}: {count_objects(len(boxes))}", fontsize=10, parse_math=False)
     write_figure(figure, path)
+
+
+def _draw_cells(axis: Any, counts: Array, reach: tuple[int, int, int, int]) -> Any:
+    """Draw a colour for each number of objects; cells without objects show the picture."""
+    from matplotlib import colormaps
+
+    fullest = int(counts.max())
+    colours = colormaps["plasma"].resampled(fullest)
+    limits = {"vmin": 0.5, "vmax": fullest + 0.5}  # so that one object has a colour of its own
+    shown = np.ma.masked_equal(counts, 0)
+    return axis.imshow(shown, cmap=colours, **limits, alpha=0.85, extent=reach)
 
 
 def _grey(image: Array) -> Array:

@@ -1,6 +1,7 @@
 """Maps of density: cells of round sizes, every object counted once, pictures of bounded size."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -42,3 +43,42 @@ def test_nothing_found(tmp_path: Path) -> None:
     image = np.zeros((40, 60, 3), np.uint8)
     plot_density(tmp_path / "d.png", image, np.zeros((0, 4)), (40, 60), "a.png")
     assert (tmp_path / "d.png").exists()
+
+
+def drawn(
+    monkeypatch: pytest.MonkeyPatch, boxes: np.ndarray, shape: tuple[int, int], title: str = "a.png"
+) -> Any:
+    """The figure of a map, laid out, with the map and the bar of colours as its axes."""
+    figures: list[Any] = []
+    monkeypatch.setattr(
+        "rfla.pictures.density.write_figure", lambda figure, _: figures.append(figure)
+    )
+    plot_density(Path("d.png"), np.zeros((40, 60, 3), np.uint8), boxes, shape, title)
+    figures[0].canvas.draw()
+    return figures[0]
+
+
+@pytest.mark.parametrize("shape", [(300, 4000), (4000, 300), (400, 600)])
+def test_a_map_is_not_stretched(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]) -> None:
+    """It has the sides of the picture, its long one 9 inches or more, and a figure that fits it."""
+    height, width = shape
+    boxes = boxes_at(np.random.default_rng(0).random((50, 2)) * [width, height])
+    figure = drawn(monkeypatch, boxes, shape)
+    extent = figure.axes[0].get_window_extent()
+    assert extent.width / extent.height == pytest.approx(width / height, rel=0.02)
+    assert max(extent.width, extent.height) > 9 * figure.dpi
+    assert min(figure.get_size_inches()) <= max(3, 11 * min(shape) / max(shape) + 1)
+
+
+def test_the_bar_of_few_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None without objects; one object has the number 1 alone; numbers are whole."""
+    two = boxes_at(np.array([[10.0, 10], [11, 11]]))
+    titles, ticks = [], []
+    for boxes in (two[:0], two[:1], two):
+        figure = drawn(monkeypatch, boxes, (40, 60))
+        titles.append(figure.get_suptitle())
+        for bar in figure.axes[1:]:
+            low, high = bar.get_ylim()
+            ticks.append([tick for tick in bar.get_yticks() if low <= tick <= high])
+    assert titles == ["a.png: 0 objects", "a.png: 1 object", "a.png: 2 objects"]
+    assert ticks == [[1], [1, 2]]
