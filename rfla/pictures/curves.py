@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from rfla.errors import printable
 from rfla.files import write_atomically
-from rfla.pictures.text import fonts_for
+from rfla.pictures.text import fonts_for, short_name
 from rfla.sizes import AITOD_EDGES
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -21,6 +20,8 @@ OVERALL = {
     "metrics/ap50": "AP50",
     "metrics/ap75": "AP75",
 }
+LEAST_TOP = {"average precision": 0.01, "AP by object size": 0.01}
+"""Where the axis of a panel ends at least: an AP of 0.00001 is nothing, and no curve to look at."""
 
 
 def blank_figure(width: float, height: float) -> Any:
@@ -131,7 +132,7 @@ def _draw_curves(
             edgecolor="none",
         )
         room += 0.1 * -(-len(lines) // across)  # so that no curve runs through a name
-    axis.set_ylim(0, room * highest or 1)
+    axis.set_ylim(0, max(room * highest, LEAST_TOP.get(title, 0)) or 1)
 
 
 def plot_labels(
@@ -161,7 +162,7 @@ def _draw_classes(axis: Any, number: Array, names: Sequence[str]) -> None:
     shown = np.argsort(-number, kind="stable")[:20][::-1]
     bars = axis.barh(range(len(shown)), number[shown], color=BLUE)
     # a name is no formula, whatever `$` it holds
-    axis.set_yticks(range(len(shown)), [printable(names[i]) for i in shown], parse_math=False)
+    axis.set_yticks(range(len(shown)), [short_name(names[i]) for i in shown], parse_math=False)
     axis.bar_label(bars, [f"{number[i]:,}" for i in shown], padding=3, fontsize=8)
     title = "boxes by class" + (", the 20 most frequent" if len(names) > 20 else "")
     axis.set_title(title, fontsize=10, loc="left")
@@ -175,7 +176,8 @@ def _draw_sizes(axis: Any, sizes: Array) -> None:
     largest = max(64.0, float(sizes.max(initial=0)) * 1.01)
     axis.hist(sizes, bins=np.geomspace(1, largest, 50), color=BLUE)
     axis.set_xscale("log", base=2)
-    axis.xaxis.set_major_formatter("{x:g}")
+    ticks = 2.0 ** np.arange(np.log2(largest) // 1 + 1)
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     for edge in AITOD_EDGES:
         axis.axvline(edge, color=RED, linewidth=1, linestyle="--")
     axis.set_title("boxes by size; lines at 8, 16 and 32 px", fontsize=10, loc="left")
@@ -187,10 +189,14 @@ def _draw_sizes(axis: Any, sizes: Array) -> None:
 
 def _draw_counts(axis: Any, counts: Array) -> None:
     """Draw a histogram of the numbers of boxes in an image."""
-    # Every bar holds as many whole numbers, or the histogram would look like a comb.
+    values, images = np.unique(counts, return_counts=True)
     most = int(counts.max(initial=0))
     step = -(-(most + 1) // 40)
-    axis.hist(counts, bins=np.arange(0, most + 1 + step, step) - 0.5, color=BLUE)
+    if (np.diff(values) >= step).all():
+        axis.bar(values, images, width=step, color=BLUE)  # there is room for each number
+        axis.set_xlim(-step / 2, most + step)
+    else:  # every bar holds as many whole numbers, or the histogram would look like a comb
+        axis.hist(counts, bins=np.arange(0, most + 1 + step, step) - 0.5, color=BLUE)
     axis.set_title("boxes in an image", fontsize=10, loc="left")
     axis.set_xlabel("boxes", fontsize=9)
     axis.set_ylabel("images", fontsize=9)
@@ -210,7 +216,8 @@ def _draw_shapes(axis: Any, sides: Array) -> None:
     from matplotlib.colors import LogNorm
 
     limit = float(np.quantile(sides, 0.995)) * 1.1 if len(sides) else 32.0
-    edges = np.arange(0, limit + 1, max(1, round(limit / 60)))  # whole px, as most boxes have
+    # Most boxes have sides of whole px: these lie in the middle of a cell.
+    edges = np.arange(0.5, limit + 1, max(1, round(limit / 60)))
     table, _, _ = np.histogram2d(sides[:, 0], sides[:, 1], [edges, edges])
     if table.any():
         seen = np.ma.masked_equal(table.T, 0)
@@ -225,4 +232,6 @@ def _draw_shapes(axis: Any, sides: Array) -> None:
         xlabel="width, px",
         ylabel="height, px",
     )
+    for sides_of in (axis.xaxis, axis.yaxis):
+        _whole_numbers(sides_of)
     axis.set_title("width and height", fontsize=10, loc="left")
