@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfla.errors import printable
-from rfla.metrics.analysis import Analysis, recall_axis
+from rfla.metrics.analysis import SCORE_BINS, Analysis, recall_axis
 from rfla.metrics.protocols import Protocol
-from rfla.pictures.text import fonts_for
+from rfla.pictures.text import fonts_for, short_name
 from rfla.sizes import LARGEST
 
 LINES = ("#1b7f5c", "#c8553d", "#2f5da8", "#8a6fb0", "#b58a1b", "#4a4a4a", "#3aa6b9", "#d17ba7")
@@ -34,6 +33,7 @@ FATE_COLOURS = {
 PALE = ("badly placed", "duplicate")  # dark ink on these
 CONFUSED_CLASSES = 20  # more are no longer read in one picture
 FEW_BOXES = 10  # a window with fewer is drawn hollow
+SOFT = "#777777"  # ink of what is beside the point
 GRID = {"color": "#dddddd", "linewidth": 0.7}
 
 
@@ -181,6 +181,8 @@ def _errors(analysis: Analysis, protocol: Protocol) -> bytes | None:
     _shares(kinds, labels, analysis.detection_kinds, KIND_COLOURS)
     kinds.set_title("What the detections were", pad=10)
     kinds.set_ylabel("share, above the optimal scores")
+    if not np.any(list(analysis.detection_kinds.values())):
+        kinds.text(0.5, 0.5, "no detections", transform=kinds.transAxes, ha="center", color=SOFT)
     return _png(figure)
 
 
@@ -241,25 +243,22 @@ def _calibration(analysis: Analysis) -> bytes | None:
         marker="o",
         label="detections",
     )
-    for score, precision, count in zip(
-        calibration.score, calibration.precision, calibration.count, strict=True
-    ):
-        above = precision < 0.9
-        place = {
-            "xytext": (0, 6 if above else -6),
-            "textcoords": "offset points",
-            "va": "bottom" if above else "top",
-        }
-        side = (
-            "left" if score < 0.06 else "right" if score > 0.94 else "center"
-        )  # inside, clear of the axis
-        axis.annotate(f"{count:,}", (score, precision), ha=side, fontsize=8, **place)
+    _write_counts(axis, calibration.score, calibration.count)
     title = f"Calibration at IoU 0.5 (expected calibration error {calibration.error:.3f})"
-    xlabel = "score, mean of the bin (numbers: detections in it)"
+    xlabel = "score, mean of the bin (above: detections in it)"
     axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=xlabel, ylabel="share of correct detections")
-    axis.set_title(title, fontsize=11)
-    axis.legend(frameon=False, loc="upper left")
+    axis.set_title(title, fontsize=11, pad=20)
+    # The curve may lie anywhere in the square: nothing else is written into it.
+    axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize=9)
     return _png(figure)
+
+
+def _write_counts(axis: Any, scores: Sequence[float], counts: Sequence[int]) -> None:
+    """Write the detections of each bin above the axis and the middle of the bin, off the curve."""
+    for score, count in zip(scores, counts, strict=True):
+        number = min(int(score * SCORE_BINS + 1e-6), SCORE_BINS - 1)  # a mean may be rounded down
+        place = ((number + 0.5) / SCORE_BINS, 1.03)
+        axis.text(*place, _short_count(count), ha="center", va="bottom", fontsize=8, color=SOFT)
 
 
 def _confusion(analysis: Analysis) -> bytes | None:
@@ -269,7 +268,7 @@ def _confusion(analysis: Analysis) -> bytes | None:
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     shown = _most_confused(table)
     left_out = len(analysis.names) - len(shown)
-    names = [_short_name(analysis.names[label]) for label in shown] + ["background"]
+    names = [short_name(analysis.names[label]) for label in shown] + ["background"]
     cells = np.ix_([*shown, -1], [*shown, -1])
     table, share = table[cells], share[cells]
 
@@ -324,10 +323,6 @@ def _most_confused(table: NDArray[np.float64]) -> list[int]:
 def _short_count(count: int) -> str:
     """Return a count in at most five characters up to a million: `9,876`, `24k`."""
     return f"{count:,}" if count < 10_000 else f"{count / 1000:,.0f}k"
-
-
-def _short_name(name: str) -> str:
-    return printable(name if len(name) <= 22 else name[:21] + "…")
 
 
 def _hatched(corner: int) -> Any:

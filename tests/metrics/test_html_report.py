@@ -5,9 +5,7 @@ import json
 import re
 import shutil
 import subprocess
-from types import SimpleNamespace
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,7 +16,6 @@ from rfla.metrics import REGION, Detections, GroundTruth, find_protocol
 from rfla.metrics.analysis import study
 from rfla.metrics.compare import compare
 from rfla.metrics.html_report import choose_images, image_counts, write_report
-from rfla.metrics.plots import _confusion, _most_confused
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -352,31 +349,6 @@ def test_500_images_do_not_freeze_the_page(tmp_path):
     assert (
         float(milliseconds.group(1)) < 1000
     )  # one change of a filter, everything recounted and sorted
-
-
-@pytest.mark.parametrize(
-    "names",
-    [
-        ["car"],
-        ["vehicle", "ship", "storage-tank", "airplane", "person", "wind-mill"],
-        [f"class of a long name {number}" for number in range(100)],
-    ],
-)
-def test_no_word_of_the_confusion_is_cut(names):
-    table = [[1] * (len(names) + 1)] * (len(names) + 1)
-    png = _confusion(SimpleNamespace(confusion=table, names=names))
-    picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
-    for edge in (picture[:, :3], picture[:, -3:], picture[:3], picture[-3:]):
-        assert (edge > 200).all()
-
-
-def test_the_confusion_of_many_classes_shows_those_with_most_errors():
-    """Classes 30 and 31 are taken for each other, class 40 is missed; class 5 is often right."""
-    table = np.zeros((101, 101))
-    table[np.arange(100), np.arange(100)] = np.arange(100, 0, -1)  # without a mistake
-    table[30, 31], table[40, -1], table[-1, 99] = 7, 3, 2
-    assert _most_confused(table) == [*range(16), 30, 31, 40, 99]
-    assert _most_confused(table[:5, :5]) == [0, 1, 2, 3]
 
 
 ODD_NAMES = ("[/red]", "\x1b[31mship", r"$\frac$", "</script><b>", "日本")
