@@ -12,7 +12,7 @@ from rfla.pictures.boxes import draw_boxes, tile_pictures
 from rfla.pictures.curves import plot_labels
 
 _SAMPLES = 12
-_LONGEST = 500  # px: of a larger image a window is shown, so that objects of a few px can be seen
+_LONGEST = 512  # px: of a larger image a window is shown, so that objects of a few px can be seen
 
 
 def draw_split(index: Annotations, split: str, folder: Path) -> list[Path]:
@@ -43,7 +43,7 @@ def _tile(index: Annotations, row: int) -> np.ndarray:
     rows = index.rows_of(row)
     boxes, labels = index.boxes[rows], index.labels[rows].copy()
     labels[~is_object(index)[rows]] = -1
-    sides = np.array(image.shape[1::-1])
+    sides, note = np.array(image.shape[1::-1]), ""
     if sides.max() > _LONGEST:
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         middle = centres.mean(axis=0) if len(boxes) else sides / 2
@@ -53,7 +53,8 @@ def _tile(index: Annotations, row: int) -> np.ndarray:
             middle = centres[np.argmin(((centres - middle) ** 2).sum(axis=1))]
         corner = np.clip(middle - _LONGEST / 2, 0, np.maximum(sides - _LONGEST, 0)).astype(int)
         image = image[corner[1] : corner[1] + _LONGEST, corner[0] : corner[0] + _LONGEST]
+        note = f"{image.shape[1]} x {image.shape[0]} of {sides[0]} x {sides[1]} px"
         boxes = boxes - np.tile(corner, 2).astype(np.float32)
         inside = ((boxes[:, 2:] > 0) & (boxes[:, :2] < _LONGEST)).all(axis=1)
         boxes, labels = boxes[inside], labels[inside]
-    return draw_boxes(image, boxes, labels, index.names, show_labels=False)
+    return draw_boxes(image, boxes, labels, index.names, show_labels=False, note=note)
