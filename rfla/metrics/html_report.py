@@ -17,19 +17,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfla.errors import MetricError, printable, shorten
+from rfla.errors import MetricError, counted, printable, shorten
 from rfla.files import write_atomically
 from rfla.metrics.analysis import Study
 from rfla.metrics.arrays import IntArray
 from rfla.metrics.error_types import CORRECT, IGNORED, TYPES
 from rfla.metrics.plots import draw_figures, size_label
 from rfla.metrics.results_json import write_results
+from rfla.pictures.text import short_name
 from rfla.version import __version__
 
 ReadPicture = Callable[[int], NDArray[np.uint8] | None]
 """Position of an image in `GroundTruth.image_ids` -> (H, W, 3) uint8 RGB; None: no picture."""
 
 PAGE = Path(__file__).parent / "page"
+SCRIPTS = ("viewer.js", "page.js")  # in this order: the last line starts the page
 WORST_SHARE = 2 / 3
 LOWEST_SCORE = 0.05
 """Detections with a lower score are left out, unless the best threshold of a class is lower."""
@@ -82,7 +84,7 @@ def write_report(
     page = Template((PAGE / "page.html").read_text("utf-8")).substitute(
         title=html.escape(title),
         style=(PAGE / "page.css").read_text("utf-8"),
-        script=(PAGE / "page.js").read_text("utf-8"),
+        script="".join((PAGE / name).read_text("utf-8") for name in SCRIPTS),
         plots="".join(_plot(name, png) for name, png in figures.items()),
         data=_json_in_html(_page_data(study, rows, speed)),
         pictures="\n".join(pictures),
@@ -213,9 +215,10 @@ FIGURES = {
 
 
 def _plot(name: str, png: bytes) -> str:
-    kind = ' class="wide"' if name == "errors" else ""
+    kind = "plot wide" if name == "errors" else "plot"
     source = f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
-    return f'<img{kind} alt="{html.escape(FIGURES.get(name, name))}" src="{source}">'
+    image = f'<img alt="{html.escape(FIGURES.get(name, name))}" src="{source}">'
+    return f'<div class="{kind}">{image}</div>'
 
 
 def _lowest_score(study: Study) -> float:
@@ -230,7 +233,7 @@ def _page_data(
     as_dict = metrics.as_dict()
     when = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     shown = (
-        f"all {total} images"
+        f"All {counted(total, 'image')}"
         if len(rows) == total
         else f"{len(rows)} of {total} images: the worst and the best"
     )
@@ -243,11 +246,12 @@ def _page_data(
         "by_size": _size_table(study),
         "classes": [_class_row(row) for row in as_dict["per_class"]],
         "speed": [
-            {"stage": stage, "ms per image": round(ms, 3)} for stage, ms in (speed or {}).items()
+            {"stage": stage, "ms per image": round(ms, 1)} for stage, ms in (speed or {}).items()
         ],
-        "shown": f"{shown}{without}. Found, missed and wrong are counted at IoU 0.5. "
-        f"Detections with a score below {lowest:g} are left out.",
+        "shown": f"{shown}{without}. Found, missed and false positives are counted at IoU 0.5. "
+        f"Detections with a score below {lowest:.2g} are left out.",
         "names": [printable(name) for name in study.gt.names],
+        "short_names": [short_name(name) for name in study.gt.names],
         "kinds": list(TYPES),
         "thresholds": [None if t is None else round(t, DIGITS) for t in study.analysis.thresholds],
         "scores": [lowest, max(1.0, float(study.detections.scores.max(initial=1.0)))],
