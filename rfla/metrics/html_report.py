@@ -24,7 +24,7 @@ from rfla.metrics.arrays import IntArray
 from rfla.metrics.error_types import CORRECT, IGNORED, TYPES
 from rfla.metrics.plots import draw_figures, size_label
 from rfla.metrics.results_json import write_results
-from rfla.pictures.text import short_name
+from rfla.pictures.text import short_names
 from rfla.version import __version__
 
 ReadPicture = Callable[[int], NDArray[np.uint8] | None]
@@ -251,7 +251,7 @@ def _page_data(
         "shown": f"{shown}{without}. Found, missed and false positives are counted at IoU 0.5. "
         f"Detections with a score below {lowest:.2g} are left out.",
         "names": [printable(name) for name in study.gt.names],
-        "short_names": [short_name(name) for name in study.gt.names],
+        "short_names": short_names(study.gt.names),
         "kinds": list(TYPES),
         "thresholds": [None if t is None else round(t, DIGITS) for t in study.analysis.thresholds],
         "scores": [lowest, max(1.0, float(study.detections.scores.max(initial=1.0)))],

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rfla.metrics.analysis import SCORE_BINS, Analysis, recall_axis
 from rfla.metrics.protocols import Protocol
-from rfla.pictures.text import fonts_for, short_name
+from rfla.pictures.text import fonts_for, short_names
 from rfla.sizes import LARGEST
 
 LINES = ("#1b7f5c", "#c8553d", "#2f5da8", "#8a6fb0", "#b58a1b", "#4a4a4a", "#3aa6b9", "#d17ba7")
@@ -268,7 +268,7 @@ def _confusion(analysis: Analysis) -> bytes | None:
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     shown = _most_confused(table)
     left_out = len(analysis.names) - len(shown)
-    names = [short_name(analysis.names[label]) for label in shown] + ["background"]
+    names = [*short_names([analysis.names[label] for label in shown]), "background"]
     cells = np.ix_([*shown, -1], [*shown, -1])
     table, share = table[cells], share[cells]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from rfla.errors import RflaError
 from rfla.files import write_atomically
-from rfla.pictures.text import put_text, short_name, text_size
+from rfla.pictures.text import put_text, short_names, text_size
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -246,9 +246,11 @@ def _write_classes(strip: Array, width: int, labels: Array, names: Sequence[str]
         return x + _text_width("no boxes") + 20
     order = np.lexsort((-counts, present < 0))  # the most frequent first, ignored regions last
     dots = _text_width("...") + 6
-    classes = zip(present[order].tolist(), counts[order].tolist(), strict=True)
-    for number, (label, count) in enumerate(classes, start=1):
-        text = f"{short_name(name_of(label, names))} {count}"
+    shown = present[order].tolist()
+    short = short_names([name_of(label, names) for label in shown])
+    classes = zip(shown, short, counts[order].tolist(), strict=True)
+    for number, (label, name, count) in enumerate(classes, start=1):
+        text = f"{name} {count}"
         # Behind every class but the last there is room for the dots.
         if x + _text_width(text) + (26 if number == len(order) else 36 + dots) > width:
             _write_in_legend(strip, "...", x)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rfla.files import write_atomically
-from rfla.pictures.text import fonts_for, short_name
+from rfla.pictures.text import fonts_for, short_names
 from rfla.sizes import AITOD_EDGES
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -162,7 +162,7 @@ def _draw_classes(axis: Any, number: Array, names: Sequence[str]) -> None:
     shown = np.argsort(-number, kind="stable")[:20][::-1]
     bars = axis.barh(range(len(shown)), number[shown], color=BLUE)
     # a name is no formula, whatever `$` it holds
-    axis.set_yticks(range(len(shown)), [short_name(names[i]) for i in shown], parse_math=False)
+    axis.set_yticks(range(len(shown)), short_names([names[i] for i in shown]), parse_math=False)
     axis.bar_label(bars, [f"{number[i]:,}" for i in shown], padding=3, fontsize=8)
     title = "boxes by class" + (", the 20 most frequent" if len(names) > 20 else "")
     axis.set_title(title, fontsize=10, loc="left")

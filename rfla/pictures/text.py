@@ -4,7 +4,7 @@ OpenCV draws ASCII alone. Other texts are drawn by Pillow in the first font that
 characters: DejaVu Sans, which matplotlib brings (Latin, Greek, Cyrillic), then fonts of the system.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ FALLBACKS = (
     *("Arial Unicode MS", "Unifont"),
 )
 NAME_LETTERS = 24  # of a class name beside bars, boxes and tables
+LETTERS_BEFORE = 8  # that are kept of a word before the letter in which names differ
 
 
 def short_name(name: str, letters: int = NAME_LETTERS) -> str:
@@ -41,6 +42,35 @@ def short_name(name: str, letters: int = NAME_LETTERS) -> str:
         return name
     kept = letters - len("...")
     return f"{name[: kept - kept // 2]}...{name[len(name) - kept // 2 :]}"
+
+
+def short_names(names: Sequence[str], letters: int = NAME_LETTERS) -> list[str]:
+    """Return the names of a data set as `short_name`, so that they can be told apart.
+
+    Those that would look the same begin with the word in which they differ.
+    """
+    names = [printable(name) for name in names]
+    short = [short_name(name, letters) for name in names]
+    alike: dict[str, set[str]] = {}
+    for name, text in zip(names, short, strict=True):
+        alike.setdefault(text, set()).add(name)
+    starts = {text: _difference(group) for text, group in alike.items() if len(group) > 1}
+    return [
+        _cut(f"...{name[starts[text] :]}", letters) if text in starts else text
+        for name, text in zip(names, short, strict=True)
+    ]
+
+
+def _difference(names: Collection[str]) -> int:
+    """Return where the word begins in which names differ first; of a long word, its last part."""
+    first, last = min(names), max(names)  # what these two share, all between them share
+    pairs = enumerate(zip(first, last, strict=False))
+    same = next((place for place, (one, other) in pairs if one != other), len(first))
+    return max(first.rfind(" ", 0, same) + 1, same - LETTERS_BEFORE)
+
+
+def _cut(text: str, letters: int) -> str:
+    return text if len(text) <= letters else f"{text[: letters - len('...')]}..."
 
 
 def count_objects(count: int) -> str:

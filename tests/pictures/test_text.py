@@ -7,7 +7,7 @@ import pytest
 from matplotlib import rcParams
 
 from rfla.pictures import curves, text
-from rfla.pictures.text import fonts_for, put_text, short_name, text_size
+from rfla.pictures.text import fonts_for, put_text, short_name, short_names, text_size
 
 WHITE = (255, 255, 255)
 
@@ -117,3 +117,20 @@ def test_a_long_name_keeps_its_tail(name: str, shown: str) -> None:
 
 def test_the_shortest_names() -> None:
     assert [short_name("abcdefgh", letters) for letters in (3, 4, 5)] == ["...", "a...", "a...h"]
+
+
+def test_long_names_that_differ_in_their_middle() -> None:
+    """They begin with the word in which they differ; a name that is alone keeps head and tail."""
+    common = "extraordinarily long class name number {} (armoured vehicle)"
+    names = [common.format(number) for number in (10, 19)]
+    assert short_names([*names, "ship", "a" * 30, *names[:1]]) == [
+        "...10 (armoured vehicle)",
+        "...19 (armoured vehicle)",
+        "ship",
+        "a" * 11 + "..." + "a" * 10,
+        "...10 (armoured vehicle)",
+    ]
+    assert short_names(names[:1] * 2) == ["extraordina...d vehicle)"] * 2
+    parts = ["x" * 30 + part + "y" * 30 for part in "ab"]
+    assert short_names(parts) == [f"...xxxxxxxx{part}yyyyyyyyy..." for part in "ab"]
+    assert short_names([]) == []
