@@ -6,9 +6,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from rfla.errors import counted
 from rfla.pictures.boxes import fit_into
 from rfla.pictures.curves import new_figure, write_figure
-from rfla.pictures.text import count_objects, short_name
+from rfla.pictures.text import short_name
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -81,7 +82,7 @@ def plot_density(
     axis.set(xlim=(0, width), ylim=(height, 0), xlabel="x in px", ylabel="y in px")
     axis.grid(visible=False)
     name = short_name(title, int(LETTERS * across) - 17)
-    figure.suptitle(f"{name}: {count_objects(len(boxes))}", fontsize=10, parse_math=False)
+    figure.suptitle(f"{name}: {counted(len(boxes), 'object')}", fontsize=10, parse_math=False)
     write_figure(figure, path)
 
 

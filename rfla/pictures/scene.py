@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from rfla.errors import counted
 from rfla.pictures.boxes import EDGE, add_legend, colour_of, draw_boxes, fit_into, tile_pictures
-from rfla.pictures.text import count_objects, put_text
+from rfla.pictures.text import put_text
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -165,7 +166,7 @@ def _enlarged(
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     count = int(((centres >= place[:2]) & (centres < place[2:])).all(axis=1).sum())
     title = np.full((22, SHOWN, 3), 24, np.uint8)
-    _write(title, f"{number}: {count_objects(count)} at ({x1}, {y1}), {factor}00 %", (5, 16))
+    _write(title, f"{number}: {counted(count, 'object')} at ({x1}, {y1}), {factor}00 %", (5, 16))
     return _stacked([title, picture], gap=0)
 
 

@@ -73,11 +73,6 @@ def _cut(text: str, letters: int) -> str:
     return text if len(text) <= letters else f"{text[: letters - len('...')]}..."
 
 
-def count_objects(count: int) -> str:
-    """Return `1 object` or `3,000 objects`."""
-    return f"{count:,} object{'' if count == 1 else 's'}"
-
-
 class TextSize(NamedTuple):
     """What a text takes, in px.
 
