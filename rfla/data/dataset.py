@@ -59,8 +59,8 @@ class DetectionDataset:
         imgsz: Long side of the input, px.
         transforms: Augmentation while training; None resizes only.
         seed: Of the augmentation.
-        cache: False, "ram" (decoded pixels in memory shared by forked workers) or "disk" (decoded
-            files beside the cache).
+        cache: Where decoded images are kept: "ram" (memory shared by forked workers), "disk" (files
+            in the cache directory), or None.
     """
 
     def __init__(
@@ -69,15 +69,13 @@ class DetectionDataset:
         imgsz: int = 800,
         transforms: Augmentation | None = None,
         seed: int = 0,
-        cache: bool | CachePlace = False,
+        cache: CachePlace | None = None,
     ) -> None:
         self.index = index
         self.imgsz = imgsz
         self.transforms = transforms
         self.seed = seed
-        self.cache = (
-            create_cache("ram" if cache is True else cache, index.image_hw) if cache else None
-        )
+        self.cache = create_cache(cache, index.image_hw) if cache else None
 
     def __len__(self) -> int:
         return len(self.index)

@@ -10,6 +10,7 @@ import torch
 from rfla.cfg import Config
 from rfla.data import (
     Annotations,
+    Augmentation,
     Batch,
     DetectionDataset,
     EvalSampler,
@@ -21,7 +22,6 @@ from rfla.data import (
 from rfla.data.image_header import set_max_pixels
 from rfla.engine.distributed import World
 from rfla.errors import ConfigError, DataError, counted
-from rfla.names import CachePlace
 
 
 def training_loader(
@@ -33,7 +33,7 @@ def training_loader(
 ) -> tuple[Loader, TrainSampler]:
     """Return the loader of the training split and the sampler that orders it.
 
-    `before` is one of the same split and settings but for the batch: its decoded images are kept.
+    `before`: a loader of the same split whose data set, and its cache, is reused.
     """
     if cfg.batch % world.size:
         raise ConfigError(f"batch={cfg.batch}: not a multiple of the {world.size} devices")
@@ -42,17 +42,7 @@ def training_loader(
             f"{index.name}: {counted(len(index), 'image')} for {world.size} devices, too few"
         )
     set_max_pixels(cfg.max_pixels)
-    dataset = (
-        before.dataset
-        if before
-        else DetectionDataset(
-            index,
-            cfg.imgsz,
-            build_augmentation(cfg.aug),
-            seed=cfg.seed,
-            cache=cache_place(cfg),
-        )
-    )
+    dataset = _dataset(cfg, index, before, build_augmentation(cfg.aug))
     sampler = TrainSampler(len(dataset), cfg.batch, cfg.seed, rank=world.rank, world=world.size)
     return _loader(cfg, dataset, sampler, device), sampler
 
@@ -69,11 +59,21 @@ def evaluation_loader(
     Each process gets its share of the batches. `before` is as in `training_loader`.
     """
     set_max_pixels(cfg.max_pixels)
-    dataset = (
-        before.dataset if before else DetectionDataset(index, cfg.imgsz, cache=cache_place(cfg))
-    )
+    dataset = _dataset(cfg, index, before)
     sampler = EvalSampler(dataset.padded_sizes(), max(1, cfg.batch), world.rank, world.size)
     return _loader(cfg, dataset, sampler, device)
+
+
+def _dataset(
+    cfg: Config,
+    index: Annotations,
+    before: Loader | None,
+    augmentation: Augmentation | None = None,
+) -> DetectionDataset:
+    if before:
+        return before.dataset
+    cache = None if cfg.cache == "off" else cfg.cache
+    return DetectionDataset(index, cfg.imgsz, augmentation, cfg.seed, cache)
 
 
 def _loader(
@@ -144,8 +144,3 @@ def lost_worker(error: BaseException) -> str:
 def worker_count(cfg: Config) -> int:
     """Return the number of loading processes: as set, but not more than there are processors."""
     return min(cfg.workers, os.cpu_count() or 1)
-
-
-def cache_place(cfg: Config) -> CachePlace | bool:
-    """Return where decoded images are kept."""
-    return False if cfg.cache == "off" else cfg.cache
