@@ -120,7 +120,7 @@ class FPN(nn.Module):
             outputs = self._up_again(outputs)
         while len(outputs) < self.levels:
             outputs.append(self._next(outputs, stages[-1], len(merged)))
-        return outputs[: self.levels]
+        return outputs
 
     def _up_again(self, levels: list[Tensor]) -> list[Tensor]:
         """Add each level to the next coarser one, and smooth all but the finest."""
