@@ -44,7 +44,7 @@ class FCOSHead(PointTowers):
         super().__init__(
             in_channels, num_classes, width, depth, norm, start_probability, centerness
         )
-        self.num_classes, self.strides = num_classes, tuple(strides)
+        self.strides = tuple(strides)
         self.scales = nn.ModuleList(Scale() for _ in strides)
         init_normal(self.conv_reg, bias=start_distance)
 
