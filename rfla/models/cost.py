@@ -20,6 +20,7 @@ from rfla.cfg.weights_header import is_weights
 from rfla.errors import ConfigError
 from rfla.models.backbones.build import build_backbone
 from rfla.models.detector import Detector, Target
+from rfla.models.faster_rcnn import FasterRCNN
 from rfla.models.rfd import RFD
 from rfla.models.weights import build_from_metadata, number_in, object_sizes_in, read_metadata
 from rfla.models.zoo import build_detector
@@ -226,13 +227,10 @@ def _forward_flops(net: Detector, image: Tensor) -> int:
         if isinstance(net, RFD):
             found = sum(min(level[0, 0].numel(), net.limits.nms_pre) for level in raw["cls"])
             net.look_again(raw, image.new_empty(1, found, 4))
-        roi_head = getattr(net, "roi_head", None)
-        for box_head in roi_head.bbox_head if roi_head is not None else ():
-            features = next(
-                layer for layer in box_head.modules() if isinstance(layer, nn.Linear)
-            ).in_features
-            side = net.config.roi.pool_size
-            box_head(image.new_empty(net.config.rpn.max_proposals, features // side**2, side, side))
+        if isinstance(net, FasterRCNN):
+            side, proposals = net.config.roi.pool_size, net.config.rpn.max_proposals
+            for box_head in net.roi_head.bbox_head:
+                box_head(image.new_empty(proposals, net.config.neck.width, side, side))
     return int(counter.get_total_flops())
 
 
