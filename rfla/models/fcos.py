@@ -31,7 +31,7 @@ from rfla.models.necks.fpn import FPN
 from rfla.models.points import PointDetector, build_point_head, quality_class_loss
 from rfla.models.priors import Points, build_points
 from rfla.models.ranks import divisor_over_ranks, mean_over_ranks
-from rfla.names import BoxLoss, Coding, Quality, QualityLoss, Weighting
+from rfla.names import BoxLoss, Quality, QualityLoss, Weighting
 from rfla.ops.boxes import boxes_to_distance, distance_to_boxes, flatten_levels
 from rfla.ops.losses import box_loss, focal_loss
 from rfla.ops.nms import DetectionLimits
@@ -46,13 +46,12 @@ class FCOS(PointDetector):
     Args:
         backbone: pixels to stages.
         neck: stages to levels.
-        head: levels to raw predictions.
+        head: levels to raw predictions: distances from the point to the sides, or the signed code
+            of RFD.
         points: the points and their assigner.
         limits: which detections are kept.
         num_classes: without background.
         box_loss_kind: `diou`, `giou`, `iou` or `ciou`.
-        coding: `distances` from the point to the sides, or `field`, the signed code of RFD; the
-            head has to be made for it.
         quality: `none`, or what the class score of a positive point learns in place of 1, see
             `localization_quality`.
         cls_loss: how it learns that, see `quality_class_loss`; without a quality it is focal loss.
@@ -75,7 +74,6 @@ class FCOS(PointDetector):
         *,
         num_classes: int,
         box_loss_kind: BoxLoss = "diou",
-        coding: Coding = "distances",
         quality: Literal["none", Quality] = "none",
         cls_loss: QualityLoss = "quality_focal",
         weighting: Weighting = "centerness",
@@ -85,8 +83,7 @@ class FCOS(PointDetector):
     ) -> None:
         super().__init__(backbone, neck, head, points, limits, num_classes=num_classes)
         self.box_loss_kind, self.loss_weights, self.focal = box_loss_kind, loss_weights, focal
-        self.coding, self.quality, self.cls_loss = coding, quality, cls_loss
-        self.weighting = weighting
+        self.quality, self.cls_loss, self.weighting = quality, cls_loss, weighting
         self.centerness_floor = centerness_floor
 
     @classmethod
@@ -114,7 +111,6 @@ class FCOS(PointDetector):
             build_limits(config.test),
             num_classes=num_classes,
             box_loss_kind=loss.box,
-            coding=loss.coding,
             quality=loss.quality,
             cls_loss=loss.cls,
             weighting=loss.weighting or ("centerness" if hard_labels else "equal"),
@@ -163,7 +159,7 @@ class FCOS(PointDetector):
             box_losses = box_loss(pred, true, self.box_loss_kind) * weight.flatten()
             losses["loss_bbox"] = box_losses.sum() / weight_sum * box_weight
 
-            if self.coding == "field":
+            if self.has_signed_code:
                 code = flatten_levels(raw["reg"], 4)
                 sides = torch.where(positive, self.coder(raw).side_errors(code, gt_boxes), 0.0)
                 losses["loss_side"] = sides.sum() / positives * side_weight
@@ -197,7 +193,7 @@ class FCOS(PointDetector):
 
         No score of a pair sees where the point is, so distances need not be added to it.
         """
-        if self.coding == "field":
+        if self.has_signed_code:
             return self.boxes(raw).flatten(0, 1), gt_boxes.flatten(0, 1)
         pred = flatten_levels(raw["reg"], 4).float() / strides
         origin = pred.new_zeros(())

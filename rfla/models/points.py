@@ -53,6 +53,11 @@ class PointDetector(DenseDetector):
         super().__init__(backbone, neck, limits, num_classes)
         self.head, self.points = head, points
 
+    @property
+    def has_signed_code(self) -> bool:
+        """Whether the head codes boxes by `FieldCoder`, and not by distances."""
+        return isinstance(self.head, FieldHead)
+
     def raw(self, images: Tensor) -> Raw:
         """Predictions before decoding, lists per level.
 
@@ -78,7 +83,7 @@ class PointDetector(DenseDetector):
     def boxes(self, raw: Raw) -> Tensor:
         """(B, P, 4) predicted boxes, float32."""
         code = flatten_levels(raw["reg"], 4).float()
-        if isinstance(self.head, FieldHead):
+        if self.has_signed_code:
             return self.coder(raw).decode(code)
         return distance_to_boxes(self.grid(raw).centers, code)
 

@@ -53,7 +53,7 @@ def losses_of(net, raw):
 
 def test_the_papers_parts_are_the_default():
     net = net_with()
-    assert (net.coding, net.quality) == ("distances", "none")
+    assert (net.has_signed_code, net.quality) == (False, "none")
     raw = net.raw(torch.zeros(1, 3, 64, 64))
     assert set(raw) == {"cls", "reg", "centerness"}
     # The four beside it stand on a side of the box: their centerness is sqrt(floor / 2 strides).
