@@ -18,7 +18,7 @@ from rfla.cfg.keys import show
 from rfla.cfg.model_schema import ModelConfig
 from rfla.errors import ConfigError
 from rfla.fields import TraceError, trace_fields
-from rfla.models.assigners import Assigner
+from rfla.models.assigners import Assigner, anchors_baseline, build_assigner
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.detector import ImageSizes, Target, feature_sizes
 from rfla.sizes import padded_side
@@ -221,9 +221,7 @@ def build_points(
     )
 
 
-def build_anchors(
-    config: ModelConfig, backbone: Backbone, strides: Sequence[int], assigner: Assigner | None
-) -> Anchors:
+def build_anchors(config: ModelConfig, backbone: Backbone, strides: Sequence[int]) -> Anchors:
     """Receptive fields in several ratios with `assigner=rfla`, otherwise the baseline's anchors."""
     section, border = config.anchors, config.assigner.allowed_border
     sides: list[float]
@@ -234,7 +232,7 @@ def build_anchors(
         sides, fraction = [section.scale * stride for stride in strides], 1.0
         scales = [2 ** (step / section.octave_scales) for step in range(section.octave_scales)]
     return Anchors(
-        assigner,
+        build_assigner(config.assigner, baseline=anchors_baseline(section)),
         strides,
         sides,
         fraction=fraction,

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from rfla.assign import IGNORED, PriorGrid
 from rfla.cfg.model_schema import ModelConfig
-from rfla.models.assigners import anchors_baseline, build_assigner
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.backbones.build import build_backbone
 from rfla.models.detector import DenseDetector, ImageSizes, Raw, StepLosses, Target, step_counts
@@ -76,8 +75,7 @@ class RetinaNet(DenseDetector):
         section, loss = config.head, config.loss
         backbone = build_backbone(config.backbone)
         neck = FPN.from_config(config.neck, backbone)
-        assigner = build_assigner(config.assigner, baseline=anchors_baseline(config.anchors))
-        anchors = build_anchors(config, backbone, neck.strides, assigner)
+        anchors = build_anchors(config, backbone, neck.strides)
         return cls(
             backbone,
             neck,

@@ -10,7 +10,6 @@ import torch
 
 from rfla.assign import PseudoSampler
 from rfla.cfg import model_config
-from rfla.models.assigners import anchors_baseline, build_assigner
 from rfla.models.heads.rpn import RPNHead
 from rfla.models.priors import Anchors, build_anchors
 from rfla.models.retinanet import RetinaNet
@@ -37,8 +36,7 @@ def make_head(model, folder):
     config = model_config(name, assigner, settings)
     if name == "retinanet":
         part = torch.nn.Identity()
-        rule = build_assigner(config.assigner, anchors_baseline(config.anchors))
-        anchors = build_anchors(config, NO_BACKBONE, strides(name), rule)
+        anchors = build_anchors(config, NO_BACKBONE, strides(name))
         return RetinaNet(
             part,
             part,
@@ -162,8 +160,7 @@ def test_anchors_of_the_retinanet_paper():
     The first level's sides are 32, 40.3, 50.8 px.
     """
     config = model_config("retinanet", "baseline", {})
-    rule = anchors_baseline(config.anchors)
-    anchors = build_anchors(config, NO_BACKBONE, [8, 16, 32, 64, 128], rule)
+    anchors = build_anchors(config, NO_BACKBONE, [8, 16, 32, 64, 128])
     assert anchors.per_cell == 9
     boxes = anchors.grid([torch.zeros(1, 1, 1, 1)] * 5).boxes[:9]
     sides = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()

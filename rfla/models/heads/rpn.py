@@ -15,7 +15,6 @@ from torch.nn import functional
 from rfla.assign import RandomSampler
 from rfla.cfg.model_schema import ModelConfig
 from rfla.cfg.two_stage_schema import smooth_l1_beta
-from rfla.models.assigners import anchors_baseline, build_assigner
 from rfla.models.backbones.backbone import Backbone
 from rfla.models.blocks import init_normal
 from rfla.models.detector import ImageSizes, Losses, Raw, Target
@@ -92,10 +91,9 @@ class RPNHead(nn.Module):
     def from_config(cls, config: ModelConfig, backbone: Backbone, strides: Sequence[int]) -> Self:
         """Build it on all levels of a pyramid of these strides, with random weights."""
         section = config.rpn
-        assigner = build_assigner(config.assigner, baseline=anchors_baseline(config.anchors))
         return cls(
             config.neck.width,
-            build_anchors(config, backbone, strides, assigner),
+            build_anchors(config, backbone, strides),
             RandomSampler(section.samples, section.pos_fraction),
             width=config.head.width,
             beta=smooth_l1_beta(section),
