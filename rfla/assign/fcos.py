@@ -25,19 +25,14 @@ class PointsAssigner(OneImageAssigner):
     Args:
         regress_ranges: For each level, bounds in px on the greatest distance of a point to the
             sides of its box.
-        center_sampling: Only points within `center_radius` strides of the box centre count, and
-            within the box.
-        center_radius: In strides of the level.
+        center_radius: Only points within so many strides of the box centre count, and within the
+            box; 0: the whole box.
     """
 
     def __init__(
-        self,
-        regress_ranges: Sequence[tuple[float, float]],
-        center_sampling: bool = False,
-        center_radius: float = 1.5,
+        self, regress_ranges: Sequence[tuple[float, float]], center_radius: float = 0.0
     ) -> None:
         self.regress_ranges = tuple(regress_ranges)
-        self.center_sampling = center_sampling
         self.center_radius = center_radius
 
     @torch.no_grad()
@@ -99,7 +94,7 @@ class PointsAssigner(OneImageAssigner):
         high = bottom_right - points[None]  # (G, P, 2) to the right and the bottom
         greatest = torch.maximum(low, high).amax(dim=-1)  # (G, P)
         suits_level = (greatest >= ranges[:, 0]) & (greatest <= ranges[:, 1])
-        if self.center_sampling:
+        if self.center_radius > 0:
             # The centre region ends where the box ends.
             center = ((gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2)[:, None]  # (G, 1, 2)
             low = points - torch.maximum(center - radius[:, None], top_left)

@@ -56,12 +56,8 @@ def build_assigner(section: AssignerConfig, baseline: Assigner | None) -> Assign
 
 
 def points_baseline(section: AssignerConfig, levels: int) -> PointsAssigner:
-    """FCOS's own rule for the points of so many levels."""
-    return PointsAssigner(
-        _regress_ranges(levels),
-        center_sampling=section.center_radius > 0,
-        center_radius=section.center_radius,
-    )
+    """FCOS's own assignment rule for `levels` pyramid levels."""
+    return PointsAssigner(_regress_ranges(levels), section.center_radius)
 
 
 def anchors_baseline(section: AnchorConfig) -> MaxIoUAssigner:

@@ -34,7 +34,7 @@ def test_center_sampling(grid):
     boxes = torch.tensor(
         [[0.0, 0.0, 32.0, 16.0]]
     )  # centre 16, 8; radius 0.75 * 8 = 6 reaches 12 and 20, and row 4
-    assigner = PointsAssigner([(-1, 64), (64, 1e8)], center_sampling=True, center_radius=0.75)
+    assigner = PointsAssigner([(-1, 64), (64, 1e8)], center_radius=0.75)
     assert assigner(grid, boxes).tolist() == [-1, 0, 0, -1, -1, -1]
 
 
