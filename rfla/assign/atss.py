@@ -4,6 +4,8 @@ Zhang et al., CVPR 2020. Shapes: B images, G boxes of one image, P priors, K can
 over all levels. Boxes are xyxy in px.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -18,18 +20,18 @@ MIN_INSIDE = 0.01
 """px that a prior's centre must lie inside its box."""
 
 
+@dataclass(eq=False)
 class ATSSAssigner(OneImageAssigner):
     """Give a box those of its nearest priors that overlap it more than most of them do.
 
     The IoU must reach the mean plus the standard deviation over all of them, and the centre of the
     prior must lie in the box: a box that holds none gets none.
 
-    Args:
+    Attributes:
         topk: Candidates of a box on each level, nearest centres first.
     """
 
-    def __init__(self, topk: int = 9) -> None:
-        self.topk = topk
+    topk: int = 9
 
     @torch.no_grad()
     def __call__(

@@ -6,6 +6,7 @@ input.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,21 +20,19 @@ LARGEST_AREA = 1e8
 """px^2; a box from this area on has no points, as in the original."""
 
 
+@dataclass(eq=False)
 class PointsAssigner(OneImageAssigner):
     """Give each point the smallest box that contains it; a box that holds no point gets none.
 
-    Args:
+    Attributes:
         regress_ranges: For each level, bounds in px on the greatest distance of a point to the
             sides of its box.
         center_radius: Only points within so many strides of the box centre count, and within the
             box; 0: the whole box.
     """
 
-    def __init__(
-        self, regress_ranges: Sequence[tuple[float, float]], center_radius: float = 0.0
-    ) -> None:
-        self.regress_ranges = tuple(regress_ranges)
-        self.center_radius = center_radius
+    regress_ranges: Sequence[tuple[float, float]]
+    center_radius: float = 0.0
 
     @torch.no_grad()
     def __call__(

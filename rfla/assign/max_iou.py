@@ -4,6 +4,8 @@ Shapes: B images, G boxes of one image, P priors (a grid or plain boxes such as 
 boxes. xyxy px. Semantics of MMDetection 2.x, computed a bounded number of boxes at a time.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -30,10 +32,11 @@ def pairwise_iou(gt_boxes: Tensor, priors: Tensor) -> Tensor:
     return intersection.div_(union)
 
 
+@dataclass(eq=False)
 class MaxIoUAssigner(OneImageAssigner):
     """Give each prior the box it overlaps most, if it overlaps it enough.
 
-    Args:
+    Attributes:
         pos_iou_thr: IoU from which a prior is positive.
         neg_iou_thr: IoU below which a prior is background; between the two it is ignored.
         min_pos_iou: With `match_low_quality`, the priors of highest IoU of a box are positive from
@@ -45,19 +48,11 @@ class MaxIoUAssigner(OneImageAssigner):
             positive or not; None: never.
     """
 
-    def __init__(
-        self,
-        pos_iou_thr: float = 0.5,
-        neg_iou_thr: float = 0.5,
-        min_pos_iou: float = 0.0,
-        match_low_quality: bool = True,
-        ignore_iof_thr: float | None = IGNORE_OVERLAP,
-    ) -> None:
-        self.pos_iou_thr = pos_iou_thr
-        self.neg_iou_thr = neg_iou_thr
-        self.min_pos_iou = min_pos_iou
-        self.match_low_quality = match_low_quality
-        self.ignore_iof_thr = ignore_iof_thr
+    pos_iou_thr: float = 0.5
+    neg_iou_thr: float = 0.5
+    min_pos_iou: float = 0.0
+    match_low_quality: bool = True
+    ignore_iof_thr: float | None = IGNORE_OVERLAP
 
     @torch.no_grad()
     def __call__(

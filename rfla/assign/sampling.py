@@ -31,19 +31,19 @@ class PseudoSampler:
         return SampledPriors(positive, negative)
 
 
+@dataclass(eq=False)
 class RandomSampler:
     """Take `num` priors at random, at most a share `pos_fraction` of them positive.
 
     Background fills the rest.
 
-    Args:
+    Attributes:
         num: Priors of one image.
         pos_fraction: Largest share of positives.
     """
 
-    def __init__(self, num: int, pos_fraction: float = 0.5) -> None:
-        self.num = num
-        self.pos_fraction = pos_fraction
+    num: int
+    pos_fraction: float = 0.5
 
     def __call__(
         self, matched: Tensor, generator: torch.Generator | int | None = None
