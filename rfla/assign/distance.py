@@ -11,7 +11,7 @@ score is the same to the bit in a full (G, P) matrix and in a small window of it
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, SupportsIndex
 
 import torch
@@ -41,13 +41,16 @@ class Distance:
         made_by: A function and the arguments with which it makes this distance again.
     """
 
-    terms: Callable[[Axis], Terms]
-    combine: Callable[[Terms, Terms, Tensor | None], Tensor]
+    # A representation names the formula, and not the addresses of functions.
+    terms: Callable[[Axis], Terms] = field(repr=False)
+    combine: Callable[[Terms, Terms, Tensor | None], Tensor] = field(repr=False)
     formula: str
     reference: str
     value_range: tuple[float, float] = (0.0, 1.0)
-    reach: Callable[[float, float], float] | None = None
-    made_by: tuple[Callable[..., "Distance"], tuple[float, ...]] | None = None
+    reach: Callable[[float, float], float] | None = field(default=None, repr=False)
+    made_by: tuple[Callable[..., "Distance"], tuple[float, ...]] | None = field(
+        default=None, repr=False
+    )
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         """Pickle by name, or by its function and arguments: it holds functions without a name."""

@@ -84,6 +84,11 @@ class HierarchicalAssigner:
             Stage(1, self.topk[1], scale=self.decay, ignore_above=ignore_above),
         )
 
+    def __repr__(self) -> str:
+        names = ("distance", "topk", "decay", "centers_inside", "ignore_above", "conflict")
+        settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        return f"HierarchicalAssigner({settings})"
+
     def __call__(
         self,
         priors: PriorGrid | Tensor,

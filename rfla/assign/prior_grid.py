@@ -9,7 +9,7 @@ windowed path reads a window of a level as a few rows and a few columns.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 
@@ -64,7 +64,7 @@ class PriorGrid:
     shifts: tuple[int, ...]
     num_shapes: int
     longest_sides: tuple[float, ...]
-    edges: Tensor
+    edges: Tensor = field(repr=False)
 
     @classmethod
     def points(
