@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rfla.models.priors import take
 from rfla.ops.nms import grouped_nms
 
 DEAD = -1.0
@@ -76,8 +77,7 @@ def best_of_classes(
         flat, index = boxes.flatten(1, 2), place
     else:
         flat, index = boxes, place // classes
-    picked = flat.gather(1, index[..., None].expand(-1, -1, 4))
-    return picked * found[..., None], best, torch.where(found, place % classes, -1)
+    return take(flat, index) * found[..., None], best, torch.where(found, place % classes, -1)
 
 
 def _suppress(boxes: Tensor, scores: Tensor, iou: float, limit: int) -> tuple[Tensor, ...]:

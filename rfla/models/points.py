@@ -111,8 +111,7 @@ class PointDetector(DenseDetector):
             [target["boxes"] for target in targets], [target["labels"] for target in targets]
         )
         index = matched.clamp(min=0)
-        own_boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4))
-        own_boxes = torch.where((matched >= 0)[..., None], own_boxes, self.grid(raw).boxes)
+        own_boxes = torch.where((matched >= 0)[..., None], take(boxes, index), self.grid(raw).boxes)
         return labels.gather(1, index), own_boxes
 
     @torch.no_grad()
