@@ -235,7 +235,7 @@ def _intersection_and_union(x: Terms, y: Terms) -> tuple[Tensor, Tensor]:
     return intersection, union.sub_(intersection).add_(EPS).clamp_(min=EPS)
 
 
-def _iou(x: Terms, y: Terms, out: Tensor | None = None) -> Tensor:
+def _iou(x: Terms, y: Terms, out: Tensor | None) -> Tensor:
     intersection, union = _intersection_and_union(x, y)
     return intersection.div_(union)
 
@@ -248,7 +248,7 @@ def _giou(x: Terms, y: Terms, out: Tensor | None) -> Tensor:
 
 def _diou(x: Terms, y: Terms, out: Tensor | None) -> Tensor:
     diagonal = (x[3] ** 2 + y[3] ** 2).add_(EPS)
-    return _iou(x, y).sub_((x[4] + y[4]).div_(diagonal))
+    return _iou(x, y, None).sub_((x[4] + y[4]).div_(diagonal))
 
 
 RFLA = "Xu et al., RFLA, ECCV 2022"

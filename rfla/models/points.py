@@ -166,8 +166,8 @@ def quality_class_loss(
     labels: Tensor,
     quality: Tensor,
     matched: Tensor,
-    kind: QualityLoss = "quality_focal",
-    focal: tuple[float, float] = (0.25, 2.0),
+    kind: QualityLoss,
+    focal: tuple[float, float],
 ) -> Tensor:
     """Class loss of all points where a score learns how well its box sits.
 

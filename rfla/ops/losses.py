@@ -100,10 +100,7 @@ def focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: floa
 
 
 def quality_loss(
-    logits: Tensor,
-    quality: Tensor,
-    kind: QualityLoss = "quality_focal",
-    focal: tuple[float, float] = (0.25, 2.0),
+    logits: Tensor, quality: Tensor, kind: QualityLoss, focal: tuple[float, float]
 ) -> Tensor:
     """Loss of each logit that learns how well a box sits.
 

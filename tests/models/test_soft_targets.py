@@ -147,7 +147,8 @@ def test_the_true_class_alone_learns_the_fit():
     """Two classes at probabilities 1 / 2 and 3 / 4 learn 0 and 0.8; the second point is ignored."""
     logits = torch.tensor([[[0.0, math.log(3)], [5.0, 5.0]]])
     labels, matched = torch.tensor([[1, 0]]), torch.tensor([[0, IGNORED]])
-    loss = quality_class_loss(logits, labels, torch.tensor([[0.8, 0.0]]), matched)
+    fit = torch.tensor([[0.8, 0.0]])
+    loss = quality_class_loss(logits, labels, fit, matched, "quality_focal", (0.25, 2.0))
     other = 0.5**2 * math.log(2)
     true = (0.8 - 0.75) ** 2 * (math.log(4) - 0.8 * math.log(3))
     assert loss.item() == pytest.approx(other + true)  # the sum of the fits, 0.8, counts as 1
