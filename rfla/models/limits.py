@@ -6,10 +6,4 @@ from rfla.ops.nms import DetectionLimits
 
 def build_limits(section: TestConfig) -> DetectionLimits:
     """The limits of the section `test`."""
-    return DetectionLimits(
-        conf=section.conf,
-        score_thr=section.score_thr,
-        nms_iou=section.nms_iou,
-        max_det=section.max_det,
-        nms_pre=section.nms_pre,
-    )
+    return DetectionLimits(**section.model_dump())
