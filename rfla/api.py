@@ -192,7 +192,7 @@ class RFLA:
             images = images_of(sources, options.reading)
             results = predictor.stream(images, options, notes)
             yield from written(results, sources, cfg, notes) if writes(cfg) else results
-            lines = notes.lines(options.imgsz, options.max_det, options.slices is not None)
+            lines = notes.lines(options.imgsz, options.limits.max_det, options.slices is not None)
             # A loop over frames calls this for each: what holds for all of them is said once.
             new = [line for line in lines if line not in self._said]
             self._said.update(new)

@@ -213,5 +213,5 @@ def _say_notes(
         raise DataError(f"source={cfg.source}: not one image of {sources:,} could be read")
     for reason in notes.left_out:
         console.print(f"left out: {reason}", style="yellow")
-    for line in notes.lines(options.imgsz, options.max_det, options.slices is not None):
+    for line in notes.lines(options.imgsz, options.limits.max_det, options.slices is not None):
         console.print(f"note: {line}", style="yellow")

@@ -62,8 +62,7 @@ class PredictOptions:
         imgsz: Long side of the network's input in px.
         batch: Images, or slices of them, in one pass of the network.
         conf: Lowest score that is kept.
-        max_det: Most boxes of an image or slice; what the network itself keeps.
-        limits: What else the network keeps; None: what it kept before.
+        limits: What the network keeps of an image or slice, and what its views together keep.
         classes: Class indices that are kept; empty keeps all.
         agnostic_iou: IoU above which the better of two boxes of any class stays; None: per class.
         slices: How images are cut; None: not at all.
@@ -72,7 +71,6 @@ class PredictOptions:
             are not resized.
         fill: Colour of pixels without data.
         views: What the network sees of each piece.
-        nms_iou: IoU above which the better box of two views stays.
         part: Which slices of an image are run here; the others are another process's.
         reading: How files are read.
     """
@@ -80,8 +78,7 @@ class PredictOptions:
     imgsz: int
     batch: int = 1
     conf: float = 0.0
-    max_det: int = 3000
-    limits: DetectionLimits | None = None
+    limits: DetectionLimits = field(default_factory=DetectionLimits)
     classes: tuple[int, ...] = ()
     agnostic_iou: float | None = None
     slices: Slices | None = None
@@ -89,7 +86,6 @@ class PredictOptions:
     trained_gsd: float | None = None
     fill: Fill = (124, 116, 104)
     views: tuple[View, ...] = PLAIN
-    nms_iou: float = 0.5
     part: Part = ALL
     reading: Reading = field(default_factory=Reading)
 
@@ -135,13 +131,11 @@ class PredictOptions:
             imgsz=cfg.imgsz,
             batch=_batch_of(cfg, device, live),
             conf=cfg.conf or 0.0,
-            max_det=cfg.test.max_det,
             limits=build_limits(cfg.test),
             classes=tuple(class_indices(cfg.classes, model.names)),
             agnostic_iou=cfg.test.nms_iou if cfg.agnostic_nms else None,
             slices=slices,
             views=VIEWS[cfg.tta],
-            nms_iou=cfg.test.nms_iou,
             gsd=cfg.gsd,
             trained_gsd=trained_gsd,
             fill=fill_of(cfg.normalize),

@@ -149,11 +149,10 @@ class Predictor:
             )
 
         pictures = [piece.pixels for piece in batch]
-        limits = (options.nms_iou, options.max_det)
+        limits = options.limits
         with self._turn:
-            if options.limits is not None:  # another call may have set its own since the last batch
-                self.use_limits(options.limits)
-            outputs = through_views(pictures, detect, options.views, *limits)
+            self.use_limits(limits)  # another call may have set its own since the last batch
+            outputs = through_views(pictures, detect, options.views, limits.nms_iou, limits.max_det)
         speed.images = len(batch)  # not their other views
         times = speed.per_image()
         share = {
@@ -162,7 +161,7 @@ class Predictor:
             "postprocess": times["gather"],
         }
         for piece, output in zip(batch, outputs, strict=True):
-            piece.job.add(output, share, options.max_det)
+            piece.job.add(output, share, limits.max_det)
 
     def finish(self, job: Job, options: PredictOptions, notes: Notes) -> Results:
         """Return one image's detections, in px of the image."""

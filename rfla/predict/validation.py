@@ -112,7 +112,7 @@ class AsPredicted(SplitDetector):
         notes = joined(gather(job.world, notes))
         for reason in notes.skipped:
             job.progress.console.print(f"skipped: {reason}", style="yellow")
-        for line in notes.lines(options.imgsz, options.max_det, options.slices is not None):
+        for line in notes.lines(options.imgsz, options.limits.max_det, options.slices is not None):
             job.progress.console.print(f"note: {line}", style="yellow")
         return join_detections(found), speed
 
