@@ -49,8 +49,8 @@ def shared_sources(
     """
     alone: list[Source] = []
     together: list[SourceImage] = []
+    can = world.size > 1 and options.slices is not None
     for source in sources:
-        can = world.size > 1 and options.slices is not None and isinstance(source, SourceImage)
         if can and isinstance(source, SourceImage) and (count < world.size or source.by_windows):
             together.append(source)
         else:

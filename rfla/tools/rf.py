@@ -22,7 +22,7 @@ from rfla.data import Annotations, load_data_spec, load_index
 from rfla.data.annotations import objects_per_image
 from rfla.data.pixel_range import range_of
 from rfla.data.record import is_object
-from rfla.data.resize import resize_long_side, resized_shape
+from rfla.data.resize import resized_shape
 from rfla.engine.console import make_console
 from rfla.engine.device import seed_everything, select_device
 from rfla.engine.field_measurement import field_images
@@ -45,6 +45,7 @@ from rfla.models.priors import Points, Priors
 from rfla.models.weights import load_weights, number_in, rebuild
 from rfla.pictures.fields import FieldPanel, Scene, draw_fields
 from rfla.tools.field_report import FieldReport, LevelFields
+from rfla.tools.readable_pictures import readable_pictures
 
 USUAL_SIZE = 512  # px, of random images
 SIZES = np.arange(1, 1024, 0.25)  # px, sides of the boxes that levels are tried on
@@ -234,14 +235,9 @@ def _scene(net: Detector, index: Annotations, imgsz: int) -> Scene:
     """
     boxes = _boxes(index, imgsz)
     rows = index.image_index[is_object(index)]
-    counts = objects_per_image(index)
     sizes = np.sqrt(np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1))
     levels = levels_serving(net, boxes)
-    for row in np.argsort(np.abs(counts - BOXES_DRAWN), kind="stable").tolist():
-        try:
-            image, _ = resize_long_side(index.picture(row), imgsz)
-        except DataError:
-            continue
+    for row, image in readable_pictures(index, imgsz, objects_per_image(index), BOXES_DRAWN):
         return Scene(image, boxes[rows == row], levels[rows == row], sizes, levels)
     raise DataError(f"{index.name}: no image could be read")
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from rfla.data import Annotations, load_data_spec, load_index
 from rfla.data.common_range import with_common_range
 from rfla.data.object_sizes import LARGEST_ADVISED
 from rfla.data.pixel_range import range_of
-from rfla.data.resize import resize_long_side, resized_shape
+from rfla.data.resize import resized_shape
 from rfla.engine.field_measurement import field_images
 from rfla.errors import ConfigError, DataError
 from rfla.models.detector_fields import measured_sides, measures_fields, priors_of, use_sides
@@ -26,6 +27,7 @@ from rfla.models.zoo import build_from_config
 from rfla.pictures.assignment import draw_assignment
 from rfla.pictures.boxes import write_picture
 from rfla.sizes import padded_side
+from rfla.tools.readable_pictures import readable_pictures
 
 MAX_IMAGES = 500  # spread over the split; some milliseconds for each
 ADVISED_IMAGES = 50  # at each of the sizes that are tried for an advice
@@ -103,7 +105,7 @@ def _larger_sizes(cfg: Config) -> list[int]:
 def _inputs(index: Annotations, imgsz: int) -> Iterator[_Input]:
     """Yield boxes (G, 4), ignore regions (I, 4) and (height, width) of each network input."""
     for row in range(len(index)):
-        here = slice(int(index.box_start[row]), int(index.box_start[row + 1]))
+        here = index.rows_of(row)
         height, width = (int(side) for side in index.image_hw[row])
         size = resized_shape(height, width, imgsz)
         scale = torch.tensor([size[1] / width, size[0] / height] * 2)
@@ -117,12 +119,9 @@ def _draw_one(
 ) -> None:
     """Draw the readable image whose number of boxes is nearest to `BOXES_DRAWN`."""
     priors = _priors_of(net)
-    for row in sorted(range(len(inputs)), key=lambda row: abs(len(inputs[row][0]) - BOXES_DRAWN)):
+    counts = np.array([len(boxes) for boxes, _, _ in inputs], np.int64)
+    for row, image in readable_pictures(index, imgsz, counts, BOXES_DRAWN):
         boxes, ignore, size = inputs[row]
-        try:
-            image, _ = resize_long_side(index.picture(row), imgsz)
-        except DataError:
-            continue
         if not len(boxes) or image.shape[:2] != size:
             continue
         levels = _empty_levels(priors.strides, size)
