@@ -114,7 +114,7 @@ def _fill_lrp(
     boxes: FloatArray,
 ) -> None:
     """Fill in the best operating points (K, A, M, 5) of the classes that have a box."""
-    limits, at = matches.protocol.max_dets, matches.at
+    limits, at = matches.protocol.max_dets, matches.protocol.at
     most = int(ranked.rank_in_image.max(initial=-1)) + 1  # detections of one class and image
     for m in reversed(range(len(limits))):
         if m + 1 < len(limits) and limits[m] >= most:  # cuts nothing off: as the limit above

@@ -269,8 +269,7 @@ def _precision_by_iou(metrics: Metrics) -> dict[str, list[float]]:
 
 
 def _precision_by_size(metrics: Metrics) -> dict[str, list[float]]:
-    at = metrics.protocol.threshold_index(0.5) or 0
-    precision = metrics.curves.precision[at]  # (R, K, A)
+    precision = metrics.curves.precision[metrics.protocol.at]  # (R, K, A)
     return {
         name: _mean_curve(precision[:, :, a]) for a, name in enumerate(metrics.protocol.size_names)
     }

@@ -53,18 +53,13 @@ class Matches:
     gt_class: IntArray  # (G,)
     gt_ignored: BoolArray  # (G, A)
 
-    @property
-    def at(self) -> int:
-        """Index of the threshold that oLRP and the error analysis look at: IoU 0.5."""
-        return self.protocol.threshold_index(0.5) or 0
-
     def true_at_half(self) -> BoolArray:
         """Return (C,) True for true positives at IoU 0.5 over all sizes."""
-        return is_set(self.true[:, 0], self.at)
+        return is_set(self.true[:, 0], self.protocol.at)
 
     def ignored_at_half(self) -> BoolArray:
         """Return (C,) True for those that matched an ignored box at IoU 0.5 over all sizes."""
-        return is_set(self.ignored[:, 0], self.at)
+        return is_set(self.ignored[:, 0], self.protocol.at)
 
 
 class _Truths(NamedTuple):
@@ -136,8 +131,7 @@ def match_detections(
 def _match(boxes: GroupedBoxes, truths: _Truths, protocol: Protocol) -> Matched:
     """Match detections that are sorted by group and score."""
     thresholds = np.asarray(protocol.thresholds)
-    at = protocol.threshold_index(0.5) or 0
-    matcher = Matcher(thresholds, truths.ignored, truths.crowd, at)
+    matcher = Matcher(thresholds, truths.ignored, truths.crowd, protocol.at)
     chunks = [
         matcher.match(overlaps, boxes.group)
         for overlaps in find_overlaps(

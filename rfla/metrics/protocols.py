@@ -83,6 +83,11 @@ class Protocol:
         hits = [i for i, t in enumerate(self.thresholds) if abs(t - iou) < 1e-9]
         return hits[0] if hits else None
 
+    @property
+    def at(self) -> int:
+        """Index of the threshold that oLRP and the error analysis look at: IoU 0.5 or the first."""
+        return self.threshold_index(0.5) or 0
+
 
 COCO_SIZES = (("s", 0.0, 32.0), ("m", 32.0, 96.0), ("l", 96.0, LARGEST))
 TINYPERSON_SIZES = (

@@ -136,12 +136,7 @@ def summarize(
     """
     count = len(protocol.ious)
     precision, recall = curves.precision, curves.recall
-    figures = {"ap": mean_of(precision[:count, :, :, 0])}
-    for iou in (0.25, 0.5, 0.75):
-        index = protocol.threshold_index(iou)
-        if index is not None:
-            figures[f"ap{round(iou * 100)}"] = mean_of(precision[index, :, :, 0])
-    figures |= _size_figures(curves, protocol)
+    figures = _precision_figures(precision[..., 0], protocol) | _size_figures(curves, protocol)
     figures |= {
         f"ar_{limit}": mean_of(recall[:count, :, 0, m]) for m, limit in enumerate(protocol.max_dets)
     }
@@ -159,6 +154,16 @@ def mean_of(values: FloatArray) -> float:
     """Return the mean of what is defined, -1 where nothing is."""
     defined = values[values > ABSENT]  # NaN compares false
     return float(defined.mean()) if defined.size else ABSENT
+
+
+def _precision_figures(precision: FloatArray, protocol: Protocol) -> dict[str, float]:
+    """Return AP over all IoUs and at single ones, from the precision (T, ...) at any size."""
+    figures = {"ap": mean_of(precision[: len(protocol.ious)])}
+    for iou in (0.25, 0.5, 0.75):
+        index = protocol.threshold_index(iou)
+        if index is not None:
+            figures[f"ap{round(iou * 100)}"] = mean_of(precision[index])
+    return figures
 
 
 def _size_figures(curves: Curves, protocol: Protocol) -> dict[str, float]:
@@ -185,11 +190,7 @@ def _class_rows(
             "category_id": category,
             "boxes": int(curves.boxes[k, 0]),
         }
-        row["ap"] = mean_of(precision[:count, :, 0])
-        for iou in (0.25, 0.5, 0.75):
-            index = protocol.threshold_index(iou)
-            if index is not None:
-                row[f"ap{round(iou * 100)}"] = mean_of(precision[index, :, 0])
+        row |= _precision_figures(precision[..., 0], protocol)
         row |= {
             f"ap_{size}": mean_of(precision[:count, :, a])
             for a, size in enumerate(protocol.size_names)
