@@ -70,20 +70,6 @@ def prepare_images(
     return normalize_images(images, image_sizes, normalize.mean, normalize.std, normalize.channels)
 
 
-def boxes_to_original(boxes: Tensor, scale: Tensor, original_size: Sequence[int]) -> Tensor:
-    """Move boxes (N, 4) from px of the network's input to px of the original image, clipped to it.
-
-    Args:
-        boxes: (N, 4) xyxy.
-        scale: (2,) input px for each original px, x and y.
-        original_size: Height and width of the original image.
-    """
-    scaled = boxes / scale.repeat(2).to(boxes)
-    height, width = float(original_size[0]), float(original_size[1])
-    limits = torch.tensor([width, height, width, height], device=boxes.device)
-    return scaled.clamp(min=0).minimum(limits)
-
-
 class PixelNet(nn.Module):
     """A network that normalises its input itself: it takes uint8 RGB and not normalised images."""
 
@@ -138,7 +124,7 @@ class Inference:
         outputs = [{key: value.cpu() for key, value in output.items()} for output in outputs]
         inferred = time.perf_counter()
         outputs = [
-            _in_original_px(output, scale, size)
+            in_original_px(output, scale, size)
             for output, scale, size in zip(outputs, scales, original_sizes, strict=True)
         ]
         if speed is not None:
@@ -149,12 +135,21 @@ class Inference:
         return outputs
 
 
-def _in_original_px(
+def in_original_px(
     output: dict[str, Tensor], scale: Tensor, original_size: Sequence[int]
 ) -> dict[str, Tensor]:
-    """Move the boxes of one image to px of the original; leave out those that lie beside it."""
-    boxes = boxes_to_original(output["boxes"], scale, original_size)
-    shows = reach_into(boxes, *map(float, original_size))
+    """Move the boxes of one image to px of the original; leave out those that lie beside it.
+
+    Args:
+        output: `boxes` (N, 4) xyxy px of the network's input, and what else there is of each.
+        scale: (2,) input px for each original px, x and y.
+        original_size: Height and width of the original image.
+    """
+    scaled = output["boxes"] / scale.repeat(2).to(output["boxes"])
+    height, width = float(original_size[0]), float(original_size[1])
+    limits = torch.tensor([width, height, width, height], device=scaled.device)
+    boxes = scaled.clamp(min=0).minimum(limits)
+    shows = reach_into(boxes, height, width)
     return {key: value[shows] for key, value in (output | {"boxes": boxes}).items()}
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rfla.cfg import Config, load_config
-from rfla.engine.inference import boxes_to_original, merge_detections
+from rfla.engine.inference import in_original_px, merge_detections
 from rfla.engine.model_source import weights_metadata
 from rfla.engine.trainer import train
 from rfla.engine.validator import validate
@@ -197,8 +197,8 @@ def test_shards_are_merged_in_the_order_of_one_process() -> None:
 
 def test_boxes_go_back_to_the_original_and_stay_inside() -> None:
     boxes = torch.tensor([[-2.0, 4, 30, 90]])
-    moved = boxes_to_original(boxes, torch.tensor([2.0, 0.5]), (100, 10))
-    assert moved.tolist() == [[0, 8, 10, 100]]
+    moved = in_original_px({"boxes": boxes}, torch.tensor([2.0, 0.5]), (100, 10))
+    assert moved["boxes"].tolist() == [[0, 8, 10, 100]]
 
 
 def test_metadata_keeps_numbers_only() -> None:
