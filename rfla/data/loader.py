@@ -15,7 +15,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from typing import Any, cast
 
@@ -60,8 +60,8 @@ class Batch:
     targets: list[dict[str, Tensor]]
     indices: Tensor
     scales: Tensor
-    skipped: tuple[tuple[int, str], ...] = field(default=())
-    remarks: tuple[tuple[int, str], ...] = field(default=())
+    skipped: tuple[tuple[int, str], ...] = ()
+    remarks: tuple[tuple[int, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.image_sizes)

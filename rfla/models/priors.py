@@ -65,7 +65,7 @@ class Priors(nn.Module, ABC):
 
     def grid(self, levels: Sequence[Tensor]) -> PriorGrid:
         """Return the priors of these feature maps, on their device; those last used are kept."""
-        key = (feature_sizes(list(levels)), levels[0].device)
+        key = (feature_sizes(levels), levels[0].device)
         if key not in self._grids:
             with torch.inference_mode(False):  # validation may come first, training needs it too
                 self._grids[key] = self.make(key[0]).to(levels[0].device)
