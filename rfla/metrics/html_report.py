@@ -33,6 +33,8 @@ ReadPicture = Callable[[int], NDArray[np.uint8] | None]
 PAGE = Path(__file__).parent / "page"
 SCRIPTS = ("viewer.js", "page.js")  # in this order: the last line starts the page
 WORST_SHARE = 2 / 3
+PICTURE_BYTES = 80_000_000
+"""Once the pictures take so much of the page, the images that follow come without theirs."""
 LOWEST_SCORE = 0.05
 """Detections with a lower score are left out, unless the best threshold of a class is lower."""
 DIGITS = 6
@@ -48,7 +50,6 @@ def write_report(
     title: str = "Evaluation",
     speed: Mapping[str, float] | None = None,
     images: int = 60,
-    megabytes: float = 80.0,
 ) -> Path:
     """Write `report.html`, `results.json` and the figures as PNG into a directory.
 
@@ -60,7 +61,6 @@ def write_report(
         speed: milliseconds an image by stage.
         images: how many images the gallery shows, two thirds of them the worst, the others the
             best.
-        megabytes: pictures beyond this size are left out of the page.
 
     Returns:
         The path of `report.html`.
@@ -80,7 +80,7 @@ def write_report(
         write_atomically(folder / f"{name}.png", png)
     write_results(folder, study, speed)
     chosen = choose_images(study, images)
-    rows, pictures = _gallery(study, chosen, read_picture, megabytes * 1e6)
+    rows, pictures = _gallery(study, chosen, read_picture)
     page = Template((PAGE / "page.html").read_text("utf-8")).substitute(
         title=html.escape(title),
         style=(PAGE / "page.css").read_text("utf-8"),
@@ -126,7 +126,7 @@ def image_counts(study: Study) -> tuple[IntArray, IntArray, IntArray]:
 
 
 def _gallery(
-    study: Study, chosen: IntArray, read_picture: ReadPicture | None, budget: float
+    study: Study, chosen: IntArray, read_picture: ReadPicture | None
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the data of each image, and its picture in a script element that is not parsed."""
     det_rows, gt_rows = _by_image(study)
@@ -136,7 +136,7 @@ def _gallery(
     ]
     rows, pictures, used = [], [], 0
     for image in chosen.tolist():
-        pixels = read_picture(image) if read_picture is not None and used < budget else None
+        pixels = read_picture(image) if read_picture is not None and used < PICTURE_BYTES else None
         row = _image_row(study, image, det_rows[image], gt_rows[image])
         if pixels is not None:
             packed = _jpeg(pixels)

@@ -33,6 +33,7 @@ MAX_FACTOR = 6
 MAX_NAMES = 60  # boxes in an image, beyond which names would cover them
 MIN_NAMED_SIDE = 16  # px of the image, median of its boxes
 LEGEND_HEIGHT = 28  # px
+GAP = 6  # px between pictures of a sheet
 LEGEND_SCALE = 0.55  # of the font: a sheet of four pictures is seen at half its size
 NAME_SCALE = 0.4  # of the font
 
@@ -269,7 +270,7 @@ def _write_in_legend(strip: Array, text: str, x: int, grey: int = 230) -> None:
     put_text(strip, text, (x, 19), LEGEND_SCALE, (grey, grey, grey))
 
 
-def tile_pictures(pictures: Sequence[Array], columns: int = 2, gap: int = 6) -> Array:
+def tile_pictures(pictures: Sequence[Array], columns: int = 2) -> Array:
     """Return one picture with several in a grid, on a dark ground, each in its top left corner.
 
     Columns are as wide as the widest picture, rows as high as their highest.
@@ -278,14 +279,14 @@ def tile_pictures(pictures: Sequence[Array], columns: int = 2, gap: int = 6) -> 
     rows = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
     heights = [max(picture.shape[0] for picture in row) for row in rows]
     width = max(picture.shape[1] for picture in pictures)
-    shape = (sum(heights) + gap * (len(rows) - 1), columns * (width + gap) - gap, 3)
+    shape = (sum(heights) + GAP * (len(rows) - 1), columns * (width + GAP) - GAP, 3)
     sheet = np.full(shape, 12, dtype=np.uint8)
     top = 0
     for row, height in zip(rows, heights, strict=True):
         for i, picture in enumerate(row):
-            left = i * (width + gap)
+            left = i * (width + GAP)
             sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-        top += height + gap
+        top += height + GAP
     return sheet
 
 

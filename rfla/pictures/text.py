@@ -87,9 +87,9 @@ class TextSize(NamedTuple):
     base: int
 
 
-def text_size(text: str, scale: float, thickness: int = 1) -> TextSize:
+def text_size(text: str, scale: float) -> TextSize:
     """Return the size of a text; `scale` is OpenCV's, 1 for capitals of 21 px."""
-    (width, letters), base = cv2.getTextSize(text, FONT, scale, thickness)
+    (width, letters), base = cv2.getTextSize(text, FONT, scale, 1)
     if not text.isascii():
         width = round(_font_for(text, scale).getlength(text))
     return TextSize(width, letters, base)

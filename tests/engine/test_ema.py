@@ -10,10 +10,11 @@ from rfla.engine.ema import EMA
 from rfla.engine.model_source import compile_parts
 
 
-def test_average_follows_by_hand() -> None:
+def test_average_follows_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """The weight of the new is 1 - decay (1 - exp(-u / ramp)): first 1 - 0.9 * 0.6321 = 0.4311."""
+    monkeypatch.setattr("rfla.engine.ema.RAMP", 1.0)
     net = nn.BatchNorm1d(1)
-    ema = EMA(net, decay=0.9, ramp=1.0)
+    ema = EMA(net, decay=0.9)
     nn.init.constant_(net.weight, 2.0)
     net.num_batches_tracked.fill_(5)
     ema.update()

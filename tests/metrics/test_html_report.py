@@ -133,9 +133,10 @@ def test_worst_images_come_first_and_the_best_are_kept(make_study):
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_pictures_stay_within_the_budget_and_may_be_missing(make_study, tmp_path):
+def test_pictures_stay_within_the_budget_and_may_be_missing(make_study, tmp_path, monkeypatch):
+    monkeypatch.setattr("rfla.metrics.html_report.PICTURE_BYTES", 1000)
     picture = np.zeros((200, 200, 3), np.uint8)
-    path = write_report(tmp_path, make_study(), lambda _: picture, megabytes=0.001)
+    path = write_report(tmp_path, make_study(), lambda _: picture)
     data = page_data(path.read_text())
     assert [image["p"] for image in data["images"]] == ["p0", None, None, None]
     assert "3 of them without their picture" in data["shown"]

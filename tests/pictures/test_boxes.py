@@ -130,17 +130,17 @@ def test_a_note_stands_behind_the_legend() -> None:
 
 
 def test_tiles_and_files(tmp_path: Path) -> None:
-    sheet = tile_pictures([np.full((10, 20, 3), i, np.uint8) for i in (50, 100, 150)], gap=2)
-    assert sheet.shape == (22, 42, 3)
-    assert (sheet[0, 0, 0], sheet[0, 22, 0], sheet[12, 0, 0], sheet[21, 41, 0]) == (
+    sheet = tile_pictures([np.full((10, 20, 3), i, np.uint8) for i in (50, 100, 150)])
+    assert sheet.shape == (26, 46, 3)
+    assert (sheet[0, 0, 0], sheet[0, 26, 0], sheet[16, 0, 0], sheet[25, 45, 0]) == (
         50,
         100,
         150,
         12,
     )
     low, high = np.full((4, 20, 3), 50, np.uint8), np.full((10, 8, 3), 90, np.uint8)
-    sheet = tile_pictures([low, low, high, low], gap=2)  # each row as high as its highest
-    assert sheet.shape == (16, 42, 3) and (sheet[4:6] == 12).all() and sheet[6, 0, 0] == 90
+    sheet = tile_pictures([low, low, high, low])  # each row as high as its highest
+    assert sheet.shape == (20, 46, 3) and (sheet[4:10] == 12).all() and sheet[10, 0, 0] == 90
     write_picture(tmp_path / "x" / "a.png", np.full((4, 4, 3), (255, 0, 0), np.uint8))
     assert cv2.imread(str(tmp_path / "x" / "a.png"))[0, 0].tolist() == [0, 0, 255]
 
