@@ -119,20 +119,13 @@ ModelOpener = Callable[[str, ModelConfig, torch.device], SourceModel]
 """Opens the file of `model=` with these settings, for a device."""
 
 
-def load_weights_file(model: str, config: ModelConfig, device: torch.device) -> SourceModel:
-    """Open a weights file; it gets to the device later."""
-    return load_trained(model, config)
-
-
-def validate(
-    cfg: Config, detector: SplitDetector | None = None, load: ModelOpener = load_weights_file
-) -> Metrics:
+def validate(cfg: Config, detector: SplitDetector, load: ModelOpener) -> Metrics:
     """Validate as `rfla val` does: figures on a split, written to a run directory.
 
     Args:
         cfg: Settings; `data` is needed, and `model` (a weights file) or `predictions` (a COCO
             detections file).
-        detector: How the model runs over the images: whole by default.
+        detector: How the model runs over the images.
         load: Opens the file of `model`.
 
     Returns:
@@ -148,7 +141,7 @@ def validate(
     refuse_several(cfg.device, "val")
     device = select_device(cfg.device)
     world = join_world(device, cfg.timeout)
-    return _validate(cfg, world, device, detector or WholeImages(), load)
+    return _validate(cfg, world, device, detector, load)
 
 
 def _validate(

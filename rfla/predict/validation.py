@@ -21,7 +21,7 @@ from rfla.data.scenes import read_by_windows
 from rfla.engine import validator
 from rfla.engine.distributed import gather
 from rfla.engine.inference import Speed, detections_of, join_detections
-from rfla.engine.validator import SplitDetector, SplitPass
+from rfla.engine.validator import SplitDetector, SplitPass, WholeImages
 from rfla.metrics import Detections, Metrics, Study
 from rfla.predict.jobs import share_of
 from rfla.predict.model import load_model
@@ -45,7 +45,8 @@ def validate(cfg: Config) -> Metrics:
         RflaError: Any error that the user can fix, in one line.
     """
     as_predicted = cfg.slice is not None or cfg.tta is not False or "gsd" in cfg.given
-    return validator.validate(cfg, AsPredicted() if as_predicted else None, load_model)
+    detector = AsPredicted() if as_predicted else WholeImages()
+    return validator.validate(cfg, detector, load_model)
 
 
 @dataclass(frozen=True)

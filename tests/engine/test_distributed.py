@@ -28,10 +28,10 @@ from rfla.engine.hooks import Hooks, Run
 from rfla.engine.inference import Inference
 from rfla.engine.processes import needs_several, tokens_of
 from rfla.engine.trainer import train
-from rfla.engine.validator import validate
 from rfla.errors import ConfigError, DataError, RflaError
 from rfla.models import zoo
 from rfla.predict.command import predict
+from rfla.predict.validation import validate
 
 Job = Callable[[int], Any]
 # Norm layers are frozen by this number (see micro.py): each process would else see the statistics

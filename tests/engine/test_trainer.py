@@ -26,7 +26,6 @@ from rfla.engine.hooks import Hooks, Run
 from rfla.engine.model_source import source_model
 from rfla.engine.state import RunState
 from rfla.engine.trainer import Trainer, train
-from rfla.engine.validator import validate
 from rfla.errors import (
     ConfigError,
     DataError,
@@ -37,6 +36,7 @@ from rfla.errors import (
 )
 from rfla.models.detector import StepLosses
 from rfla.models.weights import read_metadata
+from rfla.predict.validation import validate
 
 Configure = Callable[..., Config]
 

@@ -14,10 +14,10 @@ from rfla.cfg import Config, load_config
 from rfla.engine.inference import in_original_px, merge_detections
 from rfla.engine.model_source import weights_metadata
 from rfla.engine.trainer import train
-from rfla.engine.validator import validate
 from rfla.errors import ConfigError, DataError, MetricError
 from rfla.metrics import Detections
 from rfla.models.weights import load_weights, save_weights
+from rfla.predict.validation import validate
 
 Configure = Callable[..., Config]
 
