@@ -93,9 +93,10 @@ def did_you_mean(word: object, options: Iterable[str]) -> str:
     return f"; did you mean '{matches[0]}'?" if matches else ""
 
 
-def one_line(error: Exception) -> str:
-    """Return what another library says of an error, or its class where it says nothing."""
-    return " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
+def one_line(error: BaseException | str) -> str:
+    """Return what another library says of an error, or the class of one that says nothing."""
+    said = " ".join(str(error).split())[:MAX_REASON]
+    return said or ("" if isinstance(error, str) else type(error).__name__)
 
 
 def lacks_memory(error: Exception) -> bool:

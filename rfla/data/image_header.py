@@ -25,7 +25,7 @@ from rfla.data.tiff import (
     is_tiff,
     read_tiff_header,
 )
-from rfla.errors import DataError
+from rfla.errors import DataError, one_line
 from rfla.files import open_regular
 from rfla.sizes import MAX_PIXELS as DEFAULT_MAX_PIXELS
 
@@ -146,7 +146,7 @@ def _read_shape(file: BinaryIO, exif: bool) -> tuple[int, int, Orientation]:
         header = read_header(file.read())
         return header.width, header.height, AS_STORED
     except Exception as error:  # Pillow's plugins raise what they like on hostile bytes
-        raise DataError(one_line(error)) from None
+        raise DataError(complaint(error)) from None
 
 
 def _orientation(number: object) -> Orientation:
@@ -197,12 +197,11 @@ def refuse_too_large(width: int, height: int, bits: int = 8) -> None:
         )
 
 
-def one_line(error: BaseException) -> str:
-    """Return what a decoder complained of, in at most 120 characters of one line."""
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if text.startswith("cannot identify image file"):  # Pillow adds the address of its buffer
-        return "no known format"
-    return text if len(text) <= 120 else text[:117] + "..."
+def complaint(error: Exception) -> str:
+    """Return why a decoder cannot read a file, in one line."""
+    text = one_line(error)
+    # to which Pillow adds the address of its buffer
+    return "no known format" if text.startswith("cannot identify image file") else text
 
 
 def _png_header(data: bytes) -> ImageHeader:
@@ -265,4 +264,4 @@ def _pillow_header(file: BinaryIO) -> ImageHeader:
             f"more pixels than max_pixels={MAX_PIXELS}; raise that to read it"
         ) from None
     except Exception as error:  # Pillow's plugins raise what they like on hostile bytes
-        raise DataError(one_line(error)) from None
+        raise DataError(complaint(error)) from None

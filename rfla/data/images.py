@@ -23,7 +23,7 @@ from rfla.data.image_header import (
     PNG,
     ImageHeader,
     TooLargeError,
-    one_line,
+    complaint,
     read_header,
     read_orientation,
     read_size,
@@ -381,4 +381,4 @@ def _unreadable(path: str | Path, error: Exception, head: bytes | None = None) -
     foreign = foreign_content(head[:1024]) if head is not None else None
     if foreign:
         return DataError(f"{path}: not an image but {foreign}")
-    return DataError(f"{path}: not a readable image ({one_line(error)})")
+    return DataError(f"{path}: not a readable image ({complaint(error)})")

@@ -13,11 +13,11 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image as PillowImage
 
-from rfla.data.image_header import FORMATS, PNG, header_of_tiff, one_line, refuse_too_large
+from rfla.data.image_header import FORMATS, PNG, header_of_tiff, refuse_too_large
 from rfla.data.images import Image, decode_image, header_of
 from rfla.data.pixel_range import Range
 from rfla.data.tiff import as_first_page, is_tiff, read_tiff_pages
-from rfla.errors import DataError
+from rfla.errors import DataError, one_line
 from rfla.files import open_regular, read_regular
 
 SUFFIXES = frozenset({".tif", ".tiff", ".gif", ".webp", ".png"})  # of files that may hold several

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from rfla.data.image_files import IMAGE_SUFFIXES
-from rfla.data.image_header import one_line
 from rfla.data.images import read_image
 from rfla.data.pages import holds_several
-from rfla.errors import DataError, printable
+from rfla.errors import DataError, one_line, printable
 from rfla.predict.source_image import Reading, SourceImage, pages_of, picture
 from rfla.predict.videos import SUFFIXES as VIDEO_SUFFIXES
 from rfla.predict.videos import Video, is_video, is_video_content
@@ -106,11 +105,10 @@ def fetch(address: str, file: Path) -> None:
         with _opener().open(request, timeout=SILENCE) as answer, file.open("wb") as target:
             _copy(answer, target)
     except urllib.error.HTTPError as error:
-        reason = one_line(ValueError(error.reason))
-        raise DataError(f"{address}: the server says {error.code} {reason}") from None
+        said = f"{error.code} {one_line(error.reason)}".strip()
+        raise DataError(f"{address}: the server says {said}") from None
     except urllib.error.URLError as error:
-        reason = one_line(ValueError(error.reason))
-        raise DataError(f"{address}: cannot be reached ({reason})") from None
+        raise DataError(f"{address}: cannot be reached ({one_line(error.reason)})") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise DataError(f"{address}: cannot be fetched ({one_line(error)})") from None
 

@@ -16,8 +16,7 @@ import numpy as np
 from PIL import ImageOps
 
 from rfla.data.image_files import in_run, is_image, walk_folders, walk_images
-from rfla.data.image_header import one_line
-from rfla.errors import ConfigError, DataError, shorten
+from rfla.errors import ConfigError, DataError, one_line, shorten
 from rfla.files import open_regular, read_regular
 from rfla.names import Channels
 from rfla.predict.download import WebFile, is_address, require_http
