@@ -43,7 +43,7 @@ class ExistingRunError(RflaError):
 
 
 def printable(text: str, keep: str = "\n\t") -> str:
-    """Return a text that a terminal shows and does not obey, for names that come from files.
+    """Return a text that is safe to print: control characters escaped. For names from files.
 
     Control characters, escape sequences, marks that change the direction of writing and halves of
     surrogate pairs become escapes as Python writes them; what is in `keep` stays.

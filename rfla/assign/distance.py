@@ -1,4 +1,4 @@
-"""How near a box is to a prior: the Receptive Field Distance (RFD) of RFLA and its rivals.
+"""How near a box is to a prior: the receptive field distance of RFLA and alternatives.
 
 Shapes: G boxes of one image, P priors. Boxes are xyxy in px. Each box and each prior is a Gaussian
 N(centre, diag(w^2/4, h^2/4)) (RFLA, section 3.1).

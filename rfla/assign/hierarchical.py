@@ -24,7 +24,7 @@ from rfla.assign.explain import AssignmentReport, report
 from rfla.assign.ignore_regions import ignore_background
 from rfla.assign.images import Images, pack, score_in_chunks
 from rfla.assign.prior_grid import PriorGrid, scale_edges
-from rfla.assign.windows import Windows, candidates_per_box, pays, window_radius
+from rfla.assign.windows import Windows, candidates_per_box, window_radius, windows_are_cheaper
 from rfla.errors import ConfigError, did_you_mean, shorten
 from rfla.names import Conflict
 
@@ -229,7 +229,7 @@ class HierarchicalAssigner:
         radii = {}
         for stage in self._stages:
             radius = window_radius(stage.grid(grid), self.distance, stage.topk, stage.ignore_above)
-            if pays(grid, radius):
+            if windows_are_cheaper(grid, radius):
                 radii[stage.index] = int(radius)
 
         # For few boxes a call costs more than its scores: one pass with the larger window then.

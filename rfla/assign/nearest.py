@@ -1,8 +1,7 @@
 """The k best priors of each box, whether or not another box wants them too.
 
-The assigner settles at once who gets a prior. A rule of one's own that looks at the predictions
-first, as TOOD or DCFL do, starts from these candidates. They are found in the same windows and by
-the same scores as the assigner's.
+For rules that look at the predictions first (TOOD, DCFL): they choose among these candidates
+themselves. The candidates are found in the same windows and by the same scores as the assigner's.
 
 Shapes: B images, N boxes of all images, P priors, C candidates of a box. Boxes are xyxy in px of
 the network input.
@@ -26,8 +25,8 @@ from rfla.assign.windows import (
     OPEN_EDGE,
     TIE_TOLERANCE,
     Windows,
-    pays,
     window_radius,
+    windows_are_cheaper,
 )
 
 
@@ -80,7 +79,7 @@ def nearest_priors(
     images, distance = pack(grid, gt_boxes, image_sizes, allowed_border), get_distance(distance)
     radius = window_radius(grid, distance, k, None)
     total, device = len(images.boxes), images.boxes.device
-    if not pays(grid, radius):
+    if not windows_are_cheaper(grid, radius):
         return _from_rows(images, grid, distance, k, torch.arange(total, device=device))
 
     parts, undecided = [], []

@@ -67,8 +67,8 @@ def candidates_per_box(grid: PriorGrid, radius: float) -> float:
     return (2 * radius + 1) ** 2 * len(grid.strides) * grid.num_shapes
 
 
-def pays(grid: PriorGrid, radius: float) -> bool:
-    """Whether windows of this radius are worth it; the dense path is cheaper otherwise."""
+def windows_are_cheaper(grid: PriorGrid, radius: float) -> bool:
+    """Whether windows of this radius cost less than the dense path."""
     return candidates_per_box(grid, radius) < MAX_WINDOW_SHARE * len(grid)
 
 

@@ -1,4 +1,4 @@
-"""A training run as the user's own code sees it: six moments to act at, and a way to stop it."""
+"""Callbacks of a training run, and a way to stop it."""
 
 import os
 import signal

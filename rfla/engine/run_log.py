@@ -49,7 +49,7 @@ BATCH_PICTURES = 3  # the first batches of a run are drawn
 
 
 class RunLog:
-    """Lines, `results.csv`, pictures and `html`.
+    """Lines, `results.csv`, pictures and `report.html`.
 
     Args:
         parts: The run.

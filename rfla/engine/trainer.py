@@ -65,7 +65,7 @@ def train(cfg: Config, hooks: Hooks | None = None) -> TrainResult:
 
     Args:
         cfg: Settings (`rfla.cfg.load_config`).
-        hooks: A person's own code at six moments.
+        hooks: The user's callbacks, see `Hooks`.
 
     Raises:
         RflaError: Any error that the user can fix, in one line.
@@ -115,7 +115,7 @@ class Trainer:
     Args:
         parts: Data, network and what moves it.
         run_dir: Where files go.
-        hooks: A person's own code.
+        hooks: The user's callbacks, see `Hooks`.
 
     Attributes:
         best: Figures and detections of the best epoch of this process.

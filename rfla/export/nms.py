@@ -50,7 +50,7 @@ def best_of_classes(
     Args:
         boxes: (B, K, 4) for all classes, or (B, K, C, 4).
         scores: (B, K, C), `DEAD` where there is no detection.
-        iou: a box with a larger IoU than this with a better one of its class goes.
+        iou: IoU above which a box is suppressed by a higher-scoring box of its class.
         limit: M.
 
     Returns:

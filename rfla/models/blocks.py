@@ -34,7 +34,7 @@ def tower(in_channels: int, width: int, depth: int, norm: Norm = "none") -> nn.S
 class GroupNormReLU(nn.GroupNorm):
     """Group norm of 32 groups, as in the authors' code, and ReLU.
 
-    Fewer where a narrow layer would have groups of one channel.
+    A narrow layer has gcd(32, channels) groups, halved where each would hold one channel.
     """
 
     def __init__(self, channels: int) -> None:

@@ -27,7 +27,7 @@ from rfla.ops.nms import ImageDetections
 
 
 class FasterRCNN(Detector):
-    """A detector that looks twice.
+    """A two-stage detector: an RPN proposes boxes, an RoI head classifies and refines them.
 
     Args:
         backbone: pixels to stages.

@@ -77,7 +77,7 @@ class Priors(nn.Module, ABC):
     def within(self, image_sizes: ImageSizes | None) -> tuple[ImageSizes | None, float | None]:
         """Return the (height, width) that priors must lie in, and how far they may reach out.
 
-        None is any: any place, any number of px.
+        None: unrestricted.
         """
         return None, None
 

@@ -1,4 +1,4 @@
-"""RFD: a dense detector that can fit what RFLA assigns to it.
+"""RFD, the Receptive Field Detector: a dense detector that can fit what RFLA assigns to it.
 
 RFLA gives tiny boxes points that lie outside of them. FCOS codes a box by distances that are never
 negative and scales its losses by centerness, so it cannot learn from such points. RFD keeps the
@@ -39,7 +39,7 @@ from rfla.ops.nms import DetectionLimits
 from rfla.ops.quality import localization_quality
 
 LOOKS = 256
-"""Points of an image that the second look learns from; 95 boxes have so many positives."""
+"""Points per image that the second look trains on: about the positives of 95 boxes."""
 
 
 class RFD(PointDetector):

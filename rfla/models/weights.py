@@ -29,7 +29,7 @@ from rfla.ops.device import plain_defaults
 from rfla.version import __version__
 
 FORMAT = 1
-LARGEST_NUMBER = 1e6  # px or m; what is larger is no size
+LARGEST_NUMBER = 1e6  # px or m; larger numbers are not sizes
 
 
 def own_metadata(config: ModelConfig, names: Sequence[str], imgsz: int) -> dict[str, Any]:
@@ -224,7 +224,7 @@ def load_exactly(net: torch.nn.Module, state: Mapping[str, Tensor], where: str) 
 
 
 def check_finite(net: torch.nn.Module, where: str) -> None:
-    """Refuse weights that can only predict nothing.
+    """Refuse weights with NaN or infinity.
 
     Raises:
         WeightsError: names the tensors that hold NaN or infinity.

@@ -1,6 +1,6 @@
 """Boxes as offsets from priors, the regression targets of anchor heads and RoI heads.
 
-Shape legend: N boxes, K boxes predicted for each prior (1, or one a class). Boxes are xyxy in px of
+Shapes: N boxes, K boxes predicted for each prior (1, or one a class). Boxes are xyxy in px of
 the network input.
 Source: Girshick et al., "Rich feature hierarchies" (2014), appendix C, with the normalisation of
 Fast R-CNN.

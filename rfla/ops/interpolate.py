@@ -22,8 +22,8 @@ def interpolate(features: Tensor, maps: Tensor, points: Tensor) -> Tensor:
             gradient. A NaN is 0.
 
     Returns:
-        (N, M, D). From the middle of the last cell on a map goes on as it ends there, for one cell;
-        beyond that it is 0.
+        (N, M, D). Points up to one cell beyond the outermost cell centres read the border value;
+        further out, 0.
     """
     depth, height, width = features.shape[1:]
     points = torch.nan_to_num(points.detach())

@@ -42,7 +42,7 @@ class DetectionLimits:
 
     Attributes:
         score_thr: class scores must be above it, before anything weighs in.
-        nms_iou: a box with a larger IoU than this with a better one of its class goes.
+        nms_iou: IoU above which a box is suppressed by a higher-scoring box of its class.
         max_det: detections kept.
         nms_pre: candidates of each level before suppression; read by the heads that predict
             everywhere.
@@ -69,7 +69,7 @@ def class_nms(
         boxes: (N, 4).
         scores: (N,).
         labels: (N,) int64.
-        iou_threshold: a box with a larger IoU than this with a better one of its class goes.
+        iou_threshold: IoU above which a box is suppressed by a higher-scoring box of its class.
         limit: how many to keep.
 
     Returns:
@@ -123,7 +123,7 @@ def grouped_nms(
         scores: (N,).
         groups: (N,) int64.
         room: () float64, px; more than the boxes reach.
-        iou_threshold: a box with a larger IoU than this with a better one of its group goes.
+        iou_threshold: IoU above which a box is suppressed by a higher-scoring box of its group.
 
     Returns:
         Indices of those that survive, best score first.
@@ -140,7 +140,7 @@ def select_detections(
 
     There are two thresholds. `score_thr` sees the class scores alone, as in the authors' code; then
     the factors (centerness) weigh in, and `conf` sees the product, which is the score that a user
-    gets. What `conf` drops could not have suppressed what it keeps, so it acts before suppression.
+    gets. A box that `conf` drops cannot suppress one that it keeps, so it is applied before NMS.
 
     Args:
         boxes: (N, 4) for all classes, or (N, C, 4).

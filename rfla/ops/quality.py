@@ -19,8 +19,8 @@ def centerness(distances: Tensor, floor: float = 0.0) -> Tensor:
 
     Args:
         distances: (..., 4) left, top, right, bottom.
-        floor: least distance to the nearer side, in the same unit; a point outside its box has a
-            negative one, and none of the central points have 0.
+        floor: least distance to the nearer side, in the same unit: a point outside its box, whose
+            distance is negative, still gets a small centerness.
 
     Returns:
         (...).

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class BackgroundWork(Generic[T]):
-    """Does some work on one item after the other, in the order in which they come.
+    """Runs a function over items in order, in one worker thread.
 
     Leaving the block waits for the items that were handed over, also on Ctrl-C.
 

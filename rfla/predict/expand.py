@@ -1,4 +1,4 @@
-"""From sources to images, one after the other, and what reads them ahead: a thread."""
+"""The images of all sources, prefetched by a thread."""
 
 from collections.abc import Generator, Iterable, Iterator
 from queue import Full, Queue

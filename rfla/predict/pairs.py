@@ -34,8 +34,8 @@ def overlapping_pairs(
 ) -> Iterator[tuple[Integers, Integers]]:
     """Yield the pairs of boxes of different tiles that overlap, a part at a time, each pair once.
 
-    A box that is not at an edge comes with another such box only if both have one label. With that
-    one, and with a larger one at an edge, only if they can share `least` of the larger one.
+    Two boxes that no edge can have cut are paired only if they have one label and can share `least`
+    of the larger; such a box and a larger one at an edge only if they can share `least` of it.
 
     The level of a box is that whose side, 2^level, is just larger than it. A box looks for those of
     its own level and of every higher one: in the row of its centre and in the two beside it, whose

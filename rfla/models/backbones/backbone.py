@@ -21,7 +21,7 @@ class Backbone(nn.Module, ABC):
         frozen_stages: -1 nothing, 0 the stem, n the stem and the first n stages.
         norm_eval: batch norm keeps its stored statistics while training.
         norm_trainable: scale and shift of batch norm learn.
-        added: parts of the names of tensors that the pretrained weights of its kind have not.
+        added: name parts of tensors that pretrained weights of its kind do not have.
     """
 
     name: str

@@ -32,7 +32,7 @@ class NetworkBackbone(Backbone):
         norm_trainable: see `Backbone`.
 
     Raises:
-        ConfigError: stages are to be frozen of a network that has none that are known.
+        ConfigError: `frozen_stages` for a network whose stages are not known.
     """
 
     def __init__(

@@ -93,7 +93,7 @@ class SwitchableConv2d(StandardizedConv2d):
             nn.init.zeros_(cast(Tensor, layer.bias))
 
     def added_layers(self) -> list[nn.Conv2d]:
-        """Return the layers that a plain convolution has not."""
+        """Return the layers that a plain convolution does not have."""
         return [self.switch, self.pre_context, self.post_context, self.offset_s, self.offset_l]
 
     def start_plain(self) -> Self:

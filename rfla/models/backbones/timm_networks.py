@@ -1,4 +1,4 @@
-"""timm's networks as bodies for detection: all that give features. Extra: rfla[timm].
+"""Any timm network with `features_only` as a detection backbone. Extra: rfla[timm].
 
 timm says itself which maps a network has, of which stride and how many channels. A network that
 takes images of one size alone, or that has no pyramid, is refused before anything is trained.

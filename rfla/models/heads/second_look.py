@@ -1,4 +1,4 @@
-"""Second look of RFD: a box that was found is looked at once more, and moved.
+"""Second look of RFD: refine each detected box from features sampled on it.
 
 The head predicts a box from the cell of its point, and many of RFLA's points lie beside the tiny
 object that they stand for. What the finest map shows on the box itself, at its sides and corners,
