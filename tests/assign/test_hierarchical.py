@@ -312,6 +312,16 @@ def test_chunks_do_not_matter(monkeypatch):
     assert torch.equal(HierarchicalAssigner()(grid, boxes), whole)
 
 
+def test_a_representation_says_the_settings_and_no_address():
+    text = repr(HierarchicalAssigner("wd", topk=(2, 1), ignore_above=None))
+    assert text.startswith("HierarchicalAssigner(distance=Distance(formula='1 / (1 + dx^2 + dy^2")
+    assert text.endswith(
+        "topk=(2, 1), decay=0.9, centers_inside=False, ignore_above=None, conflict='last')"
+    )
+    assert " at 0x" not in text and "tensor" not in repr(PriorGrid.points([(4, 4)], [4], [8]))
+    assert repr(ATSSAssigner(topk=1)) == "ATSSAssigner(topk=1)"
+
+
 def test_boxes_of_another_shape_are_refused():
     """Five numbers a box, a score among them, are not five boxes of four."""
     grid = PriorGrid.points([(4, 4)], [4], [8])
