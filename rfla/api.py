@@ -169,9 +169,9 @@ class RFLA:
             WeightsError: The weights file is missing, damaged, or not of this package.
         """
         from rfla.data.image_header import set_max_pixels
-        from rfla.predict.expand import images_of
         from rfla.predict.notes import Notes
         from rfla.predict.options import PredictOptions
+        from rfla.predict.prefetch import images_of
         from rfla.predict.python_outputs import with_given_outputs, writes, written
         from rfla.predict.sources import are_live, find_sources, refuse_endless
 

@@ -20,13 +20,13 @@ from rfla.engine.processes import refuse_several
 from rfla.engine.run_dir import claim_run_dir
 from rfla.errors import ConfigError, DataError, counted
 from rfla.predict.background_work import BackgroundWork
-from rfla.predict.expand import images_of
 from rfla.predict.jobs import share_of
 from rfla.predict.model import load_model
 from rfla.predict.notes import Notes, joined
 from rfla.predict.options import PredictOptions
 from rfla.predict.outputs import Outputs
 from rfla.predict.predictor import Predictor
+from rfla.predict.prefetch import images_of
 from rfla.predict.progress_file import ProgressFile, forget, restore
 from rfla.predict.shared_scene import shared_sources, stream_together
 from rfla.predict.source_image import Source

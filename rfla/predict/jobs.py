@@ -27,11 +27,11 @@ from rfla.data.tiles import Window
 from rfla.engine.distributed import World
 from rfla.errors import DataError
 from rfla.predict.columns import Found
-from rfla.predict.expand import ahead
 from rfla.predict.merge import TileMerger
 from rfla.predict.nodata import without_nodata
 from rfla.predict.notes import Notes
 from rfla.predict.options import Cut, PredictOptions
+from rfla.predict.prefetch import ahead
 from rfla.predict.tiles import Mask
 
 S = TypeVar("S")

@@ -12,7 +12,7 @@ import pytest
 
 from rfla import RFLA
 from rfla.errors import ConfigError, DataError
-from rfla.predict.expand import ahead, images_of
+from rfla.predict.prefetch import ahead, images_of
 from rfla.predict.source_image import Reading, SourceImage
 from rfla.predict.sources import find_sources, refuse_endless
 from rfla.predict.videos import Camera
