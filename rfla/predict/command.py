@@ -20,7 +20,7 @@ from rfla.engine.processes import refuse_several
 from rfla.engine.run_dir import claim_run_dir
 from rfla.errors import ConfigError, DataError, counted
 from rfla.predict.background_work import BackgroundWork
-from rfla.predict.jobs import share_of
+from rfla.predict.image_jobs import share_of
 from rfla.predict.model import load_model
 from rfla.predict.notes import Notes, joined
 from rfla.predict.options import PredictOptions

@@ -23,7 +23,7 @@ from rfla.engine.memory import unless_full
 from rfla.engine.model_source import SourceModel
 from rfla.errors import RflaError
 from rfla.ops.nms import DetectionLimits, class_nms
-from rfla.predict.jobs import Job, Picture, Piece, pieces
+from rfla.predict.image_jobs import Job, Picture, Piece, pieces
 from rfla.predict.notes import Notes
 from rfla.predict.options import PredictOptions
 from rfla.predict.source_image import SourceImage

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from rfla.engine.distributed import World, gather
-from rfla.predict.jobs import Collected, Job
+from rfla.predict.image_jobs import Collected, Job
 from rfla.predict.notes import Notes, joined
 from rfla.predict.options import Part, PredictOptions
 from rfla.predict.predictor import Predictor

@@ -23,7 +23,7 @@ from rfla.engine.distributed import gather
 from rfla.engine.inference import Speed, detections_of, join_detections
 from rfla.engine.validator import SplitDetector, SplitPass, WholeImages
 from rfla.metrics import Detections, Metrics, Study
-from rfla.predict.jobs import share_of
+from rfla.predict.image_jobs import share_of
 from rfla.predict.model import load_model
 from rfla.predict.notes import Notes, joined
 from rfla.predict.options import PredictOptions

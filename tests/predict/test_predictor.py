@@ -185,7 +185,7 @@ def test_merging_is_a_part_of_postprocessing(
     weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a clock that is a second later at each look: four slices and the end, a second each."""
-    monkeypatch.setattr("rfla.predict.jobs.perf_counter", itertools.count().__next__)
+    monkeypatch.setattr("rfla.predict.image_jobs.perf_counter", itertools.count().__next__)
     (result,) = RFLA(weights).predict(noise(100, 100), slice=64, overlap=28, device="cpu")
     seconds, milliseconds = divmod(result.speed["postprocess"], 1000)
     assert seconds == 5 and milliseconds > 0

@@ -50,7 +50,7 @@ def test_windows_give_what_the_whole_gives(
     model = RFLA(weights)
     whole = model.predict(scene, device="cpu", **settings)[0]
     monkeypatch.setattr("rfla.data.scenes.BY_WINDOWS", 10_000)
-    monkeypatch.setattr("rfla.predict.jobs.REDUCED", 75)
+    monkeypatch.setattr("rfla.predict.image_jobs.REDUCED", 75)
     windows = model.predict(scene, device="cpu", **settings)[0]
     np.testing.assert_array_equal(windows.boxes.xyxy, whole.boxes.xyxy)
     np.testing.assert_array_equal(windows.boxes.conf, whole.boxes.conf)

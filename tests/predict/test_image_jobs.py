@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rfla.data.images import Image
-from rfla.predict.jobs import READERS, _in_turn, pieces, readers
+from rfla.predict.image_jobs import READERS, _in_turn, pieces, readers
 from rfla.predict.notes import Notes
 from rfla.predict.options import PredictOptions
 from rfla.predict.slices import Slices
