@@ -38,6 +38,11 @@ class AugConfig(Section):
         0.0,
         description="probability of a mosaic of windows of four images, at their own scale",
     )
+    close_mosaic: float = Field(
+        0.0,
+        ge=0,
+        description="last epochs without mosaics: a share of epochs=, or from 1 on their number",
+    )
     hsv_h: Probability = Field(
         0.015, description="largest change of hue, as a share of the colour circle"
     )

@@ -118,7 +118,6 @@ NO_KEYS: Mapping[str, str] = {
     "auto_augment": _AUGMENTATIONS,
     "box": "weights of losses are loss.box_weight and loss.cls_weight",
     "cls": "weights of losses are loss.box_weight and loss.cls_weight",
-    "close_mosaic": "aug.mosaic stays the same for the whole run",
     "copy_paste": _AUGMENTATIONS,
     "cutmix": _AUGMENTATIONS,
     "degrees": _AUGMENTATIONS,

@@ -149,6 +149,7 @@ class AugSection(TypedDict, total=False):
     scale: float
     min_visible: float
     mosaic: float
+    close_mosaic: float
     hsv_h: float
     hsv_s: float
     hsv_v: float

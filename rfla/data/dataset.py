@@ -159,7 +159,7 @@ class DetectionDataset:
         else:
             # From these three numbers alone, so that neither workers nor a resume change a sample.
             rng = np.random.default_rng([self.seed, epoch, row])
-            partners = self._partners(rng, notes)
+            partners = self._partners(epoch, rng, notes)
             others = [partner for _, partner in partners]
             image, boxes, kept, cut, scale = self.transforms(image, boxes, self.imgsz, rng, others)
             labels, apart = self._kinds([row, *(other for other, _ in partners)])
@@ -176,7 +176,7 @@ class DetectionDataset:
         )
 
     def _partners(
-        self, rng: np.random.Generator, notes: "_Notes"
+        self, epoch: int, rng: np.random.Generator, notes: "_Notes"
     ) -> list[tuple[int, tuple[Image, NDArray[np.float32]]]]:
         """Return rows and pictures of a mosaic's three other images.
 
@@ -184,7 +184,7 @@ class DetectionDataset:
         """
         assert self.transforms is not None
         partners = []
-        for row in self.transforms.partners(len(self), rng):
+        for row in self.transforms.partners(len(self), rng, epoch):
             try:
                 partners.append((row, self.read(row, notes.remarks)))
             except DataError as error:

@@ -8,6 +8,7 @@ while pixels of it stay: one that is cut too far becomes an ignored region. Blur
 move nothing, are albumentations'; no other file touches it.
 """
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
@@ -103,7 +104,7 @@ class _Turn(NamedTuple):
 class Augmentation:
     """Resize to the input size with a random zoom, flips, quarter turns and colour.
 
-    Settings as in `AugConfig`.
+    Settings as in `AugConfig`; there are mosaics in the first `mosaic_epochs` epochs.
     """
 
     fliplr: float = 0.5
@@ -113,6 +114,7 @@ class Augmentation:
     scale: float = 0.5
     min_visible: float = 0.4
     mosaic: float = 0.0
+    mosaic_epochs: float = math.inf
     hsv_h: float = 0.015
     hsv_s: float = 0.4
     hsv_v: float = 0.3
@@ -122,12 +124,12 @@ class Augmentation:
     def __post_init__(self) -> None:
         self._spoiling = self._spoilers()
 
-    def partners(self, count: int, rng: np.random.Generator) -> list[int]:
+    def partners(self, count: int, rng: np.random.Generator, epoch: int = 0) -> list[int]:
         """Rows, of `count`, of three images to make a mosaic with.
 
-        Mostly none (probability `mosaic`).
+        None in the last epochs, and mostly none before (probability `mosaic`).
         """
-        if not self.mosaic or rng.random() >= self.mosaic:
+        if not self.mosaic or epoch >= self.mosaic_epochs or rng.random() >= self.mosaic:
             return []
         return [int(row) for row in rng.integers(count, size=3)]
 
@@ -275,9 +277,12 @@ class Augmentation:
         return type(self), astuple(self)  # a spawned worker builds its own pipelines
 
 
-def build_augmentation(settings: AugConfig) -> Augmentation:
-    """The augmentation that the `aug` section of the configuration describes."""
-    return Augmentation(**settings.model_dump())
+def build_augmentation(settings: AugConfig, epochs: int) -> Augmentation:
+    """The augmentation that the `aug` section of the configuration describes, of so many epochs."""
+    closing = settings.close_mosaic
+    without = round(closing * epochs if closing < 1 else closing)
+    own = settings.model_dump(exclude={"close_mosaic"})
+    return Augmentation(**own, mosaic_epochs=epochs - without)
 
 
 def _window_origin(

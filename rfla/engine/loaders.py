@@ -42,7 +42,7 @@ def training_loader(
             f"{index.name}: {counted(len(index), 'image')} for {world.size} devices, too few"
         )
     set_max_pixels(cfg.max_pixels)
-    dataset = _dataset(cfg, index, before, build_augmentation(cfg.aug))
+    dataset = _dataset(cfg, index, before, build_augmentation(cfg.aug, cfg.epochs))
     sampler = TrainSampler(len(dataset), cfg.batch, cfg.seed, rank=world.rank, world=world.size)
     return _loader(cfg, dataset, sampler, device), sampler
 

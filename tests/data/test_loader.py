@@ -96,6 +96,16 @@ def test_the_same_batches_at_any_number_of_workers(dataset: DetectionDataset):
             assert_same(one, two)
 
 
+def test_an_epoch_without_mosaics_is_as_if_there_were_none(dataset: DetectionDataset):
+    plain = DetectionDataset(dataset.index, 96, Augmentation(), seed=3)
+    closing = Augmentation(mosaic=1.0, mosaic_epochs=2)
+    mosaics = DetectionDataset(dataset.index, 96, closing, seed=3)
+    last = mosaics[2, 0]
+    assert np.array_equal(last.image, plain[2, 0].image)
+    assert np.array_equal(last.boxes, plain[2, 0].boxes)
+    assert not np.array_equal(mosaics[1, 0].image, plain[1, 0].image)
+
+
 def test_mosaics_are_the_same_at_any_number_of_workers_and_survive_an_unreadable_image(
     dataset: DetectionDataset,
 ):

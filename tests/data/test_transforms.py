@@ -251,6 +251,27 @@ def test_how_often_a_mosaic_is_made_and_of_what():
     assert Augmentation().partners(7, rng) == []
 
 
+@pytest.mark.parametrize(
+    ("closing", "epochs", "expected"),
+    [
+        (0, 20, 20),
+        (0.2, 20, 16),
+        (0.2, 12, 10),
+        (0.2, 2, 2),
+        (1, 20, 19),
+        (10, 20, 10),
+        (10, 5, -5),
+    ],
+)
+def test_the_last_epochs_have_no_mosaics(closing: float, epochs: int, expected: int) -> None:
+    settings = AugConfig(mosaic=1.0, close_mosaic=closing)
+    augmentation = build_augmentation(settings, epochs)
+    assert augmentation.mosaic_epochs == expected
+    rng = np.random.default_rng(0)
+    with_mosaics = [bool(augmentation.partners(7, rng, epoch)) for epoch in range(epochs)]
+    assert with_mosaics == [epoch < expected for epoch in range(epochs)]
+
+
 def test_dark_pictures_stay_visible():
     """A fluorescence image of levels 5 to 30: brightness is a factor."""
     image = np.random.default_rng(0).integers(5, 30, (32, 32, 3), np.uint8)
@@ -326,4 +347,4 @@ def test_colour_keeps_greys_grey_and_turns_the_rest():
 
 
 def test_defaults_are_those_of_the_configuration():
-    assert build_augmentation(AugConfig()) == Augmentation()
+    assert build_augmentation(AugConfig(), 12) == Augmentation(mosaic_epochs=12)
