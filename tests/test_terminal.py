@@ -92,6 +92,6 @@ def test_words_are_compared_with_thousands_of_others_in_no_time() -> None:
     assert nearest("x" * 100_000, ["x" * 100_000]) == []
 
 
-@pytest.mark.parametrize("number, text", [(0, "0 boxes"), (1, "1 box"), (1360, "1360 boxes")])
+@pytest.mark.parametrize("number, text", [(0, "0 boxes"), (1, "1 box"), (1360, "1,360 boxes")])
 def test_counts_agree_with_their_noun(number: int, text: str) -> None:
     assert counted(number, "box", "boxes") == text
