@@ -23,7 +23,7 @@ def test_a_recipe_is_printed_without_what_was_given() -> None:
     settled, (line,) = fill_in(cfg, CPU)
     assert line == (
         "recipe=scratch: pretrained=false optimizer=adamw lr0=0.001 weight_decay=0.05 "
-        "cos_lr=true head.norm=gn"
+        "cos_lr=true head.norm=gn aug.mosaic=1 aug.close_mosaic=0.2 aug.zoom=0"
     )
     assert (settled.lr0, settled.ema, settled.head.norm) == (0.001, 0.9, "gn")
 
