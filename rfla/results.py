@@ -118,7 +118,7 @@ class Results:
 
     @property
     def mark(self) -> str:
-        """What tells the third page or the 12th frame from others of its file: `_p3`, `_000012`."""
+        """What tells page 3 or frame 12 (from 0) from others of its file: `_p3`, `_000012`."""
         if self.frame is None:
             return ""
         return f"_p{self.frame + 1}" if self.time is None else f"_{self.frame:06d}"

@@ -6,7 +6,7 @@ input.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -32,7 +32,10 @@ class PointsAssigner(OneImageAssigner):
     """
 
     regress_ranges: Sequence[tuple[float, float]]
-    center_radius: float = 0.0
+    center_radius: float = field(default=0.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        self.regress_ranges = tuple(self.regress_ranges)
 
     @torch.no_grad()
     def __call__(

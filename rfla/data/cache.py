@@ -39,7 +39,10 @@ def create_cache(kind: CachePlace, image_hw: NDArray[np.int32]) -> ImageCache:
 
     Raises:
         DataError: The decoded pixels do not fit in the free memory or on the disk.
+        ValueError: Another kind.
     """
+    if kind not in ("ram", "disk"):
+        raise ValueError(f"cache={kind!r}: 'ram' or 'disk' expected")
     return MemoryCache(image_hw) if kind == "ram" else DiskCache(image_hw)
 
 

@@ -200,7 +200,7 @@ def refuse_too_large(width: int, height: int, bits: int = 8) -> None:
 def complaint(error: Exception) -> str:
     """Return why a decoder cannot read a file, in one line."""
     text = one_line(error)
-    # to which Pillow adds the address of its buffer
+    # Pillow adds the address of its buffer to these words.
     return "no known format" if text.startswith("cannot identify image file") else text
 
 

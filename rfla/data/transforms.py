@@ -114,12 +114,12 @@ class Augmentation:
     scale: float = 0.5
     min_visible: float = 0.4
     mosaic: float = 0.0
-    mosaic_epochs: float = math.inf
     hsv_h: float = 0.015
     hsv_s: float = 0.4
     hsv_v: float = 0.3
     blur: float = 0.0
     noise: float = 0.0
+    mosaic_epochs: float = math.inf
 
     def __post_init__(self) -> None:
         self._spoiling = self._spoilers()

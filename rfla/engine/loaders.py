@@ -39,7 +39,7 @@ def training_loader(
         raise ConfigError(f"batch={cfg.batch}: not a multiple of the {world.size} devices")
     if len(index) < world.size:
         raise DataError(
-            f"{index.name}: {counted(len(index), 'image')} for {world.size} devices, too few"
+            f"{index.name}: {counted(len(index), 'image')}, fewer than the {world.size} devices"
         )
     set_max_pixels(cfg.max_pixels)
     dataset = _dataset(cfg, index, before, build_augmentation(cfg.aug, cfg.epochs))

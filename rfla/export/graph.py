@@ -15,6 +15,7 @@ from rfla.export.nms import DEAD, best_of_classes
 from rfla.export.two_stage import roi_candidates, trace_pooling
 from rfla.models.detector import DenseDetector, Detector
 from rfla.models.faster_rcnn import FasterRCNN
+from rfla.models.priors import take
 from rfla.ops.boxes import reach_into
 from rfla.ops.nms import Candidates, DetectionLimits
 
@@ -80,7 +81,7 @@ class DetectionGraph(nn.Module):
         shows = reach_into(boxes, height[:, None], width[:, None])
         scores, order = torch.where(shows, scores, DEAD).topk(self.limits.max_det, dim=1)
         found = scores > DEAD / 2
-        boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4)) * found[..., None]
+        boxes = take(boxes, order) * found[..., None]
         labels = torch.where(found, labels.gather(1, order), -1)
         return boxes, scores.clamp(min=0), labels, found.to(torch.int64).sum(dim=1)
 

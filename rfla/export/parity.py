@@ -163,7 +163,11 @@ def compare(
         found = exported(images, image_sizes=sizes)
         for one, other, size in zip(original, found, sizes, strict=True):
             sides = (_seen(one, size), _seen(other, size))
-            parity.add(*sides, exported.limits.max_det, rules)
+            most = max(len(one["scores"]), len(other["scores"]))
+            limit = exported.limits.max_det
+            if most >= limit:  # what was cut off lies behind the shorter one
+                limit = max(1, *(len(side["scores"]) for side in sides))
+            parity.add(*sides, limit, rules)
     return parity
 
 

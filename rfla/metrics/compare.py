@@ -190,7 +190,7 @@ def compare(
         names,
         metrics[0].protocol.name,
         len(gt.image_ids),
-        draws,
+        count,
         figures,
         classes,
         changed_images(*studies),

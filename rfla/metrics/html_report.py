@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfla.errors import MetricError, counted, printable, shorten
+from rfla.errors import MetricError, printable, shorten
 from rfla.files import write_atomically
 from rfla.metrics.analysis import Study
 from rfla.metrics.arrays import IntArray
@@ -233,9 +233,9 @@ def _page_data(
     as_dict = metrics.as_dict()
     when = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     shown = (
-        f"All {counted(total, 'image')}"
+        (f"All {total:,} images" if total > 1 else "One image")
         if len(rows) == total
-        else f"{len(rows)} of {total} images: the worst and the best"
+        else f"{len(rows):,} of {total:,} images: the worst and the best"
     )
     bare, lowest = sum(row["p"] is None for row in rows), round(_lowest_score(study), DIGITS)
     without = f"; {bare} of them without their picture" if bare else ""

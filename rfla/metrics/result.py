@@ -99,8 +99,10 @@ class Metrics:
         }
         width = max(len(cell) for cells in rows.values() for cell in cells)
         for title, cells in rows.items():
+            for cell in cells:
+                cell.pad_right(width - len(cell))
             if cells:  # as many in a line as the terminal holds
-                table.add_row(title, Columns(cells, width=width, padding=(0, 1)))
+                table.add_row(title, Columns(cells, padding=(0, 1)))
         return table
 
     def _class_table(self) -> Table:

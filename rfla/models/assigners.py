@@ -57,7 +57,7 @@ def build_assigner(section: AssignerConfig, baseline: Assigner | None) -> Assign
 
 def points_baseline(section: AssignerConfig, levels: int) -> PointsAssigner:
     """FCOS's own assignment rule for `levels` pyramid levels."""
-    return PointsAssigner(_regress_ranges(levels), section.center_radius)
+    return PointsAssigner(_regress_ranges(levels), center_radius=section.center_radius)
 
 
 def anchors_baseline(section: AnchorConfig) -> MaxIoUAssigner:

@@ -205,6 +205,8 @@ def _checked(target: Target, number: int, num_classes: int) -> Target:
         raise ValueError(
             f"{where}: a label for each of {len(boxes)} boxes expected, not {tuple(labels.shape)}"
         )
+    if not labels.numel():
+        labels = labels.long()  # torch.tensor([]) is float32
     if labels.dtype.is_floating_point or labels.dtype == torch.bool:
         raise ValueError(f"{where}: labels are numbers of classes, not {labels.dtype}")
     if labels.numel() and labels.device.type == "cpu":

@@ -102,7 +102,7 @@ def import_checkpoint(
     if assigner is None and text:
         assigner = "rfla" if "HieAssigner" in text else "baseline"
     classes = _class_names(state, meta, names, weights)
-    model_config(model)  # what is wrong with it is not the checkpoint's
+    model_config(model, assigner)  # what is wrong with these is not the checkpoint's
     try:
         config = model_config(model, assigner, settings)
     except ConfigError as error:

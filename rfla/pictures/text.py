@@ -29,6 +29,7 @@ FALLBACKS = (
     *("Arial Unicode MS", "Unifont"),
 )
 NAME_LETTERS = 24  # of a class name beside bars, boxes and tables
+_ROUNDS = 3
 LETTERS_BEFORE = 8  # that are kept of a word before the letter in which names differ
 
 
@@ -50,15 +51,16 @@ def short_names(names: Sequence[str], letters: int = NAME_LETTERS) -> list[str]:
     Those that would look the same begin with the word in which they differ.
     """
     names = [printable(name) for name in names]
-    short = [short_name(name, letters) for name in names]
-    alike: dict[str, set[str]] = {}
-    for name, text in zip(names, short, strict=True):
-        alike.setdefault(text, set()).add(name)
-    starts = {text: _difference(group) for text, group in alike.items() if len(group) > 1}
-    return [
-        _cut(f"...{name[starts[text] :]}", letters) if text in starts else text
-        for name, text in zip(names, short, strict=True)
-    ]
+    short = {name: short_name(name, letters) for name in names}
+    for _ in range(_ROUNDS):  # those that a first word leaves alike may differ in a later one
+        alike: dict[str, list[str]] = {}
+        for name, text in short.items():
+            alike.setdefault(text, []).append(name)
+        for group in alike.values():
+            if len(group) > 1:
+                start = _difference(group)
+                short |= {name: _cut(f"...{name[start:]}", letters) for name in group}
+    return [short[name] for name in names]
 
 
 def _difference(names: Collection[str]) -> int:

@@ -193,8 +193,8 @@ def _say_totals(
 
 
 def _shown_time(milliseconds: float) -> str:
-    whole = milliseconds < 1000
-    return f"{milliseconds:.1f} ms" if whole else f"{milliseconds / 1000:.1f} s"
+    shown = f"{milliseconds:.1f} ms"
+    return shown if milliseconds < 999.95 else f"{milliseconds / 1000:.1f} s"
 
 
 def _say_notes(

@@ -1,7 +1,6 @@
 """The detections of all tiles of a scene in one call: arrays or tensors in, the same out."""
 
 from collections.abc import Sequence
-from functools import reduce
 from typing import Any, get_args
 
 import numpy as np
@@ -12,6 +11,7 @@ from rfla.predict.columns import Found
 from rfla.predict.seams import SeamMerger
 from rfla.predict.tiles import Integers, TileGrid
 
+_FLOATS = ("bfloat16", "float16", "float32", "float64")  # each holds those before it, as boxes do
 RULES, METRICS = get_args(MergeRule), get_args(MergeMetric)
 
 
@@ -178,13 +178,20 @@ def _like(column: Any, given: Sequence[Any]) -> Any:
     if not given:
         return column
     too_short = column.ndim == 2 and len(given) > 1  # half precision, for px of a scene
-    with_values = [one for one in given if len(one)] or given[:1]
+    kinds = {_kind(one) for one in given if len(one)} or {_kind(given[0])}
+    floats = {kind for kind in kinds if kind in _FLOATS}
+    kind = max(floats, key=_FLOATS.index) if floats else min(kinds) if len(kinds) == 1 else "int64"
+    if too_short and kind in ("bfloat16", "float16"):
+        kind = "float32"
     if hasattr(given[0], "detach"):
         import torch
 
-        kinds = (torch.as_tensor(one).dtype for one in with_values)
-        kind = reduce(torch.promote_types, kinds)
-        kind = torch.float32 if too_short and kind in (torch.float16, torch.bfloat16) else kind
-        return torch.from_numpy(np.ascontiguousarray(column)).to(given[0].device, kind)
-    dtype = np.result_type(*(_as_numpy(one).dtype for one in with_values))
-    return column.astype(np.float32 if too_short and dtype == np.float16 else dtype)
+        values = torch.from_numpy(np.ascontiguousarray(column))
+        return values.to(given[0].device, getattr(torch, kind))
+    return column.astype("float32" if kind == "bfloat16" else kind)
+
+
+def _kind(values: Any) -> str:
+    """Return the name of the type of number of an array, a tensor or a list."""
+    own = values if hasattr(values, "detach") else np.asarray(values)
+    return str(own.dtype).removeprefix("torch.") if own is values else own.dtype.name

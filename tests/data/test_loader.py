@@ -96,6 +96,11 @@ def test_the_same_batches_at_any_number_of_workers(dataset: DetectionDataset):
             assert_same(one, two)
 
 
+def test_a_cache_is_in_memory_or_on_disk(dataset: DetectionDataset):
+    with pytest.raises(ValueError, match="cache=True: 'ram' or 'disk' expected"):
+        DetectionDataset(dataset.index, 96, cache=True)
+
+
 def test_an_epoch_without_mosaics_is_as_if_there_were_none(dataset: DetectionDataset):
     plain = DetectionDataset(dataset.index, 96, Augmentation(), seed=3)
     closing = Augmentation(mosaic=1.0, mosaic_epochs=2)

@@ -55,7 +55,7 @@ def test_words_of_the_page(report, make_study, tmp_path, no_figures):
     weak = make_study(images=1)
     weak.analysis.thresholds[0] = 0.0197754
     shown = page_data(write_report(tmp_path, weak).read_text())["shown"]
-    assert shown.startswith("All 1 image; ") and "below 0.02 are" in shown
+    assert shown.startswith("One image; ") and "below 0.02 are" in shown
 
 
 def test_rows_of_the_page(report):

@@ -106,6 +106,8 @@ def test_what_no_detector_takes(net):
     images = torch.randn(1, 3, 64, 64)
     with pytest.raises(ValueError, match="at least one"):
         net.eval()(images[:0])
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.tensor([])}
+    assert all(loss.isfinite() for loss in net.train()(images, [empty]).values())
     for labels in (torch.tensor([0.7]), torch.tensor([True])):
         with pytest.raises(ValueError, match="numbers of classes, not torch"):
             net.train()(images, [target([5, 5, 15, 17]) | {"labels": labels}])

@@ -133,4 +133,6 @@ def test_long_names_that_differ_in_their_middle() -> None:
     assert short_names(names[:1] * 2) == ["extraordina...d vehicle)"] * 2
     parts = ["x" * 30 + part + "y" * 30 for part in "ab"]
     assert short_names(parts) == [f"...xxxxxxxx{part}yyyyyyyyy..." for part in "ab"]
+    two = ["one text of ONE", *(f"one text of TWO {'x' * 30} {n}" for n in (1, 2))]
+    assert len(set(short_names([f"{name} and one same tail of words" for name in two]))) == 3
     assert short_names([]) == []

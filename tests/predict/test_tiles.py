@@ -103,6 +103,22 @@ def test_a_first_tile_of_whole_numbers_rounds_no_other(library: str, boxes_there
     assert np.asarray(labels).dtype == np.int64
 
 
+def test_tiles_of_several_libraries() -> None:
+    """Numbers as the first tile has them: of its library, in a type that holds all."""
+    torch = pytest.importorskip("torch")
+    tiles = [[0, 0, 100, 100], [100, 0, 200, 100]]
+    box = np.array([[10, 30, 20, 41.5]], np.float32)
+    one, label = np.array([0.5], np.float32), np.array([1], np.uint16)
+    odd = (box[::-1], one.astype(">f4"), label)  # strides and bytes that torch refuses
+    ones = torch.ones(1, dtype=torch.int32)
+    tensors = (torch.from_numpy(box).half(), torch.from_numpy(one), ones)
+    boxes, scores, labels = merge_tiles([tensors, odd], tiles, (100, 200))
+    assert (boxes.dtype, scores.dtype, labels.dtype) == (torch.float32, torch.float32, torch.int64)
+    assert boxes[1].tolist() == [110, 30, 120, 41.5] and labels.tolist() == [1, 1]
+    boxes, scores, labels = merge_tiles([odd, tensors], tiles, (100, 200))
+    assert (boxes.dtype, scores.dtype, labels.dtype) == (np.float32, np.float32, np.int64)
+
+
 def test_half_precision_has_no_place_for_a_scene() -> None:
     """A box at 10,001 px: float16 knows every eighth px there."""
     torch = pytest.importorskip("torch")

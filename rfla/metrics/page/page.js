@@ -26,7 +26,9 @@ function shownValue(value, name) {
 }
 
 function title(name) {
-  return name.replaceAll("_", " ").replace("olrp", "oLRP").replace(/^a[pr](?=[\d ]|$)/, (word) => word.toUpperCase());
+  const family = name.match(/^(ap|ar)(\d*)(?:_(.*))?$/); // ap_vt is APvt, as on the terminal
+  if (family) return family[1].toUpperCase() + family[2] + (family[3] ?? "");
+  return name.replaceAll("_", " ").replace("olrp", "oLRP");
 }
 
 function fillSummary() {
@@ -222,7 +224,7 @@ function falsePositives(count) {
 }
 
 function countTexts(result) {
-  return { tp: `${result.found} found`, miss: `${result.missed} missed`, fp: falsePositives(result.wrong) };
+  return { tp: `${result.found.toLocaleString("en")} found`, miss: `${result.missed.toLocaleString("en")} missed`, fp: falsePositives(result.wrong) };
 }
 
 function update() {

@@ -64,12 +64,13 @@ class RFP(FPN):
     ) -> None:
         super().__init__(in_channels, in_strides, width, start_level=2, levels=levels)
         self.rfp_modules = nn.ModuleList(later_backbones)
-        if not later_backbones:  # of what no pass uses several processes would await gradients
-            return
         self.rfp_aspp = ASPP(width, width // 4)
         self.rfp_weight = nn.Conv2d(width, 1, 1)
         nn.init.zeros_(self.rfp_weight.weight)
         nn.init.zeros_(cast(Tensor, self.rfp_weight.bias))
+        if not later_backbones:  # of what no pass uses, several processes would await gradients
+            self.rfp_aspp.requires_grad_(False)
+            self.rfp_weight.requires_grad_(False)
 
     def recurse(self, images: Tensor, stages: list[Tensor]) -> list[Tensor]:
         """Make the pyramid.
