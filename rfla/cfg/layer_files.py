@@ -16,7 +16,7 @@ from rfla.cfg.model_schema import ModelConfig
 from rfla.cfg.schema import Config
 from rfla.cfg.setting_layers import Layer, Setting, flatten
 from rfla.cfg.weights_header import is_exported, is_weights, read_metadata
-from rfla.cfg.yaml_file import YamlFile, read_yaml
+from rfla.cfg.yaml_file import YamlFile, is_yaml, read_yaml
 from rfla.errors import ConfigError, RflaError, WeightsError, did_you_mean
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def _model_path(name: str) -> Path:
     if name in model_names():
         return MODELS / f"{name}.yaml"
     path = Path(name)
-    if path.suffix.lower() in {".yaml", ".yml"} and os.path.lexists(path):
+    if is_yaml(path) and os.path.lexists(path):
         return path  # what is no file is refused where it is read
     foreign = foreign_model(name)
     if foreign:

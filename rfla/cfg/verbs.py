@@ -340,9 +340,8 @@ def refuse_foreign_weights(weights: str) -> None:
     Raises:
         ConfigError: with what there is instead.
     """
-    answer = foreign_network(weights)
-    if "://" in weights:
-        answer = "an address, which is not downloaded; give a file"
+    address = "an address, which is not downloaded; give a file"
+    answer = address if "://" in weights else foreign_network(weights)
     if answer:
         raise ConfigError(f"weights={weights}: {answer}")
 

@@ -79,6 +79,11 @@ _EXPONENT = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
 
 
+def is_yaml(path: Path) -> bool:
+    """Whether a name is that of a YAML file, whether or not there is one."""
+    return path.suffix.lower() in {".yaml", ".yml"}
+
+
 def read_yaml(path: Path | str) -> YamlFile:
     """Read the mapping in `path`.
 

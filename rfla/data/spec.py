@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rfla.cfg.yaml_file import is_yaml
 from rfla.data.data_yaml import (
     BUILT_IN,
     INFO_KEYS,
@@ -93,7 +94,7 @@ def load_data_spec(data: str | Path) -> DataSpec:
         DataError: Nothing of that name, or a YAML that does not describe a data set.
     """
     path = _find(str(data))
-    if path.suffix.lower() in (".yaml", ".yml"):
+    if is_yaml(path):
         return _from_yaml(read_data_yaml(path))
     return _recognised(path)
 

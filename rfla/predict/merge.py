@@ -1,6 +1,6 @@
 """The detections of all tiles of a scene in one call: arrays or tensors in, the same out."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any, get_args
 
 import numpy as np
@@ -178,9 +178,7 @@ def _like(column: Any, given: Sequence[Any]) -> Any:
     if not given:
         return column
     too_short = column.ndim == 2 and len(given) > 1  # half precision, for px of a scene
-    kinds = {_kind(one) for one in given if len(one)} or {_kind(given[0])}
-    floats = {kind for kind in kinds if kind in _FLOATS}
-    kind = max(floats, key=_FLOATS.index) if floats else min(kinds) if len(kinds) == 1 else "int64"
+    kind = _common_kind({_kind(one) for one in given if len(one)} or {_kind(given[0])})
     if too_short and kind in ("bfloat16", "float16"):
         kind = "float32"
     if hasattr(given[0], "detach"):
@@ -193,5 +191,13 @@ def _like(column: Any, given: Sequence[Any]) -> Any:
 
 def _kind(values: Any) -> str:
     """Return the name of the type of number of an array, a tensor or a list."""
-    own = values if hasattr(values, "detach") else np.asarray(values)
-    return str(own.dtype).removeprefix("torch.") if own is values else own.dtype.name
+    if hasattr(values, "detach"):
+        return str(values.dtype).removeprefix("torch.")
+    return np.asarray(values).dtype.name
+
+
+def _common_kind(kinds: Set[str]) -> str:
+    """Return the type that holds numbers of all these types."""
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    return next((kind for kind in reversed(_FLOATS) if kind in kinds), "int64")

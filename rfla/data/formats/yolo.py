@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rfla.cfg.yaml_file import is_yaml
 from rfla.data.annotations import MISSING, REFUSED, UNOPENED, Annotations
 from rfla.data.data_yaml import MOST_CLASSES, YAML_NAMES, DataYaml, check_names, read_data_yaml
 from rfla.data.formats.images import ImageFinder, is_file, require_directory, split_of
@@ -50,7 +51,7 @@ def find(source: Path) -> dict[str, Part]:
 
 def yaml_of(source: Path) -> Path | None:
     """Return the data YAML that `source` is or holds."""
-    if source.suffix.lower() in {".yaml", ".yml"}:
+    if is_yaml(source):
         return source
     return next((source / name for name in YAML_NAMES if (source / name).is_file()), None)
 
