@@ -114,8 +114,14 @@ def _pr_curves(curves: Mapping[str, Sequence[float]], title: str, label: str) ->
         ylabel="precision, mean over classes",
         title=title,
     )
-    axis.legend(frameon=False, title="average precision", alignment="left")
+    _legend_below(axis, columns=3, title="average precision")
     return _png(figure)
+
+
+def _legend_below(axis: Any, columns: int, title: str | None = None) -> None:
+    """Name the curves below the axis: they may lie anywhere in it."""
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)}
+    axis.legend(frameon=False, ncols=columns, fontsize=9, title=title, **place)
 
 
 def _size_curve(analysis: Analysis) -> bytes | None:
@@ -166,7 +172,7 @@ def _size_curve(analysis: Analysis) -> bytes | None:
         ylabel="recall, AP",
         title="Recall and AP at IoU 0.5 against object size",
     )
-    axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, fontsize=9)
+    _legend_below(axis, columns=3)
     return _png(figure)
 
 
@@ -248,8 +254,7 @@ def _calibration(analysis: Analysis) -> bytes | None:
     xlabel = "score, mean of the bin (above: detections in it)"
     axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=xlabel, ylabel="share of correct detections")
     axis.set_title(title, fontsize=11, pad=20)
-    # The curve may lie anywhere in the square: nothing else is written into it.
-    axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize=9)
+    _legend_below(axis, columns=2)
     return _png(figure)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from rfla.metrics import find_protocol, plots
 from rfla.metrics.analysis import Calibration
-from rfla.metrics.plots import _calibration, _confusion, _errors, _most_confused
+from rfla.metrics.plots import _calibration, _confusion, _errors, _most_confused, _pr_curves
 
 
 @pytest.fixture
@@ -57,6 +57,15 @@ def test_classes_of_long_names_can_be_told_apart():
     for ticks in (axis.get_xticklabels(), axis.get_yticklabels()):
         words = [tick.get_text() for tick in ticks]
         assert words == [*(f"an extraord...ong name {i}" for i in range(3)), "background"]
+
+
+@pytest.mark.usefixtures("as_figures")
+def test_the_names_of_precision_curves_lie_on_none():
+    curves = {name: [height] * 101 for name, height in (("0.5", 0.9), ("0.75", 0.5), ("0.9", 0.1))}
+    (axis,) = _pr_curves(curves, "Precision and recall by IoU", "IoU {}").axes
+    legend = axis.get_legend().get_window_extent()
+    assert not axis.get_window_extent().overlaps(legend)
+    assert legend.y1 < axis.xaxis.label.get_window_extent().y0
 
 
 @pytest.mark.usefixtures("as_figures")
